@@ -1,0 +1,89 @@
+//! What a caller is told when a request fails: AWS's code, its status, and a sentence to act on.
+//!
+//! Rooms keep their own error enums for the developer; `told()` on those makes one of these for the user. How it looks
+//! on the wire depends on the service: [`ApiError::s3_control`], [`ApiError::s3`], [`ApiError::lambda`].
+
+use std::borrow::Cow;
+
+use http::StatusCode;
+
+use crate::http::{RequestId, Response};
+
+/// An error as the caller sees it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ApiError {
+    pub status: StatusCode,
+    /// AWS's code, `NoSuchJob` or `ResourceNotFoundException`.
+    pub code: Cow<'static, str>,
+    pub message: String,
+    /// Further members of the error document, in order: Lambda's `Reason`, S3's `BucketName`.
+    pub members: Vec<(&'static str, String)>,
+}
+
+impl ApiError {
+    pub fn new(status: StatusCode, code: impl Into<Cow<'static, str>>, message: impl Into<String>) -> Self {
+        Self { status, code: code.into(), message: message.into(), members: Vec::new() }
+    }
+
+    pub fn with(mut self, member: &'static str, value: impl Into<String>) -> Self {
+        self.members.push((member, value.into()));
+        self
+    }
+}
+
+impl std::fmt::Display for ApiError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}: {}", self.code, self.message)
+    }
+}
+
+impl std::error::Error for ApiError {}
+
+/// The namespace on every S3 Control document.
+pub const S3_CONTROL_NAMESPACE: &str = "http://awss3control.amazonaws.com/doc/2018-08-20/";
+
+impl ApiError {
+    /// rest-xml with the `ErrorResponse` wrapper, as S3 Control answers. Source: S3 Batch spec 1.11.
+    pub fn s3_control(&self, id: &RequestId) -> Response {
+        let mut xml = crate::xml::Writer::document("ErrorResponse", Some(S3_CONTROL_NAMESPACE));
+        xml.open("Error");
+        xml.text("Code", &self.code);
+        xml.text("Message", &self.message);
+        for (name, value) in &self.members {
+            xml.text(name, value);
+        }
+        xml.close();
+        xml.text("RequestId", &id.0);
+        xml.text("HostId", &id.host_id());
+        Response::xml(self.status, xml.finish())
+    }
+
+    /// The bare `Error` document of S3.
+    pub fn s3(&self, id: &RequestId) -> Response {
+        let mut xml = crate::xml::Writer::document("Error", None);
+        xml.text("Code", &self.code);
+        xml.text("Message", &self.message);
+        for (name, value) in &self.members {
+            xml.text(name, value);
+        }
+        xml.text("RequestId", &id.0);
+        xml.text("HostId", &id.host_id());
+        Response::xml(self.status, xml.finish())
+    }
+
+    /// rest-json 1.0 as Lambda answers. The message key's case differs per error in AWS's model, so both are sent;
+    /// typed SDKs read the one they know. Source: Lambda spec 2.3.
+    pub fn lambda(&self) -> Response {
+        let mut body = serde_json::Map::new();
+        body.insert("Message".into(), self.message.clone().into());
+        body.insert("message".into(), self.message.clone().into());
+        if !matches!(&*self.code, "ValidationException" | "AccessDeniedException") {
+            let kind = if self.status.is_server_error() { "Service" } else { "User" };
+            body.insert("Type".into(), kind.into());
+        }
+        for (name, value) in &self.members {
+            body.insert((*name).into(), value.clone().into());
+        }
+        Response::json(self.status, &serde_json::Value::Object(body)).with_header("x-amzn-errortype", &self.code)
+    }
+}

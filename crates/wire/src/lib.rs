@@ -1,0 +1,17 @@
+//! AWS on the wire: bytes in, bytes out.
+//!
+//! Nothing here waits, reads a clock, a random source, a file, a socket or an environment variable: the time of a
+//! request and the randomness of an ID are arguments. What a route does lives in the room that serves it; how it is
+//! addressed, signed, parsed and answered lives here.
+
+pub mod arn;
+pub mod error;
+pub mod http;
+pub mod operation;
+pub mod payload;
+pub mod sigv4;
+pub mod xml;
+
+pub use error::ApiError;
+pub use http::{Query, Request, RequestId, Response};
+pub use operation::{Call, Handler, Operation, Route, Routed};

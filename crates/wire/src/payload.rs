@@ -1,0 +1,1 @@
+//! The forms of a signed payload: placeholder until the decoder lands.
