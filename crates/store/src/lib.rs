@@ -1,1 +1,54 @@
-//! placeholder
+//! State at rest: records in SQLite, results in append-only segments, the data directory around both.
+//!
+//! Acknowledged means durable: every method that says so returns after `fdatasync`. After the first failed sync
+//! nothing more is acknowledged ([`Fatal`]); a full disk is an ordinary, passing error ([`StoreError::Full`]).
+
+pub mod data_dir;
+pub mod fatal;
+pub mod records;
+pub mod result_log;
+pub mod segment;
+
+pub use data_dir::DataDir;
+pub use fatal::Fatal;
+pub use records::{Records, Schema};
+pub use result_log::ResultLog;
+
+/// Why state could not be read or written.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// No space, no inodes, over quota. Nothing was written; the same call may succeed later.
+    #[error("the disk is full: {0}")]
+    Full(String),
+    /// A sync or a commit failed once; this process must not acknowledge anything any more.
+    #[error("state could not be made durable: {0}")]
+    Broken(String),
+    /// Bytes that fail their checksum, a record that does not read, a newer format.
+    #[error("{0}")]
+    Damaged(String),
+    #[error("{0}")]
+    Io(#[from] std::io::Error),
+    #[error("{0}")]
+    Sql(#[from] rusqlite::Error),
+}
+
+impl StoreError {
+    /// Whether it passes by itself once there is space again.
+    pub fn is_full(&self) -> bool {
+        match self {
+            StoreError::Full(_) => true,
+            StoreError::Sql(error) => error.sqlite_error_code() == Some(rusqlite::ErrorCode::DiskFull),
+            _ => false,
+        }
+    }
+
+    /// Sorts an I/O error: out of space apart from the rest.
+    pub(crate) fn from_io(context: &str, error: std::io::Error) -> Self {
+        match error.kind() {
+            std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => {
+                StoreError::Full(format!("{context}: {error}"))
+            }
+            _ => StoreError::Io(std::io::Error::new(error.kind(), format!("{context}: {error}"))),
+        }
+    }
+}

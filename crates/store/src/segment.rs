@@ -1,0 +1,150 @@
+//! The frames of a segment file, sans I/O: how results lie on disk, and how a torn tail is told from damage.
+//!
+//! A file starts with [`HEADER`]; frames follow: [`MARK`], length of the payload (u32, little-endian), CRC32C over
+//! length and payload (u32), payload. **One append is one frame, and it is synced before the next one starts.** So a
+//! crash can tear the last frame and no other: a frame that fails its checksum with nothing whole behind it is a torn
+//! tail and is cut off at open; one with a whole frame anywhere behind it is damage.
+
+/// Eight bytes at the start of every segment: name and format version.
+pub const HEADER: &[u8; 8] = b"LSRESv1\n";
+/// Starts every frame, so that a damaged length does not hide the frames behind it.
+pub const MARK: &[u8; 4] = b"\xA7LSF";
+const FRAME_HEAD: usize = 12;
+/// The longest payload. A batch of results is cut long before; this guards against a length read out of garbage.
+pub const PAYLOAD_MAX: usize = 16 << 20;
+
+/// Appends one frame to `out`. `payload` must not be empty nor longer than [`PAYLOAD_MAX`].
+pub fn push_frame(out: &mut Vec<u8>, payload: &[u8]) {
+    debug_assert!(!payload.is_empty() && payload.len() <= PAYLOAD_MAX);
+    let length = u32::try_from(payload.len()).expect("a payload is at most 16 MiB").to_le_bytes();
+    out.extend_from_slice(MARK);
+    out.extend_from_slice(&length);
+    out.extend_from_slice(&checksum(&length, payload).to_le_bytes());
+    out.extend_from_slice(payload);
+}
+
+fn checksum(length: &[u8], payload: &[u8]) -> u32 {
+    crc32c::crc32c_append(crc32c::crc32c(length), payload)
+}
+
+/// One step through the frames of a buffer.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Step<'a> {
+    /// A whole frame's payload, and how many bytes the frame took with its head.
+    Frame(&'a [u8], usize),
+    /// The buffer ends inside a frame: read more, or, at the end of the file, a torn tail.
+    Short,
+    /// The bytes are there and wrong.
+    Bad,
+}
+
+/// Reads the frame at the start of `bytes`.
+pub fn step(bytes: &[u8]) -> Step<'_> {
+    let Some((head, rest)) = bytes.split_first_chunk::<FRAME_HEAD>() else { return Step::Short };
+    let [_, _, _, _, l0, l1, l2, l3, c0, c1, c2, c3] = *head;
+    let length = u32::from_le_bytes([l0, l1, l2, l3]) as usize;
+    if &head[..4] != MARK || length == 0 || length > PAYLOAD_MAX {
+        return Step::Bad;
+    }
+    match rest.get(..length) {
+        None => Step::Short,
+        Some(payload) if checksum(&head[4..8], payload) == u32::from_le_bytes([c0, c1, c2, c3]) => {
+            Step::Frame(payload, FRAME_HEAD + length)
+        }
+        Some(_) => Step::Bad,
+    }
+}
+
+/// What a file's content amounts to after a crash.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Recovered {
+    /// Bytes from the start of the file that are whole; everything behind is a torn tail.
+    pub valid_len: usize,
+    /// Whole frames.
+    pub frames: usize,
+}
+
+/// Walks a whole segment and hands each payload to `each`. `Err(offset)`: damage at that offset, which no crash
+/// explains, since a whole frame stands behind it.
+pub fn recover(bytes: &[u8], mut each: impl FnMut(&[u8])) -> Result<Recovered, usize> {
+    let Some((HEADER, _)) = bytes.split_first_chunk::<8>() else {
+        return if any_frame_in(bytes) { Err(0) } else { Ok(Recovered { valid_len: 0, frames: 0 }) };
+    };
+    let mut at = HEADER.len();
+    let mut frames = 0;
+    while let Step::Frame(payload, taken) = step(&bytes[at..]) {
+        each(payload);
+        at += taken;
+        frames += 1;
+    }
+    // The first byte is left out: the frame that failed there is not to be found again.
+    if at < bytes.len() && any_frame_in(&bytes[at + 1..]) { Err(at) } else { Ok(Recovered { valid_len: at, frames }) }
+}
+
+/// Whether a whole frame starts anywhere in `bytes`.
+pub fn any_frame_in(bytes: &[u8]) -> bool {
+    bytes.windows(MARK.len()).enumerate().any(|(at, window)| {
+        window == MARK && matches!(step(&bytes[at..]), Step::Frame(..))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn file(payloads: &[&[u8]]) -> Vec<u8> {
+        let mut bytes = HEADER.to_vec();
+        payloads.iter().for_each(|p| push_frame(&mut bytes, p));
+        bytes
+    }
+
+    fn read(bytes: &[u8]) -> Result<(Recovered, Vec<Vec<u8>>), usize> {
+        let mut payloads = Vec::new();
+        recover(bytes, |p| payloads.push(p.to_vec())).map(|r| (r, payloads))
+    }
+
+    #[test]
+    fn what_was_written_is_read_back() {
+        let bytes = file(&[b"one", b"two", b"three"]);
+        let (recovered, payloads) = read(&bytes).unwrap();
+        assert_eq!(payloads, [b"one".to_vec(), b"two".to_vec(), b"three".to_vec()]);
+        assert_eq!(recovered, Recovered { valid_len: bytes.len(), frames: 3 });
+    }
+
+    #[test]
+    fn a_tail_torn_at_any_byte_is_cut_and_the_rest_kept() {
+        let whole = file(&[b"one", b"two"]);
+        let bytes = file(&[b"one", b"two", b"the last append"]);
+        for cut in whole.len()..bytes.len() {
+            let (recovered, payloads) = read(&bytes[..cut]).unwrap();
+            assert_eq!((recovered.valid_len, payloads.len()), (whole.len(), 2), "cut at {cut}");
+        }
+        for at in whole.len()..bytes.len() {
+            let mut torn = bytes.clone();
+            torn[at..].fill(0);
+            if torn != bytes {
+                assert_eq!(read(&torn).unwrap().0.valid_len, whole.len(), "zeroed from {at}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_flipped_bit_before_the_last_frame_is_damage_wherever_it_is() {
+        let bytes = file(&[b"one", b"two", b"three"]);
+        let last = file(&[b"one", b"two"]).len();
+        for at in 0..last {
+            for bit in 0..8 {
+                let mut flipped = bytes.clone();
+                flipped[at] ^= 1 << bit;
+                assert!(read(&flipped).is_err(), "byte {at} bit {bit}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_file_cut_before_its_header_was_whole_holds_nothing() {
+        assert_eq!(read(b"").unwrap().0.valid_len, 0);
+        assert_eq!(read(b"LSRE").unwrap().0.valid_len, 0);
+        assert_eq!(read(&[0; 4096]).unwrap().0.valid_len, 0);
+    }
+}
