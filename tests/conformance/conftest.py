@@ -1,0 +1,46 @@
+import os
+import re
+import uuid
+
+import pytest
+
+import harness
+
+UNITS = ("passed", "failed", "skipped")
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory):
+    """A server that most tests share: each one uses buckets and functions of its own."""
+    server = harness.Server(tmp_path_factory.mktemp("server")).start()
+    yield server
+    server.stop()
+    said = server.said()
+    assert "panicked at" not in said, f"the server panicked:\n{said[-4000:]}"
+
+
+@pytest.fixture
+def name(request):
+    """A name that no other test uses, fit for buckets and functions."""
+    return re.sub(r"[^a-z0-9]+", "-", request.node.name.lower())[:40].strip("-") + "-" + uuid.uuid4().hex[:6]
+
+
+def pytest_terminal_summary(terminalreporter):
+    """Says how many tests ran and which ones did not, in one line that `check` adds up."""
+    counts = {unit: len(terminalreporter.stats.get(unit, [])) for unit in UNITS}
+    counts["failed"] += len(terminalreporter.stats.get("error", []))
+    for report in terminalreporter.stats.get("skipped", []):
+        terminalreporter.write_line(f"SKIPPED {report.nodeid}: {report.longrepr[-1]}", yellow=True, bold=True)
+    path = os.environ.get("LONGSHORE_COUNTS")
+    if path:
+        with open(path, "a") as counted:
+            print(*(counts[unit] for unit in UNITS), file=counted)
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_makereport(item, call):
+    """Adds the end of the shared server's log to the report of a test that failed."""
+    outcome = yield
+    report = outcome.get_result()
+    if report.failed and "server" in getattr(item, "funcargs", {}):
+        report.sections.append(("the server's log", item.funcargs["server"].said()[-3000:]))

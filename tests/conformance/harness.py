@@ -1,0 +1,374 @@
+"""Drives a real server with real AWS clients, and audits what it reports.
+
+`Server` starts `longshore serve` and hands out the AWS CLI and boto3 clients set up by `longshore env`. `audit` is the
+one oracle for a finished job: it reads the completion report with Python's csv module, an implementation that shares
+nothing with the server, and compares it with the manifest, the MD5s, the counters and the log of invocations.
+"""
+
+import collections
+import contextlib
+import csv
+import dataclasses
+import hashlib
+import io
+import json
+import os
+import pathlib
+import re
+import shlex
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import textwrap
+import time
+import zipfile
+
+import boto3
+import botocore.config
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+LONGSHORE = pathlib.Path(os.environ.get("LONGSHORE_BIN", ROOT / "target/release/longshore"))
+AWS = pathlib.Path(sys.executable).with_name("aws")
+ACCOUNT, REGION = "000000000000", "us-east-1"
+ROLE = f"arn:aws:iam::{ACCOUNT}:role/batch"
+REPORT_SCHEMA = "Bucket, Key, VersionId, TaskStatus, ErrorCode, HTTPStatusCode, ResultMessage"
+TERMINAL = {"Complete", "Failed", "Cancelled"}
+# A name lookup or a proxy of the machine must not decide a test: only what `longshore env` prints may.
+INHERITED = ("PATH", "LANG", "LC_ALL", "TMPDIR", "LD_LIBRARY_PATH", "PYENV_ROOT", "PYENV_VERSION")
+
+
+def plain_environment(home):
+    """The environment of an ordinary shell on a machine with a proxy exception that would defeat a naive set-up."""
+    environment = {name: os.environ[name] for name in INHERITED if name in os.environ}
+    return environment | {
+        "HOME": str(home),
+        "AWS_EC2_METADATA_DISABLED": "true",
+        "AWS_PAGER": "",
+        "NO_PROXY": "localhost,127.0.0.1",
+        "no_proxy": "localhost,127.0.0.1",
+    }
+
+
+class Refused(AssertionError):
+    """A command that should have succeeded ended with another status."""
+
+
+def run(arguments, environment, stdin=None, cwd=None, timeout=120, check=True):
+    """Runs a command to its end. Returns the finished process; its outputs are text."""
+    done = subprocess.run(
+        [str(argument) for argument in arguments],
+        env=environment, input=stdin, cwd=cwd, timeout=timeout, capture_output=True, text=True,
+    )
+    if check and done.returncode != 0:
+        raise Refused(f"{shlex.join(map(str, arguments))}: status {done.returncode}\n{done.stdout}\n{done.stderr}")
+    return done
+
+
+class Server:
+    """One `longshore serve` on a data directory of its own. May be killed and started again on the same directory."""
+
+    def __init__(self, directory, extra_environment=None):
+        self.directory = pathlib.Path(directory)
+        self.data_dir = self.directory / "data"
+        self.home = self.directory / "home"
+        self.home.mkdir(parents=True, exist_ok=True)
+        self.output = self.directory / "serve.log"
+        self.extra_environment = extra_environment or {}
+        self.process = None
+        self.environment = None
+        self.address = None
+        self._boto = {}
+
+    def start(self, timeout=30):
+        with open(self.output, "ab") as output:
+            began = output.tell()
+            self.process = subprocess.Popen(
+                [str(LONGSHORE), "serve", "--data-dir", str(self.data_dir), "--listen", "127.0.0.1:0"],
+                env=plain_environment(self.home) | self.extra_environment,
+                stdout=output, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL,
+            )
+        deadline = time.monotonic() + timeout
+        while True:
+            text = self.output.read_bytes()[began:].decode("utf-8", "replace")
+            found = re.search(r"listening on http://(127\.0\.0\.1:\d+)", text)
+            if found:
+                break
+            assert self.process.poll() is None, f"the server ended with {self.process.returncode}:\n{text}"
+            assert time.monotonic() < deadline, f"the server did not say that it listens:\n{text}"
+            time.sleep(0.02)
+        self.address = found[1]
+        printed = self.longshore("env").stdout
+        exports = {}
+        for line in printed.splitlines():
+            words = shlex.split(line, comments=True)
+            if words:
+                assert words[0] == "export", f"`longshore env` printed a line that no shell should evaluate: {line}"
+                name, _, value = words[1].partition("=")
+                exports[name] = value
+        self.exports = exports
+        self.environment = plain_environment(self.home) | exports
+        self._boto.clear()
+        return self
+
+    def kill(self):
+        """SIGKILL, as a power failure would have it, but for the disk."""
+        self.process.kill()
+        self.process.wait()
+
+    def stop(self):
+        if self.process is not None and self.process.poll() is None:
+            self.process.send_signal(signal.SIGTERM)
+            try:
+                self.process.wait(30)
+            except subprocess.TimeoutExpired:
+                self.kill()
+                raise AssertionError("the server did not stop within 30 s of SIGTERM")
+
+    def said(self):
+        return self.output.read_text("utf-8", "replace")
+
+    def longshore(self, command, *arguments, **options):
+        """Runs `longshore COMMAND ... --data-dir DIR`."""
+        return run([LONGSHORE, command, *arguments, "--data-dir", self.data_dir], plain_environment(self.home), **options)
+
+    def aws(self, *arguments, **options):
+        """Runs the AWS CLI as it is, in the environment that `longshore env` prints."""
+        return run([AWS, *arguments], self.environment, **options)
+
+    def aws_json(self, *arguments, **options):
+        return json.loads(self.aws(*arguments, "--output", "json", **options).stdout)
+
+    def shell(self, script, **options):
+        """Runs a shell script after `eval "$(longshore env)"`, as a person does in a terminal."""
+        path = f"{AWS.parent}:{LONGSHORE.parent}:" + os.environ["PATH"]
+        prologue = f'set -eu\neval "$(longshore env --data-dir {shlex.quote(str(self.data_dir))})"\n'
+        return run(["sh", "-c", prologue + script], plain_environment(self.home) | {"PATH": path}, **options)
+
+    def boto(self, service, **config):
+        """A boto3 client. It reads endpoint and proxy from the environment when it is made."""
+        key = (service, tuple(sorted(config.items())))
+        if key not in self._boto:
+            with environ(self.environment):
+                config = {"retries": {"max_attempts": 1}} | config
+                self._boto[key] = boto3.session.Session().client(service, config=botocore.config.Config(**config))
+        return self._boto[key]
+
+    @property
+    def s3(self):
+        return self.boto("s3")
+
+    @property
+    def functions(self):
+        return self.boto("lambda", read_timeout=120)
+
+    @property
+    def control(self):
+        return self.boto("s3control")
+
+    # --- what many tests need ---
+
+    def bucket(self, name):
+        self.s3.create_bucket(Bucket=name)
+        return name
+
+    def deploy(self, name, source, runtime="python3.11", handler="handler.handler", timeout=30, environment=None):
+        """Creates a function from source text, or from a {name: content} dictionary, and waits until it is active."""
+        files = source if isinstance(source, dict) else {"handler.py": textwrap.dedent(source)}
+        self.functions.create_function(
+            FunctionName=name, Runtime=runtime, Handler=handler, Role=ROLE, Timeout=timeout,
+            Code={"ZipFile": zip_of(files)}, Environment={"Variables": environment or {}},
+        )
+        self.functions.get_waiter("function_active_v2").wait(FunctionName=name)
+        return f"arn:aws:lambda:{REGION}:{ACCOUNT}:function:{name}"
+
+    def put_manifest(self, bucket, rows, key="manifest.csv"):
+        """Writes a CSV manifest of (bucket, key[, version]) rows, each already encoded, and returns its ETag."""
+        text = rows if isinstance(rows, (str, bytes)) else "".join(",".join(row) + "\n" for row in rows)
+        body = text.encode() if isinstance(text, str) else text
+        return self.s3.put_object(Bucket=bucket, Key=key, Body=body)["ETag"]
+
+    def create_job(self, bucket, function, etag, *, key="manifest.csv", fields=("Bucket", "Key"), report=True,
+                   scope="AllTasks", prefix="reports", schema=None, arguments=None, confirmation=False, **more):
+        invoke = {"FunctionArn": function}
+        if schema:
+            invoke["InvocationSchemaVersion"] = schema
+        if arguments:
+            invoke["UserArguments"] = arguments
+        described = {"Enabled": False}
+        if report:
+            described = {
+                "Bucket": f"arn:aws:s3:::{bucket}", "Format": "Report_CSV_20180820", "Enabled": True,
+                "Prefix": prefix, "ReportScope": scope,
+            }
+        return self.control.create_job(**{
+            "AccountId": ACCOUNT, "ConfirmationRequired": confirmation, "Operation": {"LambdaInvoke": invoke},
+            "Report": described, "Priority": 10, "RoleArn": ROLE,
+            "Manifest": {
+                "Spec": {"Format": "S3BatchOperations_CSV_20180820", "Fields": list(fields)},
+                "Location": {"ObjectArn": f"arn:aws:s3:::{bucket}/{key}", "ETag": etag},
+            },
+        } | more)["JobId"]
+
+    def describe(self, job):
+        return self.control.describe_job(AccountId=ACCOUNT, JobId=job)["Job"]
+
+    def wait(self, job, until=TERMINAL, timeout=120):
+        """Polls DescribeJob until the job has one of the statuses, and returns its description."""
+        until = {until} if isinstance(until, str) else set(until)
+        deadline = time.monotonic() + timeout
+        while True:
+            described = self.describe(job)
+            if described["Status"] in until:
+                return described
+            ended = described["Status"] in TERMINAL
+            assert not ended, f"the job ended {described['Status']}: {described.get('FailureReasons')}"
+            assert time.monotonic() < deadline, f"the job is still {described['Status']} after {timeout} s: {described}"
+            time.sleep(0.1)
+
+
+@contextlib.contextmanager
+def environ(replacement):
+    """Replaces the environment of this process for a while: boto3 reads it when a client is made."""
+    before = dict(os.environ)
+    os.environ.clear()
+    os.environ.update(replacement)
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
+
+
+def zip_of(files):
+    """A zip with these files; those named `bootstrap` may be executed."""
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in files.items():
+            entry = zipfile.ZipInfo(name)
+            entry.compress_type = zipfile.ZIP_DEFLATED
+            entry.external_attr = (0o100755 if name.split("/")[-1] == "bootstrap" else 0o100644) << 16
+            archive.writestr(entry, content)
+    return packed.getvalue()
+
+
+def free_port():
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return listener.getsockname()[1]
+
+
+def wait_for(what, condition, timeout=60):
+    deadline = time.monotonic() + timeout
+    while not (value := condition()):
+        assert time.monotonic() < deadline, f"{what} did not happen within {timeout} s"
+        time.sleep(0.02)
+    return value
+
+
+# --- the oracle ---
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """One row of a completion report. The order of the columns is that of the rows, not of ReportSchema."""
+
+    bucket: str
+    key: str
+    version: str
+    status: str
+    http_status: str
+    error_code: str
+    message: str
+
+
+def read_report(server, job_id, described):
+    """Downloads a completion report and checks everything it says about itself. Returns its rows."""
+    report = described["Report"]
+    bucket = report["Bucket"].removeprefix("arn:aws:s3:::")
+    base = (report["Prefix"] + "/" if report.get("Prefix") else "") + f"job-{job_id}/"
+    body = server.s3.get_object(Bucket=bucket, Key=base + "manifest.json")["Body"].read()
+    md5 = server.s3.get_object(Bucket=bucket, Key=base + "manifest.json.md5")["Body"].read()
+    assert md5.decode() == hashlib.md5(body).hexdigest(), "manifest.json.md5 is not the MD5 of manifest.json"
+    manifest = json.loads(body)
+    assert set(manifest) == {"Format", "ReportCreationDate", "Results", "ReportSchema"}, manifest
+    assert manifest["Format"] == "Report_CSV_20180820"
+    assert manifest["ReportSchema"] == REPORT_SCHEMA
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,9})?Z", manifest["ReportCreationDate"])
+    statuses = [result["TaskExecutionStatus"] for result in manifest["Results"]]
+    assert statuses == sorted(statuses, reverse=True), "succeeded files come before failed ones"
+    listed = {entry["Key"] for entry in server.s3.list_objects_v2(Bucket=bucket, Prefix=base).get("Contents", [])}
+    named = {base + "manifest.json", base + "manifest.json.md5"} | {result["Key"] for result in manifest["Results"]}
+    assert listed == named, f"the report's folder holds other objects than manifest.json names: {listed ^ named}"
+    rows = []
+    for result in manifest["Results"]:
+        assert result["Bucket"] == bucket
+        assert re.fullmatch(re.escape(base) + r"results/[0-9a-f]{40}\.csv", result["Key"]), result["Key"]
+        content = server.s3.get_object(Bucket=bucket, Key=result["Key"])["Body"].read()
+        assert hashlib.md5(content).hexdigest() == result["MD5Checksum"], f"{result['Key']} has another MD5"
+        text = content.decode("utf-8")
+        assert text, "a status without rows has no file"
+        assert text.endswith("\r\n"), "every line ends in CRLF, the last one too"
+        for columns in csv.reader(io.StringIO(text, newline=""), strict=True):
+            assert len(columns) == 7, columns
+            row = Row(*columns)
+            assert row.status == result["TaskExecutionStatus"], "a file holds rows of one status alone"
+            assert len(row.message) <= 1024
+            rows.append(row)
+    return rows
+
+
+def audit(server, job_id, manifest_rows, *, status="Complete", scope="AllTasks", invoked=None):
+    """Checks a finished job against its manifest, and returns the rows of its completion report.
+
+    `manifest_rows` are the (bucket, key) or (bucket, key, version) rows as written in the manifest. `invoked`, where
+    the function kept a log, counts its invocations by key: a settled task was invoked, and no other one was.
+    """
+    described = server.describe(job_id)
+    assert described["Status"] == status, described
+    progress = described["ProgressSummary"]
+    total, succeeded, failed = (
+        progress[name] for name in ("TotalNumberOfTasks", "NumberOfTasksSucceeded", "NumberOfTasksFailed")
+    )
+    expected = collections.Counter(tuple((*row, "", "")[:3]) for row in manifest_rows)
+    assert total == expected.total(), f"the job counts {total} tasks, the manifest has {expected.total()} rows"
+    assert succeeded + failed <= total
+    rows = read_report(server, job_id, described)
+    reported = collections.Counter((row.bucket, row.key, row.version) for row in rows)
+    by_status = collections.Counter(row.status for row in rows)
+    assert by_status["failed"] == failed, f"{by_status['failed']} failed rows, counted {failed}"
+    assert not reported - expected, f"rows that the manifest does not have: {list((reported - expected).items())[:5]}"
+    if scope == "AllTasks":
+        assert by_status["succeeded"] == succeeded, f"{by_status['succeeded']} succeeded rows, counted {succeeded}"
+        if status == "Complete":
+            missing = expected - reported
+            assert not missing, f"rows that the report does not have: {list(missing.items())[:5]}"
+    else:
+        assert by_status["succeeded"] == 0
+    if status == "Complete":
+        assert succeeded + failed == total
+        assert described["FailureReasons"] == []
+    if invoked is not None:
+        wanted = collections.Counter()
+        for (_, key, _), times in reported.items():
+            wanted[key] += times
+        short = {key: times for key, times in wanted.items() if invoked[key] < times}
+        assert not short, f"rows that were settled without an invocation: {list(short.items())[:5]}"
+        assert set(invoked) <= {key for _, key, *_ in expected}, "an invocation for a key that the manifest does not have"
+    return rows
+
+
+def by_key(rows):
+    """The rows of a report by key, for manifests in which each key stands once."""
+    found = {row.key: row for row in rows}
+    assert len(found) == len(rows), "a key stands in the report twice"
+    return found
+
+
+def need(program):
+    """Skips the test, loudly, where a program is missing that it cannot do without."""
+    import pytest
+
+    if shutil.which(program) is None:
+        pytest.skip(f"{program} is not installed on this machine")

@@ -1,0 +1,189 @@
+"""The server is killed while it works, again and again, and in the end nothing is missing and nothing is double.
+
+The times of the kills come from a seed, which is printed; `LONGSHORE_CRASH_SEED=N ./check crash` runs the same again.
+"""
+
+import collections
+import os
+import random
+import subprocess
+import time
+
+import pytest
+
+import harness
+from harness import ROOT
+
+ROWS = 5000
+KILLS = 5
+# The bound on answers that were received and are not yet durable: its first value, as docs and `longshore.toml` name it.
+W = 4096
+
+RECORD = """
+    import os, random, time
+    log = os.open(os.environ["INVOCATIONS"], os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+
+    def handler(event, context):
+        task = event["tasks"][0]
+        # One write of one short line to a file opened for appending: lines of several processes do not mix.
+        os.write(log, f"start {task['s3Key']} {task['taskId']} {event['invocationId']}\\n".encode())
+        time.sleep(random.uniform(0.005, 0.03))
+        os.write(log, f"end {task['s3Key']} {task['taskId']} {event['invocationId']}\\n".encode())
+        return {"invocationSchemaVersion": "1.0", "invocationId": event["invocationId"], "results": [
+            {"taskId": task["taskId"], "resultCode": "Succeeded", "resultString": task["s3Key"]}]}
+"""
+
+
+def seed():
+    if "LONGSHORE_CRASH_SEED" in os.environ:
+        return int(os.environ["LONGSHORE_CRASH_SEED"])
+    # A seed of its own for every commit: each one explores other times, and a run can be repeated.
+    head = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True).stdout.strip()
+    return int(head[:8] or "1", 16)
+
+
+class Invocations:
+    """The function's own log, outside of everything that the server keeps."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def read(self):
+        """(starts by key, task IDs by key, number of invocations that started and did not end)."""
+        lines = self.path.read_text().splitlines() if self.path.exists() else []
+        starts, tasks, open_ = collections.Counter(), collections.defaultdict(set), set()
+        for line in lines:
+            what, key, task, invocation = line.split()
+            if what == "start":
+                starts[key] += 1
+                tasks[key].add(task)
+                open_.add(invocation)
+            else:
+                open_.discard(invocation)
+        return starts, tasks, len(open_)
+
+
+@pytest.fixture
+def crashing(tmp_path):
+    server = harness.Server(tmp_path).start()
+    yield server
+    if server.process.poll() is None:
+        server.stop()
+    assert "panicked at" not in server.said()
+
+
+def test_a_job_survives_five_kills_and_reports_every_row_once(crashing, tmp_path, capsys):
+    number = seed()
+    dice = random.Random(number)
+    server, log = crashing, Invocations(tmp_path / "invocations")
+    bucket = server.bucket("crash")
+    function = server.deploy("record", RECORD, environment={"INVOCATIONS": str(log.path)})
+    rows = [(bucket, f"key-{row:05}") for row in range(ROWS)]
+    job = server.create_job(bucket, function, server.put_manifest(bucket, rows))
+
+    # A kill comes when so many tasks have started, and then a moment later: spread over the whole job, on any machine.
+    marks = sorted(dice.sample(range(ROWS // 50, ROWS * 9 // 10), KILLS))
+    in_flight, idle_kills, total_before = [], 0, 0
+    while marks:
+        mark = marks.pop(0)
+        harness.wait_for(f"the start of task {mark}", lambda: len(log.read()[0]) >= mark, 180)
+        time.sleep(dice.uniform(0, 0.05))
+        now = log.read()[2]
+        server.kill()
+        if now:
+            in_flight.append(now)
+        else:
+            idle_kills += 1
+            marks.insert(0, min(mark + ROWS // 100, ROWS - 1))
+        server.start()
+        # Counted before any of them is told to a client: what was done stays done.
+        progress = server.describe(job)["ProgressSummary"]
+        done = progress["NumberOfTasksSucceeded"]
+        assert done >= total_before, "a count went down across a kill"
+        total_before = done
+
+    described = server.wait(job, timeout=240)
+    starts, tasks, _ = log.read()
+    report = harness.audit(server, job, rows, invoked=starts)
+    assert described["ProgressSummary"]["TotalNumberOfTasks"] == ROWS
+    assert len({row.key for row in report}) == ROWS
+    assert all(len(ids) == 1 for ids in tasks.values()), "a task keeps its ID across restarts"
+    repeated = sum(starts.values()) - ROWS
+    with capsys.disabled():
+        print(
+            f"\n    seed {number}: {len(in_flight)} kills with invocations in flight {in_flight}, {idle_kills} without; "
+            f"{repeated} tasks were repeated (bound {sum(in_flight) + len(in_flight) * W})")
+    assert len(in_flight) == KILLS
+    # The log was read a moment before the kill, and dispatch went on in between; the bound allows for W in any case.
+    assert repeated <= sum(in_flight) + len(in_flight) * W, f"seed {number}"
+
+
+def test_kills_at_the_edges_of_a_job_lose_nothing(crashing, tmp_path):
+    """Right after CreateJob was acknowledged, while it waits, at the end, and after the end."""
+    server, log = crashing, Invocations(tmp_path / "invocations")
+    bucket = server.bucket("edges")
+    function = server.deploy("record", RECORD, environment={"INVOCATIONS": str(log.path)})
+    rows = [(bucket, f"key-{row:05}") for row in range(300)]
+    etag = server.put_manifest(bucket, rows)
+    job = server.create_job(bucket, function, etag, confirmation=True)
+    server.kill()
+    server.start()
+    server.wait(job, "Suspended")
+    server.kill()
+    server.start()
+    assert server.describe(job)["Status"] == "Suspended", "a restart confirms nothing"
+    server.control.update_job_status(AccountId=harness.ACCOUNT, JobId=job, RequestedJobStatus="Ready")
+    server.kill()
+    server.start()
+    harness.wait_for("the last task", lambda: len(log.read()[0]) == 300, 60)
+    server.kill()
+    server.start()
+    server.wait(job)
+    first = harness.audit(server, job, rows, invoked=log.read()[0])
+    server.kill()
+    server.start()
+    assert server.describe(job)["Status"] == "Complete"
+    assert harness.audit(server, job, rows) == first, "there is never a second, different report"
+
+
+def test_what_was_acknowledged_is_there_after_a_kill(crashing):
+    server = crashing
+    bucket = server.bucket("kept")
+    function = server.deploy("kept", "def handler(event, context): return 'kept'\n")
+    for number in range(20):
+        server.s3.put_object(Bucket=bucket, Key=f"k{number}", Body=str(number).encode())
+        etag = server.put_manifest(bucket, [(bucket, "k")])
+        job = server.create_job(bucket, function, etag, confirmation=True, Priority=1)
+        server.control.update_job_priority(AccountId=harness.ACCOUNT, JobId=job, Priority=number)
+        server.control.put_job_tagging(AccountId=harness.ACCOUNT, JobId=job, Tags=[{"Key": "n", "Value": str(number)}])
+        if number % 5 == 4:
+            server.kill()
+            server.start()
+            assert server.describe(job)["Priority"] == number
+            assert server.control.get_job_tagging(AccountId=harness.ACCOUNT, JobId=job)["Tags"][0]["Value"] == str(number)
+            for earlier in range(number + 1):
+                body = server.s3.get_object(Bucket=bucket, Key=f"k{earlier}")["Body"].read()
+                assert body == str(earlier).encode()
+            assert server.functions.invoke(FunctionName="kept")["Payload"].read() == b'"kept"'
+
+
+def test_no_process_of_a_killed_server_works_on(crashing, tmp_path):
+    """Functions of a dead server are dead before the first new dispatch: no limit is passed by orphans."""
+    server = crashing
+    server.deploy("orphan", """
+        import os, time
+        def handler(event, context):
+            with open(event["file"], "w") as file:
+                file.write(str(os.getpid()))
+            time.sleep(60)
+    """, timeout=90)
+    file = tmp_path / "pid"
+    code = ("import boto3, botocore.config, json, sys; boto3.client('lambda', config=botocore.config.Config(retries="
+            "{'max_attempts': 0})).invoke(FunctionName='orphan', Payload=json.dumps({'file': sys.argv[1]}))")
+    caller = subprocess.Popen([harness.sys.executable, "-c", code, str(file)], env=server.environment,
+                              stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    pid = harness.wait_for("the invocation", lambda: file.exists() and file.read_text())
+    server.kill()
+    caller.wait(60)
+    server.start()
+    harness.wait_for("the orphan's end", lambda: not os.path.exists(f"/proc/{pid}"), 5)

@@ -1,0 +1,125 @@
+"""Manifests, good and bad: how keys are read, and in which words a job fails that has no proper manifest."""
+
+import pytest
+
+import harness
+
+ECHO = """
+    def handler(event, context):
+        task = event["tasks"][0]
+        return {"invocationSchemaVersion": "1.0", "invocationId": "i", "results": [
+            {"taskId": task["taskId"], "resultCode": "Succeeded",
+             "resultString": task["s3Key"] + "|" + str(task["s3VersionId"])}]}
+"""
+
+
+@pytest.fixture(scope="module")
+def echo(server):
+    return server.deploy("manifests-echo", ECHO)
+
+
+@pytest.mark.parametrize("body, fields, code, reason", [
+    ("b,k,v\n", ("Bucket", "Key"), "InvalidManifestContent", "Unexpected number of task fields"),
+    ("b,k\nb\n", ("Bucket", "Key"), "InvalidManifestContent", "Unexpected number of task fields"),
+    ("b,k\n\nb,k\n", ("Bucket", "Key"), "InvalidManifestContent", None),
+    ("b,100%.txt\n", ("Bucket", "Key"), "InvalidManifestContent", "Invalid object key format"),
+    ("b,\n", ("Bucket", "Key"), "InvalidManifestContent", "Invalid object key format"),
+    ("b," + "k" * 1025 + "\n", ("Bucket", "Key"), "InvalidManifestContent", "Invalid object key format"),
+    (b"b,\xff\xfe\n", ("Bucket", "Key"), "InvalidManifestContent", None),
+    (b"\xef\xbb\xbfb,k\n", ("Bucket", "Key"), "InvalidManifestContent", None),
+    (b"\x1f\x8b\x08\x00\x00\x00\x00\x00\x00\x03", ("Bucket", "Key"), "InvalidManifestContent", None),
+    ('b,"k\nl"\n', ("Bucket", "Key"), "InvalidManifestContent", None),
+    ("", ("Bucket", "Key"), "InvalidManifestContent", None),
+], ids=["too-many", "too-few", "blank-line", "stray-percent", "empty-key", "long-key", "not-utf-8", "bom", "gzip",
+        "line-break-in-quotes", "empty"])
+def test_a_malformed_manifest_fails_the_job_with_a_reason(server, name, echo, body, fields, code, reason):
+    job = server.create_job(server.bucket(name), echo, server.put_manifest(name, body), fields=fields)
+    described = server.wait(job, "Failed", timeout=30)
+    failure = described["FailureReasons"][0]
+    assert failure["FailureCode"] == code
+    assert failure["FailureReason"]
+    if reason:
+        assert failure["FailureReason"].startswith(reason)
+    progress = described["ProgressSummary"]
+    assert (progress["NumberOfTasksSucceeded"], progress["NumberOfTasksFailed"]) == (0, 0)
+    assert "Contents" not in server.s3.list_objects_v2(Bucket=name, Prefix="reports/"), "nothing ran: there is no report"
+
+
+def test_a_manifest_that_is_not_there_fails_the_job(server, name, echo):
+    job = server.create_job(server.bucket(name), echo, "d41d8cd98f00b204e9800998ecf8427e", key="nowhere.csv")
+    failure = server.wait(job, "Failed", timeout=30)["FailureReasons"][0]
+    assert failure == {"FailureCode": "ManifestNotFound", "FailureReason": "Reading the manifest failed: NoSuchKey"}
+
+
+def test_a_manifest_with_another_etag_fails_the_job(server, name, echo):
+    etag = server.put_manifest(server.bucket(name), [(name, "first")])
+    server.put_manifest(name, [(name, "second")])
+    job = server.create_job(name, echo, etag)
+    assert server.wait(job, "Failed", timeout=30)["FailureReasons"][0]["FailureCode"] == "ManifestETagMismatch"
+
+
+def test_an_etag_is_taken_with_and_without_quotes(server, name, echo):
+    rows = [(server.bucket(name), "k")]
+    etag = server.put_manifest(name, rows)
+    for form in (etag, etag.strip('"')):
+        job = server.create_job(name, echo, form)
+        server.wait(job, "Complete")
+        harness.audit(server, job, rows)
+
+
+def test_the_key_reaches_function_and_report_as_the_manifest_has_it(server, name, echo):
+    server.bucket(name)
+    keys = ["objectkey1", "object%20key%20with%20spaces", "a+b", "a%2Bb", "x%2Cy.txt", "raw key", "stanza%7Cupper",
+            "%7B%22origKey%22%3A%20%22object1key%22%7D", "%E6%97%A5%E6%9C%AC.txt", "日本.txt", "..%2f..%2fup", "k" * 1024]
+    job = server.create_job(name, echo, server.put_manifest(name, [(name, key) for key in keys]))
+    server.wait(job, "Complete")
+    rows = harness.by_key(harness.audit(server, job, [(name, key) for key in keys]))
+    for key in keys:
+        # A result string is cut to 1,024 characters.
+        assert rows[key].message == f"{key}|None"[:1024]
+
+
+def test_quoted_fields_crlf_and_a_missing_last_newline_are_read(server, name, echo):
+    server.bucket(name)
+    body = f'"{name}","x,y.txt"\r\n{name},"say ""hi"""\r\n"{name}",last'
+    job = server.create_job(name, echo, server.put_manifest(name, body))
+    server.wait(job, "Complete")
+    harness.audit(server, job, [(name, "x,y.txt"), (name, 'say "hi"'), (name, "last")])
+
+
+def test_columns_are_taken_as_the_fields_name_them(server, name, echo):
+    server.bucket(name)
+    body = f"x,k1,{name},null,y\nx,k2,{name},v2,y\n"
+    job = server.create_job(
+        name, echo, server.put_manifest(name, body), fields=("Ignore", "Key", "Bucket", "VersionId", "Ignore"))
+    server.wait(job, "Complete")
+    rows = harness.by_key(harness.audit(server, job, [(name, "k1", "null"), (name, "k2", "v2")]))
+    assert (rows["k1"].message, rows["k2"].message) == ("k1|null", "k2|v2")
+
+
+def test_a_row_without_its_version_fails_alone(server, name, echo):
+    server.bucket(name)
+    job = server.create_job(
+        name, echo, server.put_manifest(name, f"{name},with,v1\n{name},without,\n"), fields=("Bucket", "Key", "VersionId"))
+    server.wait(job, "Complete")
+    rows = harness.by_key(harness.audit(server, job, [(name, "with", "v1"), (name, "without", "\\N")]))
+    row = rows["without"]
+    assert (row.status, row.http_status, row.error_code) == ("failed", "400", "InvalidRequest")
+    assert row.message == "Task failed due to missing VersionId"
+
+
+def test_rows_of_several_buckets_and_equal_rows_are_tasks_of_their_own(server, name, echo):
+    rows = [(server.bucket(name), "k"), (server.bucket(name + "-2"), "k"), (name, "k"), (name, "k")]
+    job = server.create_job(name, echo, server.put_manifest(name, rows))
+    server.wait(job, "Complete")
+    harness.audit(server, job, rows)
+
+
+def test_a_manifest_that_changes_after_it_was_read_changes_nothing(server, name, echo):
+    rows = [(server.bucket(name), "first")]
+    job = server.create_job(name, echo, server.put_manifest(name, rows), confirmation=True)
+    server.wait(job, "Suspended")
+    server.put_manifest(name, [(name, "second"), (name, "third")])
+    server.control.update_job_status(AccountId=harness.ACCOUNT, JobId=job, RequestedJobStatus="Ready")
+    server.wait(job, "Complete")
+    harness.audit(server, job, rows)
