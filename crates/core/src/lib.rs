@@ -1,1 +1,19 @@
-//! placeholder
+//! Every decision, no waiting: plain values in, plain values out.
+//!
+//! Nothing here waits, and nothing reads a clock, a random source, a file, a socket or an environment variable: time
+//! and randomness arrive as arguments. That is what lets the simulator run years of crashes in seconds.
+
+pub mod dispatch;
+pub mod invocation;
+pub mod job;
+pub mod manifest;
+pub mod pool;
+pub mod random;
+pub mod record;
+pub mod report;
+pub mod retry;
+pub mod run;
+pub mod schedule;
+pub mod task;
+pub mod threshold;
+pub mod time;

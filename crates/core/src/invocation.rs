@@ -1,0 +1,310 @@
+//! What a function is sent for a task, and what its answer amounts to.
+
+use bytes::Bytes;
+use serde_json::Value;
+
+use crate::random::Random;
+use crate::task::{Outcome, ResultCode, Task, VersionId, task_id};
+
+/// The event's schema. Source: S3 Batch spec 5.3.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Schema {
+    /// Bucket as an ARN, no user arguments.
+    V1,
+    /// Bucket by name, user arguments.
+    V2,
+}
+
+/// The parts of a job's events that are the same for every task, rendered once.
+#[derive(Debug, Clone)]
+pub struct EventTemplate {
+    job_id: String,
+    schema: Schema,
+    /// `"job": {…}` as it stands in every event.
+    job: String,
+}
+
+impl EventTemplate {
+    /// `user_arguments` in the order given; only schema 2.0 carries them.
+    pub fn new(job_id: &str, schema: Schema, user_arguments: &[(String, String)]) -> Self {
+        let mut job = format!("\"job\":{{\"id\":{}", quoted(job_id));
+        if schema == Schema::V2 {
+            let pairs: Vec<_> = user_arguments.iter().map(|(k, v)| format!("{}:{}", quoted(k), quoted(v))).collect();
+            job.push_str(&format!(",\"userArguments\":{{{}}}", pairs.join(",")));
+        }
+        job.push('}');
+        Self { job_id: job_id.to_owned(), schema, job }
+    }
+
+    /// The event for one attempt at a task: UTF-8 JSON, fields in the order of AWS's samples.
+    pub fn event(&self, invocation_id: &str, task: &Task) -> Bytes {
+        let mut out = String::with_capacity(256 + self.job.len() + task.key.len());
+        out.push_str("{\"invocationSchemaVersion\":\"");
+        out.push_str(match self.schema {
+            Schema::V1 => "1.0",
+            Schema::V2 => "2.0",
+        });
+        out.push_str("\",\"invocationId\":\"");
+        out.push_str(invocation_id);
+        out.push_str("\",");
+        out.push_str(&self.job);
+        out.push_str(",\"tasks\":[{\"taskId\":\"");
+        out.push_str(&self.task_id(task));
+        out.push_str("\",\"s3Key\":");
+        push_quoted(&mut out, &task.key);
+        out.push_str(",\"s3VersionId\":");
+        match &task.version {
+            VersionId::Given(id) => push_quoted(&mut out, id),
+            VersionId::NoColumn | VersionId::Missing => out.push_str("null"),
+        }
+        match self.schema {
+            Schema::V1 => {
+                out.push_str(",\"s3BucketArn\":");
+                push_quoted(&mut out, &format!("arn:aws:s3:::{}", task.bucket));
+            }
+            Schema::V2 => {
+                out.push_str(",\"s3Bucket\":");
+                push_quoted(&mut out, &task.bucket);
+            }
+        }
+        out.push_str("}]}");
+        Bytes::from(out)
+    }
+
+    pub fn task_id(&self, task: &Task) -> String {
+        task_id(&self.job_id, task.row)
+    }
+}
+
+/// A fresh `invocationId`: unpadded base64 of 36 bytes, 48 characters. Source: rule EV-7, our choice.
+pub fn invocation_id(random: &mut Random) -> String {
+    use base64::Engine;
+    let mut bytes = [0_u8; 36];
+    for chunk in bytes.chunks_mut(8) {
+        let word = random.next().to_le_bytes();
+        chunk.copy_from_slice(&word[..chunk.len()]);
+    }
+    base64::engine::general_purpose::STANDARD_NO_PAD.encode(bytes)
+}
+
+fn quoted(text: &str) -> String {
+    let mut out = String::with_capacity(text.len() + 2);
+    push_quoted(&mut out, text);
+    out
+}
+
+fn push_quoted(out: &mut String, text: &str) {
+    out.push('"');
+    for c in text.chars() {
+        match c {
+            '"' => out.push_str("\\\""),
+            '\\' => out.push_str("\\\\"),
+            c if (c as u32) < 0x20 => out.push_str(&format!("\\u{:04x}", c as u32)),
+            c => out.push(c),
+        }
+    }
+    out.push('"');
+}
+
+/// What came back from one call of a function.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Reply {
+    /// HTTP 200: the function's bytes.
+    Answer(Bytes),
+    /// HTTP 200 with `X-Amz-Function-Error`: it threw, timed out, died, or answered too much. The error's JSON.
+    FunctionError(Bytes),
+    /// HTTP 429: there was no room for it. `retry_after_ms` if the other side said when.
+    Throttled { message: String, retry_after_ms: Option<u64> },
+    /// No answer at all: refused, reset, timed out on the way. A short cause.
+    Unreachable { cause: String },
+    /// Any other HTTP status, with the error's type and message.
+    Refused { status: u16, code: String, message: String },
+}
+
+/// What a reply means for the task, before attempts are counted. Each carries the outcome that stands if it is final.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Judgement {
+    /// Final at once.
+    Settle(Outcome),
+    /// To be redriven, which counts as an attempt.
+    Redrive(Outcome),
+    /// To be called again; the function was not heard, so it does not count.
+    RetryTransport(Outcome),
+    /// Not started. To be called again, and fewer at a time.
+    Throttled(Outcome, Option<u64>),
+}
+
+const MISSING: &str = "Task result missing from Lambda response";
+const NOT_JSON: &str = "Invalid JSON returned in Lambda payload";
+
+/// Reads one reply by the decision table of S3 Batch spec 5.5, top to bottom (rules R-1 to R-13).
+pub fn judge(reply: &Reply, task_id: &str) -> Judgement {
+    match reply {
+        Reply::Throttled { message, retry_after_ms } => {
+            Judgement::Throttled(Outcome::failed(429, "TooManyRequestsException", message), *retry_after_ms)
+        }
+        Reply::Unreachable { cause } => Judgement::RetryTransport(Outcome::failed(500, "ServiceUnavailable", cause)),
+        Reply::Refused { status, code, message } => {
+            let outcome = Outcome::failed(*status, code.as_str(), message);
+            match status {
+                500..=599 | 408..=410 => Judgement::RetryTransport(outcome),
+                _ => Judgement::Settle(outcome),
+            }
+        }
+        Reply::FunctionError(payload) => {
+            let message = format!("Lambda returned function error: {}", String::from_utf8_lossy(payload));
+            Judgement::Settle(Outcome::failed(200, "PermanentFailure", message))
+        }
+        Reply::Answer(payload) => judge_answer(payload, task_id),
+    }
+}
+
+fn judge_answer(payload: &[u8], task_id: &str) -> Judgement {
+    let permanent = |message: String| Judgement::Settle(Outcome::failed(200, "PermanentFailure", message));
+    let payload = payload.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(payload);
+    let Ok(Value::Object(answer)) = serde_json::from_slice::<Value>(payload) else {
+        return permanent(NOT_JSON.to_owned());
+    };
+    let Some(Value::Array(results)) = answer.get("results") else { return permanent(NOT_JSON.to_owned()) };
+    // Of several results for our task the first counts; results for others are not ours to read (rule RD-1).
+    let Some(result) = results.iter().find(|r| r.get("taskId").and_then(Value::as_str) == Some(task_id)) else {
+        let treat = answer.get("treatMissingKeysAs").and_then(Value::as_str).and_then(ResultCode::parse);
+        return match treat {
+            Some(ResultCode::Succeeded) => Judgement::Settle(Outcome::succeeded("")),
+            Some(ResultCode::PermanentFailure) => permanent(MISSING.to_owned()),
+            Some(ResultCode::TemporaryFailure) | None => {
+                Judgement::Redrive(Outcome::failed(200, "TemporaryFailure", MISSING))
+            }
+        };
+    };
+    let message = match result.get("resultString") {
+        None | Some(Value::Null) => String::new(),
+        Some(Value::String(text)) => text.clone(),
+        Some(other) => other.to_string(),
+    };
+    let code = result.get("resultCode");
+    match code.and_then(Value::as_str).and_then(ResultCode::parse) {
+        Some(ResultCode::Succeeded) => Judgement::Settle(Outcome::succeeded(message)),
+        Some(ResultCode::PermanentFailure) => permanent(message),
+        Some(ResultCode::TemporaryFailure) => Judgement::Redrive(Outcome::failed(200, "TemporaryFailure", message)),
+        None => {
+            let given = match code {
+                None => String::new(),
+                Some(Value::String(text)) => text.clone(),
+                Some(other) => other.to_string(),
+            };
+            permanent(format!("Invalid result code returned in Lambda payload: {given}"))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn task(version: VersionId) -> Task {
+        Task { row: 0, bucket: "b".into(), key: "a%20b\"é".into(), version }
+    }
+
+    #[test]
+    fn the_event_of_schema_1_0_is_the_documented_one() {
+        let template = EventTemplate::new("job-1", Schema::V1, &[]);
+        let event = template.event("inv", &task(VersionId::Given("1".into())));
+        let id = task_id("job-1", 0);
+        let wanted = format!(
+            "{{\"invocationSchemaVersion\":\"1.0\",\"invocationId\":\"inv\",\"job\":{{\"id\":\"job-1\"}},\"tasks\":[{{\
+             \"taskId\":\"{id}\",\"s3Key\":\"a%20b\\\"é\",\"s3VersionId\":\"1\",\"s3BucketArn\":\"arn:aws:s3:::b\"}}]}}"
+        );
+        assert_eq!(event, wanted);
+    }
+
+    #[test]
+    fn the_event_of_schema_2_0_has_arguments_and_a_bare_bucket() {
+        let arguments = [("k1".to_owned(), "v\n1".to_owned()), ("k2".to_owned(), String::new())];
+        let event = EventTemplate::new("job-1", Schema::V2, &arguments).event("inv", &task(VersionId::NoColumn));
+        let event: Value = serde_json::from_slice(&event).unwrap();
+        assert_eq!(event["job"]["userArguments"], serde_json::json!({"k1": "v\n1", "k2": ""}));
+        assert_eq!(event["tasks"][0]["s3Bucket"], "b");
+        assert_eq!(event["tasks"][0]["s3VersionId"], Value::Null);
+        assert!(event["tasks"][0].get("s3BucketArn").is_none());
+        let bare = EventTemplate::new("job-1", Schema::V2, &[]).event("inv", &task(VersionId::NoColumn));
+        assert_eq!(serde_json::from_slice::<Value>(&bare).unwrap()["job"]["userArguments"], serde_json::json!({}));
+    }
+
+    #[test]
+    fn invocation_ids_differ_and_are_48_characters() {
+        let mut random = Random::seeded(1);
+        let (a, b) = (invocation_id(&mut random), invocation_id(&mut random));
+        assert_ne!(a, b);
+        assert_eq!(a.len(), 48);
+    }
+
+    fn answer(text: &str) -> Judgement {
+        judge(&Reply::Answer(Bytes::from(text.to_owned())), "t")
+    }
+
+    fn permanent(message: &str) -> Judgement {
+        Judgement::Settle(Outcome::failed(200, "PermanentFailure", message))
+    }
+
+    #[test]
+    fn the_decision_table_holds_row_by_row() {
+        let ok = |m: &str| Judgement::Settle(Outcome::succeeded(m));
+        let redrive = |m: &str| Judgement::Redrive(Outcome::failed(200, "TemporaryFailure", m));
+        let cases: Vec<(&str, Judgement)> = vec![
+            // R-6
+            ("", permanent(NOT_JSON)),
+            ("null", permanent(NOT_JSON)),
+            ("[]", permanent(NOT_JSON)),
+            ("garbage", permanent(NOT_JSON)),
+            ("{}", permanent(NOT_JSON)),
+            (r#"{"results":{}}"#, permanent(NOT_JSON)),
+            // R-7 to R-9
+            (r#"{"results":[],"treatMissingKeysAs":"Succeeded"}"#, ok("")),
+            (r#"{"results":[],"treatMissingKeysAs":"PermanentFailure"}"#, permanent(MISSING)),
+            (r#"{"results":[],"treatMissingKeysAs":"TemporaryFailure"}"#, redrive(MISSING)),
+            (r#"{"results":[],"treatMissingKeysAs":"whatever"}"#, redrive(MISSING)),
+            (r#"{"results":[],"treatMissingKeyAs":"Succeeded"}"#, redrive(MISSING)),
+            (r#"{"results":[{"taskId":"other","resultCode":"Succeeded"}]}"#, redrive(MISSING)),
+            (r#"{"results":[7,null,"x"]}"#, redrive(MISSING)),
+            // R-10 to R-13
+            (r#"{"results":[{"taskId":"t","resultCode":"Succeeded","resultString":"done"}]}"#, ok("done")),
+            (r#"{"results":[{"taskId":"t","resultCode":"Succeeded","resultString":null}]}"#, ok("")),
+            (r#"{"results":[{"taskId":"t","resultCode":"PermanentFailure","resultString":"no"}]}"#, permanent("no")),
+            (r#"{"results":[{"taskId":"t","resultCode":"TemporaryFailure","resultString":"x"}]}"#, redrive("x")),
+            (
+                r#"{"results":[{"taskId":"t","resultCode":"succeeded"}]}"#,
+                permanent("Invalid result code returned in Lambda payload: succeeded"),
+            ),
+            (r#"{"results":[{"taskId":"t"}]}"#, permanent("Invalid result code returned in Lambda payload: ")),
+            // RD-1: the first of several counts.
+            (
+                r#"{"results":[{"taskId":"t","resultCode":"Succeeded"},{"taskId":"t","resultCode":"PermanentFailure"}]}"#,
+                ok(""),
+            ),
+            // RD-2, RD-7
+            (r#"{"results":[{"taskId":"t","resultCode":"Succeeded","resultString":{"a":1}}]}"#, ok(r#"{"a":1}"#)),
+            ("\u{feff} {\"results\":[{\"taskId\":\"t\",\"resultCode\":\"Succeeded\"}]}", ok("")),
+            (r#"{"results":[],"results":[{"taskId":"t","resultCode":"Succeeded"}]}"#, ok("")),
+        ];
+        for (text, wanted) in cases {
+            assert_eq!(answer(text), wanted, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_call_that_failed_is_sorted_by_its_status() {
+        let refused = |status| judge(&Reply::Refused { status, code: "C".into(), message: "m".into() }, "t");
+        for status in [500, 502, 503, 408, 409, 410] {
+            assert!(matches!(refused(status), Judgement::RetryTransport(_)), "{status}");
+        }
+        for status in [400, 403, 404, 413, 415] {
+            assert_eq!(refused(status), Judgement::Settle(Outcome::failed(status, "C", "m")));
+        }
+        let throttled = judge(&Reply::Throttled { message: "Rate Exceeded.".into(), retry_after_ms: Some(9) }, "t");
+        let outcome = Outcome::failed(429, "TooManyRequestsException", "Rate Exceeded.");
+        assert_eq!(throttled, Judgement::Throttled(outcome, Some(9)));
+        let error = judge(&Reply::FunctionError(Bytes::from_static(b"{\"errorMessage\":\"x\"}")), "t");
+        assert_eq!(error, permanent("Lambda returned function error: {\"errorMessage\":\"x\"}"));
+    }
+}

@@ -1,0 +1,332 @@
+//! The rows of a CSV manifest: bytes in, tasks out. Source: S3 Batch spec 3.2 and 2.7.
+
+use crate::task::{Task, VersionId};
+
+/// A column of a CSV manifest, as `Manifest.Spec.Fields` names it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Column {
+    Ignore,
+    Bucket,
+    Key,
+    VersionId,
+}
+
+impl Column {
+    pub fn parse(text: &str) -> Option<Self> {
+        match text {
+            "Ignore" => Some(Self::Ignore),
+            "Bucket" => Some(Self::Bucket),
+            "Key" => Some(Self::Key),
+            "VersionId" => Some(Self::VersionId),
+            _ => None,
+        }
+    }
+}
+
+/// A raw key field is at most this long: a 1,024-byte key with every byte percent-encoded. Source: rule CSV-7.
+pub const RAW_KEY_BYTES_MAX: usize = 3_072;
+/// A decoded key, in bytes: S3's own limit.
+pub const KEY_BYTES_MAX: usize = 1_024;
+/// A line longer than any legal row: the longest key quoted, a bucket, a version, and some ignored columns.
+pub const LINE_BYTES_MAX: usize = 64 << 10;
+
+/// Why a manifest cannot be used. It fails the whole job (spec 2.7); `row` counts from 0.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fault {
+    pub row: u64,
+    pub what: FaultKind,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FaultKind {
+    FieldCount,
+    KeyFormat,
+    VersionFormat,
+    /// Byte order mark, not UTF-8, blank line, stray quote, gzip, a line break inside quotes, an over-long line.
+    Malformed,
+}
+
+impl FaultKind {
+    /// AWS's own sentence.
+    pub fn reason(self) -> &'static str {
+        match self {
+            Self::FieldCount => "Unexpected number of task fields",
+            Self::KeyFormat => "Invalid object key format",
+            Self::VersionFormat => "Invalid version ID format",
+            Self::Malformed => "Manifest file is not properly formatted",
+        }
+    }
+}
+
+/// How the rows of one manifest are read.
+#[derive(Debug, Clone)]
+pub struct RowFormat {
+    columns: Vec<Column>,
+}
+
+impl RowFormat {
+    /// `None` unless Bucket and Key stand once, and VersionId at most once (checked at CreateJob: rules V-3, V-4).
+    pub fn new(columns: Vec<Column>) -> Option<Self> {
+        let count = |c| columns.iter().filter(|x| **x == c).count();
+        let fits = count(Column::Bucket) == 1 && count(Column::Key) == 1 && count(Column::VersionId) <= 1;
+        fits.then_some(Self { columns })
+    }
+
+    /// Reads one line, without its line break (a trailing CR is taken off here).
+    pub fn parse(&self, row: u64, line: &[u8]) -> Result<Task, Fault> {
+        let fault = |what| Fault { row, what };
+        let line = line.strip_suffix(b"\r").unwrap_or(line);
+        if line.is_empty() || line.len() > LINE_BYTES_MAX || (row == 0 && line.starts_with(b"\xEF\xBB\xBF")) {
+            return Err(fault(FaultKind::Malformed));
+        }
+        let line = std::str::from_utf8(line).map_err(|_| fault(FaultKind::Malformed))?;
+        let mut bucket = None;
+        let mut key = None;
+        let mut version = VersionId::NoColumn;
+        let mut fields = Fields { rest: Some(line) };
+        for column in &self.columns {
+            let field = fields.next().ok_or(fault(FaultKind::FieldCount))?;
+            let field = field.map_err(|()| fault(FaultKind::Malformed))?;
+            match column {
+                Column::Ignore => {}
+                Column::Bucket => bucket = Some(field),
+                Column::Key => key = Some(field),
+                Column::VersionId if field.is_empty() => version = VersionId::Missing,
+                Column::VersionId if version_fits(&field) => version = VersionId::Given(field.into()),
+                Column::VersionId => return Err(fault(FaultKind::VersionFormat)),
+            }
+        }
+        if fields.rest.is_some() {
+            return Err(fault(FaultKind::FieldCount));
+        }
+        let (Some(bucket), Some(key)) = (bucket, key) else { return Err(fault(FaultKind::FieldCount)) };
+        if !key_fits(&key) {
+            return Err(fault(FaultKind::KeyFormat));
+        }
+        Ok(Task { row, bucket: bucket.into(), key: key.into(), version })
+    }
+}
+
+/// Version IDs are taken literally: 1 to 1,024 printable ASCII characters without comma or quote (spec 3.7).
+fn version_fits(version: &str) -> bool {
+    version.len() <= 1_024 && version.bytes().all(|b| b.is_ascii_graphic() && b != b',' && b != b'"')
+}
+
+/// Not empty, whole percent escapes, not too long before or after decoding.
+fn key_fits(key: &str) -> bool {
+    if key.is_empty() || key.len() > RAW_KEY_BYTES_MAX {
+        return false;
+    }
+    let bytes = key.as_bytes();
+    let mut escapes = 0;
+    for (at, byte) in bytes.iter().enumerate() {
+        if *byte == b'%' {
+            let digits = bytes.get(at + 1..at + 3);
+            if !digits.is_some_and(|d| d.iter().all(u8::is_ascii_hexdigit)) {
+                return false;
+            }
+            escapes += 1;
+        }
+    }
+    key.len() - 2 * escapes <= KEY_BYTES_MAX
+}
+
+/// The fields of one line: comma-separated, RFC 4180 quotes.
+struct Fields<'a> {
+    /// What is left; `None` once the last field was taken.
+    rest: Option<&'a str>,
+}
+
+impl<'a> Iterator for Fields<'a> {
+    type Item = Result<std::borrow::Cow<'a, str>, ()>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let rest = self.rest?;
+        let Some(quoted) = rest.strip_prefix('"') else {
+            let (field, after) = match rest.split_once(',') {
+                Some((field, after)) => (field, Some(after)),
+                None => (rest, None),
+            };
+            self.rest = after;
+            return Some(if field.contains('"') { Err(()) } else { Ok(field.into()) });
+        };
+        let mut from = 0;
+        let end = loop {
+            let Some(at) = quoted[from..].find('"').map(|at| at + from) else {
+                self.rest = None;
+                return Some(Err(()));
+            };
+            if quoted[at + 1..].starts_with('"') {
+                from = at + 2;
+            } else {
+                break at;
+            }
+        };
+        let field = &quoted[..end];
+        let behind = &quoted[end + 1..];
+        self.rest = behind.strip_prefix(',');
+        if self.rest.is_none() && !behind.is_empty() {
+            return Some(Err(()));
+        }
+        Some(Ok(if field.contains('"') { field.replace("\"\"", "\"").into() } else { field.into() }))
+    }
+}
+
+/// Cuts a stream of bytes into lines. Feed pieces as they come; each whole line is handed out without its LF.
+///
+/// Memory: one line, at most [`LINE_BYTES_MAX`]; a longer one is a fault.
+#[derive(Debug, Default)]
+pub struct Lines {
+    /// The unfinished line at the end of the last piece.
+    partial: Vec<u8>,
+}
+
+/// A line that is longer than any row may be.
+#[derive(Debug, PartialEq, Eq)]
+pub struct LineTooLong;
+
+impl Lines {
+    /// Calls `each` with every line that ends in `piece`.
+    pub fn push<E: From<LineTooLong>>(
+        &mut self,
+        piece: &[u8],
+        mut each: impl FnMut(&[u8]) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let mut rest = piece;
+        while let Some(end) = rest.iter().position(|b| *b == b'\n') {
+            let (line, after) = rest.split_at(end);
+            rest = &after[1..];
+            if self.partial.is_empty() {
+                each(line)?;
+            } else {
+                self.partial.extend_from_slice(line);
+                each(&self.partial)?;
+                self.partial.clear();
+            }
+        }
+        if self.partial.len() + rest.len() > LINE_BYTES_MAX {
+            return Err(LineTooLong.into());
+        }
+        self.partial.extend_from_slice(rest);
+        Ok(())
+    }
+
+    /// The last line, if the stream did not end in a line break.
+    pub fn finish(self) -> Option<Vec<u8>> {
+        (!self.partial.is_empty()).then_some(self.partial)
+    }
+}
+
+/// Rows in one chunk of a pinned manifest: what the index names and the reader takes at once.
+///
+/// 1,024 rows are some 60 KB of usual keys and 3 MB of the longest, and make an index of 24 bytes for each: 240 KB for
+/// ten million rows.
+pub const CHUNK_ROWS: u64 = 1_024;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use Column::{Bucket, Ignore, Key, VersionId as Version};
+
+    fn parse(columns: &[Column], line: &str) -> Result<(String, String, VersionId), FaultKind> {
+        let format = RowFormat::new(columns.to_vec()).unwrap();
+        match format.parse(0, line.as_bytes()) {
+            Ok(task) => Ok((task.bucket.into(), task.key.into(), task.version)),
+            Err(fault) => Err(fault.what),
+        }
+    }
+
+    fn key(line: &str) -> Result<String, FaultKind> {
+        parse(&[Bucket, Key], line).map(|(_, key, _)| key)
+    }
+
+    #[test]
+    fn the_vectors_of_the_specification_hold() {
+        for (line, wanted) in [
+            ("b,objectkey1", "objectkey1"),
+            ("b,object%20key%20with%20spaces", "object%20key%20with%20spaces"),
+            ("b,a+b", "a+b"),
+            ("b,a%2Bb", "a%2Bb"),
+            ("b,\"x,y.txt\"", "x,y.txt"),
+            ("b,x%2Cy.txt", "x%2Cy.txt"),
+            ("b,stanza%7Cupper", "stanza%7Cupper"),
+            ("b,%E6%97%A5%E6%9C%AC.txt", "%E6%97%A5%E6%9C%AC.txt"),
+            ("b,raw key with spaces", "raw key with spaces"),
+            ("b,\"a\"\"b\"", "a\"b"),
+            ("\"b\",\"k\"\r", "k"),
+        ] {
+            assert_eq!(key(line).as_deref(), Ok(wanted), "{line}");
+        }
+        for (line, wanted) in [
+            ("b,100%.txt", FaultKind::KeyFormat),
+            ("b,100%2", FaultKind::KeyFormat),
+            ("b,", FaultKind::KeyFormat),
+            ("b", FaultKind::FieldCount),
+            ("b,k,x", FaultKind::FieldCount),
+            ("b,k,", FaultKind::FieldCount),
+            ("", FaultKind::Malformed),
+            ("\r", FaultKind::Malformed),
+            ("\u{feff}b,k", FaultKind::Malformed),
+            ("b,\"k", FaultKind::Malformed),
+            ("b,\"k\"x", FaultKind::Malformed),
+            ("b,k\"x", FaultKind::Malformed),
+        ] {
+            assert_eq!(key(line), Err(wanted), "{line}");
+        }
+        assert_eq!(RowFormat::new(vec![Bucket, Key]).unwrap().parse(3, b"b,\xff").unwrap_err().row, 3);
+    }
+
+    #[test]
+    fn a_key_is_measured_decoded_and_in_bytes() {
+        assert!(key(&format!("b,{}", "%E6".repeat(1_024))).is_ok());
+        assert_eq!(key(&format!("b,{}", "%E6".repeat(1_025))), Err(FaultKind::KeyFormat));
+        assert!(key(&format!("b,{}", "k".repeat(1_024))).is_ok());
+        assert_eq!(key(&format!("b,{}", "k".repeat(1_025))), Err(FaultKind::KeyFormat));
+    }
+
+    #[test]
+    fn columns_stand_in_any_order_and_ignored_ones_are_passed_over() {
+        let columns = [Ignore, Version, Key, Ignore, Bucket];
+        let given = parse(&columns, "x,v1,k,\"y,z\",b").unwrap();
+        assert_eq!(given, ("b".into(), "k".into(), VersionId::Given("v1".into())));
+        assert_eq!(parse(&columns, "x,,k,y,b").unwrap().2, VersionId::Missing);
+        assert_eq!(parse(&columns, "x,null,k,y,b").unwrap().2, VersionId::Given("null".into()));
+        assert_eq!(parse(&columns, "x,a b,k,y,b"), Err(FaultKind::VersionFormat));
+    }
+
+    #[test]
+    fn fields_without_bucket_or_key_or_with_one_twice_make_no_format() {
+        for columns in [vec![Bucket], vec![Key], vec![Bucket, Bucket, Key], vec![Bucket, Key, Version, Version], vec![]]
+        {
+            assert!(RowFormat::new(columns).is_none());
+        }
+        assert!(RowFormat::new(vec![Ignore, Bucket, Ignore, Key]).is_some());
+    }
+
+    #[test]
+    fn lines_are_the_same_however_the_stream_is_cut() {
+        let text = b"one\ntwo\r\n\nlast";
+        for size in 1..=text.len() {
+            let mut lines = Lines::default();
+            let mut seen = Vec::new();
+            for piece in text.chunks(size) {
+                lines
+                    .push::<LineTooLong>(piece, |line| {
+                        seen.push(line.to_vec());
+                        Ok(())
+                    })
+                    .unwrap();
+            }
+            seen.extend(lines.finish());
+            assert_eq!(seen, [&b"one"[..], b"two\r", b"", b"last"], "cut every {size}");
+        }
+    }
+
+    #[test]
+    fn a_line_without_end_is_refused_before_it_fills_memory() {
+        let mut lines = Lines::default();
+        let piece = vec![b'x'; LINE_BYTES_MAX];
+        assert_eq!(lines.push::<LineTooLong>(&piece, |_| Ok(())), Ok(()));
+        assert_eq!(lines.push::<LineTooLong>(b"x", |_| Ok(())), Err(LineTooLong));
+    }
+}

@@ -1,0 +1,169 @@
+//! How results lie in the payload of a result-log frame: entries back to back, integers little-endian.
+//!
+//! An entry carries the row's own columns, so that the completion report needs nothing but the log. Format 1:
+//!
+//! ```text
+//! entry: kind u8 (1 settled, 2 redriven) | row u64 | attempts u32 | succeeded u8 | status u16
+//!        | bucket | key | version tag u8 (0 no column, 1 missing, 2 given) [version] | code | message
+//! text:  length u32 | UTF-8
+//! ```
+
+use std::sync::Arc;
+
+use crate::task::{Outcome, Task, VersionId};
+
+/// One thing that must outlive a crash.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Entry {
+    /// The task has its final result. Stands once for each row.
+    Settled { task: Arc<Task>, attempts: u32, outcome: Outcome },
+    /// An attempt was used up and the task will be tried again; the highest `attempts` of a row counts.
+    Redriven { task: Arc<Task>, attempts: u32, outcome: Outcome },
+}
+
+const SETTLED: u8 = 1;
+const REDRIVEN: u8 = 2;
+
+/// A payload that passed its checksum and does not read all the same: another format, or a bug.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Unreadable;
+
+impl Entry {
+    pub fn task(&self) -> &Arc<Task> {
+        match self {
+            Entry::Settled { task, .. } | Entry::Redriven { task, .. } => task,
+        }
+    }
+
+    /// Appends the entry to `out`.
+    pub fn encode(&self, out: &mut Vec<u8>) {
+        let (kind, task, attempts, outcome) = match self {
+            Entry::Settled { task, attempts, outcome } => (SETTLED, task, attempts, outcome),
+            Entry::Redriven { task, attempts, outcome } => (REDRIVEN, task, attempts, outcome),
+        };
+        out.push(kind);
+        out.extend_from_slice(&task.row.to_le_bytes());
+        out.extend_from_slice(&attempts.to_le_bytes());
+        out.push(u8::from(outcome.succeeded));
+        out.extend_from_slice(&outcome.http_status.to_le_bytes());
+        push_text(out, &task.bucket);
+        push_text(out, &task.key);
+        match &task.version {
+            VersionId::NoColumn => out.push(0),
+            VersionId::Missing => out.push(1),
+            VersionId::Given(version) => {
+                out.push(2);
+                push_text(out, version);
+            }
+        }
+        push_text(out, &outcome.error_code);
+        push_text(out, &outcome.message);
+    }
+
+    /// Reads a whole payload and hands each entry to `each`, in order.
+    pub fn decode_all(payload: &[u8], mut each: impl FnMut(Entry)) -> Result<(), Unreadable> {
+        let mut reader = Reader(payload);
+        while !reader.0.is_empty() {
+            each(reader.entry()?);
+        }
+        Ok(())
+    }
+}
+
+fn push_text(out: &mut Vec<u8>, text: &str) {
+    let length = u32::try_from(text.len()).expect("no text here reaches 4 GiB");
+    out.extend_from_slice(&length.to_le_bytes());
+    out.extend_from_slice(text.as_bytes());
+}
+
+struct Reader<'a>(&'a [u8]);
+
+impl Reader<'_> {
+    fn entry(&mut self) -> Result<Entry, Unreadable> {
+        let kind = self.byte()?;
+        let row = u64::from_le_bytes(self.array()?);
+        let attempts = u32::from_le_bytes(self.array()?);
+        let succeeded = self.byte()? == 1;
+        let http_status = u16::from_le_bytes(self.array()?);
+        let (bucket, key) = (self.text()?.into(), self.text()?.into());
+        let version = match self.byte()? {
+            0 => VersionId::NoColumn,
+            1 => VersionId::Missing,
+            2 => VersionId::Given(self.text()?.into()),
+            _ => return Err(Unreadable),
+        };
+        let (error_code, message) = (self.text()?.to_owned(), self.text()?.to_owned());
+        let task = Arc::new(Task { row, bucket, key, version });
+        let outcome = Outcome { succeeded, http_status, error_code, message };
+        match kind {
+            SETTLED => Ok(Entry::Settled { task, attempts, outcome }),
+            REDRIVEN => Ok(Entry::Redriven { task, attempts, outcome }),
+            _ => Err(Unreadable),
+        }
+    }
+
+    fn byte(&mut self) -> Result<u8, Unreadable> {
+        let (byte, rest) = self.0.split_first().ok_or(Unreadable)?;
+        self.0 = rest;
+        Ok(*byte)
+    }
+
+    fn array<const N: usize>(&mut self) -> Result<[u8; N], Unreadable> {
+        let (array, rest) = self.0.split_first_chunk::<N>().ok_or(Unreadable)?;
+        self.0 = rest;
+        Ok(*array)
+    }
+
+    fn text(&mut self) -> Result<&str, Unreadable> {
+        let length = u32::from_le_bytes(self.array()?) as usize;
+        let (text, rest) = self.0.split_at_checked(length).ok_or(Unreadable)?;
+        self.0 = rest;
+        std::str::from_utf8(text).map_err(|_| Unreadable)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn entries() -> impl Strategy<Value = Vec<Entry>> {
+        let version = prop_oneof![
+            Just(VersionId::NoColumn),
+            Just(VersionId::Missing),
+            ".{1,9}".prop_map(|v| VersionId::Given(v.into()))
+        ];
+        let outcome = (any::<u16>(), ".{0,9}", ".{0,30}").prop_map(|(http_status, error_code, message)| Outcome {
+            succeeded: false,
+            http_status,
+            error_code,
+            message,
+        });
+        let entry = (any::<u64>(), any::<u32>(), ".{0,9}", ".{0,30}", version, outcome, any::<bool>(), any::<bool>())
+            .prop_map(|(row, attempts, bucket, key, version, mut outcome, succeeded, settled)| {
+                let task = Arc::new(Task { row, bucket: bucket.into(), key: key.into(), version });
+                if !settled {
+                    return Entry::Redriven { task, attempts, outcome };
+                }
+                outcome.succeeded = succeeded;
+                Entry::Settled { task, attempts, outcome }
+            });
+        proptest::collection::vec(entry, 0..5)
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_written_is_read_back(entries in entries()) {
+            let mut payload = Vec::new();
+            entries.iter().for_each(|e| e.encode(&mut payload));
+            let mut back = Vec::new();
+            Entry::decode_all(&payload, |e| back.push(e)).unwrap();
+            prop_assert_eq!(back, entries);
+        }
+
+        #[test]
+        fn garbage_is_refused_and_never_panics(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+            let _ = Entry::decode_all(&bytes, |_| {});
+        }
+    }
+}

@@ -1,0 +1,835 @@
+//! One job in motion: events in, effects out.
+//!
+//! The engine takes effects until there are none, waits for a completion, a command or [`Run::wake_at`], and hands it
+//! back. Nothing is invoked twice unless a crash, a throttle or a retry says so, and nothing counts before it is
+//! durable:
+//!
+//! ```text
+//! rows read ─► ready ─► in flight ─► answered ─► being recorded ─► counted
+//!                ▲          │
+//!                └─ waiting ┘   (redrive: only once its record is durable; throttle, transport: after a delay)
+//! ```
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BinaryHeap, HashMap, VecDeque};
+use std::sync::Arc;
+
+use roaring::RoaringTreemap;
+
+use crate::dispatch::{Ramp, RampSettings};
+use crate::invocation::{Judgement, Reply, judge};
+use crate::random::Random;
+use crate::record::Entry;
+use crate::retry::{Policy, Tries, Verdict};
+use crate::task::{Outcome, Task, VersionId, task_id};
+use crate::threshold::Threshold;
+use crate::time::Tick;
+
+/// What holds for a job from start to end.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    pub ramp: RampSettings,
+    pub retry: Policy,
+    pub threshold: Threshold,
+    /// W: answers received and not yet durable, at which dispatch waits. A crash repeats at most these and what is
+    /// in flight (promise X4).
+    pub unrecorded_max: usize,
+    /// A slot is free only when its result is durable: W is 0.
+    pub strict: bool,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            ramp: RampSettings::default(),
+            retry: Policy::default(),
+            threshold: Threshold::default(),
+            unrecorded_max: 4_096,
+            strict: false,
+        }
+    }
+}
+
+/// What the result log says about a job's past. Empty for a job that has not run yet.
+#[derive(Debug, Clone, Default)]
+pub struct Past {
+    settled: RoaringTreemap,
+    /// By row: what waited for a redrive, with the attempts used up and the last failure.
+    redriven: BTreeMap<u64, (Arc<Task>, u32, Outcome)>,
+    succeeded: u64,
+    failed: u64,
+}
+
+impl Past {
+    /// Takes one entry of the log, in the order it was written. `Err` if a row is settled twice: the log is damaged,
+    /// or a bug of ours wrote it, and no report may be made from it.
+    pub fn add(&mut self, entry: &Entry) -> Result<(), u64> {
+        match entry {
+            Entry::Settled { task, outcome, .. } => {
+                if !self.settled.insert(task.row) {
+                    return Err(task.row);
+                }
+                self.redriven.remove(&task.row);
+                *(if outcome.succeeded { &mut self.succeeded } else { &mut self.failed }) += 1;
+            }
+            Entry::Redriven { task, attempts, outcome } => {
+                if !self.settled.contains(task.row) {
+                    self.redriven.insert(task.row, (Arc::clone(task), *attempts, outcome.clone()));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    pub fn succeeded(&self) -> u64 {
+        self.succeeded
+    }
+
+    pub fn failed(&self) -> u64 {
+        self.failed
+    }
+
+    /// The first row without a final result: where reading begins again.
+    pub fn first_open_row(&self) -> u64 {
+        // Rows settle nearly in order, so this walks few of the set's ranges.
+        let mut row = 0;
+        for settled in &self.settled {
+            if settled != row {
+                break;
+            }
+            row += 1;
+        }
+        row
+    }
+}
+
+/// What the world tells the run.
+#[derive(Debug)]
+pub enum Event {
+    /// Rows that [`Effect::Read`] asked for, in order; fewer than asked means the manifest's end.
+    Rows(Vec<Task>),
+    /// One call is over. An invocation that is not in flight (twice answered, or answered after it was given up) is
+    /// ignored.
+    Answered {
+        invocation: u64,
+        reply: Reply,
+    },
+    /// Everything up to this batch is durable.
+    Recorded {
+        batch: u64,
+    },
+    /// The batch is not durable and may be written again: the disk was full.
+    NotRecorded {
+        batch: u64,
+    },
+    /// How many invocations the function and the server allow this job now.
+    Slots(u32),
+    Command(Command),
+    /// Nothing but time has passed.
+    Woken,
+}
+
+/// What the job's status asks of its run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Command {
+    /// Start nothing new and come to rest. The job goes on with a new run, made from the log.
+    Pause,
+    /// Start nothing new; what waits for a redrive fails with its last error.
+    Cancel,
+    /// As [`Command::Cancel`], because the job has failed: its manifest cannot be read any more.
+    Fail,
+}
+
+/// What the run asks of the world.
+#[derive(Debug)]
+pub enum Effect {
+    /// Read `rows_max` rows from `first_row`.
+    Read { first_row: u64, rows_max: u64 },
+    /// Call the function. `attempt` counts from 1.
+    Invoke { invocation: u64, task: Arc<Task>, attempt: u32 },
+    /// Make these durable, then say [`Event::Recorded`]. One batch at a time.
+    Record { batch: u64, entries: Arc<Vec<Entry>> },
+    /// Nothing is in flight and everything is recorded.
+    Ended(Ended),
+}
+
+/// How a run came to rest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ended {
+    /// Every row has its final result.
+    Finished,
+    Paused,
+    Cancelled,
+    /// Too many tasks failed, or [`Command::Fail`].
+    Failed,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    Running,
+    Pausing,
+    Cancelling,
+    Failing,
+    Ended,
+}
+
+#[derive(Debug)]
+struct Pending {
+    task: Arc<Task>,
+    tries: Tries,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct Run {
+    job_id: String,
+    settings: Settings,
+    phase: Phase,
+    ramp: Ramp,
+    random: Random,
+    /// What the function and the server allow; the ramp may allow less.
+    slots: u32,
+
+    rows_total: u64,
+    next_row: u64,
+    reading: bool,
+    past: Past,
+
+    ready: VecDeque<Pending>,
+    /// Rows not to be called before a time; those of a redrive not before their record is durable either.
+    waiting: HashMap<u64, (Pending, u64)>,
+    due: BinaryHeap<Reverse<(Tick, u64)>>,
+    in_flight: HashMap<u64, Pending>,
+    next_invocation: u64,
+
+    /// Entries for the next batch; those of `recording` are with the engine.
+    unrecorded: Vec<Entry>,
+    recording: Option<(u64, Arc<Vec<Entry>>)>,
+    /// A batch that came back: to be handed out again.
+    unwritten: bool,
+    batch: u64,
+
+    succeeded: u64,
+    failed: u64,
+    succeeded_durable: u64,
+    failed_durable: u64,
+    ended_told: bool,
+    effects: VecDeque<Effect>,
+}
+
+/// Rows are read ahead in pieces of this size while fewer than this many wait: enough for the widest concurrency to
+/// find work while the next piece is read, and at most 2 × 3 MB of the longest keys.
+const READ_AHEAD: u64 = crate::manifest::CHUNK_ROWS;
+/// Entries in one batch: 4,096 of the longest (key 3 KB, message 4 KB) would be 29 MB, of usual ones half a megabyte.
+/// Half of the frame's limit is kept free for the longest rows.
+const BATCH_ENTRIES_MAX: usize = 1_024;
+
+impl Run {
+    /// Starts, or goes on from what the log says. `rows_total` is the manifest's row count.
+    ///
+    /// Nothing is dispatched before the first [`Event::Slots`]: a job that is to be cancelled at once is told so first.
+    pub fn new(job_id: &str, rows_total: u64, past: Past, settings: Settings, seed: u64, now: Tick) -> Self {
+        let (succeeded, failed) = (past.succeeded, past.failed);
+        let mut run = Self {
+            job_id: job_id.to_owned(),
+            phase: Phase::Running,
+            ramp: Ramp::new(settings.ramp, now),
+            settings,
+            random: Random::seeded(seed),
+            slots: 0,
+            rows_total,
+            next_row: past.first_open_row(),
+            reading: false,
+            past,
+            ready: VecDeque::new(),
+            waiting: HashMap::new(),
+            due: BinaryHeap::new(),
+            in_flight: HashMap::new(),
+            next_invocation: 0,
+            unrecorded: Vec::new(),
+            recording: None,
+            unwritten: false,
+            batch: 0,
+            succeeded,
+            failed,
+            succeeded_durable: succeeded,
+            failed_durable: failed,
+            ended_told: false,
+            effects: VecDeque::new(),
+        };
+        // The last results may have passed the threshold, and the server died before it said so.
+        run.check_threshold();
+        run
+    }
+
+    /// Takes one event.
+    pub fn handle(&mut self, event: Event, now: Tick) {
+        match event {
+            Event::Rows(tasks) => self.rows(tasks),
+            Event::Answered { invocation, reply } => self.answered(invocation, &reply, now),
+            Event::Recorded { batch } => self.recorded(batch),
+            Event::NotRecorded { batch } => {
+                if self.recording.as_ref().is_some_and(|(b, _)| *b == batch) {
+                    self.unwritten = true;
+                }
+            }
+            Event::Slots(slots) => self.slots = slots,
+            Event::Command(command) => self.command(command),
+            Event::Woken => {
+                if self.unwritten
+                    && let Some((batch, entries)) = &self.recording
+                {
+                    self.unwritten = false;
+                    self.effects.push_back(Effect::Record { batch: *batch, entries: Arc::clone(entries) });
+                }
+            }
+        }
+        self.advance(now);
+    }
+
+    /// The next thing to do, if any. Call until `None` after each event.
+    pub fn next_effect(&mut self) -> Option<Effect> {
+        self.effects.pop_front()
+    }
+
+    /// When to come back with [`Event::Woken`] if nothing else happens.
+    pub fn wake_at(&mut self, now: Tick) -> Option<Tick> {
+        if self.phase != Phase::Running {
+            return self.unwritten.then(|| now.after_ms(UNWRITTEN_RETRY_MS));
+        }
+        let due = self.due.peek().map(|Reverse((at, _))| *at);
+        // The ramp matters only while it is what holds tasks back.
+        let held_back = !self.ready.is_empty() && self.in_flight.len() >= self.ramp.limit(now) as usize;
+        let grows = self.ramp.grows_at().filter(|_| held_back);
+        let unwritten = self.unwritten.then(|| now.after_ms(UNWRITTEN_RETRY_MS));
+        [due, grows, unwritten].into_iter().flatten().min()
+    }
+
+    /// Final results that are durable: (succeeded, failed). What DescribeJob shows; never goes down.
+    pub fn counts(&self) -> (u64, u64) {
+        (self.succeeded_durable, self.failed_durable)
+    }
+
+    pub fn in_flight(&self) -> usize {
+        self.in_flight.len()
+    }
+
+    /// Answers received and not yet durable: at most W, besides what was in flight when W was reached.
+    pub fn unrecorded(&self) -> usize {
+        self.unrecorded.len() + self.recording.as_ref().map_or(0, |(_, entries)| entries.len())
+    }
+
+    fn rows(&mut self, tasks: Vec<Task>) {
+        self.reading = false;
+        if tasks.is_empty() {
+            // The reader knows the end better than the count does; a short manifest must not wait for ever.
+            self.next_row = self.rows_total;
+        }
+        let winding_down = matches!(self.phase, Phase::Cancelling | Phase::Failing | Phase::Ended);
+        for task in tasks {
+            self.next_row = task.row + 1;
+            if winding_down || self.past.settled.contains(task.row) {
+                continue;
+            }
+            let tries = match self.past.redriven.remove(&task.row) {
+                Some((_, attempts, last)) => Tries { attempts, last: Some(last), ..Tries::default() },
+                None => Tries::default(),
+            };
+            let task = Arc::new(task);
+            if task.version == VersionId::Missing {
+                let outcome = Outcome::failed(400, "InvalidRequest", "Task failed due to missing VersionId");
+                self.settle(task, 0, outcome);
+            } else {
+                self.ready.push_back(Pending { task, tries });
+            }
+        }
+        self.check_threshold();
+    }
+
+    fn answered(&mut self, invocation: u64, reply: &Reply, now: Tick) {
+        let Some(mut pending) = self.in_flight.remove(&invocation) else { return };
+        let judgement = judge(reply, &task_id(&self.job_id, pending.task.row));
+        if matches!(judgement, Judgement::Throttled(..)) {
+            self.ramp.throttled(now);
+        }
+        let winding_down = matches!(self.phase, Phase::Cancelling | Phase::Failing);
+        match self.settings.retry.decide(judgement, &mut pending.tries, now, &mut self.random) {
+            Verdict::Settle(outcome) => self.settle(pending.task, pending.tries.attempts, outcome),
+            Verdict::Redrive { .. } | Verdict::Again { .. } if winding_down => self.give_up(pending),
+            Verdict::Redrive { at } => {
+                let row = pending.task.row;
+                let (task, attempts) = (Arc::clone(&pending.task), pending.tries.attempts);
+                let outcome =
+                    pending.tries.last.clone().unwrap_or_else(|| Outcome::failed(200, "TemporaryFailure", ""));
+                // The batch it will go out with: entries leave in order, so many at a time.
+                let batch = self.batch + 1 + (self.unrecorded.len() / BATCH_ENTRIES_MAX) as u64;
+                self.unrecorded.push(Entry::Redriven { task, attempts, outcome });
+                self.waiting.insert(row, (pending, batch));
+                self.due.push(Reverse((at, row)));
+            }
+            Verdict::Again { at } => {
+                // The same attempt once more: the dispatcher will count it again.
+                pending.tries.attempts = pending.tries.attempts.saturating_sub(1);
+                let row = pending.task.row;
+                self.waiting.insert(row, (pending, 0));
+                self.due.push(Reverse((at, row)));
+            }
+        }
+        self.check_threshold();
+    }
+
+    /// A task that will not be tried again because its job is ending: it fails with its last error, or, never having
+    /// reached its function, is as if it had not been started (rules L-11, L-12).
+    fn give_up(&mut self, pending: Pending) {
+        if let Some(outcome) = pending.tries.last {
+            self.settle(pending.task, pending.tries.attempts, outcome);
+        }
+    }
+
+    fn settle(&mut self, task: Arc<Task>, attempts: u32, outcome: Outcome) {
+        *(if outcome.succeeded { &mut self.succeeded } else { &mut self.failed }) += 1;
+        self.unrecorded.push(Entry::Settled { task, attempts, outcome });
+    }
+
+    fn check_threshold(&mut self) {
+        let running = matches!(self.phase, Phase::Running | Phase::Pausing);
+        if running && self.settings.threshold.passed(self.succeeded, self.failed) {
+            self.wind_down(Phase::Failing);
+        }
+    }
+
+    fn recorded(&mut self, batch: u64) {
+        let Some((_, entries)) = self.recording.take_if(|(b, _)| *b == batch) else { return };
+        self.unwritten = false;
+        for entry in entries.iter() {
+            if let Entry::Settled { outcome, .. } = entry {
+                *(if outcome.succeeded { &mut self.succeeded_durable } else { &mut self.failed_durable }) += 1;
+            }
+        }
+    }
+
+    fn command(&mut self, command: Command) {
+        match (command, self.phase) {
+            (Command::Pause, Phase::Running) => self.phase = Phase::Pausing,
+            (Command::Cancel, Phase::Running | Phase::Pausing) => self.wind_down(Phase::Cancelling),
+            (Command::Fail, Phase::Running | Phase::Pausing) => self.wind_down(Phase::Failing),
+            // A command that comes after the end of what it is about changes nothing.
+            _ => {}
+        }
+    }
+
+    fn wind_down(&mut self, phase: Phase) {
+        self.phase = phase;
+        self.due.clear();
+        let mut waiting: Vec<Pending> = self.waiting.drain().map(|(_, (pending, _))| pending).collect();
+        waiting.sort_by_key(|p| p.task.row);
+        for pending in waiting.into_iter().chain(std::mem::take(&mut self.ready)) {
+            self.give_up(pending);
+        }
+        // Rows that waited for a redrive when the server died, and were not read again since.
+        for (task, attempts, last) in std::mem::take(&mut self.past.redriven).into_values() {
+            self.settle(task, attempts, last);
+        }
+    }
+
+    /// Does everything that has become possible.
+    fn advance(&mut self, now: Tick) {
+        if self.phase == Phase::Running {
+            self.release_due(now);
+            self.dispatch(now);
+            self.read();
+        }
+        self.record();
+        self.end();
+    }
+
+    fn release_due(&mut self, now: Tick) {
+        let durable_through = self.recording.as_ref().map_or(self.batch, |(batch, _)| batch - 1);
+        let mut not_yet = Vec::new();
+        while let Some(Reverse((at, row))) = self.due.peek().copied() {
+            if at > now {
+                break;
+            }
+            self.due.pop();
+            match self.waiting.get(&row) {
+                // The crash that follows must find the attempt counted: its record comes first.
+                Some((_, batch)) if *batch > durable_through => {
+                    not_yet.push(Reverse((now.after_ms(RECORD_WAIT_MS), row)))
+                }
+                Some(_) => {
+                    if let Some((pending, _)) = self.waiting.remove(&row) {
+                        // Ahead of the untouched ones: a row that began should end before new ones begin.
+                        self.ready.push_front(pending);
+                    }
+                }
+                None => {}
+            }
+        }
+        self.due.extend(not_yet);
+    }
+
+    fn dispatch(&mut self, now: Tick) {
+        let limit = self.ramp.limit(now).min(self.slots) as usize;
+        loop {
+            let occupied = self.in_flight.len() + if self.settings.strict { self.unrecorded() } else { 0 };
+            // Every invocation in flight may become an unrecorded answer: those count towards W already.
+            let would_wait = !self.settings.strict && self.unrecorded() >= self.settings.unrecorded_max;
+            if occupied >= limit || would_wait {
+                return;
+            }
+            // Tasks that wait are kept in memory: while they are too many only those that have begun go on.
+            let fresh_may_start = self.waiting.len() < WAITING_MAX;
+            if !fresh_may_start && self.ready.front().is_some_and(|p| p.tries.last.is_none()) {
+                return;
+            }
+            let Some(mut pending) = self.ready.pop_front() else { return };
+            pending.tries.attempts += 1;
+            self.next_invocation += 1;
+            let invocation = self.next_invocation;
+            let (task, attempt) = (Arc::clone(&pending.task), pending.tries.attempts);
+            self.in_flight.insert(invocation, pending);
+            self.effects.push_back(Effect::Invoke { invocation, task, attempt });
+        }
+    }
+
+    fn read(&mut self) {
+        if !self.reading && self.next_row < self.rows_total && (self.ready.len() as u64) < READ_AHEAD {
+            self.reading = true;
+            self.effects.push_back(Effect::Read { first_row: self.next_row, rows_max: READ_AHEAD });
+        }
+    }
+
+    fn record(&mut self) {
+        if self.recording.is_some() || self.unrecorded.is_empty() {
+            return;
+        }
+        let rest = self.unrecorded.split_off(self.unrecorded.len().min(BATCH_ENTRIES_MAX));
+        let entries = Arc::new(std::mem::replace(&mut self.unrecorded, rest));
+        self.batch += 1;
+        self.recording = Some((self.batch, Arc::clone(&entries)));
+        self.effects.push_back(Effect::Record { batch: self.batch, entries });
+    }
+
+    fn end(&mut self) {
+        let resting = self.in_flight.is_empty() && self.unrecorded.is_empty() && self.recording.is_none();
+        if !resting || self.ended_told {
+            return;
+        }
+        let all_read = self.next_row >= self.rows_total && !self.reading;
+        let finished = all_read && self.ready.is_empty() && self.waiting.is_empty();
+        let ended = match self.phase {
+            Phase::Running | Phase::Pausing if finished => Ended::Finished,
+            Phase::Running | Phase::Ended => return,
+            Phase::Pausing => Ended::Paused,
+            Phase::Cancelling => Ended::Cancelled,
+            Phase::Failing => Ended::Failed,
+        };
+        self.phase = Phase::Ended;
+        self.ended_told = true;
+        self.effects.push_back(Effect::Ended(ended));
+    }
+}
+
+/// Tasks waiting to be tried again, at most, before new ones stop being started: some 4 MB of usual keys.
+const WAITING_MAX: usize = 16_384;
+/// How soon a task whose time has come, and whose last attempt is not yet durable, is looked at again.
+const RECORD_WAIT_MS: u64 = 20;
+/// A batch that did not fit on the disk is tried again this often, until there is space.
+const UNWRITTEN_RETRY_MS: u64 = 500;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bytes::Bytes;
+
+    /// A run and the little world around it: an endless reader, a list of what was invoked, a disk under control.
+    struct World {
+        run: Run,
+        now: Tick,
+        invoked: Vec<(u64, Arc<Task>, u32)>,
+        batch: Option<u64>,
+        recorded: Vec<Entry>,
+        ended: Option<Ended>,
+        versions: fn(u64) -> VersionId,
+        disk_works: bool,
+    }
+
+    fn settings() -> Settings {
+        Settings { ramp: RampSettings { initial: 4, max: 4, ..RampSettings::default() }, ..Settings::default() }
+    }
+
+    impl World {
+        fn new(rows: u64, settings: Settings) -> Self {
+            Self::with_past(rows, Past::default(), settings)
+        }
+
+        fn with_past(rows: u64, past: Past, settings: Settings) -> Self {
+            let run = Run::new("job", rows, past, settings, 7, Tick(0));
+            Self {
+                run,
+                now: Tick(0),
+                invoked: Vec::new(),
+                batch: None,
+                recorded: Vec::new(),
+                ended: None,
+                versions: |_| VersionId::NoColumn,
+                disk_works: true,
+            }
+        }
+
+        fn give(&mut self, event: Event) -> &mut Self {
+            self.run.handle(event, self.now);
+            while let Some(effect) = self.run.next_effect() {
+                match effect {
+                    Effect::Read { first_row, rows_max } => {
+                        let last = (first_row + rows_max).min(self.run.rows_total);
+                        let rows = (first_row..last)
+                            .map(|row| Task { row, bucket: "b".into(), key: "k".into(), version: (self.versions)(row) })
+                            .collect();
+                        self.run.handle(Event::Rows(rows), self.now);
+                    }
+                    Effect::Invoke { invocation, task, attempt } => self.invoked.push((invocation, task, attempt)),
+                    Effect::Record { batch, entries } => {
+                        self.batch = Some(batch);
+                        if self.disk_works {
+                            self.recorded.extend(entries.iter().cloned());
+                            self.batch = None;
+                            self.run.handle(Event::Recorded { batch }, self.now);
+                        }
+                    }
+                    Effect::Ended(ended) => self.ended = Some(ended),
+                }
+            }
+            self
+        }
+
+        fn slots(&mut self, slots: u32) -> &mut Self {
+            self.give(Event::Slots(slots))
+        }
+
+        /// Answers the oldest invocation that is not answered yet.
+        fn answer(&mut self, code: &str) -> (u64, u32) {
+            let (invocation, task, attempt) = self.invoked.remove(0);
+            let id = task_id("job", task.row);
+            let body = format!(r#"{{"results":[{{"taskId":"{id}","resultCode":"{code}","resultString":"s"}}]}}"#);
+            self.give(Event::Answered { invocation, reply: Reply::Answer(Bytes::from(body)) });
+            (task.row, attempt)
+        }
+
+        fn sleep(&mut self, ms: u64) -> &mut Self {
+            self.now = self.now.after_ms(ms);
+            self.give(Event::Woken)
+        }
+
+        /// What a server that dies now finds in the log.
+        fn past(&self) -> Past {
+            let mut past = Past::default();
+            self.recorded.iter().for_each(|e| past.add(e).unwrap());
+            past
+        }
+
+        fn settled(&self) -> Vec<u64> {
+            let rows = self.recorded.iter().filter(|e| matches!(e, Entry::Settled { .. }));
+            rows.map(|e| e.task().row).collect()
+        }
+    }
+
+    #[test]
+    fn every_row_is_invoked_once_and_counted_when_it_is_durable() {
+        let mut world = World::new(10, settings());
+        world.slots(u32::MAX);
+        assert_eq!(world.invoked.len(), 4, "the ramp's limit");
+        while !world.invoked.is_empty() {
+            world.answer("Succeeded");
+            assert!(world.run.in_flight() <= 4);
+        }
+        assert_eq!(world.settled(), (0..10).collect::<Vec<_>>());
+        assert_eq!(world.run.counts(), (10, 0));
+        assert_eq!(world.ended, Some(Ended::Finished));
+    }
+
+    #[test]
+    fn nothing_is_invoked_before_slots_are_known_nor_beyond_them() {
+        let mut world = World::new(10, settings());
+        world.give(Event::Woken);
+        assert_eq!(world.invoked.len(), 0);
+        world.slots(2);
+        assert_eq!(world.invoked.len(), 2);
+        world.slots(3);
+        assert_eq!(world.invoked.len(), 3);
+    }
+
+    #[test]
+    fn a_temporary_failure_is_redriven_and_fails_after_the_fifth_attempt() {
+        let mut world = World::new(1, settings());
+        world.slots(1);
+        for attempt in 1..=5 {
+            assert_eq!(world.answer("TemporaryFailure"), (0, attempt));
+            assert_eq!(world.ended, (attempt == 5).then_some(Ended::Finished));
+            world.sleep(60_000);
+        }
+        assert_eq!(world.run.counts(), (0, 1));
+        let Some(Entry::Settled { attempts, outcome, .. }) = world.recorded.last() else { panic!() };
+        assert_eq!((*attempts, outcome), (5, &Outcome::failed(200, "TemporaryFailure", "s")));
+    }
+
+    #[test]
+    fn a_redrive_waits_until_its_attempt_is_durable() {
+        let mut world = World::new(1, settings());
+        world.slots(1);
+        world.disk_works = false;
+        world.answer("TemporaryFailure");
+        world.sleep(60_000).sleep(60_000);
+        assert!(world.invoked.is_empty());
+        world.disk_works = true;
+        let batch = world.batch.unwrap();
+        world.give(Event::Recorded { batch }).sleep(RECORD_WAIT_MS);
+        assert_eq!(world.invoked.len(), 1);
+    }
+
+    #[test]
+    fn dispatch_waits_when_w_answers_are_not_durable() {
+        let mut world = World::new(100, Settings { unrecorded_max: 6, ..settings() });
+        world.slots(u32::MAX);
+        world.disk_works = false;
+        while !world.invoked.is_empty() {
+            world.answer("Succeeded");
+            assert!(world.run.unrecorded() <= 6 + 4);
+        }
+        assert_eq!(world.run.counts(), (0, 0), "nothing counts before it is durable");
+        assert!(world.run.unrecorded() >= 6 && world.ended.is_none());
+        world.disk_works = true;
+        let batch = world.batch.unwrap();
+        world.give(Event::Recorded { batch });
+        assert!(!world.invoked.is_empty());
+    }
+
+    #[test]
+    fn strict_frees_a_slot_only_when_its_result_is_durable() {
+        let mut world = World::new(100, Settings { strict: true, ..settings() });
+        world.slots(u32::MAX);
+        world.disk_works = false;
+        for _ in 0..4 {
+            world.answer("Succeeded");
+        }
+        assert!(world.invoked.is_empty());
+    }
+
+    #[test]
+    fn a_full_disk_is_waited_for_and_the_same_batch_is_written_again() {
+        let mut world = World::new(1, settings());
+        world.slots(1);
+        world.disk_works = false;
+        world.answer("Succeeded");
+        let batch = world.batch.unwrap();
+        world.give(Event::NotRecorded { batch });
+        assert_eq!(world.run.wake_at(world.now), Some(world.now.after_ms(UNWRITTEN_RETRY_MS)));
+        world.disk_works = true;
+        world.sleep(UNWRITTEN_RETRY_MS);
+        assert_eq!((world.settled(), world.ended), (vec![0], Some(Ended::Finished)));
+    }
+
+    #[test]
+    fn a_pause_lets_what_runs_finish_and_the_log_goes_on_with_the_rest() {
+        let mut world = World::new(10, settings());
+        world.slots(u32::MAX);
+        world.give(Event::Command(Command::Pause));
+        for _ in 0..4 {
+            assert_eq!(world.ended, None);
+            world.answer("Succeeded");
+        }
+        assert_eq!((world.ended.take(), world.invoked.len()), (Some(Ended::Paused), 0));
+        let mut after = World::with_past(10, world.past(), settings());
+        after.slots(u32::MAX);
+        while !after.invoked.is_empty() {
+            after.answer("Succeeded");
+        }
+        assert_eq!((after.settled(), after.ended), ((4..10).collect(), Some(Ended::Finished)));
+    }
+
+    #[test]
+    fn a_cancel_starts_nothing_more_and_fails_what_waits_for_a_redrive() {
+        let mut world = World::new(10, settings());
+        world.slots(u32::MAX);
+        world.answer("TemporaryFailure");
+        let before = world.invoked.len();
+        world.give(Event::Command(Command::Cancel));
+        assert_eq!(world.invoked.len(), before);
+        world.answer("TemporaryFailure");
+        while !world.invoked.is_empty() {
+            world.answer("Succeeded");
+        }
+        world.sleep(100_000);
+        assert_eq!(world.ended, Some(Ended::Cancelled));
+        assert_eq!(world.run.counts(), (3, 2), "rows that were never started are in neither");
+    }
+
+    #[test]
+    fn the_threshold_ends_the_run_even_at_its_last_row() {
+        let wanted = Settings { threshold: Threshold { tasks_min: 4, ratio: 0.5 }, ..settings() };
+        let mut world = World::new(4, wanted.clone());
+        world.slots(1);
+        for code in ["Succeeded", "PermanentFailure", "PermanentFailure", "PermanentFailure"] {
+            world.answer(code);
+        }
+        assert_eq!(world.ended, Some(Ended::Failed));
+        let mut even = World::new(4, wanted);
+        even.slots(1);
+        for code in ["PermanentFailure", "PermanentFailure", "Succeeded", "Succeeded"] {
+            even.answer(code);
+        }
+        assert_eq!(even.ended, Some(Ended::Finished));
+    }
+
+    #[test]
+    fn what_the_log_says_is_not_done_again() {
+        let mut world = World::new(6, settings());
+        world.slots(u32::MAX);
+        world.answer("Succeeded");
+        world.answer("TemporaryFailure");
+        world.answer("Succeeded");
+        let mut past = world.past();
+        assert_eq!(past.add(&world.recorded[0]), Err(0), "a row that is settled twice is noticed");
+        let mut after = World::with_past(6, past, settings());
+        after.slots(u32::MAX);
+        let rows: Vec<_> = after.invoked.iter().map(|(_, task, attempt)| (task.row, *attempt)).collect();
+        assert_eq!(rows, [(1, 2), (3, 1), (4, 1), (5, 1)]);
+        assert_eq!(after.run.counts(), (2, 0));
+    }
+
+    #[test]
+    fn a_redrive_that_waited_when_the_server_died_fails_when_the_job_is_cancelled() {
+        let mut world = World::new(1, settings());
+        world.slots(1);
+        world.answer("TemporaryFailure");
+        let mut after = World::with_past(1, world.past(), settings());
+        after.give(Event::Command(Command::Cancel)).slots(1);
+        assert_eq!((after.invoked.len(), after.run.counts(), after.ended), (0, (0, 1), Some(Ended::Cancelled)));
+    }
+
+    #[test]
+    fn a_row_without_its_version_fails_by_itself_and_is_not_invoked() {
+        let mut world = World::new(2, settings());
+        world.versions = |row| if row == 0 { VersionId::Missing } else { VersionId::Given("v".into()) };
+        world.slots(1);
+        assert_eq!(world.answer("Succeeded"), (1, 1));
+        assert_eq!((world.run.counts(), world.ended), ((1, 1), Some(Ended::Finished)));
+    }
+
+    #[test]
+    fn an_answer_that_comes_twice_counts_once() {
+        let mut world = World::new(2, settings());
+        world.slots(1);
+        let (invocation, ..) = world.invoked[0].clone();
+        world.answer("Succeeded");
+        world.give(Event::Answered { invocation, reply: Reply::Unreachable { cause: "late".into() } });
+        assert_eq!(world.run.counts(), (1, 0));
+    }
+
+    #[test]
+    fn a_manifest_without_rows_left_ends_at_once() {
+        let mut world = World::new(0, settings());
+        world.slots(1);
+        assert_eq!(world.ended, Some(Ended::Finished));
+    }
+}

@@ -1,0 +1,109 @@
+//! A task: one manifest row's work, and what became of it.
+
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use sha1::{Digest, Sha1};
+
+/// One row of a manifest. Named by (job, row): equal rows are different tasks.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Task {
+    /// Ordinal in the manifest, from 0.
+    pub row: u64,
+    /// Plain bucket name, as in the manifest.
+    pub bucket: Box<str>,
+    /// The manifest's own bytes after CSV unquoting, still percent-encoded: what a function is sent and what the
+    /// report repeats (rules EV-4, 7.4).
+    pub key: Box<str>,
+    pub version: VersionId,
+}
+
+/// The VersionId of a row.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum VersionId {
+    /// The manifest has no such column: a function is sent JSON null, the report's cell is blank.
+    NoColumn,
+    /// The column is there and the cell empty: the task fails without being tried (rule CSV-10), the report says `\N`.
+    Missing,
+    /// As in the manifest; `null` names the null version.
+    Given(Box<str>),
+}
+
+/// A task's `taskId`: opaque, the same in every attempt and after every restart.
+///
+/// 22 characters of unpadded base64url: the first 16 bytes of SHA-1 over job ID and row. Source: rule EV-6, our choice.
+pub fn task_id(job_id: &str, row: u64) -> String {
+    let digest = Sha1::new().chain_update(job_id).chain_update(row.to_be_bytes()).finalize();
+    URL_SAFE_NO_PAD.encode(&digest[..16])
+}
+
+/// How a function answers for a task. Source: S3 Batch spec 5.4.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ResultCode {
+    Succeeded,
+    TemporaryFailure,
+    PermanentFailure,
+}
+
+impl ResultCode {
+    /// Case-sensitive, as AWS spells them.
+    pub fn parse(text: &str) -> Option<Self> {
+        match text {
+            "Succeeded" => Some(Self::Succeeded),
+            "TemporaryFailure" => Some(Self::TemporaryFailure),
+            "PermanentFailure" => Some(Self::PermanentFailure),
+            _ => None,
+        }
+    }
+}
+
+/// The last four columns of a report row: TaskStatus, HTTPStatusCode, ErrorCode, ResultMessage.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Outcome {
+    pub succeeded: bool,
+    pub http_status: u16,
+    /// Empty on success.
+    pub error_code: String,
+    /// At most [`MESSAGE_CHARS_MAX`] characters.
+    pub message: String,
+}
+
+/// The longest message of a report row, in Unicode scalar values, before CSV quoting. Source: rule RD-3.
+pub const MESSAGE_CHARS_MAX: usize = 1_024;
+
+impl Outcome {
+    pub fn succeeded(message: impl Into<String>) -> Self {
+        Self { succeeded: true, http_status: 200, error_code: String::new(), message: cut(message.into()) }
+    }
+
+    pub fn failed(http_status: u16, error_code: impl Into<String>, message: impl Into<String>) -> Self {
+        Self { succeeded: false, http_status, error_code: error_code.into(), message: cut(message.into()) }
+    }
+}
+
+fn cut(mut message: String) -> String {
+    if let Some((end, _)) = message.char_indices().nth(MESSAGE_CHARS_MAX) {
+        message.truncate(end);
+    }
+    message
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_task_id_is_stable_and_tells_rows_and_jobs_apart() {
+        let id = task_id("f3cc4f60-61f6-4a2b-8a21-d07600c373ce", 7);
+        assert_eq!(id, task_id("f3cc4f60-61f6-4a2b-8a21-d07600c373ce", 7));
+        assert_ne!(id, task_id("f3cc4f60-61f6-4a2b-8a21-d07600c373ce", 8));
+        assert_ne!(id, task_id("03cc4f60-61f6-4a2b-8a21-d07600c373ce", 7));
+        assert_eq!(id.len(), 22);
+    }
+
+    #[test]
+    fn a_message_is_cut_at_1024_characters_not_bytes() {
+        let outcome = Outcome::succeeded("é".repeat(1_025));
+        assert_eq!(outcome.message.chars().count(), 1_024);
+        assert_eq!(Outcome::succeeded("é".repeat(1_024)).message.len(), 2_048);
+    }
+}
