@@ -115,6 +115,9 @@ pub struct Ask<'a, D> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 struct LaneKey(u64);
 
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+struct FunctionKey(u64);
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
     Starting,
@@ -140,7 +143,7 @@ struct Waiting {
 #[derive(Debug)]
 struct Lane<D> {
     id: String,
-    function: String,
+    function: FunctionKey,
     deployment: D,
     /// Oldest first; taken from the end, so that the rest goes cold and is reaped.
     idle: Vec<EnvironmentId>,
@@ -150,6 +153,9 @@ struct Lane<D> {
     environments: u32,
     crashes_in_row: u32,
     start_not_before: Millis,
+    /// Until then an empty lane is kept for what it knows of crashes; else a caller that comes alone, again and again,
+    /// would never be held back.
+    remember_until: Millis,
 }
 
 impl<D> Lane<D> {
@@ -164,8 +170,9 @@ impl<D> Lane<D> {
     }
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Function {
+    name: String,
     busy: usize,
     reserved: Option<u32>,
     lanes: Vec<LaneKey>,
@@ -177,7 +184,8 @@ pub struct Pool<D> {
     limits: Limits,
     lane_keys: HashMap<String, LaneKey>,
     lanes: HashMap<LaneKey, Lane<D>>,
-    functions: HashMap<String, Function>,
+    function_keys: HashMap<String, FunctionKey>,
+    functions: HashMap<FunctionKey, Function>,
     environments: HashMap<EnvironmentId, Environment>,
     /// The lane of each waiting call. At most `calls_waiting_max`.
     waiting: HashMap<CallId, LaneKey>,
@@ -190,6 +198,8 @@ pub struct Pool<D> {
     alarm: Option<Millis>,
     next_id: u64,
     next_turn: u64,
+    /// The environment that spoke to us in this event: it needs no look whether it still lives.
+    fresh: Option<EnvironmentId>,
     /// Drained by the caller after each event, so it holds what one event causes.
     effects: VecDeque<Effect<D>>,
 }
@@ -210,6 +220,7 @@ impl<D: Clone> Pool<D> {
             limits,
             lane_keys: HashMap::new(),
             lanes: HashMap::new(),
+            function_keys: HashMap::new(),
             functions: HashMap::new(),
             environments: HashMap::new(),
             waiting: HashMap::new(),
@@ -219,6 +230,7 @@ impl<D: Clone> Pool<D> {
             alarm: None,
             next_id: 0,
             next_turn: 0,
+            fresh: None,
             effects: VecDeque::new(),
         }
     }
@@ -253,7 +265,7 @@ impl<D: Clone> Pool<D> {
 
     /// How many calls of `function` run.
     pub fn busy(&self, function: &str) -> usize {
-        self.functions.get(function).map_or(0, |f| f.busy)
+        self.function_keys.get(function).map_or(0, |key| self.functions[key].busy)
     }
 
     /// A call came.
@@ -261,17 +273,15 @@ impl<D: Clone> Pool<D> {
         if ask.reserved == Some(0) {
             return self.throttle(ask.call, Throttle::ReservedFunctionConcurrentInvocationLimitExceeded);
         }
-        if self.waiting.len() >= self.limits.calls_waiting_max {
-            return self.throttle(ask.call, Throttle::ConcurrentInvocationLimitExceeded);
-        }
         let key = self.lane(&ask);
         let turn = self.next_turn;
         self.next_turn += 1;
         let lane = self.lanes.get_mut(&key).expect("just looked up or made");
         lane.waiting.push_back(Waiting { call: ask.call, turn });
+        let function = lane.function;
         self.waiting.insert(ask.call, key);
-        self.serve(ask.function, now);
-        if !ask.may_wait {
+        self.serve(function, usize::MAX, now);
+        if !ask.may_wait || self.waiting.len() > self.limits.calls_waiting_max {
             self.patience_ended(ask.call, now);
         }
         self.forget_lane_if_empty(key, now);
@@ -287,6 +297,7 @@ impl<D: Clone> Pool<D> {
             return true;
         }
         let function = &self.functions[&lane.function];
+        // Asked before the call leaves, whose own claim is none: nothing is under way for it.
         let at_limit = function.reserved.is_some_and(|reserved| self.claimed(function) >= reserved as usize);
         self.gave_up(call, now);
         self.throttle(
@@ -306,9 +317,9 @@ impl<D: Clone> Pool<D> {
         let Some(key) = self.waiting.remove(&call) else { return };
         let lane = self.lanes.get_mut(&key).expect("a waiting call has a lane");
         lane.waiting.retain(|w| w.call != call);
-        let function = lane.function.clone();
+        let function = lane.function;
         // One claim less on the function's concurrency: another lane of it may go.
-        self.serve(&function, now);
+        self.serve(function, usize::MAX, now);
         self.forget_lane_if_empty(key, now);
     }
 
@@ -324,8 +335,10 @@ impl<D: Clone> Pool<D> {
         let lane = self.lanes.get_mut(&key).expect("an environment has a lane");
         lane.starting -= 1;
         lane.idle.push(id);
-        let function = lane.function.clone();
-        self.serve(&function, now);
+        let function = lane.function;
+        self.fresh = Some(id);
+        self.serve(function, usize::MAX, now);
+        self.fresh = None;
         self.stop_if_retired(id);
         // The gate opened for others.
         self.serve_all(now);
@@ -363,15 +376,18 @@ impl<D: Clone> Pool<D> {
         lane.crashes_in_row = 0;
         lane.start_not_before = 0;
         lane.idle.push(id);
-        let function = lane.function.clone();
+        let function = lane.function;
         self.functions.get_mut(&function).expect("a lane has a function").busy -= 1;
         if retired {
             self.stop(id, StopReason::Retired);
         } else if self.short_of_room && self.should_give_way(key) {
             self.stop(id, StopReason::RoomNeeded);
         }
-        self.serve(&function, now);
-        if self.short_of_room {
+        self.fresh = Some(id);
+        self.serve(function, usize::MAX, now);
+        self.fresh = None;
+        // Work of its own came first; if there is none, its place may be what another lane waits for.
+        if self.short_of_room && self.environments.get(&id).is_some_and(|e| !matches!(e.state, State::Busy { .. })) {
             self.serve_all(now);
         }
     }
@@ -409,8 +425,8 @@ impl<D: Clone> Pool<D> {
         let State::Busy { call } = environment.state else { return };
         let key = environment.lane;
         let lane = self.lanes.get_mut(&key).expect("an environment has a lane");
-        let turn = lane.waiting.front().map_or(self.next_turn, |w| w.turn);
-        lane.waiting.push_front(Waiting { call, turn });
+        // It was served once, so it was the oldest: its turn is before all others.
+        lane.waiting.push_front(Waiting { call, turn: 0 });
         self.waiting.insert(call, key);
         self.died(id, true, now);
     }
@@ -431,7 +447,8 @@ impl<D: Clone> Pool<D> {
     /// The function's code or configuration changed, or it was deleted: no environment that exists now serves another
     /// call. Calls that run are finished.
     pub fn retire(&mut self, function: &str, now: Millis) {
-        let Some(keys) = self.functions.get(function).map(|f| f.lanes.clone()) else { return };
+        let Some(key) = self.function_keys.get(function) else { return };
+        let keys = self.functions[key].lanes.clone();
         for (_, environment) in self.environments.iter_mut().filter(|(_, e)| keys.contains(&e.lane)) {
             environment.retired = true;
         }
@@ -474,13 +491,15 @@ impl<D: Clone> Pool<D> {
             Some(key) => *key,
             None => {
                 let key = LaneKey(self.next_id);
+                let function_key = FunctionKey(self.next_id);
                 self.next_id += 1;
+                let function_key = *self.function_keys.entry(ask.function.to_owned()).or_insert(function_key);
                 self.lane_keys.insert(ask.deployment_id.to_owned(), key);
                 self.lanes.insert(
                     key,
                     Lane {
                         id: ask.deployment_id.to_owned(),
-                        function: ask.function.to_owned(),
+                        function: function_key,
                         deployment: ask.deployment.clone(),
                         idle: Vec::new(),
                         waiting: VecDeque::new(),
@@ -488,23 +507,23 @@ impl<D: Clone> Pool<D> {
                         environments: 0,
                         crashes_in_row: 0,
                         start_not_before: 0,
+                        remember_until: 0,
                     },
                 );
-                self.functions.entry(ask.function.to_owned()).or_default().lanes.push(key);
+                let name = || Function { name: ask.function.to_owned(), busy: 0, reserved: None, lanes: Vec::new() };
+                self.functions.entry(function_key).or_insert_with(name).lanes.push(key);
                 key
             }
         };
         // The newest call knows the newest limit.
-        if let Some(function) = self.functions.get_mut(ask.function) {
-            function.reserved = ask.reserved;
-        }
+        let function = self.lanes[&key].function;
+        self.functions.get_mut(&function).expect("a lane has a function").reserved = ask.reserved;
         key
     }
 
     fn forget_lane_if_empty(&mut self, key: LaneKey, now: Millis) {
         let Some(lane) = self.lanes.get(&key) else { return };
-        // A lane that crashes is remembered until its delay is over, or the delay would never hold anything back.
-        if lane.environments > 0 || !lane.waiting.is_empty() || lane.start_not_before > now {
+        if lane.environments > 0 || !lane.waiting.is_empty() || lane.remember_until > now {
             return;
         }
         // Its environments that are still stopping name it no more than by a key that finds nothing.
@@ -513,7 +532,8 @@ impl<D: Clone> Pool<D> {
         if let Some(function) = self.functions.get_mut(&lane.function) {
             function.lanes.retain(|k| *k != key);
             if function.lanes.is_empty() {
-                self.functions.remove(&lane.function);
+                let function = self.functions.remove(&lane.function).expect("just found");
+                self.function_keys.remove(&function.name);
             }
         }
     }
@@ -534,72 +554,75 @@ impl<D: Clone> Pool<D> {
         function.busy + function.lanes.iter().map(|key| self.lanes[key].covered()).sum::<usize>()
     }
 
-    /// Serves the waiting calls of one function, oldest first, with idle environments and with starts.
-    fn serve(&mut self, function_name: &str, now: Millis) {
+    /// Serves the waiting calls of one function, oldest first, with idle environments and with at most `starts_max`
+    /// starts.
+    fn serve(&mut self, function_key: FunctionKey, mut starts_max: usize, now: Millis) {
+        // The turn up to which this round has looked: lanes that cannot go now are passed over, once.
+        let mut looked_at: Option<u64> = None;
         loop {
-            let Some(function) = self.functions.get(function_name) else { return };
-            let reserved = function.reserved.map_or(usize::MAX, |r| r as usize);
-            let room = self.claimed(function) < reserved;
-            // (turn, lane, run): a call for which an idle environment is there, or one that needs a start.
-            let mut wishes: Vec<(u64, LaneKey, bool)> = Vec::new();
+            let Some(function) = self.functions.get(&function_key) else { return };
+            // The oldest call for which an idle environment is there (`true`), or that needs a start (`false`).
+            let mut oldest: Option<(u64, LaneKey, bool)> = None;
             for key in &function.lanes {
                 let lane = &self.lanes[key];
                 let Some(first) = lane.waiting.front() else { continue };
-                if !lane.idle.is_empty() {
-                    wishes.push((first.turn, *key, true));
-                } else if let Some(turn) = lane.first_uncovered() {
-                    wishes.push((turn, *key, false));
+                let wish = match lane.idle.is_empty() {
+                    false => (first.turn, *key, true),
+                    true => match lane.first_uncovered() {
+                        Some(turn) => (turn, *key, false),
+                        None => continue,
+                    },
+                };
+                if looked_at.is_none_or(|turn| turn < wish.0) && oldest.is_none_or(|oldest| wish < oldest) {
+                    oldest = Some(wish);
                 }
             }
-            wishes.sort_unstable();
-            let mut progressed = false;
-            for (_, key, run) in wishes {
-                if run {
-                    // A call that a start already covers brings its claim along.
-                    let lane = &self.lanes[&key];
-                    let has_claim = lane.waiting.len() <= lane.starting;
-                    let busy = self.functions[function_name].busy;
-                    if (room || has_claim) && busy < reserved {
-                        self.run(key, now);
-                        progressed = true;
-                        break;
-                    }
-                    // Oldest first: what is newer must not take the concurrency this one waits for.
+            let Some((turn, key, run)) = oldest else { return };
+            let reserved = function.reserved.map_or(usize::MAX, |r| r as usize);
+            let room = self.claimed(function) < reserved;
+            if run {
+                // A call that a start already covers brings its claim along.
+                let lane = &self.lanes[&key];
+                let has_claim = lane.waiting.len() <= lane.starting;
+                if !((room || has_claim) && function.busy < reserved) {
+                    // Oldest first: what is newer must not take the concurrency that this one waits for.
                     return;
                 }
-                match self.try_start(key, room, now) {
-                    Started::Yes => {
-                        progressed = true;
-                        break;
-                    }
-                    Started::AtFunctionLimit => return,
-                    Started::NotNow => {}
-                }
+                self.run(key);
+                looked_at = None;
+                continue;
             }
-            if !progressed {
+            if starts_max == 0 {
                 return;
+            }
+            match self.try_start(key, room, now) {
+                Started::Yes => {
+                    starts_max -= 1;
+                    looked_at = None;
+                }
+                Started::AtFunctionLimit => return,
+                Started::NotNow => looked_at = Some(turn),
             }
         }
     }
 
-    /// Serves every function that has waiting calls, in the order of the oldest call that nothing is under way for.
-    /// Starts are rare and dear, so a pass over the lanes at each is cheap.
+    /// Serves every function that has waiting calls: first the lanes with the fewest environments, then the oldest
+    /// call. Starts are rare and dear, so a pass over the lanes at each is cheap.
     fn serve_all(&mut self, now: Millis) {
         self.alarm = None;
         self.short_of_room = false;
-        // One start a pass and a function, so that one long queue does not take all places that come free.
         loop {
-            let mut hungry: Vec<(u32, u64, LaneKey)> = self
+            let mut hungry: Vec<(u32, u64, FunctionKey)> = self
                 .lanes
-                .iter()
-                .filter(|(_, lane)| !lane.waiting.is_empty())
-                .map(|(key, lane)| (lane.environments, lane.first_uncovered().unwrap_or(u64::MAX), *key))
+                .values()
+                .filter(|lane| !lane.waiting.is_empty())
+                .map(|lane| (lane.environments, lane.first_uncovered().unwrap_or(u64::MAX), lane.function))
                 .collect();
             hungry.sort_unstable();
             let before = self.environments.len();
-            let functions: Vec<String> = hungry.iter().map(|(_, _, key)| self.lanes[key].function.clone()).collect();
-            for function in functions {
-                self.serve(&function, now);
+            for (_, _, function) in hungry {
+                // One start, then look again: a long queue must not take all places that come free.
+                self.serve(function, 1, now);
                 if self.environments.len() != before {
                     break;
                 }
@@ -610,7 +633,7 @@ impl<D: Clone> Pool<D> {
         }
     }
 
-    fn run(&mut self, key: LaneKey, _now: Millis) {
+    fn run(&mut self, key: LaneKey) {
         let lane = self.lanes.get_mut(&key).expect("the lane was just looked at");
         let id = lane.idle.pop().expect("an idle environment was just seen");
         let Waiting { call, .. } = lane.waiting.pop_front().expect("a waiting call was just seen");
@@ -618,7 +641,8 @@ impl<D: Clone> Pool<D> {
         self.waiting.remove(&call);
         let environment = self.environments.get_mut(&id).expect("an idle environment exists");
         environment.state = State::Busy { call };
-        self.effects.push_back(Effect::Run { environment: id, call, was_idle: true });
+        let was_idle = self.fresh != Some(id);
+        self.effects.push_back(Effect::Run { environment: id, call, was_idle });
     }
 
     fn try_start(&mut self, key: LaneKey, room_in_function: bool, now: Millis) -> Started {
@@ -719,6 +743,7 @@ impl<D: Clone> Pool<D> {
     fn crashed(&mut self, key: LaneKey, now: Millis) {
         let Some(lane) = self.lanes.get_mut(&key) else { return };
         lane.crashes_in_row = lane.crashes_in_row.saturating_add(1);
+        lane.remember_until = now.saturating_add(CRASHES_REMEMBERED_MS);
         if lane.crashes_in_row > self.limits.crashes_free {
             lane.start_not_before =
                 lane.start_not_before.max(now.saturating_add(crash_delay(&self.limits, lane.crashes_in_row)));
@@ -726,8 +751,494 @@ impl<D: Clone> Pool<D> {
     }
 }
 
+/// How long a lane's crashes are remembered after the last one.
+const CRASHES_REMEMBERED_MS: Millis = 10_000;
+
 /// The space before the next start: doubles with each crash beyond the free ones, up to the longest.
 fn crash_delay(limits: &Limits, crashes_in_row: u32) -> Millis {
     let doublings = crashes_in_row.saturating_sub(limits.crashes_free + 1).min(4);
     (limits.crash_delay_ms_max >> (4 - doublings)).max(1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::{BTreeMap, BTreeSet};
+
+    fn limits(environments_max: u32, starts_at_once: u32) -> Limits {
+        Limits {
+            environments_max,
+            starts_at_once,
+            calls_waiting_max: 100,
+            idle_timeout_ms: 1_000,
+            start_gate_ms: 500,
+            crashes_free: 2,
+            crash_delay_ms_max: 160,
+        }
+    }
+
+    /// A pool, a clock that stands still unless moved, and the effects of the last event.
+    struct Bench {
+        pool: Pool<&'static str>,
+        now: Millis,
+        calls: u64,
+    }
+
+    impl Bench {
+        fn new(limits: Limits) -> Self {
+            Self { pool: Pool::new(limits), now: 0, calls: 0 }
+        }
+
+        fn effects(&mut self) -> Vec<Effect<&'static str>> {
+            std::iter::from_fn(|| self.pool.next_effect()).collect()
+        }
+
+        /// `deployment` is written `function:version`.
+        fn ask_with(
+            &mut self,
+            deployment: &'static str,
+            reserved: Option<u32>,
+            may_wait: bool,
+        ) -> Vec<Effect<&'static str>> {
+            self.calls += 1;
+            let function = deployment.split(':').next().unwrap();
+            let ask = Ask {
+                call: CallId(self.calls),
+                deployment_id: deployment,
+                function,
+                reserved,
+                may_wait,
+                deployment: &deployment,
+            };
+            self.pool.ask(ask, self.now);
+            self.effects()
+        }
+
+        fn ask(&mut self, deployment: &'static str) -> Vec<Effect<&'static str>> {
+            self.ask_with(deployment, None, true)
+        }
+
+        fn ready(&mut self, id: EnvironmentId) -> Vec<Effect<&'static str>> {
+            self.pool.ready(id, self.now);
+            self.effects()
+        }
+
+        fn released(&mut self, id: EnvironmentId) -> Vec<Effect<&'static str>> {
+            self.pool.released(id, self.now);
+            self.effects()
+        }
+
+        /// Asks, and starts the environment that runs the call.
+        fn warm(&mut self, deployment: &'static str) -> EnvironmentId {
+            let id = started(&self.ask(deployment));
+            assert!(
+                matches!(self.ready(id)[..], [Effect::Run { environment, was_idle: false, .. }] if environment == id)
+            );
+            id
+        }
+    }
+
+    fn started(effects: &[Effect<&'static str>]) -> EnvironmentId {
+        match effects {
+            [Effect::Start { environment, .. }] => *environment,
+            other => panic!("expected one start, got {other:?}"),
+        }
+    }
+
+    fn run(environment: EnvironmentId, call: u64, was_idle: bool) -> Vec<Effect<&'static str>> {
+        vec![Effect::Run { environment, call: CallId(call), was_idle }]
+    }
+
+    #[test]
+    fn a_warm_environment_is_used_again_the_last_used_first() {
+        let mut b = Bench::new(limits(4, 4));
+        let (first, second) = (b.warm("f:1"), b.warm("f:1"));
+        b.released(second);
+        b.released(first);
+        assert_eq!(b.ask("f:1"), run(first, 3, true));
+        assert_eq!(b.ask("f:1"), run(second, 4, true));
+    }
+
+    #[test]
+    fn a_call_that_waits_for_a_start_takes_the_warm_environment_that_comes_free_first() {
+        let mut b = Bench::new(limits(4, 4));
+        let warm = b.warm("f:1");
+        let cold = started(&b.ask("f:1"));
+        assert_eq!(b.released(warm), run(warm, 2, false));
+        assert_eq!(b.ready(cold), [], "the new one is a spare now");
+        assert_eq!(b.ask("f:1"), run(cold, 3, true));
+    }
+
+    #[test]
+    fn calls_beyond_the_machine_wait_in_the_order_they_came() {
+        let mut b = Bench::new(limits(1, 1));
+        let id = b.warm("f:1");
+        assert_eq!((b.ask("f:1"), b.ask("f:1")), (vec![], vec![]));
+        assert_eq!(b.released(id), run(id, 2, false));
+        assert_eq!(b.released(id), run(id, 3, false));
+    }
+
+    #[test]
+    fn reserved_concurrency_holds_over_all_versions_of_a_function() {
+        let mut b = Bench::new(limits(8, 8));
+        let one = started(&b.ask_with("f:1", Some(2), true));
+        let two = started(&b.ask_with("f:2", Some(2), true));
+        assert_eq!(b.ask_with("f:2", Some(2), true), [], "two starts are as good as two calls in flight");
+        b.ready(one);
+        b.ready(two);
+        assert_eq!(b.pool.busy("f"), 2);
+        let reason = Throttle::ReservedFunctionConcurrentInvocationLimitExceeded;
+        assert_eq!(b.ask_with("f:1", Some(2), false), [Effect::Throttle { call: CallId(4), reason }]);
+        // The oldest waiting call is version 2's, so version 1's free environment makes place for a start.
+        started(&b.released(one));
+    }
+
+    #[test]
+    fn reserved_concurrency_of_zero_refuses_every_call() {
+        let reason = Throttle::ReservedFunctionConcurrentInvocationLimitExceeded;
+        let mut b = Bench::new(limits(8, 8));
+        assert_eq!(b.ask_with("f:1", Some(0), true), [Effect::Throttle { call: CallId(1), reason }]);
+    }
+
+    #[test]
+    fn a_call_that_may_not_wait_still_gets_its_cold_start() {
+        let reason = Throttle::ConcurrentInvocationLimitExceeded;
+        let mut b = Bench::new(limits(1, 1));
+        let id = started(&b.ask_with("f:1", None, false));
+        assert!(b.pool.patience_ended(CallId(1), 0), "a start is under way for it");
+        assert_eq!(b.ask_with("f:1", None, false), [Effect::Throttle { call: CallId(2), reason }]);
+        assert_eq!(b.ready(id), run(id, 1, false));
+    }
+
+    #[test]
+    fn a_full_queue_refuses_calls_but_not_those_that_need_not_wait() {
+        let mut b = Bench::new(Limits { calls_waiting_max: 1, ..limits(2, 2) });
+        let f = started(&b.ask_with("f:1", Some(1), true));
+        b.ready(f);
+        let g = b.warm("g:1");
+        b.released(g);
+        assert_eq!(b.ask_with("f:1", Some(1), true), []);
+        assert!(matches!(b.ask_with("f:1", Some(1), true)[..], [Effect::Throttle { .. }]));
+        assert_eq!(b.ask("g:1"), run(g, 5, true));
+    }
+
+    #[test]
+    fn only_so_many_start_at_once_but_one_that_hangs_does_not_hold_the_gate() {
+        let mut b = Bench::new(limits(8, 1));
+        started(&b.ask("hangs:1"));
+        assert_eq!(b.ask("f:1"), []);
+        assert_eq!(b.pool.alarm(), Some(500));
+        b.now = 500;
+        b.pool.tick(500);
+        started(&b.effects());
+    }
+
+    #[test]
+    fn a_failed_start_is_the_answer_of_the_first_call_and_the_next_one_gets_its_own() {
+        let mut b = Bench::new(limits(8, 1));
+        let id = started(&b.ask("f:1"));
+        b.ask("f:1");
+        b.pool.start_failed(id, 0);
+        let effects = b.effects();
+        assert_eq!(effects[0], Effect::Fail { environment: id, call: CallId(1) });
+        assert!(matches!(effects[1..], [Effect::Start { .. }]), "{effects:?}");
+    }
+
+    #[test]
+    fn a_crash_loop_is_slowed_down_and_a_success_ends_that() {
+        let mut b = Bench::new(limits(8, 8));
+        let mut starts_at = Vec::new();
+        for _ in 0..8 {
+            let mut effects = b.ask("f:1");
+            while effects.is_empty() {
+                b.now = b.pool.wake_at().expect("a held-back start is tried again");
+                b.pool.tick(b.now);
+                effects = b.effects();
+            }
+            starts_at.push(b.now);
+            let id = started(&effects);
+            b.pool.start_failed(id, b.now);
+            b.pool.gone(id, b.now);
+            b.effects();
+        }
+        let delays: Vec<_> = starts_at.windows(2).map(|w| w[1] - w[0]).collect();
+        assert_eq!(delays, [0, 0, 10, 20, 40, 80, 160]);
+        b.now += 160;
+        let id = b.warm("f:1");
+        b.released(id);
+        b.pool.died(id, true, b.now);
+        b.pool.gone(id, b.now);
+        started(&b.ask("f:1"));
+    }
+
+    #[test]
+    fn an_environment_that_was_busy_during_a_retirement_is_never_used_again() {
+        let mut b = Bench::new(limits(4, 4));
+        let (busy, idle, starting) = (b.warm("f:1"), b.warm("f:1"), started(&b.ask("f:1")));
+        b.released(idle);
+        // The released one took the third call; so it is busy, and the started one is a spare.
+        b.pool.released(idle, 0);
+        b.effects();
+        b.pool.retire("f", 0);
+        assert_eq!(b.effects(), [Effect::Stop { environment: idle, why: StopReason::Retired }]);
+        assert_eq!(b.ready(starting), [Effect::Stop { environment: starting, why: StopReason::Retired }]);
+        assert_eq!(b.released(busy), [Effect::Stop { environment: busy, why: StopReason::Retired }]);
+        started(&b.ask("f:1"));
+    }
+
+    #[test]
+    fn a_call_whose_environment_was_dead_before_it_saw_the_call_goes_first_again() {
+        let mut b = Bench::new(limits(1, 1));
+        let id = b.warm("f:1");
+        b.released(id);
+        assert_eq!(b.ask("f:1"), run(id, 2, true));
+        b.ask("f:1");
+        b.pool.lost(id, 0);
+        assert_eq!(b.effects(), []);
+        b.pool.gone(id, 0);
+        let next = started(&b.effects());
+        assert_eq!(b.ready(next), run(next, 2, false));
+    }
+
+    #[test]
+    fn a_function_that_holds_the_machine_gives_places_to_one_that_waits_until_both_have_the_same() {
+        let mut b = Bench::new(limits(4, 4));
+        let mut held: Vec<_> = (0..4).map(|_| b.warm("greedy:1")).collect();
+        for _ in 0..20 {
+            b.ask("greedy:1");
+            b.ask("poor:1");
+        }
+        let mut poor = 0;
+        for _ in 0..12 {
+            let Some(id) = held.first().copied() else { break };
+            held.rotate_left(1);
+            let effects = b.released(id);
+            if effects.contains(&Effect::Stop { environment: id, why: StopReason::RoomNeeded }) {
+                held.retain(|h| *h != id);
+                b.pool.gone(id, 0);
+                let effects = b.effects();
+                assert!(matches!(effects[..], [Effect::Start { deployment: "poor:1", .. }]), "{effects:?}");
+                let new = started(&effects);
+                b.ready(new);
+                poor += 1;
+            }
+        }
+        assert_eq!(poor, 2);
+    }
+
+    #[test]
+    fn idle_environments_are_reaped_oldest_first() {
+        let mut b = Bench::new(limits(4, 4));
+        let (first, second) = (b.warm("f:1"), b.warm("f:1"));
+        b.released(first);
+        b.now = 400;
+        b.released(second);
+        assert_eq!(b.pool.wake_at(), Some(1_000));
+        b.now = 1_000;
+        b.pool.tick(b.now);
+        assert_eq!(b.effects(), [Effect::Stop { environment: first, why: StopReason::Idle }]);
+        assert_eq!(b.pool.wake_at(), Some(1_400));
+    }
+
+    #[test]
+    fn a_call_given_up_while_it_waits_is_never_run() {
+        let mut b = Bench::new(limits(1, 1));
+        let id = started(&b.ask("f:1"));
+        b.pool.gave_up(CallId(1), 0);
+        assert_eq!(b.ready(id), []);
+        assert_eq!(b.pool.calls_waiting(), 0);
+    }
+
+    /// A small generator: the tests replay by their seed alone.
+    struct Dice(u64);
+
+    impl Dice {
+        fn roll(&mut self, sides: u64) -> u64 {
+            self.0 ^= self.0 << 13;
+            self.0 ^= self.0 >> 7;
+            self.0 ^= self.0 << 17;
+            self.0 % sides
+        }
+    }
+
+    /// Throws everything that can happen at a pool, and checks the promises of the module's head after each event.
+    fn simulate(seed: u64) {
+        const DEPLOYMENTS: [(&str, &str, Option<u32>); 5] = [
+            ("a:1", "a", Some(2)),
+            ("a:2", "a", Some(2)),
+            ("b:1", "b", None),
+            ("c:1", "c", Some(1)),
+            ("d:1", "d", None),
+        ];
+        let mut dice = Dice(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1);
+        let max = 1 + dice.roll(5) as u32;
+        let gate = 1 + dice.roll(2) as u32;
+        let mut pool: Pool<&str> = Pool::new(limits(max, gate));
+        let (mut now, mut calls) = (0, 0u64);
+        let mut open: BTreeSet<CallId> = BTreeSet::new();
+        let mut lane_of: BTreeMap<CallId, &str> = BTreeMap::new();
+        #[derive(Debug, Clone, PartialEq)]
+        enum Is {
+            Starting,
+            Idle,
+            Busy(CallId),
+            Stopping,
+        }
+        let mut environments: BTreeMap<EnvironmentId, (&str, Is)> = BTreeMap::new();
+        let settle = |pool: &mut Pool<&'static str>,
+                      environments: &mut BTreeMap<EnvironmentId, (&'static str, Is)>,
+                      open: &mut BTreeSet<CallId>,
+                      lane_of: &BTreeMap<CallId, &'static str>| {
+            while let Some(effect) = pool.next_effect() {
+                match effect {
+                    Effect::Start { environment, deployment } => {
+                        assert!(environments.insert(environment, (deployment, Is::Starting)).is_none());
+                    }
+                    Effect::Run { environment, call, .. } => {
+                        assert!(open.remove(&call), "seed {seed}: {call:?} was answered twice");
+                        let (lane, state) = environments.get_mut(&environment).unwrap();
+                        assert_eq!((*lane, &*state), (lane_of[&call], &Is::Idle), "seed {seed}");
+                        *state = Is::Busy(call);
+                    }
+                    Effect::Fail { environment, call } => {
+                        assert!(open.remove(&call), "seed {seed}: {call:?} was answered twice");
+                        assert_eq!(environments[&environment], (lane_of[&call], Is::Stopping), "seed {seed}");
+                    }
+                    Effect::Throttle { call, .. } => assert!(open.remove(&call), "seed {seed}"),
+                    Effect::Stop { environment, .. } => {
+                        let (_, state) = environments.get_mut(&environment).unwrap();
+                        assert_eq!(*state, Is::Idle, "seed {seed}");
+                        *state = Is::Stopping;
+                    }
+                }
+            }
+            assert!(environments.len() <= max as usize, "seed {seed}: more environments than the machine may have");
+            for (_, function, reserved) in DEPLOYMENTS {
+                let busy = environments
+                    .values()
+                    .filter(|(lane, state)| lane.starts_with(function) && matches!(state, Is::Busy(_)))
+                    .count();
+                assert!(busy <= reserved.unwrap_or(u32::MAX) as usize, "seed {seed}: {function} over its concurrency");
+                assert_eq!(busy, pool.busy(function), "seed {seed}");
+            }
+            assert_eq!(open.len(), pool.calls_waiting(), "seed {seed}");
+        };
+        for step in 0..600 {
+            // The last third brings no new calls and no mishaps: then everything that waits must be served.
+            let quiet = step >= 400;
+            now += dice.roll(40);
+            let chosen = (!environments.is_empty())
+                .then(|| environments.keys().copied().nth(dice.roll(environments.len() as u64) as usize).unwrap());
+            match dice.roll(10) {
+                0..=3 if !quiet => {
+                    calls += 1;
+                    let (id, function, reserved) = DEPLOYMENTS[dice.roll(5) as usize];
+                    open.insert(CallId(calls));
+                    lane_of.insert(CallId(calls), id);
+                    let may_wait = dice.roll(4) > 0;
+                    let call = CallId(calls);
+                    let ask = Ask { call, deployment_id: id, function, reserved, may_wait, deployment: &id };
+                    pool.ask(ask, now);
+                }
+                4 if !quiet && !open.is_empty() => {
+                    let call = *open.iter().nth(dice.roll(open.len() as u64) as usize).unwrap();
+                    if dice.roll(2) == 0 {
+                        open.remove(&call);
+                        pool.gave_up(call, now);
+                    } else {
+                        pool.patience_ended(call, now);
+                    }
+                }
+                5 if !quiet => pool.retire(DEPLOYMENTS[dice.roll(5) as usize].1, now),
+                6 => pool.tick(now),
+                _ => {
+                    if let Some(id) = chosen {
+                        let mishap = !quiet && dice.roll(5) == 0;
+                        let state = &mut environments.get_mut(&id).unwrap().1;
+                        match (state.clone(), mishap) {
+                            (Is::Starting, false) => {
+                                *state = Is::Idle;
+                                pool.ready(id, now);
+                            }
+                            (Is::Starting, true) => {
+                                *state = Is::Stopping;
+                                pool.start_failed(id, now);
+                            }
+                            (Is::Busy(_), false) => {
+                                *state = Is::Idle;
+                                pool.released(id, now);
+                            }
+                            (Is::Busy(call), true) => {
+                                *state = Is::Stopping;
+                                if dice.roll(2) == 0 {
+                                    open.insert(call);
+                                    pool.lost(id, now);
+                                } else {
+                                    pool.died(id, true, now);
+                                }
+                            }
+                            (Is::Idle, false) => {}
+                            (Is::Idle, true) => {
+                                *state = Is::Stopping;
+                                pool.died(id, true, now);
+                            }
+                            (Is::Stopping, _) => {
+                                environments.remove(&id);
+                                pool.gone(id, now);
+                            }
+                        }
+                    }
+                }
+            }
+            settle(&mut pool, &mut environments, &mut open, &lane_of);
+        }
+        // Everything that is under way comes to its end; what waits must get its turn.
+        for _ in 0..2_000 {
+            if open.is_empty() {
+                break;
+            }
+            now += 100;
+            pool.tick(now);
+            settle(&mut pool, &mut environments, &mut open, &lane_of);
+            for id in environments.keys().copied().collect::<Vec<_>>() {
+                let Some((_, state)) = environments.get_mut(&id) else { continue };
+                match state.clone() {
+                    Is::Starting => {
+                        *state = Is::Idle;
+                        pool.ready(id, now);
+                    }
+                    Is::Busy(_) => {
+                        *state = Is::Idle;
+                        pool.released(id, now);
+                    }
+                    Is::Stopping => {
+                        environments.remove(&id);
+                        pool.gone(id, now);
+                    }
+                    Is::Idle => {}
+                }
+                settle(&mut pool, &mut environments, &mut open, &lane_of);
+            }
+        }
+        assert!(open.is_empty(), "seed {seed}: {open:?} wait for ever");
+        now += 100_000;
+        pool.tick(now);
+        settle(&mut pool, &mut environments, &mut open, &lane_of);
+        for id in environments.keys().copied().collect::<Vec<_>>() {
+            pool.gone(id, now);
+        }
+        pool.tick(now + 100_000);
+        assert_eq!(
+            (pool.lanes.len(), pool.functions.len(), pool.stopping),
+            (0, 0, 0),
+            "seed {seed}: something is kept"
+        );
+    }
+
+    #[test]
+    fn whatever_happens_limits_hold_and_every_call_is_answered_once() {
+        for seed in 1..=400 {
+            simulate(seed);
+        }
+    }
 }
