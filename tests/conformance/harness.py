@@ -259,6 +259,14 @@ def free_port():
         return listener.getsockname()[1]
 
 
+def alive(pid):
+    """Whether a process works on. One that nobody has waited for yet does not."""
+    try:
+        return pathlib.Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
 def wait_for(what, condition, timeout=60):
     deadline = time.monotonic() + timeout
     while not (value := condition()):

@@ -186,4 +186,4 @@ def test_no_process_of_a_killed_server_works_on(crashing, tmp_path):
     server.kill()
     caller.wait(60)
     server.start()
-    harness.wait_for("the orphan's end", lambda: not os.path.exists(f"/proc/{pid}"), 5)
+    harness.wait_for("the orphan's end", lambda: not harness.alive(pid), 5)

@@ -355,15 +355,9 @@ def test_a_function_past_its_time_out_is_dead_with_its_children(server, name):
     assert (error, answer["errorType"]) == ("Unhandled", "Sandbox.Timedout")
     assert "Task timed out after 1.00 seconds" in answer["errorMessage"]
 
-    def alive(pid):
-        try:
-            return pathlib.Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-        except FileNotFoundError:
-            return False
-
     pids = file.read_text().split()
     assert len(pids) == 2
-    harness.wait_for("the end of the process tree", lambda: not any(map(alive, pids)), 2)
+    harness.wait_for("the end of the process tree", lambda: not any(map(harness.alive, pids)), 2)
 
 
 def test_a_job_grows_to_several_processes(server, name):
