@@ -31,7 +31,7 @@ def pytest_terminal_summary(terminalreporter):
     counts["failed"] += len(terminalreporter.stats.get("error", []))
     for report in terminalreporter.stats.get("skipped", []):
         terminalreporter.write_line(f"SKIPPED {report.nodeid}: {report.longrepr[-1]}", yellow=True, bold=True)
-    path = os.environ.get("LONGSHORE_COUNTS")
+    path = os.environ.get("LONGSHORE_TEST_COUNTS")
     if path:
         with open(path, "a") as counted:
             print(*(counts[unit] for unit in UNITS), file=counted)

@@ -29,7 +29,7 @@ import boto3
 import botocore.config
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-LONGSHORE = pathlib.Path(os.environ.get("LONGSHORE_BIN", ROOT / "target/release/longshore"))
+LONGSHORE = pathlib.Path(os.environ.get("LONGSHORE_TEST_BIN", ROOT / "target/release/longshore"))
 AWS = pathlib.Path(sys.executable).with_name("aws")
 ACCOUNT, REGION = "000000000000", "us-east-1"
 ROLE = f"arn:aws:iam::{ACCOUNT}:role/batch"
@@ -104,7 +104,7 @@ class Server:
         for line in printed.splitlines():
             words = shlex.split(line, comments=True)
             if words:
-                assert words[0] == "export", f"`longshore env` printed a line that no shell should evaluate: {line}"
+                assert words[0] == "export", f"`longshore env` printed a line that a clean shell does not need: {line}"
                 name, _, value = words[1].partition("=")
                 exports[name] = value
         self.exports = exports

@@ -1,6 +1,6 @@
 """The server is killed while it works, again and again, and in the end nothing is missing and nothing is double.
 
-The times of the kills come from a seed, which is printed; `LONGSHORE_CRASH_SEED=N ./check crash` runs the same again.
+The times of the kills come from a seed, which is printed; `LONGSHORE_TEST_CRASH_SEED=N ./check crash` runs the same again.
 """
 
 import collections
@@ -35,8 +35,8 @@ RECORD = """
 
 
 def seed():
-    if "LONGSHORE_CRASH_SEED" in os.environ:
-        return int(os.environ["LONGSHORE_CRASH_SEED"])
+    if "LONGSHORE_TEST_CRASH_SEED" in os.environ:
+        return int(os.environ["LONGSHORE_TEST_CRASH_SEED"])
     # A seed of its own for every commit: each one explores other times, and a run can be repeated.
     head = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True).stdout.strip()
     return int(head[:8] or "1", 16)

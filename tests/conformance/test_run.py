@@ -1,0 +1,271 @@
+"""`longshore run` and `longshore demo`: a job without a server, and the first command of the README."""
+
+import csv
+import hashlib
+import json
+import os
+import pathlib
+import re
+import signal
+import subprocess
+import textwrap
+import time
+import urllib.parse
+
+import pytest
+
+import harness
+from harness import ROOT
+
+CHECKSUM = ROOT / "examples/functions/checksum/handler.py"
+ESCAPE = "\x1b"
+
+ANSWER = """
+    import json, os, urllib.parse
+    def handler(event, context):
+        task = event["tasks"][0]
+        key = urllib.parse.unquote_plus(task["s3Key"])
+        code = "PermanentFailure" if "fail" in key else "Succeeded"
+        said = json.dumps(event["job"].get("userArguments", {}), sort_keys=True)
+        return {"invocationSchemaVersion": event["invocationSchemaVersion"], "invocationId": event["invocationId"],
+                "results": [{"taskId": task["taskId"], "resultCode": code, "resultString": said}]}
+"""
+
+
+class Shell:
+    """A folder to work in, with a data directory of its own."""
+
+    def __init__(self, folder):
+        self.folder = folder
+        self.environment = harness.plain_environment(folder) | {"LONGSHORE_DATA_DIR": str(folder / "data")}
+        self.source = folder / "source"
+        self.source.mkdir()
+
+    def write(self, name, text, mode=0o644):
+        path = self.folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(textwrap.dedent(text))
+        path.chmod(mode)
+        return path
+
+    def objects(self, *names):
+        for name in names:
+            path = self.source / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(f"content of {name}\n")
+        return self.source
+
+    def run(self, *arguments, status=0, **options):
+        done = harness.run([harness.LONGSHORE, "run", *arguments], self.environment, cwd=self.folder, check=False, **options)
+        assert done.returncode == status, f"status {done.returncode}, not {status}\n{done.stdout}\n{done.stderr}"
+        assert ESCAPE not in done.stdout + done.stderr, "no terminal, no escape codes"
+        return done
+
+
+@pytest.fixture
+def shell(tmp_path):
+    return Shell(tmp_path)
+
+
+def report_rows(folder):
+    """The rows of the report below a folder, after a look at its MD5s."""
+    manifests = list(pathlib.Path(folder).rglob("manifest.json"))
+    assert len(manifests) == 1, manifests
+    manifest = json.loads(manifests[0].read_text())
+    rows = []
+    for result in manifest["Results"]:
+        path = manifests[0].parent / "results" / result["Key"].rsplit("/", 1)[-1]
+        assert hashlib.md5(path.read_bytes()).hexdigest() == result["MD5Checksum"]
+        with open(path, newline="", encoding="utf-8") as file:
+            rows += [harness.Row(*columns) for columns in csv.reader(file, strict=True)]
+    return rows
+
+
+def test_a_folder_is_worked_through_and_reported(shell):
+    names = ["a.txt", "dir/b c.txt", "dir/ü+%.txt"]
+    shell.objects(*names)
+    done = shell.run(CHECKSUM, "--source", "source", "--report", "report")
+    rows = report_rows(shell.folder / "report")
+    assert sorted(urllib.parse.unquote(row.key) for row in rows) == sorted(names)
+    for row in rows:
+        content = (shell.source / urllib.parse.unquote(row.key)).read_bytes()
+        assert json.loads(row.message)["sha256"] == hashlib.sha256(content).hexdigest()[:16]
+    assert "3" in done.stdout + done.stderr
+
+
+def test_some_failed_objects_give_status_1_and_are_named_by_their_reason(shell):
+    shell.objects("ok", "fail-1", "fail-2")
+    done = shell.run(shell.write("handler.py", ANSWER), "--source", "source", "--report", "report", status=1)
+    assert "PermanentFailure" in done.stdout + done.stderr
+    assert sorted(row.status for row in report_rows(shell.folder / "report")) == ["failed", "failed", "succeeded"]
+
+
+def test_a_job_that_fails_gives_status_2_and_says_why(shell):
+    shell.objects("ok")
+    shell.write("manifest.csv", "b,k,too,many\nb,k\n")
+    done = shell.run(shell.write("handler.py", ANSWER), "--manifest", "manifest.csv", status=2)
+    assert "Unexpected number of task fields" in done.stderr
+
+
+@pytest.mark.parametrize("arguments, words", [
+    (["nowhere.py", "--source", "source"], "nowhere.py"),
+    (["handler.py", "--source", "nowhere"], "nowhere"),
+    (["handler.py", "--source", "source", "--manifest", "m.csv"], "--"),
+    (["handler.py", "--source", "source", "--arg", "novalue"], "novalue"),
+    (["handler.py", "--source", "source", "--concurrency", "0"], "concurrency"),
+    (["handler.py", "--source", "source", "--sample", "x"], "sample"),
+    (["handler.txt", "--source", "source"], "handler.txt"),
+], ids=["no-function", "no-source", "two-sources", "no-value", "zero", "not-a-number", "not-a-function"])
+def test_what_is_not_understood_gives_status_64(shell, arguments, words):
+    shell.objects("ok")
+    shell.write("handler.py", ANSWER)
+    shell.write("handler.txt", "text")
+    done = shell.run(*arguments, status=64)
+    assert words in done.stderr
+
+
+def test_a_remote_endpoint_is_told_to_come_later(shell):
+    shell.write("handler.py", ANSWER)
+    done = shell.run("handler.py", "--source", "s3://bucket/prefix", "--endpoint-url", "http://127.0.0.1:9", status=64)
+    assert "not" in done.stderr and "endpoint" in done.stderr
+
+
+def test_a_function_may_be_a_named_one_a_folder_a_zip_or_a_program(shell):
+    shell.objects("ok")
+    renamed = textwrap.dedent(ANSWER).replace("def handler", "def my_function")
+    shell.write("named.py", renamed)
+    shell.write("folder/handler.py", ANSWER)
+    (shell.folder / "packed.zip").write_bytes(harness.zip_of({"handler.py": textwrap.dedent(ANSWER)}))
+    shell.write("ric/handler.py", ANSWER)
+    shell.write("bootstrap", f"#!/bin/sh\ncd {shell.folder}/ric && exec {harness.sys.executable} -m awslambdaric handler.handler\n", 0o755)
+    for number, function in enumerate(["named.py:my_function", "folder", "packed.zip", "./bootstrap"]):
+        shell.run(function, "--source", "source", "--report", f"report-{number}")
+        assert [row.status for row in report_rows(shell.folder / f"report-{number}")] == ["succeeded"], function
+
+
+def test_a_node_function_runs_as_well(shell):
+    harness.need("node")
+    shell.objects("page.html")
+    (shell.source / "page.html").write_text("<!DOCTYPE html>")
+    shell.run(ROOT / "examples/functions/media-type/index.mjs", "--source", "source", "--report", "report")
+    assert json.loads(report_rows(shell.folder / "report")[0].message)["type"] == "text/html"
+
+
+def test_arguments_reach_the_function(shell):
+    shell.objects("ok")
+    shell.run(shell.write("handler.py", ANSWER), "--source", "source", "--report", "report",
+              "--arg", "a=1", "--arg", "b=x=y")
+    assert json.loads(report_rows(shell.folder / "report")[0].message) == {"a": "1", "b": "x=y"}
+
+
+def test_a_sample_takes_so_many_objects_and_no_more(shell):
+    shell.objects(*[f"k{number}" for number in range(20)])
+    shell.run(shell.write("handler.py", ANSWER), "--source", "source", "--report", "report", "--sample", "5")
+    assert len({row.key for row in report_rows(shell.folder / "report")}) == 5
+
+
+def test_keys_come_on_standard_input(shell):
+    shell.objects("a b", "c", "not asked for")
+    shell.run(shell.write("handler.py", ANSWER), "--source", "source", "--report", "report", "--manifest", "-", stdin="a b\nc\n")
+    assert sorted(urllib.parse.unquote(row.key) for row in report_rows(shell.folder / "report")) == ["a b", "c"]
+
+
+def test_json_is_the_apis_own_shape_on_standard_output_alone(shell):
+    shell.objects("ok", "fail")
+    done = shell.run(shell.write("handler.py", ANSWER), "--source", "source", "--json", status=1)
+    described = json.loads(done.stdout)
+    described = described.get("Job", described)
+    assert described["Status"] == "Complete"
+    assert described["ProgressSummary"] | {"TotalNumberOfTasks": 2, "NumberOfTasksSucceeded": 1, "NumberOfTasksFailed": 1} == \
+        described["ProgressSummary"]
+
+
+def test_an_interrupt_finishes_what_is_in_flight_and_resume_does_the_rest(shell):
+    shell.objects(*[f"k{number:03}" for number in range(200)])
+    log = shell.folder / "invocations"
+    function = shell.write("handler.py", f"""
+        import time
+        def handler(event, context):
+            task = event["tasks"][0]
+            with open({str(log)!r}, "a") as file:
+                file.write("start " + task["s3Key"] + "\\n")
+            time.sleep(0.05)
+            with open({str(log)!r}, "a") as file:
+                file.write("end " + task["s3Key"] + "\\n")
+            return {{"invocationSchemaVersion": "1.0", "invocationId": "i", "results": [
+                {{"taskId": task["taskId"], "resultCode": "Succeeded", "resultString": ""}}]}}
+    """)
+    arguments = [function, "--source", "source", "--concurrency", "2", "--report", "report"]
+    running = subprocess.Popen(
+        [str(harness.LONGSHORE), "run", *map(str, arguments)], env=shell.environment, cwd=shell.folder,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    harness.wait_for("the twentieth task", lambda: log.exists() and log.read_text().count("end") >= 20)
+    running.send_signal(signal.SIGINT)
+    out, err = running.communicate(timeout=30)
+    assert running.returncode not in (0, 1, 64), f"{running.returncode}\n{out}\n{err}"
+    first = log.read_text().split("\n")
+    started = {line.split()[1] for line in first if line.startswith("start")}
+    ended = {line.split()[1] for line in first if line.startswith("end")}
+    assert started == ended, "what was in flight was finished"
+    assert len(ended) < 200
+    printed = [line.strip() for line in (out + err).splitlines() if "--resume" in line]
+    assert printed, f"the command that resumes is printed\n{out}\n{err}"
+    command = re.search(r"longshore run .*--resume.*", printed[-1])[0].strip("`")
+    resumed = harness.run(
+        ["sh", "-c", command], shell.environment | {"PATH": f"{harness.LONGSHORE.parent}:{os.environ['PATH']}"},
+        cwd=shell.folder, check=False)
+    assert resumed.returncode == 0, resumed.stdout + resumed.stderr
+    again = [line.split()[1] for line in log.read_text().split("\n") if line.startswith("start")]
+    assert len(again) == 200 and len(set(again)) == 200, "only what had no recorded result was invoked"
+    assert len({row.key for row in report_rows(shell.folder / "report")}) == 200
+
+
+def test_a_killed_run_resumes_too(shell):
+    shell.objects(*[f"k{number:03}" for number in range(100)])
+    log = shell.folder / "invocations"
+    function = shell.write("handler.py", f"""
+        import time
+        def handler(event, context):
+            task = event["tasks"][0]
+            with open({str(log)!r}, "a") as file:
+                file.write(task["s3Key"] + "\\n")
+            time.sleep(0.05)
+            return {{"invocationSchemaVersion": "1.0", "invocationId": "i", "results": [
+                {{"taskId": task["taskId"], "resultCode": "Succeeded", "resultString": ""}}]}}
+    """)
+    arguments = [function, "--source", "source", "--concurrency", "2", "--report", "report"]
+    running = subprocess.Popen([str(harness.LONGSHORE), "run", *map(str, arguments)], env=shell.environment,
+                               cwd=shell.folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    harness.wait_for("the thirtieth task", lambda: log.exists() and log.read_text().count("\n") >= 30)
+    running.kill()
+    running.wait()
+    shell.run(*arguments, "--resume")
+    assert len({row.key for row in report_rows(shell.folder / "report")}) == 100
+    assert 100 <= log.read_text().count("\n") < 130, "what had a recorded result was not invoked again"
+
+
+# --- the first command of the README ---
+
+
+@pytest.mark.parametrize("source", [None, "files"])
+def test_the_demo_shows_a_whole_job_and_teaches_its_commands(tmp_path, source):
+    environment = harness.plain_environment(tmp_path)
+    arguments = []
+    if source:
+        for number in range(12):
+            path = tmp_path / source / f"dir {number % 3}" / f"file-{number}.txt"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text("line\n" * number)
+        arguments = ["--source", str(tmp_path / source)]
+    began = time.monotonic()
+    done = harness.run([harness.LONGSHORE, "demo", *arguments], environment, cwd=ROOT, timeout=180)
+    said = done.stdout + done.stderr
+    for command in ("aws s3 mb", "aws s3", "aws lambda create-function", "aws s3control create-job", "aws s3control describe-job"):
+        assert command in said, f"the demo shows {command!r}\n{said}"
+    assert ESCAPE not in said, "no terminal, no escape codes"
+    assert re.search(r"succeeded", said)
+    report = [pathlib.Path(found) for found in re.findall(r"/\S*", said) if "report" in found]
+    assert report or "manifest.json" in said, "it says where the report lies"
+    if source:
+        assert re.search(r"\b12\b", said)
+    print(f"demo: {time.monotonic() - began:.1f} s")

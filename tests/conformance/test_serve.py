@@ -1,0 +1,146 @@
+"""`longshore serve`, `env` and `logs` as commands: how they start, stop, and refuse."""
+
+import json
+import os
+import pathlib
+import signal
+import socket
+import stat
+
+import pytest
+
+import harness
+
+
+@pytest.fixture
+def spare(tmp_path):
+    """A server of its own, for tests that stop it or look at how it starts."""
+    server = harness.Server(tmp_path).start()
+    yield server
+    server.stop()
+
+
+def start(tmp_path, *arguments, **environment):
+    """Runs `longshore serve` where it should refuse to start."""
+    return harness.run([harness.LONGSHORE, "serve", *arguments], harness.plain_environment(tmp_path) | environment,
+                       check=False, timeout=20)
+
+
+def refused(done):
+    """One clear line, a hint at most, and a status that is not zero."""
+    assert done.returncode != 0
+    lines = [line for line in done.stderr.splitlines() if line.strip()]
+    assert lines and lines[-1 if len(lines) == 1 else 0].startswith("error: "), done.stderr
+    assert len(lines) <= 2 and all(line.startswith(("error: ", "hint: ")) for line in lines), done.stderr
+    assert "panicked" not in done.stderr
+    return lines[0]
+
+
+def test_a_port_in_use_is_told_in_one_line(tmp_path):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        line = refused(start(tmp_path, "--data-dir", tmp_path / "data", "--listen", f"127.0.0.1:{port}"))
+    assert str(port) in line and "in use" in line
+
+
+def test_a_data_directory_that_cannot_be_one_is_told_in_one_line(tmp_path):
+    (tmp_path / "file").write_text("not a folder")
+    line = refused(start(tmp_path, "--data-dir", tmp_path / "file" / "data", "--listen", "127.0.0.1:0"))
+    assert str(tmp_path / "file") in line
+
+
+def test_an_unwritable_data_directory_is_told_in_one_line(tmp_path):
+    line = refused(start(tmp_path, "--data-dir", "/proc/longshore", "--listen", "127.0.0.1:0"))
+    assert "/proc/longshore" in line
+
+
+def test_a_data_directory_in_use_is_told_in_one_line(spare, tmp_path):
+    line = refused(start(tmp_path, "--data-dir", spare.data_dir, "--listen", "127.0.0.1:0"))
+    assert "in use" in line or "another server" in line
+    assert spare.s3.list_buckets()["Buckets"] == [], "the first server goes on"
+
+
+def test_a_data_directory_that_others_may_write_is_refused(tmp_path):
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data").chmod(0o777)
+    line = refused(start(tmp_path, "--data-dir", tmp_path / "data", "--listen", "127.0.0.1:0"))
+    assert str(tmp_path / "data") in line
+
+
+def test_an_unknown_setting_is_an_error_wherever_it_comes_from(tmp_path):
+    line = refused(start(tmp_path, "--data-dir", tmp_path / "data", LONGSHORE_NO_SUCH_THING="1"))
+    assert "LONGSHORE_NO_SUCH_THING" in line
+    (tmp_path / "data").mkdir(mode=0o700)
+    (tmp_path / "data" / "longshore.toml").write_text("no_such_thing = 1\n")
+    line = refused(start(tmp_path, "--data-dir", tmp_path / "data"))
+    assert "no_such_thing" in line
+
+
+def test_a_stop_is_clean_and_the_next_start_goes_on(spare):
+    spare.s3.put_object(Bucket=spare.bucket("kept"), Key="k", Body=b"v")
+    key = spare.exports["AWS_ACCESS_KEY_ID"]
+    spare.process.send_signal(signal.SIGTERM)
+    assert spare.process.wait(20) == 0
+    spare.start()
+    assert spare.exports["AWS_ACCESS_KEY_ID"] == key, "credentials are made once"
+    assert spare.s3.get_object(Bucket="kept", Key="k")["Body"].read() == b"v"
+
+
+def test_an_interrupt_stops_it_as_well(spare):
+    spare.process.send_signal(signal.SIGINT)
+    assert spare.process.wait(20) == 0
+    spare.start()
+
+
+def test_the_server_says_where_it_listens_and_which_process_it_is(spare):
+    said = json.loads((spare.data_dir / "server.json").read_text())
+    assert (said["listen"], said["pid"]) == (spare.address, spare.process.pid)
+
+
+def test_env_prints_what_a_shell_can_evaluate_and_the_aws_cli_works_in_it(spare):
+    listed = spare.shell("aws s3control list-jobs --account-id 000000000000 --query 'length(Jobs)' --output text\n"
+                         "aws s3 ls\naws lambda list-functions --query 'length(Functions)' --output text\n")
+    assert listed.stdout.split() == ["0", "0"]
+
+
+def test_env_overrides_what_a_shell_inherits_and_would_be_in_the_way(spare):
+    environment = harness.plain_environment(spare.home) | {
+        "PATH": f"{harness.AWS.parent}:{harness.LONGSHORE.parent}:{os.environ['PATH']}",
+        "AWS_PROFILE": "nobody", "AWS_SESSION_TOKEN": "x", "AWS_ENDPOINT_URL_S3": "http://127.0.0.1:1",
+        "NO_PROXY": "*", "no_proxy": "*",
+    }
+    script = f'eval "$(longshore env --data-dir {spare.data_dir})" && aws s3 ls && '
+    script += "aws s3control list-jobs --account-id 000000000000 --query 'length(Jobs)' --output text"
+    assert harness.run(["sh", "-c", script], environment).stdout.strip() == "0"
+
+
+def test_env_without_a_server_ever_started_says_so(tmp_path):
+    done = harness.run([harness.LONGSHORE, "env", "--data-dir", tmp_path / "nothing"],
+                       harness.plain_environment(tmp_path), check=False)
+    refused(done)
+    assert done.stdout == "", "nothing that a shell would evaluate"
+    assert not (tmp_path / "nothing").exists()
+
+
+def test_logs_of_an_unknown_function_is_an_error(spare):
+    done = spare.longshore("logs", "nobody", check=False)
+    assert "nobody" in refused(done)
+
+
+def test_an_unknown_command_is_a_usage_error(tmp_path):
+    for arguments in (["frobnicate"], ["serve", "--frobnicate"], ["run"]):
+        done = harness.run([harness.LONGSHORE, *arguments], harness.plain_environment(tmp_path), check=False)
+        assert done.returncode == 64, arguments
+
+
+def test_everything_in_the_data_directory_belongs_to_its_owner_alone(spare):
+    function = spare.deploy("f", "def handler(event, context): print('x')\n")
+    spare.s3.put_object(Bucket=spare.bucket("b"), Key="k", Body=b"v" * 100_000)
+    spare.functions.invoke(FunctionName=function)
+    assert stat.S_IMODE(spare.data_dir.stat().st_mode) == 0o700
+    secret = spare.exports["AWS_SECRET_ACCESS_KEY"].encode()
+    for path in pathlib.Path(spare.data_dir).rglob("*"):
+        if path.is_file() and not path.is_symlink() and secret in path.read_bytes():
+            assert stat.S_IMODE(path.stat().st_mode) & 0o077 == 0, path
