@@ -2,10 +2,8 @@
 
 import json
 import os
-import pathlib
 import signal
 import socket
-import stat
 
 import pytest
 
@@ -133,14 +131,3 @@ def test_an_unknown_command_is_a_usage_error(tmp_path):
     for arguments in (["frobnicate"], ["serve", "--frobnicate"], ["run"]):
         done = harness.run([harness.LONGSHORE, *arguments], harness.plain_environment(tmp_path), check=False)
         assert done.returncode == 64, arguments
-
-
-def test_everything_in_the_data_directory_belongs_to_its_owner_alone(spare):
-    function = spare.deploy("f", "def handler(event, context): print('x')\n")
-    spare.s3.put_object(Bucket=spare.bucket("b"), Key="k", Body=b"v" * 100_000)
-    spare.functions.invoke(FunctionName=function)
-    assert stat.S_IMODE(spare.data_dir.stat().st_mode) == 0o700
-    secret = spare.exports["AWS_SECRET_ACCESS_KEY"].encode()
-    for path in pathlib.Path(spare.data_dir).rglob("*"):
-        if path.is_file() and not path.is_symlink() and secret in path.read_bytes():
-            assert stat.S_IMODE(path.stat().st_mode) & 0o077 == 0, path
