@@ -1,0 +1,552 @@
+//! A small client of the public API, for `demo` and `run`: they have no private door.
+//!
+//! One connection, one request at a time; opened anew when it is gone. Several clients make several connections.
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::TryStreamExt;
+use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HOST};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
+use http_body_util::combinators::UnsyncBoxBody;
+use http_body_util::{BodyExt, Full, Limited, StreamBody};
+use hyper::body::{Frame, Incoming};
+use hyper::client::conn::http1::SendRequest;
+use hyper_util::rt::TokioIo;
+use longshore_wire::payload::PayloadForm;
+use longshore_wire::sigv4;
+use longshore_wire::xml::{Element, Writer};
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use sha2::{Digest, Sha256};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+use crate::credentials::Credentials;
+use crate::failure::{Because, Failure};
+
+/// Answers that are read whole: job descriptions, lists, error documents, a function's answer of 6 MiB.
+const ANSWER_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// From the request's last byte to the answer's headers. The longest wait is for an upload to become durable.
+const ANSWER_TIME_MAX: Duration = Duration::from_secs(120);
+const PIECE_BYTES: usize = 256 * 1024;
+
+/// Everything but RFC 3986's unreserved characters, and the slash of a path.
+const PATH: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~').remove(b'/');
+/// A part of a query, or a key in a manifest.
+pub const COMPONENT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~');
+
+type RequestBody = UnsyncBoxBody<Bytes, std::io::Error>;
+
+/// Why a call did not succeed.
+#[derive(Debug, thiserror::Error)]
+pub enum ClientError {
+    /// The server answered with an error of its API.
+    #[error("{code}: {message}")]
+    Refused { status: StatusCode, code: String, message: String },
+    #[error("{0}")]
+    Broken(String),
+}
+
+impl ClientError {
+    pub fn code(&self) -> &str {
+        match self {
+            Self::Refused { code, .. } => code,
+            Self::Broken(_) => "",
+        }
+    }
+}
+
+impl From<ClientError> for Failure {
+    fn from(error: ClientError) -> Self {
+        Failure::new(error.to_string())
+    }
+}
+
+/// What is sent.
+pub enum Content<'a> {
+    Bytes(Bytes),
+    /// A local file, read twice: once for its hash, once to be sent.
+    File(&'a Path),
+}
+
+pub struct Client {
+    address: SocketAddr,
+    credentials: sigv4::Credentials,
+    region: String,
+    account: String,
+    connection: tokio::sync::Mutex<Option<SendRequest<RequestBody>>>,
+}
+
+/// An object in a listing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Listed {
+    pub key: String,
+    pub size: u64,
+}
+
+/// What a job is created from.
+#[derive(Debug, Clone)]
+pub struct NewJob {
+    pub token: String,
+    pub description: String,
+    pub function_arn: String,
+    /// Schema 2.0 if there are any.
+    pub arguments: Vec<(String, String)>,
+    pub manifest_bucket: String,
+    pub manifest_key: String,
+    pub manifest_etag: String,
+    pub with_versions: bool,
+    pub report_bucket: String,
+    pub report_prefix: String,
+    pub tags: Vec<(String, String)>,
+}
+
+/// What a function is created from.
+#[derive(Debug, Clone)]
+pub struct NewFunction<'a> {
+    pub name: &'a str,
+    pub runtime: &'a str,
+    pub handler: &'a str,
+    pub zip: &'a [u8],
+    pub timeout_seconds: u32,
+    pub memory_mib: u32,
+    pub variables: &'a [(String, String)],
+}
+
+/// A job as DescribeJob tells it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Described {
+    pub job: Element,
+}
+
+impl Described {
+    pub fn status(&self) -> &str {
+        self.job.child_text("Status").unwrap_or("")
+    }
+
+    pub fn is_over(&self) -> bool {
+        matches!(self.status(), "Complete" | "Failed" | "Cancelled")
+    }
+
+    /// Total, succeeded, failed.
+    pub fn progress(&self) -> (u64, u64, u64) {
+        let summary = self.job.child("ProgressSummary");
+        let number = |name| {
+            summary.and_then(|s: &Element| s.child_text(name)).and_then(|t| t.parse().ok()).unwrap_or(0)
+        };
+        (number("TotalNumberOfTasks"), number("NumberOfTasksSucceeded"), number("NumberOfTasksFailed"))
+    }
+
+    /// Code and reason of each failure of the job itself.
+    pub fn failure_reasons(&self) -> Vec<(String, String)> {
+        let reasons = self.job.child("FailureReasons").map(|r| r.children.as_slice()).unwrap_or_default();
+        let text = |reason: &Element, name| reason.child_text(name).unwrap_or("").to_owned();
+        reasons.iter().map(|r| (text(r, "FailureCode"), text(r, "FailureReason"))).collect()
+    }
+}
+
+impl Client {
+    pub fn new(address: SocketAddr, credentials: &Credentials, region: &str, account: &str) -> Self {
+        Self {
+            address,
+            credentials: sigv4::Credentials {
+                access_key_id: credentials.access_key_id.clone(),
+                secret_access_key: credentials.secret_access_key.clone(),
+                session_token: None,
+            },
+            region: region.to_owned(),
+            account: account.to_owned(),
+            connection: tokio::sync::Mutex::new(None),
+        }
+    }
+
+    // --- S3 ---
+
+    /// Creates a bucket, or finds it there.
+    pub async fn create_bucket(&self, bucket: &str) -> Result<(), ClientError> {
+        let path = format!("/{bucket}");
+        match self.call("s3", Method::PUT, &path, HeaderMap::new(), Content::Bytes(Bytes::new())).await {
+            Err(error) if error.code() == "BucketAlreadyOwnedByYou" => Ok(()),
+            other => other.map(drop),
+        }
+    }
+
+    /// Writes an object and returns its ETag, without quotes.
+    pub async fn put(&self, bucket: &str, key: &str, content: Content<'_>) -> Result<String, ClientError> {
+        let (headers, _) = self.call("s3", Method::PUT, &object_path(bucket, key), HeaderMap::new(), content).await?;
+        Ok(etag(&headers))
+    }
+
+    /// The ETag of an object, without quotes.
+    pub async fn head(&self, bucket: &str, key: &str) -> Result<String, ClientError> {
+        let path = object_path(bucket, key);
+        let none = Content::Bytes(Bytes::new());
+        match self.call("s3", Method::HEAD, &path, HeaderMap::new(), none).await {
+            Ok((headers, _)) => Ok(etag(&headers)),
+            // The answer to HEAD has no body, so the code is not told.
+            Err(ClientError::Refused { status, code, .. }) if code.is_empty() => Err(ClientError::Refused {
+                status,
+                code: if status == StatusCode::NOT_FOUND { "NoSuchKey".into() } else { "AccessDenied".into() },
+                message: format!("There is no object s3://{bucket}/{key} ({status})."),
+            }),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// An object of at most 16 MiB.
+    pub async fn get(&self, bucket: &str, key: &str) -> Result<Bytes, ClientError> {
+        let none = Content::Bytes(Bytes::new());
+        Ok(self.call("s3", Method::GET, &object_path(bucket, key), HeaderMap::new(), none).await?.1)
+    }
+
+    /// Copies an object of any size into a local file.
+    pub async fn get_to_file(&self, bucket: &str, key: &str, path: &Path) -> Result<(), ClientError> {
+        let broken = |e: &dyn std::fmt::Display| ClientError::Broken(format!("cannot write {}: {e}", path.display()));
+        let none = Content::Bytes(Bytes::new());
+        let (_, mut body) = self.send("s3", Method::GET, &object_path(bucket, key), HeaderMap::new(), &none).await?;
+        let mut file = tokio::fs::File::create(path).await.map_err(|e| broken(&e))?;
+        while let Some(frame) = body.frame().await {
+            let frame = frame.map_err(|e| ClientError::Broken(format!("reading s3://{bucket}/{key} broke off: {e}")))?;
+            if let Some(data) = frame.data_ref() {
+                file.write_all(data).await.map_err(|e| broken(&e))?;
+            }
+        }
+        file.flush().await.map_err(|e| broken(&e))
+    }
+
+    /// The next page of a bucket's objects, at most a thousand, and the token of the page after it.
+    pub async fn list(
+        &self,
+        bucket: &str,
+        prefix: &str,
+        token: Option<&str>,
+    ) -> Result<(Vec<Listed>, Option<String>), ClientError> {
+        let encoded = |text| utf8_percent_encode(text, COMPONENT);
+        let mut path = format!("/{bucket}?encoding-type=url&list-type=2&prefix={}", encoded(prefix));
+        if let Some(token) = token {
+            path = format!("/{bucket}?continuation-token={}&{}", encoded(token), &path[bucket.len() + 2..]);
+        }
+        let none = Content::Bytes(Bytes::new());
+        let (_, body) = self.call("s3", Method::GET, &path, HeaderMap::new(), none).await?;
+        let document = parse(&body)?;
+        let mut page = Vec::new();
+        for object in document.children.iter().filter(|c| c.name == "Contents") {
+            let key = object.child_text("Key").unwrap_or("");
+            // In a list, unlike in a path, S3 encodes a space as a plus.
+            let key = percent_encoding::percent_decode_str(&key.replace('+', " "))
+                .decode_utf8()
+                .map_err(|_| ClientError::Broken(format!("the list of {bucket} has a key that is not UTF-8")))?
+                .into_owned();
+            page.push(Listed { key, size: object.child_text("Size").and_then(|s| s.parse().ok()).unwrap_or(0) });
+        }
+        let next = document.child_text("NextContinuationToken").map(str::to_owned);
+        Ok((page, next))
+    }
+
+    // --- Lambda ---
+
+    /// Creates a function, or gives the existing one this code.
+    pub async fn create_function(&self, new: &NewFunction<'_>) -> Result<(), ClientError> {
+        use base64::Engine;
+        let zip = base64::engine::general_purpose::STANDARD.encode(new.zip);
+        let variables: serde_json::Map<_, _> =
+            new.variables.iter().map(|(k, v)| (k.clone(), serde_json::Value::from(v.clone()))).collect();
+        let role = format!("arn:aws:iam::{}:role/longshore-run", self.account);
+        let body = serde_json::json!({
+            "FunctionName": new.name,
+            "Runtime": new.runtime,
+            "Handler": new.handler,
+            "Role": role,
+            "Timeout": new.timeout_seconds,
+            "MemorySize": new.memory_mib,
+            "Environment": {"Variables": variables},
+            "Code": {"ZipFile": zip},
+        });
+        match self.lambda(Method::POST, "/2015-03-31/functions", &body).await {
+            Err(error) if error.code() == "ResourceConflictException" => {
+                let path = format!("/2015-03-31/functions/{}/code", new.name);
+                self.lambda(Method::PUT, &path, &serde_json::json!({"ZipFile": zip})).await.map(drop)
+            }
+            other => other.map(drop),
+        }
+    }
+
+    /// Waits until the function can be invoked.
+    pub async fn function_active(&self, name: &str) -> Result<(), ClientError> {
+        loop {
+            let path = format!("/2015-03-31/functions/{name}/configuration");
+            let answer = self.lambda(Method::GET, &path, &serde_json::Value::Null).await?;
+            let state = |member: &str| answer.get(member).and_then(|s| s.as_str()).unwrap_or("").to_owned();
+            match (state("State").as_str(), state("LastUpdateStatus").as_str()) {
+                ("Failed", _) | (_, "Failed") => {
+                    return Err(ClientError::Broken(format!(
+                        "the function cannot be used: {}{}",
+                        state("StateReason"),
+                        state("LastUpdateStatusReason")
+                    )));
+                }
+                ("Pending", _) | (_, "InProgress") => tokio::time::sleep(Duration::from_millis(50)).await,
+                _ => return Ok(()),
+            }
+        }
+    }
+
+    async fn lambda(
+        &self,
+        method: Method,
+        path: &str,
+        body: &serde_json::Value,
+    ) -> Result<serde_json::Value, ClientError> {
+        let mut headers = HeaderMap::new();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        let body = if body.is_null() { Bytes::new() } else { Bytes::from(body.to_string()) };
+        let (_, answer) = self.call("lambda", method, path, headers, Content::Bytes(body)).await?;
+        serde_json::from_slice(&answer).map_err(|e| ClientError::Broken(format!("the answer is no JSON: {e}")))
+    }
+
+    // --- S3 Control ---
+
+    /// Creates a job that needs no confirmation and returns its ID. Safe to repeat with the same token.
+    pub async fn create_job(&self, new: &NewJob) -> Result<String, ClientError> {
+        let mut xml = Writer::document("CreateJobRequest", Some(longshore_wire::error::S3_CONTROL_NAMESPACE));
+        xml.text("ConfirmationRequired", "false");
+        xml.open("Operation");
+        xml.open("LambdaInvoke");
+        xml.text("FunctionArn", &new.function_arn);
+        xml.text("InvocationSchemaVersion", if new.arguments.is_empty() { "1.0" } else { "2.0" });
+        if !new.arguments.is_empty() {
+            xml.open("UserArguments");
+            for (key, value) in &new.arguments {
+                xml.open("entry");
+                xml.text("key", key);
+                xml.text("value", value);
+                xml.close();
+            }
+            xml.close();
+        }
+        xml.close();
+        xml.close();
+        xml.open("Report");
+        xml.text("Bucket", &format!("arn:aws:s3:::{}", new.report_bucket));
+        xml.text("Format", "Report_CSV_20180820");
+        xml.text("Enabled", "true");
+        if !new.report_prefix.is_empty() {
+            xml.text("Prefix", &new.report_prefix);
+        }
+        xml.text("ReportScope", "AllTasks");
+        xml.close();
+        xml.text("ClientRequestToken", &new.token);
+        xml.open("Manifest");
+        xml.open("Spec");
+        xml.text("Format", "S3BatchOperations_CSV_20180820");
+        xml.open("Fields");
+        for field in ["Bucket", "Key"].into_iter().chain(new.with_versions.then_some("VersionId")) {
+            xml.text("member", field);
+        }
+        xml.close();
+        xml.close();
+        xml.open("Location");
+        xml.text("ObjectArn", &format!("arn:aws:s3:::{}/{}", new.manifest_bucket, new.manifest_key));
+        xml.text("ETag", &new.manifest_etag);
+        xml.close();
+        xml.close();
+        xml.text("Description", &new.description);
+        xml.text("Priority", "10");
+        xml.text("RoleArn", &format!("arn:aws:iam::{}:role/longshore-run", self.account));
+        if !new.tags.is_empty() {
+            xml.open("Tags");
+            for (key, value) in &new.tags {
+                xml.open("member");
+                xml.text("Key", key);
+                xml.text("Value", value);
+                xml.close();
+            }
+            xml.close();
+        }
+        let answer = self.control(Method::POST, "/v20180820/jobs", xml.finish()).await?;
+        let id = answer.child_text("JobId").map(str::to_owned);
+        id.ok_or_else(|| ClientError::Broken("the answer to CreateJob has no JobId".into()))
+    }
+
+    pub async fn describe_job(&self, id: &str) -> Result<Described, ClientError> {
+        let answer = self.control(Method::GET, &format!("/v20180820/jobs/{id}"), String::new()).await?;
+        let job = answer.child("Job").cloned();
+        Ok(Described { job: job.ok_or_else(|| ClientError::Broken("the answer to DescribeJob has no Job".into()))? })
+    }
+
+    async fn control(&self, method: Method, path: &str, body: String) -> Result<Element, ClientError> {
+        let mut headers = HeaderMap::new();
+        let account = HeaderValue::from_str(&self.account).expect("an account is twelve digits: the settings say so");
+        headers.insert("x-amz-account-id", account);
+        let (_, answer) = self.call("s3", method, path, headers, Content::Bytes(body.into())).await?;
+        parse(&answer)
+    }
+
+    // --- the wire ---
+
+    /// Sends one request and reads its answer whole.
+    async fn call(
+        &self,
+        service: &str,
+        method: Method,
+        target: &str,
+        headers: HeaderMap,
+        content: Content<'_>,
+    ) -> Result<(HeaderMap, Bytes), ClientError> {
+        let (headers, body) = self.send(service, method, target, headers, &content).await?;
+        Ok((headers, whole(body).await?))
+    }
+
+    async fn send(
+        &self,
+        service: &str,
+        method: Method,
+        target: &str,
+        mut headers: HeaderMap,
+        content: &Content<'_>,
+    ) -> Result<(HeaderMap, Incoming), ClientError> {
+        let broken = |e: &dyn std::fmt::Display| ClientError::Broken(format!("cannot send {method} {target}: {e}"));
+        let host = HeaderValue::from_str(&self.address.to_string()).map_err(|e| broken(&e))?;
+        headers.insert(HOST, host);
+        let (hash, length) = match content {
+            Content::Bytes(bytes) => (Sha256::digest(bytes).into(), bytes.len() as u64),
+            Content::File(path) => hash_file(path).await?,
+        };
+        headers.insert(CONTENT_LENGTH, HeaderValue::from(length));
+        let now = jiff::Timestamp::now().as_second();
+        let signer = sigv4::Signer { credentials: &self.credentials, service, region: &self.region };
+        let signed =
+            signer.sign(&method, target, &headers, PayloadForm::Hash(hash), now).map_err(|e| broken(&e))?;
+        headers.extend(signed.headers.into_iter().map(|(name, value): (HeaderName, HeaderValue)| (Some(name), value)));
+
+        let mut slot = self.connection.lock().await;
+        // A kept connection may be closed by the other side at any time; one that is fresh may not.
+        for fresh in [slot.is_none(), true] {
+            let mut connection = match slot.take() {
+                Some(connection) => connection,
+                None => self.connect().await?,
+            };
+            let body: RequestBody = match content {
+                Content::Bytes(bytes) => Full::new(bytes.clone()).map_err(|never| match never {}).boxed_unsync(),
+                Content::File(path) => file_body(path, length).await?,
+            };
+            let mut request = http::Request::builder().method(&method).uri(target).body(body).map_err(|e| broken(&e))?;
+            *request.headers_mut() = headers.clone();
+            let sent = match connection.ready().await {
+                Ok(()) => tokio::time::timeout(ANSWER_TIME_MAX, connection.send_request(request))
+                    .await
+                    .map_err(|_| broken(&"no answer in time"))?,
+                Err(error) => Err(error),
+            };
+            match sent {
+                Ok(answer) => {
+                    *slot = Some(connection);
+                    let (parts, body) = answer.into_parts();
+                    if parts.status.is_success() {
+                        return Ok((parts.headers, body));
+                    }
+                    return Err(refused(parts.status, &parts.headers, &whole(body).await?));
+                }
+                Err(error) if fresh => return Err(broken(&error)),
+                Err(_) => {}
+            }
+        }
+        unreachable!("the second round is always fresh")
+    }
+
+    async fn connect(&self) -> Result<SendRequest<RequestBody>, ClientError> {
+        let broken =
+            |e: &dyn std::fmt::Display| ClientError::Broken(format!("cannot connect to {}: {e}", self.address));
+        let stream = tokio::net::TcpStream::connect(self.address).await.map_err(|e| broken(&e))?;
+        stream.set_nodelay(true).map_err(|e| broken(&e))?;
+        let (sender, connection) =
+            hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(|e| broken(&e))?;
+        // Ends with the sender, or when the server hangs up; both are seen by the next request.
+        tokio::spawn(async move {
+            let _ = connection.await;
+        });
+        Ok(sender)
+    }
+}
+
+async fn whole(body: Incoming) -> Result<Bytes, ClientError> {
+    let read = Limited::new(body, ANSWER_BYTES_MAX).collect().await;
+    Ok(read.map_err(|e| ClientError::Broken(format!("reading an answer broke off: {e}")))?.to_bytes())
+}
+
+fn parse(body: &[u8]) -> Result<Element, ClientError> {
+    Element::parse(body).map_err(|e| ClientError::Broken(format!("the answer is no XML: {e}")))
+}
+
+fn object_path(bucket: &str, key: &str) -> String {
+    format!("/{bucket}/{}", utf8_percent_encode(key, PATH))
+}
+
+fn etag(headers: &HeaderMap) -> String {
+    headers.get("etag").and_then(|v| v.to_str().ok()).unwrap_or("").trim_matches('"').to_owned()
+}
+
+/// The error in any of the three dialects.
+fn refused(status: StatusCode, headers: &HeaderMap, body: &[u8]) -> ClientError {
+    if let Some(code) = headers.get("x-amzn-errortype").and_then(|v| v.to_str().ok()) {
+        let json: serde_json::Value = serde_json::from_slice(body).unwrap_or_default();
+        let message = ["message", "Message"].iter().find_map(|m| json.get(m)?.as_str()).unwrap_or("").to_owned();
+        return ClientError::Refused { status, code: code.to_owned(), message };
+    }
+    let document = Element::parse(body).unwrap_or_default();
+    let error = document.child("Error").unwrap_or(&document);
+    let text = |name| error.child_text(name).unwrap_or("").to_owned();
+    ClientError::Refused { status, code: text("Code"), message: text("Message") }
+}
+
+async fn hash_file(path: &Path) -> Result<([u8; 32], u64), ClientError> {
+    let broken = |e: std::io::Error| ClientError::Broken(format!("cannot read {}: {e}", path.display()));
+    let mut file = tokio::fs::File::open(path).await.map_err(broken)?;
+    let (mut hash, mut length) = (Sha256::new(), 0_u64);
+    let mut piece = vec![0; PIECE_BYTES];
+    loop {
+        let read = file.read(&mut piece).await.map_err(broken)?;
+        if read == 0 {
+            return Ok((hash.finalize().into(), length));
+        }
+        hash.update(&piece[..read]);
+        length += read as u64;
+    }
+}
+
+/// The first `length` bytes of a file: it may have grown since it was hashed, and the server would then refuse it for
+/// its hash rather than for its length.
+async fn file_body(path: &Path, length: u64) -> Result<RequestBody, ClientError> {
+    let broken = |e: std::io::Error| ClientError::Broken(format!("cannot read {}: {e}", path.display()));
+    let mut file = tokio::fs::File::open(path).await.map_err(broken)?;
+    let stream = tokio_util::io::ReaderStream::with_capacity(file.take(length), PIECE_BYTES);
+    Ok(StreamBody::new(stream.map_ok(Frame::data)).boxed_unsync())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_is_read_in_every_dialect() {
+        let code = |headers: &HeaderMap, body: &str| match refused(StatusCode::NOT_FOUND, headers, body.as_bytes()) {
+            ClientError::Refused { code, message, .. } => (code, message),
+            other => panic!("{other}"),
+        };
+        let none = HeaderMap::new();
+        let wanted = ("C".to_owned(), "m".to_owned());
+        assert_eq!(code(&none, "<Error><Code>C</Code><Message>m</Message></Error>"), wanted);
+        let wrapped = "<ErrorResponse><Error><Code>C</Code><Message>m</Message></Error></ErrorResponse>";
+        assert_eq!(code(&none, wrapped), wanted);
+        let mut lambda = HeaderMap::new();
+        lambda.insert("x-amzn-errortype", HeaderValue::from_static("C"));
+        assert_eq!(code(&lambda, "{\"Message\": \"m\"}"), wanted);
+        assert_eq!(code(&none, "no xml").0, "");
+    }
+
+    #[test]
+    fn a_key_is_encoded_once_and_its_slashes_stay() {
+        assert_eq!(object_path("b", "a b/ü+~"), "/b/a%20b/%C3%BC%2B~");
+    }
+}

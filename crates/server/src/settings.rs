@@ -1,0 +1,216 @@
+//! Settings: the embedded default file, then `longshore.toml`, then the environment, then flags.
+//!
+//! Every key exists in the default file, which is where its meaning and its first value are written. A key that is not
+//! there is an error, wherever it comes from.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+use toml::{Table, Value};
+
+use crate::failure::{Because, Failure};
+use crate::names;
+
+/// The commented file with every key and its default.
+pub const DEFAULTS: &str = include_str!("../longshore.toml");
+
+const FILE: &str = "longshore.toml";
+const VARIABLE_PREFIX: &str = "LONGSHORE_";
+/// Variables that are not settings: read by the command line, the log, and by tests of ours.
+const VARIABLES_APART: [&str; 4] =
+    ["LONGSHORE_DATA_DIR", "LONGSHORE_CONFIG", "LONGSHORE_LOG", "LONGSHORE_LOG_FORMAT"];
+const VARIABLES_OF_TESTS: &str = "LONGSHORE_TEST_";
+
+/// What a server is told. Meanings and defaults: `longshore.toml` beside this crate's manifest.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Settings {
+    pub account: String,
+    pub region: String,
+    pub listen: SocketAddr,
+    pub names: Vec<String>,
+    pub limits: Limits,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Limits {
+    pub connections_max: usize,
+    pub stop_seconds: u64,
+}
+
+impl Settings {
+    /// Reads all layers but the flags, which the caller puts on top (and calls [`Settings::check`]).
+    ///
+    /// `file` is the one named by `--config`, which must exist; else the data directory's, which need not.
+    pub fn load(
+        data_dir: &Path,
+        file: Option<&Path>,
+        environment: impl Iterator<Item = (String, String)>,
+    ) -> Result<Self, Failure> {
+        let mut table: Table = toml::from_str(DEFAULTS).expect("the embedded file parses: a test reads it");
+        let path = file.map_or_else(|| data_dir.join(FILE), Path::to_owned);
+        match std::fs::read_to_string(&path) {
+            Ok(text) => {
+                let read: Table = toml::from_str(&text).map_err(|e| usage_in(&path, e.message()))?;
+                merge(&mut table, read, "").map_err(|e| usage_in(&path, &e))?;
+            }
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound && file.is_none() => {}
+            Err(error) => return Err(error).because(format!("cannot read {}", path.display())),
+        }
+        for (name, text) in environment {
+            let Some(key) = name.strip_prefix(VARIABLE_PREFIX) else { continue };
+            if !VARIABLES_APART.contains(&name.as_str()) && !name.starts_with(VARIABLES_OF_TESTS) {
+                set(&mut table, &key.to_ascii_lowercase(), &text).map_err(|e| {
+                    Failure::usage(format!("{name}: {e}"))
+                        .hint("see \"longshore serve --print-config\" for all settings")
+                })?;
+            }
+        }
+        let settings: Self = table.try_into().map_err(|e: toml::de::Error| usage_in(&path, e.message()))?;
+        settings.check()?;
+        Ok(settings)
+    }
+
+    /// What the types do not say.
+    pub fn check(&self) -> Result<(), Failure> {
+        if !names::is_account(&self.account) {
+            return Err(Failure::usage(format!("account must be twelve digits, not {:?}", self.account)));
+        }
+        let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+        if self.region.is_empty() || !self.region.chars().all(plain) {
+            return Err(Failure::usage(format!("region must be like us-east-1, not {:?}", self.region)));
+        }
+        for name in &self.names {
+            let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '.');
+            if name.is_empty() || !name.chars().all(plain) {
+                return Err(Failure::usage(format!("names: {name:?} is not a host name (no port, no scheme)")));
+            }
+        }
+        if self.limits.connections_max == 0 {
+            return Err(Failure::usage("limits.connections_max must be at least 1"));
+        }
+        Ok(())
+    }
+}
+
+/// The data directory when no flag names one: `$LONGSHORE_DATA_DIR`, `$XDG_DATA_HOME/longshore`,
+/// `~/.local/share/longshore`.
+pub fn data_dir(flag: Option<&Path>, environment: impl Fn(&str) -> Option<String>) -> Result<PathBuf, Failure> {
+    let absolute = |name: &str| environment(name).filter(|v| !v.is_empty()).map(PathBuf::from);
+    flag.map(Path::to_owned)
+        .or_else(|| absolute("LONGSHORE_DATA_DIR"))
+        .or_else(|| absolute("XDG_DATA_HOME").map(|p| p.join("longshore")))
+        .or_else(|| absolute("HOME").map(|p| p.join(".local/share/longshore")))
+        .ok_or_else(|| Failure::usage("no data directory: HOME is not set").hint("name one with --data-dir"))
+}
+
+fn usage_in(path: &Path, message: &str) -> Failure {
+    Failure::usage(format!("{}: {}", path.display(), message.trim()))
+        .hint("see \"longshore serve --print-config\" for all settings")
+}
+
+/// Puts `over` on `base`, key by key. A key that `base` lacks, or has with another type, is an error.
+fn merge(base: &mut Table, over: Table, section: &str) -> Result<(), String> {
+    for (key, value) in over {
+        let Some(old) = base.get_mut(&key) else {
+            return Err(format!("there is no setting {section}{key}"));
+        };
+        match (old, value) {
+            (Value::Table(old), Value::Table(value)) => merge(old, value, &format!("{section}{key}."))?,
+            (old, value) if old.same_type(&value) => *old = value,
+            (old, value) => {
+                return Err(format!("{section}{key} must be a {}, not a {}", old.type_str(), value.type_str()));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Sets the key that a variable names: `region`, or `limits_connections_max` for `[limits] connections_max`. The
+/// default's type says how the text is read; a list is separated by commas.
+fn set(table: &mut Table, name: &str, text: &str) -> Result<(), String> {
+    for (key, value) in table.iter_mut() {
+        if let Value::Table(section) = value {
+            if let Some(rest) = name.strip_prefix(key.as_str()).and_then(|r| r.strip_prefix('_'))
+                && section.contains_key(rest)
+            {
+                return set(section, rest, text);
+            }
+        } else if key == name {
+            let wrong = |kind: &str| format!("must be {kind}, not {text:?}");
+            *value = match value {
+                Value::Integer(_) => Value::Integer(text.parse().map_err(|_| wrong("a whole number"))?),
+                Value::Float(_) => Value::Float(text.parse().map_err(|_| wrong("a number"))?),
+                Value::Boolean(_) => Value::Boolean(text.parse().map_err(|_| wrong("true or false"))?),
+                Value::Array(_) => {
+                    let parts = text.split(',').map(str::trim).filter(|p| !p.is_empty());
+                    Value::Array(parts.map(|p| Value::String(p.to_owned())).collect())
+                }
+                _ => Value::String(text.to_owned()),
+            };
+            return Ok(());
+        }
+    }
+    Err("there is no such setting".into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn load(file: &str, variables: &[(&str, &str)]) -> Result<Settings, Failure> {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join(FILE), file).unwrap();
+        let variables = variables.iter().map(|(n, v)| ((*n).to_owned(), (*v).to_owned()));
+        Settings::load(dir.path(), None, variables)
+    }
+
+    #[test]
+    fn the_embedded_file_holds_every_setting_and_is_valid() {
+        let settings = load("", &[]).unwrap();
+        assert_eq!((settings.account.as_str(), settings.region.as_str()), ("000000000000", "us-east-1"));
+        assert_eq!(settings.listen, "127.0.0.1:7300".parse().unwrap());
+    }
+
+    #[test]
+    fn a_variable_wins_over_the_file_and_the_file_over_the_default() {
+        let file = "region = \"eu-west-1\"\naccount = \"123456789012\"\n[limits]\nconnections_max = 7";
+        let variables = [
+            ("LONGSHORE_REGION", "eu-north-1"),
+            ("LONGSHORE_NAMES", "a.example, b.example"),
+            ("LONGSHORE_LIMITS_STOP_SECONDS", "3"),
+            ("LONGSHORE_LOG", "debug"),
+            ("HOME", "/"),
+        ];
+        let settings = load(file, &variables).unwrap();
+        assert_eq!((settings.account.as_str(), settings.region.as_str()), ("123456789012", "eu-north-1"));
+        assert_eq!((settings.limits.connections_max, settings.limits.stop_seconds), (7, 3));
+        assert_eq!(settings.names, ["a.example", "b.example"]);
+    }
+
+    #[test]
+    fn an_unknown_or_ill_typed_key_is_an_error_wherever_it_stands() {
+        for file in ["regoin = \"x\"", "[limits]\nnone = 1", "[limit]\nconnections_max = 1", "region = 1", "limits = 1", "a ="] {
+            assert_eq!(load(file, &[]).unwrap_err().status, crate::failure::USAGE, "{file}");
+        }
+        for variable in ["LONGSHORE_REGOIN", "LONGSHORE_LIMITS", "LONGSHORE_LIMITS_STOP_SECONDS", "LONGSHORE_ACCOUNT"] {
+            let error = load("", &[(variable, "x")]).unwrap_err();
+            assert_eq!(error.status, crate::failure::USAGE, "{variable}");
+        }
+    }
+
+    #[test]
+    fn the_data_directory_is_the_flags_then_the_variables_then_below_home() {
+        let variables = |names: &'static [&'static str]| {
+            move |n: &str| names.contains(&n).then(|| format!("/{}", n.to_ascii_lowercase()))
+        };
+        let all = &["LONGSHORE_DATA_DIR", "XDG_DATA_HOME", "HOME"];
+        assert_eq!(data_dir(Some(Path::new("/x")), variables(all)).unwrap(), Path::new("/x"));
+        assert_eq!(data_dir(None, variables(all)).unwrap(), Path::new("/longshore_data_dir"));
+        assert_eq!(data_dir(None, variables(&all[1..])).unwrap(), Path::new("/xdg_data_home/longshore"));
+        assert_eq!(data_dir(None, variables(&all[2..])).unwrap(), Path::new("/home/.local/share/longshore"));
+        assert!(data_dir(None, |_| None).is_err());
+    }
+}
