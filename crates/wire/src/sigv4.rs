@@ -94,6 +94,11 @@ impl Verified {
         self.decoded_length
     }
 
+    #[cfg(test)]
+    pub(crate) fn chunk_key_for_tests(&self) -> Option<ChunkKey> {
+        self.chunk_key.clone()
+    }
+
     /// What the body must be passed through before it may be believed.
     pub fn decoder(&self) -> Result<Decoder, PayloadError> {
         Decoder::new(self.payload, self.decoded_length, self.trailers.clone(), self.chunk_key.clone())
