@@ -19,6 +19,8 @@ const QUEUE_MAX: usize = 1_024;
 const GROUP_MAX: usize = 512;
 /// Read connections kept open; a further reader opens one and closes it again.
 const READERS_KEPT: usize = 4;
+/// Statements that a connection keeps compiled: all rooms' together, some kilobytes each.
+const STATEMENTS_KEPT: usize = 256;
 
 /// The tables of one room. `version` counts from 1; `migrations[n]` brings version n to n + 1.
 #[derive(Debug, Clone, Copy)]
@@ -57,6 +59,7 @@ impl Records {
         writer.pragma_update(None, "synchronous", "FULL")?;
         writer.pragma_update(None, "foreign_keys", "ON")?;
         writer.busy_timeout(std::time::Duration::from_secs(5))?;
+        writer.set_prepared_statement_cache_capacity(STATEMENTS_KEPT);
         migrate(&mut writer, schemas)?;
         sync_directory_of(path)?;
         let (queue, receiver) = mpsc::channel(QUEUE_MAX);
@@ -66,6 +69,11 @@ impl Records {
             .spawn(move || write_loop(&writer, receiver, &thread_fatal))
             .map_err(StoreError::Io)?;
         Ok(Self { shared: Arc::new(Shared { path: path.to_owned(), queue, idle_readers: Mutex::default(), fatal }) })
+    }
+
+    /// The switch that this database throws, for rooms that sync files of their own.
+    pub fn fatal(&self) -> &Fatal {
+        &self.shared.fatal
     }
 
     /// Runs `work` in a transaction and returns once it is durable.
@@ -121,6 +129,7 @@ impl Records {
                 let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
                 let connection = Connection::open_with_flags(&self.shared.path, flags)?;
                 connection.busy_timeout(std::time::Duration::from_secs(5))?;
+                connection.set_prepared_statement_cache_capacity(STATEMENTS_KEPT);
                 connection
             }
         };
