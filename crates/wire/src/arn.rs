@@ -26,17 +26,30 @@ impl<'a> Arn<'a> {
     }
 }
 
+/// The resource of an S3 ARN. Bucket and object ARNs name no region and no account; those that do are access points
+/// and the like, whose names must not be taken for a bucket's.
+fn s3_resource(arn: &str) -> Option<&str> {
+    let arn = Arn::parse(arn)?;
+    let plain = arn.service == "s3" && arn.region.is_empty() && arn.account.is_empty();
+    (plain && is_partition(arn.partition)).then_some(arn.resource)
+}
+
+/// `aws`, `aws-cn`, `aws-us-gov` and so on.
+fn is_partition(text: &str) -> bool {
+    text.strip_prefix("aws").is_some_and(|rest| {
+        rest.is_empty() || (rest.starts_with('-') && rest.bytes().all(|b| b.is_ascii_lowercase() || b == b'-'))
+    })
+}
+
 /// The bucket of `arn:aws:s3:::bucket` (no key allowed).
 pub fn bucket_of(arn: &str) -> Option<&str> {
-    let arn = Arn::parse(arn)?;
-    (arn.service == "s3" && !arn.resource.is_empty() && !arn.resource.contains('/')).then_some(arn.resource)
+    s3_resource(arn).filter(|resource| !resource.is_empty() && !resource.contains('/'))
 }
 
 /// Bucket and key of `arn:aws:s3:::bucket/key`. The key is raw: nothing in it is percent-decoded.
 pub fn object_of(arn: &str) -> Option<(&str, &str)> {
-    let arn = Arn::parse(arn)?;
-    let (bucket, key) = arn.resource.split_once('/')?;
-    (arn.service == "s3" && !bucket.is_empty() && !key.is_empty()).then_some((bucket, key))
+    let (bucket, key) = s3_resource(arn)?.split_once('/')?;
+    (!bucket.is_empty() && !key.is_empty()).then_some((bucket, key))
 }
 
 /// A function as a caller may name it: bare name, partial ARN or full ARN, with or without a qualifier.
@@ -51,26 +64,27 @@ pub struct FunctionName {
 }
 
 impl FunctionName {
-    /// Parses any of the documented forms; `None` if none fits.
+    /// Parses any of the documented forms; `None` if none fits. Lengths are left to the operation, which differ in them.
     pub fn parse(text: &str) -> Option<Self> {
-        let mut parts: Vec<&str> = text.split(':').collect();
-        let mut region = None;
-        let mut account = None;
-        if parts.first() == Some(&"arn") {
-            // arn:aws:lambda:REGION:ACCOUNT:function:NAME[:QUALIFIER]
-            if parts.len() < 7 || !parts[1].starts_with("aws") || parts[2] != "lambda" {
+        let mut parts: Vec<&str> = text.splitn(9, ':').collect();
+        let (mut region, mut account) = (None, None);
+        if let ["arn", partition, "lambda", r, a, "function", _, ..] = parts[..] {
+            if !is_partition(partition) || !is_region(r) || !is_account(a) {
                 return None;
             }
-            parts.drain(..3);
-        }
-        if parts.len() > 1 && is_region(parts[0]) {
-            region = Some(parts.remove(0).to_owned());
-        }
-        if parts.len() > 1 && parts[0].len() == 12 && parts[0].bytes().all(|b| b.is_ascii_digit()) {
-            account = Some(parts.remove(0).to_owned());
-        }
-        if parts.len() > 1 && parts[0] == "function" {
-            parts.remove(0);
+            (region, account) = (Some(r.to_owned()), Some(a.to_owned()));
+            parts.drain(..6);
+        } else {
+            // A region alone is not one: `us-east-1:prod` is alias `prod` of a function of that name.
+            if parts.len() > 2 && is_region(parts[0]) && is_account(parts[1]) {
+                region = Some(parts.remove(0).to_owned());
+            }
+            if parts.len() > 1 && is_account(parts[0]) {
+                account = Some(parts.remove(0).to_owned());
+            }
+            if parts.len() > 1 && parts[0] == "function" {
+                parts.remove(0);
+            }
         }
         let (name, qualifier) = match parts[..] {
             [name] => (name, None),
@@ -95,10 +109,21 @@ impl FunctionName {
     }
 }
 
+fn is_account(text: &str) -> bool {
+    text.len() == 12 && text.bytes().all(|b| b.is_ascii_digit())
+}
+
+/// `us-east-1`, `us-gov-west-1`, `eusc-de-east-1`, by AWS's pattern.
 fn is_region(text: &str) -> bool {
-    let mut parts = text.rsplitn(2, '-');
-    let digit = parts.next().is_some_and(|d| d.len() == 1 && d.bytes().all(|b| b.is_ascii_digit()));
-    digit && parts.next().is_some_and(|rest| rest.len() > 3 && rest.contains('-'))
+    let mut parts = text.strip_prefix("eusc-").unwrap_or(text).split('-');
+    let lower = |part: &str| !part.is_empty() && part.bytes().all(|b| b.is_ascii_lowercase());
+    let country = parts.next().is_some_and(|p| p.len() == 2 && lower(p));
+    let mut next = parts.next();
+    if next.is_some_and(|p| matches!(p, "gov" | "iso") || (p.len() == 4 && p.starts_with("iso") && lower(p))) {
+        next = parts.next();
+    }
+    let number = parts.next().is_some_and(|p| p.len() == 1 && p.as_bytes()[0].is_ascii_digit());
+    country && next.is_some_and(lower) && number && parts.next().is_none()
 }
 
 /// The error for a missing function, in AWS's words.
@@ -132,6 +157,22 @@ mod tests {
             ("function", name(None, None, "function", None)),
             ("arn:aws:lambda:us-west-2:123456789012:function:f", name(r, a, "f", None)),
             ("arn:aws:lambda:us-west-2:123456789012:function:f:PROD", name(r, a, "f", Some("PROD"))),
+            ("123456789012:f", name(None, a, "f", None)),
+            ("us-west-2:123456789012:function:f", name(r, a, "f", None)),
+            ("arn:aws-cn:lambda:us-west-2:123456789012:function:f", name(r, a, "f", None)),
+            // Names and aliases that look like something else.
+            ("line-count-1:prod", name(None, None, "line-count-1", Some("prod"))),
+            ("us-west-2:prod", name(None, None, "us-west-2", Some("prod"))),
+            ("123456789012", name(None, None, "123456789012", None)),
+            ("function:function", name(None, None, "function", None)),
+            ("arn:aws:lambda:us-west-2:123456789012:layer:f", None),
+            ("arn:aws:lambda:us-west-2:123456789012:event-source-mapping:f", None),
+            ("arn:aws:lambda:us-west-2:123456789012:function", None),
+            ("arn:aws:lambda:us-west-2:123456789012:f", None),
+            ("arn:aws:lambda:us-west-2:12345:function:f", None),
+            ("arn:aws:lambda::123456789012:function:f", None),
+            ("arn:aws:lambda:us-west-2:123456789012:function:f:1:2", None),
+            ("arn:awsx:lambda:us-west-2:123456789012:function:f", None),
             ("arn:aws:s3:::f", None),
             ("a.b", None),
             ("", None),
@@ -149,5 +190,24 @@ mod tests {
         assert_eq!(object_of("arn:aws:s3:::m"), None);
         assert_eq!(bucket_of("arn:aws:s3:::r"), Some("r"));
         assert_eq!(bucket_of("arn:aws:s3:::r/k"), None);
+        assert_eq!(object_of("arn:aws:s3:::m/a:b"), Some(("m", "a:b")));
+        for other in ["arn:aws:s3:us-east-1:123456789012:accesspoint/p/object/k", "arn:aws:lambda:::b/k", "b/k", ""] {
+            assert_eq!((object_of(other), bucket_of(other)), (None, None), "{other}");
+        }
+        assert_eq!(bucket_of("arn:aws:s3:us-east-1:123456789012:b"), None);
+    }
+
+    #[test]
+    fn a_region_is_what_aws_calls_one() {
+        for good in
+            ["us-east-1", "us-gov-west-1", "us-iso-east-1", "us-isob-east-1", "eusc-de-east-1", "ap-southeast-5"]
+        {
+            assert!(is_region(good), "{good}");
+        }
+        for bad in
+            ["", "us-east", "us-east-12", "us-east-1-2", "line-count-1", "us--1", "US-east-1", "us-gov-1-", "local"]
+        {
+            assert!(!is_region(bad), "{bad}");
+        }
     }
 }

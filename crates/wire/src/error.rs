@@ -71,13 +71,13 @@ impl ApiError {
         Response::xml(self.status, xml.finish())
     }
 
-    /// rest-json 1.0 as Lambda answers. The message key's case differs per error in AWS's model, so both are sent;
+    /// rest-json 1.0 as Lambda answers, with `Type` but for the codes that AWS sends without one. The message key's case differs per error in AWS's model, so both are sent;
     /// typed SDKs read the one they know. Source: Lambda spec 2.3.
     pub fn lambda(&self) -> Response {
         let mut body = serde_json::Map::new();
         body.insert("Message".into(), self.message.clone().into());
         body.insert("message".into(), self.message.clone().into());
-        if !matches!(&*self.code, "ValidationException" | "AccessDeniedException") {
+        if !UNTYPED.contains(&&*self.code) {
             let kind = if self.status.is_server_error() { "Service" } else { "User" };
             body.insert("Type".into(), kind.into());
         }
@@ -85,5 +85,61 @@ impl ApiError {
             body.insert((*name).into(), value.clone().into());
         }
         Response::json(self.status, &serde_json::Value::Object(body)).with_header("x-amzn-errortype", &self.code)
+    }
+}
+
+/// Errors that Lambda's model does not know: those of its front door, and the checks that come before a function is
+/// looked for.
+const UNTYPED: [&str; 8] = [
+    "ValidationException",
+    "AccessDeniedException",
+    "ExpiredTokenException",
+    "IncompleteSignatureException",
+    "InvalidSignatureException",
+    "MissingAuthenticationTokenException",
+    "UnknownOperationException",
+    "UnrecognizedClientException",
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::xml::Element;
+
+    fn id() -> RequestId {
+        RequestId("4442587f-b7d0-a2f9-0000-000000000000".to_owned())
+    }
+
+    #[test]
+    fn an_error_looks_as_each_service_writes_it() {
+        let error = ApiError::new(StatusCode::FORBIDDEN, "AccessDenied", "a < b").with("Region", "us-east-1");
+        let s3 = Element::parse(&error.s3(&id()).body).unwrap();
+        let control = Element::parse(&error.s3_control(&id()).body).unwrap();
+        assert_eq!((s3.name.as_str(), control.name.as_str()), ("Error", "ErrorResponse"));
+        let inner = control.child("Error").unwrap();
+        for e in [&s3, inner] {
+            assert_eq!(e.child_text("Code"), Some("AccessDenied"));
+            assert_eq!(e.child_text("Message"), Some("a < b"));
+            assert_eq!(e.child_text("Region"), Some("us-east-1"));
+        }
+        for e in [&s3, &control] {
+            assert_eq!(e.child_text("RequestId"), Some(id().0.as_str()));
+            assert_eq!(e.child_text("HostId"), Some(id().host_id().as_str()));
+        }
+    }
+
+    #[test]
+    fn a_lambda_error_has_its_code_in_a_header_and_a_type_where_aws_sends_one() {
+        let typed = |code: &'static str, status| {
+            let response = ApiError::new(status, code, "m").lambda();
+            assert_eq!(response.headers["x-amzn-errortype"], code);
+            let body: serde_json::Value = serde_json::from_slice(&response.body).unwrap();
+            assert_eq!((&body["message"], &body["Message"]), (&"m".into(), &"m".into()));
+            body["Type"].as_str().map(str::to_owned)
+        };
+        assert_eq!(typed("ResourceNotFoundException", StatusCode::NOT_FOUND).as_deref(), Some("User"));
+        assert_eq!(typed("ServiceException", StatusCode::INTERNAL_SERVER_ERROR).as_deref(), Some("Service"));
+        assert_eq!(typed("InvalidSignatureException", StatusCode::FORBIDDEN), None);
+        assert_eq!(typed("ValidationException", StatusCode::BAD_REQUEST), None);
     }
 }

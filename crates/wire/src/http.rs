@@ -24,7 +24,7 @@ pub struct Request {
 }
 
 impl Request {
-    /// The header as text; absent, repeated-first, and non-ASCII values read as `None`.
+    /// The header as text, the first if it was sent more than once; `None` if it is absent or not printable ASCII.
     pub fn header(&self, name: &str) -> Option<&str> {
         self.headers.get(name).and_then(|v| v.to_str().ok())
     }
@@ -58,7 +58,7 @@ impl Response {
         self
     }
 
-    /// Sets a header; a value that HTTP cannot carry is left out rather than sent broken.
+    /// Sets a header, whose name is in lower case; a value that HTTP cannot carry is left out rather than sent broken.
     pub fn with_header(mut self, name: &'static str, value: &str) -> Self {
         if let Ok(value) = HeaderValue::from_str(value) {
             self.headers.insert(HeaderName::from_static(name), value);

@@ -25,7 +25,7 @@ pub struct Operation<S: 'static> {
     pub handle: Handler<S>,
 }
 
-/// Method and path template. `{Name}` takes one path segment; a trailing slash on the wire is ignored.
+/// Method and path template. `{Name}` takes one path segment; one trailing slash on the wire is ignored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Route(pub &'static str, pub &'static str);
 
@@ -83,8 +83,9 @@ pub async fn serve<S>(
 
 fn match_path(template: &'static str, path: &str) -> Option<Vec<(&'static str, String)>> {
     let mut labels = Vec::new();
-    let mut wanted = template.trim_end_matches('/').split('/');
-    let mut given = path.trim_end_matches('/').split('/');
+    let bare = |text: &'_ str| text.strip_suffix('/').map_or(text.len(), str::len);
+    let mut wanted = template[..bare(template)].split('/');
+    let mut given = path[..bare(path)].split('/');
     loop {
         match (wanted.next(), given.next()) {
             (None, None) => return Some(labels),
@@ -115,5 +116,9 @@ mod tests {
         assert!(match_path("/2015-03-31/functions", "/2015-03-31/functions/").is_some());
         assert!(match_path("/v20180820/jobs/{JobId}", "/v20180820/jobs//").is_none());
         assert!(match_path("/v20180820/jobs/{JobId}", "/v20180820/jobs").is_none());
+        assert!(match_path("/v20180820/jobs", "/v20180820/jobs//").is_none());
+        assert!(match_path("/v20180820/jobs", "//v20180820/jobs").is_none());
+        assert!(match_path("/v20180820/jobs", "/v20180820/%6Aobs").is_none());
+        assert!(match_path("/v20180820/jobs", "").is_none());
     }
 }

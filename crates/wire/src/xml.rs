@@ -1,7 +1,8 @@
 //! The XML that S3 Control speaks: a small tree on the way in, an event writer on the way out.
 //!
 //! Serde over XML does not fit restXml's lists and unions, so shapes read the tree themselves. Parsing is bounded:
-//! no DTD, no entities but the five of XML and character references, depth at most 32, attributes ignored.
+//! no DTD, no processing instructions, no entities but the five of XML and character references; depth, number of
+//! elements, attributes and lengths of names as below. Attributes are checked for syntax and otherwise ignored.
 //! Source: S3 Batch spec 1.4.
 
 use quick_xml::Reader;
@@ -9,6 +10,13 @@ use quick_xml::events::Event;
 
 /// Deep enough for every documented shape (the deepest is 9); a bound against stack-shaped attacks.
 const DEPTH_MAX: usize = 32;
+/// The largest legal document, a CompleteMultipartUpload of 10,000 parts with two checksums each, has 50,001.
+/// A tree of this many empty elements takes about 10 MB.
+const ELEMENTS_MAX: usize = 100_000;
+/// AWS's clients send one, the namespace.
+const ATTRIBUTES_MAX: usize = 64;
+/// Of elements and attributes, in bytes. The longest in AWS's models is below 60.
+const NAME_BYTES_MAX: usize = 1024;
 
 /// One element: its local name, its text (all text directly inside it, joined), its children in order.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -27,18 +35,28 @@ pub enum XmlError {
     Dtd,
     #[error("the document is deeper than {DEPTH_MAX} elements")]
     TooDeep,
+    #[error("the document has more than {ELEMENTS_MAX} elements")]
+    TooManyElements,
+    #[error("an element has more than {ATTRIBUTES_MAX} attributes")]
+    TooManyAttributes,
+    #[error("a name is longer than {NAME_BYTES_MAX} bytes")]
+    NameTooLong,
+    #[error("the document is declared to be in another encoding than UTF-8")]
+    Encoding,
     #[error("the document has no root element, or more than one")]
     NoRoot,
 }
 
 impl Element {
-    /// Parses a whole document. Never panics, whatever the bytes; memory is a small multiple of the input.
+    /// Parses a whole document. Never panics, whatever the bytes. The caller bounds the input's length; beside it,
+    /// memory is bounded by the number of elements.
     pub fn parse(bytes: &[u8]) -> Result<Element, XmlError> {
         let mut reader = Reader::from_reader(bytes);
         reader.config_mut().expand_empty_elements = true;
         let syntax = |e: &dyn std::fmt::Display| XmlError::Syntax(e.to_string());
         let mut open: Vec<Element> = Vec::new();
         let mut root = None;
+        let mut elements = 0;
         loop {
             match reader.read_event().map_err(|e| syntax(&e))? {
                 Event::Start(start) => {
@@ -47,6 +65,21 @@ impl Element {
                     }
                     if open.is_empty() && root.is_some() {
                         return Err(XmlError::NoRoot);
+                    }
+                    elements += 1;
+                    if elements > ELEMENTS_MAX {
+                        return Err(XmlError::TooManyElements);
+                    }
+                    if start.name().as_ref().len() > NAME_BYTES_MAX {
+                        return Err(XmlError::NameTooLong);
+                    }
+                    for (i, attribute) in start.attributes().enumerate() {
+                        if i >= ATTRIBUTES_MAX {
+                            return Err(XmlError::TooManyAttributes);
+                        }
+                        if attribute.map_err(|e| syntax(&e))?.key.as_ref().len() > NAME_BYTES_MAX {
+                            return Err(XmlError::NameTooLong);
+                        }
                     }
                     let name = std::str::from_utf8(start.local_name().into_inner()).map_err(|e| syntax(&e))?.to_owned();
                     open.push(Element { name, ..Element::default() });
@@ -59,7 +92,7 @@ impl Element {
                     }
                 }
                 Event::Text(text) => {
-                    let text = text.decode().map_err(|e| syntax(&e))?;
+                    let text = legal(text.xml10_content().map_err(|e| syntax(&e))?)?;
                     match open.last_mut() {
                         Some(element) => element.text.push_str(&text),
                         None if text.trim().is_empty() => {}
@@ -67,12 +100,15 @@ impl Element {
                     }
                 }
                 Event::CData(text) => {
-                    let text = text.decode().map_err(|e| syntax(&e))?;
+                    let text = legal(text.xml10_content().map_err(|e| syntax(&e))?)?;
                     open.last_mut().ok_or(XmlError::NoRoot)?.text.push_str(&text);
                 }
                 Event::GeneralRef(reference) => {
                     let element = open.last_mut().ok_or(XmlError::NoRoot)?;
                     if let Some(c) = reference.resolve_char_ref().map_err(|e| syntax(&e))? {
+                        if c == '\0' {
+                            return Err(XmlError::Syntax("a reference to U+0000".to_owned()));
+                        }
                         element.text.push(c);
                     } else {
                         let name = reference.decode().map_err(|e| syntax(&e))?;
@@ -87,8 +123,20 @@ impl Element {
                     }
                 }
                 Event::DocType(_) | Event::PI(_) => return Err(XmlError::Dtd),
-                Event::Decl(_) | Event::Comment(_) => {}
-                Event::Empty(_) => unreachable!("empty elements are expanded"),
+                Event::Decl(declaration) => {
+                    // Anywhere but first it is a processing instruction with a reserved name.
+                    if !open.is_empty() || root.is_some() {
+                        return Err(XmlError::Dtd);
+                    }
+                    let encoding = declaration.encoding().transpose().map_err(|e| syntax(&e))?;
+                    let utf8 = |name: &[u8]| [&b"utf-8"[..], b"us-ascii"].iter().any(|n| name.eq_ignore_ascii_case(n));
+                    if encoding.is_some_and(|name| !utf8(&name)) {
+                        return Err(XmlError::Encoding);
+                    }
+                }
+                Event::Comment(_) => {}
+                // The reader expands them to a start and an end.
+                Event::Empty(_) => return Err(XmlError::Syntax("an empty element was not expanded".to_owned())),
                 Event::Eof => break,
             }
         }
@@ -108,9 +156,18 @@ impl Element {
         self.child(name).map(|c| c.text.as_str())
     }
 
-    /// The value of a child that is present and not empty of anything but white space around children.
+    /// Is this an element without children, which is to be read as a value?
     pub fn is_leaf(&self) -> bool {
         self.children.is_empty()
+    }
+}
+
+/// Refuses the control characters that XML cannot carry raw. As character references they are let through, against the
+/// letter of XML 1.0: S3 names keys in that way.
+fn legal(text: std::borrow::Cow<'_, str>) -> Result<std::borrow::Cow<'_, str>, XmlError> {
+    match text.chars().find(|c| c.is_ascii_control() && !matches!(c, '\t' | '\n' | '\r' | '\u{7f}')) {
+        Some(c) => Err(XmlError::Syntax(format!("a raw control character, U+{:04X}", c as u32))),
+        None => Ok(text),
     }
 }
 
@@ -228,11 +285,68 @@ mod tests {
             b"",
             b"text",
             b"\xff\xfe",
+            b"<?xml version=\"1.0\" encoding=\"ISO-8859-1\"?><a/>",
+            b"<a><?xml version=\"1.0\"?></a>",
+            b"<a/><?xml version=\"1.0\"?>",
+            b"<?xml-stylesheet href=\"x\"?><a/>",
+            b"<a/>text",
+            b"<a b></a>",
+            b"<a b=c></a>",
+            b"<a b=\"1\" b=\"2\"></a>",
+            b"<a>\0</a>",
+            b"<a>\x01</a>",
+            b"<a>&#0;</a>",
+            b"<a>&#xD800;</a>",
+            b"<a>&amp</a>",
+            b"<a>\xff</a>",
+            b"</a>",
+            b"<a",
         ] {
             assert!(Element::parse(bad).is_err(), "{}", String::from_utf8_lossy(bad));
         }
         let deep = "<a>".repeat(40) + &"</a>".repeat(40);
         assert!(matches!(Element::parse(deep.as_bytes()), Err(XmlError::TooDeep)));
+    }
+
+    #[test]
+    fn a_document_stays_within_its_bounds_or_is_refused() {
+        let parse = |text: String| Element::parse(text.as_bytes());
+        let depth = |n| "<a>".repeat(n) + &"</a>".repeat(n);
+        assert!(parse(depth(DEPTH_MAX)).is_ok());
+        assert!(matches!(parse(depth(DEPTH_MAX + 1)), Err(XmlError::TooDeep)));
+        let elements = |n: usize| format!("<a>{}</a>", "<b/>".repeat(n - 1));
+        assert!(parse(elements(ELEMENTS_MAX)).is_ok());
+        assert!(matches!(parse(elements(ELEMENTS_MAX + 1)), Err(XmlError::TooManyElements)));
+        let attributes = |n: usize| format!("<a {}/>", (0..n).map(|i| format!("x{i}=\"\" ")).collect::<String>());
+        assert!(parse(attributes(ATTRIBUTES_MAX)).is_ok());
+        assert!(matches!(parse(attributes(ATTRIBUTES_MAX + 1)), Err(XmlError::TooManyAttributes)));
+        let name = |n: usize| format!("<{}/>", "n".repeat(n));
+        assert!(parse(name(NAME_BYTES_MAX)).is_ok());
+        assert!(matches!(parse(name(NAME_BYTES_MAX + 1)), Err(XmlError::NameTooLong)));
+        let key = |n: usize| format!("<a {}=\"\"/>", "n".repeat(n));
+        assert!(parse(key(NAME_BYTES_MAX)).is_ok());
+        assert!(matches!(parse(key(NAME_BYTES_MAX + 1)), Err(XmlError::NameTooLong)));
+    }
+
+    #[test]
+    fn a_mark_at_the_start_and_each_end_of_line_are_read_as_xml_says() {
+        let e =
+            Element::parse(b"\xef\xbb\xbf<?xml version='1.0' encoding='utf-8'?>\r\n<!-- c --><a>1\r\n2&#13;</a>\r\n");
+        assert_eq!(e.unwrap().text, "1\n2\r");
+        assert_eq!(Element::parse(b"<x:a xmlns:x='n'><![CDATA[<&>]]></x:a>").unwrap().text, "<&>");
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn whatever_text_is_written_reads_back_and_no_garbage_panics(text: String, garbage in "[<>/&;#a?!\"= -]{0,40}") {
+            let mut w = Writer::document("r", Some("n"));
+            w.text("k", &text);
+            if !text.contains('\0') {
+                let back = Element::parse(w.finish().as_bytes()).unwrap();
+                proptest::prop_assert_eq!(back.child_text("k"), Some(text.as_str()));
+            }
+            let _ = Element::parse(garbage.as_bytes());
+        }
     }
 
     #[test]
