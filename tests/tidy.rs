@@ -235,7 +235,6 @@ fn core_and_wire_name_no_clock_file_socket_environment_or_random_source() {
         "tokio",
         "getrandom",
         "rand::",
-        "async fn",
     ];
     for krate in ["crates/core", "crates/wire"] {
         let manifest = read(format!("{krate}/Cargo.toml"));
