@@ -304,10 +304,8 @@ impl Chunked {
                 self.state = if rest > 0 { State::Data(rest) } else { State::DataEnd };
             }
             State::DataEnd => {
-                if let Some(line) = self.take_line(input, 2, PayloadError::Chunk)? {
-                    if !line.is_empty() {
-                        return Err(PayloadError::Chunk);
-                    }
+                // With room for CR LF alone, a line that ends is empty.
+                if self.take_line(input, 2, PayloadError::Chunk)?.is_some() {
                     self.check_chunk()?;
                     self.state = State::ChunkLine;
                 }

@@ -179,8 +179,7 @@ impl Claim {
         }
         // The time of a request that has no x-amz-date is in its date header, which then has to be signed too.
         let must_sign = |name: &str| {
-            name == "host"
-                || (name.starts_with("x-amz-") && !(parts.presigned() && SENT_WITH_PRESIGNED.contains(&name)))
+            (name.starts_with("x-amz-") && !(parts.presigned() && SENT_WITH_PRESIGNED.contains(&name)))
                 || (name == "date" && !parts.presigned() && !headers.contains_key("x-amz-date"))
         };
         let unsigned: Vec<&str> =
@@ -260,8 +259,9 @@ impl Claim {
 
     /// Proves the claim, or says why it does not hold.
     ///
-    /// `now` is in seconds since the epoch. `body_sha256` is needed if [`Claim::needs_body_hash`]; if given for a
-    /// request that names its body's hash, the two must be equal. For an access key that does not exist pass
+    /// `now` is in seconds since the epoch. `body_sha256` is needed if [`Claim::needs_body_hash`]. Whoever has read the
+    /// whole body gives it always: then a hash that the request names must be equal, and chunks, which nobody would
+    /// decode any more, are refused. For an access key that does not exist pass
     /// [`Key::unknown`], which costs the same work and always fails.
     pub fn verify(
         &self,
@@ -310,6 +310,9 @@ impl Claim {
             })));
         }
         key.check_token(self.security_token.as_deref(), now)?;
+        if payload.is_chunked() && body_sha256.is_some() {
+            return Err(AuthError::PayloadForm);
+        }
         if let (PayloadForm::Hash(wanted), Some(given)) = (payload, body_sha256)
             && !bool::from(wanted.ct_eq(&given))
         {

@@ -287,6 +287,10 @@ fn each_defect_of_a_chunked_body_is_refused() {
             assert_eq!(decode(signed.decoder().unwrap(), bad.as_bytes(), piece), Err(wanted), "{bad}");
         }
     }
+    // Trailers are announced, but the form has none.
+    let announced = upload(PayloadForm::SignedChunks, 3, Some("x-amz-checksum-crc32"));
+    let body = encode(&announced, &[b"abc"], Some(("x-amz-checksum-crc32", "AAAAAA==")));
+    assert_eq!(decode(announced.decoder().unwrap(), &body, 10), Err(Trailer));
     let too_long = upload(PayloadForm::SignedChunks, 5, None);
     let too_short = upload(PayloadForm::SignedChunks, 7, None);
     for (verified, wanted) in [(too_long, TooLong), (too_short, TooShort)] {

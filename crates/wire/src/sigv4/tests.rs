@@ -550,6 +550,114 @@ fn each_defect_of_a_signed_request_is_refused() {
     assert!(matches!(changed.verify(), Err(AuthError::Signature(_))));
 }
 
+/// A request signed with the right key over exactly what it says, whatever that is.
+struct Forged {
+    target: &'static str,
+    headers: HeaderMap,
+    scope: &'static str,
+    names: &'static str,
+}
+
+impl Forged {
+    fn new() -> Self {
+        let hash = hex::encode(sha256(b""));
+        let pairs = [("host", "h"), ("x-amz-date", "20130524T000000Z"), ("x-amz-content-sha256", hash.as_str())];
+        Self {
+            target: "/b/k",
+            headers: headers(pairs),
+            scope: "20130524/us-east-1/s3/aws4_request",
+            names: "host;x-amz-content-sha256;x-amz-date",
+        }
+    }
+
+    fn with_header(mut self, name: &'static str, value: &'static str) -> Self {
+        self.headers.append(name, HeaderValue::from_static(value));
+        self
+    }
+
+    fn signature(&self, target: &str, presigned: bool, payload: &str) -> String {
+        let (path, query) = canonical::split_target(target);
+        let style = PathStyle::of(self.scope.split('/').nth(2).unwrap());
+        let (path, query) = (canonical::path(style, path), canonical::query(query, presigned));
+        let canonical = canonical::request("GET", &path, &query, &self.headers, self.names.split(';'));
+        let to_sign = string_to_sign("20130524T000000Z", self.scope, &canonical, payload);
+        hex::encode(SigningKey::derive(SECRET, self.scope).sign(to_sign.as_bytes()))
+    }
+
+    fn by_header(self) -> Result<Verified, AuthError> {
+        let payload = self.headers["x-amz-content-sha256"].to_str().unwrap().to_owned();
+        let signature = self.signature(self.target, false, &payload);
+        let Self { target, headers, scope, names } = self;
+        let value = format!("{ALGORITHM} Credential={ID}/{scope}, SignedHeaders={names}, Signature={signature}");
+        let sent = Sent { method: Method::GET, target: target.to_owned(), headers, body: Vec::new() };
+        sent.set("authorization", &value).verify()
+    }
+
+    /// `extra` is the end of the query, with `X-Amz-Expires` in it.
+    fn by_query(mut self, extra: &str, payload: &str) -> Result<Verified, AuthError> {
+        self.headers = headers([("host", "h")]);
+        self.names = "host";
+        let (scope, path) = (canonical::encode_query(self.scope.as_bytes()), self.target);
+        let target = format!(
+            "{path}?X-Amz-Algorithm={ALGORITHM}&X-Amz-Credential={ID}%2F{scope}&X-Amz-Date=20130524T000000Z\
+             &X-Amz-SignedHeaders=host{extra}"
+        );
+        let signature = self.signature(&target, true, payload);
+        let target = format!("{target}&X-Amz-Signature={signature}");
+        Sent { method: Method::GET, target, headers: self.headers, body: Vec::new() }.verify()
+    }
+}
+
+#[test]
+fn a_signature_that_holds_is_not_enough() {
+    Forged::new().by_header().unwrap();
+    let malformed = |what| Err(AuthError::malformed(false, what));
+    for (forged, wanted) in [
+        (
+            Forged { names: "x-amz-content-sha256;x-amz-date", ..Forged::new() },
+            Err(AuthError::HeadersNotSigned("host".to_owned())),
+        ),
+        (Forged::new().with_header("host", "h"), Err(AuthError::Duplicate("host"))),
+        (Forged::new().with_header("x-amz-date", "20130524T000000Z"), Err(AuthError::Duplicate("x-amz-date"))),
+        (
+            Forged { names: "host;range;x-amz-content-sha256;x-amz-date", ..Forged::new() },
+            Err(AuthError::SignedHeaderAbsent("range".to_owned())),
+        ),
+        (Forged { names: "host;host;x-amz-content-sha256;x-amz-date", ..Forged::new() }, malformed("SignedHeaders")),
+        (Forged { names: "x-amz-content-sha256;host;x-amz-date", ..Forged::new() }, malformed("SignedHeaders")),
+        (Forged { names: "Host;x-amz-content-sha256;x-amz-date", ..Forged::new() }, malformed("SignedHeaders")),
+        (Forged { scope: "20130523/us-east-1/s3/aws4_request", ..Forged::new() }, Err(AuthError::ScopeDate)),
+        (
+            Forged { scope: "20130524/eu-west-1/s3/aws4_request", ..Forged::new() },
+            Err(AuthError::Region { given: "eu-west-1".into(), expected: "us-east-1".into(), presigned: false }),
+        ),
+        (
+            Forged { scope: "20130524/us-east-1/ec2/aws4_request", ..Forged::new() },
+            Err(AuthError::Service { given: "ec2".into(), presigned: false }),
+        ),
+        (Forged { scope: "20130524/us-east-1/s3/aws4", ..Forged::new() }, malformed("Credential")),
+        (
+            Forged { scope: "20130524/us-east-1/lambda/aws4_request", target: "/a//b", ..Forged::new() },
+            Err(AuthError::Path),
+        ),
+    ] {
+        assert_eq!(forged.by_header().map(|v| v.account), wanted);
+    }
+    let mut chunked = Forged { scope: "20130524/us-east-1/lambda/aws4_request", ..Forged::new() };
+    chunked.headers.insert("x-amz-content-sha256", HeaderValue::from_static("STREAMING-UNSIGNED-PAYLOAD-TRAILER"));
+    assert_eq!(chunked.by_header().unwrap_err(), AuthError::PayloadForm);
+
+    for good in ["&X-Amz-Expires=1", "&X-Amz-Expires=604800"] {
+        Forged::new().by_query(good, "UNSIGNED-PAYLOAD").unwrap();
+    }
+    for bad in ["", "&X-Amz-Expires=0", "&X-Amz-Expires=604801", "&X-Amz-Expires=-1", "&X-Amz-Expires=1x"] {
+        assert_eq!(Forged::new().by_query(bad, "UNSIGNED-PAYLOAD").unwrap_err(), AuthError::ExpiresRange, "{bad}");
+    }
+    let form = "STREAMING-UNSIGNED-PAYLOAD-TRAILER";
+    let extra = format!("&X-Amz-Expires=60&X-Amz-Content-Sha256={form}");
+    assert_eq!(Forged::new().by_query(&extra, form).unwrap_err(), AuthError::PayloadForm);
+}
+
 #[test]
 fn each_defect_of_a_presigned_url_is_refused() {
     let good = presigned();
@@ -722,6 +830,11 @@ fn s3_needs_the_payload_hash_header_and_lambda_the_body() {
     let claim = Claim::parse(&put.method, &put.target, &put.headers).unwrap();
     let outcome = claim.verify(&key, &RULES, NOW, Some(sha256(b"other")));
     assert_eq!(outcome.unwrap_err(), AuthError::Payload(PayloadError::Hash));
+    let chunked =
+        sign_as(&credentials(None), "s3", &unsigned("PUT", "/b/k", &[], ""), PayloadForm::UnsignedTrailer, NOW);
+    let claim = Claim::parse(&chunked.method, &chunked.target, &chunked.headers).unwrap();
+    assert!(claim.verify(&key, &RULES, NOW, None).is_ok());
+    assert_eq!(claim.verify(&key, &RULES, NOW, Some(sha256(b""))).unwrap_err(), AuthError::PayloadForm);
 }
 
 #[test]
