@@ -81,7 +81,7 @@ pub fn invocation_id(random: &mut Random) -> String {
     use base64::Engine;
     let mut bytes = [0_u8; 36];
     for chunk in bytes.chunks_mut(8) {
-        let word = random.next().to_le_bytes();
+        let word = random.next_u64().to_le_bytes();
         chunk.copy_from_slice(&word[..chunk.len()]);
     }
     base64::engine::general_purpose::STANDARD_NO_PAD.encode(bytes)

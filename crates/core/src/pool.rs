@@ -419,16 +419,18 @@ impl<D: Clone> Pool<D> {
         self.serve_all(now);
     }
 
-    /// The environment turned out to be dead before it saw the call: the call is first in its lane again.
-    pub fn lost(&mut self, id: EnvironmentId, now: Millis) {
-        let Some(environment) = self.environments.get(&id) else { return };
-        let State::Busy { call } = environment.state else { return };
+    /// The environment turned out to be dead before it saw the call: the call is first in its lane again. `false` if
+    /// the death is known already: then the call has to ask anew.
+    pub fn lost(&mut self, id: EnvironmentId, now: Millis) -> bool {
+        let Some(environment) = self.environments.get(&id) else { return false };
+        let State::Busy { call } = environment.state else { return false };
         let key = environment.lane;
         let lane = self.lanes.get_mut(&key).expect("an environment has a lane");
         // It was served once, so it was the oldest: its turn is before all others.
         lane.waiting.push_front(Waiting { call, turn: 0 });
         self.waiting.insert(call, key);
         self.died(id, true, now);
+        true
     }
 
     /// Nothing is left of the environment: its place is free.

@@ -220,9 +220,9 @@ pub struct Run {
 /// Rows are read ahead in pieces of this size while fewer than this many wait: enough for the widest concurrency to
 /// find work while the next piece is read, and at most 2 × 3 MB of the longest keys.
 const READ_AHEAD: u64 = crate::manifest::CHUNK_ROWS;
-/// Entries in one batch: 4,096 of the longest (key 3 KB, message 4 KB) would be 29 MB, of usual ones half a megabyte.
-/// Half of the frame's limit is kept free for the longest rows.
-const BATCH_ENTRIES_MAX: usize = 1_024;
+/// Entries in one batch: of the longest rows (key 3 KB, version 1 KB, message 4 KB) these make 8.5 MB, of usual ones
+/// 130 KB; a frame of the log may have 16 MiB.
+pub const BATCH_ENTRIES_MAX: usize = 1_024;
 
 impl Run {
     /// Starts, or goes on from what the log says. `rows_total` is the manifest's row count.

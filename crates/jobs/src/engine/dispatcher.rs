@@ -1,0 +1,57 @@
+//! Calls functions: the acting half of `core::dispatch` and `core::retry`, which decide.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use futures::StreamExt;
+use futures::stream::FuturesUnordered;
+use longshore_core::invocation::{EventTemplate, Reply, Schema, invocation_id};
+use longshore_core::random::Random;
+use longshore_core::task::Task;
+
+use crate::ports::Invoker;
+use crate::table::JobRow;
+
+type Call = Pin<Box<dyn Future<Output = (u64, Reply)> + Send>>;
+
+/// The calls of one job that are under way. Their number is bounded by the run, which decides each of them.
+pub(super) struct Dispatcher {
+    invoker: Arc<dyn Invoker>,
+    job_id: String,
+    function: Arc<str>,
+    template: EventTemplate,
+    random: Random,
+    calls: FuturesUnordered<Call>,
+}
+
+impl Dispatcher {
+    pub fn new(invoker: Arc<dyn Invoker>, job: &JobRow, random: Random) -> Self {
+        let operation = &job.request.operation;
+        let schema = if operation.schema_version.as_deref() == Some("2.0") { Schema::V2 } else { Schema::V1 };
+        let arguments = operation.user_arguments.as_deref().unwrap_or_default();
+        Self {
+            invoker,
+            job_id: job.id.clone(),
+            function: operation.function_arn.as_str().into(),
+            template: EventTemplate::new(&job.id, schema, arguments),
+            random,
+            calls: FuturesUnordered::new(),
+        }
+    }
+
+    pub fn start(&mut self, invocation: u64, task: &Task, attempt: u32) {
+        let payload = self.template.event(&invocation_id(&mut self.random), task);
+        tracing::debug!(job = self.job_id, row = task.row, attempt, invocation, "task started");
+        let (invoker, function) = (Arc::clone(&self.invoker), Arc::clone(&self.function));
+        self.calls.push(Box::pin(async move { (invocation, invoker.invoke(&function, payload).await) }));
+    }
+
+    /// The next call that is over; waits for ever if none is under way.
+    pub async fn next_answer(&mut self) -> (u64, Reply) {
+        match self.calls.next().await {
+            Some(answer) => answer,
+            None => std::future::pending().await,
+        }
+    }
+}

@@ -1,0 +1,235 @@
+//! The pinned manifest: the rows as they were read in Preparing, on our disk, with an index of chunks.
+//!
+//! Later changes to the manifest object do not matter (rule E-6). Two files in the job's folder: `manifest.csv`, the
+//! lines as they came, each ended by LF; `manifest.idx`, frames of the segment format, whose payloads are 16 bytes a
+//! chunk: end offset (u64), CRC32C of the chunk (u32), rows (u32). A chunk is [`CHUNK_ROWS`] rows, the last one fewer.
+
+use std::fs::File;
+use std::io::{BufWriter, Write};
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+
+use longshore_core::manifest::{CHUNK_ROWS, RowFormat};
+use longshore_core::task::Task;
+use longshore_store::{StoreError, segment};
+
+use super::recorder::blocking;
+
+const ENTRY_BYTES: usize = 16;
+/// Chunks in one frame of the index: 1 MiB.
+const ENTRIES_PER_FRAME: usize = 65_536;
+
+#[derive(Debug, Clone, Copy)]
+struct Chunk {
+    end: u64,
+    checksum: u32,
+    rows: u32,
+}
+
+fn paths(dir: &Path) -> (PathBuf, PathBuf) {
+    (dir.join("manifest.csv"), dir.join("manifest.idx"))
+}
+
+fn io(context: &'static str) -> impl Fn(std::io::Error) -> StoreError {
+    move |e| match e.kind() {
+        std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => {
+            StoreError::Full(format!("{context}: {e}"))
+        }
+        _ => StoreError::Io(std::io::Error::new(e.kind(), format!("{context}: {e}"))),
+    }
+}
+
+/// A manifest being pinned. Nothing of it counts until [`Writer::finish`] has returned.
+pub(super) struct Writer {
+    dir: PathBuf,
+    file: BufWriter<File>,
+    chunks: Vec<Chunk>,
+    open: Chunk,
+    rows: u64,
+}
+
+impl Writer {
+    /// Starts afresh; what an earlier, interrupted preparation left is overwritten. Blocks, as all here.
+    pub fn create(dir: &Path) -> Result<Self, StoreError> {
+        let failed = io("pinning the manifest");
+        std::fs::create_dir_all(dir).map_err(&failed)?;
+        let file = File::create(paths(dir).0).map_err(&failed)?;
+        let open = Chunk { end: 0, checksum: 0, rows: 0 };
+        Ok(Self {
+            dir: dir.to_owned(),
+            file: BufWriter::with_capacity(1 << 18, file),
+            chunks: Vec::new(),
+            open,
+            rows: 0,
+        })
+    }
+
+    /// Adds one line, without its line break.
+    pub fn push(&mut self, line: &[u8]) -> Result<(), StoreError> {
+        let failed = io("pinning the manifest");
+        self.file.write_all(line).and_then(|()| self.file.write_all(b"\n")).map_err(failed)?;
+        self.open.checksum = crc32c::crc32c_append(crc32c::crc32c_append(self.open.checksum, line), b"\n");
+        self.open.end += line.len() as u64 + 1;
+        self.open.rows += 1;
+        self.rows += 1;
+        if u64::from(self.open.rows) == CHUNK_ROWS {
+            self.close_chunk();
+        }
+        Ok(())
+    }
+
+    pub fn rows(&self) -> u64 {
+        self.rows
+    }
+
+    fn close_chunk(&mut self) {
+        self.chunks.push(self.open);
+        self.open = Chunk { checksum: 0, rows: 0, ..self.open };
+    }
+
+    /// Makes both files durable.
+    pub fn finish(mut self) -> Result<(), StoreError> {
+        let failed = io("pinning the manifest");
+        if self.open.rows > 0 {
+            self.close_chunk();
+        }
+        let file = self.file.into_inner().map_err(|e| failed(e.into_error()))?;
+        file.sync_all().map_err(&failed)?;
+        let mut bytes = segment::HEADER.to_vec();
+        for frame in self.chunks.chunks(ENTRIES_PER_FRAME) {
+            let mut payload = Vec::with_capacity(frame.len() * ENTRY_BYTES);
+            for chunk in frame {
+                payload.extend_from_slice(&chunk.end.to_le_bytes());
+                payload.extend_from_slice(&chunk.checksum.to_le_bytes());
+                payload.extend_from_slice(&chunk.rows.to_le_bytes());
+            }
+            segment::push_frame(&mut bytes, &payload);
+        }
+        let index = File::create(paths(&self.dir).1).map_err(&failed)?;
+        (&index).write_all(&bytes).and_then(|()| index.sync_all()).map_err(&failed)?;
+        File::open(&self.dir).and_then(|dir| dir.sync_all()).map_err(&failed)
+    }
+}
+
+/// A pinned manifest, open for reading. In memory: the index, 24 bytes for 1,024 rows.
+#[derive(Debug)]
+pub(super) struct Pinned {
+    file: File,
+    path: PathBuf,
+    chunks: Vec<Chunk>,
+    rows: u64,
+    format: RowFormat,
+}
+
+impl Pinned {
+    pub async fn open(dir: &Path, format: RowFormat) -> Result<Self, StoreError> {
+        let (path, index) = paths(dir);
+        blocking(move || {
+            let file = File::open(&path).map_err(io("opening the pinned manifest"))?;
+            let bytes = std::fs::read(&index).map_err(io("opening the pinned manifest's index"))?;
+            let mut chunks = Vec::new();
+            let recovered = segment::recover(&bytes, |payload| {
+                for entry in payload.chunks_exact(ENTRY_BYTES) {
+                    let (end, rest) = entry.split_at(8);
+                    let (checksum, rows) = rest.split_at(4);
+                    chunks.push(Chunk {
+                        end: u64::from_le_bytes(end.try_into().expect("8 of 16 bytes")),
+                        checksum: u32::from_le_bytes(checksum.try_into().expect("4 of 16 bytes")),
+                        rows: u32::from_le_bytes(rows.try_into().expect("4 of 16 bytes")),
+                    });
+                }
+            });
+            // The index was synced before the job left Preparing: unlike a log it has no tail that a crash may tear.
+            if !recovered.is_ok_and(|r| r.valid_len == bytes.len()) {
+                return Err(StoreError::Damaged(format!("{} fails its checksum", index.display())));
+            }
+            let rows = chunks.iter().map(|c| u64::from(c.rows)).sum();
+            Ok(Self { file, path, chunks, rows, format })
+        })
+        .await
+    }
+
+    pub fn rows(&self) -> u64 {
+        self.rows
+    }
+
+    /// The rows from `first_row` to the end of its chunk; none behind the last. Blocks.
+    pub fn read_from(&self, first_row: u64) -> Result<Vec<Task>, StoreError> {
+        let number = (first_row / CHUNK_ROWS) as usize;
+        let Some(chunk) = self.chunks.get(number) else { return Ok(Vec::new()) };
+        let start = if number == 0 { 0 } else { self.chunks[number - 1].end };
+        let damaged = |what: &str| StoreError::Damaged(format!("{} at byte {start}: {what}", self.path.display()));
+        let length = chunk.end.checked_sub(start).ok_or_else(|| damaged("the index does not ascend"))?;
+        let mut bytes = vec![0; length as usize];
+        self.file.read_exact_at(&mut bytes, start).map_err(|e| damaged(&e.to_string()))?;
+        if crc32c::crc32c(&bytes) != chunk.checksum {
+            return Err(damaged("a chunk fails its checksum"));
+        }
+        let first_of_chunk = number as u64 * CHUNK_ROWS;
+        let skip = (first_row - first_of_chunk) as usize;
+        let mut tasks = Vec::with_capacity(chunk.rows as usize - skip.min(chunk.rows as usize));
+        let lines = bytes.split(|b| *b == b'\n').take(chunk.rows as usize);
+        for (row, line) in (first_of_chunk..).zip(lines).skip(skip) {
+            tasks.push(self.format.parse(row, line).map_err(|fault| damaged(fault.what.reason()))?);
+        }
+        Ok(tasks)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use longshore_core::manifest::Column;
+
+    fn format() -> RowFormat {
+        RowFormat::new(vec![Column::Bucket, Column::Key]).unwrap()
+    }
+
+    fn write(dir: &Path, rows: u64) {
+        let mut writer = Writer::create(dir).unwrap();
+        for row in 0..rows {
+            writer.push(format!("b,key-{row}").as_bytes()).unwrap();
+        }
+        assert_eq!(writer.rows(), rows);
+        writer.finish().unwrap();
+    }
+
+    #[tokio::test]
+    async fn rows_are_read_back_from_anywhere() {
+        let dir = tempfile::tempdir().unwrap();
+        for rows in [0, 1, CHUNK_ROWS - 1, CHUNK_ROWS, CHUNK_ROWS + 1, 3 * CHUNK_ROWS + 7] {
+            write(dir.path(), rows);
+            let pinned = Pinned::open(dir.path(), format()).await.unwrap();
+            assert_eq!(pinned.rows(), rows);
+            let mut next = 0;
+            loop {
+                let tasks = pinned.read_from(next).unwrap();
+                let Some(last) = tasks.last() else { break };
+                assert_eq!((tasks[0].row, &*tasks[0].key), (next, format!("key-{next}").as_str()));
+                next = last.row + 1;
+            }
+            assert_eq!(next, rows);
+        }
+        let pinned = Pinned::open(dir.path(), format()).await.unwrap();
+        assert_eq!(pinned.read_from(CHUNK_ROWS + 5).unwrap()[0].row, CHUNK_ROWS + 5);
+    }
+
+    #[tokio::test]
+    async fn a_flipped_bit_is_noticed_and_no_row_is_made_from_it() {
+        let dir = tempfile::tempdir().unwrap();
+        write(dir.path(), 10);
+        for name in ["manifest.csv", "manifest.idx"] {
+            let path = dir.path().join(name);
+            let good = std::fs::read(&path).unwrap();
+            let mut bad = good.clone();
+            bad[good.len() / 2] ^= 1;
+            std::fs::write(&path, bad).unwrap();
+            let read = match Pinned::open(dir.path(), format()).await {
+                Ok(pinned) => pinned.read_from(0),
+                Err(error) => Err(error),
+            };
+            assert!(matches!(read, Err(StoreError::Damaged(_))), "{name}");
+            std::fs::write(&path, good).unwrap();
+        }
+    }
+}

@@ -1,0 +1,198 @@
+//! Writes the completion report: from the result log to spool files, from there to the report's bucket.
+//!
+//! The CSVs first, then `manifest.json.md5`, then `manifest.json`, which commits the report. Names, rows and dates do
+//! not change when it is written again after a crash (rules RP-2, RP-8).
+
+use std::fs::File;
+use std::io::{BufWriter, Write};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use bytes::Bytes;
+use longshore_core::record::Entry;
+use longshore_core::report::{self, Names, PART_BYTES_MAX, PART_ROWS_MAX, Part, Scope, TaskStatus};
+use longshore_store::StoreError;
+use longshore_wire::arn;
+use md5::{Digest, Md5};
+
+use super::recorder::{self, blocking};
+use super::{World, agent};
+use crate::error::FailureReason;
+use crate::operations::iso;
+use crate::ports::{ObjectError, PutBody};
+use crate::table::JobRow;
+
+/// Why there is no report.
+pub(super) enum Unreported {
+    /// The bucket does not take it: the job fails.
+    Failed(FailureReason),
+    Store(StoreError),
+}
+
+impl From<StoreError> for Unreported {
+    fn from(error: StoreError) -> Self {
+        Unreported::Store(error)
+    }
+}
+
+/// How often a put that failed for a passing reason is tried, and the longest wait between: about 15 minutes in all.
+const PUT_TRIES_MAX: u32 = 20;
+const PUT_WAIT_MAX: Duration = Duration::from_secs(60);
+
+/// Writes the report of a job whose results are final, if it is to have one. Safe to repeat.
+pub(super) async fn report(world: &World, job: &JobRow) -> Result<(), Unreported> {
+    let wanted = &job.request.report;
+    let bucket = wanted.bucket.as_deref().and_then(arn::bucket_of);
+    let (true, Some(bucket)) = (wanted.enabled, bucket) else { return Ok(()) };
+    if wanted.expected_bucket_owner.as_deref().is_some_and(|owner| owner != world.settings.account) {
+        return Err(Unreported::Failed(undeliverable()));
+    }
+    let scope =
+        if wanted.scope.as_deref() == Some("FailedTasksOnly") { Scope::FailedTasksOnly } else { Scope::AllTasks };
+    let names = Names::new(wanted.prefix.as_deref(), &job.id);
+    let spool = world.job_dir(&job.id).join("report");
+
+    let spooled = agent::persist(|| {
+        let (job_dir, spool) = (world.job_dir(&job.id), spool.clone());
+        blocking(move || spool_parts(&job_dir, &spool, scope))
+    })
+    .await?;
+    // No task was ever invoked: no report (rule L-13).
+    let Some(spooled) = spooled else { return Ok(()) };
+    let created = agent::persist(|| world.table.report_created(&job.id)).await?;
+    let mut parts = Vec::new();
+    for part in spooled {
+        let key = names.part(part.status, part.number);
+        put(world, bucket, &key, "text/csv", PutBody::File(part.path, part.bytes)).await?;
+        parts.push(Part { status: part.status, bucket: bucket.to_owned(), key, md5: part.md5 });
+    }
+    let manifest = report::manifest_json(&iso(created), &parts);
+    let md5 = hex::encode(Md5::digest(&manifest));
+    put(world, bucket, &names.manifest_md5(), "text/plain", PutBody::Bytes(Bytes::from(md5))).await?;
+    put(world, bucket, &names.manifest(), "application/json", PutBody::Bytes(Bytes::from(manifest))).await?;
+    if let Err(error) = tokio::fs::remove_dir_all(&spool).await
+        && error.kind() != std::io::ErrorKind::NotFound
+    {
+        tracing::warn!(job = job.id, %error, "a report's spool folder stays behind");
+    }
+    Ok(())
+}
+
+fn undeliverable() -> FailureReason {
+    FailureReason::new(
+        "ReportDeliveryFailed",
+        "The job report could not be written to your report bucket. Please check your permissions.",
+    )
+}
+
+async fn put(world: &World, bucket: &str, key: &str, kind: &str, body: PutBody) -> Result<(), Unreported> {
+    let mut wait = Duration::from_millis(200);
+    for attempt in 1_u32.. {
+        match world.objects.put(bucket, key, kind, body.clone()).await {
+            Ok(()) => return Ok(()),
+            Err(error) if error.passing && (attempt < PUT_TRIES_MAX || is_full(&error)) => {
+                tracing::warn!(bucket, key, attempt, %error, "a report object is not written yet, will retry");
+                tokio::time::sleep(wait).await;
+                wait = (wait * 2).min(PUT_WAIT_MAX);
+            }
+            Err(error) => {
+                tracing::warn!(bucket, key, %error, "a report cannot be delivered");
+                return Err(Unreported::Failed(undeliverable()));
+            }
+        }
+    }
+    unreachable!("the loop has no other end")
+}
+
+/// A full disk of our own is waited for without end: it is no reason for a job to fail (promise D5).
+fn is_full(error: &ObjectError) -> bool {
+    error.code == "ServiceUnavailable" || error.code == "SlowDown"
+}
+
+/// One finished spool file.
+struct Spooled {
+    status: TaskStatus,
+    number: u32,
+    path: PathBuf,
+    bytes: u64,
+    md5: String,
+}
+
+/// A spool file being written.
+struct Spool {
+    status: TaskStatus,
+    number: u32,
+    path: PathBuf,
+    file: BufWriter<File>,
+    md5: Md5,
+    rows: u64,
+    bytes: u64,
+}
+
+impl Spool {
+    fn create(dir: &Path, status: TaskStatus, number: u32) -> std::io::Result<Self> {
+        let path = dir.join(format!("{}-{number}.csv", status.name()));
+        std::fs::create_dir_all(dir)?;
+        let file = BufWriter::with_capacity(1 << 18, File::create(&path)?);
+        Ok(Self { status, number, path, file, md5: Md5::new(), rows: 0, bytes: 0 })
+    }
+
+    fn push(&mut self, row: &[u8]) -> std::io::Result<()> {
+        self.file.write_all(row)?;
+        self.md5.update(row);
+        self.rows += 1;
+        self.bytes += row.len() as u64;
+        Ok(())
+    }
+
+    fn finish(mut self) -> std::io::Result<Spooled> {
+        self.file.flush()?;
+        let md5 = hex::encode(self.md5.finalize());
+        Ok(Spooled { status: self.status, number: self.number, path: self.path, bytes: self.bytes, md5 })
+    }
+}
+
+/// Writes the log's results as CSVs below `dir`. `None`: nothing was settled. Memory: a segment and two buffers.
+fn spool_parts(job_dir: &Path, dir: &Path, scope: Scope) -> Result<Option<Vec<Spooled>>, StoreError> {
+    let io = |e: std::io::Error| match e.kind() {
+        std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => StoreError::Full(e.to_string()),
+        _ => StoreError::Io(e),
+    };
+    let mut open: [Option<Spool>; 2] = [None, None];
+    let mut done = Vec::new();
+    let mut any = false;
+    let mut failure = None;
+    let mut row = Vec::new();
+    recorder::settled(job_dir, |entry| {
+        let Entry::Settled { task, outcome, .. } = entry else { return };
+        any = true;
+        if failure.is_some() || (scope == Scope::FailedTasksOnly && outcome.succeeded) {
+            return;
+        }
+        row.clear();
+        report::push_row(&mut row, task, outcome);
+        let status = if outcome.succeeded { TaskStatus::Succeeded } else { TaskStatus::Failed };
+        let written = (|| {
+            let slot = &mut open[usize::from(!outcome.succeeded)];
+            let mut number = 0;
+            if let Some(full) = slot.take_if(|s| s.rows >= PART_ROWS_MAX || s.bytes >= PART_BYTES_MAX) {
+                number = full.number + 1;
+                done.push(full.finish()?);
+            }
+            let spool = match slot {
+                Some(spool) => spool,
+                None => slot.insert(Spool::create(dir, status, number)?),
+            };
+            spool.push(&row)
+        })();
+        failure = written.err();
+    })?;
+    if let Some(failure) = failure {
+        return Err(io(failure));
+    }
+    for spool in open.into_iter().flatten() {
+        done.push(spool.finish().map_err(io)?);
+    }
+    done.sort_by_key(|s| (s.status, s.number));
+    Ok(any.then_some(done))
+}

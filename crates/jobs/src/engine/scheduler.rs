@@ -1,0 +1,99 @@
+//! Gives jobs their agents: the acting half of `core::schedule`, which decides.
+
+use std::time::Duration;
+
+use longshore_core::job::{Event, Status};
+use longshore_core::schedule::{Candidate, Decision, schedule};
+use longshore_store::StoreError;
+
+use super::{Engine, Order, agent, needs_agent};
+use crate::error::FailureReason;
+use crate::table::{Change, JobRow, MoveError};
+
+/// Besides being woken, the scheduler looks this often: for what only time brings, and as a net (spec 8.2, point 6).
+const EVERY: Duration = Duration::from_secs(5);
+
+/// Looks again and again until the engine stops.
+pub(super) async fn run(engine: Engine) {
+    loop {
+        tokio::select! {
+            () = engine.shared.stopping.cancelled() => return,
+            () = engine.shared.wake.notified() => {}
+            () = tokio::time::sleep(EVERY) => {}
+        }
+        if let Err(error) = pass(&engine).await {
+            tracing::warn!(%error, "a scheduling pass failed, will retry");
+        }
+    }
+}
+
+/// One look at all jobs that are not over.
+pub(super) async fn pass(engine: &Engine) -> Result<(), StoreError> {
+    let world = &engine.shared.world;
+    let mut jobs = world.table.alive().await?;
+    let mut preparing = jobs.iter().filter(|j| j.status == Status::Preparing).count();
+    for job in &mut jobs {
+        match job.status {
+            Status::New if preparing < world.settings.preparing_slots => {
+                preparing += 1;
+                step(engine, job, Event::PickedUp, Change::default()).await?;
+            }
+            Status::Suspended => time_out(engine, job).await?,
+            // After a restart nothing of it is in flight any more.
+            Status::Pausing if !has_agent(engine, job) => step(engine, job, Event::Drained, Change::default()).await?,
+            _ => {}
+        }
+    }
+    let candidates: Vec<Candidate> = jobs
+        .iter()
+        .map(|j| Candidate { job_id: j.id.clone(), status: j.status, priority: j.priority, created: j.created.0 })
+        .collect();
+    for decision in schedule(&candidates, world.settings.active_slots) {
+        let (id, event) = match &decision {
+            Decision::Activate(id) => (id, Event::SlotGranted),
+            Decision::Preempt(id) => (id, Event::Preempted),
+        };
+        let Some(job) = jobs.iter_mut().find(|j| j.id == *id) else { continue };
+        step(engine, job, event, Change::default()).await?;
+    }
+    for job in jobs {
+        if job.status == Status::Pausing {
+            let orders = engine.agents().get(&job.id).map(|a| a.orders.clone());
+            if let Some(orders) = orders {
+                // A pause may be given twice; an agent whose orders are full, or that has ended, is told in the next
+                // pass.
+                let _ = orders.try_send(Order::Pause);
+            }
+        }
+        if needs_agent(job.status) && !engine.shared.stopping.is_cancelled() {
+            agent::spawn(engine, job);
+        }
+    }
+    Ok(())
+}
+
+fn has_agent(engine: &Engine, job: &JobRow) -> bool {
+    engine.agents().contains_key(&job.id)
+}
+
+/// Moves a job; one that has moved on by itself since it was read is left to the next pass.
+async fn step(engine: &Engine, job: &mut JobRow, event: Event, change: Change) -> Result<(), StoreError> {
+    match engine.shared.world.table.transition(&job.id, event, change).await {
+        Ok(status) => job.status = status,
+        Err(MoveError::Store(error)) => return Err(error),
+        Err(MoveError::NotFound | MoveError::Illegal(_)) => engine.wake(),
+    }
+    Ok(())
+}
+
+/// Fails a job that nobody has confirmed for too long (rule L-4).
+async fn time_out(engine: &Engine, job: &mut JobRow) -> Result<(), StoreError> {
+    let settings = &engine.shared.world.settings;
+    let now = (settings.wall_clock)();
+    if job.suspended.is_some_and(|since| now.0.saturating_sub(since.0) > settings.confirmation_ms_max) {
+        let reason = FailureReason::new("ConfirmationTimeout", "The job was not confirmed within 30 days");
+        let change = Change { failure_reason: Some(reason), ..Change::default() };
+        step(engine, job, Event::ConfirmationTimedOut, change).await?;
+    }
+    Ok(())
+}

@@ -1,0 +1,410 @@
+//! The engine with real state on disk and a pretend world behind its two doors.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::AtomicUsize;
+
+use bytes::Bytes;
+use longshore_core::invocation::Reply;
+use longshore_core::record::Entry;
+use longshore_store::Records;
+use longshore_wire::sigv4::Verified;
+use longshore_wire::{Query, Request, RequestId};
+use tokio::sync::Semaphore;
+
+use super::*;
+use crate::Jobs;
+use crate::ports::{ObjectBody, ObjectError, PutBody};
+
+const ACCOUNT: &str = "123456789012";
+
+/// Objects in memory, by `bucket/key`.
+#[derive(Default)]
+struct Shelf(Mutex<BTreeMap<String, Bytes>>);
+
+#[async_trait::async_trait]
+impl Objects for Shelf {
+    async fn get(&self, bucket: &str, key: &str, _: Option<&str>) -> Result<ObjectBody, ObjectError> {
+        let found = self.0.lock().unwrap().get(&format!("{bucket}/{key}")).cloned();
+        let missing = || ObjectError { code: "NoSuchKey".into(), message: "none".into(), passing: false };
+        let body = found.ok_or_else(missing)?;
+        // In odd pieces, so that rows fall across them.
+        let pieces: Vec<_> = body.chunks(7).map(|p| Ok(Bytes::copy_from_slice(p))).collect();
+        Ok(ObjectBody { etag: "\"e1\"".into(), size: None, stream: Box::pin(futures::stream::iter(pieces)) })
+    }
+
+    async fn put(&self, bucket: &str, key: &str, _: &str, body: PutBody) -> Result<(), ObjectError> {
+        if bucket == "denied" {
+            return Err(ObjectError { code: "AccessDenied".into(), message: "no".into(), passing: false });
+        }
+        let bytes = match body {
+            PutBody::Bytes(bytes) => bytes,
+            PutBody::File(path, length) => {
+                let bytes = std::fs::read(path).unwrap();
+                assert_eq!(bytes.len() as u64, length);
+                bytes.into()
+            }
+        };
+        self.0.lock().unwrap().insert(format!("{bucket}/{key}"), bytes);
+        Ok(())
+    }
+}
+
+/// A function that does as its key says, and can be held back.
+struct Function {
+    calls: Mutex<Vec<String>>,
+    running: AtomicUsize,
+    gate: Semaphore,
+    slots: u32,
+}
+
+impl Function {
+    fn new() -> Arc<Self> {
+        let (calls, running) = (Mutex::default(), AtomicUsize::new(0));
+        Arc::new(Self { calls, running, gate: Semaphore::new(Semaphore::MAX_PERMITS), slots: 4 })
+    }
+
+    fn calls(&self) -> Vec<String> {
+        self.calls.lock().unwrap().clone()
+    }
+}
+
+#[async_trait::async_trait]
+impl Invoker for Function {
+    async fn invoke(&self, _: &str, payload: Bytes) -> Reply {
+        let event: serde_json::Value = serde_json::from_slice(&payload).unwrap();
+        let task = &event["tasks"][0];
+        let key = task["s3Key"].as_str().unwrap().to_owned();
+        self.calls.lock().unwrap().push(key.clone());
+        assert!(self.running.fetch_add(1, Ordering::SeqCst) < self.slots as usize, "more at once than allowed");
+        self.gate.acquire().await.unwrap().forget();
+        self.running.fetch_sub(1, Ordering::SeqCst);
+        let code = if key.starts_with("bad") { "PermanentFailure" } else { "Succeeded" };
+        let body =
+            serde_json::json!({"results": [{"taskId": task["taskId"], "resultCode": code, "resultString": key}]});
+        Reply::Answer(body.to_string().into())
+    }
+
+    fn slots(&self, _: &str) -> Option<u32> {
+        Some(self.slots)
+    }
+}
+
+struct World {
+    dir: tempfile::TempDir,
+    shelf: Arc<Shelf>,
+    function: Arc<Function>,
+    jobs: Jobs,
+}
+
+impl World {
+    async fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let (shelf, function) = (Arc::new(Shelf::default()), Function::new());
+        let jobs = open(dir.path(), &shelf, &function).await;
+        Self { dir, shelf, function, jobs }
+    }
+
+    /// Stops the server in order, letting what is in flight go one by one.
+    async fn stop(&self) {
+        let jobs = self.jobs.clone();
+        let stop = tokio::spawn(async move { jobs.shutdown().await });
+        while !stop.is_finished() {
+            if self.function.running.load(Ordering::SeqCst) > 0 && self.function.gate.available_permits() == 0 {
+                self.function.gate.add_permits(1);
+            }
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        self.function.gate.forget_permits(Semaphore::MAX_PERMITS);
+    }
+
+    /// Stops the server in order and starts it again.
+    async fn restart(&mut self) {
+        self.jobs.shutdown().await;
+        self.jobs = open(self.dir.path(), &self.shelf, &self.function).await;
+    }
+
+    fn manifest(&self, rows: &[String]) {
+        let text = rows.iter().map(|key| format!("b,{key}\n")).collect::<String>();
+        self.shelf.0.lock().unwrap().insert("m/list.csv".into(), text.into());
+    }
+
+    async fn send(&self, method: &str, path: &str, query: &str, body: &str) -> (u16, String) {
+        let request = Request {
+            method: method.parse().unwrap(),
+            path: path.to_owned(),
+            query: Query::parse(Some(query)),
+            headers: http::HeaderMap::from_iter([(
+                http::HeaderName::from_static("x-amz-account-id"),
+                http::HeaderValue::from_static(ACCOUNT),
+            )]),
+            body: Bytes::copy_from_slice(body.as_bytes()),
+            caller: Verified::in_process(ACCOUNT),
+            request_id: RequestId("r".into()),
+        };
+        let response = self.jobs.serve(request).await;
+        (response.status.as_u16(), String::from_utf8(response.body.to_vec()).unwrap())
+    }
+
+    async fn create(&self, change: impl Fn(String) -> String) -> String {
+        let body = crate::shape::tests::SAMPLE
+            .replace("<member>VersionId</member>", "")
+            .replace("m/a b.csv", "m/list.csv")
+            .replace("\"60e460c9d1046e73f7dde5043ac3ae85\"", "\"e1\"");
+        let (status, answer) = self.send("POST", "/v20180820/jobs", "", &change(body)).await;
+        assert_eq!(status, 200, "{answer}");
+        between(&answer, "<JobId>", "</JobId>")
+    }
+
+    async fn describe(&self, id: &str) -> String {
+        let (status, answer) = self.send("GET", &format!("/v20180820/jobs/{id}"), "", "").await;
+        assert_eq!(status, 200, "{answer}");
+        answer
+    }
+
+    async fn wait_for(&self, id: &str, status: &str) -> String {
+        for _ in 0..2_000 {
+            let answer = self.describe(id).await;
+            if answer.contains(&format!("<Status>{status}</Status>")) {
+                return answer;
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        panic!("the job never became {status}: {}", self.describe(id).await);
+    }
+
+    fn report(&self, id: &str) -> Vec<String> {
+        let shelf = self.shelf.0.lock().unwrap();
+        let manifest = &shelf[&format!("r/p/job-{id}/manifest.json")];
+        assert_eq!(
+            shelf[&format!("r/p/job-{id}/manifest.json.md5")],
+            hex::encode(<md5::Md5 as md5::Digest>::digest(manifest))
+        );
+        let manifest: serde_json::Value = serde_json::from_slice(manifest).unwrap();
+        let mut rows = Vec::new();
+        for result in manifest["Results"].as_array().unwrap() {
+            let csv = &shelf[&format!("r/{}", result["Key"].as_str().unwrap())];
+            assert_eq!(result["MD5Checksum"], hex::encode(<md5::Md5 as md5::Digest>::digest(csv)));
+            rows.extend(std::str::from_utf8(csv).unwrap().lines().map(str::to_owned));
+        }
+        rows.sort();
+        rows
+    }
+}
+
+async fn open(dir: &std::path::Path, shelf: &Arc<Shelf>, function: &Arc<Function>) -> Jobs {
+    let fatal = Fatal::new();
+    let records = Records::open(&dir.join("records.db"), &[crate::SCHEMA], fatal.clone()).unwrap();
+    let mut settings = crate::Settings::new(ACCOUNT, "us-west-2");
+    settings.run.retry.redrive.base_ms = 2;
+    let (shelf, function) = (Arc::clone(shelf) as Arc<dyn Objects>, Arc::clone(function) as Arc<dyn Invoker>);
+    Jobs::open(records, dir.join("jobs"), fatal, settings, shelf, function).await.unwrap()
+}
+
+fn between(text: &str, from: &str, to: &str) -> String {
+    let start = text.find(from).unwrap() + from.len();
+    text[start..start + text[start..].find(to).unwrap()].to_owned()
+}
+
+fn keys(n: usize) -> Vec<String> {
+    (0..n).map(|i| if i % 10 == 3 { format!("bad-{i}") } else { format!("key-{i}") }).collect()
+}
+
+#[tokio::test]
+async fn a_job_runs_to_its_end_and_reports_every_row_once() {
+    let world = World::new().await;
+    world.manifest(&keys(2_500));
+    let id = world.create(|b| b).await;
+    let described = world.wait_for(&id, "Complete").await;
+    assert!(described.contains("<TotalNumberOfTasks>2500</TotalNumberOfTasks>"), "{described}");
+    assert!(described.contains("<NumberOfTasksSucceeded>2250</NumberOfTasksSucceeded>"), "{described}");
+    assert!(described.contains("<NumberOfTasksFailed>250</NumberOfTasksFailed>"), "{described}");
+    let mut wanted: Vec<_> = keys(2_500)
+        .into_iter()
+        .map(|k| match k.starts_with("bad") {
+            true => format!("b,{k},,failed,200,PermanentFailure,{k}"),
+            false => format!("b,{k},,succeeded,200,,{k}"),
+        })
+        .collect();
+    wanted.sort();
+    assert_eq!(world.report(&id), wanted);
+    assert_eq!(world.function.calls().len(), 2_500);
+}
+
+#[tokio::test]
+async fn a_stop_and_a_start_in_the_middle_repeat_nothing() {
+    let mut world = World::new().await;
+    world.manifest(&keys(300));
+    world.function.gate.forget_permits(Semaphore::MAX_PERMITS);
+    let id = world.create(|b| b).await;
+    for round in 1..=5 {
+        world.wait_for(&id, "Active").await;
+        // Twenty tasks end; then the server stops while four are in flight, and these are let go.
+        world.function.gate.add_permits(20);
+        while world.function.calls().len() < 20 * round {
+            tokio::task::yield_now().await;
+        }
+        world.stop().await;
+        world.restart().await;
+    }
+    world.function.gate.add_permits(Semaphore::MAX_PERMITS / 2);
+    world.wait_for(&id, "Complete").await;
+    let mut calls = world.function.calls();
+    calls.sort();
+    let mut wanted = keys(300);
+    wanted.sort();
+    assert_eq!(calls, wanted);
+    assert_eq!(world.report(&id).len(), 300);
+}
+
+#[tokio::test]
+async fn after_a_cancel_is_answered_nothing_more_starts() {
+    let world = World::new().await;
+    world.manifest(&keys(300));
+    world.function.gate.forget_permits(Semaphore::MAX_PERMITS);
+    let id = world.create(|b| b).await;
+    world.wait_for(&id, "Active").await;
+    while world.function.calls().len() < 4 {
+        tokio::task::yield_now().await;
+    }
+    let path = format!("/v20180820/jobs/{id}/status");
+    let (status, answer) =
+        world.send("POST", &path, "requestedJobStatus=Cancelled&statusUpdateReason=enough", "").await;
+    assert_eq!(status, 200);
+    assert!(answer.contains("<Status>Cancelling</Status>"), "{answer}");
+    world.function.gate.add_permits(1_000);
+    let described = world.wait_for(&id, "Cancelled").await;
+    assert_eq!(world.function.calls().len(), 4);
+    assert!(described.contains("<StatusUpdateReason>enough</StatusUpdateReason>"));
+    assert_eq!(world.report(&id).len(), 4, "rows that were never started are not in the report");
+    let (status, answer) = world.send("POST", &path, "requestedJobStatus=Cancelled", "").await;
+    assert_eq!((status, answer.contains("<Status>Cancelled</Status>")), (200, true), "a cancel may be repeated");
+}
+
+#[tokio::test]
+async fn a_job_waits_to_be_confirmed_and_then_runs() {
+    let world = World::new().await;
+    world.manifest(&keys(3));
+    let id = world.create(|b| b.replace("<ConfirmationRequired>false", "<ConfirmationRequired>true")).await;
+    world.wait_for(&id, "Suspended").await;
+    assert!(world.function.calls().is_empty());
+    let path = format!("/v20180820/jobs/{id}/status");
+    let (_, answer) = world.send("POST", &path, "requestedJobStatus=Ready", "").await;
+    assert!(answer.contains("<Status>Ready</Status>"), "{answer}");
+    let described = world.wait_for(&id, "Complete").await;
+    assert!(described.contains("<SuspendedCause>AWAITING_CONFIRMATION</SuspendedCause>"));
+    let (status, answer) = world.send("POST", &path, "requestedJobStatus=Ready", "").await;
+    assert_eq!((status, answer.contains("Requested job status forbidden")), (400, true));
+}
+
+#[tokio::test]
+async fn a_bad_manifest_fails_the_job_with_the_documented_reason() {
+    let world = World::new().await;
+    for (text, etag, code, reason) in [
+        ("b,k\nb\n", "e1", "InvalidManifestContent", "Unexpected number of task fields"),
+        ("b,k\n\n", "e1", "InvalidManifestContent", "Manifest file is not properly formatted"),
+        ("b,100%.txt\n", "e1", "InvalidManifestContent", "Invalid object key format"),
+        ("", "e1", "InvalidManifestContent", "The manifest has no rows"),
+        ("b,k\n", "other", "ManifestETagMismatch", "it has changed"),
+    ] {
+        world.shelf.0.lock().unwrap().insert("m/list.csv".into(), text.into());
+        let id = world.create(|b| b.replace("tok-1", &uuid::Uuid::new_v4().to_string()).replace("e1", etag)).await;
+        let described = world.wait_for(&id, "Failed").await;
+        assert!(described.contains(&format!("<FailureCode>{code}</FailureCode>")), "{described}");
+        assert!(described.contains(reason), "{described}");
+        assert!(described.contains("<TotalNumberOfTasks>0</TotalNumberOfTasks>"));
+    }
+    let missing = world.create(|b| b.replace("m/list.csv", "m/nothing.csv").replace("tok-1", "tok-2")).await;
+    let described = world.wait_for(&missing, "Failed").await;
+    assert!(described.contains("Reading the manifest failed: NoSuchKey"), "{described}");
+}
+
+#[tokio::test]
+async fn a_report_that_is_not_taken_fails_a_job_all_of_whose_tasks_ran() {
+    let world = World::new().await;
+    world.manifest(&keys(3));
+    let id = world.create(|b| b.replace("arn:aws:s3:::r<", "arn:aws:s3:::denied<")).await;
+    let described = world.wait_for(&id, "Failed").await;
+    assert!(described.contains("The job report could not be written"), "{described}");
+    assert!(described.contains("<NumberOfTasksSucceeded>3</NumberOfTasksSucceeded>"), "{described}");
+}
+
+#[tokio::test]
+async fn too_many_failures_fail_the_job_and_are_reported() {
+    let world = World::new().await;
+    world.manifest(&(0..3_000).map(|i| format!("bad-{i}")).collect::<Vec<_>>());
+    let id = world.create(|b| b).await;
+    let described = world.wait_for(&id, "Failed").await;
+    assert!(described.contains("TaskFailureThresholdExceeded"), "{described}");
+    let rows = world.report(&id).len();
+    assert!((1_000..1_010).contains(&rows), "{rows}");
+    assert_eq!(world.function.calls().len(), rows);
+}
+
+#[tokio::test]
+async fn a_job_of_higher_priority_takes_the_slot_and_gives_it_back() {
+    let dir = tempfile::tempdir().unwrap();
+    let (shelf, function) = (Arc::new(Shelf::default()), Function::new());
+    function.gate.forget_permits(Semaphore::MAX_PERMITS);
+    let fatal = Fatal::new();
+    let records = Records::open(&dir.path().join("records.db"), &[crate::SCHEMA], fatal.clone()).unwrap();
+    let settings = crate::Settings { active_slots: 1, ..crate::Settings::new(ACCOUNT, "us-west-2") };
+    let jobs = Jobs::open(
+        records,
+        dir.path().join("jobs"),
+        fatal,
+        settings,
+        Arc::clone(&shelf) as Arc<dyn Objects>,
+        Arc::clone(&function) as Arc<dyn Invoker>,
+    )
+    .await
+    .unwrap();
+    let world = World { dir, shelf, function, jobs };
+    world.manifest(&keys(50));
+    let low = world.create(|b| b).await;
+    world.wait_for(&low, "Active").await;
+    let high = world.create(|b| b.replace("tok-1", "tok-2").replace("<Priority>42", "<Priority>43")).await;
+    world.wait_for(&low, "Pausing").await;
+    world.function.gate.add_permits(Semaphore::MAX_PERMITS / 2);
+    world.wait_for(&high, "Complete").await;
+    world.wait_for(&low, "Complete").await;
+    assert_eq!(world.function.calls().len(), 100);
+    assert_eq!(world.report(&low).len(), 50);
+}
+
+#[tokio::test]
+async fn a_damaged_result_log_fails_its_job_and_no_other() {
+    let mut world = World::new().await;
+    world.manifest(&keys(3_000));
+    world.function.gate.forget_permits(Semaphore::MAX_PERMITS);
+    let id = world.create(|b| b).await;
+    world.wait_for(&id, "Active").await;
+    world.function.gate.add_permits(2_000);
+    while world.function.calls().len() < 2_004 {
+        tokio::task::yield_now().await;
+    }
+    world.stop().await;
+    let path = world.dir.path().join("jobs").join(&id).join("results/00000001.seg");
+    let mut bytes = std::fs::read(&path).unwrap();
+    bytes[40] ^= 1;
+    std::fs::write(&path, bytes).unwrap();
+    world.function.gate.add_permits(Semaphore::MAX_PERMITS / 2);
+    world.restart().await;
+    let described = world.wait_for(&id, "Failed").await;
+    assert!(described.contains("StateDamaged"), "{described}");
+    let other = world.create(|b| b.replace("tok-1", "tok-2")).await;
+    world.wait_for(&other, "Complete").await;
+}
+
+#[test]
+fn entries_of_one_batch_fit_into_one_frame() {
+    let task = longshore_core::task::Task {
+        row: u64::MAX,
+        bucket: "b".repeat(63).into(),
+        key: "k".repeat(longshore_core::manifest::RAW_KEY_BYTES_MAX).into(),
+        version: longshore_core::task::VersionId::Given("v".repeat(1_024).into()),
+    };
+    let outcome = longshore_core::task::Outcome::failed(200, "PermanentFailure", "\u{1F600}".repeat(2_000));
+    let mut bytes = Vec::new();
+    Entry::Settled { task: Arc::new(task), attempts: 5, outcome }.encode(&mut bytes);
+    assert!(bytes.len() * longshore_core::run::BATCH_ENTRIES_MAX <= longshore_store::segment::PAYLOAD_MAX);
+}

@@ -1,0 +1,61 @@
+use http::StatusCode;
+use longshore_wire::{ApiError, Call, Operation, Response, Route};
+
+use crate::Jobs;
+use crate::error::JobError;
+use crate::operations::iso;
+use crate::table::JobRow;
+
+pub const OPERATION: Operation<Jobs> = Operation {
+    name: "DescribeJob",
+    route: Route("GET", "/v20180820/jobs/{JobId}"),
+    spec: "https://docs.aws.amazon.com/AmazonS3/latest/API/API_control_DescribeJob.html",
+    handle: |jobs, call| Box::pin(describe_job(jobs, call)),
+};
+
+async fn describe_job(jobs: &Jobs, call: Call) -> Result<Response, ApiError> {
+    let id = call.label("JobId");
+    let job = jobs.engine.look(id).await.map_err(|e| JobError::from(e).told())?;
+    let job = job.ok_or_else(|| JobError::NotFound.told())?;
+    Ok(Response::xml(StatusCode::OK, document(&job, &jobs.settings.region, &jobs.settings.account)))
+}
+
+fn document(job: &JobRow, region: &str, account: &str) -> String {
+    let mut xml = super::document("DescribeJobResult");
+    let request = &job.request;
+    xml.open("Job");
+    xml.text("JobId", &job.id);
+    xml.text("ConfirmationRequired", if request.confirmation_required { "true" } else { "false" });
+    if let Some(description) = &request.description {
+        xml.text("Description", description);
+    }
+    xml.text("JobArn", &format!("arn:aws:s3:{region}:{account}:job/{}", job.id));
+    xml.text("Status", job.status.name());
+    request.manifest.write(&mut xml);
+    request.operation.write(&mut xml);
+    xml.text("Priority", &job.priority.to_string());
+    super::list_jobs::write_progress(&mut xml, job);
+    if let Some(reason) = &job.status_update_reason {
+        xml.text("StatusUpdateReason", reason);
+    }
+    xml.open("FailureReasons");
+    for failure in &job.failure_reasons {
+        xml.open("member");
+        xml.text("FailureCode", &failure.code);
+        xml.text("FailureReason", &failure.reason);
+        xml.close();
+    }
+    xml.close();
+    request.report.write(&mut xml);
+    xml.text("CreationTime", &iso(job.created));
+    if let Some(terminated) = job.terminated {
+        xml.text("TerminationDate", &iso(terminated));
+    }
+    xml.text("RoleArn", &request.role_arn);
+    if let Some(suspended) = job.suspended {
+        xml.text("SuspendedDate", &iso(suspended));
+        xml.text("SuspendedCause", "AWAITING_CONFIRMATION");
+    }
+    xml.close();
+    xml.finish()
+}

@@ -1,0 +1,543 @@
+//! The CreateJob document: read, checked, kept, echoed. Source: S3 Batch spec 1.5.
+//!
+//! Elements may stand in any order; list members may have any name (rule X-1); unknown elements are ignored, except
+//! inside `Operation`, where dropping one silently could change what is done to objects (rule X-8).
+
+use longshore_core::manifest::{Column, RowFormat};
+use longshore_wire::arn::{self, Arn, FunctionName};
+use longshore_wire::xml::{Element, Writer};
+use serde::{Deserialize, Serialize};
+use sha1::{Digest, Sha1};
+
+use crate::Settings;
+use crate::error::JobError;
+
+/// A CreateJob request that keeps every rule that can be checked without reading anything else.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NewJob {
+    /// The effective value: absent means true (rule L-3).
+    pub confirmation_required: bool,
+    pub operation: LambdaInvoke,
+    pub report: Report,
+    pub client_request_token: String,
+    pub manifest: Manifest,
+    pub description: Option<String>,
+    pub priority: u32,
+    pub role_arn: String,
+    pub tags: Vec<(String, String)>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LambdaInvoke {
+    pub function_arn: String,
+    /// `1.0`, `2.0`, or absent, which means `1.0` and is echoed as absent.
+    pub schema_version: Option<String>,
+    pub user_arguments: Option<Vec<(String, String)>>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Report {
+    pub enabled: bool,
+    /// A bucket's ARN.
+    pub bucket: Option<String>,
+    pub format: Option<String>,
+    pub prefix: Option<String>,
+    pub scope: Option<String>,
+    pub expected_bucket_owner: Option<String>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Manifest {
+    pub format: String,
+    pub fields: Vec<String>,
+    pub object_arn: String,
+    pub etag: String,
+    pub object_version_id: Option<String>,
+}
+
+/// The only operation that runs today; the others are refused by name.
+pub const LAMBDA_INVOKE: &str = "LambdaInvoke";
+const OPERATIONS_KNOWN: [&str; 11] = [
+    LAMBDA_INVOKE,
+    "S3PutObjectCopy",
+    "S3PutObjectAcl",
+    "S3PutObjectTagging",
+    "S3DeleteObjectTagging",
+    "S3InitiateRestoreObject",
+    "S3PutObjectLegalHold",
+    "S3PutObjectRetention",
+    "S3ReplicateObject",
+    "S3ComputeObjectChecksum",
+    "S3UpdateObjectEncryption",
+];
+const CSV_FORMAT: &str = "S3BatchOperations_CSV_20180820";
+const INVENTORY_FORMAT: &str = "S3InventoryReport_CSV_20161130";
+const REPORT_FORMAT: &str = "Report_CSV_20180820";
+const TAGS_MAX: usize = 50;
+
+type Checked<T> = Result<T, JobError>;
+
+fn invalid<T>(detail: impl Into<String>) -> Checked<T> {
+    Err(JobError::Invalid(detail.into()))
+}
+
+impl NewJob {
+    /// Reads and checks the body of a CreateJob request.
+    pub fn parse(body: &[u8], settings: &Settings) -> Checked<Self> {
+        let root = Element::parse(body).map_err(|e| JobError::Malformed(e.to_string()))?;
+        if root.name != "CreateJobRequest" {
+            return Err(JobError::Malformed(format!("the root element is {}", root.name)));
+        }
+        let job = Self {
+            confirmation_required: optional_bool(&root, "ConfirmationRequired")?.unwrap_or(true),
+            operation: LambdaInvoke::parse(&root, settings)?,
+            report: Report::parse(&root)?,
+            client_request_token: text(&root, "ClientRequestToken", 1, 64)?,
+            manifest: Manifest::parse(&root)?,
+            description: optional_text(&root, "Description", 1, 256)?,
+            priority: priority(&text(&root, "Priority", 1, 16)?)?,
+            role_arn: role_arn(text(&root, "RoleArn", 1, 2_048)?, settings)?,
+            tags: root.child("Tags").map_or(Ok(Vec::new()), parse_tags)?,
+        };
+        Ok(job)
+    }
+
+    /// What makes two requests the same under one token: everything but the token and the order of maps (rule I-2).
+    pub fn fingerprint(&self) -> String {
+        let mut same = self.clone();
+        same.client_request_token.clear();
+        same.tags.sort();
+        if let Some(arguments) = &mut same.operation.user_arguments {
+            arguments.sort();
+        }
+        let json = serde_json::to_vec(&same).expect("strings and numbers always serialise");
+        hex::encode(Sha1::digest(json))
+    }
+
+    pub fn row_format(&self) -> Option<RowFormat> {
+        RowFormat::new(self.manifest.fields.iter().filter_map(|f| Column::parse(f)).collect())
+    }
+}
+
+impl LambdaInvoke {
+    fn parse(root: &Element, settings: &Settings) -> Checked<Self> {
+        let Some(operation) = root.child("Operation") else { return invalid("Operation is required") };
+        let [given] = &operation.children[..] else {
+            return invalid("Operation must have exactly one member");
+        };
+        if given.name != LAMBDA_INVOKE {
+            return if OPERATIONS_KNOWN.contains(&given.name.as_str()) {
+                Err(JobError::NotImplemented(format!("The operation {}", given.name)))
+            } else {
+                invalid(format!("Operation has an unknown member {}", given.name))
+            };
+        }
+        let known = ["FunctionArn", "InvocationSchemaVersion", "UserArguments"];
+        if let Some(unknown) = given.children.iter().find(|c| !known.contains(&c.name.as_str())) {
+            return invalid(format!("LambdaInvoke has an unknown member {}", unknown.name));
+        }
+        let function_arn = text(given, "FunctionArn", 1, 1_024)?;
+        let Some(name) = FunctionName::parse(&function_arn) else {
+            return invalid("FunctionArn does not match its pattern");
+        };
+        if name.region.as_ref().is_some_and(|r| *r != settings.region) {
+            return invalid(format!("the function is not in the job's region {}", settings.region));
+        }
+        let schema_version = optional_text(given, "InvocationSchemaVersion", 1, 64)?;
+        if schema_version.as_deref().is_some_and(|v| v != "1.0" && v != "2.0") {
+            return invalid("InvocationSchemaVersion must be 1.0 or 2.0");
+        }
+        let user_arguments = given.child("UserArguments").map(user_arguments).transpose()?;
+        if user_arguments.is_some() && schema_version.as_deref() != Some("2.0") {
+            return invalid("UserArguments needs InvocationSchemaVersion 2.0");
+        }
+        Ok(Self { function_arn, schema_version, user_arguments })
+    }
+}
+
+fn user_arguments(element: &Element) -> Checked<Vec<(String, String)>> {
+    let mut pairs: Vec<(String, String)> = Vec::new();
+    for entry in &element.children {
+        let key = text(entry, "key", 1, 64)?;
+        let value = entry.child_text("value").unwrap_or("").to_owned();
+        if value.chars().count() > 1_024 {
+            return invalid("a value of UserArguments is longer than 1024 characters");
+        }
+        if pairs.iter().any(|(k, _)| *k == key) {
+            return invalid(format!("UserArguments has the key {key} twice"));
+        }
+        pairs.push((key, value));
+    }
+    if pairs.is_empty() || pairs.len() > 10 {
+        return invalid("UserArguments must have 1 to 10 entries");
+    }
+    Ok(pairs)
+}
+
+impl Report {
+    fn parse(root: &Element) -> Checked<Self> {
+        let Some(report) = root.child("Report") else { return invalid("Report is required") };
+        let Some(enabled) = optional_bool(report, "Enabled")? else { return invalid("Report.Enabled is required") };
+        let this = Self {
+            enabled,
+            bucket: optional_text(report, "Bucket", 1, 128)?,
+            format: optional_text(report, "Format", 1, 64)?,
+            prefix: optional_text(report, "Prefix", 1, 512)?,
+            scope: optional_text(report, "ReportScope", 1, 64)?,
+            expected_bucket_owner: optional_text(report, "ExpectedBucketOwner", 1, 64)?,
+        };
+        if this.bucket.as_deref().is_some_and(|b| arn::bucket_of(b).is_none()) {
+            return invalid("Report.Bucket must be the ARN of a bucket");
+        }
+        if this.bucket.as_deref().and_then(arn::bucket_of).is_some_and(is_special_bucket) {
+            return invalid("Report.Bucket must be a general purpose bucket");
+        }
+        if this.format.as_deref().is_some_and(|f| f != REPORT_FORMAT) {
+            return invalid(format!("Report.Format must be {REPORT_FORMAT}"));
+        }
+        if this.scope.as_deref().is_some_and(|s| s != "AllTasks" && s != "FailedTasksOnly") {
+            return invalid("Report.ReportScope must be AllTasks or FailedTasksOnly");
+        }
+        if this.expected_bucket_owner.as_deref().is_some_and(|o| !is_account(o)) {
+            return invalid("Report.ExpectedBucketOwner must be 12 digits");
+        }
+        if enabled && (this.bucket.is_none() || this.format.is_none() || this.scope.is_none()) {
+            return invalid("an enabled report needs Bucket, Format and ReportScope");
+        }
+        Ok(this)
+    }
+}
+
+impl Manifest {
+    fn parse(root: &Element) -> Checked<Self> {
+        let manifest = match (root.child("Manifest"), root.child("ManifestGenerator")) {
+            (Some(manifest), None) => manifest,
+            (None, Some(_)) => return Err(JobError::NotImplemented("ManifestGenerator".into())),
+            (Some(_), Some(_)) => return invalid("Manifest and ManifestGenerator exclude one another"),
+            (None, None) => return invalid("one of Manifest and ManifestGenerator is required"),
+        };
+        let Some(spec) = manifest.child("Spec") else { return invalid("Manifest.Spec is required") };
+        let Some(location) = manifest.child("Location") else { return invalid("Manifest.Location is required") };
+        let this = Self {
+            format: text(spec, "Format", 1, 64)?,
+            fields: spec
+                .child("Fields")
+                .map_or(Vec::new(), |fields| fields.children.iter().map(|f| f.text.clone()).collect()),
+            object_arn: text(location, "ObjectArn", 1, 2_000)?,
+            etag: text(location, "ETag", 1, 1_024)?,
+            object_version_id: optional_text(location, "ObjectVersionId", 1, 2_000)?,
+        };
+        let Some((bucket, _)) = arn::object_of(&this.object_arn) else {
+            return invalid("Manifest.Location.ObjectArn must be the ARN of an object");
+        };
+        if is_special_bucket(bucket) {
+            return invalid("the manifest must lie in a general purpose bucket");
+        }
+        match this.format.as_str() {
+            CSV_FORMAT => {}
+            INVENTORY_FORMAT => {
+                return Err(JobError::NotImplemented(format!("The manifest format {INVENTORY_FORMAT}")));
+            }
+            _ => return invalid(format!("Manifest.Spec.Format must be {CSV_FORMAT} or {INVENTORY_FORMAT}")),
+        }
+        let columns: Option<Vec<Column>> = this.fields.iter().map(|f| Column::parse(f)).collect();
+        let Some(columns) = columns else {
+            return invalid("Manifest.Spec.Fields may name Ignore, Bucket, Key and VersionId");
+        };
+        let missing: Vec<&str> = [("Bucket", Column::Bucket), ("Key", Column::Key)]
+            .into_iter()
+            .filter(|(_, column)| !columns.contains(column))
+            .map(|(name, _)| name)
+            .collect();
+        if !missing.is_empty() {
+            return invalid(format!("Required fields are missing in the schema: {}", missing.join(", ")));
+        }
+        if RowFormat::new(columns).is_none() {
+            return invalid("Manifest.Spec.Fields names a column twice");
+        }
+        Ok(this)
+    }
+
+    /// The ETag without one pair of surrounding quotes, as it is compared (rule M-6).
+    pub fn etag_bare(&self) -> &str {
+        bare_etag(&self.etag)
+    }
+}
+
+/// Takes one pair of surrounding double quotes off.
+pub fn bare_etag(etag: &str) -> &str {
+    etag.strip_prefix('"').and_then(|e| e.strip_suffix('"')).unwrap_or(etag)
+}
+
+/// Directory buckets and access points, which hold neither manifests nor reports (rule V-17).
+fn is_special_bucket(bucket: &str) -> bool {
+    bucket.ends_with("--x-s3") || bucket.starts_with("accesspoint") || bucket.starts_with("outpost")
+}
+
+fn is_account(text: &str) -> bool {
+    text.len() == 12 && text.bytes().all(|b| b.is_ascii_digit())
+}
+
+fn role_arn(role: String, settings: &Settings) -> Checked<String> {
+    let parsed = Arn::parse(&role).filter(|a| a.service == "iam" && a.region.is_empty() && is_account(a.account));
+    match parsed {
+        Some(arn) if arn.resource.starts_with("role/") && arn.account == settings.account => Ok(role),
+        Some(arn) if arn.resource.starts_with("role/") => {
+            Err(JobError::AccessDenied("Cross-account pass role is not allowed"))
+        }
+        _ => invalid("RoleArn must be the ARN of a role"),
+    }
+}
+
+/// A priority from the wire: 0 to 2,147,483,647.
+pub fn priority(text: &str) -> Checked<u32> {
+    match text.parse::<u32>() {
+        Ok(priority) if i32::try_from(priority).is_ok() => Ok(priority),
+        _ => invalid("Priority must be a whole number from 0 to 2147483647"),
+    }
+}
+
+/// Reads `<Tags><member><Key/><Value/></member>…</Tags>`.
+pub fn parse_tags(element: &Element) -> Checked<Vec<(String, String)>> {
+    let mut tags: Vec<(String, String)> = Vec::new();
+    for member in &element.children {
+        let (key, value) = (text(member, "Key", 1, 128)?, member.child_text("Value").unwrap_or("").to_owned());
+        if value.chars().count() > 256 {
+            return invalid("a tag's value is longer than 256 characters");
+        }
+        let fits = |c: char| c.is_alphanumeric() || c.is_whitespace() || "_.:/=+-@".contains(c);
+        if !key.chars().chain(value.chars()).all(fits) {
+            return invalid(format!("the tag {key} has characters that tags may not have"));
+        }
+        if tags.iter().any(|(k, _)| *k == key) {
+            return invalid(format!("the tag {key} stands twice"));
+        }
+        tags.push((key, value));
+    }
+    if tags.len() > TAGS_MAX {
+        return Err(JobError::TooManyTags);
+    }
+    Ok(tags)
+}
+
+fn optional_text(parent: &Element, name: &str, min: usize, max: usize) -> Checked<Option<String>> {
+    let Some(element) = parent.child(name) else { return Ok(None) };
+    if !element.is_leaf() {
+        return invalid(format!("{name} must be text"));
+    }
+    let length = element.text.chars().count();
+    if length < min || length > max {
+        return invalid(format!("{name} must have {min} to {max} characters"));
+    }
+    Ok(Some(element.text.clone()))
+}
+
+fn text(parent: &Element, name: &str, min: usize, max: usize) -> Checked<String> {
+    match optional_text(parent, name, min, max)? {
+        Some(text) => Ok(text),
+        None => invalid(format!("{name} is required")),
+    }
+}
+
+fn optional_bool(parent: &Element, name: &str) -> Checked<Option<bool>> {
+    match parent.child_text(name) {
+        None => Ok(None),
+        Some("true") => Ok(Some(true)),
+        Some("false") => Ok(Some(false)),
+        Some(_) => invalid(format!("{name} must be true or false")),
+    }
+}
+
+impl Manifest {
+    pub fn write(&self, xml: &mut Writer) {
+        xml.open("Manifest");
+        xml.open("Spec");
+        xml.text("Format", &self.format);
+        xml.open("Fields");
+        for field in &self.fields {
+            xml.text("member", field);
+        }
+        xml.close();
+        xml.close();
+        xml.open("Location");
+        xml.text("ObjectArn", &self.object_arn);
+        if let Some(version) = &self.object_version_id {
+            xml.text("ObjectVersionId", version);
+        }
+        xml.text("ETag", &self.etag);
+        xml.close();
+        xml.close();
+    }
+}
+
+impl LambdaInvoke {
+    pub fn write(&self, xml: &mut Writer) {
+        xml.open("Operation");
+        xml.open(LAMBDA_INVOKE);
+        xml.text("FunctionArn", &self.function_arn);
+        if let Some(version) = &self.schema_version {
+            xml.text("InvocationSchemaVersion", version);
+        }
+        if let Some(arguments) = &self.user_arguments {
+            xml.open("UserArguments");
+            for (key, value) in arguments {
+                xml.open("entry");
+                xml.text("key", key);
+                xml.text("value", value);
+                xml.close();
+            }
+            xml.close();
+        }
+        xml.close();
+        xml.close();
+    }
+}
+
+impl Report {
+    pub fn write(&self, xml: &mut Writer) {
+        xml.open("Report");
+        let mut optional = |name: &str, value: &Option<String>| {
+            if let Some(value) = value {
+                xml.text(name, value);
+            }
+        };
+        optional("Bucket", &self.bucket);
+        optional("Format", &self.format);
+        xml.text("Enabled", if self.enabled { "true" } else { "false" });
+        let mut optional = |name: &str, value: &Option<String>| {
+            if let Some(value) = value {
+                xml.text(name, value);
+            }
+        };
+        optional("Prefix", &self.prefix);
+        optional("ReportScope", &self.scope);
+        optional("ExpectedBucketOwner", &self.expected_bucket_owner);
+        xml.close();
+    }
+}
+
+/// Writes `<Tags>` with its members.
+pub fn write_tags(xml: &mut Writer, tags: &[(String, String)]) {
+    xml.open("Tags");
+    for (key, value) in tags {
+        xml.open("member");
+        xml.text("Key", key);
+        xml.text("Value", value);
+        xml.close();
+    }
+    xml.close();
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    /// The sample of the spec's section 1.4, as boto3 sends it.
+    pub const SAMPLE: &str = r#"<CreateJobRequest xmlns="http://awss3control.amazonaws.com/doc/2018-08-20/">
+ <ConfirmationRequired>false</ConfirmationRequired>
+ <Operation><LambdaInvoke>
+   <FunctionArn>arn:aws:lambda:us-west-2:123456789012:function:f:PROD</FunctionArn>
+   <InvocationSchemaVersion>2.0</InvocationSchemaVersion>
+   <UserArguments><entry><key>k1</key><value>v1</value></entry><entry><key>k2</key><value /></entry></UserArguments>
+ </LambdaInvoke></Operation>
+ <Report><Bucket>arn:aws:s3:::r</Bucket><Format>Report_CSV_20180820</Format><Enabled>true</Enabled>
+   <Prefix>p</Prefix><ReportScope>AllTasks</ReportScope></Report>
+ <ClientRequestToken>tok-1</ClientRequestToken>
+ <Manifest><Spec><Format>S3BatchOperations_CSV_20180820</Format>
+   <Fields><member>Bucket</member><member>Key</member><member>VersionId</member></Fields></Spec>
+   <Location><ObjectArn>arn:aws:s3:::m/a b.csv</ObjectArn><ETag>"60e460c9d1046e73f7dde5043ac3ae85"</ETag></Location></Manifest>
+ <Description>d</Description><Priority>42</Priority>
+ <RoleArn>arn:aws:iam::123456789012:role/r</RoleArn>
+ <Tags><member><Key>a</Key><Value /></member></Tags>
+</CreateJobRequest>"#;
+
+    pub fn parse(body: &str) -> Checked<NewJob> {
+        NewJob::parse(body.as_bytes(), &Settings::new("123456789012", "us-west-2"))
+    }
+
+    #[test]
+    fn the_sample_request_is_read_whole() {
+        let job = parse(SAMPLE).unwrap();
+        assert!(!job.confirmation_required);
+        assert_eq!(job.priority, 42);
+        assert_eq!(job.manifest.etag_bare(), "60e460c9d1046e73f7dde5043ac3ae85");
+        assert_eq!(job.operation.user_arguments.unwrap(), [("k1".into(), "v1".into()), ("k2".into(), String::new())]);
+        assert_eq!(job.tags, [("a".to_owned(), String::new())]);
+    }
+
+    #[test]
+    fn each_broken_rule_is_refused_in_words() {
+        for (from, to, wanted) in [
+            ("<Priority>42</Priority>", "", "Priority is required"),
+            ("<Priority>42</Priority>", "<Priority>-1</Priority>", "Priority must be a whole number"),
+            ("<Priority>42</Priority>", "<Priority>2147483648</Priority>", "Priority must be a whole number"),
+            ("<Enabled>true</Enabled>", "<Enabled>yes</Enabled>", "Enabled must be true or false"),
+            ("<ReportScope>AllTasks</ReportScope>", "", "an enabled report needs"),
+            ("<Bucket>arn:aws:s3:::r</Bucket>", "<Bucket>r</Bucket>", "Report.Bucket must be the ARN"),
+            ("<member>Key</member>", "", "Required fields are missing in the schema: Key"),
+            ("<member>VersionId</member>", "<member>Key</member>", "names a column twice"),
+            ("<member>VersionId</member>", "<member>Size</member>", "may name Ignore"),
+            ("<InvocationSchemaVersion>2.0</InvocationSchemaVersion>", "", "UserArguments needs"),
+            ("2.0</InvocationSchemaVersion>", "3.0</InvocationSchemaVersion>", "must be 1.0 or 2.0"),
+            ("<key>k2</key>", "<key>k1</key>", "the key k1 twice"),
+            ("us-west-2", "us-east-1", "not in the job's region"),
+            ("function:f:PROD", "function:f.x", "does not match its pattern"),
+            ("</LambdaInvoke>", "<Extra/></LambdaInvoke>", "unknown member Extra"),
+            ("</LambdaInvoke>", "</LambdaInvoke><S3DeleteObjectTagging/>", "exactly one member"),
+            ("<ClientRequestToken>tok-1</ClientRequestToken>", "", "ClientRequestToken is required"),
+            ("arn:aws:iam::123456789012:role/r", "arn:aws:iam::123456789012:user/r", "RoleArn must be"),
+            ("<Key>a</Key>", "<Key>a!</Key>", "may not have"),
+        ] {
+            let body = SAMPLE.replacen(from, to, 1);
+            assert_ne!(body, SAMPLE, "{from}");
+            let error = parse(&body).unwrap_err();
+            let told = error.told();
+            assert_eq!(told.code, "InvalidRequest", "{from}: {error}");
+            assert!(told.message.contains(wanted), "{from}: {}", told.message);
+        }
+    }
+
+    #[test]
+    fn what_is_not_offered_yet_is_refused_by_name() {
+        let operation = SAMPLE.find("<LambdaInvoke>").unwrap()..SAMPLE.find("</Operation>").unwrap();
+        let mut other = SAMPLE.to_owned();
+        other.replace_range(operation, "<S3DeleteObjectTagging />");
+        let told = parse(&other).unwrap_err().told();
+        assert_eq!((told.status.as_u16(), &*told.code), (501, "NotImplemented"));
+        assert!(told.message.contains("S3DeleteObjectTagging"));
+        let inventory = SAMPLE.replace(CSV_FORMAT, INVENTORY_FORMAT);
+        assert_eq!(parse(&inventory).unwrap_err().told().status.as_u16(), 501);
+    }
+
+    #[test]
+    fn a_role_of_another_account_is_denied() {
+        let body = SAMPLE.replace("iam::123456789012", "iam::999999999999");
+        assert_eq!(parse(&body).unwrap_err().told().code, "AccessDenied");
+    }
+
+    #[test]
+    fn an_absent_confirmation_flag_means_that_a_confirmation_is_required() {
+        let body = SAMPLE.replace("<ConfirmationRequired>false</ConfirmationRequired>", "");
+        assert!(parse(&body).unwrap().confirmation_required);
+    }
+
+    #[test]
+    fn the_fingerprint_leaves_out_the_token_and_the_order_of_maps() {
+        let first = parse(SAMPLE).unwrap().fingerprint();
+        let swapped = SAMPLE
+            .replace(
+                "<entry><key>k1</key><value>v1</value></entry><entry><key>k2</key><value /></entry>",
+                "<entry><key>k2</key><value/></entry><entry><key>k1</key><value>v1</value></entry>",
+            )
+            .replace("tok-1", "tok-2");
+        assert_eq!(parse(&swapped).unwrap().fingerprint(), first);
+        assert_ne!(parse(&SAMPLE.replace("<Priority>42", "<Priority>43")).unwrap().fingerprint(), first);
+    }
+
+    #[test]
+    fn a_document_that_is_not_one_is_malformed() {
+        for body in ["", "<a/>", "<CreateJobRequest>", "{}", "<!DOCTYPE x><CreateJobRequest/>"] {
+            assert_eq!(parse(body).unwrap_err().told().code, "MalformedXML", "{body}");
+        }
+    }
+}

@@ -1,0 +1,474 @@
+//! Jobs at rest: one row a job in SQLite. All moves from status to status go through [`Table::transition`].
+
+use std::sync::Arc;
+
+use longshore_core::job::{Event, IllegalMove, Status};
+use longshore_core::time::Timestamp;
+use longshore_store::{Records, Schema, StoreError};
+use rusqlite::{Connection, OptionalExtension, Row, params};
+
+use crate::Settings;
+use crate::error::{FailureReason, JobError};
+use crate::shape::NewJob;
+
+/// The tables of this room.
+pub const SCHEMA: Schema = Schema {
+    room: "jobs",
+    migrations: &["
+        CREATE TABLE job (
+            id TEXT PRIMARY KEY,
+            account TEXT NOT NULL,
+            -- milliseconds since the epoch, all dates here
+            created INTEGER NOT NULL,
+            -- the checked CreateJob request as JSON: what is echoed and what is run
+            request TEXT NOT NULL,
+            token TEXT NOT NULL,
+            fingerprint TEXT NOT NULL,
+            status TEXT NOT NULL,
+            priority INTEGER NOT NULL,
+            -- counts up at each change of the row
+            rev INTEGER NOT NULL DEFAULT 1,
+            rows_total INTEGER NOT NULL DEFAULT 0,
+            -- final results, as of the last move; the result log has the truth while the job runs
+            succeeded INTEGER NOT NULL DEFAULT 0,
+            failed INTEGER NOT NULL DEFAULT 0,
+            active_ms INTEGER NOT NULL DEFAULT 0,
+            suspended INTEGER,
+            terminated INTEGER,
+            -- stored before the first byte of the report is written, so that a rewrite gives the same bytes
+            report_created INTEGER,
+            status_update_reason TEXT,
+            failure_reasons TEXT NOT NULL DEFAULT '[]',
+            UNIQUE (account, token)
+        ) STRICT;
+        CREATE INDEX job_by_creation ON job (account, created DESC, id);
+        CREATE INDEX job_alive ON job (status) WHERE status NOT IN ('Complete', 'Cancelled', 'Failed');
+        CREATE TABLE job_tag (
+            job_id TEXT NOT NULL REFERENCES job (id) ON DELETE CASCADE,
+            position INTEGER NOT NULL,
+            key TEXT NOT NULL,
+            value TEXT NOT NULL,
+            PRIMARY KEY (job_id, position)
+        ) STRICT, WITHOUT ROWID;
+    "],
+};
+
+/// One job as stored.
+#[derive(Debug, Clone)]
+pub struct JobRow {
+    pub id: String,
+    pub created: Timestamp,
+    pub request: NewJob,
+    pub status: Status,
+    pub priority: u32,
+    pub rows_total: u64,
+    pub succeeded: u64,
+    pub failed: u64,
+    pub active_ms: u64,
+    pub suspended: Option<Timestamp>,
+    pub terminated: Option<Timestamp>,
+    pub status_update_reason: Option<String>,
+    pub failure_reasons: Vec<FailureReason>,
+}
+
+/// What changes together with a status.
+#[derive(Debug, Clone, Default)]
+pub struct Change {
+    pub rows_total: Option<u64>,
+    /// (succeeded, failed)
+    pub counts: Option<(u64, u64)>,
+    /// Added to the time spent in Active, in milliseconds.
+    pub active_ms_more: u64,
+    pub failure_reason: Option<FailureReason>,
+    pub status_update_reason: Option<String>,
+}
+
+/// Where a page of ListJobs begins: behind this job, in the order of creation, newest first.
+#[derive(Debug, Clone)]
+pub struct After {
+    pub created: i64,
+    pub id: String,
+}
+
+/// Why a move did not happen.
+#[derive(Debug, thiserror::Error)]
+pub enum MoveError {
+    #[error("no such job")]
+    NotFound,
+    #[error("{0}")]
+    Illegal(IllegalMove),
+    #[error("{0}")]
+    Store(#[from] StoreError),
+}
+
+impl From<rusqlite::Error> for MoveError {
+    fn from(error: rusqlite::Error) -> Self {
+        MoveError::Store(error.into())
+    }
+}
+
+#[derive(Clone)]
+pub struct Table {
+    records: Records,
+    settings: Arc<Settings>,
+}
+
+/// What became of a CreateJob.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Created {
+    New,
+    /// The token was used before, for the same request: the job of that time.
+    Before(String),
+}
+
+impl Table {
+    pub fn new(records: Records, settings: Arc<Settings>) -> Self {
+        Self { records, settings }
+    }
+
+    fn now(&self) -> Timestamp {
+        (self.settings.wall_clock)()
+    }
+
+    /// Stores a job in status New under `id`, unless its token has one. One transaction, so that two requests with
+    /// one token make one job (rule I-5).
+    pub async fn create(&self, id: String, job: NewJob) -> Result<Created, JobError> {
+        let (account, now) = (self.settings.account.clone(), self.now());
+        let (fingerprint, token) = (job.fingerprint(), job.client_request_token.clone());
+        self.records
+            .write(move |db| {
+                let before: Option<(String, String)> = db
+                    .query_row(
+                        "SELECT id, fingerprint FROM job WHERE account = ?1 AND token = ?2",
+                        params![account, token],
+                        |r| Ok((r.get(0)?, r.get(1)?)),
+                    )
+                    .optional()?;
+                match before {
+                    Some((id, same)) if same == fingerprint => return Ok(Created::Before(id)),
+                    Some(_) => return Err(JobError::TokenReused),
+                    None => {}
+                }
+                db.execute(
+                    "INSERT INTO job (id, account, created, request, token, fingerprint, status, priority)
+                     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
+                    params![
+                        id,
+                        account,
+                        now.0,
+                        serde_json::to_string(&job).map_err(|e| StoreError::Damaged(e.to_string()))?,
+                        token,
+                        fingerprint,
+                        Status::New.name(),
+                        job.priority
+                    ],
+                )?;
+                insert_tags(db, &id, &job.tags)?;
+                Ok(Created::New)
+            })
+            .await
+    }
+
+    pub async fn get(&self, id: &str) -> Result<Option<JobRow>, StoreError> {
+        let id = id.to_owned();
+        self.records.read(move |db| read_job(db, &id)).await
+    }
+
+    /// A page of jobs, newest first; one more than `max` is fetched to tell whether there are more.
+    pub async fn list(
+        &self,
+        statuses: Vec<Status>,
+        after: Option<After>,
+        max: usize,
+    ) -> Result<(Vec<JobRow>, bool), StoreError> {
+        let account = self.settings.account.clone();
+        self.records
+            .read(move |db| {
+                let names: Vec<String> = statuses.iter().map(|s| format!("'{}'", s.name())).collect();
+                let filter =
+                    if names.is_empty() { String::new() } else { format!("AND status IN ({})", names.join(",")) };
+                let sql = format!(
+                    "SELECT {COLUMNS} FROM job WHERE account = ?1 {filter}
+                     AND (?2 IS NULL OR created < ?2 OR (created = ?2 AND id > ?3))
+                     ORDER BY created DESC, id LIMIT ?4"
+                );
+                let (created, id) = after.map_or((None, String::new()), |a| (Some(a.created), a.id));
+                let mut statement = db.prepare_cached(&sql)?;
+                let rows = statement.query_map(params![account, created, id, max as i64 + 1], job_row)?;
+                let mut jobs = rows.collect::<Result<Vec<_>, _>>()?;
+                let more = jobs.len() > max;
+                jobs.truncate(max);
+                Ok((jobs, more))
+            })
+            .await
+    }
+
+    /// Every job that is not over.
+    pub async fn alive(&self) -> Result<Vec<JobRow>, StoreError> {
+        self.records
+            .read(|db| {
+                let sql = format!(
+                    "SELECT {COLUMNS} FROM job WHERE status NOT IN ('Complete', 'Cancelled', 'Failed')
+                     ORDER BY created, id"
+                );
+                let mut statement = db.prepare_cached(&sql)?;
+                let jobs = statement.query_map([], job_row)?.collect::<Result<Vec<_>, _>>()?;
+                Ok(jobs)
+            })
+            .await
+    }
+
+    /// Moves a job by an event, with what changes at the same time. Returns the new status once it is durable; an
+    /// illegal move changes nothing. A move into the status the job has already changes nothing either.
+    pub async fn transition(&self, id: &str, event: Event, change: Change) -> Result<Status, MoveError> {
+        let (id, now) = (id.to_owned(), self.now());
+        self.records
+            .write(move |db| {
+                let from = status_of(db, &id)?.ok_or(MoveError::NotFound)?;
+                let to = from.on(event).map_err(MoveError::Illegal)?;
+                if to == from {
+                    return Ok(to);
+                }
+                let mut reasons: Vec<FailureReason> = read_json(db, &id, "failure_reasons")?;
+                reasons.extend(change.failure_reason);
+                let (succeeded, failed) = change.counts.unzip();
+                db.execute(
+                    "UPDATE job SET status = ?2, rev = rev + 1,
+                        rows_total = coalesce(?3, rows_total),
+                        succeeded = coalesce(?4, succeeded),
+                        failed = coalesce(?5, failed),
+                        active_ms = active_ms + ?6,
+                        status_update_reason = coalesce(?7, status_update_reason),
+                        failure_reasons = ?8,
+                        suspended = coalesce(?9, suspended),
+                        terminated = coalesce(?10, terminated)
+                     WHERE id = ?1",
+                    params![
+                        id,
+                        to.name(),
+                        change.rows_total.map(signed),
+                        succeeded.map(signed),
+                        failed.map(signed),
+                        signed(change.active_ms_more),
+                        change.status_update_reason,
+                        serde_json::to_string(&reasons).map_err(|e| StoreError::Damaged(e.to_string()))?,
+                        (to == Status::Suspended).then_some(now.0),
+                        to.is_terminal().then_some(now.0),
+                    ],
+                )?;
+                tracing::info!(job = id, from = from.name(), to = to.name(), "job changed status");
+                Ok(to)
+            })
+            .await
+    }
+
+    /// Notes how far an Active job is. The result log knows better; this is for the time until it has been read.
+    pub async fn note_progress(&self, id: &str, counts: (u64, u64), active_ms_more: u64) -> Result<(), StoreError> {
+        let id = id.to_owned();
+        self.records
+            .write(move |db| {
+                db.execute(
+                    "UPDATE job SET succeeded = max(succeeded, ?2), failed = max(failed, ?3),
+                        active_ms = active_ms + ?4, rev = rev + 1 WHERE id = ?1",
+                    params![id, signed(counts.0), signed(counts.1), signed(active_ms_more)],
+                )?;
+                Ok(())
+            })
+            .await
+    }
+
+    /// Sets the report's creation date if it has none yet, and returns the one that counts.
+    pub async fn report_created(&self, id: &str) -> Result<Timestamp, StoreError> {
+        let (id, now) = (id.to_owned(), self.now());
+        self.records
+            .write(move |db| {
+                db.execute(
+                    "UPDATE job SET report_created = ?2 WHERE id = ?1 AND report_created IS NULL",
+                    params![id, now.0],
+                )?;
+                Ok(Timestamp(db.query_row("SELECT report_created FROM job WHERE id = ?1", [&id], |r| r.get(0))?))
+            })
+            .await
+    }
+
+    pub async fn set_priority(&self, id: &str, priority: u32) -> Result<(), JobError> {
+        let id = id.to_owned();
+        self.records
+            .write(move |db| {
+                let status = status_of(db, &id)?.ok_or(JobError::NotFound)?;
+                if !status.takes_priority() {
+                    return Err(JobError::PriorityForbidden(status));
+                }
+                db.execute("UPDATE job SET priority = ?2, rev = rev + 1 WHERE id = ?1", params![id, priority])?;
+                Ok(())
+            })
+            .await
+    }
+
+    pub async fn tags(&self, id: &str) -> Result<Vec<(String, String)>, JobError> {
+        let id = id.to_owned();
+        self.records
+            .read(move |db| {
+                status_of(db, &id)?.ok_or(JobError::NotFound)?;
+                let mut statement =
+                    db.prepare_cached("SELECT key, value FROM job_tag WHERE job_id = ?1 ORDER BY position")?;
+                let tags = statement.query_map([&id], |r| Ok((r.get(0)?, r.get(1)?)))?.collect::<Result<_, _>>()?;
+                Ok(tags)
+            })
+            .await
+    }
+
+    /// Replaces the whole set of tags.
+    pub async fn set_tags(&self, id: &str, tags: Vec<(String, String)>) -> Result<(), JobError> {
+        let id = id.to_owned();
+        self.records
+            .write(move |db| {
+                status_of(db, &id)?.ok_or(JobError::NotFound)?;
+                db.execute("DELETE FROM job_tag WHERE job_id = ?1", [&id])?;
+                insert_tags(db, &id, &tags)?;
+                Ok(())
+            })
+            .await
+    }
+}
+
+const COLUMNS: &str = "id, created, request, status, priority, rows_total, succeeded, failed, active_ms, suspended, \
+                       terminated, status_update_reason, failure_reasons";
+
+fn signed(value: u64) -> i64 {
+    i64::try_from(value).unwrap_or(i64::MAX)
+}
+
+fn insert_tags(db: &Connection, id: &str, tags: &[(String, String)]) -> rusqlite::Result<()> {
+    for (position, (key, value)) in tags.iter().enumerate() {
+        db.execute("INSERT INTO job_tag VALUES (?1, ?2, ?3, ?4)", params![id, position as i64, key, value])?;
+    }
+    Ok(())
+}
+
+fn status_of(db: &Connection, id: &str) -> rusqlite::Result<Option<Status>> {
+    db.query_row("SELECT status FROM job WHERE id = ?1", [id], |r| read_status(r, 0)).optional()
+}
+
+fn read_status(row: &Row<'_>, index: usize) -> rusqlite::Result<Status> {
+    let name: String = row.get(index)?;
+    Status::parse(&name).ok_or_else(|| unreadable(index, format!("an unknown status {name}")))
+}
+
+fn unreadable(index: usize, what: String) -> rusqlite::Error {
+    rusqlite::Error::FromSqlConversionFailure(index, rusqlite::types::Type::Text, what.into())
+}
+
+fn read_json<T: serde::de::DeserializeOwned>(db: &Connection, id: &str, column: &str) -> rusqlite::Result<T> {
+    let text: String = db.query_row(&format!("SELECT {column} FROM job WHERE id = ?1"), [id], |r| r.get(0))?;
+    serde_json::from_str(&text).map_err(|e| unreadable(0, e.to_string()))
+}
+
+fn read_job(db: &Connection, id: &str) -> Result<Option<JobRow>, StoreError> {
+    let mut statement = db.prepare_cached(&format!("SELECT {COLUMNS} FROM job WHERE id = ?1"))?;
+    Ok(statement.query_row([id], job_row).optional()?)
+}
+
+fn job_row(row: &Row<'_>) -> rusqlite::Result<JobRow> {
+    let (request, reasons): (String, String) = (row.get(2)?, row.get(12)?);
+    let date =
+        |index: usize| -> rusqlite::Result<Option<Timestamp>> { Ok(row.get::<_, Option<i64>>(index)?.map(Timestamp)) };
+    let count = |index: usize| -> rusqlite::Result<u64> { Ok(row.get::<_, i64>(index)?.unsigned_abs()) };
+    Ok(JobRow {
+        id: row.get(0)?,
+        created: Timestamp(row.get(1)?),
+        request: serde_json::from_str(&request).map_err(|e| unreadable(2, e.to_string()))?,
+        status: read_status(row, 3)?,
+        priority: row.get(4)?,
+        rows_total: count(5)?,
+        succeeded: count(6)?,
+        failed: count(7)?,
+        active_ms: count(8)?,
+        suspended: date(9)?,
+        terminated: date(10)?,
+        status_update_reason: row.get(11)?,
+        failure_reasons: serde_json::from_str(&reasons).map_err(|e| unreadable(12, e.to_string()))?,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::shape::tests::{SAMPLE, parse};
+    use longshore_store::Fatal;
+
+    fn table(dir: &std::path::Path) -> Table {
+        let records = Records::open(&dir.join("records.db"), &[SCHEMA], Fatal::new()).unwrap();
+        Table::new(records, Arc::new(Settings::new("123456789012", "us-west-2")))
+    }
+
+    fn job(token: &str) -> NewJob {
+        parse(&SAMPLE.replace("tok-1", token)).unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_token_makes_one_job_even_after_reopening_and_refuses_another_request() {
+        let dir = tempfile::tempdir().unwrap();
+        let first = table(dir.path());
+        assert_eq!(first.create("id-1".into(), job("t")).await.unwrap(), Created::New);
+        assert_eq!(first.create("id-2".into(), job("t")).await.unwrap(), Created::Before("id-1".into()));
+        drop(first);
+        let again = table(dir.path());
+        assert_eq!(again.create("id-3".into(), job("t")).await.unwrap(), Created::Before("id-1".into()));
+        let mut other = job("t");
+        other.priority += 1;
+        assert!(matches!(again.create("id-4".into(), other).await, Err(JobError::TokenReused)));
+    }
+
+    #[tokio::test]
+    async fn a_job_reads_back_as_it_was_stored() {
+        let dir = tempfile::tempdir().unwrap();
+        let table = table(dir.path());
+        table.create("id-1".into(), job("t")).await.unwrap();
+        let stored = table.get("id-1").await.unwrap().unwrap();
+        assert_eq!((stored.request, stored.status), (job("t"), Status::New));
+        assert_eq!(table.tags("id-1").await.unwrap(), [("a".to_owned(), String::new())]);
+        assert!(table.get("nobody").await.unwrap().is_none());
+    }
+
+    #[tokio::test]
+    async fn only_legal_moves_happen_and_each_leaves_its_date() {
+        let dir = tempfile::tempdir().unwrap();
+        let table = table(dir.path());
+        table.create("j".into(), job("t")).await.unwrap();
+        let illegal = table.transition("j", Event::SlotGranted, Change::default()).await;
+        assert!(matches!(illegal, Err(MoveError::Illegal(_))));
+        table.transition("j", Event::PickedUp, Change::default()).await.unwrap();
+        let read = Event::ManifestRead { confirmation_required: true };
+        let change = Change { rows_total: Some(7), ..Change::default() };
+        assert_eq!(table.transition("j", read, change).await.unwrap(), Status::Suspended);
+        let reason = Change { status_update_reason: Some("no".into()), ..Change::default() };
+        assert_eq!(table.transition("j", Event::CancelRequested, reason).await.unwrap(), Status::Cancelled);
+        let stored = table.get("j").await.unwrap().unwrap();
+        assert!(stored.suspended.is_some() && stored.terminated.is_some());
+        assert_eq!((stored.rows_total, stored.status_update_reason.as_deref()), (7, Some("no")));
+    }
+
+    #[tokio::test]
+    async fn pages_are_newest_first_and_repeat_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let table = table(dir.path());
+        for n in 0..5 {
+            table.create(format!("id-{n}"), job(&format!("t{n}"))).await.unwrap();
+        }
+        let mut seen = Vec::new();
+        let mut after = None;
+        loop {
+            let (page, more) = table.list(vec![], after, 2).await.unwrap();
+            seen.extend(page.iter().map(|j| (std::cmp::Reverse(j.created), j.id.clone())));
+            after = page.last().map(|j| After { created: j.created.0, id: j.id.clone() });
+            if !more {
+                break;
+            }
+        }
+        assert_eq!(seen.len(), 5);
+        assert!(seen.is_sorted());
+        let (none, _) = table.list(vec![Status::Active], None, 2).await.unwrap();
+        assert!(none.is_empty());
+    }
+}
