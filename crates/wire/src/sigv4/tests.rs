@@ -1,5 +1,5 @@
-//! Four witnesses: AWS's test suite, AWS's documented examples, AWS's own signer as a differential oracle, and a list
-//! of defects, each of which must be refused.
+//! Five witnesses: AWS's test suite, recorded requests of botocore, AWS's documented examples, AWS's own signer as a
+//! differential oracle, and a list of defects, each of which must be refused.
 
 use std::time::{Duration, UNIX_EPOCH};
 
@@ -133,6 +133,45 @@ fn every_case_of_the_aws_test_suite_has_the_signature_it_should_have() {
         }
     }
     assert!(verified >= 44, "only {verified} went the whole way");
+}
+
+// --- What boto3 and the AWS CLI send
+
+#[test]
+fn every_recorded_request_of_botocore_verifies() {
+    let mut chunked = 0;
+    for line in include_str!("../../fixtures/sigv4/botocore.jsonl").lines() {
+        let recorded: serde_json::Value = serde_json::from_str(line).unwrap();
+        let text = |value: &serde_json::Value| value.as_str().unwrap().to_owned();
+        let pairs: Vec<(String, String)> =
+            recorded["headers"].as_array().unwrap().iter().map(|h| (text(&h[0]), text(&h[1]))).collect();
+        let sent = Sent {
+            method: text(&recorded["method"]).parse().unwrap(),
+            target: text(&recorded["target"]),
+            headers: headers(pairs.iter().map(|(n, v)| (n.as_str(), v.as_str()))),
+            body: text(&recorded["body"]).into_bytes(),
+        };
+        let at = sent.headers.get("x-amz-date").map(|v| v.to_str().unwrap()).unwrap_or_else(|| {
+            let (_, rest) = sent.target.split_once("X-Amz-Date=").unwrap();
+            &rest[..16]
+        });
+        let now = date::parse_basic(at).unwrap();
+        let key = match recorded["token"].as_str() {
+            Some(token) => Key::temporary(SECRET, ACCOUNT, token, now + 1),
+            None => Key::lasting(SECRET, ACCOUNT),
+        };
+        let verified = sent.verify_with(&key, &RULES, now).unwrap_or_else(|e| panic!("{e}: {line}"));
+        if verified.payload().is_chunked() {
+            let mut decoder = verified.decoder().unwrap();
+            let parts = decoder.push(sent.body.clone().into()).unwrap();
+            assert_eq!(parts.concat(), b"hello streaming world");
+            assert_eq!(decoder.finish().unwrap().get("x-amz-checksum-crc32"), Some("as8sYA=="));
+            chunked += 1;
+        }
+        let other = Sent { target: sent.target.replacen('/', "/x", 1), ..sent };
+        assert!(other.verify_with(&key, &RULES, now).is_err(), "{line}");
+    }
+    assert_eq!(chunked, 2);
 }
 
 // --- AWS's documented examples
