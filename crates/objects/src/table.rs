@@ -1135,3 +1135,183 @@ pub fn completed(c: &Connection, bucket_name: &str, key: &str, id: &str) -> Resu
     let mut rows = statement.query([bucket_name, key, id])?;
     rows.next()?.map(|row| read_version(row, versioned)).transpose()
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn database() -> Connection {
+        let c = Connection::open_in_memory().unwrap();
+        for migration in SCHEMA.migrations {
+            c.execute_batch(migration).unwrap();
+        }
+        create_bucket(&c, &Bucket { name: "b".into(), created_ms: 0, region: "r".into(), versioning: None }).unwrap();
+        c
+    }
+
+    fn new(key: &str, body: Body) -> NewVersion {
+        NewVersion {
+            key: key.to_owned(),
+            modified_ms: 1,
+            etag: "e".into(),
+            size: 0,
+            attributes: Attributes::default(),
+            checksum: None,
+            upload_id: None,
+            body,
+        }
+    }
+
+    fn write(c: &Connection, key: &str) -> Written {
+        put(c, "b", new(key, Body::Inline(Bytes::new())), &WriteCondition::default()).unwrap()
+    }
+
+    /// What S3's documentation says a listing is, word for word and slowly.
+    fn naive(keys: &BTreeSet<String>, query: &ListQuery) -> Vec<String> {
+        let mut entries = BTreeSet::new();
+        for key in keys.iter().filter(|k| k.starts_with(&query.prefix)) {
+            let rest = &key[query.prefix.len()..];
+            let entry = match query.delimiter.as_deref().and_then(|d| rest.find(d).map(|at| at + d.len())) {
+                Some(end) => format!("{}{}", query.prefix, &rest[..end]),
+                None => key.clone(),
+            };
+            entries.insert(entry);
+        }
+        entries.into_iter().filter(|e| query.after.as_ref().is_none_or(|after| e > after)).collect()
+    }
+
+    /// Keys that collide: few letters, delimiters, and the ends of Unicode's ranges.
+    fn key() -> impl Strategy<Value = String> {
+        let letters = prop::sample::select(vec!["a", "b", "/", "//", "0", "\u{D7FF}", "\u{E000}", "\u{10FFFF}", "é"]);
+        prop::collection::vec(letters, 1..6).prop_map(|letters| letters.concat())
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(300))]
+        #[test]
+        fn a_listing_is_that_of_a_naive_model_page_by_page(
+            keys in prop::collection::btree_set(key(), 0..40),
+            deleted in prop::collection::vec(key(), 0..10),
+            prefix in prop_oneof![Just(String::new()), key()],
+            delimiter in prop::option::of(prop::sample::select(vec!["/", "a", "//", "\u{10FFFF}"])),
+            after in prop::option::of(key()),
+            max in 1_usize..6,
+            versioned in any::<bool>(),
+        ) {
+            let c = database();
+            if versioned {
+                set_versioning(&c, "b", Versioning::Enabled).unwrap();
+            }
+            for key in &keys {
+                write(&c, key);
+            }
+            let mut left = keys.clone();
+            for key in &deleted {
+                delete(&c, "b", key, None, 2).unwrap();
+                left.remove(key);
+            }
+            let mut query = ListQuery { prefix, delimiter: delimiter.map(str::to_owned), after, max };
+            let expected = naive(&left, &query);
+            let versions_query = ListQuery { max: 1_000, ..query.clone() };
+            let mut listed = Vec::new();
+            loop {
+                let page = list(&c, "b", &query).unwrap();
+                let mut entries: Vec<String> = page.items.iter().map(|v| v.key.clone()).collect();
+                entries.extend(page.common_prefixes);
+                entries.sort();
+                prop_assert!(entries.len() <= max);
+                listed.extend(entries);
+                match page.next_after {
+                    Some(next) => query.after = Some(next),
+                    None => break,
+                }
+            }
+            prop_assert_eq!(&listed, &expected);
+            // Without delete markers, the versions are the objects.
+            if !versioned {
+                let (page, _) = list_versions(&c, "b", &versions_query, None).unwrap();
+                let mut entries: Vec<String> = page.items.iter().map(|v| v.key.clone()).collect();
+                entries.extend(page.common_prefixes);
+                entries.sort();
+                prop_assert_eq!(&entries, &expected);
+            }
+        }
+    }
+
+    #[test]
+    fn the_successor_of_a_prefix_is_above_all_that_starts_with_it_and_valid() {
+        assert_eq!(successor("a/").as_deref(), Some("a0"));
+        assert_eq!(successor("a\u{D7FF}").as_deref(), Some("a\u{E000}"));
+        assert_eq!(successor("a\u{10FFFF}").as_deref(), Some("b"));
+        assert_eq!(successor("\u{10FFFF}"), None);
+    }
+
+    #[test]
+    fn a_body_that_two_versions_share_is_dropped_with_the_last() {
+        let c = database();
+        let id = BlobId::parse(&"ab".repeat(16)).unwrap();
+        let body = Body::Blob { id: id.clone(), crc64: u64::MAX };
+        put(&c, "b", new("one", body.clone()), &WriteCondition::default()).unwrap();
+        put(&c, "b", new("two", body.clone()), &WriteCondition::default()).unwrap();
+        assert_eq!(find(&c, "b", "two", None).unwrap().1, body);
+        assert_eq!(delete(&c, "b", "one", None, 0).unwrap().dropped, []);
+        assert_eq!(write(&c, "two").dropped, [id]);
+    }
+
+    #[test]
+    fn suspending_keeps_old_versions_and_replaces_the_null_version() {
+        let c = database();
+        set_versioning(&c, "b", Versioning::Enabled).unwrap();
+        let kept = write(&c, "k").version_id.unwrap();
+        set_versioning(&c, "b", Versioning::Suspended).unwrap();
+        assert_eq!(write(&c, "k").version_id.as_deref(), Some("null"));
+        assert_eq!(write(&c, "k").version_id.as_deref(), Some("null"));
+        let gone = delete(&c, "b", "k", None, 5).unwrap();
+        assert_eq!((gone.version_id.as_deref(), gone.delete_marker), (Some("null"), true));
+        let query = ListQuery { max: 10, ..ListQuery::default() };
+        let (page, _) = list_versions(&c, "b", &query, None).unwrap();
+        let ids: Vec<_> = page.items.iter().map(|v| (v.version_id.as_str(), v.is_latest)).collect();
+        assert_eq!(ids, [("null", true), (&kept, false)]);
+        delete_version(&c, "b", "k", "null").unwrap();
+        assert_eq!(find(&c, "b", "k", None).unwrap().0.version_id, kept);
+    }
+
+    #[test]
+    fn uploads_are_listed_by_key_and_id_page_by_page() {
+        let c = database();
+        let mut all = Vec::new();
+        for key in ["a", "a", "b/1", "b/2", "c"] {
+            let upload = Upload {
+                id: uuid::Uuid::new_v4().simple().to_string(),
+                bucket: "b".into(),
+                key: key.into(),
+                initiated_ms: 0,
+                attributes: Attributes::default(),
+                algorithm: Algorithm::Crc64Nvme,
+                kind: Kind::FullObject,
+                chosen: false,
+            };
+            create_upload(&c, &upload).unwrap();
+            all.push((upload.key, upload.id));
+        }
+        all.sort();
+        let mut query = ListQuery { max: 1, ..ListQuery::default() };
+        let mut after_upload: Option<String> = None;
+        let mut listed = Vec::new();
+        loop {
+            let (page, next_upload) = list_uploads(&c, "b", &query, after_upload.as_deref()).unwrap();
+            listed.extend(page.items.into_iter().map(|u| (u.key, u.id)));
+            let Some(next) = page.next_after else { break };
+            query.after = Some(next);
+            after_upload = next_upload;
+        }
+        assert_eq!(listed, all);
+        let query = ListQuery { delimiter: Some("/".into()), max: 10, ..ListQuery::default() };
+        let (page, _) = list_uploads(&c, "b", &query, None).unwrap();
+        assert_eq!((page.items.len(), page.common_prefixes), (3, vec!["b/".to_owned()]));
+    }
+}

@@ -28,14 +28,11 @@ pub async fn delete_object(call: Call<DeleteObjectInput>) -> Answer<DeleteObject
             Some(version) => table::delete_version(c, &input.bucket, &input.key, version),
         })
         .await?;
-    Ok(S3Response::with_status(
-        DeleteObjectOutput {
-            delete_marker: written.delete_marker.then_some(true),
-            version_id: written.version_id,
-            ..DeleteObjectOutput::default()
-        },
-        http::StatusCode::NO_CONTENT,
-    ))
+    Ok(S3Response::new(DeleteObjectOutput {
+        delete_marker: written.delete_marker.then_some(true),
+        version_id: written.version_id,
+        ..DeleteObjectOutput::default()
+    }))
 }
 
 /// Deletes up to 1,000 keys in one write: all of them are gone, or, if the disk fails, none. What is wrong with single

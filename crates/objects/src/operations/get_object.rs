@@ -3,7 +3,7 @@
 use std::ops::Range as ByteRange;
 
 use futures::StreamExt;
-use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+use http::{HeaderMap, HeaderName, HeaderValue};
 use http_body_util::StreamBody;
 use s3s::S3Response;
 use s3s::dto::*;
@@ -99,7 +99,6 @@ pub async fn head_object(call: Call<HeadObjectInput>) -> Answer<HeadObjectOutput
     let shown = shown(&version, &held, &asked)?;
     let checksums = checksums(&version, input.checksum_mode.as_ref(), &shown);
     let attributes = version.attributes;
-    let partial = shown.content_range.is_some();
     let mut headers = HeaderMap::new();
     let tags = attributes.tags.len();
     if tags > 0 {
@@ -143,9 +142,7 @@ pub async fn head_object(call: Call<HeadObjectInput>) -> Answer<HeadObjectOutput
         version_id: version.versioned.then_some(version.version_id),
         ..HeadObjectOutput::default()
     };
-    let mut response = S3Response::with_headers(output, headers);
-    response.status = partial.then_some(StatusCode::PARTIAL_CONTENT);
-    Ok(response)
+    Ok(S3Response::with_headers(output, headers))
 }
 
 /// What S3 says of an object that was stored without a type.

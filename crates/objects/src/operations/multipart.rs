@@ -335,8 +335,7 @@ pub async fn abort_multipart_upload(call: Call<AbortMultipartUploadInput>) -> An
             table::remove_upload(c, &input.upload_id)
         })
         .await?;
-    let output = AbortMultipartUploadOutput::default();
-    Ok(S3Response::with_status(output, http::StatusCode::NO_CONTENT))
+    Ok(S3Response::new(AbortMultipartUploadOutput::default()))
 }
 
 /// A part as the caller lists it.

@@ -54,8 +54,7 @@ pub async fn delete_object_tagging(call: Call<DeleteObjectTaggingInput>) -> Answ
             Ok((version, Written::default().dropped))
         })
         .await?;
-    let output = DeleteObjectTaggingOutput { version_id: shown(version) };
-    Ok(S3Response::with_status(output, http::StatusCode::NO_CONTENT))
+    Ok(S3Response::new(DeleteObjectTaggingOutput { version_id: shown(version) }))
 }
 
 fn shown(version: Version) -> Option<String> {
