@@ -23,7 +23,7 @@ use sha2::{Digest, Sha256};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::credentials::Credentials;
-use crate::failure::{Because, Failure};
+use crate::failure::Failure;
 
 /// Answers that are read whole: job descriptions, lists, error documents, a function's answer of 6 MiB.
 const ANSWER_BYTES_MAX: usize = 16 * 1024 * 1024;
@@ -31,10 +31,10 @@ const ANSWER_BYTES_MAX: usize = 16 * 1024 * 1024;
 const ANSWER_TIME_MAX: Duration = Duration::from_secs(120);
 const PIECE_BYTES: usize = 256 * 1024;
 
-/// Everything but RFC 3986's unreserved characters, and the slash of a path.
-const PATH: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~').remove(b'/');
-/// A part of a query, or a key in a manifest.
-pub const COMPONENT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~');
+/// A part of a query: everything but RFC 3986's unreserved characters is encoded.
+const COMPONENT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~');
+/// A key, in a path or in a manifest: the same, and its slashes stay.
+pub const KEY: &AsciiSet = &COMPONENT.remove(b'/');
 
 type RequestBody = UnsyncBoxBody<Bytes, std::io::Error>;
 
@@ -480,7 +480,7 @@ fn parse(body: &[u8]) -> Result<Element, ClientError> {
 }
 
 fn object_path(bucket: &str, key: &str) -> String {
-    format!("/{bucket}/{}", utf8_percent_encode(key, PATH))
+    format!("/{bucket}/{}", utf8_percent_encode(key, KEY))
 }
 
 fn etag(headers: &HeaderMap) -> String {
@@ -519,7 +519,7 @@ async fn hash_file(path: &Path) -> Result<([u8; 32], u64), ClientError> {
 /// its hash rather than for its length.
 async fn file_body(path: &Path, length: u64) -> Result<RequestBody, ClientError> {
     let broken = |e: std::io::Error| ClientError::Broken(format!("cannot read {}: {e}", path.display()));
-    let mut file = tokio::fs::File::open(path).await.map_err(broken)?;
+    let file = tokio::fs::File::open(path).await.map_err(broken)?;
     let stream = tokio_util::io::ReaderStream::with_capacity(file.take(length), PIECE_BYTES);
     Ok(StreamBody::new(stream.map_ok(Frame::data)).boxed_unsync())
 }

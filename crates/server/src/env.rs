@@ -116,7 +116,7 @@ fn localhost_resolves(account: &str, address: SocketAddr) -> bool {
 }
 
 /// A word of a POSIX shell.
-fn quoted(text: &str) -> String {
+pub fn quoted(text: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "-_./:+=@".contains(c);
     if !text.is_empty() && text.chars().all(plain) {
         return text.to_owned();

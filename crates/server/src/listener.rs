@@ -56,7 +56,7 @@ pub async fn serve(
     loop {
         let accepted = tokio::select! {
             biased;
-            _ = stop.wait_for(|stop| *stop) => break,
+            () = asked(&mut stop) => break,
             Some(_) = connections.join_next(), if !connections.is_empty() => continue,
             // A connection past the cap waits in the kernel's queue: its client sees delay, not an error.
             accepted = async {
@@ -89,6 +89,11 @@ pub async fn serve(
     }
 }
 
+/// Waits until `stop` is true, or until nobody could say so any more.
+async fn asked(stop: &mut watch::Receiver<bool>) {
+    let _ = stop.wait_for(|stop| *stop).await;
+}
+
 async fn connection(stream: tokio::net::TcpStream, service: Arc<impl Service>, mut stop: watch::Receiver<bool>) {
     let phase = Arc::new(Phase::default());
     let stream = TokioIo::new(TimedStream::new(stream, phase.clone()));
@@ -111,7 +116,7 @@ async fn connection(stream: tokio::net::TcpStream, service: Arc<impl Service>, m
     );
     let ended = tokio::select! {
         ended = connection.as_mut() => ended,
-        _ = stop.wait_for(|stop| *stop) => {
+        () = asked(&mut stop) => {
             connection.as_mut().graceful_shutdown();
             connection.await
         }

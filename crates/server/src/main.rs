@@ -1,1 +1,162 @@
-fn main() {}
+//! The one binary: reads the command line, sets the process up, and hands over to the command.
+
+mod cli;
+mod client;
+mod credentials;
+mod demo;
+mod dispatch;
+mod env;
+mod failure;
+mod interrupt;
+mod listener;
+mod logs;
+mod names;
+mod progress;
+mod report;
+mod rooms;
+mod run;
+mod server;
+mod settings;
+mod state_file;
+
+use std::io::Write;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{CommandFactory, Parser};
+use tracing_subscriber::EnvFilter;
+
+use crate::cli::{Cli, Command, LogFormat};
+use crate::failure::{Because, FAILED, Failure, OK, USAGE};
+use crate::interrupt::Interrupt;
+use crate::server::Server;
+use crate::settings::Settings;
+
+fn main() -> ExitCode {
+    let mut words = std::env::args_os();
+    if words.nth(1).is_some_and(|word| word == "__launch") {
+        // The process that becomes a function's: before anything that has threads, files or settings.
+        longshore_functions::host::launch::main(words);
+    }
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            let asked = matches!(
+                error.kind(),
+                clap::error::ErrorKind::DisplayHelp | clap::error::ErrorKind::DisplayVersion
+            );
+            // A reader that is gone is not worth a word.
+            let _ = error.print();
+            return ExitCode::from(if asked { OK } else { USAGE });
+        }
+    };
+    match set_up(&cli).and_then(|()| command(cli)) {
+        Ok(status) => ExitCode::from(status),
+        Err(failure) => {
+            failure.print();
+            ExitCode::from(failure.status)
+        }
+    }
+}
+
+/// What holds for the whole process: private files, no core dumps, logs on standard error.
+fn set_up(cli: &Cli) -> Result<(), Failure> {
+    rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
+    // A core dump would hold the secret.
+    let none = rustix::process::Rlimit { current: Some(0), maximum: Some(0) };
+    rustix::process::setrlimit(rustix::process::Resource::Core, none).because("cannot turn core dumps off")?;
+
+    // `serve` tells a job's life; commands that print their own progress are not interrupted by it.
+    let default = if matches!(cli.command, Command::Serve(_)) { "info" } else { "error" };
+    let filter = match std::env::var("LONGSHORE_LOG") {
+        Ok(asked) if !asked.is_empty() => EnvFilter::try_new(&asked)
+            .map_err(|e| Failure::usage(format!("LONGSHORE_LOG: {e}")).hint("try info, debug or longshore_jobs=debug"))?,
+        _ => EnvFilter::new(default),
+    };
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    match cli.log_format {
+        LogFormat::Json => log.json().init(),
+        LogFormat::Text => {
+            use std::io::IsTerminal;
+            log.with_ansi(std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none()).init();
+        }
+    }
+    Ok(())
+}
+
+fn command(cli: Cli) -> Result<u8, Failure> {
+    match cli.command {
+        Command::Serve(args) if args.print_config => {
+            // A reader that is gone (`| head`) is not an error.
+            let _ = std::io::stdout().write_all(settings::DEFAULTS.as_bytes());
+            Ok(OK)
+        }
+        Command::Serve(args) => block_on(serve(args)),
+        Command::Env(args) => {
+            let (data_dir, settings) = place(&args.place)?;
+            env::print(&data_dir, &settings)?;
+            Ok(OK)
+        }
+        Command::Demo(args) => block_on(demo::demo(args)),
+        Command::Run(args) => block_on(run::run(*args)),
+        Command::Logs(args) => {
+            let data_dir = settings::data_dir(args.data_dir.as_deref(), variable)?;
+            block_on(async move { logs::print(&data_dir, &args.function, args.follow).await.map(|()| OK) })
+        }
+        Command::Completions { shell } => {
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Cli::command(), "longshore", &mut script);
+            let _ = std::io::stdout().write_all(&script);
+            Ok(OK)
+        }
+    }
+}
+
+fn variable(name: &str) -> Option<String> {
+    std::env::var(name).ok()
+}
+
+/// The data directory and its settings, flags apart.
+fn place(place: &cli::Where) -> Result<(PathBuf, Settings), Failure> {
+    let data_dir = settings::data_dir(place.data_dir.as_deref(), variable)?;
+    let settings = Settings::load(&data_dir, place.config.as_deref(), settings::variables())?;
+    Ok((data_dir, settings))
+}
+
+fn block_on(command: impl Future<Output = Result<u8, Failure>>) -> Result<u8, Failure> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .thread_name("longshore")
+        .build()
+        .because("cannot start threads")?;
+    let outcome = runtime.block_on(command);
+    // What still blocks then (a name lookup, a read of standard input) is nobody's any more.
+    runtime.shutdown_background();
+    outcome
+}
+
+async fn serve(args: cli::Serve) -> Result<u8, Failure> {
+    let mut interrupt = Interrupt::listen()?;
+    let (data_dir, mut settings) = place(&args.place)?;
+    if let Some(listen) = args.listen {
+        settings.listen = listen;
+    }
+    let jobs = settings.jobs();
+    let server = Server::start(server::open_data_dir(&data_dir)?, settings, jobs).await?;
+    // On standard output, for whoever started it and waits for it; the rest is talk.
+    println!("listening on http://{}", server.address);
+    let named = args.place.data_dir.as_ref().map_or_else(String::new, |_| {
+        format!(" --data-dir {}", env::quoted(&server.data_dir().to_string_lossy()))
+    });
+    eprintln!("hint: eval \"$(longshore env{named})\" points the AWS CLI at it");
+    let fatal = server.fatal.clone();
+    let status = tokio::select! {
+        () = interrupt.asked() => OK,
+        reason = fatal.thrown() => {
+            eprintln!("error: state could not be made durable: {reason}");
+            FAILED
+        }
+    };
+    server.stop().await;
+    Ok(status)
+}

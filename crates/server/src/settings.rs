@@ -30,7 +30,9 @@ pub struct Settings {
     pub region: String,
     pub listen: SocketAddr,
     pub names: Vec<String>,
+    pub unsigned_payload: bool,
     pub limits: Limits,
+    pub jobs: Jobs,
 }
 
 #[derive(Debug, Clone, Deserialize)]
@@ -40,7 +42,50 @@ pub struct Limits {
     pub stop_seconds: u64,
 }
 
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Jobs {
+    pub active_max: usize,
+    pub concurrency_total_max: u32,
+    pub concurrency_max: u32,
+    pub concurrency_initial: u32,
+    pub attempts_max: u32,
+    pub retry_ms: u64,
+    pub retry_ms_max: u64,
+    pub failure_tasks_min: u64,
+    pub failure_ratio: f64,
+    pub unrecorded_max: usize,
+    pub strict: bool,
+    pub rows_max: u64,
+    pub confirmation_days: u32,
+}
+
 impl Settings {
+    /// What the engine is told.
+    pub fn jobs(&self) -> longshore_jobs::Settings {
+        let mut jobs = longshore_jobs::Settings::new(&self.account, &self.region);
+        jobs.active_slots = self.jobs.active_max;
+        jobs.concurrency_total_max = self.jobs.concurrency_total_max;
+        jobs.rows_max = self.jobs.rows_max;
+        jobs.confirmation_ms_max = i64::from(self.jobs.confirmation_days) * 24 * 60 * 60 * 1_000;
+        jobs.run.ramp.initial = self.jobs.concurrency_initial;
+        jobs.run.ramp.max = self.jobs.concurrency_max;
+        jobs.run.retry.attempts_max = self.jobs.attempts_max;
+        jobs.run.retry.redrive.base_ms = self.jobs.retry_ms;
+        jobs.run.retry.redrive.cap_ms = self.jobs.retry_ms_max;
+        jobs.run.threshold.tasks_min = self.jobs.failure_tasks_min;
+        jobs.run.threshold.ratio = self.jobs.failure_ratio;
+        jobs.run.unrecorded_max = self.jobs.unrecorded_max;
+        jobs.run.strict = self.jobs.strict;
+        jobs
+    }
+
+    /// What the function host is told.
+    pub fn host(&self, data_dir: &Path) -> longshore_functions::host::Settings {
+        let _ = data_dir;
+        longshore_functions::host::Settings
+    }
+
     /// Reads all layers but the flags, which the caller puts on top (and calls [`Settings::check`]).
     ///
     /// `file` is the one named by `--config`, which must exist; else the data directory's, which need not.
@@ -88,11 +133,30 @@ impl Settings {
                 return Err(Failure::usage(format!("names: {name:?} is not a host name (no port, no scheme)")));
             }
         }
-        if self.limits.connections_max == 0 {
-            return Err(Failure::usage("limits.connections_max must be at least 1"));
+        let jobs = &self.jobs;
+        let at_least_one = [
+            ("limits.connections_max", self.limits.connections_max as u64),
+            ("jobs.active_max", jobs.active_max as u64),
+            ("jobs.concurrency_total_max", jobs.concurrency_total_max.into()),
+            ("jobs.concurrency_max", jobs.concurrency_max.into()),
+            ("jobs.concurrency_initial", jobs.concurrency_initial.into()),
+            ("jobs.attempts_max", jobs.attempts_max.into()),
+            ("jobs.unrecorded_max", jobs.unrecorded_max as u64),
+            ("jobs.rows_max", jobs.rows_max),
+        ];
+        if let Some((name, _)) = at_least_one.iter().find(|(_, value)| *value == 0) {
+            return Err(Failure::usage(format!("{name} must be at least 1")));
+        }
+        if !(0.0..=1.0).contains(&jobs.failure_ratio) {
+            return Err(Failure::usage("jobs.failure_ratio must be between 0 and 1"));
         }
         Ok(())
     }
+}
+
+/// The variables of this process. One that is not UTF-8 is no setting of ours.
+pub fn variables() -> impl Iterator<Item = (String, String)> {
+    std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
 }
 
 /// The data directory when no flag names one: `$LONGSHORE_DATA_DIR`, `$XDG_DATA_HOME/longshore`,
@@ -172,6 +236,16 @@ mod tests {
         let settings = load("", &[]).unwrap();
         assert_eq!((settings.account.as_str(), settings.region.as_str()), ("000000000000", "us-east-1"));
         assert_eq!(settings.listen, "127.0.0.1:7300".parse().unwrap());
+    }
+
+    #[test]
+    fn the_defaults_are_those_of_the_engine() {
+        let (ours, theirs) = (load("", &[]).unwrap().jobs(), longshore_jobs::Settings::new("000000000000", "us-east-1"));
+        assert_eq!(format!("{:?}", ours.run), format!("{:?}", theirs.run));
+        assert_eq!(ours.active_slots, theirs.active_slots);
+        assert_eq!(ours.concurrency_total_max, theirs.concurrency_total_max);
+        assert_eq!(ours.rows_max, theirs.rows_max);
+        assert_eq!(ours.confirmation_ms_max, theirs.confirmation_ms_max);
     }
 
     #[test]

@@ -84,7 +84,8 @@ impl Package {
     ) -> Result<Self, Failure> {
         let not_readable = format!("{} is not a readable zip", path.display());
         let mut archive = zip::ZipArchive::new(Cursor::new(&zip)).because(&not_readable)?;
-        let names: Vec<String> = archive.file_names().map(str::to_owned).collect();
+        let names: Result<Vec<String>, _> = archive.file_names().map(|n| n.map(|n| n.into_owned())).collect();
+        let names = names.because(&not_readable)?;
         let has = |wanted: &str| names.iter().any(|n| n == wanted);
         if has("bootstrap") && runtime.is_none_or(|r| r.starts_with("provided")) {
             let runtime = runtime.unwrap_or("provided.al2023").to_owned();
@@ -217,6 +218,11 @@ fn runtime_of(language: Language, asked: Option<&str>) -> Result<String, Failure
     }
 }
 
+/// The runtime of the Python that is installed.
+pub fn python_runtime() -> Result<String, Failure> {
+    runtime_of(Language::Python, None)
+}
+
 /// A zip in memory of these files: name, content, Unix mode.
 pub fn zip_of(files: &[(&str, &[u8], u32)]) -> Result<Vec<u8>, Failure> {
     let mut zip = zip::ZipWriter::new(Cursor::new(Vec::new()));
@@ -299,7 +305,7 @@ mod tests {
     }
 
     fn entries(package: &Package) -> Vec<String> {
-        zip::ZipArchive::new(Cursor::new(&package.zip)).unwrap().file_names().map(str::to_owned).collect()
+        zip::ZipArchive::new(Cursor::new(&package.zip)).unwrap().file_names().map(|n| n.unwrap().into_owned()).collect()
     }
 
     #[test]

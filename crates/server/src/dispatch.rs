@@ -1,0 +1,494 @@
+//! From a request on the wire to the room that answers it: whose is it, is it signed, what does it ask for.
+//!
+//! Everything is refused unless its signature holds; open are the health check, and links to a function's code, which
+//! carry a signature of ours. The room is found by the service
+//! in the credential scope, then by the path. What a refusal looks like follows from what the client spoke.
+
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::time::Instant;
+
+use bytes::{Bytes, BytesMut};
+use futures::{FutureExt, StreamExt};
+use http::header::{CONTENT_LENGTH, CONTENT_TYPE, EXPECT, HOST, HeaderValue, SERVER};
+use http::{Method, StatusCode};
+use http_body_util::{BodyExt, Full, StreamBody};
+use hyper::body::{Body, Frame};
+use longshore_functions::Functions;
+use longshore_jobs::Jobs;
+use longshore_objects::Objects;
+use longshore_store::Fatal;
+use longshore_wire::payload::Decoder;
+use longshore_wire::sigv4::{AuthError, Claim, Dialect, Key, KeyCache, Rules, Verified};
+use longshore_wire::{ApiError, Query, Request, RequestId, Response};
+use sha2::{Digest, Sha256};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use crate::credentials::Credentials;
+use crate::listener::{Answer, AnswerBody, RequestBody, Service};
+use crate::names::{Host, Names};
+
+/// The one route that needs no permission at all. (A link to a function's code has its permission in its query.)
+const HEALTH: &str = "/_longshore/health";
+/// All paths of S3 Control begin so.
+const CONTROL: &str = "/v20180820/";
+/// What a path means to nobody but us, never an object.
+const OURS: &str = "/_longshore/";
+
+/// The largest legal CreateJob is far below.
+const CONTROL_BODY_MAX: u64 = 1024 * 1024;
+/// Lambda's limit on a request with code in it. Source: Lambda spec 3.3.
+const CODE_BODY_MAX: u64 = 70_167_211;
+/// Somewhat more than Lambda's 6 MiB, so that a payload that is just too large is told its size by the room.
+const INVOKE_BODY_MAX: u64 = 8 * 1024 * 1024;
+const LAMBDA_BODY_MAX: u64 = 1024 * 1024;
+/// All bodies of control APIs that are in memory together, in KiB: 512 MiB, seven of the largest.
+const BODIES_KIB_MAX: usize = 512 * 1024;
+/// Of a refused request so much is read and thrown away, for a client that is hung up on while it sends may not see
+/// the answer.
+const DRAINED_MAX: u64 = 16 * 1024 * 1024;
+const DRAIN_TIME_MAX: std::time::Duration = std::time::Duration::from_secs(5);
+
+/// Answers all requests of one listener.
+pub struct Dispatch {
+    pub names: Names,
+    pub root: Credentials,
+    pub account: String,
+    pub region: String,
+    pub unsigned_payload: bool,
+    pub objects: Objects,
+    pub functions: Functions,
+    pub jobs: Jobs,
+    pub fatal: Fatal,
+    pub signing_keys: KeyCache,
+    pub bodies: Arc<Semaphore>,
+}
+
+/// Room for the bodies that a [`Dispatch`] holds in memory.
+pub fn room_for_bodies() -> Arc<Semaphore> {
+    Arc::new(Semaphore::new(BODIES_KIB_MAX))
+}
+
+/// Which API a request is for, and so in which form its errors are told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Api {
+    S3,
+    S3Control,
+    Lambda,
+}
+
+impl Api {
+    /// By the service that signed, where one did; else by what the path looks like.
+    fn of(service: Option<&str>, path: &str, host: &Host) -> Self {
+        // In virtual-hosted style a key may begin with "v20180820/".
+        let control = path.starts_with(CONTROL) && (host.prefix.is_none() || host.account().is_some());
+        match service {
+            Some("lambda") => Self::Lambda,
+            _ if control => Self::S3Control,
+            Some("s3") => Self::S3,
+            _ if is_dated(path) => Self::Lambda,
+            _ => Self::S3,
+        }
+    }
+
+    fn dialect(self) -> Dialect {
+        match self {
+            Self::S3 | Self::S3Control => Dialect::S3,
+            Self::Lambda => Dialect::Lambda,
+        }
+    }
+
+    fn refuse(self, error: &ApiError, id: &RequestId) -> Answer {
+        answer(match self {
+            Self::S3 => error.s3(id),
+            Self::S3Control => error.s3_control(id),
+            Self::Lambda => error.lambda(),
+        })
+    }
+}
+
+/// Whether a path begins like Lambda's: `/2015-03-31/`.
+fn is_dated(path: &str) -> bool {
+    let mut segments = path.trim_start_matches('/').splitn(2, '/');
+    let date = segments.next().unwrap_or("").as_bytes();
+    segments.next().is_some()
+        && date.len() == 10
+        && date.iter().enumerate().all(|(i, b)| if matches!(i, 4 | 7) { *b == b'-' } else { b.is_ascii_digit() })
+}
+
+/// The operation's name and the largest body it takes, for Lambda's paths that take more than the others.
+fn lambda_body_max(method: &Method, path: &str) -> (u64, u64, &'static str) {
+    let end = path.trim_end_matches('/').rsplit('/').next().unwrap_or("");
+    match (method, end) {
+        (&Method::POST, "functions") => (CODE_BODY_MAX, CODE_BODY_MAX, "CreateFunction"),
+        (&Method::PUT, "code") => (CODE_BODY_MAX, CODE_BODY_MAX, "UpdateFunctionCode"),
+        (&Method::POST, "invocations" | "invoke-async") => (INVOKE_BODY_MAX, 6 * 1024 * 1024, "InvokeFunction"),
+        _ => (LAMBDA_BODY_MAX, LAMBDA_BODY_MAX, "requested"),
+    }
+}
+
+impl Service for Dispatch {
+    async fn answer(&self, request: http::Request<RequestBody>) -> Answer {
+        let began = Instant::now();
+        let id = RequestId(uuid::Uuid::new_v4().to_string());
+        let (method, path) = (request.method().clone(), request.uri().path().to_owned());
+        let api = Api::of(None, &path, &Host { prefix: None, port: None });
+        let answered = AssertUnwindSafe(self.find_answer(request, &id)).catch_unwind().await;
+        let mut answer = answered.unwrap_or_else(|_| {
+            tracing::error!(request_id = %id, %method, path, "request panicked");
+            let (code, message) = match api {
+                Api::Lambda => ("ServiceException", "Internal error. Please try again."),
+                _ => ("InternalError", "We encountered an internal error. Please try again."),
+            };
+            api.refuse(&ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, code, message), &id)
+        });
+        let headers = answer.headers_mut();
+        for (name, value) in [("x-amz-request-id", &id.0), ("x-amzn-requestid", &id.0), ("x-amz-id-2", &id.host_id())] {
+            let value = HeaderValue::from_str(value).expect("a UUID and its base64 are ASCII");
+            headers.entry(name).or_insert(value);
+        }
+        headers.entry(SERVER).or_insert(HeaderValue::from_static("longshore"));
+        let ms = began.elapsed().as_millis();
+        tracing::debug!(request_id = %id, %method, path, status = answer.status().as_u16(), ms, "request answered");
+        answer
+    }
+}
+
+impl Dispatch {
+    async fn find_answer(&self, request: http::Request<RequestBody>, id: &RequestId) -> Answer {
+        let (parts, body) = request.into_parts();
+        if parts.method == Method::CONNECT {
+            return plain(StatusCode::FORBIDDEN, "This is Longshore, not a proxy: it opens no tunnels.");
+        }
+        let host = match self.names.admit(&parts.uri, parts.headers.get(HOST).and_then(|h| h.to_str().ok())) {
+            Ok(host) => host,
+            Err(refused) => {
+                drain(&parts, body).await;
+                return plain(refused.status, &refused.reason);
+            }
+        };
+        let path = parts.uri.path();
+        if path == HEALTH && parts.method == Method::GET {
+            return match self.fatal.reason() {
+                None => answer(Response::json(StatusCode::OK, &serde_json::json!({"status": "ok"}))),
+                Some(_) => answer(Response::json(
+                    StatusCode::SERVICE_UNAVAILABLE,
+                    &serde_json::json!({"status": "stopping"}),
+                )),
+            };
+        }
+        if path.starts_with(Functions::DOWNLOAD_PREFIX) && parts.method == Method::GET {
+            return self.download(path, &Query::parse(parts.uri.query()), id);
+        }
+        let target = parts.uri.path_and_query().map_or("/", |t| t.as_str());
+        let claim = match Claim::parse(&parts.method, target, &parts.headers) {
+            Ok(claim) => claim,
+            Err(error) => {
+                let api = Api::of(None, path, &host);
+                return self.refuse_caller(api, &error, &parts, body, id).await;
+            }
+        };
+        let api = Api::of(Some(claim.service()), path, &host);
+        if path.starts_with(OURS) {
+            drain(&parts, body).await;
+            let none = ApiError::new(StatusCode::NOT_FOUND, "NoSuchResource", "There is nothing at this path.");
+            return api.refuse(&none, id);
+        }
+        match api {
+            Api::S3 => {
+                let caller = match self.verify(&claim, None) {
+                    Ok(caller) => caller,
+                    Err(error) => return self.refuse_caller(api, &error, &parts, body, id).await,
+                };
+                self.serve_s3(&caller, parts, &host, body, id).await
+            }
+            Api::S3Control | Api::Lambda => self.serve_control(api, &claim, parts, &host, body, id).await,
+        }
+    }
+
+    /// Looks the key up and proves the claim.
+    fn verify(&self, claim: &Claim, body_sha256: Option<[u8; 32]>) -> Result<Verified, AuthError> {
+        let known = claim.access_key_id() == self.root.access_key_id;
+        let key = if known { Key::lasting(&self.root.secret_access_key, &self.account) } else { Key::unknown() };
+        let rules = Rules {
+            regions: &[&self.region],
+            services: &["s3", "lambda"],
+            unsigned_payload: self.unsigned_payload,
+            keys: Some(&self.signing_keys),
+        };
+        claim.verify(&key, &rules, jiff::Timestamp::now().as_second(), body_sha256)
+    }
+
+    async fn refuse_caller(
+        &self,
+        api: Api,
+        error: &AuthError,
+        parts: &http::request::Parts,
+        body: RequestBody,
+        id: &RequestId,
+    ) -> Answer {
+        tracing::debug!(request_id = %id, %error, "caller refused");
+        drain(parts, body).await;
+        api.refuse(&error.told(api.dialect()), id)
+    }
+
+    /// Sends a function's package to whoever has a link to it, as GetFunction makes them.
+    fn download(&self, path: &str, query: &Query, id: &RequestId) -> Answer {
+        let found = match self.functions.download(path, query) {
+            Ok(found) => found,
+            Err(error) => return Api::S3.refuse(&error, id),
+        };
+        let file = tokio::fs::File::from_std(found.file);
+        let pieces = tokio_util::io::ReaderStream::with_capacity(file, 256 * 1024);
+        let body = StreamBody::new(pieces.map(|piece| piece.map(Frame::data).map_err(Into::into)));
+        let mut made = http::Response::new(body.boxed_unsync());
+        made.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/zip"));
+        made.headers_mut().insert(CONTENT_LENGTH, HeaderValue::from(found.size));
+        made
+    }
+
+    async fn serve_s3(
+        &self,
+        caller: &Verified,
+        parts: http::request::Parts,
+        host: &Host,
+        body: RequestBody,
+        id: &RequestId,
+    ) -> Answer {
+        let decoder = match caller.decoder() {
+            Ok(decoder) => decoder,
+            Err(error) => {
+                drain(&parts, body).await;
+                return Api::S3.refuse(&error.told(), id);
+            }
+        };
+        let body = decoded(body, decoder);
+        let served = self.objects.serve(caller, parts, host.prefix.as_deref(), body, id).await;
+        served.map(BodyExt::boxed_unsync)
+    }
+
+    /// Reads the body whole, for its hash is part of what Lambda's clients sign.
+    async fn serve_control(
+        &self,
+        api: Api,
+        claim: &Claim,
+        parts: http::request::Parts,
+        host: &Host,
+        body: RequestBody,
+        id: &RequestId,
+    ) -> Answer {
+        if claim.access_key_id() != self.root.access_key_id {
+            // Not worth a body of 70 MB. The work that verifying costs is done all the same.
+            let error = self.verify(claim, Some([0; 32])).err().unwrap_or(AuthError::Missing);
+            return self.refuse_caller(api, &error, &parts, body, id).await;
+        }
+        let too_large = |max: u64| match api {
+            Api::Lambda => {
+                let (_, told, operation) = lambda_body_max(&parts.method, parts.uri.path());
+                ApiError::new(
+                    StatusCode::PAYLOAD_TOO_LARGE,
+                    "RequestEntityTooLargeException",
+                    format!("Request must be smaller than {told} bytes for the {operation} operation"),
+                )
+            }
+            _ => ApiError::new(
+                StatusCode::BAD_REQUEST,
+                "MaxMessageLengthExceeded",
+                format!("Your request was too big. At most {max} bytes are taken."),
+            ),
+        };
+        let max = match api {
+            Api::Lambda => lambda_body_max(&parts.method, parts.uri.path()).0,
+            _ => CONTROL_BODY_MAX,
+        };
+        let announced = parts.headers.get(CONTENT_LENGTH).and_then(|l| l.to_str().ok()?.parse::<u64>().ok());
+        if announced.is_some_and(|length| length > max) {
+            drain(&parts, body).await;
+            return api.refuse(&too_large(max), id);
+        }
+        // Held until the request is answered: only then is its body gone.
+        let _room = self.room(announced.unwrap_or(max)).await;
+        let whole = match read_whole(body, max).await {
+            Ok(whole) => whole,
+            Err(Unread::TooLarge) => return api.refuse(&too_large(max), id),
+            Err(Unread::Broken(error)) => {
+                tracing::debug!(request_id = %id, %error, "body broke off");
+                let code = if api == Api::Lambda { "InvalidRequestContentException" } else { "IncompleteBody" };
+                let message = "The body broke off, or came too slowly.";
+                return api.refuse(&ApiError::new(StatusCode::BAD_REQUEST, code, message), id);
+            }
+        };
+        let caller = match self.verify(claim, Some(Sha256::digest(&whole).into())) {
+            Ok(caller) => caller,
+            Err(error) => {
+                tracing::debug!(request_id = %id, %error, "caller refused");
+                return api.refuse(&error.told(api.dialect()), id);
+            }
+        };
+        if api == Api::S3Control
+            && let Some(account) = host.account()
+            && let Some(header) = parts.headers.get("x-amz-account-id")
+            && header.as_bytes() != account.as_bytes()
+        {
+            let message = "Request invalid: the account in the host and the one in x-amz-account-id differ.";
+            return api.refuse(&ApiError::new(StatusCode::BAD_REQUEST, "InvalidRequest", message), id);
+        }
+        let request = Request {
+            method: parts.method,
+            path: parts.uri.path().to_owned(),
+            query: Query::parse(parts.uri.query()),
+            headers: parts.headers,
+            body: whole,
+            caller,
+            request_id: id.clone(),
+        };
+        answer(match api {
+            Api::Lambda => self.functions.serve(request).await,
+            _ => self.jobs.serve(request).await,
+        })
+    }
+
+    async fn room(&self, bytes: u64) -> OwnedSemaphorePermit {
+        let kib = u32::try_from(bytes / 1024 + 1).unwrap_or(u32::MAX);
+        self.bodies.clone().acquire_many_owned(kib).await.expect("the semaphore is never closed")
+    }
+}
+
+enum Unread {
+    TooLarge,
+    Broken(Box<dyn std::error::Error + Send + Sync>),
+}
+
+async fn read_whole(mut body: RequestBody, max: u64) -> Result<Bytes, Unread> {
+    let mut whole = BytesMut::new();
+    while let Some(frame) = body.frame().await {
+        if let Ok(data) = frame.map_err(Unread::Broken)?.into_data() {
+            if (whole.len() + data.len()) as u64 > max {
+                return Err(Unread::TooLarge);
+            }
+            whole.extend_from_slice(&data);
+        }
+    }
+    Ok(whole.freeze())
+}
+
+/// Reads what a refused client is still sending, up to a limit. One that waits for "100 Continue" sends nothing.
+async fn drain(parts: &http::request::Parts, mut body: RequestBody) {
+    if body.is_end_stream() || parts.headers.contains_key(EXPECT) {
+        return;
+    }
+    let read = async {
+        let mut read = 0;
+        while let Some(Ok(frame)) = body.frame().await {
+            read += frame.data_ref().map_or(0, |d| d.len() as u64);
+            if read > DRAINED_MAX {
+                break;
+            }
+        }
+    };
+    // Whether it ended or not, the answer is the same.
+    let _ = tokio::time::timeout(DRAIN_TIME_MAX, read).await;
+}
+
+/// The body as the signature means it. Its last piece is followed by an error if it is not the signed one.
+pub fn decoded<B>(body: B, decoder: Decoder) -> longshore_objects::RequestBody
+where
+    B: Body<Data = Bytes> + Send + Unpin + 'static,
+    B::Error: std::fmt::Display,
+{
+    let trailers = longshore_objects::Trailers::default();
+    let found = trailers.clone();
+    let stream = futures::stream::unfold(Some((body, decoder)), move |state| {
+        let found = found.clone();
+        async move {
+            let (mut body, mut decoder) = state?;
+            loop {
+                let pieces = match body.frame().await {
+                    None => {
+                        return match decoder.finish() {
+                            Ok(trailers) => {
+                                found.set(trailers);
+                                None
+                            }
+                            Err(error) => Some((vec![Err(error.told())], None)),
+                        };
+                    }
+                    Some(Err(error)) => {
+                        tracing::debug!(%error, "body broke off");
+                        let message = "You did not provide the number of bytes specified by the Content-Length HTTP header.";
+                        let told = ApiError::new(StatusCode::BAD_REQUEST, "IncompleteBody", message);
+                        return Some((vec![Err(told)], None));
+                    }
+                    Some(Ok(frame)) => match frame.into_data() {
+                        Ok(data) => decoder.push(data),
+                        Err(_trailers) => continue,
+                    },
+                };
+                match pieces {
+                    Ok(pieces) if pieces.is_empty() => {}
+                    Ok(pieces) => return Some((pieces.into_iter().map(Ok).collect(), Some((body, decoder)))),
+                    Err(error) => return Some((vec![Err(error.told())], None)),
+                }
+            }
+        }
+    });
+    longshore_objects::RequestBody { stream: stream.flat_map(futures::stream::iter).boxed(), trailers }
+}
+
+fn answer(response: Response) -> Answer {
+    let mut made = http::Response::new(from_memory(response.body));
+    *made.status_mut() = response.status;
+    *made.headers_mut() = response.headers;
+    made
+}
+
+fn plain(status: StatusCode, text: &str) -> Answer {
+    let mut made = http::Response::new(from_memory(format!("{text}\n").into()));
+    *made.status_mut() = status;
+    made.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+    made
+}
+
+fn from_memory(bytes: Bytes) -> AnswerBody {
+    Full::new(bytes).map_err(|never| match never {}).boxed_unsync()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn host(prefix: Option<&str>) -> Host {
+        Host { prefix: prefix.map(str::to_owned), port: None }
+    }
+
+    #[test]
+    fn the_room_follows_from_the_signed_service_and_then_from_the_path() {
+        let cases = [
+            (Some("s3"), "/", None, Api::S3),
+            (Some("s3"), "/v20180820/jobs", None, Api::S3Control),
+            (Some("s3"), "/v20180820/jobs", Some("000000000000"), Api::S3Control),
+            (Some("s3"), "/v20180820/photo.jpg", Some("bucket"), Api::S3),
+            (Some("s3"), "/v20180820x/key", None, Api::S3),
+            (Some("s3"), "/2015-03-31/functions", None, Api::S3),
+            (Some("lambda"), "/2015-03-31/functions", None, Api::Lambda),
+            (Some("lambda"), "/v20180820/jobs", None, Api::Lambda),
+            (None, "/2015-03-31/functions", None, Api::Lambda),
+            (None, "/2015-03-31", None, Api::S3),
+            (None, "/v20180820/jobs", None, Api::S3Control),
+            (None, "/bucket/key", None, Api::S3),
+            (Some("iam"), "/", None, Api::S3),
+        ];
+        for (service, path, prefix, wanted) in cases {
+            assert_eq!(Api::of(service, path, &host(prefix)), wanted, "{service:?} {path} {prefix:?}");
+        }
+    }
+
+    #[test]
+    fn a_body_is_capped_by_what_its_operation_takes() {
+        let max = |method: Method, path: &str| lambda_body_max(&method, path).0;
+        assert_eq!(max(Method::POST, "/2015-03-31/functions/"), CODE_BODY_MAX);
+        assert_eq!(max(Method::PUT, "/2015-03-31/functions/f/code"), CODE_BODY_MAX);
+        assert_eq!(max(Method::POST, "/2015-03-31/functions/f/invocations"), INVOKE_BODY_MAX);
+        assert_eq!(max(Method::PUT, "/2015-03-31/functions/f/configuration"), LAMBDA_BODY_MAX);
+    }
+}

@@ -1,0 +1,116 @@
+//! How far a job is: a bar on a terminal, a line every few seconds elsewhere. On standard error.
+
+use std::io::IsTerminal;
+use std::time::{Duration, Instant};
+
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+/// Between two lines where there is no terminal.
+const LINE_EVERY: Duration = Duration::from_secs(5);
+
+pub struct Progress {
+    bar: Option<ProgressBar>,
+    began: Instant,
+    /// What was done when this process began to look: a resumed job did that before.
+    done_before: Option<u64>,
+    last_line: Option<Instant>,
+    ended: bool,
+}
+
+impl Progress {
+    pub fn new() -> Self {
+        let bar = std::io::stderr().is_terminal().then(|| {
+            let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr_with_hz(10));
+            let style = ProgressStyle::with_template("{spinner} {msg}").expect("the template is valid: a test reads it");
+            bar.set_style(style);
+            bar.set_message("preparing");
+            bar.enable_steady_tick(Duration::from_millis(120));
+            bar
+        });
+        Self { bar, began: Instant::now(), done_before: None, last_line: None, ended: false }
+    }
+
+    /// Shows the state of the job. `total` is 0 until the manifest is read.
+    pub fn show(&mut self, status: &str, total: u64, succeeded: u64, failed: u64) {
+        let done = succeeded + failed;
+        let before = *self.done_before.get_or_insert(done);
+        if total == 0 {
+            return;
+        }
+        let seconds = self.began.elapsed().as_secs_f64();
+        let per_second = (done - before.min(done)) as f64 / seconds.max(0.001);
+        match &self.bar {
+            Some(bar) => {
+                if bar.length() != Some(total) {
+                    bar.set_length(total);
+                    bar.set_style(style());
+                }
+                bar.set_position(done);
+                bar.set_message(message(status, succeeded, failed, per_second, total - done.min(total)));
+            }
+            None => {
+                let over = done == total;
+                let due = self.last_line.is_none_or(|last| last.elapsed() >= LINE_EVERY);
+                // The last line is due at once, and once.
+                if self.ended || !(due || over) {
+                    return;
+                }
+                eprintln!("{done} of {total}: {}", message(status, succeeded, failed, per_second, total - done.min(total)));
+                self.last_line = Some(Instant::now());
+                self.ended = over;
+            }
+        }
+    }
+
+    /// Leaves the bar as it is and goes to the next line.
+    pub fn end(&mut self) {
+        if let Some(bar) = self.bar.take() {
+            bar.abandon();
+        }
+    }
+}
+
+fn style() -> ProgressStyle {
+    ProgressStyle::with_template("{spinner} [{bar:30}] {pos}/{len}  {msg}")
+        .expect("the template is valid: a test reads it")
+        .progress_chars("=> ")
+}
+
+fn message(status: &str, succeeded: u64, failed: u64, per_second: f64, left: u64) -> String {
+    let mut text = format!("{succeeded} succeeded, {failed} failed, {per_second:.0} a second");
+    if left > 0 && per_second > 0.0 {
+        text.push_str(&format!(", {} left", duration(Duration::from_secs_f64(left as f64 / per_second))));
+    }
+    if !matches!(status, "Active" | "Complete" | "Completing") {
+        text.push_str(&format!(" ({status})"));
+    }
+    text
+}
+
+/// `42 s`, `3 min 20 s`, `5 h 12 min`.
+pub fn duration(duration: Duration) -> String {
+    let seconds = duration.as_secs();
+    match seconds {
+        0..60 => format!("{seconds} s"),
+        60..3_600 => format!("{} min {} s", seconds / 60, seconds % 60),
+        _ => format!("{} h {} min", seconds / 3_600, seconds % 3_600 / 60),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_left_is_told_in_two_units_at_most() {
+        let text = |seconds| duration(Duration::from_secs(seconds));
+        assert_eq!([text(5), text(200), text(18_720)], ["5 s", "3 min 20 s", "5 h 12 min"]);
+        assert_eq!(message("Active", 10, 2, 4.0, 100), "10 succeeded, 2 failed, 4 a second, 25 s left");
+        assert_eq!(message("Paused", 1, 0, 0.0, 9), "1 succeeded, 0 failed, 0 a second (Paused)");
+    }
+
+    #[test]
+    fn the_bars_template_is_valid() {
+        let _ = style();
+    }
+}

@@ -1,0 +1,165 @@
+//! Where the rooms meet: the engine's two doors, the functions' way to S3, and where code is fetched from.
+
+use std::sync::Arc;
+
+use bytes::{Bytes, BytesMut};
+use futures::StreamExt;
+use http::StatusCode;
+use http_body_util::{BodyExt, Full};
+use longshore_core::invocation::Reply;
+use longshore_functions::host::{FunctionCredentials, Patience, S3Door};
+use longshore_functions::{CodeSource, Functions, Invoked, SourceError};
+use longshore_jobs::ports::{self, ObjectBody, ObjectError, PutBody};
+use longshore_objects::{Objects, ObjectsError};
+use longshore_wire::sigv4::{Claim, Dialect, Key, Rules};
+use longshore_wire::{ApiError, RequestId};
+
+/// The engine's manifests and reports in the embedded S3.
+pub struct EmbeddedObjects(pub Objects);
+
+#[async_trait::async_trait]
+impl ports::Objects for EmbeddedObjects {
+    async fn get(&self, bucket: &str, key: &str, version_id: Option<&str>) -> Result<ObjectBody, ObjectError> {
+        let opened = self.0.get(bucket, key, version_id).await.map_err(|e| object_error(&e))?;
+        Ok(ObjectBody {
+            etag: opened.etag(),
+            size: Some(opened.size()),
+            stream: opened.stream.map(|piece| piece.map_err(|e| object_error(&e))).boxed(),
+        })
+    }
+
+    async fn put(&self, bucket: &str, key: &str, content_type: &str, body: PutBody) -> Result<(), ObjectError> {
+        let put = match body {
+            PutBody::Bytes(bytes) => self.0.put_bytes(bucket, key, Some(content_type), bytes).await,
+            PutBody::File(path, _) => self.0.put_file(bucket, key, Some(content_type), &path).await,
+        };
+        put.map(drop).map_err(|e| object_error(&e))
+    }
+}
+
+fn object_error(error: &ObjectsError) -> ObjectError {
+    let told = error.told();
+    ObjectError { code: told.code.into_owned(), message: told.message, passing: error.passing() }
+}
+
+/// The engine's functions in the embedded host.
+pub struct EmbeddedInvoker(pub Functions);
+
+#[async_trait::async_trait]
+impl ports::Invoker for EmbeddedInvoker {
+    async fn invoke(&self, function: &str, payload: Bytes) -> Reply {
+        reply(self.0.invoke(function, payload, Patience::Wait).await)
+    }
+
+    fn slots(&self, function: &str) -> Option<u32> {
+        Some(self.0.slots(function))
+    }
+}
+
+fn reply(invoked: Invoked) -> Reply {
+    match invoked {
+        Invoked::Answered { payload, function_error: false, .. } => Reply::Answer(payload),
+        Invoked::Answered { payload, function_error: true, .. } => Reply::FunctionError(payload),
+        Invoked::Refused(error) if error.status == StatusCode::TOO_MANY_REQUESTS => {
+            Reply::Throttled { message: error.message, retry_after_ms: None }
+        }
+        Invoked::Refused(error) => {
+            Reply::Refused { status: error.status.as_u16(), code: error.code.into_owned(), message: error.message }
+        }
+    }
+}
+
+/// Packages that CreateFunction names by bucket and key.
+pub struct EmbeddedCode(pub Objects);
+
+#[async_trait::async_trait]
+impl CodeSource for EmbeddedCode {
+    async fn fetch(
+        &self,
+        bucket: &str,
+        key: &str,
+        version_id: Option<&str>,
+        bytes_max: usize,
+    ) -> Result<Bytes, SourceError> {
+        let failed = |error: ObjectsError| {
+            let told = error.told();
+            SourceError::S3 { code: told.code.into_owned(), message: told.message }
+        };
+        let mut opened = self.0.get(bucket, key, version_id).await.map_err(failed)?;
+        if opened.size() > bytes_max as u64 {
+            return Err(SourceError::TooLarge);
+        }
+        let mut code = BytesMut::new();
+        while let Some(piece) = opened.stream.next().await {
+            code.extend_from_slice(&piece.map_err(failed)?);
+        }
+        Ok(code.freeze())
+    }
+}
+
+/// What a function reaches: S3, with the credentials of its own environment, and nothing else of this server.
+pub fn s3_door(objects: Objects) -> S3Door {
+    Arc::new(move |credentials: Arc<FunctionCredentials>, request| {
+        let objects = objects.clone();
+        Box::pin(async move {
+            let id = RequestId(uuid::Uuid::new_v4().to_string());
+            let (parts, body) = request.into_parts();
+            let target = parts.uri.path_and_query().map_or("/", |t| t.as_str());
+            let (region, account) = (objects.settings().region.clone(), objects.settings().account.clone());
+            // The way from an environment to here does not leave the machine, and the body would be the function's own.
+            let rules = Rules { regions: &[&region], services: &["s3"], unsigned_payload: true, keys: None };
+            let verified = Claim::parse(&parts.method, target, &parts.headers).and_then(|claim| {
+                let known = claim.access_key_id() == credentials.access_key_id;
+                let key = if known {
+                    Key::temporary(&credentials.secret_access_key, &account, &credentials.session_token, i64::MAX)
+                } else {
+                    Key::unknown()
+                };
+                claim.verify(&key, &rules, jiff::Timestamp::now().as_second(), None)
+            });
+            let caller = match verified {
+                Ok(caller) => caller,
+                Err(error) => {
+                    tracing::debug!(request_id = %id, %error, "a function's request was refused");
+                    return refusal(&error.told(Dialect::S3), &id);
+                }
+            };
+            match caller.decoder() {
+                Ok(decoder) => {
+                    objects.serve(&caller, parts, None, crate::dispatch::decoded(body, decoder), &id).await
+                }
+                Err(error) => refusal(&error.told(), &id),
+            }
+        })
+    })
+}
+
+fn refusal(error: &ApiError, id: &RequestId) -> http::Response<longshore_objects::ResponseBody> {
+    let made = error.s3(id);
+    let mut response = http::Response::new(Full::new(made.body).map_err(|never| match never {}).boxed());
+    *response.status_mut() = made.status;
+    *response.headers_mut() = made.headers;
+    response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_of_the_host_is_what_the_engine_takes_it_for() {
+        let answered = |function_error| Invoked::Answered {
+            payload: Bytes::from_static(b"{}"),
+            function_error,
+            executed_version: "$LATEST".into(),
+        };
+        let refused = |status: u16| {
+            Invoked::Refused(ApiError::new(StatusCode::from_u16(status).unwrap(), "Code", "message"))
+        };
+        assert_eq!(reply(answered(false)), Reply::Answer(Bytes::from_static(b"{}")));
+        assert_eq!(reply(answered(true)), Reply::FunctionError(Bytes::from_static(b"{}")));
+        assert_eq!(reply(refused(429)), Reply::Throttled { message: "message".into(), retry_after_ms: None });
+        let wanted = Reply::Refused { status: 404, code: "Code".into(), message: "message".into() };
+        assert_eq!(reply(refused(404)), wanted);
+    }
+}

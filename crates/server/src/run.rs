@@ -1,0 +1,557 @@
+//! `longshore run`: a job without a server to set up. It starts one inside, does all through its public API, and stops.
+//!
+//! Everything that a run needs to go on is in its folder before the job is created, so that Ctrl-C, or a `kill -9`, at
+//! any moment after that loses nothing: `--resume` starts a server on the same data directory, and the engine there
+//! invokes what has no recorded result.
+
+pub mod package;
+mod rows;
+mod state;
+pub mod walk;
+
+use std::io::{BufRead, IsTerminal};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use crate::cli;
+use crate::client::{Client, ClientError, Content, Described, NewFunction, NewJob};
+use crate::failure::{Because, FAILED, Failure, INTERRUPTED, JOB_FAILED, OK, plain};
+use crate::interrupt::Interrupt;
+use crate::progress::Progress;
+use crate::report::{self, Failures};
+use crate::run::package::Package;
+use crate::run::rows::RowWriter;
+use crate::run::state::{ManifestPlace, Plan, ReportPlace, RunFolder, runs_folder};
+use crate::server::{Server, open_data_dir};
+use crate::settings::{self, Settings};
+
+/// Between two looks at the job.
+const LOOK_EVERY: Duration = Duration::from_millis(200);
+/// Where a run's report is written in its bucket, before it is copied out.
+const REPORT_PREFIX: &str = "report";
+/// Files taken into the storage in one go.
+const IMPORT_BATCH: usize = 10_000;
+
+/// Runs the command and returns its exit status.
+pub async fn run(args: cli::Run) -> Result<u8, Failure> {
+    refuse_remote(&args)?;
+    let mut interrupt = Interrupt::listen()?;
+    let environment = |name: &str| std::env::var(name).ok();
+    let runs = runs_folder(args.data_dir.as_deref(), environment)?;
+    let (folder, mut plan, data_dir) = match &args.resume {
+        Some(name) => {
+            let (folder, plan) = RunFolder::find(&runs, name)?;
+            if let Some(status) = plan.ended {
+                eprintln!("run {} is over; its report: {}", plan.id, place_of_report(&plan));
+                return Ok(status);
+            }
+            let data_dir = open_data_dir(&plan.data_dir)?;
+            (folder, plan, data_dir)
+        }
+        None => {
+            let package = read_package(&args)?;
+            let stored = is_stored(&args);
+            let named = match (&args.data_dir, stored) {
+                (None, false) => None,
+                (flag, _) => Some(settings::data_dir(flag.as_deref(), environment)?),
+            };
+            // Taken before the run's folder is made in it: the directory must be new, or one of ours.
+            let named = named.as_deref().map(open_data_dir).transpose()?;
+            let (folder, id) = RunFolder::make(&runs)?;
+            let (data_dir, is_ours) = match named {
+                Some(data_dir) => (data_dir, false),
+                None => (open_data_dir(&folder.0.join("data"))?, true),
+            };
+            let plan = Plan {
+                id,
+                data_dir: data_dir.path().to_owned(),
+                data_dir_is_ours: is_ours,
+                runtime: package.runtime.clone(),
+                handler: package.handler.clone(),
+                timeout_seconds: args.timeout,
+                memory_mib: args.memory,
+                variables: args.variables.clone(),
+                arguments: args.arguments.clone(),
+                concurrency: args.concurrency,
+                attempts: args.attempts,
+                local_folder: None,
+                manifest: ManifestPlace::Here,
+                with_versions: false,
+                report: report_place(args.report.as_deref(), &folder)?,
+                json: args.json,
+                job: None,
+                ended: None,
+            };
+            std::fs::write(folder.zip(), &package.zip).because("cannot keep the function's zip")?;
+            if let Some(chosen) = &package.chosen {
+                eprintln!("using {chosen} with {}", package.runtime);
+            }
+            (folder, plan, data_dir)
+        }
+    };
+    if args.resume.is_none() {
+        let prepared = write_manifest(&args, &folder, &mut plan);
+        if let Err(failure) = prepared {
+            // Nothing has happened yet that could be resumed.
+            drop(data_dir);
+            let _ = std::fs::remove_dir_all(&folder.0);
+            return Err(failure);
+        }
+    }
+
+    let settings = inner_settings(&plan)?;
+    let jobs_settings = jobs_settings(&settings, &plan);
+    let server = Server::start(data_dir, settings, jobs_settings).await?;
+    let client = server.client();
+    let fatal = server.fatal.clone();
+    let mut progress = Progress::new();
+    let outcome = tokio::select! {
+        outcome = carry_out(&args, &folder, &mut plan, &server, &client, &mut progress) => Some(outcome),
+        () = interrupt.asked() => None,
+        reason = fatal.thrown() => Some(Err(Failure::job(format!("state could not be made durable: {reason}"))
+            .hint(resume_command(&plan, &args)))),
+    };
+    progress.end();
+    let Some(outcome) = outcome else {
+        eprintln!("stopping: what is in flight is finished first; Ctrl-C again stops at once");
+        server.stop().await;
+        return Ok(interrupted(&folder, &plan, &args));
+    };
+    server.stop().await;
+    match outcome {
+        Ok(status) => {
+            plan.ended = Some(status);
+            folder.write(&plan)?;
+            folder.tidy(&plan);
+            Ok(status)
+        }
+        Err(failure) => {
+            if plan.job.is_none() {
+                // It never became a job; what is wrong will be wrong again.
+                folder.tidy(&plan);
+                let _ = std::fs::remove_dir_all(&folder.0);
+            }
+            Err(failure)
+        }
+    }
+}
+
+fn interrupted(folder: &RunFolder, plan: &Plan, args: &cli::Run) -> u8 {
+    if folder.0.join("run.json").exists() {
+        eprintln!("stopped; to go on: {}", resume_command(plan, args));
+    } else {
+        eprintln!("stopped before anything was done");
+    }
+    INTERRUPTED
+}
+
+/// The command that goes on with a run, to be pasted into a shell.
+fn resume_command(plan: &Plan, args: &cli::Run) -> String {
+    let place = args.data_dir.as_ref().map_or_else(String::new, |dir| {
+        let dir = std::path::absolute(dir).unwrap_or_else(|_| dir.clone());
+        format!(" --data-dir {}", crate::env::quoted(&dir.to_string_lossy()))
+    });
+    format!("longshore run --resume {}{place}", plan.id)
+}
+
+fn refuse_remote(args: &cli::Run) -> Result<(), Failure> {
+    let given = [("--endpoint-url", &args.endpoint_url), ("--profile", &args.profile), ("--region", &args.region)];
+    match given.iter().find(|(_, value)| value.is_some()) {
+        Some((flag, _)) => Err(Failure::usage(format!(
+            "{flag}: remote endpoints are not there yet, they arrive with the next release"
+        ))
+        .hint("today: local folders (--source DIR) and the embedded storage (--source s3://bucket/prefix)")),
+        None => Ok(()),
+    }
+}
+
+fn read_package(args: &cli::Run) -> Result<Package, Failure> {
+    let function = args.function.as_deref().unwrap_or_default();
+    Package::read(function, args.handler.as_deref(), args.runtime.as_deref())
+}
+
+/// Whether objects, manifest or report are in the embedded storage, which then is the server's.
+fn is_stored(args: &cli::Run) -> bool {
+    let stored = |place: &Option<String>| place.as_deref().is_some_and(|p| p.starts_with("s3://"));
+    args.manifest.is_some() || stored(&args.source) || stored(&args.report)
+}
+
+/// Bucket and the rest of `s3://bucket/rest`.
+fn split_s3(uri: &str) -> Result<(String, String), Failure> {
+    let (bucket, rest) = uri.strip_prefix("s3://").map(|r| r.split_once('/').unwrap_or((r, ""))).unwrap_or(("", ""));
+    if bucket.is_empty() {
+        return Err(Failure::usage(format!("{uri} is not of the form s3://bucket/key")));
+    }
+    Ok((bucket.to_owned(), rest.to_owned()))
+}
+
+fn report_place(asked: Option<&str>, folder: &RunFolder) -> Result<ReportPlace, Failure> {
+    Ok(match asked {
+        None => ReportPlace::Folder(folder.report()),
+        Some(uri) if uri.starts_with("s3://") => {
+            let (bucket, prefix) = split_s3(uri)?;
+            ReportPlace::Stored { bucket, prefix: prefix.trim_end_matches('/').to_owned() }
+        }
+        // A run may be resumed from another folder.
+        Some(path) => ReportPlace::Folder(std::path::absolute(path).because(format!("cannot use {path}"))?),
+    })
+}
+
+fn place_of_report(plan: &Plan) -> String {
+    match &plan.report {
+        ReportPlace::Folder(path) => path.display().to_string(),
+        ReportPlace::Stored { bucket, prefix } => {
+            let slash = if prefix.is_empty() { "" } else { "/" };
+            format!("s3://{bucket}/{prefix}{slash}job-{}", plan.job.as_deref().unwrap_or(""))
+        }
+    }
+}
+
+fn bucket_of(plan: &Plan) -> String {
+    format!("run-{}", plan.id)
+}
+
+/// Writes the manifest of a run from local files, keys or a local manifest; what is in the storage is looked up once a
+/// server runs. Sets the plan's fields about it.
+fn write_manifest(args: &cli::Run, folder: &RunFolder, plan: &mut Plan) -> Result<(), Failure> {
+    let bucket = bucket_of(plan);
+    let sample = args.sample;
+    let create = || RowWriter::create(&folder.manifest(), sample, args.seed);
+    if let Some(manifest) = &args.manifest {
+        if manifest.starts_with("s3://") {
+            let (bucket, key) = split_s3(manifest)?;
+            plan.manifest = ManifestPlace::Stored { bucket, key };
+            return Ok(());
+        }
+        let file = std::fs::File::open(manifest)
+            .map_err(|e| Failure::usage(format!("cannot read the manifest {manifest}: {e}")))?;
+        let mut rows = create()?;
+        let mut first = true;
+        for line in std::io::BufReader::new(file).lines() {
+            let line = line.because(format!("cannot read the manifest {manifest}"))?;
+            if std::mem::take(&mut first) {
+                plan.with_versions = rows::has_versions(&line);
+            }
+            rows.line(&line)?;
+        }
+        return some(rows.finish()?, &format!("the manifest {manifest} is empty"));
+    }
+    let source = args.source.as_deref();
+    if source.is_some_and(|s| s.starts_with("s3://")) {
+        // Listed when the server runs.
+        return Ok(());
+    }
+    let base = match source {
+        Some(source) => {
+            let path = Path::new(source).canonicalize();
+            let path = path.map_err(|e| Failure::usage(format!("cannot read the folder {source}: {e}")))?;
+            if !path.is_dir() {
+                return Err(Failure::usage(format!("{source} is not a folder")));
+            }
+            path
+        }
+        None => std::env::current_dir().because("cannot tell the working folder")?,
+    };
+    let mut rows = create()?;
+    match (source, &args.keys) {
+        (Some(_), None) => walk::files(&base, &[".git"], |_, relative| rows.key(&bucket, relative))?,
+        (Some(_), Some(from)) => rows::keys(from, |key| {
+            // "./a" from find is the key "a"; a path that leaves the folder is no key below it.
+            let key = rows::key_of_path(key, &base)?;
+            if Path::new(&key).is_absolute() {
+                return Err(Failure::usage(format!("{key} is not a key below --source")));
+            }
+            rows.key(&bucket, &key)
+        })?,
+        (None, from) => {
+            let from = from.as_deref().unwrap_or("-");
+            if from == "-" && std::io::stdin().is_terminal() {
+                return Err(Failure::usage("there are no objects to work on").hint(
+                    "name them: --source DIR, --source s3://bucket/prefix, --manifest FILE, or paths on standard input",
+                ));
+            }
+            rows::keys(from, |path| rows.key(&bucket, &rows::key_of_path(path, &base)?))?;
+        }
+    }
+    plan.local_folder = Some(base);
+    some(rows.finish()?, "there are no objects to work on")
+}
+
+fn some(rows: u64, otherwise: &str) -> Result<(), Failure> {
+    if rows == 0 { Err(Failure::usage(otherwise)) } else { Ok(()) }
+}
+
+/// The server inside listens where nobody else looks, and takes its other settings from where `serve` does.
+fn inner_settings(plan: &Plan) -> Result<Settings, Failure> {
+    let mut settings = Settings::load(&plan.data_dir, None, settings::variables())?;
+    settings.listen = ([127, 0, 0, 1], 0).into();
+    Ok(settings)
+}
+
+fn jobs_settings(settings: &Settings, plan: &Plan) -> longshore_jobs::Settings {
+    let mut jobs = settings.jobs();
+    if let Some(concurrency) = plan.concurrency {
+        jobs.run.ramp.initial = concurrency;
+        jobs.run.ramp.max = concurrency;
+        jobs.concurrency_total_max = concurrency.max(jobs.concurrency_total_max);
+    }
+    if let Some(attempts) = plan.attempts {
+        jobs.run.retry.attempts_max = attempts;
+    }
+    jobs
+}
+
+/// Brings the run to its end, from wherever it was. Returns the exit status.
+async fn carry_out(
+    args: &cli::Run,
+    folder: &RunFolder,
+    plan: &mut Plan,
+    server: &Server,
+    client: &Client,
+    progress: &mut Progress,
+) -> Result<u8, Failure> {
+    let job = match &plan.job {
+        Some(job) => job.clone(),
+        None => {
+            if args.resume.is_none() {
+                look_up_stored(args, folder, plan, client).await?;
+                folder.write(plan)?;
+            }
+            let job = create_job(folder, plan, server, client).await?;
+            plan.job = Some(job.clone());
+            folder.write(plan)?;
+            job
+        }
+    };
+    let described = watch(client, &job, progress).await?;
+    progress.end();
+    let bucket = bucket_of(plan);
+    let failures = match &plan.report {
+        ReportPlace::Folder(path) => report::fetch(client, &bucket, REPORT_PREFIX, &job, path).await?,
+        ReportPlace::Stored { bucket, prefix } => {
+            let copy = tempfile::tempdir().because("cannot make a temporary folder")?;
+            report::fetch(client, bucket, prefix, &job, copy.path()).await?
+        }
+    };
+    if plan.json {
+        println!("{}", serde_json::json!({"Job": json_of_job(&described)}));
+    }
+    Ok(summarize(&described, failures.as_ref(), failures.as_ref().map(|_| place_of_report(plan)).as_deref()))
+}
+
+/// Lists what `--source s3://…` names, or samples a stored manifest, into the run's manifest.
+async fn look_up_stored(
+    args: &cli::Run,
+    folder: &RunFolder,
+    plan: &mut Plan,
+    client: &Client,
+) -> Result<(), Failure> {
+    if let ManifestPlace::Stored { bucket, key } = &plan.manifest {
+        let here = folder.manifest();
+        let usage = |error: ClientError| Failure::usage(format!("cannot read s3://{bucket}/{key}: {error}"));
+        client.get_to_file(bucket, key, &here).await.map_err(usage)?;
+        let cannot = || format!("cannot read {}", here.display());
+        let mut lines = std::io::BufReader::new(std::fs::File::open(&here).because(cannot())?).lines();
+        let first = lines.next().transpose().because(cannot())?.unwrap_or_default();
+        plan.with_versions = rows::has_versions(&first);
+        let Some(sample) = args.sample else {
+            drop(lines);
+            return std::fs::remove_file(&here).because(cannot());
+        };
+        let whole = folder.0.join("whole.csv");
+        std::fs::rename(&here, &whole).because(cannot())?;
+        let mut rows = RowWriter::create(&here, Some(sample), args.seed)?;
+        rows.line(&first)?;
+        for line in lines {
+            rows.line(&line.because(cannot())?)?;
+        }
+        rows.finish()?;
+        plan.manifest = ManifestPlace::Here;
+        return std::fs::remove_file(&whole).because(cannot());
+    }
+    let Some(uri) = args.source.as_deref().filter(|s| s.starts_with("s3://")) else { return Ok(()) };
+    let (bucket, prefix) = split_s3(uri)?;
+    let mut rows = RowWriter::create(&folder.manifest(), args.sample, args.seed)?;
+    if let Some(from) = &args.keys {
+        let below = if prefix.is_empty() || prefix.ends_with('/') { prefix.clone() } else { format!("{prefix}/") };
+        rows::keys(from, |key| rows.key(&bucket, &format!("{below}{key}")))?;
+    } else {
+        let mut token = None;
+        loop {
+            let listed = client.list(&bucket, &prefix, token.as_deref()).await;
+            let (page, next) = listed.map_err(|e| Failure::usage(format!("cannot list {uri}: {e}")))?;
+            for object in page {
+                rows.key(&bucket, &object.key)?;
+            }
+            token = next;
+            if token.is_none() {
+                break;
+            }
+        }
+    }
+    some(rows.finish()?, &format!("there are no objects at {uri}"))
+}
+
+/// Everything up to CreateJob. Each step may be repeated.
+async fn create_job(folder: &RunFolder, plan: &Plan, server: &Server, client: &Client) -> Result<String, Failure> {
+    let bucket = bucket_of(plan);
+    client.create_bucket(&bucket).await?;
+    if let Some(base) = &plan.local_folder {
+        import(server, &bucket, base, &folder.manifest()).await?;
+    }
+    let zip = std::fs::read(folder.zip()).because("cannot read the function's zip")?;
+    let new = NewFunction {
+        name: &bucket,
+        runtime: &plan.runtime,
+        handler: &plan.handler,
+        zip: &zip,
+        timeout_seconds: plan.timeout_seconds,
+        memory_mib: plan.memory_mib,
+        variables: &plan.variables,
+    };
+    client.create_function(&new).await.map_err(|e| Failure::job(format!("the function was refused: {e}")))?;
+    client.function_active(&bucket).await.map_err(|e| Failure::job(e.to_string()))?;
+    let (manifest_bucket, manifest_key, etag) = match &plan.manifest {
+        ManifestPlace::Here => {
+            let key = ".longshore/manifest.csv";
+            let etag = client.put(&bucket, key, Content::File(&folder.manifest())).await?;
+            (bucket.clone(), key.to_owned(), etag)
+        }
+        ManifestPlace::Stored { bucket, key } => (bucket.clone(), key.clone(), client.head(bucket, key).await?),
+    };
+    let (report_bucket, report_prefix) = match &plan.report {
+        ReportPlace::Folder(_) => (bucket.clone(), REPORT_PREFIX.to_owned()),
+        ReportPlace::Stored { bucket, prefix } => (bucket.clone(), prefix.clone()),
+    };
+    let new = NewJob {
+        token: plan.id.clone(),
+        description: format!("longshore run {}", plan.id),
+        function_arn: bucket,
+        arguments: plan.arguments.clone(),
+        manifest_bucket,
+        manifest_key,
+        manifest_etag: etag,
+        with_versions: plan.with_versions,
+        report_bucket,
+        report_prefix,
+        tags: Vec::new(),
+    };
+    client.create_job(&new).await.map_err(|e| Failure::job(format!("the job was refused: {e}")))
+}
+
+/// Makes the local files of the manifest objects, without copying them.
+async fn import(server: &Server, bucket: &str, base: &Path, manifest: &Path) -> Result<(), Failure> {
+    let mut files: Vec<(String, PathBuf)> = Vec::new();
+    rows::keys_of(manifest, |key| {
+        let path = base.join(&key);
+        files.push((key, path));
+        Ok(())
+    })?;
+    for batch in files.chunks(IMPORT_BATCH) {
+        server
+            .objects
+            .import_files(bucket, batch.to_vec())
+            .await
+            .map_err(|e| Failure::usage(format!("cannot take the files: {e}")))?;
+    }
+    Ok(())
+}
+
+/// Looks at the job until it is over.
+pub async fn watch(client: &Client, job: &str, progress: &mut Progress) -> Result<Described, Failure> {
+    loop {
+        let described = client.describe_job(job).await?;
+        let (total, succeeded, failed) = described.progress();
+        progress.show(described.status(), total, succeeded, failed);
+        if described.is_over() {
+            return Ok(described);
+        }
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
+}
+
+/// Says on standard error how the job ended, and makes that an exit status.
+pub fn summarize(described: &Described, failures: Option<&Failures>, report: Option<&str>) -> u8 {
+    let (total, succeeded, failed) = described.progress();
+    eprintln!("{}: {succeeded} of {total} succeeded, {failed} failed", described.status());
+    for line in failures.map(Failures::lines).unwrap_or_default() {
+        eprintln!("{line}");
+    }
+    for (code, reason) in described.failure_reasons() {
+        eprintln!("{}: {}", plain(&code), plain(&reason));
+    }
+    if let Some(report) = report {
+        eprintln!("report: {report}");
+    }
+    match described.status() {
+        "Complete" if failed == 0 => OK,
+        "Complete" => FAILED,
+        _ => JOB_FAILED,
+    }
+}
+
+/// A job in the shape in which the AWS CLI prints DescribeJob: elements by name, lists of members as arrays, numbers and
+/// booleans as such.
+fn json_of_job(described: &Described) -> serde_json::Value {
+    json_of(&described.job)
+}
+
+fn json_of(element: &longshore_wire::xml::Element) -> serde_json::Value {
+    use serde_json::Value;
+    const LISTS: [&str; 2] = ["FailureReasons", "Fields"];
+    const NUMBERS: [&str; 5] = [
+        "Priority",
+        "TotalNumberOfTasks",
+        "NumberOfTasksSucceeded",
+        "NumberOfTasksFailed",
+        "ElapsedTimeInActiveSeconds",
+    ];
+    if LISTS.contains(&element.name.as_str()) {
+        return Value::Array(element.children.iter().map(json_of).collect());
+    }
+    if element.name == "UserArguments" {
+        let pairs = element.children.iter().filter_map(|e| {
+            Some((e.child_text("key")?.to_owned(), Value::from(e.child_text("value")?)))
+        });
+        return Value::Object(pairs.collect());
+    }
+    if !element.children.is_empty() {
+        return Value::Object(element.children.iter().map(|c| (c.name.clone(), json_of(c))).collect());
+    }
+    match element.text.as_str() {
+        "true" => true.into(),
+        "false" => false.into(),
+        text if NUMBERS.contains(&element.name.as_str()) => {
+            text.parse::<u64>().map_or_else(|_| text.into(), Value::from)
+        }
+        text => text.into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_job_is_printed_as_the_aws_cli_prints_it() {
+        let xml = "<Job><Status>Complete</Status><Priority>10</Priority><ConfirmationRequired>false</ConfirmationRequired>\
+                   <Manifest><Spec><Fields><member>Bucket</member><member>Key</member></Fields></Spec></Manifest>\
+                   <ProgressSummary><TotalNumberOfTasks>2</TotalNumberOfTasks></ProgressSummary><FailureReasons/></Job>";
+        let job = longshore_wire::xml::Element::parse(xml.as_bytes()).unwrap();
+        assert_eq!(
+            json_of(&job),
+            serde_json::json!({
+                "Status": "Complete", "Priority": 10, "ConfirmationRequired": false,
+                "Manifest": {"Spec": {"Fields": ["Bucket", "Key"]}},
+                "ProgressSummary": {"TotalNumberOfTasks": 2}, "FailureReasons": [],
+            })
+        );
+    }
+
+    #[test]
+    fn a_place_in_the_storage_is_a_bucket_and_a_rest() {
+        assert_eq!(split_s3("s3://b/a/c").unwrap(), ("b".into(), "a/c".into()));
+        assert_eq!(split_s3("s3://b").unwrap(), ("b".into(), String::new()));
+        assert!(split_s3("s3:///k").is_err());
+    }
+}

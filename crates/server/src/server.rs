@@ -1,0 +1,157 @@
+//! One server: a data directory, the rooms on it, and a socket. `serve` runs one, `demo` and `run` have one inside.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use longshore_functions::Functions;
+use longshore_functions::host::Host;
+use longshore_jobs::Jobs;
+use longshore_objects::Objects;
+use longshore_store::{DataDir, Fatal, Records};
+use longshore_wire::sigv4::KeyCache;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+use crate::client::Client;
+use crate::credentials::Credentials;
+use crate::dispatch::{Dispatch, room_for_bodies};
+use crate::env::dialled;
+use crate::failure::{Because, Failure};
+use crate::names::Names;
+use crate::settings::Settings;
+use crate::state_file::ServerFile;
+use crate::{listener, rooms};
+
+/// A server that runs.
+pub struct Server {
+    pub address: SocketAddr,
+    pub objects: Objects,
+    pub fatal: Fatal,
+    credentials: Credentials,
+    settings: Settings,
+    jobs: Jobs,
+    host: Host,
+    stop: watch::Sender<bool>,
+    listening: JoinHandle<()>,
+    /// Last, so that the lock outlives everything that writes.
+    data_dir: DataDir,
+}
+
+/// Opens the data directory: one server at a time.
+pub fn open_data_dir(path: &Path) -> Result<DataDir, Failure> {
+    DataDir::open(path).map_err(|error| {
+        let in_use = matches!(error, longshore_store::data_dir::DataDirError::InUse { .. });
+        let failure = Failure::new(error.to_string());
+        if in_use { failure.hint("stop that server, or name another directory with --data-dir") } else { failure }
+    })
+}
+
+impl Server {
+    /// Starts on an opened data directory. When this returns, requests are answered and jobs go on.
+    pub async fn start(
+        data_dir: DataDir,
+        settings: Settings,
+        jobs_settings: longshore_jobs::Settings,
+    ) -> Result<Self, Failure> {
+        let path = data_dir.path().to_owned();
+        let sub = |name: &str| -> Result<PathBuf, Failure> {
+            data_dir.sub(name).because(format!("cannot make {}", path.join(name).display()))
+        };
+        // Bound before anything is opened: a port in use must not start jobs first.
+        let listener = TcpListener::bind(settings.listen).await.map_err(|error| {
+            let port_taken = error.kind() == std::io::ErrorKind::AddrInUse;
+            let why = if port_taken { "it is in use".to_owned() } else { error.to_string() };
+            Failure::new(format!("cannot listen on {}: {why}", settings.listen))
+                .hint("name another address with --listen; port 0 takes a free one")
+        })?;
+        let address = listener.local_addr().because("cannot tell which port was taken")?;
+        let credentials = Credentials::read_or_make(&path)?;
+
+        let fatal = Fatal::new();
+        let schemas = [longshore_objects::SCHEMA, longshore_functions::SCHEMA, longshore_jobs::SCHEMA];
+        let cannot = |what: &str| format!("cannot open {what} in {}", path.display());
+        let database = path.join("records.db");
+        let records = Records::open(&database, &schemas, fatal.clone()).because(cannot("the records"))?;
+        let (region, account) = (settings.region.clone(), settings.account.clone());
+        let objects = Objects::open(
+            records.clone(),
+            sub("objects")?,
+            longshore_objects::Settings { region: region.clone(), account: account.clone() },
+        )
+        .because(cannot("the objects"))?;
+        let host = Host::new(settings.host(&path), rooms::s3_door(objects.clone()))
+            .because(cannot("the function host"))?;
+        let functions = Functions::open(
+            records.clone(),
+            host.clone(),
+            Arc::new(rooms::EmbeddedCode(objects.clone())),
+            &sub("code")?,
+            longshore_functions::Settings::new(&region, &account),
+        )
+        .because(cannot("the functions"))?;
+        let jobs = Jobs::open(
+            records,
+            sub("jobs")?,
+            fatal.clone(),
+            jobs_settings,
+            Arc::new(rooms::EmbeddedObjects(objects.clone())),
+            Arc::new(rooms::EmbeddedInvoker(functions.clone())),
+        )
+        .await
+        .because(cannot("the jobs"))?;
+
+        let dispatch = Dispatch {
+            names: Names::new(&settings.names, address),
+            root: credentials.clone(),
+            account: account.clone(),
+            region: region.clone(),
+            unsigned_payload: settings.unsigned_payload,
+            objects: objects.clone(),
+            functions,
+            jobs: jobs.clone(),
+            fatal: fatal.clone(),
+            signing_keys: KeyCache::default(),
+            bodies: room_for_bodies(),
+        };
+        let (stop, stopped) = watch::channel(false);
+        let listening = tokio::spawn(listener::serve(
+            listener,
+            Arc::new(dispatch),
+            settings.limits.connections_max,
+            stopped,
+            Duration::from_secs(settings.limits.stop_seconds),
+        ));
+        ServerFile { listen: address, pid: std::process::id(), account, region }.write(&path)?;
+        tracing::info!(%address, data_dir = %path.display(), "server started");
+        Ok(Self { address, objects, fatal, credentials, settings, jobs, host, stop, listening, data_dir })
+    }
+
+    pub fn data_dir(&self) -> &Path {
+        self.data_dir.path()
+    }
+
+    pub fn account(&self) -> &str {
+        &self.settings.account
+    }
+
+    /// A client of this server's public API.
+    pub fn client(&self) -> Client {
+        Client::new(dialled(self.address), &self.credentials, &self.settings.region, &self.settings.account)
+    }
+
+    /// Starts nothing more, lets finish and records what is under way, hangs up, and lets go of the data directory.
+    pub async fn stop(self) {
+        // The socket closes at once; requests under way and tasks in flight end side by side.
+        self.stop.send_replace(true);
+        self.jobs.shutdown().await;
+        if let Err(error) = self.listening.await {
+            tracing::error!(%error, "the listener ended badly");
+        }
+        self.host.shutdown().await;
+        ServerFile::remove(self.data_dir.path());
+        tracing::info!("server stopped");
+    }
+}
