@@ -88,7 +88,9 @@ pub struct Demo {
 }
 
 #[derive(Debug, Args)]
-#[command(after_help = "Exit status: 0 all succeeded, 1 some failed, 2 the job itself failed, 64 usage, 130 stopped by Ctrl-C.")]
+#[command(
+    after_help = "Exit status: 0 all succeeded, 1 some failed, 2 the job itself failed, 64 usage, 130 stopped by Ctrl-C."
+)]
 pub struct Run {
     /// A Python or Node file (handler.py, handler.py:function), a folder, a zip, or an executable bootstrap
     #[arg(required_unless_present = "resume")]

@@ -132,9 +132,8 @@ impl Described {
     /// Total, succeeded, failed.
     pub fn progress(&self) -> (u64, u64, u64) {
         let summary = self.job.child("ProgressSummary");
-        let number = |name| {
-            summary.and_then(|s: &Element| s.child_text(name)).and_then(|t| t.parse().ok()).unwrap_or(0)
-        };
+        let number =
+            |name| summary.and_then(|s: &Element| s.child_text(name)).and_then(|t| t.parse().ok()).unwrap_or(0);
         (number("TotalNumberOfTasks"), number("NumberOfTasksSucceeded"), number("NumberOfTasksFailed"))
     }
 
@@ -207,7 +206,8 @@ impl Client {
         let (_, mut body) = self.send("s3", Method::GET, &object_path(bucket, key), HeaderMap::new(), &none).await?;
         let mut file = tokio::fs::File::create(path).await.map_err(|e| broken(&e))?;
         while let Some(frame) = body.frame().await {
-            let frame = frame.map_err(|e| ClientError::Broken(format!("reading s3://{bucket}/{key} broke off: {e}")))?;
+            let frame =
+                frame.map_err(|e| ClientError::Broken(format!("reading s3://{bucket}/{key} broke off: {e}")))?;
             if let Some(data) = frame.data_ref() {
                 file.write_all(data).await.map_err(|e| broken(&e))?;
             }
@@ -416,8 +416,7 @@ impl Client {
         headers.insert(CONTENT_LENGTH, HeaderValue::from(length));
         let now = jiff::Timestamp::now().as_second();
         let signer = sigv4::Signer { credentials: &self.credentials, service, region: &self.region };
-        let signed =
-            signer.sign(&method, target, &headers, PayloadForm::Hash(hash), now).map_err(|e| broken(&e))?;
+        let signed = signer.sign(&method, target, &headers, PayloadForm::Hash(hash), now).map_err(|e| broken(&e))?;
         headers.extend(signed.headers.into_iter().map(|(name, value): (HeaderName, HeaderValue)| (Some(name), value)));
 
         let mut slot = self.connection.lock().await;
@@ -431,7 +430,8 @@ impl Client {
                 Content::Bytes(bytes) => Full::new(bytes.clone()).map_err(|never| match never {}).boxed_unsync(),
                 Content::File(path) => file_body(path, length).await?,
             };
-            let mut request = http::Request::builder().method(&method).uri(target).body(body).map_err(|e| broken(&e))?;
+            let mut request =
+                http::Request::builder().method(&method).uri(target).body(body).map_err(|e| broken(&e))?;
             *request.headers_mut() = headers.clone();
             let sent = match connection.ready().await {
                 Ok(()) => tokio::time::timeout(ANSWER_TIME_MAX, connection.send_request(request))

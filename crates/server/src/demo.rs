@@ -50,13 +50,13 @@ pub async fn demo(args: cli::Demo) -> Result<u8, Failure> {
     let path = server.data_dir().to_owned();
     let outcome = tokio::select! {
         outcome = show(&server, &source, &runtime, &report) => outcome,
-        reason = fatal.thrown() => Err(Failure::new(format!("state could not be made durable: {reason}"))),
+        reason = fatal.thrown() => return Err(crate::not_durable(&reason)),
         () = interrupt.asked() => {
             eprintln!("stopping");
             Ok(INTERRUPTED)
         }
     };
-    server.stop().await;
+    server.stop(None).await;
     if kept {
         println!("\nThe data directory is kept: longshore serve --data-dir {}", quoted(&path.to_string_lossy()));
     }
@@ -87,7 +87,9 @@ async fn show(server: &Server, source: &Path, runtime: &str, report_folder: &Pat
     step(3, "A Python function is deployed: checksum, media type, size and lines of an object.");
     command(&[
         "zip -j checksum.zip examples/functions/checksum/handler.py",
-        &format!("aws lambda create-function --function-name checksum --runtime {runtime} --handler handler.handler \\"),
+        &format!(
+            "aws lambda create-function --function-name checksum --runtime {runtime} --handler handler.handler \\"
+        ),
         &format!("    --role arn:aws:iam::{account}:role/batch --timeout 60 --zip-file fileb://checksum.zip"),
     ]);
     let zip = package::zip_of(&[("handler.py", FUNCTION.as_bytes(), 0o644)])?;
@@ -118,7 +120,9 @@ async fn show(server: &Server, source: &Path, runtime: &str, report_folder: &Pat
         &format!("    --role-arn arn:aws:iam::{account}:role/batch \\"),
         "    --operation '{\"LambdaInvoke\": {\"FunctionArn\": \"checksum\"}}' \\",
         "    --manifest '{\"Spec\": {\"Format\": \"S3BatchOperations_CSV_20180820\", \"Fields\": [\"Bucket\", \"Key\"]},",
-        &format!("        \"Location\": {{\"ObjectArn\": \"arn:aws:s3:::{JOBS}/manifest.csv\", \"ETag\": \"{etag}\"}}}}' \\"),
+        &format!(
+            "        \"Location\": {{\"ObjectArn\": \"arn:aws:s3:::{JOBS}/manifest.csv\", \"ETag\": \"{etag}\"}}}}' \\"
+        ),
         &format!("    --report '{{\"Bucket\": \"arn:aws:s3:::{JOBS}\", \"Prefix\": \"report\", \"Enabled\": true,"),
         "        \"Format\": \"Report_CSV_20180820\", \"ReportScope\": \"AllTasks\"}'",
     ]);

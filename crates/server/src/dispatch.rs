@@ -37,11 +37,6 @@ const OURS: &str = "/_longshore/";
 
 /// The largest legal CreateJob is far below.
 const CONTROL_BODY_MAX: u64 = 1024 * 1024;
-/// Lambda's limit on a request with code in it. Source: Lambda spec 3.3.
-const CODE_BODY_MAX: u64 = 70_167_211;
-/// Somewhat more than Lambda's 6 MiB, so that a payload that is just too large is told its size by the room.
-const INVOKE_BODY_MAX: u64 = 8 * 1024 * 1024;
-const LAMBDA_BODY_MAX: u64 = 1024 * 1024;
 /// All bodies of control APIs that are in memory together, in KiB: 512 MiB, seven of the largest.
 const BODIES_KIB_MAX: usize = 512 * 1024;
 /// Of a refused request so much is read and thrown away, for a client that is hung up on while it sends may not see
@@ -116,17 +111,6 @@ fn is_dated(path: &str) -> bool {
         && date.iter().enumerate().all(|(i, b)| if matches!(i, 4 | 7) { *b == b'-' } else { b.is_ascii_digit() })
 }
 
-/// The operation's name and the largest body it takes, for Lambda's paths that take more than the others.
-fn lambda_body_max(method: &Method, path: &str) -> (u64, u64, &'static str) {
-    let end = path.trim_end_matches('/').rsplit('/').next().unwrap_or("");
-    match (method, end) {
-        (&Method::POST, "functions") => (CODE_BODY_MAX, CODE_BODY_MAX, "CreateFunction"),
-        (&Method::PUT, "code") => (CODE_BODY_MAX, CODE_BODY_MAX, "UpdateFunctionCode"),
-        (&Method::POST, "invocations" | "invoke-async") => (INVOKE_BODY_MAX, 6 * 1024 * 1024, "InvokeFunction"),
-        _ => (LAMBDA_BODY_MAX, LAMBDA_BODY_MAX, "requested"),
-    }
-}
-
 impl Service for Dispatch {
     async fn answer(&self, request: http::Request<RequestBody>) -> Answer {
         let began = Instant::now();
@@ -171,10 +155,9 @@ impl Dispatch {
         if path == HEALTH && parts.method == Method::GET {
             return match self.fatal.reason() {
                 None => answer(Response::json(StatusCode::OK, &serde_json::json!({"status": "ok"}))),
-                Some(_) => answer(Response::json(
-                    StatusCode::SERVICE_UNAVAILABLE,
-                    &serde_json::json!({"status": "stopping"}),
-                )),
+                Some(_) => {
+                    answer(Response::json(StatusCode::SERVICE_UNAVAILABLE, &serde_json::json!({"status": "stopping"})))
+                }
             };
         }
         if path.starts_with(Functions::DOWNLOAD_PREFIX) && parts.method == Method::GET {
@@ -282,35 +265,27 @@ impl Dispatch {
             let error = self.verify(claim, Some([0; 32])).err().unwrap_or(AuthError::Missing);
             return self.refuse_caller(api, &error, &parts, body, id).await;
         }
-        let too_large = |max: u64| match api {
+        let (max, too_large) = match api {
             Api::Lambda => {
-                let (_, told, operation) = lambda_body_max(&parts.method, parts.uri.path());
-                ApiError::new(
-                    StatusCode::PAYLOAD_TOO_LARGE,
-                    "RequestEntityTooLargeException",
-                    format!("Request must be smaller than {told} bytes for the {operation} operation"),
-                )
+                let limit = longshore_functions::body_limit(&parts.method, parts.uri.path());
+                (limit.bytes as u64, limit.too_large())
             }
-            _ => ApiError::new(
-                StatusCode::BAD_REQUEST,
-                "MaxMessageLengthExceeded",
-                format!("Your request was too big. At most {max} bytes are taken."),
-            ),
-        };
-        let max = match api {
-            Api::Lambda => lambda_body_max(&parts.method, parts.uri.path()).0,
-            _ => CONTROL_BODY_MAX,
+            _ => {
+                let message = format!("Your request was too big. At most {CONTROL_BODY_MAX} bytes are taken.");
+                let error = ApiError::new(StatusCode::BAD_REQUEST, "MaxMessageLengthExceeded", message);
+                (CONTROL_BODY_MAX, error)
+            }
         };
         let announced = parts.headers.get(CONTENT_LENGTH).and_then(|l| l.to_str().ok()?.parse::<u64>().ok());
         if announced.is_some_and(|length| length > max) {
             drain(&parts, body).await;
-            return api.refuse(&too_large(max), id);
+            return api.refuse(&too_large, id);
         }
         // Held until the request is answered: only then is its body gone.
         let _room = self.room(announced.unwrap_or(max)).await;
         let whole = match read_whole(body, max).await {
             Ok(whole) => whole,
-            Err(Unread::TooLarge) => return api.refuse(&too_large(max), id),
+            Err(Unread::TooLarge) => return api.refuse(&too_large, id),
             Err(Unread::Broken(error)) => {
                 tracing::debug!(request_id = %id, %error, "body broke off");
                 let code = if api == Api::Lambda { "InvalidRequestContentException" } else { "IncompleteBody" };
@@ -415,7 +390,8 @@ where
                     }
                     Some(Err(error)) => {
                         tracing::debug!(%error, "body broke off");
-                        let message = "You did not provide the number of bytes specified by the Content-Length HTTP header.";
+                        let message =
+                            "You did not provide the number of bytes specified by the Content-Length HTTP header.";
                         let told = ApiError::new(StatusCode::BAD_REQUEST, "IncompleteBody", message);
                         return Some((vec![Err(told)], None));
                     }
@@ -481,14 +457,5 @@ mod tests {
         for (service, path, prefix, wanted) in cases {
             assert_eq!(Api::of(service, path, &host(prefix)), wanted, "{service:?} {path} {prefix:?}");
         }
-    }
-
-    #[test]
-    fn a_body_is_capped_by_what_its_operation_takes() {
-        let max = |method: Method, path: &str| lambda_body_max(&method, path).0;
-        assert_eq!(max(Method::POST, "/2015-03-31/functions/"), CODE_BODY_MAX);
-        assert_eq!(max(Method::PUT, "/2015-03-31/functions/f/code"), CODE_BODY_MAX);
-        assert_eq!(max(Method::POST, "/2015-03-31/functions/f/invocations"), INVOKE_BODY_MAX);
-        assert_eq!(max(Method::PUT, "/2015-03-31/functions/f/configuration"), LAMBDA_BODY_MAX);
     }
 }

@@ -163,10 +163,7 @@ impl Body for EndSeen {
     type Data = Bytes;
     type Error = Box<dyn std::error::Error + Send + Sync>;
 
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
         Pin::new(&mut self.body).poll_frame(cx)
     }
 
@@ -281,10 +278,7 @@ impl Body for RequestBody {
     type Data = Bytes;
     type Error = Box<dyn std::error::Error + Send + Sync>;
 
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
         let began = *self.began.get_or_insert_with(Instant::now);
         match Pin::new(&mut self.body).poll_frame(cx) {
             Poll::Ready(frame) => {
@@ -298,9 +292,10 @@ impl Body for RequestBody {
                 // By then so many bytes must have come that the next one is not late.
                 let due = began + BODY_GRACE + Duration::from_secs(self.bytes / BODY_BYTES_PER_SECOND_MIN);
                 let alarm = self.alarm.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(due)));
-                alarm.as_mut().poll(cx).map(|()| {
-                    Some(Err(io::Error::new(io::ErrorKind::TimedOut, "the body came too slowly").into()))
-                })
+                alarm
+                    .as_mut()
+                    .poll(cx)
+                    .map(|()| Some(Err(io::Error::new(io::ErrorKind::TimedOut, "the body came too slowly").into())))
             }
         }
     }

@@ -22,12 +22,13 @@ mod state_file;
 use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{CommandFactory, Parser};
 use tracing_subscriber::EnvFilter;
 
 use crate::cli::{Cli, Command, LogFormat};
-use crate::failure::{Because, FAILED, Failure, OK, USAGE};
+use crate::failure::{Because, Failure, OK, USAGE};
 use crate::interrupt::Interrupt;
 use crate::server::Server;
 use crate::settings::Settings;
@@ -41,10 +42,8 @@ fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {
-            let asked = matches!(
-                error.kind(),
-                clap::error::ErrorKind::DisplayHelp | clap::error::ErrorKind::DisplayVersion
-            );
+            let asked =
+                matches!(error.kind(), clap::error::ErrorKind::DisplayHelp | clap::error::ErrorKind::DisplayVersion);
             // A reader that is gone is not worth a word.
             let _ = error.print();
             return ExitCode::from(if asked { OK } else { USAGE });
@@ -69,8 +68,9 @@ fn set_up(cli: &Cli) -> Result<(), Failure> {
     // `serve` tells a job's life; commands that print their own progress are not interrupted by it.
     let default = if matches!(cli.command, Command::Serve(_)) { "info" } else { "error" };
     let filter = match std::env::var("LONGSHORE_LOG") {
-        Ok(asked) if !asked.is_empty() => EnvFilter::try_new(&asked)
-            .map_err(|e| Failure::usage(format!("LONGSHORE_LOG: {e}")).hint("try info, debug or longshore_jobs=debug"))?,
+        Ok(asked) if !asked.is_empty() => EnvFilter::try_new(&asked).map_err(|e| {
+            Failure::usage(format!("LONGSHORE_LOG: {e}")).hint("try info, debug or longshore_jobs=debug")
+        })?,
         _ => EnvFilter::new(default),
     };
     let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
@@ -142,21 +142,28 @@ async fn serve(args: cli::Serve) -> Result<u8, Failure> {
         settings.listen = listen;
     }
     let jobs = settings.jobs();
+    let patience = Duration::from_secs(settings.limits.stop_seconds);
     let server = Server::start(server::open_data_dir(&data_dir)?, settings, jobs).await?;
     // On standard output, for whoever started it and waits for it; the rest is talk.
     println!("listening on http://{}", server.address);
-    let named = args.place.data_dir.as_ref().map_or_else(String::new, |_| {
-        format!(" --data-dir {}", env::quoted(&server.data_dir().to_string_lossy()))
-    });
+    let named = args
+        .place
+        .data_dir
+        .as_ref()
+        .map_or_else(String::new, |_| format!(" --data-dir {}", env::quoted(&server.data_dir().to_string_lossy())));
     eprintln!("hint: eval \"$(longshore env{named})\" points the AWS CLI at it");
     let fatal = server.fatal.clone();
-    let status = tokio::select! {
-        () = interrupt.asked() => OK,
-        reason = fatal.thrown() => {
-            eprintln!("error: state could not be made durable: {reason}");
-            FAILED
+    tokio::select! {
+        () = interrupt.asked() => {
+            server.stop(Some(patience)).await;
+            Ok(OK)
         }
-    };
-    server.stop().await;
-    Ok(status)
+        reason = fatal.thrown() => Err(not_durable(&reason)),
+    }
+}
+
+/// After a failed sync nothing may be acknowledged, and nothing is waited for: the process ends.
+pub fn not_durable(reason: &str) -> Failure {
+    Failure::new(format!("state could not be made durable: {reason}"))
+        .hint("what was acknowledged is kept; look at the disk, then start again")
 }

@@ -74,9 +74,10 @@ impl Names {
             None => None,
         };
         let name = authority.host().trim_end_matches('.').to_ascii_lowercase();
-        let ours = self.names.iter().find(|n| {
-            name.strip_suffix(n.as_str()).is_some_and(|before| before.is_empty() || before.ends_with('.'))
-        })?;
+        let ours = self
+            .names
+            .iter()
+            .find(|n| name.strip_suffix(n.as_str()).is_some_and(|before| before.is_empty() || before.ends_with('.')))?;
         let prefix = name.strip_suffix(ours.as_str()).and_then(|before| before.strip_suffix('.'));
         Some(Host { prefix: prefix.filter(|p| !p.is_empty()).map(str::to_owned), port })
     }
@@ -151,7 +152,8 @@ mod tests {
 
     #[test]
     fn a_host_of_somebody_else_is_refused() {
-        for host in ["evil.example", "notlocalhost", "localhost.evil.example", "127.0.0.1.nip.io", "user@localhost", ""] {
+        for host in ["evil.example", "notlocalhost", "localhost.evil.example", "127.0.0.1.nip.io", "user@localhost", ""]
+        {
             assert_eq!(admit("/", host), Err(403), "{host}");
         }
         assert_eq!(names().admit(&"/".parse().unwrap(), None).unwrap_err().status, 400);

@@ -21,7 +21,8 @@ impl Progress {
     pub fn new() -> Self {
         let bar = std::io::stderr().is_terminal().then(|| {
             let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr_with_hz(10));
-            let style = ProgressStyle::with_template("{spinner} {msg}").expect("the template is valid: a test reads it");
+            let style =
+                ProgressStyle::with_template("{spinner} {msg}").expect("the template is valid: a test reads it");
             bar.set_style(style);
             bar.set_message("preparing");
             bar.enable_steady_tick(Duration::from_millis(120));
@@ -55,7 +56,10 @@ impl Progress {
                 if self.ended || !(due || over) {
                     return;
                 }
-                eprintln!("{done} of {total}: {}", message(status, succeeded, failed, per_second, total - done.min(total)));
+                eprintln!(
+                    "{done} of {total}: {}",
+                    message(status, succeeded, failed, per_second, total - done.min(total))
+                );
                 self.last_line = Some(Instant::now());
                 self.ended = over;
             }

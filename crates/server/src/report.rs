@@ -197,10 +197,7 @@ mod tests {
         }
         assert_eq!(
             failures.lines(),
-            [
-                "       2 × PermanentFailure: broken  (for example k1)",
-                "       1 × HTTP 404  (for example k2)",
-            ]
+            ["       2 × PermanentFailure: broken  (for example k1)", "       1 × HTTP 404  (for example k2)",]
         );
     }
 }

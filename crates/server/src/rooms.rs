@@ -48,7 +48,7 @@ pub struct EmbeddedInvoker(pub Functions);
 #[async_trait::async_trait]
 impl ports::Invoker for EmbeddedInvoker {
     async fn invoke(&self, function: &str, payload: Bytes) -> Reply {
-        reply(self.0.invoke(function, payload, Patience::Wait).await)
+        reply(self.0.invoke(function, payload, Patience::Forever).await)
     }
 
     fn slots(&self, function: &str) -> Option<u32> {
@@ -125,9 +125,7 @@ pub fn s3_door(objects: Objects) -> S3Door {
                 }
             };
             match caller.decoder() {
-                Ok(decoder) => {
-                    objects.serve(&caller, parts, None, crate::dispatch::decoded(body, decoder), &id).await
-                }
+                Ok(decoder) => objects.serve(&caller, parts, None, crate::dispatch::decoded(body, decoder), &id).await,
                 Err(error) => refusal(&error.told(), &id),
             }
         })
@@ -153,9 +151,8 @@ mod tests {
             function_error,
             executed_version: "$LATEST".into(),
         };
-        let refused = |status: u16| {
-            Invoked::Refused(ApiError::new(StatusCode::from_u16(status).unwrap(), "Code", "message"))
-        };
+        let refused =
+            |status: u16| Invoked::Refused(ApiError::new(StatusCode::from_u16(status).unwrap(), "Code", "message"));
         assert_eq!(reply(answered(false)), Reply::Answer(Bytes::from_static(b"{}")));
         assert_eq!(reply(answered(true)), Reply::FunctionError(Bytes::from_static(b"{}")));
         assert_eq!(reply(refused(429)), Reply::Throttled { message: "message".into(), retry_after_ms: None });

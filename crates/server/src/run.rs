@@ -108,16 +108,18 @@ pub async fn run(args: cli::Run) -> Result<u8, Failure> {
     let outcome = tokio::select! {
         outcome = carry_out(&args, &folder, &mut plan, &server, &client, &mut progress) => Some(outcome),
         () = interrupt.asked() => None,
-        reason = fatal.thrown() => Some(Err(Failure::job(format!("state could not be made durable: {reason}"))
-            .hint(resume_command(&plan, &args)))),
+        reason = fatal.thrown() => {
+            let failure = crate::not_durable(&reason);
+            return Err(Failure { status: JOB_FAILED, ..failure });
+        }
     };
     progress.end();
     let Some(outcome) = outcome else {
         eprintln!("stopping: what is in flight is finished first; Ctrl-C again stops at once");
-        server.stop().await;
+        server.stop(None).await;
         return Ok(interrupted(&folder, &plan, &args));
     };
-    server.stop().await;
+    server.stop(None).await;
     match outcome {
         Ok(status) => {
             plan.ended = Some(status);
@@ -285,6 +287,9 @@ fn some(rows: u64, otherwise: &str) -> Result<(), Failure> {
 fn inner_settings(plan: &Plan) -> Result<Settings, Failure> {
     let mut settings = Settings::load(&plan.data_dir, None, settings::variables())?;
     settings.listen = ([127, 0, 0, 1], 0).into();
+    if let Some(concurrency) = plan.concurrency {
+        settings.functions.environments_max = concurrency;
+    }
     Ok(settings)
 }
 
@@ -340,12 +345,7 @@ async fn carry_out(
 }
 
 /// Lists what `--source s3://…` names, or samples a stored manifest, into the run's manifest.
-async fn look_up_stored(
-    args: &cli::Run,
-    folder: &RunFolder,
-    plan: &mut Plan,
-    client: &Client,
-) -> Result<(), Failure> {
+async fn look_up_stored(args: &cli::Run, folder: &RunFolder, plan: &mut Plan, client: &Client) -> Result<(), Failure> {
     if let ManifestPlace::Stored { bucket, key } = &plan.manifest {
         let here = folder.manifest();
         let usage = |error: ClientError| Failure::usage(format!("cannot read s3://{bucket}/{key}: {error}"));
@@ -510,9 +510,10 @@ fn json_of(element: &longshore_wire::xml::Element) -> serde_json::Value {
         return Value::Array(element.children.iter().map(json_of).collect());
     }
     if element.name == "UserArguments" {
-        let pairs = element.children.iter().filter_map(|e| {
-            Some((e.child_text("key")?.to_owned(), Value::from(e.child_text("value")?)))
-        });
+        let pairs = element
+            .children
+            .iter()
+            .filter_map(|e| Some((e.child_text("key")?.to_owned(), Value::from(e.child_text("value")?))));
         return Value::Object(pairs.collect());
     }
     if !element.children.is_empty() {

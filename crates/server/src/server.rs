@@ -19,7 +19,7 @@ use crate::client::Client;
 use crate::credentials::Credentials;
 use crate::dispatch::{Dispatch, room_for_bodies};
 use crate::env::dialled;
-use crate::failure::{Because, Failure};
+use crate::failure::{Because, Failure, OK};
 use crate::names::Names;
 use crate::settings::Settings;
 use crate::state_file::ServerFile;
@@ -82,14 +82,14 @@ impl Server {
             longshore_objects::Settings { region: region.clone(), account: account.clone() },
         )
         .because(cannot("the objects"))?;
-        let host = Host::new(settings.host(&path), rooms::s3_door(objects.clone()))
-            .because(cannot("the function host"))?;
+        let host =
+            Host::new(settings.host(&path), rooms::s3_door(objects.clone())).because(cannot("the function host"))?;
         let functions = Functions::open(
             records.clone(),
             host.clone(),
             Arc::new(rooms::EmbeddedCode(objects.clone())),
             &sub("code")?,
-            longshore_functions::Settings::new(&region, &account),
+            longshore_functions::Settings::new(region.as_str(), account.as_str()),
         )
         .because(cannot("the functions"))?;
         let jobs = Jobs::open(
@@ -143,14 +143,32 @@ impl Server {
     }
 
     /// Starts nothing more, lets finish and records what is under way, hangs up, and lets go of the data directory.
-    pub async fn stop(self) {
+    ///
+    /// With a `limit`, tasks in flight that take longer are given up, and the process ends here, with status 0: to kill
+    /// their functions while the engine still listens could make the kill their result. They die with the process, and
+    /// the tasks are invoked again at the next start.
+    pub async fn stop(self, limit: Option<Duration>) {
         // The socket closes at once; requests under way and tasks in flight end side by side.
         self.stop.send_replace(true);
-        self.jobs.shutdown().await;
-        if let Err(error) = self.listening.await {
+        let tasks = async {
+            match limit {
+                Some(limit) => tokio::time::timeout(limit, self.jobs.shutdown()).await.is_ok(),
+                None => {
+                    self.jobs.shutdown().await;
+                    true
+                }
+            }
+        };
+        let (all_ended, listened) = tokio::join!(tasks, self.listening);
+        if let Err(error) = listened {
             tracing::error!(%error, "the listener ended badly");
         }
-        self.host.shutdown().await;
+        if !all_ended {
+            tracing::warn!("tasks in flight were given up; they are invoked again at the next start");
+            ServerFile::remove(self.data_dir.path());
+            std::process::exit(i32::from(OK));
+        }
+        self.host.shutdown(Duration::ZERO).await;
         ServerFile::remove(self.data_dir.path());
         tracing::info!("server stopped");
     }

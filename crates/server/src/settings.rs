@@ -5,7 +5,9 @@
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
+use longshore_functions::host::HostSettings;
 use serde::Deserialize;
 use toml::{Table, Value};
 
@@ -17,9 +19,9 @@ pub const DEFAULTS: &str = include_str!("../longshore.toml");
 
 const FILE: &str = "longshore.toml";
 const VARIABLE_PREFIX: &str = "LONGSHORE_";
-/// Variables that are not settings: read by the command line, the log, and by tests of ours.
-const VARIABLES_APART: [&str; 4] =
-    ["LONGSHORE_DATA_DIR", "LONGSHORE_CONFIG", "LONGSHORE_LOG", "LONGSHORE_LOG_FORMAT"];
+/// Variables that are not settings: read by the command line and the log, or set for a function's process.
+const VARIABLES_APART: [&str; 5] =
+    ["LONGSHORE_DATA_DIR", "LONGSHORE_CONFIG", "LONGSHORE_LOG", "LONGSHORE_LOG_FORMAT", "LONGSHORE_ENVIRONMENT"];
 const VARIABLES_OF_TESTS: &str = "LONGSHORE_TEST_";
 
 /// What a server is told. Meanings and defaults: `longshore.toml` beside this crate's manifest.
@@ -33,6 +35,7 @@ pub struct Settings {
     pub unsigned_payload: bool,
     pub limits: Limits,
     pub jobs: Jobs,
+    pub functions: Functions,
 }
 
 #[derive(Debug, Clone, Deserialize)]
@@ -60,6 +63,15 @@ pub struct Jobs {
     pub confirmation_days: u32,
 }
 
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Functions {
+    pub environments_max: u32,
+    pub idle_seconds: u64,
+    pub strict_runtimes: bool,
+    pub calls_waiting_max: usize,
+}
+
 impl Settings {
     /// What the engine is told.
     pub fn jobs(&self) -> longshore_jobs::Settings {
@@ -81,9 +93,15 @@ impl Settings {
     }
 
     /// What the function host is told.
-    pub fn host(&self, data_dir: &Path) -> longshore_functions::host::Settings {
-        let _ = data_dir;
-        longshore_functions::host::Settings
+    pub fn host(&self, data_dir: &Path) -> HostSettings {
+        let mut host = HostSettings::new(&self.region, &self.account, data_dir);
+        if self.functions.environments_max > 0 {
+            host.environments_max = self.functions.environments_max;
+        }
+        host.idle_timeout = Duration::from_secs(self.functions.idle_seconds);
+        host.strict_runtimes = self.functions.strict_runtimes;
+        host.calls_waiting_max = self.functions.calls_waiting_max;
+        host
     }
 
     /// Reads all layers but the flags, which the caller puts on top (and calls [`Settings::check`]).
@@ -239,13 +257,17 @@ mod tests {
     }
 
     #[test]
-    fn the_defaults_are_those_of_the_engine() {
-        let (ours, theirs) = (load("", &[]).unwrap().jobs(), longshore_jobs::Settings::new("000000000000", "us-east-1"));
+    fn the_defaults_are_those_of_the_engine_and_the_host() {
+        let (ours, theirs) =
+            (load("", &[]).unwrap().jobs(), longshore_jobs::Settings::new("000000000000", "us-east-1"));
         assert_eq!(format!("{:?}", ours.run), format!("{:?}", theirs.run));
         assert_eq!(ours.active_slots, theirs.active_slots);
         assert_eq!(ours.concurrency_total_max, theirs.concurrency_total_max);
         assert_eq!(ours.rows_max, theirs.rows_max);
         assert_eq!(ours.confirmation_ms_max, theirs.confirmation_ms_max);
+        let dir = Path::new("/d");
+        let (ours, theirs) = (load("", &[]).unwrap().host(dir), HostSettings::new("us-east-1", "000000000000", dir));
+        assert_eq!(format!("{ours:?}"), format!("{theirs:?}"));
     }
 
     #[test]
@@ -266,7 +288,9 @@ mod tests {
 
     #[test]
     fn an_unknown_or_ill_typed_key_is_an_error_wherever_it_stands() {
-        for file in ["regoin = \"x\"", "[limits]\nnone = 1", "[limit]\nconnections_max = 1", "region = 1", "limits = 1", "a ="] {
+        for file in
+            ["regoin = \"x\"", "[limits]\nnone = 1", "[limit]\nconnections_max = 1", "region = 1", "limits = 1", "a ="]
+        {
             assert_eq!(load(file, &[]).unwrap_err().status, crate::failure::USAGE, "{file}");
         }
         for variable in ["LONGSHORE_REGOIN", "LONGSHORE_LIMITS", "LONGSHORE_LIMITS_STOP_SECONDS", "LONGSHORE_ACCOUNT"] {

@@ -76,12 +76,7 @@ impl Package {
             .hint("name a .py, .js, .mjs or .cjs file, a folder, a .zip, or an executable that speaks the Runtime API"))
     }
 
-    fn of_zip(
-        zip: Vec<u8>,
-        path: &Path,
-        named: Option<String>,
-        runtime: Option<&str>,
-    ) -> Result<Self, Failure> {
+    fn of_zip(zip: Vec<u8>, path: &Path, named: Option<String>, runtime: Option<&str>) -> Result<Self, Failure> {
         let not_readable = format!("{} is not a readable zip", path.display());
         let mut archive = zip::ZipArchive::new(Cursor::new(&zip)).because(&not_readable)?;
         let names: Result<Vec<String>, _> = archive.file_names().map(|n| n.map(|n| n.into_owned())).collect();
@@ -158,9 +153,8 @@ fn handler_of(
 /// Whether a source text defines `name` for others to see. A search by line, no parser: what it misses can be named.
 fn defines(language: Language, text: &str, name: &str) -> bool {
     let ends = |rest: &str| !rest.starts_with(|c: char| c.is_alphanumeric() || c == '_' || c == '$');
-    let starts = |line: &str, before: &str| {
-        line.strip_prefix(before).and_then(|r| r.strip_prefix(name)).is_some_and(ends)
-    };
+    let starts =
+        |line: &str, before: &str| line.strip_prefix(before).and_then(|r| r.strip_prefix(name)).is_some_and(ends);
     text.lines().any(|line| match language {
         // At the left edge only: an indented `def` belongs to a class or a function.
         Language::Python => {
@@ -168,7 +162,8 @@ fn defines(language: Language, text: &str, name: &str) -> bool {
         }
         Language::Node => {
             let line = line.trim_start();
-            let declared = ["export const ", "export let ", "export var ", "export function ", "export async function "];
+            let declared =
+                ["export const ", "export let ", "export var ", "export function ", "export async function "];
             declared.iter().any(|before| starts(line, before))
                 || ["exports.", "module.exports."].iter().any(|before| starts(line, before))
                 || (line.starts_with("module.exports") || line.starts_with("export {"))
@@ -232,12 +227,7 @@ pub fn zip_of(files: &[(&str, &[u8], u32)]) -> Result<Vec<u8>, Failure> {
     Ok(zip.finish().because("cannot make a zip")?.into_inner())
 }
 
-fn add(
-    zip: &mut zip::ZipWriter<Cursor<Vec<u8>>>,
-    name: &str,
-    content: &[u8],
-    mode: u32,
-) -> zip::result::ZipResult<()> {
+fn add(zip: &mut zip::ZipWriter<Cursor<Vec<u8>>>, name: &str, content: &[u8], mode: u32) -> zip::result::ZipResult<()> {
     // The clock stays out, so that the same files make the same zip.
     zip.start_file(name, SimpleFileOptions::default().unix_permissions(mode))?;
     Ok(zip.write_all(content)?)

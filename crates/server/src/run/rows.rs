@@ -185,7 +185,10 @@ mod tests {
         let here = Path::new("/usr");
         assert_eq!(key_of_path("./a/./b", here).unwrap(), "a/b");
         assert_eq!(key_of_path("/a/b", here).unwrap(), "/a/b");
-        assert_eq!(key_of_path("bin/../bin", here).unwrap(), Path::new("/usr/bin").canonicalize().unwrap().to_str().unwrap());
+        assert_eq!(
+            key_of_path("bin/../bin", here).unwrap(),
+            Path::new("/usr/bin").canonicalize().unwrap().to_str().unwrap()
+        );
     }
 
     #[test]

@@ -53,7 +53,10 @@ pub enum ManifestPlace {
 pub enum ReportPlace {
     /// Copied to this folder.
     Folder(PathBuf),
-    Stored { bucket: String, prefix: String },
+    Stored {
+        bucket: String,
+        prefix: String,
+    },
 }
 
 /// The folder of one run.
@@ -131,10 +134,7 @@ impl RunFolder {
 }
 
 /// Where runs are kept: below the data directory if one was named, else `$XDG_STATE_HOME/longshore/runs`.
-pub fn runs_folder(
-    data_dir: Option<&Path>,
-    environment: impl Fn(&str) -> Option<String>,
-) -> Result<PathBuf, Failure> {
+pub fn runs_folder(data_dir: Option<&Path>, environment: impl Fn(&str) -> Option<String>) -> Result<PathBuf, Failure> {
     let set = |name: &str| environment(name).filter(|v| !v.is_empty()).map(PathBuf::from);
     data_dir
         .map(|d| d.join("runs"))
