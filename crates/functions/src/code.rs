@@ -1,0 +1,324 @@
+//! Function code at rest: deployment packages, kept by the SHA-256 of their bytes and unpacked once.
+//!
+//! ```text
+//! <data>/code/<sha256, hex>/package.zip   the bytes as they were uploaded, for download
+//!                           content/      unpacked, without write bits; shared by every environment and version
+//! ```
+//!
+//! A package is unpacked next to its place, synced, and renamed into it: a folder with a SHA-256 for its name is whole.
+//! A crash leaves `unpacking-*` folders and packages that no version names; both are swept at start.
+
+pub mod archive;
+
+use std::collections::BTreeSet;
+use std::fs::{DirBuilder, File, OpenOptions};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use base64::Engine;
+use bytes::Bytes;
+use sha2::{Digest, Sha256};
+use tokio::sync::Semaphore;
+
+use archive::{ArchiveError, Entry, Kind};
+
+/// Zipped bytes of one package. Source: Lambda spec 7.
+pub const ZIPPED_BYTES_MAX: usize = 52_428_800;
+/// Packages unpacked at once: each holds its archive in memory and a core busy.
+const UNPACKING_MAX: usize = 2;
+/// Up to this many files are synced one by one; past it one sync of the whole file system is cheaper.
+const SYNCED_SINGLY_MAX: usize = 256;
+
+/// Why a package was not kept.
+#[derive(Debug, thiserror::Error)]
+pub enum CodeError {
+    #[error("the package has {0} bytes; at most {ZIPPED_BYTES_MAX} are taken")]
+    TooLarge(usize),
+    #[error("the package cannot be unpacked: {0}")]
+    Archive(#[from] ArchiveError),
+    #[error("the package could not be stored: {0}")]
+    Io(#[from] std::io::Error),
+}
+
+/// A package by its content.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Code {
+    /// SHA-256 of the exact uploaded bytes, lower-case hex: the folder's name.
+    pub sha256: String,
+    /// Bytes of the zip.
+    pub size: u64,
+}
+
+impl Code {
+    fn of(zip: &[u8]) -> Self {
+        Self { sha256: hex::encode(Sha256::digest(zip)), size: zip.len() as u64 }
+    }
+
+    /// As AWS shows it: `CodeSha256`, base64.
+    pub fn sha256_base64(&self) -> String {
+        let raw = hex::decode(&self.sha256).expect("made by hex::encode");
+        base64::engine::general_purpose::STANDARD.encode(raw)
+    }
+}
+
+/// The folder of packages. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct CodeStore {
+    root: PathBuf,
+    unpacking: Arc<Semaphore>,
+}
+
+impl CodeStore {
+    /// `root` must exist and be ours alone.
+    pub fn open(root: &Path) -> Result<Self, CodeError> {
+        if !root.is_dir() {
+            return Err(
+                std::io::Error::new(std::io::ErrorKind::NotFound, format!("{} is no folder", root.display())).into()
+            );
+        }
+        Ok(Self { root: root.to_owned(), unpacking: Arc::new(Semaphore::new(UNPACKING_MAX)) })
+    }
+
+    /// Checks, unpacks and keeps a package; durable when it returns. A package that is there already costs a hash.
+    pub async fn put(&self, zip: Bytes) -> Result<Code, CodeError> {
+        self.on_a_blocking_thread(move |store| store.put_blocking(&zip)).await
+    }
+
+    /// Checks a package as [`CodeStore::put`] does, to the last checksum, and keeps nothing.
+    pub async fn check(&self, zip: Bytes) -> Result<Code, CodeError> {
+        self.on_a_blocking_thread(move |_| {
+            for entry in checked(&zip)? {
+                entry.inflate(&mut std::io::sink())??;
+            }
+            Ok(Code::of(&zip))
+        })
+        .await
+    }
+
+    /// Where a kept package lies unpacked.
+    pub fn content(&self, sha256: &str) -> PathBuf {
+        self.root.join(sha256).join("content")
+    }
+
+    /// Where a kept package lies as uploaded.
+    pub fn package(&self, sha256: &str) -> PathBuf {
+        self.root.join(sha256).join("package.zip")
+    }
+
+    /// Removes everything but the packages in `wanted`. Blocks; for start-up, before anything can be uploaded.
+    pub fn sweep(&self, wanted: &BTreeSet<String>) -> std::io::Result<()> {
+        for child in std::fs::read_dir(&self.root)? {
+            let child = child?;
+            if child.file_name().to_str().is_some_and(|name| wanted.contains(name)) {
+                continue;
+            }
+            tracing::info!(name = %child.file_name().display(), "code that no function names was removed");
+            if child.file_type()?.is_dir() {
+                std::fs::remove_dir_all(child.path())?;
+            } else {
+                std::fs::remove_file(child.path())?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn on_a_blocking_thread<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&CodeStore) -> Result<T, CodeError> + Send + 'static,
+    ) -> Result<T, CodeError> {
+        let permit = self.unpacking.clone().acquire_owned().await.expect("never closed");
+        let store = self.clone();
+        tokio::task::spawn_blocking(move || {
+            let _permit = permit;
+            work(&store)
+        })
+        .await
+        .unwrap_or_else(|panic| Err(std::io::Error::other(format!("unpacking panicked: {panic}")).into()))
+    }
+
+    fn put_blocking(&self, zip: &[u8]) -> Result<Code, CodeError> {
+        if zip.len() > ZIPPED_BYTES_MAX {
+            return Err(CodeError::TooLarge(zip.len()));
+        }
+        let code = Code::of(zip);
+        let place = self.root.join(&code.sha256);
+        if place.is_dir() {
+            return Ok(code);
+        }
+        let entries = checked(zip)?;
+        let beside = self.root.join(format!("unpacking-{}", uuid::Uuid::new_v4()));
+        let outcome = unpack(zip, &entries, &beside).and_then(|()| match std::fs::rename(&beside, &place) {
+            Ok(()) => Ok(sync(&self.root)?),
+            // Another upload of the same bytes was faster. Its folder is as good as ours.
+            Err(_) if place.is_dir() => Ok(std::fs::remove_dir_all(&beside)?),
+            Err(error) => Err(error.into()),
+        });
+        if let Err(error) = outcome {
+            // What cannot be removed now is swept at the next start.
+            let _ = std::fs::remove_dir_all(&beside);
+            return Err(error);
+        }
+        Ok(code)
+    }
+}
+
+fn checked(zip: &[u8]) -> Result<Vec<Entry<'_>>, CodeError> {
+    if zip.len() > ZIPPED_BYTES_MAX {
+        return Err(CodeError::TooLarge(zip.len()));
+    }
+    Ok(archive::read(zip)?)
+}
+
+/// Writes package and content below `folder`, and syncs both.
+fn unpack(zip: &[u8], entries: &[Entry<'_>], folder: &Path) -> Result<(), CodeError> {
+    make_directory(folder)?;
+    let content = folder.join("content");
+    make_directory(&content)?;
+    let mut package = OpenOptions::new().write(true).create_new(true).mode(0o600).open(folder.join("package.zip"))?;
+    std::io::Write::write_all(&mut package, zip)?;
+    package.sync_all()?;
+
+    let singly = entries.len() <= SYNCED_SINGLY_MAX;
+    let mut directories: BTreeSet<&Path> = BTreeSet::from([Path::new("")]);
+    for entry in entries {
+        let above = entry.path.ancestors().skip(usize::from(entry.kind != Kind::Directory));
+        for directory in above.filter(|d| !d.as_os_str().is_empty()) {
+            directories.insert(directory);
+        }
+    }
+    // Sorted, so that a folder is made before what is in it.
+    for directory in directories.iter().skip(1) {
+        make_directory(&content.join(directory))?;
+    }
+    for entry in entries {
+        if let Kind::File { mode } = entry.kind {
+            let mut file =
+                OpenOptions::new().write(true).create_new(true).mode(0o600).open(content.join(&entry.path))?;
+            entry.inflate(&mut file)??;
+            file.set_permissions(std::fs::Permissions::from_mode(mode_for(&entry.path, mode)))?;
+            if singly {
+                file.sync_all()?;
+            }
+        }
+    }
+    // Links last: nothing has been written through one, whatever the checks may have missed.
+    for entry in entries {
+        if let Kind::Link { target } = &entry.kind {
+            std::os::unix::fs::symlink(target, content.join(&entry.path))?;
+        }
+    }
+    if singly {
+        for directory in directories.iter().rev() {
+            sync(&content.join(directory))?;
+        }
+        sync(folder)?;
+    } else {
+        rustix::fs::syncfs(File::open(folder)?).map_err(std::io::Error::from)?;
+    }
+    Ok(())
+}
+
+/// The archive's bits without those to write, and readable by whoever the function runs as: AWS refuses to start
+/// functions whose files are not, we are kinder. A `bootstrap` at the root can always be executed, also from a zip
+/// that was made on Windows and carries no bits. Source: Lambda spec 8.1.
+fn mode_for(path: &Path, mode: Option<u32>) -> u32 {
+    let bits = (mode.unwrap_or(0) & 0o555) | 0o444;
+    if path == Path::new("bootstrap") { bits | 0o111 } else { bits }
+}
+
+/// Mode 0755 whatever the server's umask is: a function may run as another user.
+fn make_directory(path: &Path) -> std::io::Result<()> {
+    DirBuilder::new().mode(0o700).create(path)?;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o755))
+}
+
+fn sync(directory: &Path) -> std::io::Result<()> {
+    File::open(directory)?.sync_all()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::archive::fixtures::*;
+    use super::*;
+
+    fn mode(path: &Path) -> u32 {
+        path.metadata().unwrap().permissions().mode() & 0o7777
+    }
+
+    fn names(path: &Path) -> Vec<String> {
+        let mut names: Vec<_> =
+            std::fs::read_dir(path).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
+        names.sort();
+        names
+    }
+
+    #[tokio::test]
+    async fn a_package_is_unpacked_once_with_its_modes_and_without_write_bits() {
+        let temp = tempfile::tempdir().unwrap();
+        let store = CodeStore::open(temp.path()).unwrap();
+        let package = zip(&[
+            with_mode("bin/tool", b"#!/bin/sh", 0o100_4755),
+            with_mode("private", b"p", 0o100_600),
+            Raw { made_by: 20, mode: 0, ..file("bootstrap", b"#!/bin/sh") },
+            deflated("deep/er/data", b"data"),
+            link("deep/link", "er/data"),
+        ]);
+        let code = store.put(package.clone().into()).await.unwrap();
+        assert_eq!(code.size, package.len() as u64);
+        assert_eq!(code.sha256_base64().len(), 44);
+        let content = store.content(&code.sha256);
+        assert_eq!(std::fs::read(content.join("deep/link")).unwrap(), b"data");
+        assert_eq!(mode(&content.join("bin/tool")), 0o555);
+        assert_eq!(mode(&content.join("private")), 0o444);
+        assert_eq!(mode(&content.join("bootstrap")), 0o555);
+        assert_eq!(mode(&content), 0o755);
+        assert_eq!(std::fs::read(store.package(&code.sha256)).unwrap(), package);
+        assert_eq!(store.put(package.into()).await.unwrap(), code);
+        assert_eq!(names(temp.path()), [code.sha256]);
+    }
+
+    #[tokio::test]
+    async fn a_package_that_turns_out_bad_half_way_leaves_nothing_behind() {
+        let temp = tempfile::tempdir().unwrap();
+        let store = CodeStore::open(temp.path()).unwrap();
+        let package = zip(&[file("good", b"good"), Raw { crc32: 1, ..file("bad", b"bad") }]);
+        let error = store.put(package.clone().into()).await.unwrap_err();
+        assert!(matches!(error, CodeError::Archive(ArchiveError::Entry { .. })), "{error}");
+        assert!(store.check(package.into()).await.is_err());
+        assert!(store.check(zip(&[file("good", b"good")]).into()).await.is_ok());
+        assert_eq!(names(temp.path()), Vec::<String>::new());
+    }
+
+    #[tokio::test]
+    async fn many_files_are_kept_as_well_as_few() {
+        let temp = tempfile::tempdir().unwrap();
+        let store = CodeStore::open(temp.path()).unwrap();
+        let raws: Vec<Raw> = (0..600).map(|n| file(&format!("d{}/f{n}", n % 7), b"x")).collect();
+        let code = store.put(zip(&raws).into()).await.unwrap();
+        assert_eq!(names(&store.content(&code.sha256)).len(), 7);
+    }
+
+    #[tokio::test]
+    async fn the_same_package_sent_many_times_at_once_is_kept_once() {
+        let temp = tempfile::tempdir().unwrap();
+        let store = CodeStore::open(temp.path()).unwrap();
+        let package = Bytes::from(zip(&[file("handler.py", b"x")]));
+        let puts = (0..8).map(|_| store.put(package.clone()));
+        let codes: Vec<_> = futures::future::join_all(puts).await.into_iter().map(Result::unwrap).collect();
+        assert!(codes.windows(2).all(|pair| pair[0] == pair[1]));
+        assert_eq!(names(temp.path()), [codes[0].sha256.clone()]);
+    }
+
+    #[tokio::test]
+    async fn sweeping_keeps_what_is_wanted_and_nothing_else() {
+        let temp = tempfile::tempdir().unwrap();
+        let store = CodeStore::open(temp.path()).unwrap();
+        let kept = store.put(zip(&[file("a", b"1")]).into()).await.unwrap();
+        let dropped = store.put(zip(&[file("a", b"2")]).into()).await.unwrap();
+        std::fs::create_dir(temp.path().join("unpacking-left")).unwrap();
+        assert_ne!(kept, dropped);
+        store.sweep(&BTreeSet::from([kept.sha256.clone()])).unwrap();
+        assert_eq!(names(temp.path()), [kept.sha256]);
+    }
+}

@@ -1,0 +1,130 @@
+//! One synchronous invocation, from a name to an answer: for Invoke and, without HTTP, for the batch engine.
+//!
+//! The order of checks is that of Lambda spec 2.6: name, existence, state, payload, then the host's admission.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use longshore_wire::ApiError;
+
+use crate::Functions;
+use crate::error::FunctionError;
+use crate::function::VersionNumber;
+use crate::host::{self, Deployment, Outcome, Patience};
+use crate::resolve::Named;
+
+/// Bytes of a synchronous payload. Source: Lambda spec 7.
+pub(crate) const PAYLOAD_BYTES_MAX: usize = 6_291_456;
+
+/// What became of an invocation that did not come by HTTP.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Invoked {
+    /// The function was run: HTTP 200. `function_error` is the header `X-Amz-Function-Error`: an exception, a timeout,
+    /// an exit; the payload tells which.
+    Answered { payload: Bytes, function_error: bool, executed_version: String },
+    /// It was not run, or the host failed: the status, code and message that Invoke would have answered with. A
+    /// throttle (429) has its `Reason` among the members.
+    Refused(ApiError),
+}
+
+/// A version ready to be run.
+pub(crate) struct Resolved {
+    pub deployment: Arc<Deployment>,
+    pub version: VersionNumber,
+    /// As the function sees it: with the qualifier the caller used, without one if there was none.
+    pub invoked_arn: String,
+}
+
+impl Functions {
+    /// Invokes a function synchronously from inside the server: same names, checks and errors as the Invoke operation,
+    /// no HTTP and no signature. `patience` says how long to wait for a free environment.
+    ///
+    /// Dropping the future gives the call up; the function may run on.
+    pub async fn invoke(&self, function: &str, payload: Bytes, patience: Patience) -> Invoked {
+        let outcome = async {
+            let named = self.name(function, None, &self.inner.settings.account, "InvokeFunction")?;
+            let resolved = self.resolve(&named).await?;
+            let payload = check_payload(payload)?;
+            let call = host::Call {
+                request_id: uuid::Uuid::new_v4().to_string(),
+                invoked_arn: resolved.invoked_arn.clone(),
+                payload,
+                client_context: None,
+                trace_id: None,
+                want_log_tail: false,
+                patience,
+            };
+            let (payload, function_error, _) = self.dispatch(&resolved, call).await?;
+            Ok(Invoked::Answered { payload, function_error, executed_version: resolved.version.to_string() })
+        };
+        outcome.await.unwrap_or_else(|error: FunctionError| Invoked::Refused(error.told()))
+    }
+
+    /// How many invocations of `function` the host can run at once now, at least 1: one that cannot run at all
+    /// (missing, switched off) is for the caller to find out by trying, or nobody would see the error.
+    pub fn slots(&self, function: &str) -> u32 {
+        let settings = &self.inner.settings;
+        let deployment = self.name(function, None, &settings.account, "InvokeFunction").ok().and_then(|named| {
+            let snapshot = self.inner.catalogue.snapshot();
+            let entry = snapshot.get(&named.name)?;
+            let version = entry.function.version(named.qualifier.as_deref())?;
+            entry.deployments.get(&version.number).cloned()
+        });
+        deployment.map_or(1, |deployment| self.inner.environments.slots(&deployment)).max(1)
+    }
+
+    /// One atomic read: name and qualifier to deployment.
+    pub(crate) async fn resolve(&self, named: &Named) -> Result<Resolved, FunctionError> {
+        let (entry, version) = self.find(named).await.map_err(|error| match error {
+            FunctionError::NotFound(_) => self.latest_not_found(named),
+            error => error,
+        })?;
+        let deployment = entry.deployments.get(&version.number).expect("made with the entry").clone();
+        let mut invoked_arn = self.inner.settings.function_arn(&named.name);
+        if let Some(qualifier) = &named.qualifier {
+            invoked_arn = format!("{invoked_arn}:{qualifier}");
+        }
+        Ok(Resolved { deployment, version: version.number, invoked_arn })
+    }
+
+    /// Runs it: payload, whether the function failed, and the end of its log.
+    pub(crate) async fn dispatch(
+        &self,
+        resolved: &Resolved,
+        call: host::Call,
+    ) -> Result<(Bytes, bool, Option<Vec<u8>>), FunctionError> {
+        if resolved.deployment.concurrency == Some(0) {
+            return Err(FunctionError::Throttled("ReservedFunctionConcurrentInvocationLimitExceeded"));
+        }
+        match self.inner.environments.invoke(resolved.deployment.clone(), call).await {
+            Outcome::Answered { payload, function_error, log_tail } => Ok((payload, function_error, log_tail)),
+            Outcome::Throttled { reason } => Err(FunctionError::Throttled(reason)),
+            Outcome::Fault(reason) => Err(FunctionError::Fault(reason)),
+        }
+    }
+}
+
+/// Size, UTF-8, JSON. No payload at all is an empty object, as on AWS.
+pub(crate) fn check_payload(payload: Bytes) -> Result<Bytes, FunctionError> {
+    if payload.len() > PAYLOAD_BYTES_MAX {
+        return Err(FunctionError::TooLarge(format!(
+            "{} byte payload is too large for the RequestResponse invocation type (limit {PAYLOAD_BYTES_MAX} bytes)",
+            payload.len()
+        )));
+    }
+    if payload.is_empty() {
+        return Ok(Bytes::from_static(b"{}"));
+    }
+    let unread = |reason: String| {
+        FunctionError::Content(format!(
+            "Could not parse request body into json: Could not parse payload into json: {reason}"
+        ))
+    };
+    // Apart from the parser, which does not look into strings that it skips.
+    let text = std::str::from_utf8(&payload).map_err(|e| {
+        let at = payload.get(e.valid_up_to()).copied().unwrap_or_default();
+        unread(format!("Invalid UTF-8 start byte 0x{at:02x}"))
+    })?;
+    serde_json::from_str::<serde::de::IgnoredAny>(text).map_err(|e| unread(e.to_string()))?;
+    Ok(payload)
+}

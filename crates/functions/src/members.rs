@@ -1,0 +1,420 @@
+//! Request members that CreateFunction, UpdateFunctionConfiguration and UpdateFunctionCode share.
+//!
+//! Nothing is ignored: a member we do not know is refused by the parser, one whose meaning we would drop is refused by
+//! name, and only values that mean "as if I had not been sent" pass. Source: Lambda spec 0, 3.3.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+
+use base64::Engine;
+use bytes::Bytes;
+use serde::Deserialize;
+use serde_json::Value;
+
+use crate::code::{CodeError, ZIPPED_BYTES_MAX};
+use crate::error::FunctionError;
+use crate::function::Configuration;
+use crate::validate::{self, Violations};
+use crate::{Functions, SourceError};
+
+/// Creatable on AWS today. Source: Lambda spec 8.3.
+const RUNTIMES: &[&str] = &[
+    "python3.8",
+    "python3.9",
+    "python3.10",
+    "python3.11",
+    "python3.12",
+    "python3.13",
+    "python3.14",
+    "nodejs16.x",
+    "nodejs18.x",
+    "nodejs20.x",
+    "nodejs22.x",
+    "nodejs24.x",
+    "java8.al2",
+    "java11",
+    "java17",
+    "java21",
+    "java25",
+    "dotnet6",
+    "dotnet8",
+    "dotnet10",
+    "ruby3.2",
+    "ruby3.3",
+    "ruby3.4",
+    "ruby4.0",
+    "provided.al2",
+    "provided.al2023",
+];
+/// In the API model, and refused by AWS for new code.
+const RETIRED_RUNTIMES: &[&str] = &[
+    "python2.7",
+    "python3.6",
+    "python3.7",
+    "nodejs",
+    "nodejs4.3",
+    "nodejs4.3-edge",
+    "nodejs6.10",
+    "nodejs8.10",
+    "nodejs10.x",
+    "nodejs12.x",
+    "nodejs14.x",
+    "java8",
+    "dotnetcore1.0",
+    "dotnetcore2.0",
+    "dotnetcore2.1",
+    "dotnetcore3.1",
+    "ruby2.5",
+    "ruby2.7",
+    "provided",
+    "go1.x",
+];
+
+/// What can be set on a function. Not every operation has every member; those say so.
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "PascalCase", deny_unknown_fields, default)]
+pub(crate) struct FunctionMembers<'a> {
+    pub function_name: Option<String>,
+    pub runtime: Option<String>,
+    pub role: Option<String>,
+    pub handler: Option<String>,
+    #[serde(borrow)]
+    pub code: Option<CodeMembers<'a>>,
+    pub description: Option<String>,
+    pub timeout: Option<i64>,
+    pub memory_size: Option<i64>,
+    pub publish: Option<bool>,
+    pub package_type: Option<String>,
+    pub environment: Option<Environment>,
+    pub tags: Option<BTreeMap<String, String>>,
+    pub architectures: Option<Vec<String>>,
+    pub ephemeral_storage: Option<EphemeralStorage>,
+    pub revision_id: Option<String>,
+    pub layers: Option<Vec<String>>,
+    pub vpc_config: Option<Value>,
+    pub dead_letter_config: Option<Value>,
+    #[serde(rename = "KMSKeyArn")]
+    pub kms_key_arn: Option<String>,
+    pub tracing_config: Option<Value>,
+    pub file_system_configs: Option<Value>,
+    pub image_config: Option<Value>,
+    pub code_signing_config_arn: Option<String>,
+    pub snap_start: Option<Value>,
+    pub logging_config: Option<Value>,
+    pub capacity_provider_config: Option<Value>,
+    pub publish_to: Option<String>,
+    pub durable_config: Option<Value>,
+    pub tenancy_config: Option<Value>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "PascalCase", deny_unknown_fields)]
+pub(crate) struct Environment {
+    pub variables: Option<BTreeMap<String, String>>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "PascalCase", deny_unknown_fields)]
+pub(crate) struct EphemeralStorage {
+    pub size: Option<i64>,
+}
+
+/// A string that is borrowed from the body where it has no escapes: a `ZipFile` may be 70 MB. (Serde borrows a `Cow`
+/// inside an `Option` only through a type like this.)
+#[derive(Debug, Deserialize)]
+#[serde(transparent)]
+pub(crate) struct Text<'a>(#[serde(borrow)] pub Cow<'a, str>);
+
+/// Where code comes from: `Code` of CreateFunction, members of UpdateFunctionCode.
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "PascalCase", deny_unknown_fields, default)]
+pub(crate) struct CodeMembers<'a> {
+    #[serde(borrow)]
+    pub zip_file: Option<Text<'a>>,
+    #[serde(rename = "S3Bucket")]
+    pub s3_bucket: Option<String>,
+    #[serde(rename = "S3Key")]
+    pub s3_key: Option<String>,
+    #[serde(rename = "S3ObjectVersion")]
+    pub s3_object_version: Option<String>,
+    pub image_uri: Option<String>,
+    #[serde(rename = "SourceKMSKeyArn")]
+    pub source_kms_key_arn: Option<String>,
+}
+
+/// Parses a JSON body. An empty one is an empty object.
+pub(crate) fn parse<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Result<T, FunctionError> {
+    let body = if body.is_empty() { b"{}" } else { body };
+    serde_json::from_slice(body).map_err(|error| {
+        let text = error.to_string();
+        match text.strip_prefix("unknown field `").and_then(|rest| rest.split_once('`')) {
+            Some((member, _)) => FunctionError::Parameter(format!("The member {member} is not known here.")),
+            None => FunctionError::Content(format!("Could not parse request body into json: {text}")),
+        }
+    })
+}
+
+/// The refusal of a member whose meaning would be lost.
+pub(crate) fn unsupported(what: &str) -> FunctionError {
+    FunctionError::Parameter(format!("{what} is not supported by this server."))
+}
+
+impl FunctionMembers<'_> {
+    /// Breaches of the model, in the members that all operations share.
+    pub fn violations(&self) -> Violations {
+        let mut v = Violations::default();
+        if let Some(role) = &self.role {
+            v.role(role);
+        }
+        if let Some(handler) = &self.handler {
+            v.handler(handler);
+        }
+        if let Some(description) = &self.description {
+            v.length(description, "description", 0, 256);
+        }
+        if let Some(timeout) = self.timeout {
+            v.range(timeout, "timeout", 1, 900);
+        }
+        if let Some(memory) = self.memory_size {
+            v.range(memory, "memorySize", 128, 10_240);
+        }
+        if let Some(size) = self.ephemeral_storage.as_ref().and_then(|e| e.size) {
+            v.range(size, "ephemeralStorage.size", 512, 10_240);
+        }
+        if let Some(package_type) = &self.package_type {
+            v.one_of(package_type, "packageType", &["Zip", "Image"]);
+        }
+        if let Some(architectures) = &self.architectures {
+            architectures_violations(&mut v, architectures);
+        }
+        if let Some(variables) = self.environment.as_ref().and_then(|e| e.variables.as_ref()) {
+            v.variable_names(variables);
+        }
+        v
+    }
+
+    /// Refuses what would be dropped. `name` is the function's, whose default log group may be named.
+    pub fn refuse_unsupported(&self, name: &str) -> Result<(), FunctionError> {
+        let text = |value: &Value, member: &str| value.get(member).and_then(Value::as_str).map(str::to_owned);
+        let only = |value: &Value, members: &[&str]| {
+            value.as_object().is_some_and(|o| o.keys().all(|key| members.contains(&key.as_str())))
+        };
+        let empty = |value: &Value| match value {
+            Value::Null => true,
+            Value::Array(values) => values.is_empty(),
+            Value::Object(members) => members.is_empty(),
+            Value::String(text) => text.is_empty(),
+            Value::Bool(on) => !on,
+            Value::Number(_) => false,
+        };
+        let hollow = |value: &Value| empty(value) || value.as_object().is_some_and(|o| o.values().all(empty));
+
+        if self.package_type.as_deref() == Some("Image") {
+            return Err(unsupported("PackageType Image"));
+        }
+        if self.layers.as_ref().is_some_and(|layers| !layers.is_empty()) {
+            return Err(unsupported("Layers"));
+        }
+        if self.kms_key_arn.as_ref().is_some_and(|arn| !arn.is_empty()) {
+            return Err(unsupported("KMSKeyArn"));
+        }
+        if self.code_signing_config_arn.as_ref().is_some_and(|arn| !arn.is_empty()) {
+            return Err(unsupported("CodeSigningConfigArn"));
+        }
+        if self.publish_to.is_some() {
+            return Err(unsupported("PublishTo"));
+        }
+        let refused_unless_hollow = [
+            ("VpcConfig", &self.vpc_config),
+            ("DeadLetterConfig", &self.dead_letter_config),
+            ("FileSystemConfigs", &self.file_system_configs),
+            ("ImageConfig", &self.image_config),
+            ("CapacityProviderConfig", &self.capacity_provider_config),
+            ("DurableConfig", &self.durable_config),
+            ("TenancyConfig", &self.tenancy_config),
+        ];
+        for (member, value) in refused_unless_hollow {
+            if value.as_ref().is_some_and(|value| !hollow(value)) {
+                return Err(unsupported(member));
+            }
+        }
+        if let Some(tracing) = &self.tracing_config
+            && !(only(tracing, &["Mode"]) && text(tracing, "Mode").is_none_or(|mode| mode == "PassThrough"))
+        {
+            return Err(unsupported("TracingConfig other than Mode=PassThrough"));
+        }
+        if let Some(snap_start) = &self.snap_start
+            && !(only(snap_start, &["ApplyOn"]) && text(snap_start, "ApplyOn").is_none_or(|on| on == "None"))
+        {
+            return Err(unsupported("SnapStart other than ApplyOn=None"));
+        }
+        if let Some(logging) = &self.logging_config {
+            let default_group = format!("/aws/lambda/{name}");
+            let plain = only(logging, &["LogFormat", "LogGroup"])
+                && text(logging, "LogFormat").is_none_or(|format| format == "Text")
+                && text(logging, "LogGroup").is_none_or(|group| group == default_group);
+            if !plain {
+                return Err(unsupported(&format!(
+                    "LoggingConfig other than LogFormat=Text and LogGroup={default_group}"
+                )));
+            }
+        }
+        Ok(())
+    }
+
+    /// Puts the members that are there over `configuration`. Call after [`FunctionMembers::violations`] found none.
+    pub fn apply(self, configuration: &mut Configuration) {
+        let number = |value: i64| u32::try_from(value).expect("in its range, which the violations check");
+        let c = configuration;
+        if let Some(runtime) = self.runtime {
+            c.runtime = runtime;
+        }
+        if let Some(role) = self.role {
+            c.role = role;
+        }
+        if let Some(handler) = self.handler {
+            c.handler = handler;
+        }
+        if let Some(description) = self.description {
+            c.description = description;
+        }
+        if let Some(timeout) = self.timeout {
+            c.timeout_s = number(timeout);
+        }
+        if let Some(memory) = self.memory_size {
+            c.memory_mib = number(memory);
+        }
+        if let Some(size) = self.ephemeral_storage.and_then(|e| e.size) {
+            c.ephemeral_storage_mib = number(size);
+        }
+        if let Some(variables) = self.environment.and_then(|e| e.variables) {
+            c.variables = Some(variables);
+        }
+    }
+}
+
+/// Exactly one of the two. Source: API model.
+pub(crate) fn architectures_violations(v: &mut Violations, architectures: &[String]) {
+    let shown = format!("[{}]", architectures.join(", "));
+    if architectures.len() > 1 {
+        v.add(&shown, "architectures", "Member must have length less than or equal to 1");
+    }
+    if architectures.is_empty() {
+        v.add(&shown, "architectures", "Member must have length greater than or equal to 1");
+    }
+    if architectures.iter().any(|a| a != "x86_64" && a != "arm64") {
+        v.add(
+            &shown,
+            "architectures",
+            "Member must satisfy constraint: [Member must satisfy enum value set: [x86_64, arm64], Member must not be \
+             null]",
+        );
+    }
+}
+
+/// What this machine is, in AWS's words.
+pub(crate) fn own_architecture() -> &'static str {
+    if cfg!(target_arch = "aarch64") { "arm64" } else { "x86_64" }
+}
+
+/// Code is run as it is, so another machine's is refused.
+pub(crate) fn check_architectures(architectures: Option<&[String]>) -> Result<(), FunctionError> {
+    match architectures.and_then(|a| a.first()) {
+        Some(other) if other != own_architecture() => Err(FunctionError::Parameter(format!(
+            "The architecture {other} is not supported by this server, which is {}.",
+            own_architecture()
+        ))),
+        _ => Ok(()),
+    }
+}
+
+impl Functions {
+    /// The role must be of our account; whether it exists is not known yet.
+    pub(crate) fn check_role(&self, role: &str) -> Result<(), FunctionError> {
+        if role.split(':').nth(4) == Some(self.inner.settings.account.as_str()) {
+            return Ok(());
+        }
+        Err(FunctionError::Denied(format!(
+            "Cross-account pass role is not allowed. The role must be of account {}.",
+            self.inner.settings.account
+        )))
+    }
+
+    /// Whether `runtime` may be used for new code, here and now.
+    pub(crate) async fn check_runtime(&self, runtime: &str) -> Result<(), FunctionError> {
+        if RETIRED_RUNTIMES.contains(&runtime) {
+            return Err(FunctionError::Parameter(format!(
+                "The runtime parameter of {runtime} is no longer supported for creating or updating AWS Lambda \
+                 functions. We recommend you use a supported runtime while creating or updating functions."
+            )));
+        }
+        let (environments, runtime) = (self.inner.environments.clone(), runtime.to_owned());
+        let looked = tokio::task::spawn_blocking(move || {
+            let missing = match RUNTIMES.contains(&runtime.as_str()) {
+                true => environments.check_runtime(&runtime).err(),
+                false => Some(String::new()),
+            };
+            missing.map(|why| {
+                let here: Vec<&str> =
+                    RUNTIMES.iter().copied().filter(|known| environments.check_runtime(known).is_ok()).collect();
+                let text = format!(
+                    "Value {runtime} at 'runtime' failed to satisfy constraint: Member must satisfy enum value set: \
+                     [{}] or be a valid ARN",
+                    here.join(", ")
+                );
+                if why.is_empty() { text } else { format!("{text}. {why}") }
+            })
+        });
+        match looked.await {
+            Ok(None) => Ok(()),
+            Ok(Some(text)) => Err(FunctionError::Parameter(text)),
+            Err(panic) => Err(FunctionError::Fault(format!("The runtime could not be looked for: {panic}"))),
+        }
+    }
+
+    /// The package's bytes, from the request or from S3.
+    pub(crate) async fn fetch(&self, code: &CodeMembers<'_>) -> Result<Bytes, FunctionError> {
+        if code.image_uri.is_some() {
+            return Err(unsupported("ImageUri"));
+        }
+        if code.source_kms_key_arn.as_ref().is_some_and(|arn| !arn.is_empty()) {
+            return Err(unsupported("SourceKMSKeyArn"));
+        }
+        let from_s3 = code.s3_bucket.is_some() || code.s3_key.is_some() || code.s3_object_version.is_some();
+        if let Some(zip) = &code.zip_file {
+            if from_s3 {
+                return Err(FunctionError::Parameter(
+                    "Please do not provide other FunctionCode parameters when providing a ZipFile.".into(),
+                ));
+            }
+            let bytes = base64::engine::general_purpose::STANDARD.decode(zip.0.as_bytes()).map_err(|_| {
+                FunctionError::Content("Could not parse request body into json: ZipFile is not base64".into())
+            })?;
+            return Ok(bytes.into());
+        }
+        let (Some(bucket), Some(key)) = (&code.s3_bucket, &code.s3_key) else {
+            return Err(FunctionError::Parameter(if from_s3 {
+                "Please provide both S3Bucket and S3Key.".into()
+            } else {
+                "Please provide a source for function code.".into()
+            }));
+        };
+        let source = &self.inner.source;
+        source.fetch(bucket, key, code.s3_object_version.as_deref(), ZIPPED_BYTES_MAX).await.map_err(
+            |error| match error {
+                SourceError::S3 { code, message } => FunctionError::Parameter(format!(
+                    "Error occurred while GetObject. S3 Error Code: {code}. S3 Error Message: {message}"
+                )),
+                SourceError::TooLarge => CodeError::TooLarge(ZIPPED_BYTES_MAX + 1).into(),
+            },
+        )
+    }
+}
+
+/// Environment variables as a whole.
+pub(crate) fn check_variables(members: &FunctionMembers<'_>) -> Result<(), FunctionError> {
+    match members.environment.as_ref().and_then(|e| e.variables.as_ref()) {
+        Some(variables) => validate::variables(variables),
+        None => Ok(()),
+    }
+}

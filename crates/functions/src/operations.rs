@@ -1,0 +1,347 @@
+//! The operations of the Lambda API, one file each, and what they share.
+
+mod create_function;
+mod delete_function;
+mod delete_function_concurrency;
+mod get_account_settings;
+mod get_function;
+mod get_function_code_signing_config;
+mod get_function_concurrency;
+mod get_function_configuration;
+mod get_policy;
+mod invoke;
+mod list_functions;
+mod list_tags;
+mod list_versions_by_function;
+mod publish_version;
+mod put_function_concurrency;
+mod tag_resource;
+mod untag_resource;
+mod update_function_code;
+mod update_function_configuration;
+
+use std::collections::BTreeMap;
+
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use http::Method;
+use longshore_wire::arn::Arn;
+use longshore_wire::operation::{self, BoxFuture, Routed};
+use longshore_wire::{ApiError, Call, Operation, Query, Response, Route};
+use serde_json::Value;
+
+use crate::Functions;
+use crate::catalogue::Snapshot;
+use crate::error::FunctionError;
+use crate::invocation::PAYLOAD_BYTES_MAX;
+use crate::resolve::Named;
+use crate::validate::Violations;
+
+/// Everything that is offered. The router, metrics and the compatibility page come from here.
+pub const OPERATIONS: &[Operation<Functions>] = &[
+    create_function::OPERATION,
+    delete_function::OPERATION,
+    delete_function_concurrency::OPERATION,
+    get_account_settings::OPERATION,
+    get_function::OPERATION,
+    get_function_code_signing_config::OPERATION,
+    get_function_concurrency::OPERATION,
+    get_function_configuration::OPERATION,
+    get_policy::OPERATION,
+    invoke::OPERATION,
+    list_functions::OPERATION,
+    list_tags::OPERATION,
+    list_versions_by_function::OPERATION,
+    publish_version::OPERATION,
+    put_function_concurrency::OPERATION,
+    tag_resource::OPERATION,
+    untag_resource::OPERATION,
+    update_function_code::OPERATION,
+    update_function_configuration::OPERATION,
+];
+
+macro_rules! not_offered {
+    ($name:literal, $method:literal, $path:literal) => {
+        Operation {
+            name: $name,
+            route: Route($method, $path),
+            spec: concat!("https://docs.aws.amazon.com/lambda/latest/api/API_", $name, ".html"),
+            handle: |_, _| {
+                answered(async {
+                    Err(FunctionError::UnknownOperation(format!(
+                        "The operation {} is not offered by this server.",
+                        $name
+                    )))
+                })
+            },
+        }
+    };
+}
+
+/// The rest of the API model: known by name, so that a caller is told which operation is missing.
+pub const NOT_OFFERED: &[Operation<Functions>] = &[
+    not_offered!("AddLayerVersionPermission", "POST", "/2018-10-31/layers/{LayerName}/versions/{VersionNumber}/policy"),
+    not_offered!("AddPermission", "POST", "/2015-03-31/functions/{FunctionName}/policy"),
+    not_offered!(
+        "CheckpointDurableExecution",
+        "POST",
+        "/2025-12-01/durable-executions/{DurableExecutionArn}/checkpoint"
+    ),
+    not_offered!("CreateAlias", "POST", "/2015-03-31/functions/{FunctionName}/aliases"),
+    not_offered!("CreateCapacityProvider", "POST", "/2025-11-30/capacity-providers"),
+    not_offered!("CreateCodeSigningConfig", "POST", "/2020-04-22/code-signing-configs"),
+    not_offered!("CreateEventSourceMapping", "POST", "/2015-03-31/event-source-mappings"),
+    not_offered!("CreateFunctionUrlConfig", "POST", "/2021-10-31/functions/{FunctionName}/url"),
+    not_offered!("DeleteAlias", "DELETE", "/2015-03-31/functions/{FunctionName}/aliases/{Name}"),
+    not_offered!("DeleteCapacityProvider", "DELETE", "/2025-11-30/capacity-providers/{CapacityProviderName}"),
+    not_offered!("DeleteCodeSigningConfig", "DELETE", "/2020-04-22/code-signing-configs/{CodeSigningConfigArn}"),
+    not_offered!("DeleteEventSourceMapping", "DELETE", "/2015-03-31/event-source-mappings/{UUID}"),
+    not_offered!(
+        "DeleteFunctionCodeSigningConfig",
+        "DELETE",
+        "/2020-06-30/functions/{FunctionName}/code-signing-config"
+    ),
+    not_offered!(
+        "DeleteFunctionEventInvokeConfig",
+        "DELETE",
+        "/2019-09-25/functions/{FunctionName}/event-invoke-config"
+    ),
+    not_offered!("DeleteFunctionUrlConfig", "DELETE", "/2021-10-31/functions/{FunctionName}/url"),
+    not_offered!("DeleteLayerVersion", "DELETE", "/2018-10-31/layers/{LayerName}/versions/{VersionNumber}"),
+    not_offered!(
+        "DeleteProvisionedConcurrencyConfig",
+        "DELETE",
+        "/2019-09-30/functions/{FunctionName}/provisioned-concurrency"
+    ),
+    not_offered!("GetAlias", "GET", "/2015-03-31/functions/{FunctionName}/aliases/{Name}"),
+    not_offered!("GetCapacityProvider", "GET", "/2025-11-30/capacity-providers/{CapacityProviderName}"),
+    not_offered!("GetCodeSigningConfig", "GET", "/2020-04-22/code-signing-configs/{CodeSigningConfigArn}"),
+    not_offered!("GetDurableExecution", "GET", "/2025-12-01/durable-executions/{DurableExecutionArn}"),
+    not_offered!("GetDurableExecutionHistory", "GET", "/2025-12-01/durable-executions/{DurableExecutionArn}/history"),
+    not_offered!("GetDurableExecutionState", "GET", "/2025-12-01/durable-executions/{DurableExecutionArn}/state"),
+    not_offered!("GetEventSourceMapping", "GET", "/2015-03-31/event-source-mappings/{UUID}"),
+    not_offered!("GetFunctionEventInvokeConfig", "GET", "/2019-09-25/functions/{FunctionName}/event-invoke-config"),
+    not_offered!("GetFunctionRecursionConfig", "GET", "/2024-08-31/functions/{FunctionName}/recursion-config"),
+    not_offered!("GetFunctionScalingConfig", "GET", "/2025-11-30/functions/{FunctionName}/function-scaling-config"),
+    not_offered!("GetFunctionUrlConfig", "GET", "/2021-10-31/functions/{FunctionName}/url"),
+    not_offered!("GetLayerVersion", "GET", "/2018-10-31/layers/{LayerName}/versions/{VersionNumber}"),
+    not_offered!("GetLayerVersionPolicy", "GET", "/2018-10-31/layers/{LayerName}/versions/{VersionNumber}/policy"),
+    not_offered!(
+        "GetProvisionedConcurrencyConfig",
+        "GET",
+        "/2019-09-30/functions/{FunctionName}/provisioned-concurrency"
+    ),
+    not_offered!("GetRuntimeManagementConfig", "GET", "/2021-07-20/functions/{FunctionName}/runtime-management-config"),
+    not_offered!("InvokeAsync", "POST", "/2014-11-13/functions/{FunctionName}/invoke-async"),
+    not_offered!(
+        "InvokeWithResponseStream",
+        "POST",
+        "/2021-11-15/functions/{FunctionName}/response-streaming-invocations"
+    ),
+    not_offered!("ListAliases", "GET", "/2015-03-31/functions/{FunctionName}/aliases"),
+    not_offered!("ListCapacityProviders", "GET", "/2025-11-30/capacity-providers"),
+    not_offered!("ListCodeSigningConfigs", "GET", "/2020-04-22/code-signing-configs"),
+    not_offered!("ListDurableExecutionsByFunction", "GET", "/2025-12-01/functions/{FunctionName}/durable-executions"),
+    not_offered!("ListEventSourceMappings", "GET", "/2015-03-31/event-source-mappings"),
+    not_offered!(
+        "ListFunctionEventInvokeConfigs",
+        "GET",
+        "/2019-09-25/functions/{FunctionName}/event-invoke-config/list"
+    ),
+    not_offered!("ListFunctionUrlConfigs", "GET", "/2021-10-31/functions/{FunctionName}/urls"),
+    not_offered!(
+        "ListFunctionVersionsByCapacityProvider",
+        "GET",
+        "/2025-11-30/capacity-providers/{CapacityProviderName}/function-versions"
+    ),
+    not_offered!(
+        "ListFunctionsByCodeSigningConfig",
+        "GET",
+        "/2020-04-22/code-signing-configs/{CodeSigningConfigArn}/functions"
+    ),
+    not_offered!("ListLayerVersions", "GET", "/2018-10-31/layers/{LayerName}/versions"),
+    not_offered!("ListLayers", "GET", "/2018-10-31/layers"),
+    not_offered!("PublishLayerVersion", "POST", "/2018-10-31/layers/{LayerName}/versions"),
+    not_offered!("PutFunctionCodeSigningConfig", "PUT", "/2020-06-30/functions/{FunctionName}/code-signing-config"),
+    not_offered!("PutFunctionEventInvokeConfig", "PUT", "/2019-09-25/functions/{FunctionName}/event-invoke-config"),
+    not_offered!("PutFunctionRecursionConfig", "PUT", "/2024-08-31/functions/{FunctionName}/recursion-config"),
+    not_offered!("PutFunctionScalingConfig", "PUT", "/2025-11-30/functions/{FunctionName}/function-scaling-config"),
+    not_offered!(
+        "PutProvisionedConcurrencyConfig",
+        "PUT",
+        "/2019-09-30/functions/{FunctionName}/provisioned-concurrency"
+    ),
+    not_offered!("PutRuntimeManagementConfig", "PUT", "/2021-07-20/functions/{FunctionName}/runtime-management-config"),
+    not_offered!(
+        "RemoveLayerVersionPermission",
+        "DELETE",
+        "/2018-10-31/layers/{LayerName}/versions/{VersionNumber}/policy/{StatementId}"
+    ),
+    not_offered!("RemovePermission", "DELETE", "/2015-03-31/functions/{FunctionName}/policy/{StatementId}"),
+    not_offered!(
+        "SendDurableExecutionCallbackFailure",
+        "POST",
+        "/2025-12-01/durable-execution-callbacks/{CallbackId}/fail"
+    ),
+    not_offered!(
+        "SendDurableExecutionCallbackHeartbeat",
+        "POST",
+        "/2025-12-01/durable-execution-callbacks/{CallbackId}/heartbeat"
+    ),
+    not_offered!(
+        "SendDurableExecutionCallbackSuccess",
+        "POST",
+        "/2025-12-01/durable-execution-callbacks/{CallbackId}/succeed"
+    ),
+    not_offered!("StopDurableExecution", "POST", "/2025-12-01/durable-executions/{DurableExecutionArn}/stop"),
+    not_offered!("UpdateAlias", "PUT", "/2015-03-31/functions/{FunctionName}/aliases/{Name}"),
+    not_offered!("UpdateCapacityProvider", "PUT", "/2025-11-30/capacity-providers/{CapacityProviderName}"),
+    not_offered!("UpdateCodeSigningConfig", "PUT", "/2020-04-22/code-signing-configs/{CodeSigningConfigArn}"),
+    not_offered!("UpdateEventSourceMapping", "PUT", "/2015-03-31/event-source-mappings/{UUID}"),
+    not_offered!("UpdateFunctionEventInvokeConfig", "POST", "/2019-09-25/functions/{FunctionName}/event-invoke-config"),
+    not_offered!("UpdateFunctionUrlConfig", "PUT", "/2021-10-31/functions/{FunctionName}/url"),
+];
+
+/// A path and method that are not Lambda's at all.
+pub(crate) fn unknown(method: &Method, path: &str) -> FunctionError {
+    FunctionError::UnknownOperation(format!("There is no operation {method} {path}."))
+}
+
+/// Runs an operation's body; what only we should know goes to the log.
+pub(crate) fn answered<'a>(
+    work: impl Future<Output = Result<Response, FunctionError>> + Send + 'a,
+) -> BoxFuture<'a, Result<Response, ApiError>> {
+    Box::pin(async move {
+        work.await.map_err(|error| {
+            let told = error.told();
+            if told.status.is_server_error() {
+                tracing::error!(error = &error as &dyn std::error::Error, "request failed");
+            }
+            told
+        })
+    })
+}
+
+/// How long a body the listener may read, and what to answer to a longer one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BodyLimit {
+    pub bytes: usize,
+    operation: &'static str,
+    /// What the message says: AWS's limit, where ours is more generous.
+    told: usize,
+}
+
+impl BodyLimit {
+    pub fn too_large(&self) -> ApiError {
+        FunctionError::TooLarge(format!(
+            "Request must be smaller than {} bytes for the {} operation",
+            self.told, self.operation
+        ))
+        .told()
+    }
+}
+
+/// The limit for a request, to be asked before its body is read. Source: Lambda spec 2.4, 3.3, 7.
+pub fn body_limit(method: &Method, path: &str) -> BodyLimit {
+    /// Base64 of the largest package, and some room for the rest.
+    const PACKAGE: usize = 70_167_211;
+    /// Everything else is a small document.
+    const DOCUMENT: usize = 1_048_576;
+    match operation::route(OPERATIONS, method, path) {
+        Routed::Found(operation, _) => match operation.name {
+            name @ ("CreateFunction" | "UpdateFunctionCode") => {
+                BodyLimit { bytes: PACKAGE, operation: name, told: PACKAGE }
+            }
+            // Read a little past the limit, so that Invoke itself can say by how much it was missed.
+            "Invoke" => {
+                BodyLimit { bytes: PAYLOAD_BYTES_MAX + DOCUMENT, operation: "InvokeFunction", told: PAYLOAD_BYTES_MAX }
+            }
+            name => BodyLimit { bytes: DOCUMENT, operation: name, told: DOCUMENT },
+        },
+        Routed::WrongMethod | Routed::NotFound => BodyLimit { bytes: DOCUMENT, operation: "requested", told: DOCUMENT },
+    }
+}
+
+pub(crate) fn now_ms() -> i64 {
+    jiff::Timestamp::now().as_millisecond()
+}
+
+/// Bytes of the packages of all versions; two versions with one package count twice, as on AWS.
+pub(crate) fn used_code_bytes(snapshot: &Snapshot) -> u64 {
+    snapshot.values().flat_map(|entry| entry.function.versions.values()).map(|version| version.code.size).sum()
+}
+
+/// The sum of all reservations, but for one function's.
+pub(crate) fn reserved_concurrency(snapshot: &Snapshot, without: Option<&str>) -> u64 {
+    let functions = snapshot.values().map(|entry| &entry.function);
+    let counted = functions.filter(|function| Some(function.name.as_str()) != without);
+    counted.filter_map(|function| function.reserved_concurrency).map(u64::from).sum()
+}
+
+/// The function that a tag operation names: by its full ARN, without a qualifier. Source: Lambda spec 3.9.
+fn tagged(functions: &Functions, call: &Call, action: &str) -> Result<Named, FunctionError> {
+    let text = call.label("Resource");
+    let function = Arn::parse(text).filter(|arn| arn.service == "lambda" && arn.resource.starts_with("function:"));
+    if function.is_none() {
+        let mut v = Violations::default();
+        v.pattern(text, "resource", false, "arn:(aws[a-zA-Z-]*):lambda:<region>:<account>:function:<name>");
+        v.finish()?;
+    }
+    let named = functions.name(text, None, call.request.caller.account(), action)?;
+    if named.qualifier.is_some() {
+        return Err(FunctionError::Parameter(
+            "Tags on function aliases and versions are not supported. Please specify a function ARN.".into(),
+        ));
+    }
+    Ok(named)
+}
+
+/// One page of a list.
+pub(crate) struct Page {
+    size: usize,
+    /// Entries up to and with this key were listed before.
+    after: Option<String>,
+}
+
+impl Page {
+    /// AWS never lists more on a page, whatever `MaxItems` says.
+    const SIZE_MAX: u32 = 50;
+
+    pub fn read(query: &Query) -> Result<Self, FunctionError> {
+        let mut v = Violations::default();
+        let mut size = Self::SIZE_MAX;
+        if let Some(text) = query.get("MaxItems") {
+            match text.parse::<i64>() {
+                Ok(number) => size = v.range(number, "maxItems", 1, 10_000).unwrap_or(size).min(Self::SIZE_MAX),
+                Err(_) => v.add(text, "maxItems", "Member must be a number"),
+            }
+        }
+        v.finish()?;
+        let after = match query.get("Marker").filter(|marker| !marker.is_empty()) {
+            None => None,
+            Some(marker) => {
+                let key = URL_SAFE_NO_PAD.decode(marker).ok().and_then(|bytes| String::from_utf8(bytes).ok());
+                Some(key.ok_or_else(|| FunctionError::Parameter("The Marker is not one that was given out.".into()))?)
+            }
+        };
+        Ok(Self { size: size as usize, after })
+    }
+
+    /// Takes one page from entries with keys, makes their shapes, and says what the next page starts from, if there is
+    /// one. Sorts, so keys may come in any order.
+    pub fn cut<F: FnOnce() -> Value>(
+        &self,
+        entries: impl Iterator<Item = (String, F)>,
+    ) -> (Vec<Value>, Option<String>) {
+        let rest: BTreeMap<String, F> =
+            entries.filter(|(key, _)| self.after.as_ref().is_none_or(|after| key > after)).collect();
+        let more = rest.len() > self.size;
+        let mut last = None;
+        let mut shapes = Vec::new();
+        for (key, shape) in rest.into_iter().take(self.size) {
+            shapes.push(shape());
+            last = Some(key);
+        }
+        (shapes, last.filter(|_| more).map(|key| URL_SAFE_NO_PAD.encode(key)))
+    }
+}

@@ -1,0 +1,114 @@
+//! Gives `$LATEST` new code. Source: Lambda spec 3.7.
+
+use http::StatusCode;
+use longshore_wire::{Call, Operation, Response, Route};
+use serde::Deserialize;
+
+use crate::Functions;
+use crate::catalogue::Next;
+use crate::error::FunctionError;
+use crate::function::{Standing, Version};
+use crate::members::{CodeMembers, Text, architectures_violations, check_architectures, parse, unsupported};
+use crate::operations::{answered, now_ms, used_code_bytes};
+use crate::resolve::check_revision;
+use crate::shape::{self, View};
+use crate::validate::Violations;
+
+pub const OPERATION: Operation<Functions> = Operation {
+    name: "UpdateFunctionCode",
+    route: Route("PUT", "/2015-03-31/functions/{FunctionName}/code"),
+    spec: "https://docs.aws.amazon.com/lambda/latest/api/API_UpdateFunctionCode.html",
+    handle: |functions, call| answered(update_function_code(functions, call)),
+};
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "PascalCase", deny_unknown_fields, default)]
+struct UpdateCode<'a> {
+    #[serde(borrow)]
+    zip_file: Option<Text<'a>>,
+    #[serde(rename = "S3Bucket")]
+    s3_bucket: Option<String>,
+    #[serde(rename = "S3Key")]
+    s3_key: Option<String>,
+    #[serde(rename = "S3ObjectVersion")]
+    s3_object_version: Option<String>,
+    image_uri: Option<String>,
+    #[serde(rename = "SourceKMSKeyArn")]
+    source_kms_key_arn: Option<String>,
+    publish: Option<bool>,
+    dry_run: Option<bool>,
+    revision_id: Option<String>,
+    architectures: Option<Vec<String>>,
+    publish_to: Option<String>,
+}
+
+async fn update_function_code(functions: &Functions, call: Call) -> Result<Response, FunctionError> {
+    let request: UpdateCode<'_> = parse(&call.request.body)?;
+    let named = functions.named_unqualified(&call, "UpdateFunctionCode")?;
+    let mut v = Violations::default();
+    if let Some(architectures) = &request.architectures {
+        architectures_violations(&mut v, architectures);
+    }
+    v.finish()?;
+    if request.publish_to.is_some() {
+        return Err(unsupported("PublishTo"));
+    }
+    check_architectures(request.architectures.as_deref())?;
+    let (entry, latest) = functions.find(&named).await?;
+    check_revision(&entry.function, request.revision_id.as_deref())?;
+    if request.image_uri.is_some() {
+        return Err(FunctionError::Parameter(
+            "Please don't provide ImageUri when updating a function with packageType Zip.".into(),
+        ));
+    }
+    let source = CodeMembers {
+        zip_file: request.zip_file,
+        s3_bucket: request.s3_bucket,
+        s3_key: request.s3_key,
+        s3_object_version: request.s3_object_version,
+        image_uri: None,
+        source_kms_key_arn: request.source_kms_key_arn,
+    };
+    let zip = functions.fetch(&source).await?;
+    drop(source);
+    let settings = functions.inner.settings.clone();
+    if request.dry_run == Some(true) {
+        let code = functions.inner.code.check(zip).await?;
+        let would_be = Version { code, ..(*latest).clone() };
+        let view = View { qualifier: None, with_state: true };
+        return Ok(Response::json(StatusCode::OK, &shape::configuration(&settings, &named.name, &would_be, view)));
+    }
+    let code = functions.inner.code.put(zip).await?;
+
+    let (revision, publish) = (request.revision_id, request.publish == Some(true));
+    let missing = functions.not_found(&named);
+    let name = named.name.clone();
+    let shape = functions
+        .inner
+        .catalogue
+        .change(&named.name, move |snapshot, current| {
+            let current = current.ok_or(missing)?;
+            check_revision(&current, revision.as_deref())?;
+            // The new code takes the place of the old one, and is counted again under its number if it gets one.
+            let kept = used_code_bytes(snapshot).saturating_sub(current.latest().code.size);
+            let added = code.size * if publish { 2 } else { 1 };
+            if kept.saturating_add(added) > settings.code_bytes_max {
+                return Err(FunctionError::CodeStorage);
+            }
+            let configuration = current.latest().configuration.clone();
+            let updated = current.updated(code, configuration, now_ms());
+            if !publish {
+                let view = View { qualifier: None, with_state: true };
+                let shape = shape::configuration(&settings, &name, updated.latest(), view);
+                return Ok((Next::Put(updated), shape));
+            }
+            let (published, number) = updated.published(None, Standing::Creating);
+            let qualifier = number.to_string();
+            let view = View { qualifier: Some(&qualifier), with_state: true };
+            let version = published.versions.get(&number).expect("just published");
+            let shape = shape::configuration(&settings, &name, version, view);
+            Ok((Next::Put(published), shape))
+        })
+        .await?;
+    Ok(Response::json(StatusCode::OK, &shape))
+}

@@ -1,0 +1,71 @@
+//! Changes settings of `$LATEST`; what is absent stays. Source: Lambda spec 3.7.
+
+use http::StatusCode;
+use longshore_wire::{Call, Operation, Response, Route};
+
+use crate::Functions;
+use crate::catalogue::Next;
+use crate::error::FunctionError;
+use crate::members::{FunctionMembers, check_variables, parse};
+use crate::operations::{answered, now_ms};
+use crate::resolve::check_revision;
+use crate::shape::{self, View};
+
+pub const OPERATION: Operation<Functions> = Operation {
+    name: "UpdateFunctionConfiguration",
+    route: Route("PUT", "/2015-03-31/functions/{FunctionName}/configuration"),
+    spec: "https://docs.aws.amazon.com/lambda/latest/api/API_UpdateFunctionConfiguration.html",
+    handle: |functions, call| answered(update_function_configuration(functions, call)),
+};
+
+async fn update_function_configuration(functions: &Functions, call: Call) -> Result<Response, FunctionError> {
+    let request: FunctionMembers<'_> = parse(&call.request.body)?;
+    let named = functions.named_unqualified(&call, "UpdateFunctionConfiguration")?;
+    // The type is shared with CreateFunction, which has more.
+    let foreign = [
+        ("FunctionName", request.function_name.is_some()),
+        ("Code", request.code.is_some()),
+        ("Publish", request.publish.is_some()),
+        ("PackageType", request.package_type.is_some()),
+        ("Tags", request.tags.is_some()),
+        ("Architectures", request.architectures.is_some()),
+        ("CodeSigningConfigArn", request.code_signing_config_arn.is_some()),
+        ("PublishTo", request.publish_to.is_some()),
+        ("TenancyConfig", request.tenancy_config.is_some()),
+    ];
+    if let Some((member, _)) = foreign.iter().find(|(_, given)| *given) {
+        return Err(FunctionError::Parameter(format!("The member {member} is not known here.")));
+    }
+    request.violations().finish()?;
+    request.refuse_unsupported(&named.name)?;
+    let (entry, _) = functions.find(&named).await?;
+    check_revision(&entry.function, request.revision_id.as_deref())?;
+    if let Some(runtime) = &request.runtime {
+        functions.check_runtime(runtime).await?;
+    }
+    if let Some(role) = &request.role {
+        functions.check_role(role)?;
+    }
+    check_variables(&request)?;
+
+    // Applied inside the change, to what is there then, so that two updates of different members both count. Read
+    // again there, since what was read here borrows from the body.
+    let body = call.request.body.clone();
+    let (settings, name, missing) = (functions.inner.settings.clone(), named.name.clone(), functions.not_found(&named));
+    let shape = functions
+        .inner
+        .catalogue
+        .change(&named.name, move |_, current| {
+            let current = current.ok_or(missing)?;
+            let request: FunctionMembers<'_> = parse(&body)?;
+            check_revision(&current, request.revision_id.as_deref())?;
+            let mut configuration = current.latest().configuration.clone();
+            request.apply(&mut configuration);
+            let updated = current.updated(current.latest().code.clone(), configuration, now_ms());
+            let view = View { qualifier: None, with_state: true };
+            let shape = shape::configuration(&settings, &name, updated.latest(), view);
+            Ok((Next::Put(updated), shape))
+        })
+        .await?;
+    Ok(Response::json(StatusCode::OK, &shape))
+}

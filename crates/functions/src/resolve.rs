@@ -1,0 +1,116 @@
+//! From what a caller wrote to the function it means. Source: Lambda spec 2.5, 2.6 steps 3 to 5 and 7.
+
+use std::sync::Arc;
+
+use longshore_wire::Call;
+use longshore_wire::arn::FunctionName;
+
+use crate::Functions;
+use crate::catalogue::Entry;
+use crate::error::FunctionError;
+use crate::function::{Function, Version};
+use crate::validate::{FUNCTION_NAME_PATTERN, Violations};
+
+/// Characters of a name with everything around it.
+const NAME_CHARS_MAX: usize = 256;
+
+/// A function of this server as the caller named it; whether it exists is another question.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Named {
+    pub name: String,
+    /// From the name or from `?Qualifier=`, which agree if both are there.
+    pub qualifier: Option<String>,
+}
+
+impl Functions {
+    /// Reads the name in the path and the qualifier in the query.
+    pub(crate) fn named(&self, call: &Call, action: &str) -> Result<Named, FunctionError> {
+        let qualifier = call.request.query.get("Qualifier");
+        self.name(call.label("FunctionName"), qualifier, call.request.caller.account(), action)
+    }
+
+    /// As [`Functions::named`], for operations that concern the whole function only.
+    pub(crate) fn named_unqualified(&self, call: &Call, action: &str) -> Result<Named, FunctionError> {
+        let named = self.named(call, action)?;
+        if named.qualifier.as_deref().is_some_and(|q| q != "$LATEST") {
+            return Err(FunctionError::Parameter(
+                "This operation is permitted on Lambda functions only. Aliases and versions do not support this \
+                 operation. Please specify either a function name or an unqualified function ARN."
+                    .into(),
+            ));
+        }
+        Ok(named)
+    }
+
+    /// Checks form, then region and account. `caller` is the account that asks; `action` as in `lambda:GetFunction`.
+    pub(crate) fn name(
+        &self,
+        text: &str,
+        qualifier: Option<&str>,
+        caller: &str,
+        action: &str,
+    ) -> Result<Named, FunctionError> {
+        let parsed = FunctionName::parse(text);
+        let mut violations = Violations::default();
+        violations.length(text, "functionName", 1, NAME_CHARS_MAX);
+        violations.pattern(text, "functionName", parsed.is_some(), FUNCTION_NAME_PATTERN);
+        if let Some(qualifier) = qualifier {
+            violations.qualifier(qualifier);
+        }
+        violations.finish()?;
+        let Some(FunctionName { region, account, name, qualifier: embedded }) = parsed else {
+            return Err(FunctionError::Parameter("The function name does not read.".into()));
+        };
+        if let (Some(embedded), Some(given)) = (&embedded, qualifier)
+            && embedded != given
+        {
+            return Err(FunctionError::Parameter(
+                "The derived qualifier from the function name does not match the specified qualifier.".into(),
+            ));
+        }
+        let settings = &self.inner.settings;
+        if let Some(region) = region.filter(|region| *region != settings.region) {
+            return Err(FunctionError::Missing(format!(
+                "Functions from '{region}' are not reachable in this region ('{}')",
+                settings.region
+            )));
+        }
+        if account.is_some_and(|account| account != settings.account) || caller != settings.account {
+            return Err(FunctionError::Denied(format!(
+                "User: arn:aws:iam::{caller}:root is not authorized to perform: lambda:{action} on resource: {text} \
+                 because no resource-based policy allows the lambda:{action} action"
+            )));
+        }
+        Ok(Named { name, qualifier: embedded.or_else(|| qualifier.map(str::to_owned)) })
+    }
+
+    /// The function, settled, and the version that the qualifier leads to.
+    pub(crate) async fn find(&self, named: &Named) -> Result<(Arc<Entry>, Arc<Version>), FunctionError> {
+        let entry = self.inner.catalogue.get(&named.name).await?.ok_or_else(|| self.not_found(named))?;
+        let version = entry.function.version(named.qualifier.as_deref()).ok_or_else(|| self.not_found(named))?.clone();
+        Ok((entry, version))
+    }
+
+    /// The error for a function, version or alias that is not there: the ARN as asked for.
+    pub(crate) fn not_found(&self, named: &Named) -> FunctionError {
+        let arn = self.inner.settings.function_arn(&named.name);
+        FunctionError::NotFound(match &named.qualifier {
+            Some(qualifier) => format!("{arn}:{qualifier}"),
+            None => arn,
+        })
+    }
+
+    /// As [`Functions::not_found`] where AWS names `$LATEST` although nobody asked for it: Invoke, concurrency.
+    pub(crate) fn latest_not_found(&self, named: &Named) -> FunctionError {
+        let qualifier = named.qualifier.clone().or(Some("$LATEST".into()));
+        self.not_found(&Named { name: named.name.clone(), qualifier })
+    }
+}
+
+/// Refuses a change by someone who has not seen the last one. Source: Lambda spec 3.6.
+pub(crate) fn check_revision(function: &Function, given: Option<&str>) -> Result<(), FunctionError> {
+    match given {
+        Some(given) if given != function.latest().revision_id => Err(FunctionError::Revision),
+        _ => Ok(()),
+    }
+}

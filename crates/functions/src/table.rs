@@ -1,0 +1,143 @@
+//! The tables of this room, and all the SQL that touches them.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use longshore_store::{Schema, StoreError};
+use rusqlite::{Connection, params};
+
+use crate::code::Code;
+use crate::function::{Function, Standing, Version, VersionNumber};
+
+/// `function_version` holds `$LATEST` as number 0, one row among the published ones.
+///
+/// Environment variables stand in `configuration` as they were given: the database is readable by the server's user
+/// alone, and not encrypted.
+pub const SCHEMA: Schema = Schema {
+    room: "functions",
+    migrations: &["
+        CREATE TABLE function (
+            id                   TEXT PRIMARY KEY,
+            name                 TEXT NOT NULL UNIQUE,
+            last_published       INTEGER NOT NULL,
+            reserved_concurrency INTEGER,
+            tags                 TEXT NOT NULL
+        ) STRICT;
+        CREATE TABLE function_version (
+            function_id   TEXT NOT NULL REFERENCES function (id) ON DELETE CASCADE,
+            number        INTEGER NOT NULL,
+            revision_id   TEXT NOT NULL,
+            deployment_id TEXT NOT NULL,
+            standing      TEXT NOT NULL,
+            code_sha256   TEXT NOT NULL,
+            code_size     INTEGER NOT NULL,
+            modified_ms   INTEGER NOT NULL,
+            configuration TEXT NOT NULL,
+            PRIMARY KEY (function_id, number)
+        ) STRICT, WITHOUT ROWID;
+    "],
+};
+
+/// Reads every function with its versions.
+pub fn all(connection: &Connection) -> Result<Vec<Function>, StoreError> {
+    let mut functions: BTreeMap<String, Function> = BTreeMap::new();
+    let mut statement =
+        connection.prepare("SELECT id, name, last_published, reserved_concurrency, tags FROM function")?;
+    let mut rows = statement.query([])?;
+    while let Some(row) = rows.next()? {
+        let id: String = row.get(0)?;
+        let function = Function {
+            id: id.clone(),
+            name: row.get(1)?,
+            last_published: VersionNumber::from_stored(row.get(2)?),
+            reserved_concurrency: row.get(3)?,
+            tags: from_json("tags", &row.get::<_, String>(4)?)?,
+            versions: BTreeMap::new(),
+        };
+        functions.insert(id, function);
+    }
+    let mut statement = connection.prepare(
+        "SELECT function_id, number, revision_id, deployment_id, standing, code_sha256, code_size, modified_ms,
+                configuration FROM function_version",
+    )?;
+    let mut rows = statement.query([])?;
+    while let Some(row) = rows.next()? {
+        let standing: String = row.get(4)?;
+        let version = Version {
+            number: VersionNumber::from_stored(row.get(1)?),
+            revision_id: row.get(2)?,
+            deployment_id: row.get(3)?,
+            standing: Standing::from_stored(&standing)
+                .ok_or_else(|| StoreError::Damaged(format!("a function version has the standing {standing:?}")))?,
+            code: Code { sha256: row.get(5)?, size: row.get::<_, i64>(6)?.unsigned_abs() },
+            modified_ms: row.get(7)?,
+            configuration: from_json("configuration", &row.get::<_, String>(8)?)?,
+        };
+        if let Some(function) = functions.get_mut(&row.get::<_, String>(0)?) {
+            function.put(version);
+        }
+    }
+    for function in functions.values() {
+        if !function.versions.contains_key(&VersionNumber::LATEST) {
+            return Err(StoreError::Damaged(format!("function {} has no $LATEST", function.name)));
+        }
+    }
+    Ok(functions.into_values().collect())
+}
+
+/// Brings the rows of one function from `before` to `after`; only versions that differ are written.
+pub fn put(connection: &Connection, before: Option<&Function>, after: &Function) -> Result<(), StoreError> {
+    connection.execute(
+        "INSERT INTO function (id, name, last_published, reserved_concurrency, tags) VALUES (?1, ?2, ?3, ?4, ?5)
+         ON CONFLICT (id) DO UPDATE SET last_published = ?3, reserved_concurrency = ?4, tags = ?5",
+        params![
+            after.id,
+            after.name,
+            after.last_published.stored(),
+            after.reserved_concurrency,
+            to_json("tags", &after.tags)?
+        ],
+    )?;
+    for (number, version) in &after.versions {
+        let known = before.and_then(|b| b.versions.get(number));
+        if known.is_some_and(|known| Arc::ptr_eq(known, version)) {
+            continue;
+        }
+        connection.execute(
+            "INSERT OR REPLACE INTO function_version (function_id, number, revision_id, deployment_id, standing,
+                 code_sha256, code_size, modified_ms, configuration) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
+            params![
+                after.id,
+                number.stored(),
+                version.revision_id,
+                version.deployment_id,
+                version.standing.stored(),
+                version.code.sha256,
+                i64::try_from(version.code.size).unwrap_or(i64::MAX),
+                version.modified_ms,
+                to_json("configuration", &version.configuration)?
+            ],
+        )?;
+    }
+    for number in before.into_iter().flat_map(|b| b.versions.keys()).filter(|n| !after.versions.contains_key(n)) {
+        connection.execute(
+            "DELETE FROM function_version WHERE function_id = ?1 AND number = ?2",
+            params![after.id, number.stored()],
+        )?;
+    }
+    Ok(())
+}
+
+/// Removes a function and all that belongs to it.
+pub fn delete(connection: &Connection, function: &Function) -> Result<(), StoreError> {
+    connection.execute("DELETE FROM function WHERE id = ?1", [&function.id])?;
+    Ok(())
+}
+
+fn from_json<T: serde::de::DeserializeOwned>(what: &str, text: &str) -> Result<T, StoreError> {
+    serde_json::from_str(text).map_err(|e| StoreError::Damaged(format!("a function's {what} does not read: {e}")))
+}
+
+fn to_json<T: serde::Serialize>(what: &str, value: &T) -> Result<String, StoreError> {
+    serde_json::to_string(value).map_err(|e| StoreError::Damaged(format!("a function's {what} does not write: {e}")))
+}

@@ -1,0 +1,179 @@
+//! Checks of request members, with AWS's wording. Source: Lambda spec 1.11, 2.5, 3.2, 3.3.
+
+use std::collections::BTreeMap;
+
+use crate::error::FunctionError;
+
+pub const FUNCTION_NAME_PATTERN: &str = "(arn:(aws[a-zA-Z-]*)?:lambda:)?((eusc-)?[a-z]{2}((-gov)|(-iso([a-z]?)))?-[a-z]+-\\d{1}:)?(\\d{12}:)?(function:)?([a-zA-Z0-9-_]+)(:(\\$LATEST|[a-zA-Z0-9-_]+))?";
+pub const QUALIFIER_PATTERN: &str = "\\$(LATEST(\\.PUBLISHED)?)|[a-zA-Z0-9-_$]+";
+const ROLE_PATTERN: &str = "arn:(aws[a-zA-Z-]*)?:iam::\\d{12}:role/?[a-zA-Z_0-9+=,.@\\-_/]+";
+const VARIABLE_PATTERN: &str = "[a-zA-Z]([a-zA-Z0-9_])+";
+/// Bytes of the JSON of all environment variables.
+const VARIABLES_BYTES_MAX: usize = 4_096;
+const TAGS_MAX: usize = 50;
+/// Characters of a value that are repeated in a message: enough to recognise it, not enough to fill a log.
+const ECHO_CHARS_MAX: usize = 512;
+
+/// Variables that the host sets and a function may not. Source: Lambda spec 1.11, "overridable: no".
+const RESERVED_VARIABLES: &[&str] = &[
+    "AWS_ACCESS_KEY",
+    "AWS_ACCESS_KEY_ID",
+    "AWS_DEFAULT_REGION",
+    "AWS_EXECUTION_ENV",
+    "AWS_LAMBDA_FUNCTION_MEMORY_SIZE",
+    "AWS_LAMBDA_FUNCTION_NAME",
+    "AWS_LAMBDA_FUNCTION_VERSION",
+    "AWS_LAMBDA_INITIALIZATION_TYPE",
+    "AWS_LAMBDA_LOG_GROUP_NAME",
+    "AWS_LAMBDA_LOG_STREAM_NAME",
+    "AWS_LAMBDA_MAX_CONCURRENCY",
+    "AWS_LAMBDA_RUNTIME_API",
+    "AWS_REGION",
+    "AWS_SECRET_ACCESS_KEY",
+    "AWS_SESSION_TOKEN",
+    "LAMBDA_RUNTIME_DIR",
+    "LAMBDA_TASK_ROOT",
+];
+
+/// Breaches of the model's constraints, collected so that one answer names them all.
+#[derive(Debug, Default)]
+pub struct Violations(Vec<String>);
+
+impl Violations {
+    pub fn add(&mut self, value: &str, path: &str, constraint: impl std::fmt::Display) {
+        let echo: String = value.chars().take(ECHO_CHARS_MAX).collect();
+        self.0.push(format!("Value '{echo}' at '{path}' failed to satisfy constraint: {constraint}"));
+    }
+
+    pub fn missing(&mut self, path: &str) {
+        self.0.push(format!("Value null at '{path}' failed to satisfy constraint: Member must not be null"));
+    }
+
+    pub fn length(&mut self, value: &str, path: &str, min: usize, max: usize) {
+        let length = value.chars().count();
+        if length < min {
+            self.add(value, path, format_args!("Member must have length greater than or equal to {min}"));
+        }
+        if length > max {
+            self.add(value, path, format_args!("Member must have length less than or equal to {max}"));
+        }
+    }
+
+    pub fn pattern(&mut self, value: &str, path: &str, matches: bool, pattern: &str) {
+        if !matches {
+            self.add(value, path, format_args!("Member must satisfy regular expression pattern: {pattern}"));
+        }
+    }
+
+    pub fn one_of(&mut self, value: &str, path: &str, set: &[&str]) {
+        if !set.contains(&value) {
+            self.add(value, path, format_args!("Member must satisfy enum value set: [{}]", set.join(", ")));
+        }
+    }
+
+    /// The number if it is in the range; otherwise a breach, and `None`.
+    pub fn range(&mut self, value: i64, path: &str, min: u32, max: u32) -> Option<u32> {
+        if value < i64::from(min) {
+            self.add(&value.to_string(), path, format_args!("Member must have value greater than or equal to {min}"));
+        } else if value > i64::from(max) {
+            self.add(&value.to_string(), path, format_args!("Member must have value less than or equal to {max}"));
+        }
+        u32::try_from(value).ok().filter(|value| (min..=max).contains(value))
+    }
+
+    pub fn role(&mut self, role: &str) {
+        let matches = (|| {
+            let rest = role.strip_prefix("arn:")?;
+            let (partition, rest) = rest.split_once(":iam::")?;
+            let (account, name) = rest.split_once(":role")?;
+            let partition_ok = partition.is_empty()
+                || (partition.starts_with("aws") && partition.bytes().all(|b| b.is_ascii_alphabetic() || b == b'-'));
+            let account_ok = account.len() == 12 && account.bytes().all(|b| b.is_ascii_digit());
+            let name_ok =
+                !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"_+=,.@-/".contains(&b));
+            (partition_ok && account_ok && name_ok).then_some(())
+        })();
+        self.pattern(role, "role", matches.is_some(), ROLE_PATTERN);
+    }
+
+    pub fn handler(&mut self, handler: &str) {
+        self.length(handler, "handler", 0, 128);
+        self.pattern(handler, "handler", !handler.is_empty() && !handler.contains(char::is_whitespace), "[^\\s]+");
+    }
+
+    pub fn qualifier(&mut self, qualifier: &str) {
+        let ok = |b: u8| b.is_ascii_alphanumeric() || b"-_$".contains(&b);
+        let matches = qualifier == "$LATEST.PUBLISHED" || (!qualifier.is_empty() && qualifier.bytes().all(ok));
+        self.length(qualifier, "qualifier", 1, 128);
+        self.pattern(qualifier, "qualifier", matches, QUALIFIER_PATTERN);
+    }
+
+    pub fn variable_names(&mut self, variables: &BTreeMap<String, String>) {
+        let ok = |name: &str| {
+            name.len() >= 2
+                && name.starts_with(|c: char| c.is_ascii_alphabetic())
+                && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_')
+        };
+        if let Some(name) = variables.keys().find(|name| !ok(name)) {
+            self.add(
+                name,
+                "environment.variables",
+                format_args!(
+                    "Map keys must satisfy constraint: [Member must satisfy regular expression pattern: \
+                     {VARIABLE_PATTERN}]"
+                ),
+            );
+        }
+    }
+
+    pub fn finish(self) -> Result<(), FunctionError> {
+        match self.0.len() {
+            0 => Ok(()),
+            1 => Err(FunctionError::Constraint(format!("1 validation error detected: {}", self.0[0]))),
+            n => Err(FunctionError::Constraint(format!("{n} validation errors detected: {}", self.0.join("; ")))),
+        }
+    }
+}
+
+/// What the model allows and Lambda refuses: reserved names, more than 4 KB.
+pub fn variables(variables: &BTreeMap<String, String>) -> Result<(), FunctionError> {
+    const UNABLE: &str = "Lambda was unable to configure your environment variables because the environment variables \
+                          you have provided";
+    let reserved: Vec<&str> =
+        variables.keys().map(String::as_str).filter(|name| RESERVED_VARIABLES.contains(name)).collect();
+    if !reserved.is_empty() {
+        return Err(FunctionError::Parameter(format!(
+            "{UNABLE} contains reserved keys that are currently not supported for modification. Reserved keys used in \
+             this request: {}",
+            reserved.join(", ")
+        )));
+    }
+    if let Some(name) = variables.iter().find(|(_, value)| value.contains('\0')).map(|(name, _)| name) {
+        return Err(FunctionError::Parameter(format!("The environment variable {name} holds a NUL character.")));
+    }
+    let json = serde_json::to_string(variables).unwrap_or_default();
+    if json.len() > VARIABLES_BYTES_MAX {
+        return Err(FunctionError::Parameter(format!("{UNABLE} exceeded the 4KB limit. String measured: {json}")));
+    }
+    Ok(())
+}
+
+/// Tags as a whole, after a change. Source: Lambda spec 3.9.
+pub fn tags(tags: &BTreeMap<String, String>) -> Result<(), FunctionError> {
+    if tags.len() > TAGS_MAX {
+        return Err(FunctionError::Parameter("Number of tags exceeds resource tag limit.".into()));
+    }
+    for (key, value) in tags {
+        if key.is_empty() || key.chars().count() > 128 || value.chars().count() > 256 {
+            return Err(FunctionError::Parameter(
+                "A tag's key has 1 to 128 characters and its value at most 256.".into(),
+            ));
+        }
+        if key.to_ascii_lowercase().starts_with("aws:") {
+            return Err(FunctionError::Parameter(
+                "The tag key prefix aws: is reserved and cannot be used for your tags.".into(),
+            ));
+        }
+    }
+    Ok(())
+}
