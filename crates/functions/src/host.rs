@@ -1,0 +1,631 @@
+//! The function host: processes that speak the Lambda Runtime API, kept warm and bounded.
+//!
+//! [`Host::invoke`] is the whole interface for a call. Which environment serves it is decided by
+//! [`longshore_core::pool`]; this module does what the pool says. The host's tasks run on the tokio runtime on which
+//! [`Host::new`] is called, so a server chooses by that where an invocation's wake-ups happen.
+//!
+//! Source: Lambda specification 1, 5.2 to 5.4, 8.4.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use futures::future::BoxFuture;
+use http_body_util::combinators::BoxBody;
+use longshore_core::pool::{Ask, CallId, Effect, EnvironmentId, Limits, Millis, Pool, StopReason};
+use tokio::sync::{Notify, oneshot};
+
+mod environment;
+mod forwarder;
+mod http;
+pub mod launch;
+pub mod logs;
+mod outcome;
+mod process;
+mod runtime_api;
+mod runtimes;
+mod session;
+mod variables;
+
+pub use launch::Bounds;
+pub use outcome::RESPONSE_BYTES_MAX;
+pub use process::Launcher;
+pub use runtimes::{Found, check_runtime};
+
+use environment::Environment;
+
+/// Any error of a response body.
+pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
+/// Serves one HTTP request of a function's S3 client. Given by the server, which verifies it against the credentials
+/// and hands it to S3; nothing else of the server is reachable by it.
+pub type S3Door = Arc<
+    dyn Fn(
+            Arc<FunctionCredentials>,
+            ::http::Request<hyper::body::Incoming>,
+        ) -> BoxFuture<'static, ::http::Response<BoxBody<Bytes, BoxError>>>
+        + Send
+        + Sync,
+>;
+
+/// The credentials of one environment: random, known to it alone, and gone with it. Without `Debug`, so that no log can
+/// hold them.
+pub struct FunctionCredentials {
+    /// `ASIA` and 16 characters.
+    pub access_key_id: String,
+    /// 40 characters.
+    pub secret_access_key: String,
+    pub session_token: String,
+    pub function_name: String,
+}
+
+impl FunctionCredentials {
+    fn random(function_name: &str) -> Result<Self, String> {
+        use base64::Engine;
+        let mut bytes = [0u8; 16 + 30 + 48];
+        getrandom::fill(&mut bytes).map_err(|e| format!("no random bytes for credentials: {e}"))?;
+        let letters = b"ABCDEFGHIJKLMNOPQRSTUVWXYZ234567";
+        let id: String = bytes[..16].iter().map(|b| char::from(letters[usize::from(*b) % 32])).collect();
+        let encode = |bytes: &[u8]| base64::engine::general_purpose::STANDARD.encode(bytes);
+        Ok(Self {
+            access_key_id: format!("ASIA{id}"),
+            secret_access_key: encode(&bytes[16..46]),
+            session_token: encode(&bytes[46..]),
+            function_name: function_name.to_owned(),
+        })
+    }
+}
+
+/// How the host is set up.
+#[derive(Debug, Clone)]
+pub struct HostSettings {
+    pub region: String,
+    pub account: String,
+    /// Holds `environments/`, `logs/`, `runtime/` and `runtimes/`.
+    pub data_dir: PathBuf,
+    /// Environments on this machine, all functions together. First value: 4 a core, at least 4.
+    pub environments_max: u32,
+    /// Environments that may be starting at once. First value: the number of cores.
+    pub starts_at_once: u32,
+    /// How long an environment stays without work. First value: 300 s.
+    pub idle_timeout: Duration,
+    /// Whether another version of an interpreter than the one asked for is an error and not a notice.
+    pub strict_runtimes: bool,
+    /// How long a start may take before it goes on on the clock of the first invocation. Lambda's: 10 s.
+    pub init_limit: Duration,
+    /// Calls that may wait for an environment, all functions together. One more is throttled. A call that waits is
+    /// some hundred bytes and its payload.
+    pub calls_waiting_max: usize,
+    pub launcher: Launcher,
+    pub bounds: Bounds,
+}
+
+impl HostSettings {
+    pub fn new(region: impl Into<String>, account: impl Into<String>, data_dir: impl Into<PathBuf>) -> Self {
+        let cores = std::thread::available_parallelism().map_or(1, |n| u32::try_from(n.get()).unwrap_or(u32::MAX));
+        Self {
+            region: region.into(),
+            account: account.into(),
+            data_dir: data_dir.into(),
+            environments_max: cores.saturating_mul(4).max(4),
+            starts_at_once: cores,
+            idle_timeout: Duration::from_secs(300),
+            strict_runtimes: false,
+            init_limit: Duration::from_secs(10),
+            calls_waiting_max: 10_000,
+            launcher: Launcher::default(),
+            bounds: Bounds::default(),
+        }
+    }
+}
+
+/// What environments are started from. Two deployments with equal `id` are interchangeable; an environment never serves
+/// a call of another `id`.
+#[derive(Debug, Clone)]
+pub struct Deployment {
+    pub id: String,
+    /// The function's name; its versions share `concurrency`.
+    pub name: String,
+    /// `$LATEST` or a number.
+    pub version: String,
+    pub runtime: String,
+    pub handler: String,
+    /// The code, unpacked. Never written to.
+    pub code_dir: PathBuf,
+    /// The layers, merged into one folder: what is `/opt` on AWS.
+    pub layers_dir: Option<PathBuf>,
+    pub variables: BTreeMap<String, String>,
+    pub timeout_s: u32,
+    pub memory_mib: u32,
+    /// Reserved concurrency; 0 refuses every call.
+    pub concurrency: Option<u32>,
+}
+
+/// One call of a function.
+#[derive(Debug)]
+pub struct Call {
+    pub request_id: String,
+    /// The ARN as the caller addressed it, qualifier included if there was one.
+    pub invoked_arn: String,
+    pub payload: Bytes,
+    /// Decoded JSON.
+    pub client_context: Option<String>,
+    /// `X-Amzn-Trace-Id`; one is made up if there is none.
+    pub trace_id: Option<String>,
+    /// Whether the end of the invocation's log is wanted. It costs up to 10 ms.
+    pub want_log_tail: bool,
+    pub patience: Patience,
+}
+
+/// How long a call waits where nothing is free and nothing can be started for it. A start that is under way for it is
+/// always waited for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Patience {
+    Forever,
+    For(Duration),
+}
+
+/// What became of a call.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Outcome {
+    Answered {
+        payload: Bytes,
+        /// The function failed; the payload says how (`X-Amz-Function-Error: Unhandled`).
+        function_error: bool,
+        /// At most 4 KiB, if it was asked for.
+        log_tail: Option<Vec<u8>>,
+    },
+    /// Not run. The reason is AWS's word for it.
+    Throttled { reason: &'static str },
+    /// Not the function's fault; the text is for the log and, in short, for the caller.
+    Fault(String),
+}
+
+/// The function host. Cheap to clone; when the last clone is dropped, every function's process is killed.
+#[derive(Clone)]
+pub struct Host {
+    handle: Arc<Handle>,
+}
+
+struct Handle {
+    shared: Arc<Shared>,
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        self.shared.close(false);
+    }
+}
+
+/// A call with the way back to its caller.
+struct Pending {
+    call: Call,
+    reply: oneshot::Sender<Outcome>,
+    deployment: Arc<Deployment>,
+    /// How often its environment died before it saw the call.
+    losses: u8,
+}
+
+struct Shared {
+    settings: HostSettings,
+    s3: S3Door,
+    spawner: process::Spawner,
+    logs: logs::Logs,
+    clients_dir: PathBuf,
+    environments_dir: PathBuf,
+    /// Zero of the pool's clock.
+    started: Instant,
+    runtime: tokio::runtime::Handle,
+    state: Mutex<State>,
+    /// The pool wants a tick earlier than before, or the host closes.
+    alarm: Notify,
+    /// An environment is gone.
+    fewer: Notify,
+    found: Mutex<HashMap<String, Found>>,
+    noticed: Mutex<HashSet<String>>,
+}
+
+struct State {
+    pool: Pool<Arc<Deployment>>,
+    /// Calls that the pool has not given to anything yet.
+    calls: HashMap<CallId, Pending>,
+    environments: HashMap<EnvironmentId, Arc<Environment>>,
+    next_call: u64,
+    alarm: Option<Millis>,
+    closed: bool,
+}
+
+/// What an event leads to, done after the lock is released.
+enum Action {
+    Start(Arc<Environment>),
+    Run { environment: Arc<Environment>, call: CallId, pending: Pending, was_idle: bool },
+    Fail(Arc<Environment>, Pending),
+    Throttle(Pending, &'static str),
+    Stop { environment: Arc<Environment>, politely: bool },
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Host {
+    /// Sets the host up: ends what an earlier server left behind, writes the runtime clients, starts its threads. Call
+    /// it on the tokio runtime that shall run the host. Blocks for as long as the clearing takes.
+    pub fn new(settings: HostSettings, s3: S3Door) -> std::io::Result<Self> {
+        use std::os::unix::fs::DirBuilderExt;
+        let environments_dir = settings.data_dir.join("environments");
+        let left = process::clear_leftovers(&environments_dir)?;
+        if left > 0 {
+            tracing::warn!(processes = left, "function processes of an earlier server were ended");
+        }
+        std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&environments_dir)?;
+        let runtime = tokio::runtime::Handle::current();
+        let limits = Limits {
+            environments_max: settings.environments_max.max(1),
+            starts_at_once: settings.starts_at_once.max(1),
+            calls_waiting_max: settings.calls_waiting_max,
+            idle_timeout_ms: millis(settings.idle_timeout),
+            // An import of a large package is 2 s of work; what takes longer mostly waits.
+            start_gate_ms: 2_000,
+            crashes_free: 8,
+            crash_delay_ms_max: 100,
+        };
+        let shared = Arc::new(Shared {
+            s3,
+            spawner: process::Spawner::new(settings.launcher.clone(), runtime.clone())?,
+            logs: logs::Logs::new(&settings.data_dir)?,
+            clients_dir: runtimes::write_clients(&settings.data_dir)?,
+            environments_dir,
+            started: Instant::now(),
+            runtime,
+            state: Mutex::new(State {
+                pool: Pool::new(limits),
+                calls: HashMap::new(),
+                environments: HashMap::new(),
+                next_call: 0,
+                alarm: None,
+                closed: false,
+            }),
+            alarm: Notify::new(),
+            fewer: Notify::new(),
+            found: Mutex::default(),
+            noticed: Mutex::default(),
+            settings,
+        });
+        shared.runtime.spawn(tick(Arc::downgrade(&shared)));
+        Ok(Self { handle: Arc::new(Handle { shared }) })
+    }
+
+    /// Calls the function. Dropping the future while the call waits takes it back; once it runs, it runs to its end.
+    pub async fn invoke(&self, deployment: Arc<Deployment>, call: Call) -> Outcome {
+        let shared = &self.handle.shared;
+        let patience = call.patience;
+        let (reply, mut answer) = oneshot::channel();
+        let pending = Pending { call, reply, deployment, losses: 0 };
+        let may_wait = !matches!(patience, Patience::For(time) if time.is_zero());
+        let Some(id) = shared.ask(None, pending, may_wait) else {
+            return Outcome::Fault(SHUTTING_DOWN.to_owned());
+        };
+        let mut waiting = WaitingCall { shared, id, done: false };
+        if let Patience::For(time) = patience
+            && may_wait
+        {
+            tokio::select! {
+                biased;
+                outcome = &mut answer => {
+                    waiting.done = true;
+                    return outcome.unwrap_or_else(|_| Outcome::Fault(NO_ANSWER.to_owned()));
+                }
+                () = tokio::time::sleep(time) => shared.event(|pool, now| {
+                    pool.patience_ended(id, now);
+                }),
+            }
+        }
+        let outcome = answer.await;
+        waiting.done = true;
+        outcome.unwrap_or_else(|_| Outcome::Fault(NO_ANSWER.to_owned()))
+    }
+
+    /// How many calls of this deployment can run at once. A caller that keeps a few more waiting loses no time between
+    /// two of them: a waiting call is handed out in the same wake-up in which an environment comes free.
+    pub fn slots(&self, deployment: &Deployment) -> u32 {
+        let max = self.handle.shared.settings.environments_max.max(1);
+        deployment.concurrency.map_or(max, |reserved| reserved.min(max))
+    }
+
+    /// The function's code or configuration changed, or it was deleted: no environment that exists now gets another
+    /// call. What runs is finished.
+    pub fn retire(&self, name: &str) {
+        self.handle.shared.event(|pool, now| pool.retire(name, now));
+    }
+
+    /// As [`check_runtime`], with this host's settings: an interpreter that was installed for it goes first, and a
+    /// version other than the one asked for may be an error. Blocking.
+    pub fn check_runtime(&self, runtime: &str) -> Result<Found, String> {
+        self.handle.shared.check_runtime(runtime)
+    }
+
+    /// Processes of functions that there are, in whatever state.
+    pub fn environments(&self) -> usize {
+        lock(&self.handle.shared.state).environments.len()
+    }
+
+    /// Waits until everything printed so far is in the log files. Blocking, for a moment.
+    pub fn flush_logs(&self) {
+        self.handle.shared.logs.flush();
+    }
+
+    /// Takes no more calls, lets those that run finish for up to `grace`, then kills; returns when no process of a
+    /// function is left (or after five more seconds, if one cannot be killed).
+    pub async fn shutdown(&self, grace: Duration) {
+        let shared = &self.handle.shared;
+        shared.close(true);
+        let empty = async {
+            loop {
+                let fewer = shared.fewer.notified();
+                tokio::pin!(fewer);
+                fewer.as_mut().enable();
+                if lock(&shared.state).environments.is_empty() {
+                    return;
+                }
+                fewer.await;
+            }
+        };
+        tokio::pin!(empty);
+        if tokio::time::timeout(grace, &mut empty).await.is_err() {
+            shared.close(false);
+            let _ = tokio::time::timeout(Duration::from_secs(5), &mut empty).await;
+        }
+        let shared = shared.clone();
+        let _ = tokio::task::spawn_blocking(move || shared.logs.flush()).await;
+    }
+}
+
+const SHUTTING_DOWN: &str = "The server is shutting down.";
+/// A reply channel that was dropped: a bug of ours, or the runtime that ran the host is gone.
+const NO_ANSWER: &str = "The function host gave no answer.";
+
+/// A call that is given up if its caller is dropped.
+struct WaitingCall<'a> {
+    shared: &'a Arc<Shared>,
+    id: CallId,
+    done: bool,
+}
+
+impl Drop for WaitingCall<'_> {
+    fn drop(&mut self) {
+        if !self.done {
+            lock(&self.shared.state).calls.remove(&self.id);
+            self.shared.event(|pool, now| pool.gave_up(self.id, now));
+        }
+    }
+}
+
+fn millis(time: Duration) -> Millis {
+    Millis::try_from(time.as_millis()).unwrap_or(Millis::MAX)
+}
+
+/// Tells the pool the time: when it asks for it, and once a second.
+async fn tick(shared: std::sync::Weak<Shared>) {
+    loop {
+        let Some(this) = shared.upgrade() else { return };
+        let (wake_at, closed) = {
+            let state = lock(&this.state);
+            (state.pool.wake_at(), state.closed && state.environments.is_empty())
+        };
+        if closed {
+            return;
+        }
+        let now = millis(this.started.elapsed());
+        let wait = wake_at.map_or(1_000, |at| at.saturating_sub(now)).clamp(1, 1_000);
+        // Not held while it sleeps: a host that nobody needs any more must go.
+        tokio::select! {
+            () = this.alarm.notified() => {}
+            () = tokio::time::sleep(Duration::from_millis(wait)) => {}
+        }
+        this.event(|pool, now| pool.tick(now));
+    }
+}
+
+impl Shared {
+    /// Tells the pool something and does what it says.
+    fn event(self: &Arc<Self>, tell: impl FnOnce(&mut Pool<Arc<Deployment>>, Millis)) {
+        let mut state = lock(&self.state);
+        let now = millis(self.started.elapsed());
+        tell(&mut state.pool, now);
+        self.act(state);
+    }
+
+    /// Gives the pool a call. `None` if the host is closed.
+    fn ask(self: &Arc<Self>, id: Option<CallId>, pending: Pending, may_wait: bool) -> Option<CallId> {
+        let mut state = lock(&self.state);
+        if state.closed {
+            // A call that asks again has a caller who waits for a word.
+            let _ = pending.reply.send(Outcome::Fault(SHUTTING_DOWN.to_owned()));
+            return None;
+        }
+        let now = millis(self.started.elapsed());
+        let id = id.unwrap_or_else(|| {
+            state.next_call += 1;
+            CallId(state.next_call)
+        });
+        let deployment = pending.deployment.clone();
+        state.calls.insert(id, pending);
+        state.pool.ask(
+            Ask {
+                call: id,
+                deployment_id: &deployment.id,
+                function: &deployment.name,
+                reserved: deployment.concurrency,
+                may_wait,
+                deployment: &deployment,
+            },
+            now,
+        );
+        self.act(state);
+        Some(id)
+    }
+
+    /// The environment died before it saw the call.
+    fn lost(self: &Arc<Self>, environment: EnvironmentId, call: CallId, mut pending: Pending) {
+        pending.losses += 1;
+        let mut state = lock(&self.state);
+        if state.closed {
+            let _ = pending.reply.send(Outcome::Fault(SHUTTING_DOWN.to_owned()));
+            let now = millis(self.started.elapsed());
+            state.pool.died(environment, true, now);
+            return self.act(state);
+        }
+        state.calls.insert(call, pending);
+        let now = millis(self.started.elapsed());
+        if state.pool.lost(environment, now) {
+            return self.act(state);
+        }
+        let pending = state.calls.remove(&call).expect("just inserted, under the same lock");
+        drop(state);
+        self.ask(Some(call), pending, true);
+    }
+
+    fn gone(self: &Arc<Self>, environment: EnvironmentId) {
+        let mut state = lock(&self.state);
+        state.environments.remove(&environment);
+        let now = millis(self.started.elapsed());
+        state.pool.gone(environment, now);
+        self.act(state);
+        self.fewer.notify_waiters();
+    }
+
+    /// Takes the pool's effects and, with the lock released, does them.
+    fn act(self: &Arc<Self>, mut guard: MutexGuard<'_, State>) {
+        let state = &mut *guard;
+        let mut first = None;
+        let mut others = Vec::new();
+        while let Some(effect) = state.pool.next_effect() {
+            let action = match effect {
+                Effect::Start { environment: id, deployment } => {
+                    let environment = Arc::new(Environment::new(id, deployment, self));
+                    state.environments.insert(id, environment.clone());
+                    Action::Start(environment)
+                }
+                Effect::Run { environment: id, call, was_idle } => {
+                    let environment = state.environments.get(&id).expect("the pool names environments that exist");
+                    let environment = environment.clone();
+                    match state.calls.remove(&call) {
+                        Some(pending) => Action::Run { environment, call, pending, was_idle },
+                        // Its caller left between the decision and now; nobody has it, so the environment is free.
+                        None => {
+                            let now = millis(self.started.elapsed());
+                            state.pool.released(id, now);
+                            continue;
+                        }
+                    }
+                }
+                Effect::Fail { environment: id, call } => {
+                    let environment = state.environments.get(&id).expect("the pool names environments that exist");
+                    let Some(pending) = state.calls.remove(&call) else { continue };
+                    Action::Fail(environment.clone(), pending)
+                }
+                Effect::Throttle { call, reason } => {
+                    let Some(pending) = state.calls.remove(&call) else { continue };
+                    Action::Throttle(pending, reason.reason())
+                }
+                Effect::Stop { environment: id, why } => {
+                    let environment = state.environments.get(&id).expect("the pool names environments that exist");
+                    Action::Stop { environment: environment.clone(), politely: why != StopReason::RoomNeeded }
+                }
+            };
+            // One effect is the rule; a vector is for the rest.
+            if first.is_none() {
+                first = Some(action);
+            } else {
+                others.push(action);
+            }
+        }
+        let alarm = state.pool.alarm();
+        let earlier = alarm.is_some_and(|at| state.alarm.is_none_or(|before| at < before));
+        state.alarm = alarm;
+        drop(guard);
+        if earlier {
+            self.alarm.notify_one();
+        }
+        for action in first.into_iter().chain(others) {
+            self.act_on(action);
+        }
+    }
+
+    fn act_on(self: &Arc<Self>, action: Action) {
+        match action {
+            Action::Start(environment) => {
+                self.runtime.spawn(environment::keep(environment, self.clone()));
+            }
+            Action::Run { environment, call, pending, was_idle } => {
+                let assigned =
+                    if was_idle && !environment.is_alive() { Err(pending) } else { environment.assign(call, pending) };
+                if let Err(pending) = assigned {
+                    self.lost(environment.id, call, pending);
+                }
+            }
+            Action::Fail(environment, pending) => environment.fail(pending),
+            Action::Throttle(pending, reason) => {
+                // A caller that left needs no answer.
+                let _ = pending.reply.send(Outcome::Throttled { reason });
+            }
+            Action::Stop { environment, politely } => environment.order_stop(politely),
+        }
+    }
+
+    /// Takes no more calls. `gently`: what runs may finish; else everything is killed.
+    fn close(self: &Arc<Self>, gently: bool) {
+        let (waiting, environments) = {
+            let mut state = lock(&self.state);
+            state.closed = true;
+            let waiting: Vec<(CallId, Pending)> = state.calls.drain().collect();
+            (waiting, state.environments.values().cloned().collect::<Vec<_>>())
+        };
+        for (call, pending) in waiting {
+            let _ = pending.reply.send(Outcome::Fault(SHUTTING_DOWN.to_owned()));
+            self.event(|pool, now| pool.gave_up(call, now));
+        }
+        for environment in environments {
+            if !gently || !environment.is_running() {
+                environment.order_stop(gently);
+            } else {
+                environment.stop_when_free();
+            }
+        }
+        self.alarm.notify_one();
+    }
+
+    fn check_runtime(&self, runtime: &str) -> Result<Found, String> {
+        let found = runtimes::resolve(runtime, Some(&self.settings.data_dir))?;
+        match &found.notice {
+            Some(notice) if self.settings.strict_runtimes => {
+                Err(format!("{notice} The setting strict_runtimes forbids that."))
+            }
+            _ => Ok(found),
+        }
+    }
+
+    /// As [`Shared::check_runtime`], asked once a runtime and off the async threads.
+    async fn find_runtime(self: &Arc<Self>, runtime: &str) -> Result<Found, String> {
+        if let Some(found) = lock(&self.found).get(runtime)
+            && (found.program.as_os_str().is_empty() || found.program.exists())
+        {
+            return Ok(found.clone());
+        }
+        let (this, name) = (self.clone(), runtime.to_owned());
+        let found = tokio::task::spawn_blocking(move || this.check_runtime(&name))
+            .await
+            .map_err(|_| "the search for the interpreter was broken off".to_owned())??;
+        lock(&self.found).insert(runtime.to_owned(), found.clone());
+        Ok(found)
+    }
+
+    fn notice_once(&self, runtime: &str, notice: &str) {
+        if lock(&self.noticed).insert(runtime.to_owned()) {
+            tracing::warn!("{notice}");
+        }
+    }
+}

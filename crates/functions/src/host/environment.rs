@@ -1,0 +1,840 @@
+//! One execution environment: a process tree, its listeners, its log, and the keeper that starts and ends it.
+//!
+//! The keeper is one task; it alone starts and ends the process. Connections of the runtime change the session under
+//! its lock and tell the pool. No lock is held while the pool is told anything.
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+use std::process::ExitStatus;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::{Duration, Instant, SystemTime};
+
+use bytes::Bytes;
+use longshore_core::pool::{CallId, EnvironmentId};
+use rustix::process::{Pid, Signal};
+use tokio::net::unix::pipe;
+use tokio::sync::Notify;
+
+use super::logs::{LINE_BYTES_MAX, Sink};
+use super::outcome::{Failure, response_too_large};
+use super::process::{self, NotStarted, Plan};
+use super::runtimes::{self, Language};
+use super::session::{AnswerKind, Event, Next, Refusal, Session, Work};
+use super::variables::{Addresses, variables};
+use super::{Deployment, FunctionCredentials, Outcome, Pending, Shared, forwarder, runtime_api};
+
+/// What of an invocation's log is returned with its answer, in bytes. Lambda's.
+const LOG_TAIL_BYTES: usize = 4096;
+/// How long after an answer its log is waited for, where the caller wants it.
+const TRAILING_OUTPUT: Duration = Duration::from_millis(10);
+/// Between SIGTERM and SIGKILL for an environment that is idle.
+const TERM_GRACE: Duration = Duration::from_millis(500);
+/// How often a call may find its environment dead before it saw the call. A runtime that polls and dies at once would
+/// else be started for the same call for ever.
+const LOSSES_MAX: u8 = 3;
+/// Bodies up to this size are copied behind their head: one buffer, one write. Larger ones go out beside it.
+const COPIED_BODY_BYTES_MAX: usize = 16 * 1024;
+/// How old a figure of used memory may be in a REPORT line; asking the kernel costs more than the rest of the line.
+const MEMORY_FIGURE_AGE: Duration = Duration::from_secs(1);
+/// Read from a function's output in one go; then others have their turn.
+const OUTPUT_TURN_BYTES: usize = 1024 * 1024;
+
+pub(super) struct Environment {
+    pub id: EnvironmentId,
+    pub deployment: Arc<Deployment>,
+    shared: std::sync::Weak<Shared>,
+    /// Random; names the folder and finds the processes.
+    marker: String,
+    created: Instant,
+    guarded: Mutex<Guarded>,
+    /// Something in the session changed that a waiting `/next` should look at.
+    changed: Notify,
+    /// See `STOP_*`; read by the keeper when it is notified.
+    stop: AtomicU8,
+    stop_ordered: Notify,
+    log: Mutex<EnvironmentLog>,
+    process: OnceLock<Process>,
+}
+
+struct Process {
+    pid: Pid,
+    pidfd: OwnedFd,
+    output: pipe::Receiver,
+}
+
+const STOP_NOT: u8 = 0;
+const STOP_WHEN_FREE: u8 = 1;
+/// Ask it to end, then kill it.
+const STOP_POLITELY: u8 = 2;
+const STOP_NOW: u8 = 3;
+
+struct Guarded {
+    session: Session<Context>,
+    /// When the running invocation's time is up, until the runtime polls again; while starting, when the time of the
+    /// first one is.
+    deadline: Option<Instant>,
+    /// What is to be logged of an invocation that was answered, and told to a caller who waits for its log.
+    answered: Option<Answered>,
+    /// How long the start took; taken by the first invocation's REPORT line.
+    init: Option<Duration>,
+    failure: Option<Failure>,
+}
+
+/// What goes with an event.
+pub(super) struct Context {
+    call: CallId,
+    pending: Pending,
+    dispatched: Instant,
+}
+
+struct Answered {
+    request_id: String,
+    duration: Duration,
+    status: Option<String>,
+    /// The caller who waits for the log, and the answer.
+    waits: Option<(tokio::sync::oneshot::Sender<Outcome>, Bytes, bool)>,
+}
+
+/// How a runtime ended an invocation.
+pub(super) enum Answer {
+    Response(Bytes),
+    Error { payload: Bytes, error_type: Option<String> },
+    TooLarge,
+}
+
+/// How an environment came to its end.
+enum End {
+    /// The process ended by itself.
+    Exited(Option<ExitStatus>),
+    /// Its time was up.
+    TimedOut,
+    /// It said that it could not start, or it broke off an answer: it has to go.
+    Broken,
+    /// The pool or the host said so.
+    Stopped {
+        politely: bool,
+    },
+    NotStarted,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Environment {
+    pub fn new(id: EnvironmentId, deployment: Arc<Deployment>, shared: &Arc<Shared>) -> Self {
+        let log =
+            EnvironmentLog { sink: shared.logs.sink(&deployment.name), partial: Vec::new(), tail: None, memory: None };
+        Self {
+            id,
+            deployment,
+            shared: Arc::downgrade(shared),
+            marker: uuid::Uuid::new_v4().simple().to_string(),
+            created: Instant::now(),
+            guarded: Mutex::new(Guarded {
+                session: Session::new(),
+                deadline: None,
+                answered: None,
+                init: None,
+                failure: None,
+            }),
+            changed: Notify::new(),
+            stop: AtomicU8::new(STOP_NOT),
+            stop_ordered: Notify::new(),
+            log: Mutex::new(log),
+            process: OnceLock::new(),
+        }
+    }
+
+    // --- for the pool's effects ---
+
+    /// Gives the environment a call. It comes back if the environment does not take one any more.
+    pub fn assign(&self, call: CallId, pending: Pending) -> Result<(), Pending> {
+        let now = Instant::now();
+        let attempt_id = uuid::Uuid::new_v4().hyphenated().to_string();
+        {
+            let mut guarded = lock(&self.guarded);
+            let timeout = Duration::from_secs(u64::from(self.deployment.timeout_s));
+            // A start that took longer than its own limit went on on the first invocation's clock.
+            let deadline = guarded.deadline.unwrap_or(now + timeout);
+            let deadline_ms = SystemTime::now()
+                .duration_since(SystemTime::UNIX_EPOCH)
+                .map_or(0, |wall| wall.as_millis() as u64 + deadline.saturating_duration_since(now).as_millis() as u64);
+            let event = render(&pending, &attempt_id, deadline_ms);
+            let work = Work {
+                request_id: pending.call.request_id.clone(),
+                attempt_id,
+                event,
+                handed_out: false,
+                context: Context { call, pending, dispatched: now },
+            };
+            // The lines of this invocation follow its START line; what was printed since the last one comes before it.
+            let (start, tail) = (start_line(&work.request_id, &self.deployment.version), &work.context.pending.call);
+            let tail = tail.want_log_tail.then(Vec::new);
+            if let Err(work) = guarded.session.assign(work) {
+                return Err(work.context.pending);
+            }
+            guarded.deadline = Some(deadline);
+            let mut log = lock(&self.log);
+            log.tail = tail;
+            log.line(&start);
+        }
+        self.changed.notify_waiters();
+        Ok(())
+    }
+
+    /// Whether its process runs. Asked before an environment that was idle gets a call.
+    pub fn is_alive(&self) -> bool {
+        self.process.get().is_some_and(|process| process::is_alive(&process.pidfd))
+    }
+
+    /// Whether a call is in it.
+    pub fn is_running(&self) -> bool {
+        lock(&self.guarded).session.is_running()
+    }
+
+    /// Ends it with the next poll of its runtime.
+    pub fn stop_when_free(&self) {
+        self.stop.fetch_max(STOP_WHEN_FREE, Ordering::Relaxed);
+        if !self.is_running() {
+            self.order_stop(true);
+        }
+    }
+
+    pub fn order_stop(&self, politely: bool) {
+        self.stop.fetch_max(if politely { STOP_POLITELY } else { STOP_NOW }, Ordering::Relaxed);
+        self.stop_ordered.notify_one();
+    }
+
+    /// Answers a call with the failure of this environment's start.
+    pub fn fail(&self, pending: Pending) {
+        let failure = lock(&self.guarded).failure.clone();
+        let failure = failure.clone().unwrap_or_else(|| Failure::Host("The environment could not be started.".into()));
+        lock(&self.log).line(&start_line(&pending.call.request_id, &self.deployment.version));
+        self.tell_failure(pending, &failure, self.created.elapsed());
+    }
+
+    // --- for the runtime's connections ---
+
+    pub fn changed(&self) -> tokio::sync::futures::Notified<'_> {
+        self.changed.notified()
+    }
+
+    pub fn next(&self) -> Next {
+        lock(&self.guarded).session.next()
+    }
+
+    /// The first poll: the start is over.
+    pub fn came_up(&self) {
+        let init = self.created.elapsed();
+        lock(&self.guarded).init = Some(init);
+        if let Some(shared) = self.shared.upgrade() {
+            shared.event(|pool, now| pool.ready(self.id, now));
+        }
+        let mut guarded = lock(&self.guarded);
+        if guarded.session.is_ready() {
+            // No call waited: the clock of a late start is nobody's.
+            guarded.deadline = None;
+        }
+    }
+
+    /// A poll after an answer: the invocation is over, the environment is free.
+    pub fn finished(self: &Arc<Self>) {
+        lock(&self.guarded).deadline = None;
+        self.close_invocation(None);
+        if self.stop.load(Ordering::Relaxed) == STOP_WHEN_FREE {
+            self.order_stop(true);
+        }
+        if let Some(shared) = self.shared.upgrade() {
+            shared.event(|pool, now| pool.released(self.id, now));
+        }
+    }
+
+    pub fn begin_answer(&self, id: &str, attempt: Option<&str>, kind: AnswerKind) -> Result<(), Refusal> {
+        lock(&self.guarded).session.begin_answer(id, attempt, kind)
+    }
+
+    /// The answer is complete: its caller has it from here, the environment is free with the next poll.
+    pub fn answered(self: &Arc<Self>, answer: Answer) {
+        let waits = {
+            let mut guarded = lock(&self.guarded);
+            let Some(work) = guarded.session.end_answer() else { return };
+            let (payload, function_error, status) = match answer {
+                Answer::Response(payload) => (payload, false, None),
+                Answer::Error { payload, error_type } => {
+                    let status = format!("error\tError Type: {}", known_error_type(error_type.as_deref()));
+                    (payload, true, Some(status))
+                }
+                Answer::TooLarge => {
+                    (response_too_large(), true, Some("error\tError Type: Function.ResponseSizeTooLarge".to_owned()))
+                }
+            };
+            let Context { pending, dispatched, .. } = work.context;
+            let mut answered =
+                Answered { request_id: pending.call.request_id, duration: dispatched.elapsed(), status, waits: None };
+            if pending.call.want_log_tail {
+                answered.waits = Some((pending.reply, payload, function_error));
+            } else {
+                // A caller that is gone needs no answer.
+                let _ = pending.reply.send(Outcome::Answered { payload, function_error, log_tail: None });
+            }
+            let waits = answered.waits.as_ref().map(|_| answered.request_id.clone());
+            guarded.answered = Some(answered);
+            waits
+        };
+        if let Some(request_id) = waits {
+            // The next poll ends the log as well; a function that goes on working behind its answer is not waited for.
+            let this = self.clone();
+            tokio::spawn(async move {
+                tokio::time::sleep(TRAILING_OUTPUT).await;
+                this.close_invocation(Some(&request_id));
+            });
+        }
+    }
+
+    /// The connection broke in the middle of an answer.
+    pub fn truncated(&self) {
+        let work = {
+            let mut guarded = lock(&self.guarded);
+            // Its time may have been up before: then that is what happened.
+            let (Some(work), _) = guarded.session.close() else { return };
+            guarded.failure = Some(Failure::Truncated);
+            work
+        };
+        self.tell_failure(work.context.pending, &Failure::Truncated, work.context.dispatched.elapsed());
+        self.stop_ordered.notify_one();
+    }
+
+    /// The runtime could not start, and says why.
+    pub fn init_error(&self, payload: Bytes) -> Result<(), Refusal> {
+        {
+            let mut guarded = lock(&self.guarded);
+            guarded.session.init_error()?;
+            guarded.failure = Some(Failure::InitError(payload));
+        }
+        self.stop_ordered.notify_one();
+        Ok(())
+    }
+
+    // --- logs ---
+
+    /// Reads what the process has printed. Blocks nobody.
+    fn drain(&self) {
+        if let Some(process) = self.process.get() {
+            lock(&self.log).drain(|buffer| Ok(rustix::io::read(&process.output, buffer)?));
+        }
+    }
+
+    /// Ends the log of the invocation that was answered, if it is `only`.
+    fn close_invocation(&self, only: Option<&str>) {
+        let (answered, init) = {
+            let mut guarded = lock(&self.guarded);
+            let taken = guarded.answered.take_if(|a| only.is_none_or(|only| only == a.request_id));
+            let Some(answered) = taken else { return };
+            (answered, guarded.init.take())
+        };
+        let tail = self.report(
+            &answered.request_id,
+            answered.duration,
+            init,
+            answered.status.as_deref(),
+            answered.waits.is_some(),
+        );
+        if let Some((reply, payload, function_error)) = answered.waits {
+            let _ = reply.send(Outcome::Answered { payload, function_error, log_tail: tail });
+        }
+    }
+
+    /// Writes END and REPORT of an invocation; returns the end of its log if it is wanted.
+    fn report(
+        &self,
+        request_id: &str,
+        duration: Duration,
+        init: Option<Duration>,
+        status: Option<&str>,
+        want_tail: bool,
+    ) -> Option<Vec<u8>> {
+        let process = self.process.get();
+        let mut log = lock(&self.log);
+        if let Some(process) = process {
+            log.drain(|buffer| Ok(rustix::io::read(&process.output, buffer)?));
+        }
+        log.end_line();
+        let used = log.memory_used_mib(process.map(|p| p.pid));
+        log.line(&end_lines(request_id, duration, init, status, self.deployment.memory_mib, used));
+        let tail = log.tail.take();
+        want_tail.then(|| {
+            let mut tail = tail.unwrap_or_default();
+            tail.drain(..tail.len().saturating_sub(LOG_TAIL_BYTES));
+            tail
+        })
+    }
+
+    fn tell_failure(&self, pending: Pending, failure: &Failure, duration: Duration) {
+        let init = lock(&self.guarded).init.take();
+        let request_id = &pending.call.request_id;
+        if let Failure::Timeout(seconds) = failure {
+            let now = jiff::Timestamp::now();
+            self.drain();
+            let mut log = lock(&self.log);
+            log.end_line();
+            log.line(&format!("{now:.3} {request_id} Task timed out after {seconds}.00 seconds\n\n"));
+        }
+        let status = match failure {
+            Failure::Timeout(_) => "timeout".to_owned(),
+            other => format!("error\tError Type: {}", other.error_type()),
+        };
+        let tail = self.report(request_id, duration, init, Some(&status), pending.call.want_log_tail);
+        let outcome = match failure.payload(request_id) {
+            Some(payload) => Outcome::Answered { payload, function_error: true, log_tail: tail },
+            None => match failure {
+                Failure::Host(reason) => Outcome::Fault(reason.clone()),
+                _ => Outcome::Fault("The function host failed.".to_owned()),
+            },
+        };
+        let _ = pending.reply.send(outcome);
+    }
+}
+
+/// Lives as long as the environment: starts it, watches it, ends it.
+pub(super) async fn keep(environment: Arc<Environment>, shared: Arc<Shared>) {
+    let dir = shared.environments_dir.join(&environment.marker);
+    let mut tasks = tokio::task::JoinSet::new();
+    let (end, child) = match start(&environment, &shared, &dir, &mut tasks).await {
+        Ok(mut child) => (watch(&environment, &shared, &mut child).await, Some(child)),
+        Err(failure) => {
+            if let Failure::Host(reason) = &failure {
+                tracing::warn!(function = environment.deployment.name, reason, "environment could not be started");
+            }
+            lock(&environment.guarded).failure = Some(failure);
+            (End::NotStarted, None)
+        }
+    };
+    finish(&environment, &shared, end, child, dir, tasks).await;
+}
+
+async fn start(
+    environment: &Arc<Environment>,
+    shared: &Arc<Shared>,
+    dir: &std::path::Path,
+    tasks: &mut tokio::task::JoinSet<()>,
+) -> Result<tokio::process::Child, Failure> {
+    let host = |what: &'static str| move |error: io::Error| Failure::Host(format!("{what}: {error}"));
+    let d = &environment.deployment;
+    let found = shared.find_runtime(&d.runtime).await.map_err(Failure::Host)?;
+    if let Some(notice) = &found.notice {
+        shared.notice_once(&d.runtime, notice);
+        lock(&environment.log).line(&format!("longshore: {notice}\n"));
+    }
+    let language = Language::of(&d.runtime).ok_or_else(|| Failure::Host("unknown runtime".into()))?;
+    let clients = &shared.clients_dir;
+    let (program, arguments) =
+        runtimes::command(language, &found, clients, &d.code_dir, d.layers_dir.as_deref(), &d.handler)
+            .map_err(Failure::InvalidEntrypoint)?;
+    let (runtime_listener, runtime_address) = runtime_api::listen().map_err(host("no listener"))?;
+    let (s3_listener, s3_address) = runtime_api::listen().map_err(host("no listener"))?;
+    let credentials = FunctionCredentials::random(&d.name).map_err(Failure::Host)?;
+    let today = jiff::Timestamp::now().to_zoned(jiff::tz::TimeZone::UTC).date();
+    let tmp_dir = dir.join("tmp");
+    let addresses = Addresses {
+        runtime_api: runtime_address.to_string(),
+        s3_endpoint: format!("http://{s3_address}"),
+        log_stream: format!(
+            "{:04}/{:02}/{:02}/[{}]{}",
+            today.year(),
+            today.month(),
+            today.day(),
+            d.version,
+            environment.marker
+        ),
+        region: &shared.settings.region,
+        tmp_dir: &tmp_dir,
+        clients_dir: clients,
+        credentials: &credentials,
+    };
+    let plan = Plan {
+        program,
+        arguments,
+        variables: variables(d, language, &found, &addresses),
+        working_dir: d.code_dir.clone(),
+        dir: dir.to_owned(),
+        marker: environment.marker.clone(),
+        bounds: shared.settings.bounds,
+    };
+    // Before the process, so that it finds them.
+    tasks.spawn(runtime_api::serve(runtime_listener, environment.clone()));
+    tasks.spawn(forwarder::serve(s3_listener, shared.s3.clone(), Arc::new(credentials)));
+    let started = shared.spawner.start(plan).await.map_err(|error| match error {
+        NotStarted::Program(what) => Failure::InvalidEntrypoint(what),
+        NotStarted::Host(what) => Failure::Host(what),
+    })?;
+    let output = pipe::Receiver::from_owned_fd(started.output).map_err(host("its output cannot be read"))?;
+    let process = Process { pid: started.pid, pidfd: started.pidfd, output };
+    if environment.process.set(process).is_err() {
+        unreachable!("an environment is started once");
+    }
+    tasks.spawn(read_output(environment.clone()));
+    Ok(started.child)
+}
+
+async fn read_output(environment: Arc<Environment>) {
+    let Some(process) = environment.process.get() else { return };
+    while process.output.readable().await.is_ok() {
+        // By its own read, which takes note of an empty pipe.
+        let drained = lock(&environment.log).drain(|buffer| process.output.try_read(buffer));
+        match drained {
+            Drained::Empty => {}
+            Drained::More => tokio::task::yield_now().await,
+            Drained::Ended => return,
+        }
+    }
+}
+
+/// Waits for whatever ends the environment.
+async fn watch(environment: &Arc<Environment>, shared: &Arc<Shared>, child: &mut tokio::process::Child) -> End {
+    let timeout = Duration::from_secs(u64::from(environment.deployment.timeout_s));
+    let init_limit = shared.settings.init_limit;
+    let init_ends = environment.created + init_limit;
+    let mut init_over = false;
+    let alarm = tokio::time::sleep_until(init_ends.into());
+    tokio::pin!(alarm);
+    loop {
+        tokio::select! {
+            biased;
+            status = child.wait() => return End::Exited(status.ok()),
+            () = environment.stop_ordered.notified() => {
+                if lock(&environment.guarded).failure.is_some() {
+                    return End::Broken;
+                }
+                match environment.stop.load(Ordering::Relaxed) {
+                    STOP_NOT | STOP_WHEN_FREE => {}
+                    how => return End::Stopped { politely: how == STOP_POLITELY },
+                }
+            }
+            () = &mut alarm => {
+                let now = Instant::now();
+                let mut guarded = lock(&environment.guarded);
+                if !init_over && now >= init_ends {
+                    init_over = true;
+                    if guarded.init.is_none() && guarded.deadline.is_none() && guarded.session.is_starting() {
+                        guarded.deadline = Some(init_ends + timeout);
+                        let ms = init_limit.as_secs_f64() * 1000.0;
+                        lock(&environment.log)
+                            .line(&format!("INIT_REPORT Init Duration: {ms:.2} ms\tPhase: init\tStatus: timeout\n"));
+                    }
+                }
+                // A deadline is never nearer than the time-out from when it was set, so it is enough to look once in
+                // that time: an invocation arms no timer.
+                let next = match guarded.deadline {
+                    Some(deadline) if deadline <= now => {
+                        if guarded.failure.is_none() && !guarded.session.is_answered() {
+                            guarded.failure = Some(Failure::Timeout(environment.deployment.timeout_s));
+                        }
+                        return End::TimedOut;
+                    }
+                    Some(deadline) => deadline,
+                    None => now + timeout,
+                };
+                let next = if init_over { next } else { next.min(init_ends) };
+                alarm.as_mut().reset(next.into());
+            }
+        }
+    }
+}
+
+/// Ends the process tree, tells the caller and the pool, removes what is left.
+async fn finish(
+    environment: &Arc<Environment>,
+    shared: &Arc<Shared>,
+    end: End,
+    mut child: Option<tokio::process::Child>,
+    dir: PathBuf,
+    mut tasks: tokio::task::JoinSet<()>,
+) {
+    let (work, arriving, starting, failure) = {
+        let mut guarded = lock(&environment.guarded);
+        let starting = guarded.session.is_starting();
+        let (work, arriving) = guarded.session.close();
+        if guarded.failure.is_none() {
+            guarded.failure = match &end {
+                End::Exited(_) if arriving => Some(Failure::Truncated),
+                End::Exited(status) => Some(Failure::Exit(*status)),
+                End::Stopped { .. } => Some(Failure::Host("The environment was stopped.".into())),
+                _ => None,
+            };
+        }
+        (work, arriving, starting, guarded.failure.clone())
+    };
+    // What was answered is done; only its log is open.
+    environment.close_invocation(None);
+    // A call that no runtime ever saw is as good as new.
+    let lost = match work {
+        Some(work) if !work.handed_out && !arriving && work.context.pending.losses < LOSSES_MAX => Some(work.context),
+        Some(work) => {
+            let failure = failure.clone().unwrap_or_else(|| Failure::Host("The environment ended.".into()));
+            let duration = work.context.dispatched.elapsed();
+            environment.tell_failure(work.context.pending, &failure, duration);
+            None
+        }
+        None => None,
+    };
+    if let (Some(child), Some(Failure::InitError(_))) = (&mut child, &failure) {
+        // It was told that its word arrived, and may print why it ends.
+        let _ = tokio::time::timeout(TERM_GRACE, child.wait()).await;
+    }
+    let leader = environment.process.get().and_then(|process| process::started_at(process.pid));
+    if let Some(child) = &mut child {
+        if let (End::Stopped { politely: true }, Some(process)) = (&end, environment.process.get()) {
+            // To its session's group: it has not been waited for, so the number is still its own.
+            let _ = rustix::process::kill_process_group(process.pid, Signal::TERM);
+            let _ = tokio::time::timeout(TERM_GRACE, child.wait()).await;
+        }
+        if !matches!(end, End::Exited(_)) && child.id().is_some() {
+            if let Some(process) = environment.process.get() {
+                let _ = rustix::process::kill_process_group(process.pid, Signal::KILL);
+            }
+            let _ = child.start_kill();
+            // Its end is certain but not its moment: a process in an uninterruptible wait stays until that is over.
+            let _ = tokio::time::timeout(Duration::from_secs(2), child.wait()).await;
+        }
+    }
+    let known = leader.or(environment.process.get().map(|p| (p.pid.as_raw_nonzero().get(), 0)));
+    let marker = environment.marker.clone();
+    let _ = tokio::task::spawn_blocking(move || process::kill_all(known, &marker)).await;
+    environment.drain();
+    lock(&environment.log).end_line();
+    let crashed = matches!(end, End::Exited(_) | End::Broken | End::NotStarted);
+    match lost {
+        Some(context) => shared.lost(environment.id, context.call, context.pending),
+        None if starting => shared.event(|pool, now| pool.start_failed(environment.id, now)),
+        None => shared.event(|pool, now| pool.died(environment.id, crashed, now)),
+    }
+    // Connections of the runtime end here, so that its last answer has been written.
+    tasks.shutdown().await;
+    let removed = tokio::task::spawn_blocking(move || process::remove_dir(&dir)).await;
+    if let Ok(Err(error)) = removed {
+        tracing::warn!(%error, "an environment's folder could not be removed");
+    }
+    shared.gone(environment.id);
+}
+
+/// The answer to `/next` for a call.
+fn render(pending: &Pending, attempt_id: &str, deadline_ms: u64) -> Event {
+    use std::fmt::Write;
+    let call = &pending.call;
+    let payload = if call.payload.is_empty() { Bytes::from_static(b"{}") } else { call.payload.clone() };
+    let copied = payload.len() <= COPIED_BODY_BYTES_MAX;
+    let mut head = String::with_capacity(640 + if copied { payload.len() } else { 0 });
+    head.push_str("HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nLambda-Runtime-Aws-Request-Id: ");
+    push_value(&mut head, &call.request_id);
+    // Writing to a string cannot fail.
+    let _ = write!(head, "\r\nLambda-Runtime-Deadline-Ms: {deadline_ms}\r\nLambda-Runtime-Invoked-Function-Arn: ");
+    push_value(&mut head, &call.invoked_arn);
+    head.push_str("\r\nLambda-Runtime-Trace-Id: ");
+    match call.trace_id.as_deref().filter(|id| !id.is_empty()) {
+        Some(trace_id) => push_value(&mut head, trace_id),
+        None => {
+            let random = uuid::Uuid::new_v4().simple().to_string();
+            let parent = &attempt_id.replace('-', "")[..16];
+            let seconds = deadline_ms / 1000;
+            let _ = write!(head, "Root=1-{seconds:08x}-{};Parent={parent};Sampled=0", &random[..24]);
+        }
+    }
+    let _ = write!(head, "\r\nLambda-Runtime-Invocation-Id: {attempt_id}");
+    if let Some(context) = call.client_context.as_deref().filter(|c| !c.is_empty()) {
+        head.push_str("\r\nLambda-Runtime-Client-Context: ");
+        push_value(&mut head, context);
+    }
+    let _ = write!(head, "\r\nContent-Length: {}\r\n\r\n", payload.len());
+    let mut head = head.into_bytes();
+    if copied {
+        head.extend_from_slice(&payload);
+        return Event { head: head.into(), body: Bytes::new() };
+    }
+    Event { head: head.into(), body: payload }
+}
+
+/// A header's value as one line, whatever the caller put into it.
+fn push_value(head: &mut String, value: &str) {
+    if value.bytes().any(|b| b.is_ascii_control()) {
+        head.extend(value.chars().map(|c| if c.is_ascii_control() { ' ' } else { c }));
+    } else {
+        head.push_str(value);
+    }
+}
+
+/// The category of an error as AWS keeps it: `Function.Xxx` or `Runtime.Xxx`, or unknown.
+fn known_error_type(said: Option<&str>) -> &str {
+    let said = said.unwrap_or_default();
+    let known = said.split_once('.').is_some_and(|(category, reason)| {
+        matches!(category, "Function" | "Runtime")
+            && reason.len() > 1
+            && reason.starts_with(|c: char| c.is_ascii_uppercase())
+            && reason.bytes().all(|b| b.is_ascii_alphabetic())
+    });
+    match said {
+        said if known => said,
+        said if said.starts_with("Function.") => "Function.Unknown",
+        _ => "Runtime.Unknown",
+    }
+}
+
+fn start_line(request_id: &str, version: &str) -> String {
+    format!("START RequestId: {request_id} Version: {version}\n")
+}
+
+fn end_lines(
+    request_id: &str,
+    duration: Duration,
+    init: Option<Duration>,
+    status: Option<&str>,
+    memory_mib: u32,
+    used_mib: u64,
+) -> String {
+    use std::fmt::Write;
+    let ms = |d: Duration| d.as_secs_f64() * 1000.0;
+    let billed = duration.as_micros().div_ceil(1000);
+    let mut lines = format!(
+        "END RequestId: {request_id}\nREPORT RequestId: {request_id}\tDuration: {:.2} ms\tBilled Duration: {billed} \
+         ms\tMemory Size: {memory_mib} MB\tMax Memory Used: {used_mib} MB\t",
+        ms(duration)
+    );
+    if let Some(init) = init {
+        let _ = write!(lines, "Init Duration: {:.2} ms\t", ms(init));
+    }
+    if let Some(status) = status {
+        let _ = write!(lines, "Status: {status}");
+    }
+    lines.push('\n');
+    lines
+}
+
+/// The log of one environment: whole lines go to the function's log as they come.
+struct EnvironmentLog {
+    sink: Arc<Sink>,
+    /// The beginning of a line whose end has not come. At most [`LINE_BYTES_MAX`].
+    partial: Vec<u8>,
+    /// What the running invocation printed, if its caller wants it. Cut to twice [`LOG_TAIL_BYTES`] as it grows.
+    tail: Option<Vec<u8>>,
+    memory: Option<(Instant, u64)>,
+}
+
+enum Drained {
+    Empty,
+    More,
+    Ended,
+}
+
+impl EnvironmentLog {
+    /// Takes what `read` gives until there is nothing more, or it is somebody else's turn.
+    fn drain(&mut self, mut read: impl FnMut(&mut [u8]) -> io::Result<usize>) -> Drained {
+        let mut buffer = [0; 16 * 1024];
+        let mut taken = 0;
+        loop {
+            match read(&mut buffer) {
+                Ok(0) => return Drained::Ended,
+                Ok(n) => {
+                    self.output(&buffer[..n]);
+                    taken += n;
+                    if taken >= OUTPUT_TURN_BYTES {
+                        return Drained::More;
+                    }
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Drained::Empty,
+                Err(_) => return Drained::Ended,
+            }
+        }
+    }
+
+    fn output(&mut self, bytes: &[u8]) {
+        let Some(last) = bytes.iter().rposition(|b| *b == b'\n') else {
+            self.partial.extend_from_slice(bytes);
+            if self.partial.len() >= LINE_BYTES_MAX {
+                self.end_line();
+            }
+            return;
+        };
+        let (whole, rest) = bytes.split_at(last + 1);
+        if self.partial.is_empty() {
+            self.append(whole);
+        } else {
+            let mut lines = std::mem::take(&mut self.partial);
+            lines.extend_from_slice(whole);
+            self.append(&lines);
+        }
+        self.partial.extend_from_slice(rest);
+    }
+
+    /// Ends a line that was begun.
+    fn end_line(&mut self) {
+        if !self.partial.is_empty() {
+            let mut line = std::mem::take(&mut self.partial);
+            line.push(b'\n');
+            self.append(&line);
+        }
+    }
+
+    fn line(&mut self, line: &str) {
+        self.append(line.as_bytes());
+    }
+
+    fn append(&mut self, lines: &[u8]) {
+        self.sink.append(lines);
+        if let Some(tail) = &mut self.tail {
+            tail.extend_from_slice(&lines[lines.len().saturating_sub(LOG_TAIL_BYTES)..]);
+            if tail.len() > 2 * LOG_TAIL_BYTES {
+                tail.drain(..tail.len() - LOG_TAIL_BYTES);
+            }
+        }
+    }
+
+    fn memory_used_mib(&mut self, pid: Option<Pid>) -> u64 {
+        if let Some((asked, mib)) = self.memory
+            && asked.elapsed() < MEMORY_FIGURE_AGE
+        {
+            return mib;
+        }
+        let before = self.memory.map_or(0, |(_, mib)| mib);
+        // The process itself, not its children: what the kernel tells without a cgroup.
+        let peak = pid
+            .and_then(|pid| std::fs::read_to_string(format!("/proc/{}/status", pid.as_raw_nonzero())).ok())
+            .and_then(|status| {
+                let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+                line.trim().strip_suffix(" kB")?.trim().parse::<u64>().ok()
+            })
+            .map_or(before, |kib| kib.div_ceil(1024).max(before));
+        self.memory = Some((Instant::now(), peak));
+        peak
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn error_types_are_kept_as_aws_keeps_them() {
+        for (said, kept) in [
+            (Some("Runtime.ImportModuleError"), "Runtime.ImportModuleError"),
+            (Some("Function.SomeThing"), "Function.SomeThing"),
+            (Some("Function.some thing"), "Function.Unknown"),
+            (Some("unhandled"), "Runtime.Unknown"),
+            (None, "Runtime.Unknown"),
+        ] {
+            assert_eq!(known_error_type(said), kept);
+        }
+    }
+
+    #[test]
+    fn the_report_line_is_lambdas() {
+        let ms = Duration::from_millis;
+        assert_eq!(
+            end_lines("8a", Duration::from_micros(12_340), Some(ms(99)), None, 128, 40),
+            "END RequestId: 8a\nREPORT RequestId: 8a\tDuration: 12.34 ms\tBilled Duration: 13 ms\tMemory Size: 128 MB\tMax Memory Used: 40 MB\tInit Duration: 99.00 ms\t\n"
+        );
+        assert!(end_lines("8a", ms(3000), None, Some("timeout"), 128, 40).ends_with("Used: 40 MB\tStatus: timeout\n"));
+    }
+}

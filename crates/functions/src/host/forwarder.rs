@@ -1,0 +1,49 @@
+//! A function's way to S3: a listener of its environment that serves S3 with that function's credentials, and nothing
+//! else of this server.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
+use tokio::net::TcpListener;
+use tokio::task::JoinSet;
+
+use super::{FunctionCredentials, S3Door};
+
+/// Connections of one environment at once; the next one waits. boto3 uses ten, transfer managers some dozen.
+const CONNECTIONS_MAX: usize = 256;
+
+/// Serves until it is dropped; its connections end with it.
+pub(super) async fn serve(listener: TcpListener, door: S3Door, credentials: Arc<FunctionCredentials>) {
+    let mut connections = JoinSet::new();
+    loop {
+        if connections.len() >= CONNECTIONS_MAX {
+            connections.join_next().await;
+        }
+        while connections.try_join_next().is_some() {}
+        let stream = match listener.accept().await {
+            Ok((stream, _)) => stream,
+            Err(error) => {
+                tracing::warn!(%error, "a function's S3 connection could not be accepted");
+                tokio::time::sleep(Duration::from_millis(20)).await;
+                continue;
+            }
+        };
+        let _ = stream.set_nodelay(true);
+        let (door, credentials) = (door.clone(), credentials.clone());
+        let service = service_fn(move |request| {
+            let answer = door(credentials.clone(), request);
+            async move { Ok::<_, Infallible>(answer.await) }
+        });
+        connections.spawn(async move {
+            // No time limits: the only peer is the function, and what it holds open is its own share.
+            let served =
+                hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
+            if let Err(error) = served {
+                tracing::debug!(%error, "a function's S3 connection ended");
+            }
+        });
+    }
+}

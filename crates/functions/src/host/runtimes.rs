@@ -1,0 +1,341 @@
+//! Which program runs a function: the interpreter for a runtime identifier, found once by its real path.
+
+use std::collections::HashMap;
+use std::ffi::OsString;
+use std::io::Read;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::{LazyLock, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+/// What a runtime identifier comes down to on this machine.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Found {
+    /// The interpreter's own path, not a shim's or a link's; empty for `provided*`.
+    pub program: PathBuf,
+    /// What it says of itself, `3.12.1`; empty for `provided*`.
+    pub version: String,
+    /// Set where it is not the version asked for: a sentence for the user.
+    pub notice: Option<String>,
+}
+
+/// A runtime identifier, taken apart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Language {
+    /// `python3.N`
+    Python { minor: u32 },
+    /// `nodejsN.x`
+    Node { major: u32 },
+    /// `provided`, `provided.al2`, `provided.al2023`
+    Provided,
+}
+
+impl Language {
+    pub fn of(runtime: &str) -> Option<Self> {
+        if matches!(runtime, "provided" | "provided.al2" | "provided.al2023") {
+            return Some(Language::Provided);
+        }
+        if let Some(minor) = runtime.strip_prefix("python3.") {
+            return Some(Language::Python { minor: number(minor)? });
+        }
+        let major = runtime.strip_prefix("nodejs")?.strip_suffix(".x")?;
+        Some(Language::Node { major: number(major)? })
+    }
+
+    /// Distance between what is asked for and what an interpreter is; the newer one wins where two are as near.
+    fn distance(self, version: &str) -> Option<(u32, bool)> {
+        let mut parts = version.split('.').map(number);
+        let (wanted, got) = match self {
+            Language::Python { minor } => {
+                // 3.8 is the oldest that the runtime client is written for.
+                let (3, got) = (parts.next()??, parts.next()??) else { return None };
+                if got < 8 {
+                    return None;
+                }
+                (minor, got)
+            }
+            Language::Node { major } => {
+                let got = parts.next()??;
+                if got < 16 {
+                    return None;
+                }
+                (major, got)
+            }
+            Language::Provided => return None,
+        };
+        Some((wanted.abs_diff(got), got < wanted))
+    }
+}
+
+fn number(digits: &str) -> Option<u32> {
+    (!digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit())).then(|| digits.parse().ok())?
+}
+
+/// Finds what runs `runtime` on this machine; an interpreter is asked for its version once and remembered. The error
+/// says what is missing and what provides it. Blocking: it may start an interpreter.
+pub fn check_runtime(runtime: &str) -> Result<Found, String> {
+    resolve(runtime, None)
+}
+
+/// As [`check_runtime`], but an interpreter installed for this server (`<data>/runtimes/<runtime>/bin`) goes first.
+pub(super) fn resolve(runtime: &str, data_dir: Option<&Path>) -> Result<Found, String> {
+    let language = Language::of(runtime).ok_or_else(|| {
+        format!(
+            "This server does not run functions of the runtime {runtime}: it runs python3.N, nodejsN.x and, for a \
+             bootstrap of your own, provided.al2023."
+        )
+    })?;
+    if language == Language::Provided {
+        return Ok(Found { program: PathBuf::new(), version: String::new(), notice: None });
+    }
+    let path: Vec<PathBuf> = std::env::var_os("PATH").map(|p| std::env::split_paths(&p).collect()).unwrap_or_default();
+    let installed = data_dir.map(|dir| dir.join("runtimes").join(runtime).join("bin"));
+    find(runtime, language, installed, &path)
+}
+
+fn find(runtime: &str, language: Language, installed: Option<PathBuf>, path: &[PathBuf]) -> Result<Found, String> {
+    if let Some(dir) = installed {
+        for name in ["python3", "node"] {
+            // Its own path stays as it is: a virtual environment is known by the path it is called by.
+            let program = dir.join(name);
+            if let Some((_, version)) = ask(&program, language)
+                && language.distance(&version).is_some_and(|(distance, _)| distance == 0)
+            {
+                return Ok(Found { program, version, notice: None });
+            }
+        }
+    }
+    let exact: Vec<String> = match language {
+        Language::Python { minor } => vec![format!("python3.{minor}"), "python3".into(), "python".into()],
+        Language::Node { major } => {
+            vec![format!("node{major}"), format!("node-{major}"), "node".into(), "nodejs".into()]
+        }
+        Language::Provided => Vec::new(),
+    };
+    let mut nearest: Option<((u32, bool), PathBuf, String)> = None;
+    let mut try_one = |program: &Path| -> Option<Found> {
+        let (program, version) = ask(program, language)?;
+        let distance = language.distance(&version)?;
+        if nearest.as_ref().is_none_or(|(best, ..)| distance < *best) {
+            nearest = Some((distance, program.clone(), version.clone()));
+        }
+        (distance.0 == 0).then_some(Found { program, version, notice: None })
+    };
+    for name in &exact {
+        for dir in path {
+            if let Some(found) = try_one(&dir.join(name)) {
+                return Ok(found);
+            }
+        }
+    }
+    // The nearest one is taken among all that are there under a versioned name.
+    for dir in path {
+        let Ok(entries) = std::fs::read_dir(dir) else { continue };
+        for name in entries.flatten().map(|e| e.file_name()) {
+            let Some(name) = name.to_str() else { continue };
+            let versioned = match language {
+                Language::Python { .. } => name.strip_prefix("python3."),
+                _ => name.strip_prefix("node").map(|rest| rest.strip_prefix('-').unwrap_or(rest)),
+            };
+            if versioned.is_some_and(|v| number(v).is_some())
+                && let Some(found) = try_one(&dir.join(name))
+            {
+                return Ok(found);
+            }
+        }
+    }
+    let (name, others, provides) = match language {
+        Language::Python { minor } => {
+            (format!("Python 3.{minor}"), "python3", format!("python3.{minor} (or any python3 from 3.8 on)"))
+        }
+        Language::Node { major } => {
+            (format!("Node.js {major}"), "node", format!("Node.js {major} (or any from 16 on)"))
+        }
+        Language::Provided => unreachable!("answered above"),
+    };
+    match nearest {
+        Some((_, program, version)) => {
+            let notice = format!(
+                "The runtime {runtime} asks for {name}, which is not installed: {} (version {version}) is used instead.",
+                program.display()
+            );
+            Ok(Found { program, version, notice: Some(notice) })
+        }
+        None => Err(format!(
+            "The runtime {runtime} needs {name}, and no {others} is on this server's PATH. Install {provides} and \
+             restart the server."
+        )),
+    }
+}
+
+/// Asks an interpreter for its real path and its version. `None` if it is not there or does not work (a pyenv shim of a
+/// version that is not chosen, for one).
+fn ask(program: &Path, language: Language) -> Option<(PathBuf, String)> {
+    static ASKED: LazyLock<Mutex<HashMap<PathBuf, (PathBuf, String)>>> = LazyLock::new(Mutex::default);
+    let metadata = program.metadata().ok()?;
+    if !metadata.is_file() || metadata.permissions().mode() & 0o111 == 0 {
+        return None;
+    }
+    if let Some(known) = ASKED.lock().unwrap_or_else(PoisonError::into_inner).get(program) {
+        // An interpreter that was removed since is asked for anew, and then passed over.
+        if known.0.exists() {
+            return Some(known.clone());
+        }
+    }
+    let arguments: [&str; 3] = match language {
+        Language::Python { .. } => {
+            ["-I", "-c", "import sys; print(sys.executable); print('%d.%d.%d' % sys.version_info[:3])"]
+        }
+        _ => ["--no-warnings", "-e", "console.log(process.execPath); console.log(process.versions.node)"],
+    };
+    let text = output_of(Command::new(program).args(arguments), Duration::from_secs(20))?;
+    let mut lines = text.lines();
+    let (real, version) = (PathBuf::from(lines.next()?), lines.next()?.to_owned());
+    let found = (real.is_absolute() && real.is_file()).then_some((real, version))?;
+    ASKED.lock().unwrap_or_else(PoisonError::into_inner).insert(program.to_owned(), found.clone());
+    Some(found)
+}
+
+/// What a program prints, if it succeeds within the time.
+fn output_of(command: &mut Command, within: Duration) -> Option<String> {
+    let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().ok()?;
+    let deadline = Instant::now() + within;
+    let status = loop {
+        match child.try_wait().ok()? {
+            Some(status) => break status,
+            // Two lines fit into the pipe, so it never waits for us to read.
+            None if Instant::now() < deadline => std::thread::sleep(Duration::from_millis(2)),
+            None => {
+                let _ = child.kill();
+                let _ = child.wait();
+                return None;
+            }
+        }
+    };
+    let mut text = String::new();
+    child.stdout.take()?.take(64 * 1024).read_to_string(&mut text).ok()?;
+    status.success().then_some(text)
+}
+
+/// Our runtime clients, as they are in the binary.
+const CLIENTS: [(&str, &str); 2] = [
+    ("python/bootstrap.py", include_str!("../../runtimes/python/bootstrap.py")),
+    ("node/bootstrap.cjs", include_str!("../../runtimes/node/bootstrap.cjs")),
+];
+
+/// Writes our runtime clients to `<data>/runtime/<hash>/`, once for each version of them, and returns that folder.
+pub(super) fn write_clients(data_dir: &Path) -> std::io::Result<PathBuf> {
+    use sha2::{Digest, Sha256};
+    let mut hash = Sha256::new();
+    for (name, text) in CLIENTS {
+        hash.update(name);
+        hash.update(text);
+    }
+    let parent = data_dir.join("runtime");
+    let dir = parent.join(&hex::encode(hash.finalize())[..16]);
+    if !dir.exists() {
+        // Made beside and renamed: a crash in the middle leaves no half client under the name.
+        let new = parent.join(format!("new-{}", std::process::id()));
+        for (name, text) in CLIENTS {
+            let path = new.join(name);
+            std::fs::create_dir_all(path.parent().expect("every client is in a folder"))?;
+            std::fs::write(path, text)?;
+        }
+        match std::fs::rename(&new, &dir) {
+            Err(_) if dir.exists() => std::fs::remove_dir_all(&new)?,
+            other => other?,
+        }
+    }
+    Ok(dir)
+}
+
+/// The command that runs a function: the program and its arguments.
+pub(super) fn command(
+    language: Language,
+    found: &Found,
+    clients: &Path,
+    code_dir: &Path,
+    layers_dir: Option<&Path>,
+    handler: &str,
+) -> Result<(PathBuf, Vec<OsString>), String> {
+    match language {
+        Language::Python { .. } => {
+            // -s: nothing of the server's user. -B: the code folder is shared and stays as it was unpacked.
+            let client = clients.join("python/bootstrap.py");
+            Ok((found.program.clone(), vec!["-s".into(), "-B".into(), client.into(), handler.into()]))
+        }
+        Language::Node { .. } => {
+            Ok((found.program.clone(), vec![clients.join("node/bootstrap.cjs").into(), handler.into()]))
+        }
+        Language::Provided => [Some(code_dir), layers_dir]
+            .into_iter()
+            .flatten()
+            .map(|dir| dir.join("bootstrap"))
+            .find(|path| path.is_file())
+            .map(|path| (path, Vec::new()))
+            .ok_or_else(|| "Couldn't find valid bootstrap(s): [/var/task/bootstrap /opt/bootstrap]".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A folder with pretend interpreters: name and version, or no version for one that fails.
+    fn folder(programs: &[(&str, &str)]) -> tempfile::TempDir {
+        let temp = tempfile::tempdir().unwrap();
+        for (name, version) in programs {
+            let path = temp.path().join(name);
+            let script = match *version {
+                "" => "#!/bin/sh\nexit 127\n".to_owned(),
+                version => format!("#!/bin/sh\necho {}\necho {version}\n", path.display()),
+            };
+            std::fs::write(&path, script).unwrap();
+            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
+        }
+        temp
+    }
+
+    fn found(runtime: &str, programs: &[(&str, &str)]) -> Result<(String, Option<String>), String> {
+        let temp = folder(programs);
+        let found = find(runtime, Language::of(runtime).unwrap(), None, &[temp.path().to_owned()])?;
+        let name = found.program.file_name().unwrap().to_str().unwrap().to_owned();
+        Ok((name, found.notice.map(|n| n.replace(&temp.path().display().to_string(), ""))))
+    }
+
+    #[test]
+    fn the_exact_version_is_taken_where_it_works() {
+        let programs = [("python3.12", "3.12.1"), ("python3", "3.11.7")];
+        assert_eq!(found("python3.12", &programs), Ok(("python3.12".into(), None)));
+        assert_eq!(found("python3.11", &programs), Ok(("python3".into(), None)));
+        assert_eq!(found("nodejs22.x", &[("node", "20.1.0"), ("node22", "22.3.0")]), Ok(("node22".into(), None)));
+    }
+
+    #[test]
+    fn the_nearest_version_is_taken_with_a_notice_where_the_exact_one_is_missing_or_broken() {
+        let programs = [("python3.12", ""), ("python3.9", "3.9.1"), ("python3.13", "3.13.0"), ("python3", "3.10.2")];
+        let notice = "The runtime python3.12 asks for Python 3.12, which is not installed: /python3.13 (version 3.13.0) is used instead.";
+        assert_eq!(found("python3.12", &programs), Ok(("python3.13".into(), Some(notice.into()))));
+        assert_eq!(found("nodejs22.x", &[("node", "20.1.0")]).unwrap().0, "node");
+    }
+
+    #[test]
+    fn a_missing_interpreter_is_named_with_what_provides_it() {
+        assert_eq!(
+            found("python3.12", &[("python3", "3.6.1"), ("node", "20.0.0")]).unwrap_err(),
+            "The runtime python3.12 needs Python 3.12, and no python3 is on this server's PATH. Install python3.12 (or any python3 from 3.8 on) and restart the server."
+        );
+        assert!(check_runtime("java21").unwrap_err().contains("does not run functions of the runtime java21"));
+    }
+
+    #[test]
+    fn runtime_identifiers_are_read_strictly() {
+        assert_eq!(Language::of("python3.12"), Some(Language::Python { minor: 12 }));
+        assert_eq!(Language::of("nodejs20.x"), Some(Language::Node { major: 20 }));
+        assert_eq!(Language::of("provided.al2023"), Some(Language::Provided));
+        for bad in ["python3.", "python3.x", "python2.7", "nodejs", "nodejs20", "nodejs20.y", "go1.x", ""] {
+            assert_eq!(Language::of(bad), None, "{bad}");
+        }
+    }
+}
