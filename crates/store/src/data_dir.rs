@@ -34,6 +34,9 @@ impl DataDir {
         if metadata.uid() != rustix::process::geteuid().as_raw() {
             return Err(unusable("it belongs to another user".into()));
         }
+        if metadata.permissions().mode() & 0o022 != 0 {
+            return Err(unusable("others may write into it: chmod 700 it if that is not meant".into()));
+        }
         if metadata.permissions().mode() & 0o077 != 0 {
             let empty = path.read_dir().map_err(|e| unusable(e.to_string()))?.next().is_none();
             if !empty {
@@ -99,5 +102,16 @@ mod tests {
         std::fs::write(temp.path().join("x"), "").unwrap();
         std::fs::set_permissions(temp.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
         assert!(DataDir::open(temp.path()).unwrap_err().to_string().contains("chmod 700"));
+    }
+
+    #[test]
+    fn an_empty_directory_is_closed_to_others_unless_they_could_have_written_into_it() {
+        let temp = tempfile::tempdir().unwrap();
+        let mode = |mode| std::fs::set_permissions(temp.path(), std::fs::Permissions::from_mode(mode)).unwrap();
+        mode(0o777);
+        assert!(DataDir::open(temp.path()).unwrap_err().to_string().contains("chmod 700"));
+        mode(0o755);
+        DataDir::open(temp.path()).unwrap();
+        assert_eq!(temp.path().metadata().unwrap().permissions().mode() & 0o777, 0o700);
     }
 }
