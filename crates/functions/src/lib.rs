@@ -1,1 +1,156 @@
-//! placeholder
+//! The Lambda API, and the host that runs functions.
+//!
+//! [`Functions`] is the API: [`operations`] answer requests, [`table`] and `catalogue` keep functions, [`code`] keeps
+//! what they run, `invocation` leads a call to a version and the version to [`host`]. The host knows nothing of names,
+//! versions or HTTP errors: it runs a [`host::Deployment`].
+
+mod catalogue;
+pub mod code;
+mod download;
+mod environments;
+pub mod error;
+pub mod function;
+pub mod host;
+mod invocation;
+mod members;
+pub mod operations;
+mod resolve;
+mod shape;
+pub mod table;
+#[cfg(test)]
+mod tests;
+mod validate;
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use longshore_store::Records;
+use longshore_wire::operation::{self, Routed};
+use longshore_wire::{Request, Response};
+
+use crate::catalogue::Catalogue;
+use crate::code::CodeStore;
+use crate::environments::Environments;
+use crate::error::FunctionError;
+use crate::host::Host;
+
+pub use crate::download::Download;
+pub use crate::invocation::Invoked;
+pub use crate::operations::{BodyLimit, OPERATIONS, body_limit};
+pub use crate::table::SCHEMA;
+
+/// What the API needs to know about the server it is part of.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// `us-east-1` by default; must look like a region, since clients parse ARNs.
+    pub region: String,
+    /// Twelve digits.
+    pub account: String,
+    /// Invocations in flight that the account may have, for GetAccountSettings and for what reserving leaves; how many
+    /// environments the machine really runs is the host's setting. AWS's default: 1,000.
+    pub account_concurrency: u32,
+    /// Bytes of all packages of all versions together. AWS's default: 75 GiB.
+    pub code_bytes_max: u64,
+    /// How long Invoke waits for a free environment before it answers 429; zero to answer at once, as AWS does, which
+    /// has more machines. First value: 1 s. The batch engine waits as long as it likes.
+    pub queue_wait: Duration,
+}
+
+impl Settings {
+    /// AWS's default limits.
+    pub fn new(region: impl Into<String>, account: impl Into<String>) -> Self {
+        Self {
+            region: region.into(),
+            account: account.into(),
+            account_concurrency: 1_000,
+            code_bytes_max: 80_530_636_800,
+            queue_wait: Duration::from_secs(1),
+        }
+    }
+
+    /// The unqualified ARN of a function of ours.
+    pub(crate) fn function_arn(&self, name: &str) -> String {
+        format!("arn:aws:lambda:{}:{}:function:{name}", self.region, self.account)
+    }
+}
+
+/// Where CreateFunction and UpdateFunctionCode find a package named by bucket and key.
+#[async_trait::async_trait]
+pub trait CodeSource: Send + Sync + 'static {
+    /// Reads one object whole. More than `bytes_max` bytes is [`SourceError::TooLarge`], found without reading on.
+    async fn fetch(
+        &self,
+        bucket: &str,
+        key: &str,
+        version_id: Option<&str>,
+        bytes_max: usize,
+    ) -> Result<bytes::Bytes, SourceError>;
+}
+
+/// Why an object could not be read.
+#[derive(Debug, thiserror::Error)]
+pub enum SourceError {
+    /// S3's own code and message: `NoSuchBucket`, `NoSuchKey`, `AccessDenied`.
+    #[error("{code}: {message}")]
+    S3 { code: String, message: String },
+    #[error("the object is larger than asked for")]
+    TooLarge,
+}
+
+/// The Lambda API of one server. Cheap to clone.
+#[derive(Clone)]
+pub struct Functions {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    settings: Settings,
+    catalogue: Arc<Catalogue>,
+    code: CodeStore,
+    source: Arc<dyn CodeSource>,
+    environments: Arc<dyn Environments>,
+    /// Signs download links. New at every start: a link outlives its ten minutes in no case.
+    link_key: [u8; 32],
+}
+
+impl Functions {
+    /// Reads the functions and sweeps code that none of them names. Blocks; for start-up.
+    ///
+    /// `records` must have been opened with [`SCHEMA`]; `code_dir` must exist and be ours alone.
+    pub fn open(
+        records: Records,
+        host: Host,
+        source: Arc<dyn CodeSource>,
+        code_dir: &Path,
+        settings: Settings,
+    ) -> Result<Self, FunctionError> {
+        Self::with_environments(records, Arc::new(host), source, code_dir, settings)
+    }
+
+    pub(crate) fn with_environments(
+        records: Records,
+        environments: Arc<dyn Environments>,
+        source: Arc<dyn CodeSource>,
+        code_dir: &Path,
+        settings: Settings,
+    ) -> Result<Self, FunctionError> {
+        let code = CodeStore::open(code_dir)?;
+        let catalogue = Arc::new(Catalogue::open(records, code.clone(), environments.clone())?);
+        code.sweep(&catalogue.code_in_use()).map_err(code::CodeError::Io)?;
+        let mut link_key = [0; 32];
+        getrandom::fill(&mut link_key)
+            .map_err(|e| FunctionError::Fault(format!("the system has no random numbers: {e}")))?;
+        Ok(Self { inner: Arc::new(Inner { settings, catalogue, code, source, environments, link_key }) })
+    }
+
+    /// Answers one request of the Lambda API. Never fails: errors are answers.
+    pub async fn serve(&self, request: Request) -> Response {
+        let id = request.request_id.clone();
+        let offered = matches!(operation::route(OPERATIONS, &request.method, &request.path), Routed::Found(..));
+        let operations = if offered { OPERATIONS } else { operations::NOT_OFFERED };
+        let unknown = operations::unknown(&request.method, &request.path).told();
+        let answer = operation::serve(operations, self, request, unknown.clone(), unknown).await;
+        answer.unwrap_or_else(|told| told.lambda()).with_header("x-amzn-requestid", &id.0)
+    }
+}

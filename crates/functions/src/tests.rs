@@ -417,6 +417,9 @@ async fn what_a_new_function_must_not_have_is_refused_in_the_words_of_aws() {
     let unzip = api.create_with(json!({"Code": {"ZipFile": encoded(b"this is not a zip archive")}})).await;
     let prefix = "Could not unzip uploaded file. Please check your file, then try to upload again.";
     assert!(unzip.error().2.starts_with(prefix), "{unzip:?}");
+    let base64 = api.create_with(json!({"Code": {"ZipFile": "***"}})).await;
+    assert_eq!((base64.status, base64.error().1), (400, "InvalidRequestContentException"));
+    assert!(base64.error().2.contains("ZipFile is not base64"), "{base64:?}");
     let keys = api.create_with(json!({"Environment": {"Variables": {"_A": "x"}}})).await;
     assert_eq!(keys.error().1, constraint);
     assert_eq!(api.get("/2015-03-31/functions").await.body["Functions"], json!([]));
@@ -474,6 +477,16 @@ async fn a_package_may_come_from_s3() {
     let from_s3 = zip(&[file("handler.py", b"from s3")]);
     let created = api.create_with(json!({"Code": {"S3Bucket": "b", "S3Key": "package.zip"}})).await.ok(201);
     assert_eq!(created.body["CodeSha256"], STANDARD.encode(Sha256::digest(from_s3)));
+}
+
+#[tokio::test]
+async fn a_package_of_many_bytes_arrives_whole() {
+    let api = Api::new();
+    let noise: Vec<u8> = (0..40_000u32).flat_map(|n| Sha256::digest(n.to_le_bytes())).collect();
+    let package = zip(&[file("handler.py", b"x"), file("noise.bin", &noise)]);
+    let created = api.create_with(json!({"Code": {"ZipFile": encoded(&package)}})).await.ok(201);
+    assert_eq!(created.body["CodeSize"], package.len());
+    assert_eq!(created.body["CodeSha256"], STANDARD.encode(Sha256::digest(&package)));
 }
 
 #[tokio::test]

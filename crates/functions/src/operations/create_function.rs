@@ -19,8 +19,8 @@ pub const OPERATION: Operation<Functions> = Operation {
     handle: |functions, call| answered(create_function(functions, call)),
 };
 
-async fn create_function(functions: &Functions, call: Call) -> Result<Response, FunctionError> {
-    let mut request: FunctionMembers<'_> = parse(&call.request.body)?;
+async fn create_function(functions: &Functions, mut call: Call) -> Result<Response, FunctionError> {
+    let mut request: FunctionMembers = parse(std::mem::take(&mut call.request.body)).await?;
     let mut v = request.violations();
     required(&request, &mut v);
     v.finish()?;
@@ -70,7 +70,6 @@ async fn create_function(functions: &Functions, call: Call) -> Result<Response, 
 
     let source = request.code.take().ok_or_else(|| unsupported("A function without Code"))?;
     let code = functions.inner.code.put(functions.fetch(&source).await?).await?;
-    drop(source);
     let publish = request.publish == Some(true);
     request.apply(&mut configuration);
     let mut function = Function {
@@ -120,7 +119,7 @@ async fn create_function(functions: &Functions, call: Call) -> Result<Response, 
 /// Characters of a bare name. Longer ones, up to 140, are for ARNs.
 const NAME_CHARS_MAX: usize = 64;
 
-fn required(request: &FunctionMembers<'_>, v: &mut Violations) {
+fn required(request: &FunctionMembers, v: &mut Violations) {
     match &request.function_name {
         None => v.missing("functionName"),
         Some(name) => {

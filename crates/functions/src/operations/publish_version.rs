@@ -32,7 +32,7 @@ struct Publish {
 }
 
 async fn publish_version(functions: &Functions, call: Call) -> Result<Response, FunctionError> {
-    let request: Publish = parse(&call.request.body)?;
+    let request: Publish = parse(call.request.body.clone()).await?;
     let named = functions.named_unqualified(&call, "PublishVersion")?;
     let mut v = Violations::default();
     if let Some(description) = &request.description {

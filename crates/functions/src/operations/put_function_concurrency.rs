@@ -29,7 +29,7 @@ struct Put {
 }
 
 async fn put_function_concurrency(functions: &Functions, call: Call) -> Result<Response, FunctionError> {
-    let request: Put = parse(&call.request.body)?;
+    let request: Put = parse(call.request.body.clone()).await?;
     let mut v = Violations::default();
     let wanted = match request.reserved_concurrent_executions {
         Some(wanted) => v.range(wanted, "reservedConcurrentExecutions", 0, u32::MAX),

@@ -26,7 +26,7 @@ struct Tag {
 }
 
 async fn tag_resource(functions: &Functions, call: Call) -> Result<Response, FunctionError> {
-    let request: Tag = parse(&call.request.body)?;
+    let request: Tag = parse(call.request.body.clone()).await?;
     let named = tagged(functions, &call, "TagResource")?;
     let Some(tags) = request.tags else {
         let mut v = Violations::default();

@@ -8,7 +8,7 @@ use crate::Functions;
 use crate::catalogue::Next;
 use crate::error::FunctionError;
 use crate::function::{Standing, Version};
-use crate::members::{CodeMembers, Text, architectures_violations, check_architectures, parse, unsupported};
+use crate::members::{CodeMembers, ZipFile, architectures_violations, check_architectures, parse, unsupported};
 use crate::operations::{answered, now_ms, used_code_bytes};
 use crate::resolve::check_revision;
 use crate::shape::{self, View};
@@ -23,9 +23,8 @@ pub const OPERATION: Operation<Functions> = Operation {
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "PascalCase", deny_unknown_fields, default)]
-struct UpdateCode<'a> {
-    #[serde(borrow)]
-    zip_file: Option<Text<'a>>,
+struct UpdateCode {
+    zip_file: Option<ZipFile>,
     #[serde(rename = "S3Bucket")]
     s3_bucket: Option<String>,
     #[serde(rename = "S3Key")]
@@ -42,8 +41,8 @@ struct UpdateCode<'a> {
     publish_to: Option<String>,
 }
 
-async fn update_function_code(functions: &Functions, call: Call) -> Result<Response, FunctionError> {
-    let request: UpdateCode<'_> = parse(&call.request.body)?;
+async fn update_function_code(functions: &Functions, mut call: Call) -> Result<Response, FunctionError> {
+    let request: UpdateCode = parse(std::mem::take(&mut call.request.body)).await?;
     let named = functions.named_unqualified(&call, "UpdateFunctionCode")?;
     let mut v = Violations::default();
     if let Some(architectures) = &request.architectures {
@@ -70,7 +69,6 @@ async fn update_function_code(functions: &Functions, call: Call) -> Result<Respo
         source_kms_key_arn: request.source_kms_key_arn,
     };
     let zip = functions.fetch(&source).await?;
-    drop(source);
     let settings = functions.inner.settings.clone();
     if request.dry_run == Some(true) {
         let code = functions.inner.code.check(zip).await?;

@@ -19,7 +19,7 @@ pub const OPERATION: Operation<Functions> = Operation {
 };
 
 async fn update_function_configuration(functions: &Functions, call: Call) -> Result<Response, FunctionError> {
-    let request: FunctionMembers<'_> = parse(&call.request.body)?;
+    let request: FunctionMembers = parse(call.request.body.clone()).await?;
     let named = functions.named_unqualified(&call, "UpdateFunctionConfiguration")?;
     // The type is shared with CreateFunction, which has more.
     let foreign = [
@@ -48,18 +48,15 @@ async fn update_function_configuration(functions: &Functions, call: Call) -> Res
     }
     check_variables(&request)?;
 
-    // Applied inside the change, to what is there then, so that two updates of different members both count. Read
-    // again there, since what was read here borrows from the body.
-    let body = call.request.body.clone();
     let (settings, name, missing) = (functions.inner.settings.clone(), named.name.clone(), functions.not_found(&named));
     let shape = functions
         .inner
         .catalogue
         .change(&named.name, move |_, current| {
             let current = current.ok_or(missing)?;
-            let request: FunctionMembers<'_> = parse(&body)?;
             check_revision(&current, request.revision_id.as_deref())?;
             let mut configuration = current.latest().configuration.clone();
+            // Here, to what is there now, so that two updates of different members both count.
             request.apply(&mut configuration);
             let updated = current.updated(current.latest().code.clone(), configuration, now_ms());
             let view = View { qualifier: None, with_state: true };
