@@ -20,7 +20,7 @@
 //!
 //! Source: Lambda specification 5.3 and 5.4; the fair shares between lanes are our choice (AWS has no full machine).
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 
 /// Milliseconds on a clock that never goes back; its zero is the caller's.
 pub type Millis = u64;
@@ -149,6 +149,8 @@ struct Lane<D> {
     idle: Vec<EnvironmentId>,
     waiting: VecDeque<Waiting>,
     starting: usize,
+    /// Busy ones that gave their answer and when: they will be free in a moment.
+    finishing: Vec<(EnvironmentId, Millis)>,
     /// Starting, idle and busy.
     environments: u32,
     crashes_in_row: u32,
@@ -164,9 +166,20 @@ impl<D> Lane<D> {
         self.starting.min(self.waiting.len())
     }
 
+    /// How many calls an environment is under way for: one that starts, or one that has answered and will be back.
+    fn served_soon(&self, now: Millis) -> usize {
+        self.starting + self.finishing.iter().filter(|(_, since)| now < since.saturating_add(FINISHING_MS)).count()
+    }
+
     /// The turn of the first call that nothing is under way for.
-    fn first_uncovered(&self) -> Option<u64> {
-        self.waiting.get(self.covered()).map(|w| w.turn)
+    fn first_uncovered(&self, now: Millis) -> Option<u64> {
+        self.waiting.get(self.served_soon(now)).map(|w| w.turn)
+    }
+
+    fn not_finishing(&mut self, id: EnvironmentId) {
+        if let Some(at) = self.finishing.iter().position(|(finishing, _)| *finishing == id) {
+            self.finishing.swap_remove(at);
+        }
     }
 }
 
@@ -189,6 +202,8 @@ pub struct Pool<D> {
     environments: HashMap<EnvironmentId, Environment>,
     /// The lane of each waiting call. At most `calls_waiting_max`.
     waiting: HashMap<CallId, LaneKey>,
+    /// Waiting calls that wait for what is under way for them and no longer.
+    impatient: HashSet<CallId>,
     /// Starts that count against `starts_at_once`, oldest first. At most that many.
     gate: VecDeque<(EnvironmentId, Millis)>,
     stopping: u32,
@@ -224,6 +239,7 @@ impl<D: Clone> Pool<D> {
             functions: HashMap::new(),
             environments: HashMap::new(),
             waiting: HashMap::new(),
+            impatient: HashSet::new(),
             gate: VecDeque::new(),
             stopping: 0,
             short_of_room: false,
@@ -287,13 +303,17 @@ impl<D: Clone> Pool<D> {
         self.forget_lane_if_empty(key, now);
     }
 
-    /// The call does not wait any longer, unless a start is under way for it: then it waits for that. Returns whether
-    /// it still waits.
+    /// The call does not wait any longer, unless an environment is under way for it: then it waits for that. Returns
+    /// whether it still waits.
     pub fn patience_ended(&mut self, call: CallId, now: Millis) -> bool {
         let Some(&key) = self.waiting.get(&call) else { return false };
         let lane = &self.lanes[&key];
         let place = lane.waiting.iter().position(|w| w.call == call);
-        if place.is_some_and(|place| place < lane.starting) {
+        if place.is_some_and(|place| place < lane.served_soon(now)) {
+            self.impatient.insert(call);
+            if let Some((_, since)) = lane.finishing.iter().min_by_key(|(_, since)| *since) {
+                self.set_alarm(since.saturating_add(FINISHING_MS));
+            }
             return true;
         }
         let function = &self.functions[&lane.function];
@@ -315,6 +335,7 @@ impl<D: Clone> Pool<D> {
     /// has finished, not when nobody listens any more.
     pub fn gave_up(&mut self, call: CallId, now: Millis) {
         let Some(key) = self.waiting.remove(&call) else { return };
+        self.impatient.remove(&call);
         let lane = self.lanes.get_mut(&key).expect("a waiting call has a lane");
         lane.waiting.retain(|w| w.call != call);
         let function = lane.function;
@@ -360,10 +381,22 @@ impl<D: Clone> Pool<D> {
         let failed = lane.waiting.pop_front();
         if let Some(Waiting { call, .. }) = failed {
             self.waiting.remove(&call);
+            self.impatient.remove(&call);
             self.effects.push_back(Effect::Fail { environment: id, call });
         }
         self.crashed(key, now);
         self.serve_all(now);
+    }
+
+    /// A busy environment gave its answer. It is not free yet, but nothing is started for a call that it will serve in
+    /// a moment: without this, a caller that makes one call after the other would get a second environment for nothing.
+    pub fn answered(&mut self, id: EnvironmentId, now: Millis) {
+        let Some(environment) = self.environments.get(&id) else { return };
+        if matches!(environment.state, State::Busy { .. }) && !environment.retired {
+            let lane = self.lanes.get_mut(&environment.lane).expect("an environment has a lane");
+            lane.not_finishing(id);
+            lane.finishing.push((id, now));
+        }
     }
 
     /// A busy environment finished its call and asks for the next one.
@@ -373,6 +406,7 @@ impl<D: Clone> Pool<D> {
         environment.state = State::Idle { since: now };
         let (key, retired) = (environment.lane, environment.retired);
         let lane = self.lanes.get_mut(&key).expect("an environment has a lane");
+        lane.not_finishing(id);
         lane.crashes_in_row = 0;
         lane.start_not_before = 0;
         lane.idle.push(id);
@@ -380,7 +414,7 @@ impl<D: Clone> Pool<D> {
         self.functions.get_mut(&function).expect("a lane has a function").busy -= 1;
         if retired {
             self.stop(id, StopReason::Retired);
-        } else if self.short_of_room && self.should_give_way(key) {
+        } else if self.short_of_room && self.should_give_way(key, now) {
             self.stop(id, StopReason::RoomNeeded);
         }
         self.fresh = Some(id);
@@ -408,6 +442,7 @@ impl<D: Clone> Pool<D> {
             State::Busy { .. } => {
                 environment.state = State::Stopping;
                 let lane = self.lanes.get_mut(&key).expect("an environment has a lane");
+                lane.not_finishing(id);
                 lane.environments -= 1;
                 self.functions.get_mut(&lane.function).expect("a lane has a function").busy -= 1;
             }
@@ -506,6 +541,7 @@ impl<D: Clone> Pool<D> {
                         idle: Vec::new(),
                         waiting: VecDeque::new(),
                         starting: 0,
+                        finishing: Vec::new(),
                         environments: 0,
                         crashes_in_row: 0,
                         start_not_before: 0,
@@ -562,6 +598,7 @@ impl<D: Clone> Pool<D> {
         // The turn up to which this round has looked: lanes that cannot go now are passed over, once.
         let mut looked_at: Option<u64> = None;
         loop {
+            let mut soon_back: Option<Millis> = None;
             let Some(function) = self.functions.get(&function_key) else { return };
             // The oldest call for which an idle environment is there (`true`), or that needs a start (`false`).
             let mut oldest: Option<(u64, LaneKey, bool)> = None;
@@ -570,16 +607,25 @@ impl<D: Clone> Pool<D> {
                 let Some(first) = lane.waiting.front() else { continue };
                 let wish = match lane.idle.is_empty() {
                     false => (first.turn, *key, true),
-                    true => match lane.first_uncovered() {
+                    true => match lane.first_uncovered(now) {
                         Some(turn) => (turn, *key, false),
-                        None => continue,
+                        None => {
+                            let back = lane.finishing.iter().map(|(_, since)| since.saturating_add(FINISHING_MS)).min();
+                            soon_back = [soon_back, back].into_iter().flatten().min();
+                            continue;
+                        }
                     },
                 };
                 if looked_at.is_none_or(|turn| turn < wish.0) && oldest.is_none_or(|oldest| wish < oldest) {
                     oldest = Some(wish);
                 }
             }
+            // If it is not back by then, a start is made after all.
+            if let Some(at) = soon_back {
+                self.set_alarm(at);
+            }
             let Some((turn, key, run)) = oldest else { return };
+            let function = &self.functions[&function_key];
             let reserved = function.reserved.map_or(usize::MAX, |r| r as usize);
             let room = self.claimed(function) < reserved;
             if run {
@@ -618,7 +664,7 @@ impl<D: Clone> Pool<D> {
                 .lanes
                 .values()
                 .filter(|lane| !lane.waiting.is_empty())
-                .map(|lane| (lane.environments, lane.first_uncovered().unwrap_or(u64::MAX), lane.function))
+                .map(|lane| (lane.environments, lane.first_uncovered(now).unwrap_or(u64::MAX), lane.function))
                 .collect();
             hungry.sort_unstable();
             let before = self.environments.len();
@@ -630,8 +676,12 @@ impl<D: Clone> Pool<D> {
                 }
             }
             if self.environments.len() == before {
-                return;
+                break;
             }
+        }
+        // What was under way for some may have come to nothing.
+        for call in self.impatient.iter().copied().collect::<Vec<_>>() {
+            self.patience_ended(call, now);
         }
     }
 
@@ -641,6 +691,9 @@ impl<D: Clone> Pool<D> {
         let Waiting { call, .. } = lane.waiting.pop_front().expect("a waiting call was just seen");
         self.functions.get_mut(&lane.function).expect("a lane has a function").busy += 1;
         self.waiting.remove(&call);
+        if !self.impatient.is_empty() {
+            self.impatient.remove(&call);
+        }
         let environment = self.environments.get_mut(&id).expect("an idle environment exists");
         environment.state = State::Busy { call };
         let was_idle = self.fresh != Some(id);
@@ -706,14 +759,14 @@ impl<D: Clone> Pool<D> {
     /// Whether an environment of this lane, just released, should make room for a lane that has too few: one with at
     /// least two environments less, or one with none whose call is older than what waits here. Two less and not one:
     /// a place would go back and forth between equals, and every move costs a cold start.
-    fn should_give_way(&self, key: LaneKey) -> bool {
+    fn should_give_way(&self, key: LaneKey, now: Millis) -> bool {
         if self.stopping > 0 {
             return false;
         }
         let own = &self.lanes[&key];
         let own_turn = own.waiting.front().map_or(u64::MAX, |w| w.turn);
         self.lanes.iter().any(|(other_key, other)| {
-            let Some(turn) = other.first_uncovered() else { return false };
+            let Some(turn) = other.first_uncovered(now) else { return false };
             let function = &self.functions[&other.function];
             let allowed = function.reserved.is_none_or(|reserved| self.claimed(function) < reserved as usize);
             *other_key != key
@@ -752,6 +805,10 @@ impl<D: Clone> Pool<D> {
         }
     }
 }
+
+/// How long an environment that has answered is waited for, instead of starting another one. A runtime polls again
+/// within a fraction of a millisecond, unless its function goes on working behind its answer.
+const FINISHING_MS: Millis = 20;
 
 /// How long a lane's crashes are remembered after the last one.
 const CRASHES_REMEMBERED_MS: Millis = 10_000;
@@ -878,6 +935,37 @@ mod tests {
         assert_eq!((b.ask("f:1"), b.ask("f:1")), (vec![], vec![]));
         assert_eq!(b.released(id), run(id, 2, false));
         assert_eq!(b.released(id), run(id, 3, false));
+    }
+
+    #[test]
+    fn an_environment_that_answered_is_waited_for_a_moment_before_another_one_is_started() {
+        let mut b = Bench::new(limits(4, 4));
+        let id = b.warm("f:1");
+        b.pool.answered(id, 0);
+        assert_eq!(b.ask("f:1"), []);
+        assert_eq!(b.released(id), run(id, 2, false));
+        b.pool.answered(id, 0);
+        assert_eq!(b.ask("f:1"), []);
+        started(&b.ask("f:1"));
+        assert_eq!(b.pool.alarm(), Some(20));
+        b.now = 20;
+        b.pool.tick(20);
+        started(&b.effects());
+    }
+
+    #[test]
+    fn a_call_that_may_not_wait_is_refused_when_the_environment_that_answered_does_not_come_back() {
+        let reason = Throttle::ConcurrentInvocationLimitExceeded;
+        let mut b = Bench::new(limits(1, 1));
+        let id = b.warm("f:1");
+        b.pool.answered(id, 0);
+        assert_eq!(b.ask_with("f:1", None, false), []);
+        assert_eq!(b.pool.alarm(), Some(20));
+        b.pool.tick(19);
+        assert_eq!(b.effects(), []);
+        b.now = 20;
+        b.pool.tick(20);
+        assert_eq!(b.effects(), [Effect::Throttle { call: CallId(2), reason }]);
     }
 
     #[test]
@@ -1166,6 +1254,7 @@ mod tests {
                                 *state = Is::Stopping;
                                 pool.start_failed(id, now);
                             }
+                            (Is::Busy(_), false) if dice.roll(2) == 0 => pool.answered(id, now),
                             (Is::Busy(_), false) => {
                                 *state = Is::Idle;
                                 pool.released(id, now);

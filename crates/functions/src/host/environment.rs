@@ -258,6 +258,10 @@ impl Environment {
 
     /// The answer is complete: its caller has it from here, the environment is free with the next poll.
     pub fn answered(self: &Arc<Self>, answer: Answer) {
+        // Before its caller can ask again.
+        if let Some(shared) = self.shared.upgrade() {
+            shared.event(|pool, now| pool.answered(self.id, now));
+        }
         let waits = {
             let mut guarded = lock(&self.guarded);
             let Some(work) = guarded.session.end_answer() else { return };
@@ -498,7 +502,7 @@ async fn watch(environment: &Arc<Environment>, shared: &Arc<Shared>, child: &mut
     let init_limit = shared.settings.init_limit;
     let init_ends = environment.created + init_limit;
     let mut init_over = false;
-    let alarm = tokio::time::sleep_until(init_ends.into());
+    let alarm = tokio::time::sleep_until((environment.created + timeout.min(init_limit)).into());
     tokio::pin!(alarm);
     loop {
         tokio::select! {
@@ -584,25 +588,30 @@ async fn finish(
         // It was told that its word arrived, and may print why it ends.
         let _ = tokio::time::timeout(TERM_GRACE, child.wait()).await;
     }
-    let leader = environment.process.get().and_then(|process| process::started_at(process.pid));
-    if let Some(child) = &mut child {
-        if let (End::Stopped { politely: true }, Some(process)) = (&end, environment.process.get()) {
+    // The process's start is unknown once it has been waited for; then its session and group are known by its ID alone.
+    let leader = environment
+        .process
+        .get()
+        .map(|process| process::started_at(process.pid).unwrap_or((process.pid.as_raw_nonzero().get(), 0)));
+    let mut also = Vec::new();
+    if let (Some(child), Some(process), End::Stopped { politely: true }) = (&mut child, environment.process.get(), &end)
+    {
+        // Found while their parents live: what left the session is known by its parent alone.
+        let marker = environment.marker.clone();
+        also = tokio::task::spawn_blocking(move || process::members(leader, &marker)).await.unwrap_or_default();
+        if child.id().is_some() {
             // To its session's group: it has not been waited for, so the number is still its own.
             let _ = rustix::process::kill_process_group(process.pid, Signal::TERM);
             let _ = tokio::time::timeout(TERM_GRACE, child.wait()).await;
         }
-        if !matches!(end, End::Exited(_)) && child.id().is_some() {
-            if let Some(process) = environment.process.get() {
-                let _ = rustix::process::kill_process_group(process.pid, Signal::KILL);
-            }
-            let _ = child.start_kill();
-            // Its end is certain but not its moment: a process in an uninterruptible wait stays until that is over.
-            let _ = tokio::time::timeout(Duration::from_secs(2), child.wait()).await;
-        }
     }
-    let known = leader.or(environment.process.get().map(|p| (p.pid.as_raw_nonzero().get(), 0)));
     let marker = environment.marker.clone();
-    let _ = tokio::task::spawn_blocking(move || process::kill_all(known, &marker)).await;
+    let _ = tokio::task::spawn_blocking(move || process::kill_all(leader, &marker, &also)).await;
+    if let Some(child) = &mut child {
+        let _ = child.start_kill();
+        // Its end is certain but not its moment: a process in an uninterruptible wait stays until that is over.
+        let _ = tokio::time::timeout(Duration::from_secs(2), child.wait()).await;
+    }
     environment.drain();
     lock(&environment.log).end_line();
     let crashed = matches!(end, End::Exited(_) | End::Broken | End::NotStarted);

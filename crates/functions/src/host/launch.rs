@@ -45,12 +45,12 @@ pub(super) fn arguments(server: u32, bounds: Bounds) -> Vec<String> {
 /// the program could not be started; it closes with a successful `exec`. Never returns: it ends with status 125 for a
 /// failed set-up, 126 for a program that cannot be run, 127 for one that is not there.
 pub fn main(args: impl IntoIterator<Item = std::ffi::OsString>) -> ! {
+    use std::io::Write;
+    // Kept apart from standard input, which is the program's from `exec` on, also if that fails; closed by `exec`.
+    let says = std::io::stdin().as_fd().try_clone_to_owned();
     let (status, message) = launch(args.into_iter().collect());
-    // The pipe is standard input's; a server that is gone needs no word.
-    let _ = std::io::stdin().as_fd().try_clone_to_owned().and_then(|fd| {
-        use std::io::Write;
-        std::fs::File::from(fd).write_all(message.as_bytes())
-    });
+    // A server that is gone needs no word.
+    let _ = says.and_then(|fd| std::fs::File::from(fd).write_all(message.as_bytes()));
     std::process::exit(status)
 }
 
@@ -95,6 +95,9 @@ fn launch(args: Vec<std::ffi::OsString>) -> (i32, String) {
         return failed("no_new_privs could not be set", &error);
     }
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
+    if !is_executable_format(Path::new(program)) {
+        return (126, format!("{EXEC_FAILED}{}: exec format error", shown(Path::new(program))));
+    }
     let error = Command::new(program).args(&args[5..]).stdin(Stdio::null()).exec();
     let status = if error.kind() == std::io::ErrorKind::NotFound { 127 } else { 126 };
     // In the words of Go, of which AWS's message is made.
@@ -109,6 +112,17 @@ fn launch(args: Vec<std::ffi::OsString>) -> (i32, String) {
 
 /// Begins the message of a program that could not be started; what precedes it is the launcher's own failure.
 pub(super) const EXEC_FAILED: &str = "fork/exec ";
+
+/// Whether the kernel knows what to do with the file, as far as its beginning says. The C library would hand any other
+/// file to a shell, line by line. A file that cannot be read is left to `exec`, which says why.
+fn is_executable_format(program: &Path) -> bool {
+    use std::io::Read;
+    let mut magic = Vec::new();
+    match std::fs::File::open(program).and_then(|file| file.take(4).read_to_end(&mut magic)) {
+        Ok(_) => magic.starts_with(b"#!") || magic == b"\x7fELF",
+        Err(_) => true,
+    }
+}
 
 /// A bootstrap is named by the path it has on AWS, which is the one its author knows.
 fn shown(program: &Path) -> String {

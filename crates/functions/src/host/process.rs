@@ -246,14 +246,23 @@ fn belonging(all: &HashMap<i32, Stat>, leader: Option<(i32, u64)>, marker: &str)
     found
 }
 
-/// Kills every process of an environment and waits for their end, for up to two seconds. Returns how many it killed.
-/// Blocking.
-pub(super) fn kill_all(leader: Option<(i32, u64)>, marker: &str) -> usize {
+/// The processes of an environment, each by its ID and start. Blocking.
+pub(super) fn members(leader: Option<(i32, u64)>, marker: &str) -> Vec<(i32, u64)> {
+    let all = all_processes();
+    belonging(&all, leader, marker).into_iter().map(|pid| (pid, all[&pid].started)).collect()
+}
+
+/// Kills every process of an environment, and those of `also` with their descendants, and waits for their end, for up
+/// to two seconds. Returns how many it killed. Blocking.
+pub(super) fn kill_all(leader: Option<(i32, u64)>, marker: &str, also: &[(i32, u64)]) -> usize {
     let deadline = Instant::now() + Duration::from_secs(2);
     let mut killed = HashSet::new();
     loop {
         let all = all_processes();
-        let found = belonging(&all, leader, marker);
+        let mut found = belonging(&all, leader, marker);
+        for known in also.iter().filter(|(pid, started)| all.get(pid).is_some_and(|stat| stat.started == *started)) {
+            found.extend(belonging(&all, Some(*known), marker));
+        }
         if found.is_empty() || Instant::now() >= deadline {
             return killed.len();
         }
@@ -301,7 +310,7 @@ pub(super) fn clear_leftovers(environments_dir: &Path) -> io::Result<usize> {
         if let Some(record) = record.and_then(|bytes| serde_json::from_slice::<Record>(&bytes).ok())
             && record.boot == boot
         {
-            killed += kill_all(record.pid, &record.marker);
+            killed += kill_all(record.pid, &record.marker, &[]);
         }
         remove_dir(&dir)?;
     }

@@ -231,6 +231,10 @@ impl<W> Session<W> {
 
     /// The environment ends. Returns the unanswered work, and whether an answer to it was arriving.
     pub fn close(&mut self) -> (Option<Work<W>>, bool) {
+        if matches!(self.state, State::InitError) {
+            // It is over already, and its answers stay what they are.
+            return (None, false);
+        }
         match std::mem::replace(&mut self.state, State::Closed) {
             State::Running(work) => (Some(work), false),
             State::Receiving(work) => (Some(work), true),

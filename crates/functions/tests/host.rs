@@ -1,0 +1,1068 @@
+//! The function host with real processes: our runtime clients, and runtimes that misbehave in scripted ways.
+//!
+//! Evidence for what is expected: Lambda specification 1.2 to 1.9 and 11.3.
+
+use std::collections::BTreeMap;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use http_body_util::{BodyExt, Full};
+use longshore_functions::host::{
+    self, Call, Deployment, FunctionCredentials, Host, HostSettings, Launcher, Outcome, Patience, S3Door,
+};
+use serde_json::{Value, json};
+
+/// A host with a data directory of its own and a folder for code.
+struct Bench {
+    host: Host,
+    temp: tempfile::TempDir,
+    /// What functions asked of S3: method, target, and whose credentials.
+    s3: Arc<Mutex<Vec<String>>>,
+}
+
+fn settings(data_dir: &Path) -> HostSettings {
+    HostSettings {
+        launcher: Launcher { program: env!("CARGO_BIN_EXE_longshore-launch").into(), arguments: Vec::new() },
+        environments_max: 4,
+        starts_at_once: 2,
+        ..HostSettings::new("eu-west-1", "123456789012", data_dir)
+    }
+}
+
+fn bench() -> Bench {
+    bench_with(|_| {})
+}
+
+fn bench_with(change: impl FnOnce(&mut HostSettings)) -> Bench {
+    let temp = tempfile::tempdir().unwrap();
+    let mut settings = settings(&temp.path().join("data"));
+    change(&mut settings);
+    let s3: Arc<Mutex<Vec<String>>> = Arc::default();
+    let seen = s3.clone();
+    let door: S3Door = Arc::new(move |credentials: Arc<FunctionCredentials>, request| {
+        let seen = seen.clone();
+        Box::pin(async move {
+            let line = format!("{} {} {}", request.method(), request.uri(), credentials.function_name);
+            let key = request.headers().get("x-key").is_some_and(|key| key == credentials.access_key_id.as_str());
+            seen.lock().unwrap().push(line);
+            let body = if key { "yours" } else { "whose?" };
+            http::Response::new(Full::new(Bytes::from(body)).map_err(|never| match never {}).boxed())
+        })
+    });
+    Bench { host: Host::new(settings, door).unwrap(), temp, s3 }
+}
+
+impl Bench {
+    /// A function of one file.
+    fn function(&self, runtime: &str, file: &str, text: &str) -> Deployment {
+        let code_dir = self.temp.path().join(format!("code-{}", uuid::Uuid::new_v4()));
+        let path = code_dir.join(file);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(&path, text).unwrap();
+        if file == "bootstrap" {
+            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
+        }
+        let stem = Path::new(file).with_extension("");
+        Deployment {
+            id: code_dir.display().to_string(),
+            name: "f".into(),
+            version: "$LATEST".into(),
+            runtime: runtime.into(),
+            handler: format!("{}.handler", stem.display()),
+            code_dir,
+            layers_dir: None,
+            variables: BTreeMap::new(),
+            timeout_s: 10,
+            memory_mib: 128,
+            concurrency: None,
+        }
+    }
+
+    fn python(&self, text: &str) -> Arc<Deployment> {
+        Arc::new(self.function("python3.11", "app.py", text))
+    }
+
+    fn node(&self, file: &str, text: &str) -> Arc<Deployment> {
+        Arc::new(self.function("nodejs20.x", file, text))
+    }
+
+    /// A runtime of a few lines of Python that has `request`, `next` and `answer` at hand.
+    fn fake(&self, script: &str) -> Arc<Deployment> {
+        let text = format!("#!/usr/bin/env -S python3 -SE\n{FAKE}\n{script}\n");
+        Arc::new(self.function("provided.al2023", "bootstrap", &text))
+    }
+
+    async fn invoke(&self, d: &Arc<Deployment>, payload: impl Into<Bytes>) -> Outcome {
+        self.host.invoke(d.clone(), call(payload)).await
+    }
+
+    /// The answer as JSON, and whether it is a function error.
+    async fn answer(&self, d: &Arc<Deployment>, event: Value) -> (Value, bool) {
+        match self.invoke(d, event.to_string()).await {
+            Outcome::Answered { payload, function_error, .. } => {
+                let value = serde_json::from_slice(&payload);
+                (value.unwrap_or_else(|_| panic!("{payload:?} is not JSON")), function_error)
+            }
+            other => panic!("{other:?}\n{}", self.log()),
+        }
+    }
+
+    async fn ok(&self, d: &Arc<Deployment>, event: Value) -> Value {
+        let (value, function_error) = self.answer(d, event).await;
+        assert!(!function_error, "{value}\n{}", self.log());
+        value
+    }
+
+    async fn error(&self, d: &Arc<Deployment>, event: Value) -> Value {
+        let (value, function_error) = self.answer(d, event).await;
+        assert!(function_error, "{value}");
+        value
+    }
+
+    fn log(&self) -> String {
+        self.host.flush_logs();
+        let bytes = host::logs::read_tail(&self.temp.path().join("data"), "f", 1 << 20).unwrap();
+        String::from_utf8_lossy(&bytes).into_owned()
+    }
+}
+
+fn call(payload: impl Into<Bytes>) -> Call {
+    let id = uuid::Uuid::new_v4().to_string();
+    Call {
+        request_id: id,
+        invoked_arn: "arn:aws:lambda:eu-west-1:123456789012:function:f:live".into(),
+        payload: payload.into(),
+        client_context: None,
+        trace_id: None,
+        want_log_tail: false,
+        patience: Patience::Forever,
+    }
+}
+
+/// A Runtime API client that does as it is told.
+const FAKE: &str = r#"
+import http.client, json, os, signal, socket, sys, time
+api = os.environ["AWS_LAMBDA_RUNTIME_API"]
+base = "/2018-06-01/runtime/"
+host, port = api.split(":")
+def connect():
+    return http.client.HTTPConnection(host, int(port), timeout=20)
+connection = connect()
+def request(method, path, body=None, headers={}, on=None):
+    on = on or connection
+    on.request(method, path if path.startswith("/") else base + path, body, headers)
+    response = on.getresponse()
+    data = response.read()
+    return response.status, data, {k.lower(): v for k, v in response.getheaders()}
+def next(on=None):
+    status, body, headers = request("GET", "invocation/next", on=on)
+    assert status == 200, (status, body)
+    return headers["lambda-runtime-aws-request-id"], body, headers
+def answer(id, value, **kw):
+    return request("POST", "invocation/%s/response" % id, json.dumps(value).encode(), **kw)[:2]
+def raw(data, until_closed=True):
+    s = socket.create_connection((host, int(port)))
+    s.sendall(data)
+    got = b""
+    while True:
+        more = s.recv(65536)
+        got += more
+        if not more or (not until_closed and b"\r\n\r\n" in got):
+            return got
+def told(result):
+    status, body = result[:2]
+    return [status, json.loads(body)["errorType"]]
+"#;
+
+fn is_running(pid: i64) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    !matches!(stat.rsplit(')').next().and_then(|rest| rest.trim().chars().next()), None | Some('Z') | Some('X'))
+}
+
+/// Waits for something that is about to happen.
+async fn soon(what: &str, mut happened: impl FnMut() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(5);
+    while !happened() {
+        assert!(Instant::now() < deadline, "{what} did not happen");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+// --- Python ---
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_python_handler_gets_the_event_and_lambdas_context() {
+    let b = bench();
+    let f = b.python(
+        r#"
+import os
+def handler(event, context):
+    left = context.get_remaining_time_in_millis()
+    return {"event": event, "id": context.aws_request_id, "arn": context.invoked_function_arn,
+            "name": context.function_name, "version": context.function_version, "memory": context.memory_limit_in_mb,
+            "group": context.log_group_name, "stream": context.log_stream_name == os.environ["AWS_LAMBDA_LOG_STREAM_NAME"],
+            "left": 8000 < left <= 10000, "identity": context.identity, "client": context.client_context.custom,
+            "trace": os.environ["_X_AMZN_TRACE_ID"], "cwd": os.getcwd() == os.environ["LAMBDA_TASK_ROOT"],
+            "tmp": os.stat(os.environ["TMPDIR"]).st_mode & 0o777, "session": os.getsid(0) == os.getpid()}
+"#,
+    );
+    let mut call = call(r#"{"a":"ü"}"#);
+    call.client_context = Some(r#"{"custom":{"x":1}}"#.into());
+    call.trace_id = Some("Root=1-a-b".into());
+    let id = call.request_id.clone();
+    let Outcome::Answered { payload, function_error: false, log_tail: None } = b.host.invoke(f, call).await else {
+        panic!("{}", b.log())
+    };
+    assert_eq!(
+        serde_json::from_slice::<Value>(&payload).unwrap(),
+        json!({
+            "event": {"a": "ü"}, "id": id, "arn": "arn:aws:lambda:eu-west-1:123456789012:function:f:live", "name": "f",
+            "version": "$LATEST", "memory": "128", "group": "/aws/lambda/f", "stream": true, "left": true, "identity": null,
+            "client": {"x": 1}, "trace": "Root=1-a-b", "cwd": true, "tmp": 0o700, "session": true
+        })
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_warm_python_environment_is_used_again_and_its_errors_leave_it_warm() {
+    let b = bench();
+    let f = b.python(
+        "import os\ncount = 0\ndef handler(event, context):\n    global count\n    count += 1\n    if event == 'raise': raise ValueError('boom')\n    return [os.getpid(), count]\n",
+    );
+    let first = b.ok(&f, json!(1)).await;
+    assert_eq!(first[1], 1);
+    let error = b.error(&f, json!("raise")).await;
+    assert_eq!(error["errorMessage"], "boom");
+    assert_eq!(error["errorType"], "ValueError");
+    assert_eq!(error["requestId"].as_str().unwrap().len(), 36);
+    assert!(error["stackTrace"][0].as_str().unwrap().contains("app.py\", line 6, in handler"), "{error}");
+    assert_eq!(b.ok(&f, json!(1)).await, json!([first[0], 3]));
+    assert_eq!(b.host.environments(), 1);
+    assert!(b.log().contains("[ERROR] ValueError: boom\nTraceback"), "{}", b.log());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn python_code_that_cannot_be_loaded_is_told_as_lambda_tells_it() {
+    let b = bench();
+    let f = |text: &str, handler: &str| {
+        Arc::new(Deployment { handler: handler.into(), ..b.function("python3.11", "app.py", text) })
+    };
+    for (text, handler, error_type, message) in [
+        ("", "nope.handler", "Runtime.ImportModuleError", "Unable to import module 'nope': No module named 'nope'"),
+        ("", "app.handler", "Runtime.HandlerNotFound", "Handler 'handler' missing on module 'app'"),
+        (
+            "",
+            "app",
+            "Runtime.MalformedHandlerName",
+            "Bad handler 'app': not enough values to unpack (expected 2, got 1)",
+        ),
+        (
+            "def (",
+            "app.handler",
+            "Runtime.UserCodeSyntaxError",
+            "Syntax error in module 'app': invalid syntax (app.py, line 1)",
+        ),
+        ("raise KeyError('x')", "app.handler", "KeyError", "'x'"),
+        (
+            "import boto3",
+            "app.handler",
+            "Runtime.ImportModuleError",
+            "Unable to import module 'app': No module named 'boto3'. boto3 is not part of Python: bundle it in the function's zip, add it as a layer, or run \"longshore runtimes install python3.11\"",
+        ),
+    ] {
+        let mut d = f(text, handler);
+        // Whatever is installed on the machine that runs the test must not matter.
+        Arc::get_mut(&mut d).unwrap().variables.insert("PYTHONNOUSERSITE".into(), "1".into());
+        if text == "import boto3" {
+            std::fs::write(
+                d.code_dir.join("boto3.py"),
+                "raise ModuleNotFoundError(\"No module named 'boto3'\", name='boto3')",
+            )
+            .unwrap();
+        }
+        let error = b.error(&d, json!({})).await;
+        assert_eq!((error["errorType"].as_str(), error["errorMessage"].as_str()), (Some(error_type), Some(message)));
+        assert_eq!(error["requestId"], "");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn python_handlers_are_found_in_folders_and_layers() {
+    let b = bench();
+    let mut f =
+        b.function("python3.11", "pkg/app.py", "import shared\ndef any_name(event, context):\n    return shared.x\n");
+    let layers = b.temp.path().join("layers");
+    std::fs::create_dir_all(layers.join("python")).unwrap();
+    std::fs::write(layers.join("python/shared.py"), "x = 7").unwrap();
+    f.layers_dir = Some(layers);
+    for handler in ["pkg.app.any_name", "pkg/app.any_name"] {
+        let id = format!("{}{handler}", f.id);
+        let f = Arc::new(Deployment { handler: handler.into(), id, ..f.clone() });
+        assert_eq!(b.ok(&f, json!({})).await, 7);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_cannot_be_json_is_a_marshal_error_and_decimals_are_numbers() {
+    let b = bench();
+    let f =
+        b.python("import decimal\ndef handler(event, context):\n    return {1} if event else decimal.Decimal('1.5')\n");
+    let error = b.error(&f, json!(true)).await;
+    assert_eq!(error["errorType"], "Runtime.MarshalError");
+    assert_eq!(error["errorMessage"], "Unable to marshal response: Object of type set is not JSON serializable");
+    assert_eq!(b.ok(&f, json!(false)).await, 1.5);
+    match b.invoke(&f, "not json").await {
+        Outcome::Answered { payload, function_error: true, .. } => {
+            assert!(payload.windows(22).any(|w| w == b"Runtime.UnmarshalError"), "{payload:?}");
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn python_logging_and_print_reach_the_log_between_start_and_report() {
+    let b = bench();
+    let f = b.python(
+        "import logging\nlogger = logging.getLogger()\nlogger.setLevel('INFO')\nprint('loaded')\ndef handler(event, context):\n    print('printed')\n    logger.info('logged %d', 5)\n    print('no end', end='')\n",
+    );
+    let mut call = call("{}");
+    call.want_log_tail = true;
+    let id = call.request_id.clone();
+    let Outcome::Answered { payload, log_tail: Some(tail), .. } = b.host.invoke(f, call).await else { panic!() };
+    assert_eq!(payload, "null");
+    let tail = String::from_utf8(tail).unwrap();
+    let lines: Vec<&str> = tail.lines().collect();
+    assert_eq!(lines[0], format!("START RequestId: {id} Version: $LATEST"));
+    assert_eq!(lines[1], "printed");
+    assert!(lines[2].starts_with("[INFO]\t20") && lines[2].ends_with(&format!("Z\t{id}\tlogged 5")), "{tail}");
+    assert_eq!(lines[3], "no end");
+    assert_eq!(lines[4], format!("END RequestId: {id}"));
+    assert!(lines[5].starts_with(&format!("REPORT RequestId: {id}\tDuration: ")), "{tail}");
+    assert!(lines[5].contains("\tMemory Size: 128 MB\tMax Memory Used: ") && lines[5].contains("\tInit Duration: "));
+    assert_eq!(lines.len(), 6);
+    assert!(b.log().starts_with("loaded\nSTART"), "{}", b.log());
+}
+
+// --- Node ---
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn node_handlers_of_every_style_and_module_kind_answer() {
+    let b = bench();
+    for (file, text, expected) in [
+        (
+            "index.js",
+            "exports.handler = async (e, c) => [e.a, c.awsRequestId.length, c.getRemainingTimeInMillis() > 8000]",
+            json!([1, 36, true]),
+        ),
+        ("index.mjs", "import os from 'os'; export const handler = async () => typeof os.cpus", json!("function")),
+        (
+            "index.cjs",
+            "module.exports.handler = (e, c, callback) => { setTimeout(() => callback(null, 'later'), 5) }",
+            json!("later"),
+        ),
+        ("dir/index.js", "exports.handler = (e) => Promise.resolve(e)", json!({"a": 1})),
+        (
+            "index.js",
+            "exports.handler = (e, c, cb) => { let n = 0; setTimeout(() => { n = 9 }, 20); cb(null, { get n() { return n } }) }",
+            json!({"n": 9}),
+        ),
+        (
+            "index.js",
+            "exports.handler = (e, c, cb) => { c.callbackWaitsForEmptyEventLoop = false; setTimeout(() => {}, 3600e3); cb(null, 1) }",
+            json!(1),
+        ),
+        ("index.js", "exports.handler = (e, c) => { c.succeed('old') }", json!("old")),
+        ("index.js", "exports.handler = async () => {}", json!(null)),
+        ("index.js", "exports.handler = () => new Promise(() => {})", json!(null)),
+    ] {
+        assert_eq!(b.ok(&b.node(file, text), json!({"a": 1})).await, expected, "{text}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn node_errors_are_told_as_lambda_tells_them() {
+    let b = bench();
+    for (file, text, error_type, message) in [
+        ("index.js", "exports.handler = async () => { throw new RangeError('boom') }", "RangeError", "boom"),
+        ("index.js", "exports.handler = (e, c, cb) => cb('text')", "string", "text"),
+        ("index.js", "exports.other = 1", "Runtime.HandlerNotFound", "index.handler is undefined or not exported"),
+        ("index.js", "exports.handler = (", "Runtime.UserCodeSyntaxError", "SyntaxError: Unexpected end of input"),
+        ("index.js", "throw new TypeError('early')", "TypeError", "early"),
+        (
+            "index.mjs",
+            "import './nope.mjs'; export const handler = 1",
+            "Runtime.ImportModuleError",
+            "Error [ERR_MODULE_NOT_FOUND]: Cannot find module",
+        ),
+        ("other.js", "", "Runtime.ImportModuleError", "Error: Cannot find module 'index'"),
+        (
+            "index.js",
+            "exports.handler = async () => { Promise.reject(new Error('lost')); await new Promise((r) => setTimeout(r, 5000)) }",
+            "Runtime.UnhandledPromiseRejection",
+            "Error: lost",
+        ),
+    ] {
+        let mut f = b.node(file, text);
+        Arc::get_mut(&mut f).unwrap().handler = "index.handler".into();
+        let error = b.error(&f, json!({})).await;
+        assert_eq!(error["errorType"], error_type, "{error}");
+        assert!(error["errorMessage"].as_str().unwrap().starts_with(message), "{error}");
+        assert!(error["trace"].is_array());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_warm_node_environment_is_used_again_after_an_error_and_for_large_events() {
+    let b = bench();
+    let f = b.node(
+        "index.js",
+        "let n = 0; exports.handler = async (e) => { n++; if (e === 'x') throw new Error('x'); console.log('n', n); return [process.pid, n, e.length] }",
+    );
+    let first = b.ok(&f, json!("a")).await;
+    b.error(&f, json!("x")).await;
+    let large = "y".repeat(5_000_000);
+    assert_eq!(b.ok(&f, json!(large)).await, json!([first[0], 3, 5_000_000]));
+    let log = b.log();
+    assert!(log.lines().any(|l| l.contains("\tINFO\tn 3")), "{log}");
+}
+
+// --- the ends of processes ---
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn exits_and_signals_are_told_and_the_next_call_gets_a_new_environment() {
+    let b = bench();
+    let f = b.python(
+        "import os\ndef handler(event, context):\n    if isinstance(event, int): os._exit(event)\n    if event.startswith('SIG'):\n        import signal\n        os.kill(os.getpid(), getattr(signal, event))\n        import time; time.sleep(5)\n    return 'fine'\n",
+    );
+    for (event, message) in [
+        (json!(0), "Runtime exited without providing a reason"),
+        (json!(7), "Runtime exited with error: exit status 7"),
+        (json!("SIGKILL"), "Runtime exited with error: signal: killed"),
+        (json!("SIGSEGV"), "Runtime exited with error: signal: segmentation fault"),
+        (json!("SIGTERM"), "Runtime exited with error: signal: terminated"),
+    ] {
+        let error = b.error(&f, event).await;
+        assert_eq!(error["errorType"], "Runtime.ExitError");
+        let told = error["errorMessage"].as_str().unwrap();
+        assert!(told.starts_with("RequestId: ") && told.ends_with(&format!(" Error: {message}")), "{told}");
+        assert_eq!(b.ok(&f, json!("")).await, "fine");
+    }
+    assert!(b.log().contains("Status: error\tError Type: Runtime.ExitError\n"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_time_out_kills_the_whole_process_tree_within_a_second() {
+    let b = bench();
+    let mut f = b.function(
+        "python3.11",
+        "app.py",
+        r#"
+import json, os, subprocess, time
+def handler(event, context):
+    if event == "pid": return os.getpid()
+    plain = subprocess.Popen(["sleep", "60"])
+    # One that leaves the group and the session, and clears its environment as far as it can.
+    away = subprocess.Popen(["env", "-i", "/bin/sh", "-c", "sleep 61 & sleep 62 & wait"], start_new_session=True)
+    time.sleep(0.1)
+    with open(event, "w") as f: f.write(json.dumps([os.getpid(), plain.pid, away.pid]))
+    time.sleep(60)
+"#,
+    );
+    f.timeout_s = 1;
+    let f = Arc::new(f);
+    let pids = b.temp.path().join("pids");
+    let began = Instant::now();
+    let error = b.error(&f, json!(pids)).await;
+    let took = began.elapsed();
+    assert_eq!(error["errorType"], "Sandbox.Timedout");
+    assert!(error["errorMessage"].as_str().unwrap().ends_with(" Error: Task timed out after 1.00 seconds"), "{error}");
+    assert!(took >= Duration::from_millis(1000) && took < Duration::from_millis(2500), "{took:?}");
+    let pids: Vec<i64> = serde_json::from_slice(&std::fs::read(pids).unwrap()).unwrap();
+    assert_eq!(pids.len(), 3);
+    let told = Instant::now();
+    soon("the end of the tree", || !pids.iter().any(|pid| is_running(*pid)) && !sleeps_of(b.temp.path())).await;
+    assert!(told.elapsed() < Duration::from_secs(1), "{:?}", told.elapsed());
+    assert_ne!(b.ok(&f, json!("pid")).await, pids[0]);
+    let log = b.log();
+    assert!(log.contains(" Task timed out after 1.00 seconds\n") && log.contains("\tStatus: timeout\n"), "{log}");
+}
+
+/// Whether any process has its working folder below `dir`.
+fn sleeps_of(dir: &Path) -> bool {
+    let processes = std::fs::read_dir("/proc").unwrap().flatten();
+    processes.filter_map(|p| std::fs::read_link(p.path().join("cwd")).ok()).any(|cwd| cwd.starts_with(dir))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn time_is_up_also_for_a_function_that_answered_and_does_not_come_back() {
+    let b = bench();
+    let mut f = (*b.fake("id, _, _ = next()\nanswer(id, os.getpid())\ntime.sleep(60)")).clone();
+    f.timeout_s = 1;
+    let f = Arc::new(f);
+    let pid = b.ok(&f, json!({})).await.as_i64().unwrap();
+    assert!(is_running(pid), "it has its time");
+    soon("its end", || !is_running(pid)).await;
+    soon("its place", || b.host.environments() == 0).await;
+    assert!(!b.log().contains("timed out"), "the invocation itself succeeded");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_environment_killed_while_idle_costs_a_cold_start_and_nothing_else() {
+    let b = bench();
+    let f = b.python("import os\ndef handler(event, context): return os.getpid()");
+    for _ in 0..5 {
+        let pid = b.ok(&f, json!({})).await.as_i64().unwrap();
+        let status = std::process::Command::new("kill").args(["-9", &pid.to_string()]).status().unwrap();
+        assert!(status.success());
+        soon("its death", || !is_running(pid)).await;
+        assert_ne!(b.ok(&f, json!({})).await, pid);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_function_leaves_behind_ends_with_its_environment() {
+    let b = bench();
+    let f = b.python(
+        "import os, subprocess\ndef handler(event, context):\n    open(os.environ['TMPDIR'] + '/x', 'w').write('x')\n    return [os.environ['TMPDIR'], subprocess.Popen(['sleep', '60'], start_new_session=True).pid]\n",
+    );
+    let answer = b.ok(&f, json!({})).await;
+    let (tmp, pid) = (PathBuf::from(answer[0].as_str().unwrap()), answer[1].as_i64().unwrap());
+    assert!(tmp.join("x").exists() && is_running(pid));
+    b.host.retire("f");
+    soon("the environment's end", || b.host.environments() == 0).await;
+    assert!(!tmp.exists() && !is_running(pid));
+    assert!(tmp.starts_with(b.temp.path()));
+}
+
+// --- starts that fail ---
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_bootstrap_that_is_missing_or_cannot_run_is_an_invalid_entrypoint() {
+    let b = bench();
+    for (file, text, mode, message) in [
+        ("other", "", 0o755, "Couldn't find valid bootstrap(s): [/var/task/bootstrap /opt/bootstrap]"),
+        ("bootstrap", "#!/bin/sh\n", 0o644, "fork/exec /var/task/bootstrap: permission denied"),
+        ("bootstrap", "#!/no/such/interpreter\n", 0o755, "fork/exec /var/task/bootstrap: no such file or directory"),
+        ("bootstrap", "\x7fnothing", 0o755, "fork/exec /var/task/bootstrap: exec format error"),
+    ] {
+        let f = Arc::new(b.function("provided.al2023", file, text));
+        std::fs::set_permissions(f.code_dir.join(file), std::fs::Permissions::from_mode(mode)).unwrap();
+        let error = b.error(&f, json!({})).await;
+        assert_eq!(error["errorType"], "Runtime.InvalidEntrypoint", "{error}");
+        assert!(error["errorMessage"].as_str().unwrap().ends_with(&format!(" Error: {message}")), "{error}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_runtime_that_exits_before_its_first_poll_is_an_exit_error() {
+    let b = bench();
+    let f = Arc::new(b.function("provided.al2023", "bootstrap", "#!/bin/sh\necho dying\nexit 3\n"));
+    let error = b.error(&f, json!({})).await;
+    assert!(error["errorMessage"].as_str().unwrap().ends_with("Runtime exited with error: exit status 3"), "{error}");
+    assert!(b.log().contains("dying\n"), "{}", b.log());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_crash_loop_is_slowed_down() {
+    let b = bench();
+    let f = Arc::new(b.function("provided.al2023", "bootstrap", "#!/bin/sh\nexit 3\n"));
+    let began = Instant::now();
+    for _ in 0..12 {
+        b.error(&f, json!({})).await;
+    }
+    assert!(began.elapsed() >= Duration::from_millis(6 + 12 + 25), "{:?}", began.elapsed());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_start_beyond_its_limit_goes_on_on_the_first_invocations_clock() {
+    let b = bench_with(|s| s.init_limit = Duration::from_millis(300));
+    let slow = b.python(
+        "import time\ntime.sleep(0.8)\ndef handler(event, context): return context.get_remaining_time_in_millis()",
+    );
+    let left = b.ok(&slow, json!({})).await.as_f64().unwrap();
+    assert!((8_000.0..9_700.0).contains(&left), "{left}");
+    assert!(b.log().contains("INIT_REPORT Init Duration: 300.00 ms\tPhase: init\tStatus: timeout\n"), "{}", b.log());
+    let again = b.ok(&slow, json!({})).await.as_f64().unwrap();
+    assert!(again > 9_800.0, "{again}");
+
+    let mut hangs = b.function("python3.11", "app.py", "import time\ntime.sleep(60)\n");
+    hangs.timeout_s = 1;
+    let error = b.error(&Arc::new(hangs), json!({})).await;
+    assert_eq!(error["errorType"], "Sandbox.Timedout");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_runtime_that_this_machine_has_not_is_named() {
+    let b = bench();
+    let f = Arc::new(b.function("java21", "x", ""));
+    match b.invoke(&f, "{}").await {
+        Outcome::Fault(why) => assert!(why.contains("does not run functions of the runtime java21"), "{why}"),
+        other => panic!("{other:?}"),
+    }
+    // 3.99 is not there; the nearest one is used, and the log says so.
+    let f = Arc::new(b.function("python3.99", "app.py", "def handler(event, context): return 1"));
+    assert_eq!(b.ok(&f, json!({})).await, 1);
+    assert!(b.log().contains("longshore: The runtime python3.99 asks for Python 3.99, which is not installed"));
+    let strict = bench_with(|s| s.strict_runtimes = true);
+    let f = Arc::new(strict.function("python3.99", "app.py", "def handler(event, context): return 1"));
+    assert!(matches!(strict.invoke(&f, "{}").await, Outcome::Fault(why) if why.contains("strict_runtimes")));
+}
+
+// --- the Runtime API, by scripted runtimes ---
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_repeated_poll_gets_the_same_event_and_wrong_answers_are_refused() {
+    let b = bench();
+    let f = b.fake(
+        r#"
+pong = request("GET", "/2018-06-01/ping")[1].decode()
+early = told(request("POST", "invocation/x/response", b"1"))
+id, body, headers = next()
+again = next(connect())
+same = (id, body, headers) == (again[0], again[1], again[2])
+path = "invocation/%s/" % id
+report = [pong, early, same,
+    told(request("POST", "invocation/nobody/response", b"1")),
+    told(request("POST", path + "response", b"1", {"Lambda-Runtime-Function-Response-Mode": "fast"})),
+    told(request("POST", path + "response", b"1", {"Lambda-Runtime-Invocation-Id": "another attempt"})),
+    told(request("POST", "init/error", b"{}")),
+    told(request("GET", "restore/next")),
+    headers["content-type"], json.loads(body), "lambda-runtime-client-context" in headers,
+    headers["lambda-runtime-trace-id"].startswith("Root=1-"), len(headers["lambda-runtime-invocation-id"])]
+first = request("POST", path + "response", json.dumps(report).encode(), {"Lambda-Runtime-Invocation-Id": headers["lambda-runtime-invocation-id"]})
+twice = told(request("POST", path + "response", b"2"))
+other = told(request("POST", path + "error", b"2"))
+wrong = told(request("POST", "invocation/nobody/response", b"2"))
+id, _, _ = next()
+answer(id, [first[0], json.loads(first[1]), twice, other, wrong])
+next()
+"#,
+    );
+    let forbidden = json!([403, "InvalidStateTransition"]);
+    let wrong_id = json!([400, "InvalidRequestID"]);
+    assert_eq!(
+        b.ok(&f, json!({"k": 1})).await,
+        json!([
+            "pong", forbidden, true, wrong_id, [400, "InvalidFunctionResponseMode"], wrong_id, forbidden, [404, "NotFound"],
+            "application/json", {"k": 1}, false, true, 36
+        ])
+    );
+    assert_eq!(b.ok(&f, json!({})).await, json!([202, {"status": "OK"}, forbidden, forbidden, wrong_id]));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_empty_payload_becomes_an_empty_object_and_other_bytes_pass_as_they_are() {
+    let b = bench();
+    let f = b.fake("while True:\n    id, body, _ = next()\n    request('POST', 'invocation/%s/response' % id, body)");
+    for (sent, got) in [("", "{}"), ("not \u{0} json \u{fc}", "not \u{0} json \u{fc}")] {
+        match b.invoke(&f, sent).await {
+            Outcome::Answered { payload, function_error: false, .. } => assert_eq!(payload, got),
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_answer_of_the_limit_passes_and_one_byte_more_does_not() {
+    let b = bench();
+    let f = b.fake(
+        r#"
+refused = None
+while True:
+    id, body, _ = next()
+    n = json.loads(body)
+    if n == "?": answer(id, refused)
+    elif isinstance(n, list):
+        chunks = (b"z" * min(65536, n[0] - at) for at in range(0, n[0], 65536))
+        on = connect()
+        on.request("POST", base + "invocation/%s/response" % id, chunks, {"Transfer-Encoding": "chunked"}, encode_chunked=True)
+        response = on.getresponse()
+        refused = [response.status, json.loads(response.read())]
+    else:
+        result = request("POST", "invocation/%s/response" % id, b"z" * n)
+        refused = [result[0], json.loads(result[1])]
+"#,
+    );
+    let max = 6_291_556;
+    for event in [json!(max), json!([max])] {
+        match b.invoke(&f, event.to_string()).await {
+            Outcome::Answered { payload, function_error: false, .. } => assert_eq!(payload.len(), max),
+            other => panic!("{other:?}"),
+        }
+    }
+    for event in [json!(max + 1), json!([max + 1]), json!(8_000_000)] {
+        let error = b.error(&f, event).await;
+        assert_eq!(error["errorType"], "Function.ResponseSizeTooLarge");
+        assert_eq!(
+            error["errorMessage"],
+            "Response payload size exceeded maximum allowed payload size (6291556 bytes)."
+        );
+        assert_eq!(
+            b.ok(&f, json!("?")).await,
+            json!([413, {"errorType": "RequestEntityTooLarge", "errorMessage": "Exceeded maximum allowed payload size (6291556 bytes)."}])
+        );
+    }
+    assert_eq!(b.host.environments(), 1, "it survived");
+    let python = b.python("def handler(event, context): return 'x' * event");
+    assert_eq!(b.ok(&python, json!(max - 2)).await.as_str().unwrap().len(), max - 2);
+    assert_eq!(b.error(&python, json!(max - 1)).await["errorType"], "Function.ResponseSizeTooLarge");
+    assert_eq!(b.ok(&python, json!(1)).await, "x");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_streamed_response_is_collected_and_its_error_trailer_is_heard() {
+    let b = bench();
+    let f = b.fake(
+        r#"
+import base64
+while True:
+    id, body, _ = next()
+    head = "POST %sinvocation/%s/response HTTP/1.1\r\nHost: x\r\nLambda-Runtime-Function-Response-Mode: streaming\r\nTrailer: Lambda-Runtime-Function-Error-Type\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n\r\n" % (base, id)
+    text = head + "5;ext=1\r\nhello\r\n" + "6\r\n world\r\n" + "0\r\n"
+    if json.loads(body):
+        error = base64.b64encode(b'{"errorType":"Mid","errorMessage":"stream"}').decode()
+        text += "Lambda-Runtime-Function-Error-Type: Mid\r\nlambda-runtime-function-error-body: " + error + "\r\n"
+    got = raw((text + "\r\n").encode())
+    assert got.startswith(b"HTTP/1.1 202"), got
+"#,
+    );
+    match b.invoke(&f, "false").await {
+        Outcome::Answered { payload, function_error: false, .. } => assert_eq!(payload, "hello world"),
+        other => panic!("{other:?}"),
+    }
+    assert_eq!(b.error(&f, json!(true)).await, json!({"errorType": "Mid", "errorMessage": "stream"}));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn errors_with_a_cause_and_with_a_huge_header_are_taken() {
+    let b = bench();
+    let f = b.fake(
+        r#"
+while True:
+    id, body, _ = next()
+    event = json.loads(body)
+    path = "invocation/%s/error" % id
+    vendor = {"Content-Type": "application/vnd.aws.lambda.error.cause+json; charset=utf-8"}
+    if event == "cause": got = request("POST", path, json.dumps({"errorMessage": "m", "errorType": "T", "errorCause": {"deep": 1}}), vendor)
+    elif event == "bad": got = request("POST", path, "{", vendor)
+    else: got = request("POST", path, json.dumps("header"), {"Lambda-Runtime-Function-XRay-Error-Cause": "x" * (1 << 20), "Expect": "100-continue"})
+    assert got[0] == 202, got
+"#,
+    );
+    assert_eq!(b.error(&f, json!("cause")).await, json!({"errorMessage": "m", "errorType": "T"}));
+    assert_eq!(b.error(&f, json!("bad")).await, "Invalid error body");
+    assert_eq!(b.error(&f, json!("header")).await, "header");
+    assert_eq!(b.host.environments(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_connection_that_breaks_in_an_answer_is_a_truncated_response() {
+    let b = bench();
+    let f = b.fake(
+        r#"
+id, _, _ = next()
+s = socket.create_connection((host, int(port)))
+s.sendall(("POST %sinvocation/%s/response HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\nabc" % (base, id)).encode())
+s.close()
+time.sleep(30)
+"#,
+    );
+    let error = b.error(&f, json!({})).await;
+    assert_eq!(error["errorType"], "Runtime.TruncatedResponse", "{error}");
+    soon("its end", || b.host.environments() == 0).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn many_connections_and_pipelined_requests_are_served() {
+    let b = bench();
+    let f = b.fake(
+        r#"
+id, _, _ = next()
+for _ in range(600):
+    assert request("GET", "/2018-06-01/ping", on=connect())[0] == 200
+held = [connect() for _ in range(300)]
+for on in held: on.connect()
+data = b"GET /2018-06-01/ping HTTP/1.1\r\nHost: x\r\n\r\n" * 20 + b"GET /2018-06-01/ping HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+answer(id, raw(data).count(b"pong"))
+next()
+"#,
+    );
+    assert_eq!(b.ok(&f, json!({})).await, 21);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn malformed_and_oversized_requests_hurt_nobody_else() {
+    let b = bench();
+    let f = b.fake(
+        r#"
+id, _, _ = next()
+report = []
+for data in [b"nonsense\r\n\r\n",
+             b"POST /x HTTP/1.1\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n",
+             b"GET /x HTTP/1.1\r\n" + b"A: b\r\n" * 500 + b"\r\n",
+             b"GET /x HTTP/1.1\r\nA: " + b"b" * 3000000 + b"\r\n\r\n",
+             b"POST /x HTTP/1.1\r\nContent-Length: 99999999999\r\n\r\n",
+             b"POST /x HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n"]:
+    try: report.append(raw(data).split(b" ")[1].decode())
+    except OSError: report.append("cut off")
+answer(id, report)
+next()
+"#,
+    );
+    let report = b.ok(&f, json!({})).await;
+    let report: Vec<&str> = report.as_array().unwrap().iter().map(|v| v.as_str().unwrap()).collect();
+    assert_eq!(report[..3], ["400", "400", "431"]);
+    assert!(["431", "cut off"].contains(&report[3]), "{report:?}");
+    assert_eq!(report[4..], ["413", "400"]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_runtime_that_posts_an_init_error_gets_its_word_to_the_caller_and_no_more_calls() {
+    let b = bench();
+    let f = b.fake(
+        "got = request('POST', 'init/error', b'{\"errorType\":\"Mine\"}')\nprint(got[0], told(request('GET', 'invocation/next')), flush=True)\ntime.sleep(30)",
+    );
+    assert_eq!(b.error(&f, json!({})).await, json!({"errorType": "Mine"}));
+    assert!(b.log().contains("202 [403, 'InvalidStateTransition']\n"), "{}", b.log());
+}
+
+// --- concurrency, patience, retirement ---
+
+/// Counts how many run at once, by files.
+const COUNTS: &str = r#"
+import os, time, uuid
+def handler(event, context):
+    name = os.path.join(event["dir"], uuid.uuid4().hex)
+    open(name, "w").close()
+    time.sleep(event.get("s", 0.02))
+    n = len(os.listdir(event["dir"]))
+    os.unlink(name)
+    return n
+"#;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn never_more_run_at_once_than_reserved_and_all_of_it_is_used() {
+    let b = bench();
+    let dir = tempfile::tempdir().unwrap();
+    let f = Arc::new(Deployment { concurrency: Some(3), ..b.function("python3.11", "app.py", COUNTS) });
+    assert_eq!(b.host.slots(&f), 3);
+    let event = json!({"dir": dir.path()});
+    let all = (0..60).map(|_| b.ok(&f, event.clone()));
+    let seen: Vec<i64> = futures::future::join_all(all).await.iter().map(|n| n.as_i64().unwrap()).collect();
+    assert_eq!(seen.iter().max(), Some(&3), "{seen:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_call_without_patience_is_throttled_with_the_reason() {
+    let b = bench_with(|s| s.environments_max = 1);
+    let f = b.python("import time\ndef handler(event, context): time.sleep(0.3)");
+    let impatient = |d: &Arc<Deployment>, ms| {
+        let call = Call { patience: Patience::For(Duration::from_millis(ms)), ..call("{}") };
+        b.host.invoke(d.clone(), call)
+    };
+    let throttled = |reason| Outcome::Throttled { reason };
+    let (first, second, third) = tokio::join!(impatient(&f, 0), impatient(&f, 0), impatient(&f, 50));
+    assert!(matches!(first, Outcome::Answered { .. }), "its start is waited for: {first:?}");
+    assert_eq!(second, throttled("ConcurrentInvocationLimitExceeded"));
+    assert_eq!(third, throttled("ConcurrentInvocationLimitExceeded"));
+    let off = Arc::new(Deployment { concurrency: Some(0), ..(*f).clone() });
+    assert_eq!(impatient(&off, 9_999).await, throttled("ReservedFunctionConcurrentInvocationLimitExceeded"));
+    assert_eq!(b.host.slots(&off), 0);
+    let patient = b.host.invoke(f.clone(), call("{}"));
+    let (first, second) = tokio::join!(patient, b.host.invoke(f.clone(), call("{}")));
+    assert!(matches!((first, second), (Outcome::Answered { .. }, Outcome::Answered { .. })));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_caller_that_leaves_frees_nothing_before_the_function_has_finished() {
+    let b = bench_with(|s| s.environments_max = 1);
+    let dir = tempfile::tempdir().unwrap();
+    let f = b.python(COUNTS);
+    let event = json!({"dir": dir.path(), "s": 0.3});
+    b.ok(&f, json!({"dir": dir.path()})).await;
+    let left = tokio::time::timeout(Duration::from_millis(100), b.ok(&f, event.clone())).await;
+    assert!(left.is_err(), "it was dropped while it ran");
+    assert_eq!(b.ok(&f, event).await, 1, "the second one ran alone");
+    // One that waits and leaves is never run.
+    let waiting = b.host.invoke(f.clone(), call("{}"));
+    drop(waiting);
+    assert_eq!(b.host.environments(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn after_a_retirement_no_old_environment_serves_a_call() {
+    let b = bench();
+    let dir = tempfile::tempdir().unwrap();
+    let f = b.python("import os, time\ndef handler(event, context):\n    time.sleep(event)\n    return os.getpid()");
+    let idle = b.ok(&f, json!(0)).await;
+    let busy = tokio::spawn({
+        let (host, f) = (b.host.clone(), f.clone());
+        async move { host.invoke(f, call("0.4")).await }
+    });
+    soon("the long call", || b.log().matches("START").count() == 2).await;
+    b.host.retire("f");
+    let Outcome::Answered { payload, function_error: false, .. } = busy.await.unwrap() else { panic!() };
+    assert_eq!(payload, idle.to_string(), "what ran was finished");
+    let new = b.ok(&f, json!(0)).await;
+    assert_ne!(new, idle);
+    assert_eq!(b.ok(&f, json!(0)).await, new);
+    drop(dir);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn idle_environments_are_reaped() {
+    let b = bench_with(|s| s.idle_timeout = Duration::from_millis(300));
+    let f = b.python("def handler(event, context): return 1");
+    b.ok(&f, json!({})).await;
+    assert_eq!(b.host.environments(), 1);
+    soon("its end", || b.host.environments() == 0).await;
+}
+
+// --- S3, isolation, shutdown, death ---
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_function_reaches_s3_with_its_own_credentials_and_sees_nothing_of_the_server() {
+    let b = bench();
+    let f = b.python(
+        r#"
+import os, urllib.request
+def handler(event, context):
+    headers = {"x-key": os.environ["AWS_ACCESS_KEY_ID"]}
+    url = os.environ["AWS_ENDPOINT_URL_S3"] + "/bucket/key?versionId=1"
+    body = urllib.request.urlopen(urllib.request.Request(url, headers=headers)).read().decode()
+    leaks = [k for k in os.environ if k.startswith("CARGO") or k in ("HOME", "USER", "LONGSHORE_DATA_DIR")]
+    import resource
+    limits = [resource.getrlimit(r)[0] for r in (resource.RLIMIT_NOFILE, resource.RLIMIT_CORE)]
+    fds = sorted(int(fd) for fd in os.listdir("/proc/self/fd"))[:3]
+    status = open("/proc/self/status").read()
+    return [body, leaks, limits, os.readlink("/proc/self/fd/0"), os.environ["AWS_REGION"], "NoNewPrivs:\t1" in status]
+"#,
+    );
+    assert_eq!(b.ok(&f, json!({})).await, json!(["yours", [], [1024, 0], "/dev/null", "eu-west-1", true]));
+    assert_eq!(*b.s3.lock().unwrap(), ["GET /bucket/key?versionId=1 f"]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_shutdown_lets_calls_finish_within_the_grace_and_leaves_no_process() {
+    let b = bench();
+    let f = b.python("import os, time\ndef handler(event, context):\n    print('pid', os.getpid())\n    time.sleep(event)\n    return os.getpid()");
+    let run = |event: &'static str| {
+        let (host, f) = (b.host.clone(), f.clone());
+        tokio::spawn(async move { host.invoke(f, call(event)).await })
+    };
+    let (short, long) = (run("0.3"), run("30"));
+    soon("both calls", || b.log().matches("pid ").count() == 2).await;
+    let began = Instant::now();
+    b.host.shutdown(Duration::from_millis(1_500)).await;
+    assert!(began.elapsed() < Duration::from_secs(4), "{:?}", began.elapsed());
+    assert!(matches!(short.await.unwrap(), Outcome::Answered { function_error: false, .. }));
+    assert!(matches!(long.await.unwrap(), Outcome::Fault(_)));
+    assert_eq!(b.host.environments(), 0);
+    assert!(!sleeps_of(b.temp.path()));
+    assert_eq!(b.invoke(&f, "0").await, Outcome::Fault("The server is shutting down.".into()));
+}
+
+/// Not a test: the server that the next test kills. It runs a function that leaves processes everywhere.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_server_that_is_killed() {
+    let Some(data_dir) = std::env::var_os("LONGSHORE_TEST_KILLED_SERVER") else { return };
+    let data_dir = PathBuf::from(data_dir);
+    let door: S3Door = Arc::new(|_, _| unreachable!("it asks S3 for nothing"));
+    let host = Host::new(settings(&data_dir), door).unwrap();
+    let code_dir = data_dir.parent().unwrap().join("code");
+    let d = Deployment {
+        id: "1".into(),
+        name: "f".into(),
+        version: "$LATEST".into(),
+        runtime: "python3.11".into(),
+        handler: "app.handler".into(),
+        code_dir,
+        layers_dir: None,
+        variables: BTreeMap::new(),
+        timeout_s: 60,
+        memory_mib: 128,
+        concurrency: None,
+    };
+    host.invoke(Arc::new(d), call("{}")).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_killed_server_takes_its_functions_along_and_the_next_one_clears_up() {
+    let temp = tempfile::tempdir().unwrap();
+    std::fs::create_dir(temp.path().join("code")).unwrap();
+    std::fs::write(
+        temp.path().join("code/app.py"),
+        r#"
+import json, os, subprocess, time
+def handler(event, context):
+    child = subprocess.Popen(["sleep", "60"])
+    away = subprocess.Popen(["sleep", "61"], start_new_session=True)
+    with open("pids.new", "w") as f: f.write(json.dumps([os.getpid(), child.pid, away.pid]))
+    os.rename("pids.new", "pids")
+    time.sleep(60)
+"#,
+    )
+    .unwrap();
+    let data_dir = temp.path().join("data");
+    let mut server = std::process::Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "the_server_that_is_killed"])
+        .env("LONGSHORE_TEST_KILLED_SERVER", &data_dir)
+        .stdout(std::process::Stdio::null())
+        .spawn()
+        .unwrap();
+    let pids = temp.path().join("code/pids");
+    soon("the function's start", || pids.exists()).await;
+    let pids: Vec<i64> = serde_json::from_slice(&std::fs::read(pids).unwrap()).unwrap();
+    server.kill().unwrap();
+    server.wait().unwrap();
+    soon("the runtime's end", || !is_running(pids[0])).await;
+    assert!(is_running(pids[1]) && is_running(pids[2]), "only the next server can find these");
+    assert_eq!(std::fs::read_dir(data_dir.join("environments")).unwrap().count(), 1);
+    let door: S3Door = Arc::new(|_, _| unreachable!("it asks S3 for nothing"));
+    let _next = Host::new(settings(&data_dir), door).unwrap();
+    assert!(!is_running(pids[1]) && !is_running(pids[2]));
+    assert_eq!(std::fs::read_dir(data_dir.join("environments")).unwrap().count(), 0);
+}
+
+/// Faults of every kind in many calls at once: each call is answered once, with its own answer.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn under_random_faults_every_call_gets_its_own_answer() {
+    let b = bench();
+    let f = b.fake(
+        r#"
+import random
+random.seed(os.urandom(8))
+if random.random() < 0.05: sys.exit(3)
+while True:
+    id, body, headers = next()
+    dice = random.random()
+    if dice < 0.02: os._exit(1)
+    if dice < 0.04: os.kill(os.getpid(), signal.SIGKILL)
+    if dice < 0.05: request("POST", "invocation/%s/response" % id, b"x" * 6291557); continue
+    if dice < 0.06: raw(("POST %sinvocation/%s/response HTTP/1.1\r\nContent-Length: 9\r\nConnection: close\r\n\r\nabc" % (base, id)).encode(), False) if False else os._exit(0)
+    if dice < 0.09: request("POST", "invocation/%s/error" % id, body); continue
+    if dice < 0.12: connection.close()
+    request("POST", "invocation/%s/response" % id, body)
+    if dice > 0.98: sys.exit(0)
+"#,
+    );
+    let calls = (0..600).map(|n| {
+        let (b, f) = (&b, &f);
+        async move {
+            match b.invoke(f, n.to_string()).await {
+                Outcome::Answered { payload, function_error, .. } => {
+                    let payload = String::from_utf8_lossy(&payload);
+                    assert!(payload == n.to_string() || (function_error && payload.starts_with('{')), "{n}: {payload}");
+                }
+                other => panic!("{n}: {other:?}"),
+            }
+        }
+    });
+    futures::future::join_all(calls).await;
+    b.host.shutdown(Duration::from_secs(1)).await;
+    assert_eq!(b.host.environments(), 0);
+    assert!(!sleeps_of(b.temp.path()));
+}
