@@ -5,6 +5,7 @@
 //! requests. What it would get wrong is decided here: sub-resources it does not know (it would take the request for
 //! PutObject or ListObjects), headers we cannot honour, documents with a DTD, forms (which it would take unsigned).
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 
 use bytes::{Bytes, BytesMut};
@@ -103,11 +104,15 @@ impl Objects {
     ) -> http::Response<ResponseBody> {
         let method = parts.method.clone();
         let path = parts.uri.path().to_owned();
+        let expects =
+            parts.headers.get(header::EXPECT).is_some_and(|v| v.as_bytes().eq_ignore_ascii_case(b"100-continue"));
+        let empty = parts.headers.get(header::CONTENT_LENGTH).is_some_and(|v| v == "0");
+        let (body, read) = watched(body);
         let mut response = match self.answer(caller, parts, host_bucket, body).await {
             Ok(response) => response,
             Err(error) => {
                 let told = error.told();
-                if told.status.is_server_error() {
+                if told.status == StatusCode::INTERNAL_SERVER_ERROR {
                     tracing::error!(%request_id, %method, path, error = ?error, code = %told.code, "S3 request failed");
                 } else {
                     tracing::debug!(%request_id, %method, path, %error, code = %told.code, "S3 request refused");
@@ -123,6 +128,11 @@ impl Objects {
             headers.insert("x-amz-id-2", value);
         }
         headers.insert(header::SERVER, HeaderValue::from_static("longshore"));
+        if expects && (empty || !read.load(Ordering::Relaxed)) {
+            // `100 Continue` is sent when a body is first read. A botocore client that was answered without it takes
+            // the next answer on that connection for garbage and waits a minute; S3 closes the connection as well.
+            headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+        }
         response
     }
 
@@ -194,6 +204,15 @@ impl Objects {
         }
         Ok(http::Response::from_parts(parts, BodyExt::boxed(body)))
     }
+}
+
+/// The same body, and whether anybody has begun to read it.
+fn watched(body: RequestBody) -> (RequestBody, Arc<AtomicBool>) {
+    let read = Arc::new(AtomicBool::new(false));
+    let begun = read.clone();
+    let mark = futures::stream::once(async move { begun.store(true, Ordering::Relaxed) }).filter_map(async |()| None);
+    let stream = mark.chain(body.stream).boxed();
+    (RequestBody { stream, trailers: body.trailers }, read)
 }
 
 /// What `s3s` said about a request that it did not let through to an operation.

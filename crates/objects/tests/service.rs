@@ -531,6 +531,18 @@ async fn a_body_that_fails_its_signature_stores_nothing_and_the_caller_is_told_w
 }
 
 #[tokio::test]
+async fn a_client_that_was_not_told_to_continue_is_told_to_close() {
+    let w = world().await;
+    let put = |target: &str, body: &'static str| {
+        w.ask(Method::PUT, target).header("expect", "100-continue").body(body).send()
+    };
+    assert_eq!(put("/bkt/k", "x").await.header("connection"), "", "its body was asked for");
+    assert_eq!(put("/bkt/k", "").await.header("connection"), "close");
+    let refused = w.ask(Method::PUT, "/none/k").header("expect", "100-continue").body(bytes(100_000, 1)).send().await;
+    assert_eq!((refused.error(), refused.header("connection")), ((404, "NoSuchBucket".into()), "close"));
+}
+
+#[tokio::test]
 async fn a_checksum_may_follow_the_body_in_a_trailer() {
     let w = world().await;
     let put = |value: Option<String>| {
