@@ -199,7 +199,7 @@ impl Drop for Handle {
     }
 }
 
-/// A call with the way back to its caller.
+/// A call with the way back to its caller. Boxed where it is passed on: it changes hands several times.
 struct Pending {
     call: Call,
     reply: oneshot::Sender<Outcome>,
@@ -230,7 +230,7 @@ struct Shared {
 struct State {
     pool: Pool<Arc<Deployment>>,
     /// Calls that the pool has not given to anything yet.
-    calls: HashMap<CallId, Pending>,
+    calls: HashMap<CallId, Box<Pending>>,
     environments: HashMap<EnvironmentId, Arc<Environment>>,
     next_call: u64,
     alarm: Option<Millis>,
@@ -240,9 +240,9 @@ struct State {
 /// What an event leads to, done after the lock is released.
 enum Action {
     Start(Arc<Environment>),
-    Run { environment: Arc<Environment>, call: CallId, pending: Pending, was_idle: bool },
-    Fail(Arc<Environment>, Pending),
-    Throttle(Pending, &'static str),
+    Run { environment: Arc<Environment>, call: CallId, pending: Box<Pending>, was_idle: bool },
+    Fail(Arc<Environment>, Box<Pending>),
+    Throttle(Box<Pending>, &'static str),
     Stop { environment: Arc<Environment>, politely: bool },
 }
 
@@ -303,7 +303,7 @@ impl Host {
         let shared = &self.handle.shared;
         let patience = call.patience;
         let (reply, mut answer) = oneshot::channel();
-        let pending = Pending { call, reply, deployment, losses: 0 };
+        let pending = Box::new(Pending { call, reply, deployment, losses: 0 });
         let may_wait = !matches!(patience, Patience::For(time) if time.is_zero());
         let Some(id) = shared.ask(None, pending, may_wait) else {
             return Outcome::Fault(SHUTTING_DOWN.to_owned());
@@ -439,7 +439,7 @@ impl Shared {
     }
 
     /// Gives the pool a call. `None` if the host is closed.
-    fn ask(self: &Arc<Self>, id: Option<CallId>, pending: Pending, may_wait: bool) -> Option<CallId> {
+    fn ask(self: &Arc<Self>, id: Option<CallId>, pending: Box<Pending>, may_wait: bool) -> Option<CallId> {
         let mut state = lock(&self.state);
         if state.closed {
             // A call that asks again has a caller who waits for a word.
@@ -469,7 +469,7 @@ impl Shared {
     }
 
     /// The environment died before it saw the call.
-    fn lost(self: &Arc<Self>, environment: EnvironmentId, call: CallId, mut pending: Pending) {
+    fn lost(self: &Arc<Self>, environment: EnvironmentId, call: CallId, mut pending: Box<Pending>) {
         pending.losses += 1;
         let mut state = lock(&self.state);
         if state.closed {
@@ -567,7 +567,7 @@ impl Shared {
                     self.lost(environment.id, call, pending);
                 }
             }
-            Action::Fail(environment, pending) => environment.fail(pending),
+            Action::Fail(environment, pending) => environment.fail(*pending),
             Action::Throttle(pending, reason) => {
                 // A caller that left needs no answer.
                 let _ = pending.reply.send(Outcome::Throttled { reason });
@@ -581,7 +581,7 @@ impl Shared {
         let (waiting, environments) = {
             let mut state = lock(&self.state);
             state.closed = true;
-            let waiting: Vec<(CallId, Pending)> = state.calls.drain().collect();
+            let waiting: Vec<(CallId, Box<Pending>)> = state.calls.drain().collect();
             (waiting, state.environments.values().cloned().collect::<Vec<_>>())
         };
         for (call, pending) in waiting {

@@ -55,6 +55,12 @@ fn bench_with(change: impl FnOnce(&mut HostSettings)) -> Bench {
     Bench { host: Host::new(settings, door).unwrap(), temp, s3 }
 }
 
+/// Where a test is about one environment: a runtime that a busy machine keeps from polling again for a moment would
+/// else get a second one beside it.
+fn bench_of_one() -> Bench {
+    bench_with(|s| s.environments_max = 1)
+}
+
 impl Bench {
     /// A function of one file.
     fn function(&self, runtime: &str, file: &str, text: &str) -> Deployment {
@@ -228,7 +234,7 @@ def handler(event, context):
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_warm_python_environment_is_used_again_and_its_errors_leave_it_warm() {
-    let b = bench();
+    let b = bench_of_one();
     let f = b.python(
         "import os\ncount = 0\ndef handler(event, context):\n    global count\n    count += 1\n    if event == 'raise': raise ValueError('boom')\n    return [os.getpid(), count]\n",
     );
@@ -416,7 +422,7 @@ async fn node_errors_are_told_as_lambda_tells_them() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_warm_node_environment_is_used_again_after_an_error_and_for_large_events() {
-    let b = bench();
+    let b = bench_of_one();
     let f = b.node(
         "index.js",
         "let n = 0; exports.handler = async (e) => { n++; if (e === 'x') throw new Error('x'); console.log('n', n); return [process.pid, n, e.length] }",
@@ -511,7 +517,7 @@ async fn time_is_up_also_for_a_function_that_answered_and_does_not_come_back() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_environment_killed_while_idle_costs_a_cold_start_and_nothing_else() {
-    let b = bench();
+    let b = bench_of_one();
     let f = b.python("import os\ndef handler(event, context): return os.getpid()");
     for _ in 0..5 {
         let pid = b.ok(&f, json!({})).await.as_i64().unwrap();
@@ -578,7 +584,7 @@ async fn a_crash_loop_is_slowed_down() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_start_beyond_its_limit_goes_on_on_the_first_invocations_clock() {
-    let b = bench_with(|s| s.init_limit = Duration::from_millis(300));
+    let b = bench_with(|s| (s.init_limit, s.environments_max) = (Duration::from_millis(300), 1));
     let slow = b.python(
         "import time\ntime.sleep(0.8)\ndef handler(event, context): return context.get_remaining_time_in_millis()",
     );
@@ -615,7 +621,7 @@ async fn a_runtime_that_this_machine_has_not_is_named() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_repeated_poll_gets_the_same_event_and_wrong_answers_are_refused() {
-    let b = bench();
+    let b = bench_of_one();
     let f = b.fake(
         r#"
 pong = request("GET", "/2018-06-01/ping")[1].decode()
@@ -667,7 +673,7 @@ async fn an_empty_payload_becomes_an_empty_object_and_other_bytes_pass_as_they_a
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_answer_of_the_limit_passes_and_one_byte_more_does_not() {
-    let b = bench();
+    let b = bench_of_one();
     let f = b.fake(
         r#"
 refused = None
@@ -705,7 +711,6 @@ while True:
             json!([413, {"errorType": "RequestEntityTooLarge", "errorMessage": "Exceeded maximum allowed payload size (6291556 bytes)."}])
         );
     }
-    assert_eq!(b.host.environments(), 1, "it survived");
     let python = b.python("def handler(event, context): return 'x' * event");
     assert_eq!(b.ok(&python, json!(max - 2)).await.as_str().unwrap().len(), max - 2);
     assert_eq!(b.error(&python, json!(max - 1)).await["errorType"], "Function.ResponseSizeTooLarge");
@@ -738,7 +743,7 @@ while True:
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn errors_with_a_cause_and_with_a_huge_header_are_taken() {
-    let b = bench();
+    let b = bench_of_one();
     let f = b.fake(
         r#"
 while True:
@@ -894,7 +899,7 @@ async fn a_caller_that_leaves_frees_nothing_before_the_function_has_finished() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn after_a_retirement_no_old_environment_serves_a_call() {
-    let b = bench();
+    let b = bench_of_one();
     let dir = tempfile::tempdir().unwrap();
     let f = b.python("import os, time\ndef handler(event, context):\n    time.sleep(event)\n    return os.getpid()");
     let idle = b.ok(&f, json!(0)).await;
@@ -914,7 +919,7 @@ async fn after_a_retirement_no_old_environment_serves_a_call() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn idle_environments_are_reaped() {
-    let b = bench_with(|s| s.idle_timeout = Duration::from_millis(300));
+    let b = bench_with(|s| (s.idle_timeout, s.environments_max) = (Duration::from_millis(300), 1));
     let f = b.python("def handler(event, context): return 1");
     b.ok(&f, json!({})).await;
     assert_eq!(b.host.environments(), 1);
@@ -1065,4 +1070,61 @@ while True:
     b.host.shutdown(Duration::from_secs(1)).await;
     assert_eq!(b.host.environments(), 0);
     assert!(!sleeps_of(b.temp.path()));
+}
+
+// --- AWS's own clients, unmodified ---
+
+/// The workspace's folder for what builds and tests make.
+fn target_dir() -> PathBuf {
+    Path::new(env!("CARGO_BIN_EXE_longshore-launch")).parent().unwrap().parent().unwrap().to_owned()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn awslambdaric_runs_unmodified() {
+    let python = target_dir().join("venv/bin/python");
+    if !python.exists() {
+        eprintln!("SKIPPED: no {} with awslambdaric in it", python.display());
+        return;
+    }
+    let b = bench_of_one();
+    let start = format!("#!/bin/sh\nexec {} -m awslambdaric app.$_HANDLER\n", python.display());
+    let f = b.function("provided.al2023", "bootstrap", &start);
+    let app = "import sys\ndef handler(event, context):\n    if event == 'raise': raise ValueError('boom')\n    if event == 'exit': sys.exit(4)\n    if isinstance(event, int): return 'x' * event\n    return [event, context.aws_request_id, context.get_remaining_time_in_millis() > 8000, context.invoked_function_arn[-5:]]\n";
+    std::fs::write(f.code_dir.join("app.py"), app).unwrap();
+    let f = Arc::new(Deployment { handler: "handler".into(), ..f });
+    for n in 0..50 {
+        let answer = b.ok(&f, json!({ "n": n })).await;
+        assert_eq!(json!([answer[0], answer[2], answer[3]]), json!([{ "n": n }, true, ":live"]));
+    }
+    assert_eq!(b.host.environments(), 1);
+    let error = b.error(&f, json!("raise")).await;
+    assert_eq!((error["errorType"].as_str(), error["errorMessage"].as_str()), (Some("ValueError"), Some("boom")));
+    assert_eq!(b.ok(&f, json!(6_291_554)).await.as_str().unwrap().len(), 6_291_554);
+    // It ends itself after a refused answer; the next call does not notice.
+    assert_eq!(b.error(&f, json!(6_291_555)).await["errorType"], "Function.ResponseSizeTooLarge");
+    assert_eq!(b.ok(&f, json!(1)).await, "x");
+    let mut broken = (*f).clone();
+    broken.handler = "nope".into();
+    broken.id.push('2');
+    let error = b.error(&Arc::new(broken), json!({})).await;
+    assert_eq!(error["errorType"], "Runtime.HandlerNotFound", "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_crate_lambda_runtime_runs_unmodified() {
+    let program = ["debug", "release"].map(|p| target_dir().join(p).join("line-count-rust"));
+    let Some(program) = program.into_iter().find(|p| p.exists()) else {
+        eprintln!("SKIPPED: examples/functions/line-count-rust is not built");
+        return;
+    };
+    let b = bench_of_one();
+    let f = b.function("provided.al2023", "bootstrap", "");
+    std::fs::copy(program, f.code_dir.join("bootstrap")).unwrap();
+    let f = Arc::new(f);
+    for n in 0..50 {
+        // Not an event that it understands: the answer is an error of its own making, and it stays.
+        let (answer, _) = b.answer(&f, json!({ "n": n })).await;
+        assert!(answer.is_object(), "{answer}");
+    }
+    assert_eq!(b.host.environments(), 1, "{}", b.log());
 }

@@ -85,7 +85,7 @@ struct Guarded {
 /// What goes with an event.
 pub(super) struct Context {
     call: CallId,
-    pending: Pending,
+    pending: Box<Pending>,
     dispatched: Instant,
 }
 
@@ -151,7 +151,7 @@ impl Environment {
     // --- for the pool's effects ---
 
     /// Gives the environment a call. It comes back if the environment does not take one any more.
-    pub fn assign(&self, call: CallId, pending: Pending) -> Result<(), Pending> {
+    pub fn assign(&self, call: CallId, pending: Box<Pending>) -> Result<(), Box<Pending>> {
         let now = Instant::now();
         let attempt_id = uuid::Uuid::new_v4().hyphenated().to_string();
         {
@@ -307,7 +307,7 @@ impl Environment {
             guarded.failure = Some(Failure::Truncated);
             work
         };
-        self.tell_failure(work.context.pending, &Failure::Truncated, work.context.dispatched.elapsed());
+        self.tell_failure(*work.context.pending, &Failure::Truncated, work.context.dispatched.elapsed());
         self.stop_ordered.notify_one();
     }
 
@@ -579,7 +579,7 @@ async fn finish(
         Some(work) => {
             let failure = failure.clone().unwrap_or_else(|| Failure::Host("The environment ended.".into()));
             let duration = work.context.dispatched.elapsed();
-            environment.tell_failure(work.context.pending, &failure, duration);
+            environment.tell_failure(*work.context.pending, &failure, duration);
             None
         }
         None => None,
