@@ -45,7 +45,8 @@ async fn run(runtime: &str, calls: usize, in_flight: usize, environments: usize)
         std::fs::copy(runtime, code_dir.join("bootstrap")).expect("the bootstrap");
         name = "provided.al2023".into();
     }
-    let launcher = std::env::current_exe().expect("a path").parent().and_then(|p| p.parent()).expect("target/release");
+    let own = std::env::current_exe().expect("a path");
+    let launcher = own.parent().and_then(|examples| examples.parent()).expect("target/release");
     let settings = HostSettings {
         environments_max: environments as u32,
         launcher: Launcher { program: launcher.join("longshore-launch"), arguments: Vec::new() },
