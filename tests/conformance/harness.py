@@ -60,6 +60,7 @@ def run(arguments, environment, stdin=None, cwd=None, timeout=120, check=True):
     done = subprocess.run(
         [str(argument) for argument in arguments],
         env=environment, input=stdin, cwd=cwd, timeout=timeout, capture_output=True, text=True,
+        errors="replace",  # what a function prints need not be text
     )
     if check and done.returncode != 0:
         raise Refused(f"{shlex.join(map(str, arguments))}: status {done.returncode}\n{done.stdout}\n{done.stderr}")

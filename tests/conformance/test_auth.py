@@ -153,7 +153,8 @@ def test_a_presigned_url_opens_its_object_and_no_other(server, name):
     server.bucket(name)
     for key in ("a b+c/é.txt", "other"):
         server.s3.put_object(Bucket=name, Key=key, Body=key.encode())
-    url = server.s3.generate_presigned_url("get_object", {"Bucket": name, "Key": "a b+c/é.txt"}, ExpiresIn=60)
+    url = server.boto("s3", signature_version="s3v4").generate_presigned_url(
+        "get_object", {"Bucket": name, "Key": "a b+c/é.txt"}, ExpiresIn=60)
     parts = urllib.parse.urlsplit(url)
     host = {"Host": parts.netloc}
     status, _, body = send(server, "GET", f"{parts.path}?{parts.query}", host)
@@ -168,12 +169,30 @@ def test_a_presigned_url_opens_its_object_and_no_other(server, name):
     assert send(server, "PUT", f"{parts.path}?{parts.query}", host, b"x")[0] == 403
 
 
+def test_the_aws_cli_presigns_urls_that_work(server, name, tmp_path):
+    server.s3.put_object(Bucket=server.bucket(name), Key="k", Body=b"by a URL")
+
+    def presign(**environment):
+        printed = harness.run([harness.AWS, "s3", "presign", f"s3://{name}/k"], server.environment | environment).stdout
+        parts = urllib.parse.urlsplit(printed.strip())
+        return send(server, "GET", f"{parts.path}?{parts.query}", {"Host": parts.netloc})
+
+    # Version 1 of the AWS CLI signs a URL for us-east-1 in the old way unless it is told not to; AWS refuses it for
+    # every bucket made since 2020, with these words.
+    status, _, body = presign()
+    assert (status, b"Please use AWS4-HMAC-SHA256" in body) == (400, True), body
+    (tmp_path / "config").write_text("[default]\ns3 =\n    signature_version = s3v4\n")
+    status, _, body = presign(AWS_CONFIG_FILE=str(tmp_path / "config"))
+    assert (status, body) == (200, b"by a URL")
+
+
 def test_an_expired_presigned_url_is_refused(server, name, monkeypatch):
     server.s3.put_object(Bucket=server.bucket(name), Key="k", Body=b"x")
     old = datetime.datetime.now(datetime.timezone.utc) - datetime.timedelta(seconds=90)
     monkeypatch.setattr(botocore.auth, "get_current_datetime", lambda remove_tzinfo=True: old.replace(tzinfo=None))
     parts = urllib.parse.urlsplit(
-        server.s3.generate_presigned_url("get_object", {"Bucket": name, "Key": "k"}, ExpiresIn=60))
+        server.boto("s3", signature_version="s3v4").generate_presigned_url(
+            "get_object", {"Bucket": name, "Key": "k"}, ExpiresIn=60))
     status, _, body = send(server, "GET", f"{parts.path}?{parts.query}", {"Host": parts.netloc})
     assert status == 403 and b"AccessDenied" in body and b"expired" in body, body
 
@@ -239,9 +258,12 @@ def test_a_key_never_becomes_a_path(server, name, tmp_path):
     server.bucket(name)
     before = {path for path in server.directory.rglob("*") if server.data_dir not in path.parents}
     keys = ["../../outside", "..", "a/../../b", "/etc/passwd", "a//b", "./c", "con\\..\\d", "%2e%2e/%2e%2e/e", "x" * 1024, "nul\x01"]
+    # Sent by hand: through a proxy urllib3 takes the dots out of a path that botocore has signed with them.
     for key in keys:
-        server.s3.put_object(Bucket=name, Key=key, Body=key.encode())
+        path = f"/{name}/" + urllib.parse.quote(key)
+        assert send(server, "PUT", path, signed(server, "PUT", "s3", path, key.encode()), key.encode())[0] == 200, key
     for key in keys:
-        assert server.s3.get_object(Bucket=name, Key=key)["Body"].read() == key.encode()
+        path = f"/{name}/" + urllib.parse.quote(key)
+        assert send(server, "GET", path, signed(server, "GET", "s3", path))[2] == key.encode()
     assert {entry["Key"] for entry in server.s3.list_objects_v2(Bucket=name)["Contents"]} == set(keys)
     assert {path for path in server.directory.rglob("*") if server.data_dir not in path.parents} == before

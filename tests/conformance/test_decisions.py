@@ -123,7 +123,7 @@ def report(server, tmp_path_factory):
     ("string-nasty", 'a,"b"\r\nc\n=1+1'),
     ("unknown-fields", "fine"),
     ("garbage-printed", "fine"),
-])
+], ids=lambda value: value if value in CASES else "")
 def test_a_task_succeeds(report, case, message):
     row = report[0][case]
     assert (row.status, row.http_status, row.error_code, row.message) == ("succeeded", "200", "", message)

@@ -131,7 +131,8 @@ pub struct Claim {
     /// Seconds that a presigned URL is good for; `None` for an `Authorization` header.
     expires: Option<u32>,
     security_token: Option<String>,
-    /// As sent, at most 64 characters of it: it need not be a signature at all.
+    /// As sent, at most 65 characters of it: it need not be a signature at all, and one that is a character too long
+    /// is none.
     signature: String,
     /// The canonical request without its last line.
     canonical: Vec<u8>,
@@ -218,7 +219,7 @@ impl Claim {
             at,
             expires: parts.expires,
             security_token: parts.security_token.clone(),
-            signature: parts.signature.chars().take(64).collect(),
+            signature: parts.signature.chars().take(65).collect(),
             canonical,
             payload,
             decoded_length,

@@ -729,6 +729,7 @@ fn each_defect_of_a_presigned_url_is_refused() {
         swap("%2Fs3%2F", "%2Flambda%2F"),
         swap(ID, "AKIAI44QH8DHBEXAMPLE"),
         swap(&format!("X-Amz-Signature={}", &signature[..1]), &format!("X-Amz-Signature={flipped}")),
+        swap(signature, &format!("{signature}0")),
         swap(&format!("&X-Amz-Signature={signature}"), ""),
         swap("X-Amz-Signature", "X-Amz-Signatur%65=1&X-Amz-Signature"),
         swap("x=1", "x=1&X-Amz-Security-Token=t"),
