@@ -8,7 +8,6 @@ use std::future::Future;
 use std::io;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -94,8 +93,12 @@ async fn asked(stop: &mut watch::Receiver<bool>) {
     let _ = stop.wait_for(|stop| *stop).await;
 }
 
-async fn connection(stream: tokio::net::TcpStream, service: Arc<impl Service>, mut stop: watch::Receiver<bool>) {
+async fn connection<S>(stream: S, service: Arc<impl Service>, mut stop: watch::Receiver<bool>)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
     let phase = Arc::new(Phase::default());
+    let watched = phase.clone();
     let stream = TokioIo::new(TimedStream::new(stream, phase.clone()));
     let serve = hyper::service::service_fn(move |request: http::Request<Incoming>| {
         phase.set(Phase::REQUEST);
@@ -114,11 +117,20 @@ async fn connection(stream: tokio::net::TcpStream, service: Arc<impl Service>, m
             .header_read_timeout(None)
             .serve_connection(stream, serve)
     );
+    let served = async {
+        tokio::select! {
+            ended = connection.as_mut() => ended,
+            () = asked(&mut stop) => {
+                connection.as_mut().graceful_shutdown();
+                connection.await
+            }
+        }
+    };
     let ended = tokio::select! {
-        ended = connection.as_mut() => ended,
-        () = asked(&mut stop) => {
-            connection.as_mut().graceful_shutdown();
-            connection.await
+        ended = served => ended,
+        () = watched.lasts_too_long() => {
+            tracing::debug!("connection closed, its client was silent too long");
+            return;
         }
     };
     if let Err(error) = ended {
@@ -126,24 +138,46 @@ async fn connection(stream: tokio::net::TcpStream, service: Arc<impl Service>, m
     }
 }
 
-/// What a connection is waiting for. Touched by its own task alone; atomic so that the task may move between threads.
-#[derive(Debug, Default)]
-struct Phase(AtomicU8);
+/// What a connection is waiting for.
+#[derive(Debug)]
+struct Phase(watch::Sender<u8>);
+
+impl Default for Phase {
+    fn default() -> Self {
+        Self(watch::Sender::new(Self::IDLE))
+    }
+}
 
 impl Phase {
     /// No byte of a next request has come.
     const IDLE: u8 = 0;
     /// Some bytes have, but not all headers.
     const HEADERS: u8 = 1;
-    /// A request is being answered.
+    /// A request is being answered. Its body has its own measure, and the answer may take as long as a function runs.
     const REQUEST: u8 = 2;
 
     fn set(&self, phase: u8) {
-        self.0.store(phase, Ordering::Relaxed);
+        self.0.send_replace(phase);
     }
 
     fn get(&self) -> u8 {
-        self.0.load(Ordering::Relaxed)
+        *self.0.borrow()
+    }
+
+    /// Returns once one phase has lasted longer than it may. Not a matter of the stream's reads: between two requests
+    /// hyper asks for none, it relies on being woken.
+    async fn lasts_too_long(&self) {
+        let mut watch = self.0.subscribe();
+        loop {
+            let time = match *watch.borrow_and_update() {
+                Self::IDLE => IDLE_TIME_MAX,
+                Self::HEADERS => HEADER_TIME_MAX,
+                _ => Duration::MAX,
+            };
+            if tokio::time::timeout(time, watch.changed()).await.is_err() {
+                return;
+            }
+        }
     }
 }
 
@@ -176,19 +210,16 @@ impl Body for EndSeen {
     }
 }
 
-/// A socket that fails when the client is silent for too long: hyper always has a read outstanding between requests,
-/// so that is where the time runs.
-struct TimedStream {
-    stream: tokio::net::TcpStream,
+/// A socket that tells when a request begins, and fails when the client reads nothing of an answer.
+struct TimedStream<S> {
+    stream: S,
     phase: Arc<Phase>,
-    /// The phase whose time runs, and its alarm.
-    read_alarm: Option<(u8, Pin<Box<Sleep>>)>,
     write_alarm: Option<Pin<Box<Sleep>>>,
 }
 
-impl TimedStream {
-    fn new(stream: tokio::net::TcpStream, phase: Arc<Phase>) -> Self {
-        Self { stream, phase, read_alarm: None, write_alarm: None }
+impl<S> TimedStream<S> {
+    fn new(stream: S, phase: Arc<Phase>) -> Self {
+        Self { stream, phase, write_alarm: None }
     }
 
     fn written<T>(&mut self, cx: &mut Context<'_>, polled: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
@@ -201,35 +232,18 @@ impl TimedStream {
     }
 }
 
-impl AsyncRead for TimedStream {
+impl<S: AsyncRead + Unpin> AsyncRead for TimedStream<S> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let filled = buffer.filled().len();
         let polled = Pin::new(&mut self.stream).poll_read(cx, buffer);
-        let phase = self.phase.get();
-        if polled.is_ready() {
-            if phase == Phase::IDLE && buffer.filled().len() > filled {
-                self.phase.set(Phase::HEADERS);
-            }
-            return polled;
+        if polled.is_ready() && buffer.filled().len() > filled && self.phase.get() == Phase::IDLE {
+            self.phase.set(Phase::HEADERS);
         }
-        let time = match phase {
-            Phase::IDLE => IDLE_TIME_MAX,
-            Phase::HEADERS => HEADER_TIME_MAX,
-            // The body has its own measure, and the answer may take as long as the function runs.
-            _ => {
-                self.read_alarm = None;
-                return Poll::Pending;
-            }
-        };
-        let alarm = match &mut self.read_alarm {
-            Some((of, alarm)) if *of == phase => alarm,
-            unset => &mut unset.insert((phase, Box::pin(tokio::time::sleep(time)))).1,
-        };
-        alarm.as_mut().poll(cx).map(|()| Err(io::Error::new(io::ErrorKind::TimedOut, "the client was silent too long")))
+        polled
     }
 }
 
-impl AsyncWrite for TimedStream {
+impl<S: AsyncWrite + Unpin> AsyncWrite for TimedStream<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let polled = Pin::new(&mut self.stream).poll_write(cx, bytes);
         self.written(cx, polled)
@@ -306,5 +320,118 @@ impl Body for RequestBody {
 
     fn size_hint(&self) -> SizeHint {
         self.body.size_hint()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http_body_util::{BodyExt, Full};
+    use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
+
+    use super::*;
+
+    /// Reads the body and answers its length.
+    struct Length;
+
+    impl Service for Length {
+        async fn answer(&self, request: http::Request<RequestBody>) -> Answer {
+            let text = match request.into_body().collect().await {
+                Ok(body) => body.to_bytes().len().to_string(),
+                Err(error) => error.to_string(),
+            };
+            http::Response::new(Full::new(Bytes::from(text)).map_err(|never| match never {}).boxed_unsync())
+        }
+    }
+
+    fn connected() -> (DuplexStream, watch::Sender<bool>) {
+        let (ours, theirs) = tokio::io::duplex(64 * 1024);
+        let (stop, stopped) = watch::channel(false);
+        tokio::spawn(connection(theirs, Arc::new(Length), stopped));
+        (ours, stop)
+    }
+
+    /// Seconds until the server hangs up, and what it said before.
+    async fn hung_up(mut stream: DuplexStream) -> (u64, String) {
+        let began = Instant::now();
+        let mut said = Vec::new();
+        let _ = stream.read_to_end(&mut said).await;
+        (began.elapsed().as_secs(), String::from_utf8_lossy(&said).into_owned())
+    }
+
+    async fn say(stream: &mut DuplexStream, text: &str) {
+        stream.write_all(text.as_bytes()).await.unwrap();
+    }
+
+    const REQUEST: &str = "GET / HTTP/1.1\r\nhost: localhost\r\n\r\n";
+
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_without_a_request_is_closed_after_a_minute() {
+        let (stream, _stop) = connected();
+        assert_eq!(hung_up(stream).await, (60, String::new()));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_minute_begins_anew_after_each_answer() {
+        let (mut stream, _stop) = connected();
+        for _ in 0..3 {
+            tokio::time::sleep(Duration::from_secs(50)).await;
+            say(&mut stream, REQUEST).await;
+        }
+        let (seconds, said) = hung_up(stream).await;
+        assert_eq!((seconds, said.matches("200 OK").count()), (60, 3));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn headers_have_ten_seconds_from_their_first_byte_however_they_trickle() {
+        let (mut stream, _stop) = connected();
+        tokio::time::sleep(Duration::from_secs(30)).await;
+        let began = Instant::now();
+        for line in ["GET / HTTP/1.1\r\n", "host: localhost\r\n", "x: 1\r\n"] {
+            say(&mut stream, line).await;
+            tokio::time::sleep(Duration::from_secs(3)).await;
+        }
+        hung_up(stream).await;
+        assert_eq!(began.elapsed().as_secs(), 10);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_body_that_trickles_is_cut_off_and_one_that_flows_is_not() {
+        let (mut stream, _stop) = connected();
+        say(&mut stream, "PUT / HTTP/1.1\r\nhost: localhost\r\ncontent-length: 100000\r\n\r\n").await;
+        say(&mut stream, "x").await;
+        let (_, said) = hung_up(stream).await;
+        assert!(said.contains("the body came too slowly"), "{said}");
+
+        let (mut stream, stop) = connected();
+        say(&mut stream, "PUT / HTTP/1.1\r\nhost: localhost\r\ncontent-length: 120000\r\n\r\n").await;
+        for _ in 0..60 {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            say(&mut stream, &"x".repeat(2_000)).await;
+        }
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        stop.send_replace(true);
+        let (_, said) = hung_up(stream).await;
+        assert!(said.ends_with("120000"), "{said}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_reads_nothing_is_hung_up_on_after_a_minute() {
+        let (ours, theirs) = tokio::io::duplex(16);
+        let (_stop, stopped) = watch::channel(false);
+        let served = tokio::spawn(connection(theirs, Arc::new(Length), stopped));
+        let (_reads_nothing, mut writes) = tokio::io::split(ours);
+        writes.write_all(REQUEST.as_bytes()).await.unwrap();
+        let began = Instant::now();
+        served.await.unwrap();
+        assert_eq!(began.elapsed().as_secs(), 60);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_idle_connection_is_closed_at_once_when_the_server_stops() {
+        let (mut stream, stop) = connected();
+        say(&mut stream, REQUEST).await;
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        stop.send_replace(true);
+        assert_eq!(hung_up(stream).await.0, 0);
     }
 }
