@@ -1121,10 +1121,18 @@ async fn the_crate_lambda_runtime_runs_unmodified() {
     let f = b.function("provided.al2023", "bootstrap", "");
     std::fs::copy(program, f.code_dir.join("bootstrap")).unwrap();
     let f = Arc::new(f);
-    for n in 0..50 {
-        // Not an event that it understands: the answer is an error of its own making, and it stays.
-        let (answer, _) = b.answer(&f, json!({ "n": n })).await;
-        assert!(answer.is_object(), "{answer}");
+    let event = json!({
+        "invocationSchemaVersion": "1.0", "invocationId": "i", "job": {"id": "j"},
+        "tasks": [{"taskId": "t", "s3Key": "a+b", "s3VersionId": null, "s3BucketArn": "arn:aws:s3:::bucket"}]
+    });
+    for _ in 0..50 {
+        let answer = b.ok(&f, event.clone()).await;
+        // The object is one line, "whose?".
+        let expected = json!([{"taskId": "t", "resultCode": "Succeeded", "resultString": "1"}]);
+        assert_eq!(answer["results"], expected, "{}", b.log());
     }
+    assert_eq!(b.s3.lock().unwrap()[..2], ["GET /bucket/a%20b f", "GET /bucket/a%20b f"]);
+    let error = b.error(&f, json!({})).await;
+    assert!(error["errorType"].is_string() && error["errorMessage"].is_string(), "{error}");
     assert_eq!(b.host.environments(), 1, "{}", b.log());
 }

@@ -98,7 +98,18 @@ fn launch(args: Vec<std::ffi::OsString>) -> (i32, String) {
     if !is_executable_format(Path::new(program)) {
         return (126, format!("{EXEC_FAILED}{}: exec format error", shown(Path::new(program))));
     }
-    let error = Command::new(program).args(&args[5..]).stdin(Stdio::null()).exec();
+    let mut command = Command::new(program);
+    command.args(&args[5..]).stdin(Stdio::null());
+    let mut error = command.exec();
+    // A program that was just unpacked may be "busy": a process that the server forked while it wrote the file holds
+    // the file open for writing until its own `exec`. That is a matter of milliseconds, and nothing tells of its end.
+    for _ in 0..100 {
+        if error.raw_os_error() != Some(rustix::io::Errno::TXTBSY.raw_os_error()) {
+            break;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(10));
+        error = command.exec();
+    }
     let status = if error.kind() == std::io::ErrorKind::NotFound { 127 } else { 126 };
     // In the words of Go, of which AWS's message is made.
     let reason = match error.raw_os_error().map(rustix::io::Errno::from_raw_os_error) {
