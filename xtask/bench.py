@@ -98,7 +98,9 @@ def ours(a, work):
         for name, value in re.findall(r"^export (\w+)=(.*)$", env, re.M):
             os.environ[name] = shlex.split(value)[0] if value else ""
         config = Config(s3={"addressing_style": "path"}, retries={"max_attempts": 1})
-        client = lambda name: boto3.client(name, config=config)
+        # A session of its own: the default one remembers the credentials of the last round.
+        session = boto3.Session()
+        client = lambda name: session.client(name, config=config)
         s3, functions, control = client("s3"), client("lambda"), client("s3control")
         account = os.environ.get("AWS_ACCOUNT_ID", "000000000000")
         role = f"arn:aws:iam::{account}:role/bench"
