@@ -32,6 +32,7 @@ const JOB: &str = "sim";
 /// Virtual milliseconds in which a job must end once the faults have stopped. The longest legal way is five attempts
 /// a row with a second between them, a few rows at a time.
 const LIVENESS_MS: u64 = 4 * 60 * 60 * 1_000;
+const SLOTS_EVERY_MS: u64 = 200;
 
 /// How a row's function behaves, whatever else happens to it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -102,6 +103,8 @@ struct World {
     due: BTreeSet<Due>,
     order: u64,
     slots: u32,
+    /// When the slots are told again; the engine does so every 200 ms, whatever else happens.
+    slots_at: Tick,
     ended: Option<Ended>,
     cancelled: bool,
 
@@ -166,6 +169,7 @@ impl World {
             due: BTreeSet::new(),
             order: 0,
             slots,
+            slots_at: Tick(SLOTS_EVERY_MS),
             ended: None,
             cancelled: false,
             disk: segment::HEADER.to_vec(),
@@ -249,6 +253,11 @@ impl World {
         }
         let wake = self.run.wake_at(self.now);
         let next = self.due.first().map(|d| d.at);
+        if [next, wake].into_iter().flatten().all(|at| at > self.slots_at) {
+            self.now = self.now.max(self.slots_at);
+            self.slots_at = self.now.after_ms(SLOTS_EVERY_MS);
+            return self.give(Event::Slots(self.slots));
+        }
         match (next, wake) {
             (Some(at), wake) if wake.is_none_or(|w| at <= w) => {
                 let due = self.due.pop_first().expect("it was the first a moment ago");
@@ -259,11 +268,7 @@ impl World {
                 self.now = self.now.max(at);
                 self.give(Event::Woken);
             }
-            // The slots are told again every so often, as the engine does.
-            (None, None) | (Some(_), None) => {
-                self.now = self.now.after_ms(200);
-                self.give(Event::Slots(self.slots));
-            }
+            (None, None) | (Some(_), None) => unreachable!("the slots are told before that"),
         }
     }
 

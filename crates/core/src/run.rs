@@ -205,8 +205,9 @@ pub struct Run {
     /// Entries for the next batch; those of `recording` are with the engine.
     unrecorded: Vec<Entry>,
     recording: Option<(u64, Arc<Vec<Entry>>)>,
-    /// A batch that came back: to be handed out again.
-    unwritten: bool,
+    /// A batch that came back is handed out again at this time. A moment, not a distance from now: events that come
+    /// more often than the distance is long would put it off for ever.
+    unwritten: Option<Tick>,
     batch: u64,
 
     succeeded: u64,
@@ -248,7 +249,7 @@ impl Run {
             next_invocation: 0,
             unrecorded: Vec::new(),
             recording: None,
-            unwritten: false,
+            unwritten: None,
             batch: 0,
             succeeded,
             failed,
@@ -270,19 +271,12 @@ impl Run {
             Event::Recorded { batch } => self.recorded(batch),
             Event::NotRecorded { batch } => {
                 if self.recording.as_ref().is_some_and(|(b, _)| *b == batch) {
-                    self.unwritten = true;
+                    self.unwritten = Some(now.after_ms(UNWRITTEN_RETRY_MS));
                 }
             }
             Event::Slots(slots) => self.slots = slots,
             Event::Command(command) => self.command(command),
-            Event::Woken => {
-                if self.unwritten
-                    && let Some((batch, entries)) = &self.recording
-                {
-                    self.unwritten = false;
-                    self.effects.push_back(Effect::Record { batch: *batch, entries: Arc::clone(entries) });
-                }
-            }
+            Event::Woken => {}
         }
         self.advance(now);
     }
@@ -295,14 +289,13 @@ impl Run {
     /// When to come back with [`Event::Woken`] if nothing else happens.
     pub fn wake_at(&mut self, now: Tick) -> Option<Tick> {
         if self.phase != Phase::Running {
-            return self.unwritten.then(|| now.after_ms(UNWRITTEN_RETRY_MS));
+            return self.unwritten;
         }
         let due = self.due.peek().map(|Reverse((at, _))| *at);
         // The ramp matters only while it is what holds tasks back.
         let held_back = !self.ready.is_empty() && self.in_flight.len() >= self.ramp.limit(now) as usize;
         let grows = self.ramp.grows_at().filter(|_| held_back);
-        let unwritten = self.unwritten.then(|| now.after_ms(UNWRITTEN_RETRY_MS));
-        [due, grows, unwritten].into_iter().flatten().min()
+        [due, grows, self.unwritten].into_iter().flatten().min()
     }
 
     /// Final results that are durable: (succeeded, failed). What DescribeJob shows; never goes down.
@@ -400,7 +393,7 @@ impl Run {
 
     fn recorded(&mut self, batch: u64) {
         let Some((_, entries)) = self.recording.take_if(|(b, _)| *b == batch) else { return };
-        self.unwritten = false;
+        self.unwritten = None;
         for entry in entries.iter() {
             if let Entry::Settled { outcome, .. } = entry {
                 *(if outcome.succeeded { &mut self.succeeded_durable } else { &mut self.failed_durable }) += 1;
@@ -439,8 +432,15 @@ impl Run {
             self.dispatch(now);
             self.read();
         }
+        self.record_again(now);
         self.record();
         self.end();
+    }
+
+    fn record_again(&mut self, now: Tick) {
+        if let (Some(_), Some((batch, entries))) = (self.unwritten.take_if(|at| *at <= now), &self.recording) {
+            self.effects.push_back(Effect::Record { batch: *batch, entries: Arc::clone(entries) });
+        }
     }
 
     fn release_due(&mut self, now: Tick) {
@@ -727,6 +727,27 @@ mod tests {
         world.disk_works = true;
         world.sleep(UNWRITTEN_RETRY_MS);
         assert_eq!((world.settled(), world.ended), (vec![0], Some(Ended::Finished)));
+    }
+
+    #[test]
+    fn a_batch_that_came_back_is_written_again_however_often_something_else_happens() {
+        let mut world = World::new(2, settings());
+        world.slots(1);
+        world.disk_works = false;
+        world.answer("Succeeded");
+        let batch = world.batch.take().unwrap();
+        world.give(Event::NotRecorded { batch });
+        for _ in 0..UNWRITTEN_RETRY_MS / 100 {
+            assert_eq!(world.batch, None);
+            world.now = world.now.after_ms(100);
+            // What the engine does: it asks when to come back after each event, and has another one before that.
+            if world.run.wake_at(world.now).is_some_and(|at| at <= world.now) {
+                world.give(Event::Woken);
+            } else {
+                world.give(Event::Slots(1));
+            }
+        }
+        assert_eq!(world.batch, Some(batch));
     }
 
     #[test]
