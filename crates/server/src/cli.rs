@@ -147,7 +147,10 @@ pub struct Run {
     pub json: bool,
 
     /// Go on with a run that was stopped: the one named, or the latest
-    #[arg(long, value_name = "RUN", num_args = 0..=1, default_missing_value = "", conflicts_with_all = ["function", "source", "manifest", "keys", "sample"])]
+    #[arg(long, value_name = "RUN", num_args = 0..=1, default_missing_value = "", conflicts_with_all = [
+        "function", "source", "manifest", "keys", "sample", "handler", "runtime", "timeout", "memory", "variables",
+        "arguments", "concurrency", "attempts", "report",
+    ])]
     pub resume: Option<String>,
     /// The data directory with the embedded storage to use [default: one of the run's own; for s3:// the server's]
     #[arg(long, value_name = "DIR")]
@@ -199,6 +202,9 @@ mod tests {
         let parse = |words: &[&str]| Cli::try_parse_from([&["longshore", "run"], words].concat());
         assert!(parse(&[]).is_err());
         assert!(parse(&["f.py", "--resume"]).is_err());
+        assert!(parse(&["--resume", "--report", "x"]).is_err(), "what would be ignored is refused");
+        assert!(parse(&["--resume", "--timeout", "9"]).is_err());
+        assert!(parse(&["--resume", "--json"]).is_ok());
         assert!(parse(&["--resume"]).is_ok());
         assert!(parse(&["--resume", "20261122-1"]).is_ok());
         assert!(parse(&["f.py", "--source", ".", "--arg", "a=b=c", "--arg", "d="]).is_ok());

@@ -66,16 +66,17 @@ impl Progress {
         }
     }
 
-    /// Leaves the bar as it is and goes to the next line.
+    /// Leaves the bar as it is and goes to the next line. What comes after the first call does nothing.
     pub fn end(&mut self) {
         if let Some(bar) = self.bar.take() {
             bar.abandon();
+            eprintln!();
         }
     }
 }
 
 fn style() -> ProgressStyle {
-    ProgressStyle::with_template("{spinner} [{bar:30}] {pos}/{len}  {msg}")
+    ProgressStyle::with_template("{spinner} [{bar:20}] {pos}/{len}  {wide_msg}")
         .expect("the template is valid: a test reads it")
         .progress_chars("=> ")
 }

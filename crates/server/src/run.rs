@@ -40,7 +40,8 @@ pub async fn run(args: cli::Run) -> Result<u8, Failure> {
     let runs = runs_folder(args.data_dir.as_deref(), environment)?;
     let (folder, mut plan, data_dir) = match &args.resume {
         Some(name) => {
-            let (folder, plan) = RunFolder::find(&runs, name)?;
+            let (folder, mut plan) = RunFolder::find(&runs, name)?;
+            plan.json |= args.json;
             if let Some(status) = plan.ended {
                 eprintln!("run {} is over; its report: {}", plan.id, place_of_report(&plan));
                 return Ok(status);
@@ -116,8 +117,12 @@ pub async fn run(args: cli::Run) -> Result<u8, Failure> {
     progress.end();
     let Some(outcome) = outcome else {
         eprintln!("stopping: what is in flight is finished first; Ctrl-C again stops at once");
+        // Before it is waited for: whoever stops at once needs it too.
+        if folder.0.join("run.json").exists() {
+            eprintln!("to go on later: {}", resume_command(&plan, &args));
+        }
         server.stop(None).await;
-        return Ok(interrupted(&folder, &plan, &args));
+        return Ok(INTERRUPTED);
     };
     server.stop(None).await;
     match outcome {
@@ -136,15 +141,6 @@ pub async fn run(args: cli::Run) -> Result<u8, Failure> {
             Err(failure)
         }
     }
-}
-
-fn interrupted(folder: &RunFolder, plan: &Plan, args: &cli::Run) -> u8 {
-    if folder.0.join("run.json").exists() {
-        eprintln!("stopped; to go on: {}", resume_command(plan, args));
-    } else {
-        eprintln!("stopped before anything was done");
-    }
-    INTERRUPTED
 }
 
 /// The command that goes on with a run, to be pasted into a shell.
