@@ -24,11 +24,7 @@ impl DataDir {
     /// Creates the directory if needed, checks owner and mode, takes the lock.
     pub fn open(path: &Path) -> Result<Self, DataDirError> {
         let unusable = |reason: String| DataDirError::Unusable { path: path.display().to_string(), reason };
-        std::fs::DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(path)
-            .map_err(|e| unusable(e.to_string()))?;
+        std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(|e| unusable(e.to_string()))?;
         let path = path.canonicalize().map_err(|e| unusable(e.to_string()))?;
         let metadata = path.metadata().map_err(|e| unusable(e.to_string()))?;
         if metadata.uid() != rustix::process::geteuid().as_raw() {
@@ -58,7 +54,8 @@ impl DataDir {
             Ok(()) => {}
             Err(rustix::io::Errno::WOULDBLOCK) => {
                 let holder = std::fs::read_to_string(&lock_path).unwrap_or_default();
-                let pid = if holder.trim().is_empty() { String::new() } else { format!(" (process {})", holder.trim()) };
+                let pid =
+                    if holder.trim().is_empty() { String::new() } else { format!(" (process {})", holder.trim()) };
                 return Err(DataDirError::InUse { path: path.display().to_string(), pid });
             }
             Err(e) => return Err(unusable(format!("it cannot be locked: {e}"))),
@@ -72,10 +69,11 @@ impl DataDir {
         &self.path
     }
 
-    /// A sub-directory, made with mode 0700 if it is not there.
+    /// A sub-directory, made with mode 0700 if it is not there. Durable when this returns.
     pub fn sub(&self, name: &str) -> std::io::Result<PathBuf> {
         let path = self.path.join(name);
         std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&path)?;
+        File::open(&self.path)?.sync_all()?;
         Ok(path)
     }
 }

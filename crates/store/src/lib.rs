@@ -33,11 +33,14 @@ pub enum StoreError {
 }
 
 impl StoreError {
-    /// Whether it passes by itself once there is space again.
+    /// Whether it passes by itself once there is space again, or once another program lets go of the database.
     pub fn is_full(&self) -> bool {
+        use rusqlite::ErrorCode::{DatabaseBusy, DatabaseLocked, DiskFull};
         match self {
             StoreError::Full(_) => true,
-            StoreError::Sql(error) => error.sqlite_error_code() == Some(rusqlite::ErrorCode::DiskFull),
+            StoreError::Sql(error) => {
+                matches!(error.sqlite_error_code(), Some(DiskFull | DatabaseBusy | DatabaseLocked))
+            }
             _ => false,
         }
     }

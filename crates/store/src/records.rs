@@ -29,7 +29,10 @@ pub struct Schema {
     pub migrations: &'static [&'static str],
 }
 
-type Work = Box<dyn FnOnce(&Connection, &mut Vec<Box<dyn FnOnce(Result<(), StoreError>) + Send>>) + Send>;
+/// Told once what became of the commit.
+type Settle = Box<dyn FnOnce(Result<(), StoreError>) + Send>;
+/// One write: runs on the connection, or learns why there is no transaction to run in.
+type Work = Box<dyn FnOnce(Result<&Connection, StoreError>) -> Settle + Send>;
 
 /// A handle on the database; cheap to clone.
 #[derive(Clone)]
@@ -80,25 +83,22 @@ impl Records {
     ///
     /// An `Err` from `work` undoes what it did and nothing else. `Err(Full)`: nothing happened, try again later.
     /// `Err(Broken)`: unknown whether it happened; the process is about to end.
-    pub async fn write<T, E>(
-        &self,
-        work: impl FnOnce(&Connection) -> Result<T, E> + Send + 'static,
-    ) -> Result<T, E>
+    pub async fn write<T, E>(&self, work: impl FnOnce(&Connection) -> Result<T, E> + Send + 'static) -> Result<T, E>
     where
         T: Send + 'static,
         E: From<StoreError> + From<rusqlite::Error> + Send + 'static,
     {
         self.shared.fatal.check()?;
         let (answer, answered) = oneshot::channel::<Result<T, E>>();
-        let job: Work = Box::new(move |connection, settle| {
-            let outcome = in_savepoint(connection, work);
-            settle.push(Box::new(move |committed| {
+        let job: Work = Box::new(move |connection| {
+            let outcome = connection.map_err(E::from).and_then(|connection| in_savepoint(connection, work));
+            Box::new(move |committed| {
                 // The caller may have gone; what it asked for has happened all the same.
                 let _ = answer.send(match committed {
                     Ok(()) => outcome,
                     Err(error) => outcome.and_then(|_| Err(error.into())),
                 });
-            }));
+            })
         });
         let gone = || StoreError::Broken("the writer thread has ended".into());
         self.shared.queue.send(job).await.map_err(|_| gone())?;
@@ -148,41 +148,38 @@ fn in_savepoint<T, E: From<rusqlite::Error>>(
 ) -> Result<T, E> {
     connection.execute_batch("SAVEPOINT work")?;
     // A panic in one write must not take the writer thread, and with it every later write, down.
-    let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| work(connection)));
-    match outcome {
-        Ok(Ok(value)) => {
-            connection.execute_batch("RELEASE work")?;
-            Ok(value)
-        }
-        Ok(Err(error)) => {
-            connection.execute_batch("ROLLBACK TO work; RELEASE work")?;
-            Err(error)
-        }
-        Err(_) => {
-            connection.execute_batch("ROLLBACK TO work; RELEASE work")?;
-            Err(rusqlite::Error::InvalidQuery.into())
-        }
+    let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| work(connection)))
+        .unwrap_or_else(|_| Err(rusqlite::Error::InvalidQuery.into()));
+    // SQLite undoes the whole transaction by itself when a statement finds no space (or cannot read or write): then
+    // there is no savepoint any more, and why that happened matters more than that it is missing.
+    if !connection.is_autocommit() {
+        let end = if outcome.is_ok() { "RELEASE work" } else { "ROLLBACK TO work; RELEASE work" };
+        connection.execute_batch(end)?;
     }
+    outcome
 }
 
 fn write_loop(connection: &Connection, mut queue: mpsc::Receiver<Work>, fatal: &Fatal) {
     while let Some(first) = queue.blocking_recv() {
-        let mut settle = Vec::new();
-        let outcome = (|| {
-            fatal.check()?;
-            connection.execute_batch("BEGIN IMMEDIATE").map_err(sort)?;
-            first(connection, &mut settle);
-            while settle.len() < GROUP_MAX
-                && let Ok(next) = queue.try_recv()
-            {
-                next(connection, &mut settle);
-            }
-            if connection.is_autocommit() {
-                // SQLite undoes a whole transaction by itself only when it cannot grow the file.
-                return Err(StoreError::Full("the transaction was rolled back".into()));
-            }
+        let begun = fatal.check().and_then(|()| Ok(connection.execute_batch("BEGIN IMMEDIATE")?));
+        if let Err(error) = begun {
+            // Nothing was touched, so nothing is lost: only this one write is refused.
+            first(Err(error))(Ok(()));
+            continue;
+        }
+        let mut settle = vec![first(Ok(connection))];
+        // Behind a transaction that is gone a further write would be one of its own, and told that it never happened.
+        while settle.len() < GROUP_MAX
+            && !connection.is_autocommit()
+            && let Ok(next) = queue.try_recv()
+        {
+            settle.push(next(Ok(connection)));
+        }
+        let outcome = if connection.is_autocommit() {
+            Err(StoreError::Full("the transaction was rolled back".into()))
+        } else {
             connection.execute_batch("COMMIT").map_err(sort)
-        })();
+        };
         if let Err(error) = &outcome {
             if !connection.is_autocommit() {
                 // Fails only if SQLite has rolled back by itself, which is what is wanted.
@@ -202,7 +199,7 @@ fn write_loop(connection: &Connection, mut queue: mpsc::Receiver<Work>, fatal: &
     }
 }
 
-/// A failed commit is either a full disk, which passes, or the end.
+/// A failed commit, unlike a failed begin, is either a full disk, which passes, or the end.
 fn sort(error: rusqlite::Error) -> StoreError {
     match error.sqlite_error_code() {
         Some(rusqlite::ErrorCode::DiskFull) => StoreError::Full(error.to_string()),
@@ -252,7 +249,10 @@ mod tests {
 
     const SCHEMA: Schema = Schema {
         room: "test",
-        migrations: &["CREATE TABLE t (k TEXT PRIMARY KEY, v INTEGER NOT NULL) STRICT", "ALTER TABLE t ADD COLUMN w TEXT"],
+        migrations: &[
+            "CREATE TABLE t (k TEXT PRIMARY KEY, v INTEGER NOT NULL) STRICT",
+            "ALTER TABLE t ADD COLUMN w TEXT",
+        ],
     };
 
     fn open(dir: &Path) -> Records {
@@ -264,10 +264,7 @@ mod tests {
     }
 
     async fn count(records: &Records) -> i64 {
-        records
-            .read::<_, StoreError>(|c| Ok(c.query_row("SELECT count(*) FROM t", [], |r| r.get(0))?))
-            .await
-            .unwrap()
+        records.read::<_, StoreError>(|c| Ok(c.query_row("SELECT count(*) FROM t", [], |r| r.get(0))?)).await.unwrap()
     }
 
     #[tokio::test]
@@ -285,12 +282,8 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let records = open(dir.path());
         put(&records, "taken", 0).await.unwrap();
-        let results = futures::future::join_all([
-            put(&records, "a", 1),
-            put(&records, "taken", 2),
-            put(&records, "b", 3),
-        ])
-        .await;
+        let results =
+            futures::future::join_all([put(&records, "a", 1), put(&records, "taken", 2), put(&records, "b", 3)]).await;
         assert_eq!(results.iter().map(Result::is_ok).collect::<Vec<_>>(), [true, false, true]);
         assert_eq!(count(&records).await, 3);
     }
@@ -303,6 +296,52 @@ mod tests {
         assert!(outcome.is_err());
         put(&records, "a", 1).await.unwrap();
         assert_eq!(count(&records).await, 1);
+    }
+
+    #[tokio::test]
+    async fn a_write_that_finds_no_space_is_told_so_and_its_neighbours_either_happened_or_were_told_otherwise() {
+        let dir = tempfile::tempdir().unwrap();
+        let records = open(dir.path());
+        let small = |records: &Records, key: String| {
+            let records = records.clone();
+            async move {
+                records
+                    .write::<_, StoreError>(move |c| Ok(c.execute("INSERT INTO t (k, v) VALUES (?1, 1)", [key])?))
+                    .await
+            }
+        };
+        // A file that may not grow is how a disk without space looks to SQLite.
+        let grown =
+            |pages: &'static str| records.write::<_, StoreError>(move |c| Ok(c.query_row(pages, [], |_| Ok(()))?));
+        grown("PRAGMA max_page_count = 8").await.unwrap();
+        let large = records.write::<_, StoreError>(|c| {
+            // Long enough for the others to be in the queue, and so in the same commit.
+            std::thread::sleep(std::time::Duration::from_millis(50));
+            Ok(c.execute("INSERT INTO t (k, v) VALUES (?1, 1)", ["x".repeat(1 << 20)])?)
+        });
+        let before = small(&records, "before".into());
+        let after: Vec<_> = (0..5).map(|n| small(&records, format!("after-{n}"))).collect();
+        let (before, large, after) = futures::join!(before, large, futures::future::join_all(after));
+        assert!(large.as_ref().is_err_and(StoreError::is_full), "{large:?}");
+        let happened = after.iter().chain([&before]).filter(|r| r.is_ok()).count() as i64;
+        assert!(after.iter().chain([&before]).all(|r| r.is_ok() || r.as_ref().is_err_and(StoreError::is_full)));
+        assert_eq!(count(&records).await, happened, "{before:?} {after:?}");
+        grown("PRAGMA max_page_count = 100000").await.unwrap();
+        small(&records, "later".into()).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn another_program_that_holds_the_database_delays_a_write_and_ends_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let records = open(dir.path());
+        records.write::<_, StoreError>(|c| Ok(c.busy_timeout(std::time::Duration::from_millis(10))?)).await.unwrap();
+        let other = Connection::open(dir.path().join("records.db")).unwrap();
+        other.execute_batch("BEGIN IMMEDIATE").unwrap();
+        let refused = put(&records, "a", 1).await.unwrap_err();
+        assert!(refused.is_full(), "an error that passes: {refused:?}");
+        other.execute_batch("ROLLBACK").unwrap();
+        put(&records, "a", 1).await.unwrap();
+        assert_eq!(records.fatal().reason(), None);
     }
 
     #[test]

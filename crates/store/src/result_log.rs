@@ -62,8 +62,12 @@ impl ResultLog {
     /// Reads a closed or open log from its start without touching it: for reports. A torn tail is passed over.
     /// Blocks; one segment is in memory at a time.
     pub fn read(dir: &Path, mut each: impl FnMut(&[u8])) -> Result<(), StoreError> {
-        for path in segments_in(dir)? {
-            read_segment(&path, &mut each)?;
+        let paths = segments_in(dir)?;
+        for (index, path) in paths.iter().enumerate() {
+            let (valid, on_disk) = read_segment(path, &mut each)?;
+            if index + 1 < paths.len() && valid != on_disk {
+                return Err(damaged(path, valid));
+            }
         }
         Ok(())
     }

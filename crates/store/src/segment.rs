@@ -83,9 +83,10 @@ pub fn recover(bytes: &[u8], mut each: impl FnMut(&[u8])) -> Result<Recovered, u
 
 /// Whether a whole frame starts anywhere in `bytes`.
 pub fn any_frame_in(bytes: &[u8]) -> bool {
-    bytes.windows(MARK.len()).enumerate().any(|(at, window)| {
-        window == MARK && matches!(step(&bytes[at..]), Step::Frame(..))
-    })
+    bytes
+        .windows(MARK.len())
+        .enumerate()
+        .any(|(at, window)| window == MARK && matches!(step(&bytes[at..]), Step::Frame(..)))
 }
 
 #[cfg(test)]
