@@ -65,8 +65,9 @@ fn set_up(cli: &Cli) -> Result<(), Failure> {
     let none = rustix::process::Rlimit { current: Some(0), maximum: Some(0) };
     rustix::process::setrlimit(rustix::process::Resource::Core, none).because("cannot turn core dumps off")?;
 
-    // `serve` tells a job's life; commands that print their own progress are not interrupted by it.
-    let default = if matches!(cli.command, Command::Serve(_)) { "info" } else { "error" };
+    // `serve` tells a job's life; commands that print their own progress are not interrupted by it. s3s calls every
+    // answer that is an error of its own, a missing object too; what is one is logged by the room.
+    let default = if matches!(cli.command, Command::Serve(_)) { "info,s3s=off" } else { "error,s3s=off" };
     let filter = match std::env::var("LONGSHORE_LOG") {
         Ok(asked) if !asked.is_empty() => EnvFilter::try_new(&asked).map_err(|e| {
             Failure::usage(format!("LONGSHORE_LOG: {e}")).hint("try info, debug or longshore_jobs=debug")
