@@ -17,6 +17,9 @@ def server(tmp_path_factory):
     server.stop()
     said = server.said()
     assert "panicked at" not in said, f"the server panicked:\n{said[-4000:]}"
+    # At this level someone has to act; nothing that a client or a function does may make it so.
+    errors = [line for line in said.splitlines() if " ERROR " in line]
+    assert not errors, "\n".join(errors[:5])
 
 
 @pytest.fixture

@@ -36,7 +36,7 @@ ROLE = f"arn:aws:iam::{ACCOUNT}:role/batch"
 REPORT_SCHEMA = "Bucket, Key, VersionId, TaskStatus, ErrorCode, HTTPStatusCode, ResultMessage"
 TERMINAL = {"Complete", "Failed", "Cancelled"}
 # A name lookup or a proxy of the machine must not decide a test: only what `longshore env` prints may.
-INHERITED = ("PATH", "LANG", "LC_ALL", "TMPDIR", "LD_LIBRARY_PATH", "PYENV_ROOT", "PYENV_VERSION")
+INHERITED = ("PATH", "LONGSHORE_LOG", "LANG", "LC_ALL", "TMPDIR", "LD_LIBRARY_PATH", "PYENV_ROOT", "PYENV_VERSION")
 
 
 def plain_environment(home):
