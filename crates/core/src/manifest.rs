@@ -25,6 +25,8 @@ impl Column {
 
 /// A raw key field is at most this long: a 1,024-byte key with every byte percent-encoded. Source: rule CSV-7.
 pub const RAW_KEY_BYTES_MAX: usize = 3_072;
+/// No bucket's name was ever longer; what a row may carry into the result log is bounded by it.
+pub const BUCKET_BYTES_MAX: usize = 255;
 /// A decoded key, in bytes: S3's own limit.
 pub const KEY_BYTES_MAX: usize = 1_024;
 /// A line longer than any legal row: the longest key quoted, a bucket, a version, and some ignored columns.
@@ -42,7 +44,8 @@ pub enum FaultKind {
     FieldCount,
     KeyFormat,
     VersionFormat,
-    /// Byte order mark, not UTF-8, blank line, stray quote, gzip, a line break inside quotes, an over-long line.
+    /// Byte order mark, not UTF-8, blank line, stray quote, gzip, a line break inside quotes, an over-long line or
+    /// bucket.
     Malformed,
 }
 
@@ -100,6 +103,9 @@ impl RowFormat {
             return Err(fault(FaultKind::FieldCount));
         }
         let (Some(bucket), Some(key)) = (bucket, key) else { return Err(fault(FaultKind::FieldCount)) };
+        if bucket.len() > BUCKET_BYTES_MAX {
+            return Err(fault(FaultKind::Malformed));
+        }
         if !key_fits(&key) {
             return Err(fault(FaultKind::KeyFormat));
         }
@@ -282,6 +288,12 @@ mod tests {
         assert_eq!(key(&format!("b,{}", "%E6".repeat(1_025))), Err(FaultKind::KeyFormat));
         assert!(key(&format!("b,{}", "k".repeat(1_024))).is_ok());
         assert_eq!(key(&format!("b,{}", "k".repeat(1_025))), Err(FaultKind::KeyFormat));
+    }
+
+    #[test]
+    fn a_bucket_is_bounded_since_every_result_repeats_it() {
+        assert!(key(&format!("{},k", "b".repeat(BUCKET_BYTES_MAX))).is_ok());
+        assert_eq!(key(&format!("{},k", "b".repeat(BUCKET_BYTES_MAX + 1))), Err(FaultKind::Malformed));
     }
 
     #[test]

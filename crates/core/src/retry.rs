@@ -109,6 +109,8 @@ impl Policy {
                     return Verdict::Settle(outcome);
                 }
                 let delay_ms = retry_after_ms.unwrap_or_else(|| self.throttle.delay_ms(tries.throttles, random));
+                // However late the other side names, the budget is looked at again when it is used up.
+                let delay_ms = delay_ms.min(self.throttle_ms_max.saturating_sub(now.since_ms(since)));
                 Verdict::Again { at: now.after_ms(delay_ms.max(1)) }
             }
         }
@@ -150,6 +152,13 @@ mod tests {
         let hour = 60 * 60_000;
         assert!(matches!(decide(throttled(), &mut tries, hour - 1), Verdict::Again { .. }));
         assert_eq!(decide(throttled(), &mut tries, hour), Verdict::Settle(outcome()));
+    }
+
+    #[test]
+    fn a_retry_after_beyond_the_budget_waits_no_longer_than_the_budget() {
+        let mut tries = Tries::default();
+        let verdict = decide(Judgement::Throttled(outcome(), Some(u64::MAX)), &mut tries, 7);
+        assert_eq!(verdict, Verdict::Again { at: Tick(7 + 60 * 60_000) });
     }
 
     #[test]

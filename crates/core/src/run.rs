@@ -221,7 +221,7 @@ pub struct Run {
 /// Rows are read ahead in pieces of this size while fewer than this many wait: enough for the widest concurrency to
 /// find work while the next piece is read, and at most 2 × 3 MB of the longest keys.
 const READ_AHEAD: u64 = crate::manifest::CHUNK_ROWS;
-/// Entries in one batch: of the longest rows (key 3 KB, version 1 KB, message 4 KB) these make 8.5 MB, of usual ones
+/// Entries in one batch: of the longest rows (key 3 KB, version 1 KB, message 4 KB) these make 9 MB, of usual ones
 /// 130 KB; a frame of the log may have 16 MiB.
 pub const BATCH_ENTRIES_MAX: usize = 1_024;
 
@@ -329,7 +329,11 @@ impl Run {
                 None => Tries::default(),
             };
             let task = Arc::new(task);
-            if task.version == VersionId::Missing {
+            if task.bucket.is_empty() || task.bucket.starts_with("arn:") {
+                // Rule CSV-5: the column is a plain name, and a wrong one fails the task, not the job.
+                let outcome = Outcome::failed(400, "InvalidBucketName", "The specified bucket is not valid.");
+                self.settle(task, 0, outcome);
+            } else if task.version == VersionId::Missing {
                 let outcome = Outcome::failed(400, "InvalidRequest", "Task failed due to missing VersionId");
                 self.settle(task, 0, outcome);
             } else {
@@ -551,6 +555,7 @@ mod tests {
         recorded: Vec<Entry>,
         ended: Option<Ended>,
         versions: fn(u64) -> VersionId,
+        buckets: fn(u64) -> &'static str,
         disk_works: bool,
     }
 
@@ -573,6 +578,7 @@ mod tests {
                 recorded: Vec::new(),
                 ended: None,
                 versions: |_| VersionId::NoColumn,
+                buckets: |_| "b",
                 disk_works: true,
             }
         }
@@ -584,7 +590,12 @@ mod tests {
                     Effect::Read { first_row, rows_max } => {
                         let last = (first_row + rows_max).min(self.run.rows_total);
                         let rows = (first_row..last)
-                            .map(|row| Task { row, bucket: "b".into(), key: "k".into(), version: (self.versions)(row) })
+                            .map(|row| Task {
+                                row,
+                                bucket: (self.buckets)(row).into(),
+                                key: "k".into(),
+                                version: (self.versions)(row),
+                            })
                             .collect();
                         self.run.handle(Event::Rows(rows), self.now);
                     }
@@ -835,6 +846,15 @@ mod tests {
         world.slots(1);
         assert_eq!(world.answer("Succeeded"), (1, 1));
         assert_eq!((world.run.counts(), world.ended), ((1, 1), Some(Ended::Finished)));
+    }
+
+    #[test]
+    fn a_bucket_that_is_an_arn_or_empty_fails_its_row_and_is_not_invoked() {
+        let mut world = World::new(3, settings());
+        world.buckets = |row| ["arn:aws:s3:::b", "", "b"][row as usize];
+        world.slots(1);
+        assert_eq!(world.answer("Succeeded"), (2, 1));
+        assert_eq!((world.run.counts(), world.ended), ((1, 2), Some(Ended::Finished)));
     }
 
     #[test]

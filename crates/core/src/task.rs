@@ -61,7 +61,7 @@ impl ResultCode {
 pub struct Outcome {
     pub succeeded: bool,
     pub http_status: u16,
-    /// Empty on success.
+    /// Empty on success; at most [`CODE_CHARS_MAX`] characters.
     pub error_code: String,
     /// At most [`MESSAGE_CHARS_MAX`] characters.
     pub message: String,
@@ -69,22 +69,30 @@ pub struct Outcome {
 
 /// The longest message of a report row, in Unicode scalar values, before CSV quoting. Source: rule RD-3.
 pub const MESSAGE_CHARS_MAX: usize = 1_024;
+/// The longest error code, which comes from whoever answers for the function. AWS's are below 60 characters.
+pub const CODE_CHARS_MAX: usize = 128;
 
 impl Outcome {
     pub fn succeeded(message: impl Into<String>) -> Self {
-        Self { succeeded: true, http_status: 200, error_code: String::new(), message: cut(message.into()) }
+        Self {
+            succeeded: true,
+            http_status: 200,
+            error_code: String::new(),
+            message: cut(message.into(), MESSAGE_CHARS_MAX),
+        }
     }
 
     pub fn failed(http_status: u16, error_code: impl Into<String>, message: impl Into<String>) -> Self {
-        Self { succeeded: false, http_status, error_code: error_code.into(), message: cut(message.into()) }
+        let (error_code, message) = (cut(error_code.into(), CODE_CHARS_MAX), cut(message.into(), MESSAGE_CHARS_MAX));
+        Self { succeeded: false, http_status, error_code, message }
     }
 }
 
-fn cut(mut message: String) -> String {
-    if let Some((end, _)) = message.char_indices().nth(MESSAGE_CHARS_MAX) {
-        message.truncate(end);
+fn cut(mut text: String, chars_max: usize) -> String {
+    if let Some((end, _)) = text.char_indices().nth(chars_max) {
+        text.truncate(end);
     }
-    message
+    text
 }
 
 #[cfg(test)]

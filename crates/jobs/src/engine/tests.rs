@@ -399,11 +399,11 @@ async fn a_damaged_result_log_fails_its_job_and_no_other() {
 fn entries_of_one_batch_fit_into_one_frame() {
     let task = longshore_core::task::Task {
         row: u64::MAX,
-        bucket: "b".repeat(63).into(),
+        bucket: "b".repeat(longshore_core::manifest::BUCKET_BYTES_MAX).into(),
         key: "k".repeat(longshore_core::manifest::RAW_KEY_BYTES_MAX).into(),
         version: longshore_core::task::VersionId::Given("v".repeat(1_024).into()),
     };
-    let outcome = longshore_core::task::Outcome::failed(200, "PermanentFailure", "\u{1F600}".repeat(2_000));
+    let outcome = longshore_core::task::Outcome::failed(200, "\u{1F600}".repeat(200), "\u{1F600}".repeat(2_000));
     let mut bytes = Vec::new();
     Entry::Settled { task: Arc::new(task), attempts: 5, outcome }.encode(&mut bytes);
     assert!(bytes.len() * longshore_core::run::BATCH_ENTRIES_MAX <= longshore_store::segment::PAYLOAD_MAX);
