@@ -85,8 +85,11 @@ pub enum Event {
     Preempted,
     /// UpdateJobStatus `Cancelled`.
     CancelRequested,
-    /// A reason of section 2.7, or the failure threshold.
+    /// A reason of section 2.7.
     Failed,
+    /// Too many tasks have failed, or rows cannot be read any more. Unlike [`Event::Failed`] it comes too late once a
+    /// cancel was accepted (spec 2.4, race rules).
+    TasksFailed,
     /// The last running invocation of a winding-down job is over and everything is recorded.
     Drained,
     /// Every task has its final result.
@@ -124,7 +127,7 @@ impl Status {
     pub fn on(self, event: Event) -> Result<Status, IllegalMove> {
         use Event::{
             CancelRequested, ConfirmationTimedOut, Confirmed, Drained, ManifestRead, PickedUp, Preempted,
-            ReportWritten, SlotGranted, TasksFinished,
+            ReportWritten, SlotGranted, TasksFailed, TasksFinished,
         };
         Ok(match (self, event) {
             (New, PickedUp) => Preparing,
@@ -137,6 +140,7 @@ impl Status {
             (Pausing, Drained) => Paused,
             // The last results of a pausing job may be the last of all.
             (Active | Pausing, TasksFinished) => Completing,
+            (Active | Pausing, TasksFailed) => Failing,
             (Completing, ReportWritten) => Complete,
             // Nothing runs yet: the cancel is over at once. In the others something has to wind down first.
             (Suspended | Ready, CancelRequested) => Cancelled,
@@ -155,7 +159,7 @@ impl Status {
 mod tests {
     use super::*;
 
-    const EVENTS: [Event; 12] = [
+    const EVENTS: [Event; 13] = [
         Event::PickedUp,
         Event::ManifestRead { confirmation_required: true },
         Event::ManifestRead { confirmation_required: false },
@@ -165,6 +169,7 @@ mod tests {
         Event::Preempted,
         Event::CancelRequested,
         Event::Failed,
+        Event::TasksFailed,
         Event::Drained,
         Event::TasksFinished,
         Event::ReportWritten,
@@ -247,6 +252,12 @@ mod tests {
             None,
         ];
         assert_eq!(answers, wanted);
+    }
+
+    #[test]
+    fn a_cancel_that_was_accepted_is_not_overtaken_by_the_tasks() {
+        assert!(Cancelling.on(Event::TasksFinished).is_err());
+        assert!(Cancelling.on(Event::TasksFailed).is_err());
     }
 
     #[test]
