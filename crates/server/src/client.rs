@@ -215,6 +215,18 @@ impl Client {
         file.flush().await.map_err(|e| broken(&e))
     }
 
+    /// Deletes an object.
+    pub async fn delete(&self, bucket: &str, key: &str) -> Result<(), ClientError> {
+        let none = Content::Bytes(Bytes::new());
+        self.call("s3", Method::DELETE, &object_path(bucket, key), HeaderMap::new(), none).await.map(drop)
+    }
+
+    /// Deletes a bucket, which must be empty.
+    pub async fn delete_bucket(&self, bucket: &str) -> Result<(), ClientError> {
+        let none = Content::Bytes(Bytes::new());
+        self.call("s3", Method::DELETE, &format!("/{bucket}"), HeaderMap::new(), none).await.map(drop)
+    }
+
     /// The next page of a bucket's objects, at most a thousand, and the token of the page after it.
     pub async fn list(
         &self,
@@ -290,6 +302,12 @@ impl Client {
                 _ => return Ok(()),
             }
         }
+    }
+
+    pub async fn delete_function(&self, name: &str) -> Result<(), ClientError> {
+        let none = Content::Bytes(Bytes::new());
+        let path = format!("/2015-03-31/functions/{name}");
+        self.call("lambda", Method::DELETE, &path, HeaderMap::new(), none).await.map(drop)
     }
 
     async fn lambda(

@@ -337,7 +337,28 @@ async fn carry_out(
     if plan.json {
         println!("{}", serde_json::json!({"Job": json_of_job(&described)}));
     }
-    Ok(summarize(&described, failures.as_ref(), failures.as_ref().map(|_| place_of_report(plan)).as_deref()))
+    let status = summarize(&described, failures.as_ref(), failures.as_ref().map(|_| place_of_report(plan)).as_deref());
+    if !plan.data_dir_is_ours
+        && let Err(error) = clean_up(plan, client).await
+    {
+        // The run is over and reported all the same.
+        eprintln!("what the run left in the storage could not be removed: {error}");
+    }
+    Ok(status)
+}
+
+/// Takes out of somebody else's storage what the run put there: its function, and its bucket.
+async fn clean_up(plan: &Plan, client: &Client) -> Result<(), ClientError> {
+    let bucket = bucket_of(plan);
+    client.delete_function(&bucket).await?;
+    loop {
+        let (page, _) = client.list(&bucket, "", None).await?;
+        if page.is_empty() {
+            return client.delete_bucket(&bucket).await;
+        }
+        let deletions = page.iter().map(|object| client.delete(&bucket, &object.key));
+        futures::future::try_join_all(deletions).await?;
+    }
 }
 
 /// Lists what `--source s3://…` names, or samples a stored manifest, into the run's manifest.
