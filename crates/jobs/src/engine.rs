@@ -29,6 +29,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use self::recorder::blocking;
 use crate::Settings;
 use crate::error::FailureReason;
 use crate::ports::{Invoker, Objects};
@@ -92,9 +93,12 @@ struct Live {
     loaded: watch::Sender<bool>,
     succeeded: AtomicU64,
     failed: AtomicU64,
-    /// Milliseconds in Active that are not in the table yet.
+    /// Milliseconds in Active, those of earlier turns included.
     active_ms: AtomicU64,
 }
+
+/// (succeeded, failed, milliseconds in Active) of one moment.
+type Seen = (u64, u64, u64);
 
 impl Live {
     fn new(loaded: bool) -> Arc<Self> {
@@ -111,8 +115,20 @@ impl Live {
         self.failed.store(failed, Ordering::Relaxed);
     }
 
+    fn counts(&self) -> (u64, u64) {
+        (self.succeeded.load(Ordering::Relaxed), self.failed.load(Ordering::Relaxed))
+    }
+
     fn set_loaded(&self) {
         self.loaded.send_replace(true);
+    }
+
+    /// What is to be shown; waits while the log is being read after a restart.
+    async fn seen(&self) -> Seen {
+        // Fails only if the agent is gone, and then the row has it all.
+        let _ = self.loaded.subscribe().wait_for(|loaded| *loaded).await;
+        let (succeeded, failed) = self.counts();
+        (succeeded, failed, self.active_ms.load(Ordering::Relaxed))
     }
 }
 
@@ -131,6 +147,7 @@ impl Engine {
         };
         // Once before anybody is served: a running job has its agent, and so its true counts, before it is described.
         scheduler::pass(&engine).await?;
+        engine.shared.tasks.spawn(sweep(engine.clone()));
         engine.shared.tasks.spawn(scheduler::run(engine.clone()));
         Ok(engine)
     }
@@ -143,20 +160,33 @@ impl Engine {
     /// A job with the counts of this moment. While its log is still being read after a restart, this waits.
     pub async fn look(&self, id: &str) -> Result<Option<JobRow>, StoreError> {
         // The live counts are taken before the row: an agent that ends in between has written them there.
-        let live = self.live(id);
-        if let Some(live) = &live {
-            // Fails only if the agent is gone, and then the row has it all.
-            let _ = live.loaded.subscribe().wait_for(|loaded| *loaded).await;
-        }
-        let seen = live.map(|l| overlay(&l));
+        let live = self.agents().get(id).map(|a| Arc::clone(&a.live));
+        let seen = match live {
+            Some(live) => Some(live.seen().await),
+            None => None,
+        };
         let job = self.shared.world.table.get(id).await?;
         Ok(job.map(|job| with_overlay(job, seen)))
     }
 
-    /// [`Engine::look`] for a row that is at hand already; it does not wait.
-    pub fn with_live_counts(&self, job: JobRow) -> JobRow {
-        let seen = self.live(&job.id).map(|l| overlay(&l));
-        with_overlay(job, seen)
+    /// [`Engine::look`] for many: take this before the rows are read, and give it to each of them.
+    pub async fn look_around(&self) -> Glance {
+        let lives: Vec<_> = self.agents().iter().map(|(id, a)| (id.clone(), Arc::clone(&a.live))).collect();
+        let mut seen = HashMap::new();
+        for (id, live) in lives {
+            seen.insert(id, live.seen().await);
+        }
+        Glance(seen)
+    }
+
+    /// Removes what a job that is over does not need any more: its pinned manifest and its report's spool. The result
+    /// log stays. Failing to remove something costs space alone; the next start tries again.
+    pub async fn clean(&self, id: &str) {
+        let dir = self.shared.world.job_dir(id);
+        let cleaned = blocking(move || Ok(clean(&dir))).await;
+        if let Ok(Err(error)) | Err(StoreError::Io(error)) = cleaned {
+            tracing::warn!(job = id, %error, "files of a job that is over stay behind");
+        }
     }
 
     /// Returns once no further invocation of this job, whose status is Cancelling or Cancelled, can start.
@@ -177,10 +207,6 @@ impl Engine {
         self.shared.tasks.wait().await;
     }
 
-    fn live(&self, id: &str) -> Option<Arc<Live>> {
-        self.agents().get(id).map(|a| Arc::clone(&a.live))
-    }
-
     fn agents(&self) -> std::sync::MutexGuard<'_, HashMap<String, AgentHandle>> {
         self.shared.agents.lock().unwrap_or_else(|e| e.into_inner())
     }
@@ -194,28 +220,59 @@ impl Engine {
     }
 }
 
-fn overlay(live: &Live) -> (u64, u64, u64) {
-    (
-        live.succeeded.load(Ordering::Relaxed),
-        live.failed.load(Ordering::Relaxed),
-        live.active_ms.load(Ordering::Relaxed),
-    )
+/// The counts of all running jobs at one moment.
+pub struct Glance(HashMap<String, Seen>);
+
+impl Glance {
+    pub fn over(&self, job: JobRow) -> JobRow {
+        let seen = self.0.get(&job.id).copied();
+        with_overlay(job, seen)
+    }
 }
 
 /// Counts only grow, so of the row's and the agent's the greater ones are the newer ones (promise X2).
-fn with_overlay(mut job: JobRow, seen: Option<(u64, u64, u64)>) -> JobRow {
+fn with_overlay(mut job: JobRow, seen: Option<Seen>) -> JobRow {
     if let Some((succeeded, failed, active_ms)) = seen {
         job.succeeded = job.succeeded.max(succeeded);
         job.failed = job.failed.max(failed);
-        if job.status.holds_slot() {
-            job.active_ms += active_ms;
-        }
+        job.active_ms = job.active_ms.max(active_ms);
     }
     job
 }
 
-/// A note of progress on its way to the table, and the moment it was made for.
-type Noting = Pin<Box<dyn Future<Output = (Tick, Result<(), StoreError>)> + Send>>;
+/// Removes what a crash left behind of jobs that were over by then.
+async fn sweep(engine: Engine) {
+    let dir = engine.shared.world.dir.clone();
+    let listed = blocking(move || {
+        let entries = std::fs::read_dir(dir)?.flatten();
+        let ids = entries.filter_map(|entry| entry.file_name().into_string().ok());
+        Ok(ids.collect::<Vec<_>>())
+    });
+    for id in listed.await.unwrap_or_default() {
+        if engine.shared.stopping.is_cancelled() {
+            return;
+        }
+        match engine.shared.world.table.get(&id).await {
+            Ok(Some(job)) if job.status.is_terminal() => engine.clean(&id).await,
+            // Not over, or not ours to judge.
+            _ => {}
+        }
+    }
+}
+
+/// The index goes first: the rest without it is nothing that anyone would open.
+fn clean(dir: &std::path::Path) -> std::io::Result<()> {
+    let gone = |removed: std::io::Result<()>| match removed {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    };
+    gone(std::fs::remove_file(dir.join("manifest.idx")))?;
+    gone(std::fs::remove_file(dir.join("manifest.csv")))?;
+    gone(std::fs::remove_dir_all(dir.join("report")))
+}
+
+/// A note of progress on its way to the table, and the milliseconds in Active that it brings it up to.
+type Noting = Pin<Box<dyn Future<Output = (u64, Result<(), StoreError>)> + Send>>;
 
 /// How a run came to rest.
 struct Rest {
@@ -245,12 +302,19 @@ async fn run(
     live.set_counts((past.succeeded(), past.failed()));
     live.set_loaded();
     let manifest = Arc::new(pinned::Pinned::open(&dir, format).await?);
+    if manifest.rows() != job.rows_total {
+        let (have, wanted) = (manifest.rows(), job.rows_total);
+        return Err(StoreError::Damaged(format!("the pinned manifest has {have} rows of {wanted}")));
+    }
     let mut random = seed()?;
     let mut run = Run::new(&job.id, manifest.rows(), past, world.settings.run.clone(), random.next_u64(), engine.now());
     let mut dispatcher = dispatcher::Dispatcher::new(Arc::clone(&world.invoker), job, random);
 
     let began = engine.now();
-    let mut noted = began;
+    // Time in Pausing or Cancelling is none in Active (spec 2.6).
+    let mut halted = first.map(|_| began);
+    let active_ms = |halted: Option<Tick>| halted.unwrap_or_else(|| engine.now()).since_ms(began);
+    let mut noted_ms = 0;
     let mut reason = None;
     let mut reading = None;
     let mut recording = None;
@@ -275,12 +339,11 @@ async fn run(
                     let counts = run.counts();
                     live.set_counts(counts);
                     if let Some(note) = noting.take() {
-                        let (at, written) = note.await;
-                        noted = if written.is_ok() { at } else { noted };
+                        let (upto_ms, written) = note.await;
+                        noted_ms = if written.is_ok() { upto_ms } else { noted_ms };
                     }
-                    let more = engine.now().since_ms(noted);
-                    agent::persist(|| world.table.note_progress(&job.id, counts, more)).await?;
-                    live.active_ms.store(0, Ordering::Relaxed);
+                    let more = active_ms(halted) - noted_ms;
+                    agent::persist(engine, || world.table.note_progress(&job.id, counts, more)).await?;
                     return Ok(Rest { ended, counts, reason });
                 }
             }
@@ -293,6 +356,8 @@ async fn run(
                 recording = None;
                 match written {
                     (batch, Ok(())) => Event::Recorded { batch },
+                    // Whoever stops the server does not wait for space; these tasks are invoked again (promise X4).
+                    (_, Err(error)) if error.is_full() && stopping => return Err(error),
                     (batch, Err(error)) if error.is_full() => {
                         tracing::warn!(job = job.id, %error, "results wait for space on the disk");
                         Event::NotRecorded { batch }
@@ -312,8 +377,12 @@ async fn run(
                 }
             }
             Some(order) = orders.recv() => match order {
-                Order::Pause => Event::Command(Command::Pause),
+                Order::Pause => {
+                    halted = halted.or_else(|| Some(engine.now()));
+                    Event::Command(Command::Pause)
+                }
                 Order::Cancel(taken) => {
+                    halted = halted.or_else(|| Some(engine.now()));
                     run.handle(Event::Command(Command::Cancel), engine.now());
                     // Whoever asked may have hung up.
                     let _ = taken.send(());
@@ -325,23 +394,20 @@ async fn run(
                 Event::Command(Command::Pause)
             }
             _ = slots_tick.tick() => {
-                let now = engine.now();
-                live.active_ms.store(now.since_ms(noted), Ordering::Relaxed);
-                if now.since_ms(noted) >= NOTE_EVERY_MS && noting.is_none() {
+                let upto_ms = active_ms(halted);
+                live.active_ms.store(job.active_ms + upto_ms, Ordering::Relaxed);
+                if upto_ms - noted_ms >= NOTE_EVERY_MS && noting.is_none() {
                     let (table, id) = (world.table.clone(), job.id.clone());
-                    let (counts, more) = (run.counts(), now.since_ms(noted));
+                    let (counts, more) = (run.counts(), upto_ms - noted_ms);
                     // Beside the loop, not in it: a disk that stalls must not hold up the calls.
-                    noting = Some(Box::pin(async move { (now, table.note_progress(&id, counts, more).await) }));
+                    noting = Some(Box::pin(async move { (upto_ms, table.note_progress(&id, counts, more).await) }));
                 }
                 Event::Slots(slots(engine, &job.request.operation.function_arn))
             }
-            (at, written) = some(&mut noting) => {
+            (upto_ms, written) = some(&mut noting) => {
                 noting = None;
                 // A note that finds no space is made the next time.
-                if written.is_ok() {
-                    noted = at;
-                    live.active_ms.store(engine.now().since_ms(noted), Ordering::Relaxed);
-                }
+                noted_ms = if written.is_ok() { upto_ms } else { noted_ms };
                 continue;
             }
             () = until(wake_at) => Event::Woken,

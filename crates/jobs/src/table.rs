@@ -230,13 +230,14 @@ impl Table {
                     return Ok(to);
                 }
                 let mut reasons: Vec<FailureReason> = read_json(db, &id, "failure_reasons")?;
-                reasons.extend(change.failure_reason);
+                // A step that is repeated after a crash gives its reason again.
+                reasons.extend(change.failure_reason.filter(|reason| !reasons.contains(reason)));
                 let (succeeded, failed) = change.counts.unzip();
                 db.execute(
                     "UPDATE job SET status = ?2, rev = rev + 1,
                         rows_total = coalesce(?3, rows_total),
-                        succeeded = coalesce(?4, succeeded),
-                        failed = coalesce(?5, failed),
+                        succeeded = max(succeeded, coalesce(?4, 0)),
+                        failed = max(failed, coalesce(?5, 0)),
                         active_ms = active_ms + ?6,
                         status_update_reason = coalesce(?7, status_update_reason),
                         failure_reasons = ?8,

@@ -6,6 +6,7 @@ use longshore_core::job::{Event, Status};
 use longshore_core::run::{Command, Ended};
 use longshore_store::StoreError;
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 
 use super::preparer::{self, Unprepared};
 use super::reporter::{self, Unreported};
@@ -16,13 +17,20 @@ use crate::table::{Change, JobRow, MoveError};
 /// How long passing trouble (no space, a store that does not answer) is waited for before the next try.
 const PAUSE: Duration = Duration::from_millis(500);
 
+/// The longest wait between two tries of an agent. A job goes on half a minute after its trouble is over at the latest
+/// (promise D5).
+const PAUSE_MAX: Duration = Duration::from_secs(15);
+/// How long a store may refuse a manifest for passing reasons before that fails the job; as long as it may refuse a
+/// report.
+const MANIFEST_WAIT_MAX: Duration = Duration::from_secs(15 * 60);
+
 /// Starts the agent of a job, unless it has one.
 pub(super) fn spawn(engine: &Engine, job: JobRow) {
     let mut agents = engine.agents();
     if agents.contains_key(&job.id) {
         return;
     }
-    let (orders, receiver) = mpsc::channel(ORDERS_MAX);
+    let (orders, mut receiver) = mpsc::channel(ORDERS_MAX);
     // Only a job that may have run before has counts in its log that are ahead of its row.
     let live = Live::new(matches!(job.status, Status::Preparing));
     live.set_counts((job.succeeded, job.failed));
@@ -30,29 +38,65 @@ pub(super) fn spawn(engine: &Engine, job: JobRow) {
     drop(agents);
     let engine = engine.clone();
     engine.shared.tasks.clone().spawn(async move {
-        let id = job.id.clone();
-        if let Err(error) = work(&engine, job, receiver, &live).await {
-            tracing::error!(job = id, %error, "a job stands still: its state cannot be used");
-            // Nothing is taken up again by itself: the agent stays registered, so that the failure is not repeated
-            // every few seconds. The server's restart tries again.
+        let mut wait = PAUSE;
+        while let Err(error) = work(&engine, &job.id, &mut receiver, &live).await {
+            // Whoever asks for the counts now is shown those that are known.
             live.set_loaded();
-            return;
+            if engine.shared.stopping.is_cancelled() {
+                break;
+            }
+            if let StoreError::Broken(_) = error {
+                // The server is about to end. The agent stays registered, so that no other takes the job up.
+                tracing::error!(job = job.id, %error, "a job stands still until the server is started again");
+                return;
+            }
+            tracing::error!(job = job.id, %error, wait_ms = wait.as_millis(), "a job stands still, will retry");
+            tokio::select! {
+                () = tokio::time::sleep(wait) => {}
+                () = engine.shared.stopping.cancelled() => {}
+                // Nothing runs here, so there is nothing to be stopped; the job's row says what comes next.
+                Some(order) = receiver.recv() => take(order),
+            }
+            wait = (wait * 2).min(PAUSE_MAX);
         }
         live.set_loaded();
-        engine.agents().remove(&id);
+        engine.agents().remove(&job.id);
         engine.wake();
     });
 }
 
-/// Repeats a write until there is space for it.
+/// Answers an order where nothing is invoked: there is nothing to stop.
+fn take(order: Order) {
+    if let Order::Cancel(taken) = order {
+        // Whoever asked may have hung up.
+        let _ = taken.send(());
+    }
+}
+
+/// Goes on with `work`, in which nothing is invoked, and answers orders meanwhile.
+async fn answering<T>(orders: &mut mpsc::Receiver<Order>, work: impl Future<Output = T>) -> T {
+    tokio::pin!(work);
+    loop {
+        tokio::select! {
+            done = &mut work => return done,
+            Some(order) = orders.recv() => take(order),
+        }
+    }
+}
+
+/// Repeats a write until there is space for it, or the server stops: then the error is returned.
 pub(super) async fn persist<T, F: Future<Output = Result<T, StoreError>>>(
+    engine: &Engine,
     mut write: impl FnMut() -> F,
 ) -> Result<T, StoreError> {
     loop {
         match write().await {
-            Err(error) if error.is_full() => {
+            Err(error) if error.is_full() && !engine.shared.stopping.is_cancelled() => {
                 tracing::warn!(%error, "a job waits for space on the disk");
-                tokio::time::sleep(PAUSE).await;
+                tokio::select! {
+                    () = tokio::time::sleep(PAUSE) => {}
+                    () = engine.shared.stopping.cancelled() => {}
+                }
             }
             other => return other,
         }
@@ -61,7 +105,7 @@ pub(super) async fn persist<T, F: Future<Output = Result<T, StoreError>>>(
 
 /// Moves the job; `None` if it has moved elsewhere meanwhile, by a cancel, so that the move is not legal any more.
 async fn step(engine: &Engine, id: &str, event: Event, change: Change) -> Result<Option<Status>, StoreError> {
-    persist(|| async {
+    persist(engine, || async {
         match engine.shared.world.table.transition(id, event, change.clone()).await {
             Ok(status) => Ok(Some(status)),
             Err(MoveError::Store(error)) => Err(error),
@@ -71,67 +115,89 @@ async fn step(engine: &Engine, id: &str, event: Event, change: Change) -> Result
     .await
 }
 
-async fn work(engine: &Engine, job: JobRow, mut orders: mpsc::Receiver<Order>, live: &Live) -> Result<(), StoreError> {
+async fn work(engine: &Engine, id: &str, orders: &mut mpsc::Receiver<Order>, live: &Live) -> Result<(), StoreError> {
     // Read again now that the agent is known: a cancel before this moment is in the row, one after it in the orders.
-    let Some(job) = engine.shared.world.table.get(&job.id).await? else { return Ok(()) };
+    let Some(job) = engine.shared.world.table.get(id).await? else { return Ok(()) };
     match job.status {
         Status::Preparing => prepare(engine, &job, orders).await,
         Status::Active => {
-            let Some(status) = activate(engine, &job, &mut orders, live, None).await? else { return Ok(()) };
-            finish(engine, &job, status).await
+            let Some(status) = activate(engine, &job, orders, live, None).await? else { return Ok(()) };
+            finish(engine, &job, status, orders).await
         }
         Status::Cancelling | Status::Failing => {
+            let mut status = job.status;
             let pinned = engine.shared.world.job_dir(&job.id).join("manifest.idx");
             if job.rows_total > 0 && pinned.exists() {
                 // What waited for a redrive when the server died fails with its last error before the report is made.
                 let command = if job.status == Status::Cancelling { Command::Cancel } else { Command::Fail };
-                activate(engine, &job, &mut orders, live, Some(command)).await?;
+                let Some(now) = activate(engine, &job, orders, live, Some(command)).await? else { return Ok(()) };
+                status = now;
             }
-            finish(engine, &job, job.status).await
+            live.set_loaded();
+            finish(engine, &job, status, orders).await
         }
         Status::Completing => {
             live.set_loaded();
-            finish(engine, &job, Status::Completing).await
+            finish(engine, &job, Status::Completing, orders).await
         }
         _ => Ok(()),
     }
 }
 
-async fn prepare(engine: &Engine, job: &JobRow, mut orders: mpsc::Receiver<Order>) -> Result<(), StoreError> {
-    let world = &engine.shared.world;
+async fn prepare(engine: &Engine, job: &JobRow, orders: &mut mpsc::Receiver<Order>) -> Result<(), StoreError> {
     let Some(format) = job.request.row_format() else {
         return fail(engine, job, FailureReason::new("InvalidManifestContent", "Invalid Manifest Content")).await;
     };
-    loop {
-        let prepared = tokio::select! {
-            prepared = preparer::prepare(world, &job.id, &job.request.manifest, format.clone()) => prepared,
-            order = orders.recv() => {
-                // The job is Cancelling: preparing is given up, the next agent finishes it.
-                if let Some(Order::Cancel(taken)) = order {
-                    let _ = taken.send(());
+    let preparing = async {
+        let mut wait = PAUSE;
+        let mut refused_since = None;
+        loop {
+            match preparer::prepare(engine, &job.id, &job.request.manifest, format.clone()).await {
+                Err(Unprepared::NoSpace(error)) => {
+                    tracing::warn!(job = job.id, %error, "the manifest waits for space on the disk");
+                    refused_since = None;
+                    wait = PAUSE;
                 }
-                return Ok(());
+                Err(Unprepared::Unavailable(error)) => {
+                    let since = *refused_since.get_or_insert_with(Instant::now);
+                    if since.elapsed() >= MANIFEST_WAIT_MAX {
+                        let text = format!("Reading the manifest failed: {}", error.code);
+                        return Err(Unprepared::Failed(FailureReason::new("ManifestUnavailable", text)));
+                    }
+                    tracing::warn!(job = job.id, %error, "the manifest cannot be read yet, will retry");
+                    wait = (wait * 2).min(PAUSE_MAX);
+                }
+                prepared => return prepared,
             }
-            // Preparing begins again at the next start.
-            () = engine.shared.stopping.cancelled() => return Ok(()),
-        };
-        match prepared {
-            Ok(rows) => {
-                let read = Event::ManifestRead { confirmation_required: job.request.confirmation_required };
-                step(engine, &job.id, read, Change { rows_total: Some(rows), ..Change::default() }).await?;
-                return Ok(());
-            }
-            Err(Unprepared::Failed(reason)) => return fail(engine, job, reason).await,
-            Err(Unprepared::Store(error)) => return Err(error),
-            Err(Unprepared::TryAgain(why)) => {
-                tracing::warn!(job = job.id, why, "the manifest cannot be read yet, will retry");
-                tokio::time::sleep(PAUSE).await;
-            }
+            tokio::time::sleep(wait).await;
         }
+    };
+    let prepared = tokio::select! {
+        prepared = preparing => prepared,
+        Some(order) = orders.recv() => {
+            // The job is Cancelling: preparing is given up, the next agent finishes it.
+            take(order);
+            return Ok(());
+        }
+        // Preparing begins again at the next start.
+        () = engine.shared.stopping.cancelled() => return Ok(()),
+    };
+    match prepared {
+        Ok(rows) => {
+            let read = Event::ManifestRead { confirmation_required: job.request.confirmation_required };
+            step(engine, &job.id, read, Change { rows_total: Some(rows), ..Change::default() }).await?;
+            Ok(())
+        }
+        Err(Unprepared::Failed(reason)) => {
+            engine.clean(&job.id).await;
+            fail(engine, job, reason).await
+        }
+        Err(Unprepared::Store(error) | Unprepared::NoSpace(error)) => Err(error),
+        Err(Unprepared::Unavailable(error)) => Err(StoreError::Io(std::io::Error::other(error))),
     }
 }
 
-/// A job that fails before it ran: Failing, then Failed; there is nothing to report.
+/// A job that fails where there is nothing (more) to report: Failing, then Failed.
 async fn fail(engine: &Engine, job: &JobRow, reason: FailureReason) -> Result<(), StoreError> {
     let change = Change { failure_reason: Some(reason), ..Change::default() };
     if step(engine, &job.id, Event::Failed, change).await? == Some(Status::Failing) {
@@ -154,11 +220,12 @@ async fn activate(
         // Another job's results are as good as ever; this one's are not to be trusted, and it says so.
         Err(StoreError::Damaged(what)) => {
             tracing::error!(job = job.id, what, "a job fails because its state is damaged");
-            let change = Change { failure_reason: Some(FailureReason::new("StateDamaged", what)), ..Change::default() };
-            if step(engine, &job.id, Event::Failed, change).await? == Some(Status::Failing) {
-                step(engine, &job.id, Event::ReportWritten, Change::default()).await?;
+            if job.status == Status::Failing {
+                return Ok(Some(Status::Failing));
             }
-            return Ok(None);
+            // What was shown of it stays shown, and what can be read of its log is reported.
+            let (counts, failure_reason) = (Some(live.counts()), Some(FailureReason::new("StateDamaged", what)));
+            return step(engine, &job.id, Event::Failed, Change { counts, failure_reason, ..Change::default() }).await;
         }
         Err(error) => return Err(error),
     };
@@ -175,38 +242,42 @@ async fn activate(
                 let text = format!("{failed} of the {} tasks that ran have failed", succeeded + failed);
                 FailureReason::new("TaskFailureThresholdExceeded", text)
             };
-            (Event::Failed, Some(rest.reason.unwrap_or_else(threshold)))
+            (Event::TasksFailed, Some(rest.reason.unwrap_or_else(threshold)))
         }
     };
     let status = step(engine, &job.id, event, Change { counts, failure_reason, ..Change::default() }).await?;
     Ok(match status {
         Some(Status::Paused) => None,
         Some(status) => Some(status),
-        // A cancel was accepted before the last result was: it wins (spec 2.4, race rules).
-        None => Some(Status::Cancelling),
+        // A cancel was accepted before the last result was: it wins (spec 2.4, race rules). The next agent winds the
+        // job down, and with it what still waits for a redrive.
+        None => None,
     })
 }
 
-/// Writes the report and ends the job.
-async fn finish(engine: &Engine, job: &JobRow, status: Status) -> Result<(), StoreError> {
+/// Writes the report and ends the job. Safe to repeat from any point: only the last step counts.
+async fn finish(
+    engine: &Engine,
+    job: &JobRow,
+    status: Status,
+    orders: &mut mpsc::Receiver<Order>,
+) -> Result<(), StoreError> {
     if !matches!(status, Status::Completing | Status::Cancelling | Status::Failing) {
         return Ok(());
     }
-    match reporter::report(&engine.shared.world, job).await {
-        Ok(()) => {
-            step(engine, &job.id, Event::ReportWritten, Change::default()).await?;
+    let reason = match answering(orders, reporter::report(engine, job, status)).await {
+        Ok(()) => None,
+        Err(Unreported::Failed(reason)) => Some(reason),
+        Err(Unreported::Store(StoreError::Damaged(what))) => {
+            tracing::error!(job = job.id, what, "a job fails because its results are damaged");
+            Some(FailureReason::new("StateDamaged", what))
         }
-        Err(Unreported::Failed(reason)) => fail(engine, job, reason).await?,
         Err(Unreported::Store(error)) => return Err(error),
+    };
+    // Before the job is over: afterwards nobody would come back for it.
+    engine.clean(&job.id).await;
+    match reason {
+        Some(reason) => fail(engine, job, reason).await,
+        None => step(engine, &job.id, Event::ReportWritten, Change::default()).await.map(drop),
     }
-    // The log stays with the job; the pinned manifest has served. Failing to remove it costs space alone.
-    let dir = engine.shared.world.job_dir(&job.id);
-    for name in ["manifest.csv", "manifest.idx"] {
-        if let Err(error) = tokio::fs::remove_file(dir.join(name)).await
-            && error.kind() != std::io::ErrorKind::NotFound
-        {
-            tracing::warn!(job = job.id, %error, "a pinned manifest stays behind");
-        }
-    }
-    Ok(())
 }

@@ -107,7 +107,18 @@ impl Writer {
         }
         let index = File::create(paths(&self.dir).1).map_err(&failed)?;
         (&index).write_all(&bytes).and_then(|()| index.sync_all()).map_err(&failed)?;
-        File::open(&self.dir).and_then(|dir| dir.sync_all()).map_err(&failed)
+        // Both the files' names and the folder's own: a power cut must not leave a Ready job without them.
+        let folders = [Some(self.dir.as_path()), self.dir.parent()];
+        for folder in folders.into_iter().flatten() {
+            File::open(folder).and_then(|folder| folder.sync_all()).map_err(&failed)?;
+        }
+        Ok(())
+    }
+
+    /// Gives up what was written so far.
+    pub fn discard(self) {
+        // What cannot be removed is overwritten by the next try, or removed when the job is over.
+        let _ = std::fs::remove_file(paths(&self.dir).0);
     }
 }
 
@@ -125,8 +136,13 @@ impl Pinned {
     pub async fn open(dir: &Path, format: RowFormat) -> Result<Self, StoreError> {
         let (path, index) = paths(dir);
         blocking(move || {
-            let file = File::open(&path).map_err(io("opening the pinned manifest"))?;
-            let bytes = std::fs::read(&index).map_err(io("opening the pinned manifest's index"))?;
+            let lost = |path: &Path, error: std::io::Error| match error.kind() {
+                // It was there when the job left Preparing, and no waiting brings it back.
+                std::io::ErrorKind::NotFound => StoreError::Damaged(format!("{} is missing", path.display())),
+                _ => io("opening the pinned manifest")(error),
+            };
+            let file = File::open(&path).map_err(|e| lost(&path, e))?;
+            let bytes = std::fs::read(&index).map_err(|e| lost(&index, e))?;
             let mut chunks = Vec::new();
             let recovered = segment::recover(&bytes, |payload| {
                 for entry in payload.chunks_exact(ENTRY_BYTES) {

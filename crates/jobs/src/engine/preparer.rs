@@ -6,8 +6,7 @@ use longshore_store::StoreError;
 use longshore_wire::arn;
 use tokio::sync::mpsc;
 
-use super::recorder::blocking;
-use super::{World, pinned};
+use super::{Engine, pinned};
 use crate::error::FailureReason;
 use crate::ports::ObjectError;
 use crate::shape::{self, Manifest};
@@ -16,8 +15,10 @@ use crate::shape::{self, Manifest};
 pub(super) enum Unprepared {
     /// The job fails, and this is what it says.
     Failed(FailureReason),
-    /// Passing trouble (no space, a store that does not answer): it is tried again from the start.
-    TryAgain(String),
+    /// No space of our own: waited for as long as it takes.
+    NoSpace(StoreError),
+    /// A store that does not answer now: tried again from the start, for a while.
+    Unavailable(ObjectError),
     Store(StoreError),
 }
 
@@ -26,18 +27,15 @@ const PIECES_MAX: usize = 8;
 
 /// Reads, checks and pins the manifest; returns its number of rows.
 pub(super) async fn prepare(
-    world: &World,
+    engine: &Engine,
     job_id: &str,
     manifest: &Manifest,
     format: RowFormat,
 ) -> Result<u64, Unprepared> {
+    let world = &engine.shared.world;
     let (bucket, key) = arn::object_of(&manifest.object_arn)
         .ok_or_else(|| failed("InvalidManifestContent", "Invalid Manifest Content"))?;
-    let object = world
-        .objects
-        .get(bucket, key, manifest.object_version_id.as_deref())
-        .await
-        .map_err(|error| unreadable(&error))?;
+    let object = world.objects.get(bucket, key, manifest.object_version_id.as_deref()).await.map_err(unreadable)?;
     if shape::bare_etag(&object.etag) != manifest.etag_bare() {
         let text = format!(
             "The manifest's ETag is {}, not {} as the job says: it has changed",
@@ -47,10 +45,12 @@ pub(super) async fn prepare(
         return Err(failed("ManifestETagMismatch", text));
     }
 
-    let (pieces, mut incoming) = mpsc::channel::<bytes::Bytes>(PIECES_MAX);
+    // The end is said in so many words: a channel that merely closes is a fetch that was given up.
+    let (pieces, mut incoming) = mpsc::channel::<Option<bytes::Bytes>>(PIECES_MAX);
     let dir = world.job_dir(job_id);
     let rows_max = world.settings.rows_max;
-    let checking = blocking(move || {
+    // Tracked, so that a server that stops waits for it: nobody else may find it writing.
+    let checking = engine.shared.tasks.spawn_blocking(move || {
         let mut writer = pinned::Writer::create(&dir)?;
         let mut lines = Lines::default();
         let mut check = |line: &[u8]| {
@@ -61,13 +61,17 @@ pub(super) async fn prepare(
             format.parse(row, line)?;
             writer.push(line).map_err(Stop::Store)
         };
-        let mut checked = Ok(());
-        while let Some(piece) = incoming.blocking_recv() {
-            checked = lines.push(&piece, &mut check);
-            if checked.is_err() {
-                break;
+        let checked = loop {
+            match incoming.blocking_recv() {
+                None => break Err(Stop::GivenUp),
+                Some(None) => break Ok(()),
+                Some(Some(piece)) => {
+                    if let Err(stop) = lines.push(&piece, &mut check) {
+                        break Err(stop);
+                    }
+                }
             }
-        }
+        };
         // The sender notices that nobody takes its pieces any more.
         drop(incoming);
         let checked = checked.and_then(|()| lines.finish().map_or(Ok(()), |last| check(&last)));
@@ -77,23 +81,39 @@ pub(super) async fn prepare(
                 writer.finish()?;
                 Ok(Ok(rows))
             }
-            Err(Stop::Store(error)) => Err(error),
-            Err(stop) => Ok(Err(stop)),
+            Err(stop) => {
+                // A part of a manifest must not lie about, least of all where space is short.
+                writer.discard();
+                match stop {
+                    Stop::Store(error) => Err(error),
+                    stop => Ok(Err(stop)),
+                }
+            }
         }
     });
     let fetching = async move {
         let mut stream = object.stream;
+        let mut fetched = 0;
         while let Some(piece) = stream.next().await {
-            if pieces.send(piece?).await.is_err() {
-                break;
+            let piece = piece?;
+            fetched += piece.len() as u64;
+            if pieces.send(Some(piece)).await.is_err() {
+                return Ok(());
             }
         }
+        if let Some(size) = object.size.filter(|size| *size != fetched) {
+            let message = format!("the manifest broke off after {fetched} of {size} bytes");
+            return Err(ObjectError { code: "IncompleteBody".into(), message, passing: true });
+        }
+        // Refused only by a check that has failed already, which decides.
+        let _ = pieces.send(None).await;
         Ok::<(), ObjectError>(())
     };
     let (checked, fetched) = tokio::join!(checking, fetching);
+    let checked = checked.unwrap_or_else(|panic| Err(StoreError::Damaged(format!("file work panicked: {panic}"))));
     let checked = match checked {
         Ok(checked) => checked,
-        Err(error) if error.is_full() => return Err(Unprepared::TryAgain(error.to_string())),
+        Err(error) if error.is_full() => return Err(Unprepared::NoSpace(error)),
         Err(error) => return Err(Unprepared::Store(error)),
     };
     match checked {
@@ -106,18 +126,20 @@ pub(super) async fn prepare(
             "The S3 Batch Operations job failed because it contains more keys than the maximum allowed in a single job",
         )),
         Err(Stop::Store(error)) => Err(Unprepared::Store(error)),
-        // A body that broke off may end in a row that looks whole: what was fetched decides, not what was checked.
-        Ok(rows) => match fetched {
-            Err(error) => Err(unreadable(&error)),
-            Ok(()) if rows == 0 => Err(failed("InvalidManifestContent", "The manifest has no rows")),
-            Ok(()) => Ok(rows),
-        },
+        Err(Stop::GivenUp) => Err(fetched.err().map_or_else(
+            || Unprepared::Store(StoreError::Damaged("a manifest's check lost its fetch".into())),
+            unreadable,
+        )),
+        Ok(0) => Err(failed("InvalidManifestContent", "The manifest has no rows")),
+        Ok(rows) => Ok(rows),
     }
 }
 
 enum Stop {
     Fault(Fault),
     TooManyRows,
+    /// The fetch ended early: what was read may end in a row that only looks whole.
+    GivenUp,
     Store(StoreError),
 }
 
@@ -138,9 +160,9 @@ fn failed(code: &str, reason: impl Into<String>) -> Unprepared {
 }
 
 /// Sorts a store's refusal into the reasons of S3 Batch spec 2.7.
-fn unreadable(error: &ObjectError) -> Unprepared {
+fn unreadable(error: ObjectError) -> Unprepared {
     match error.code.as_str() {
-        _ if error.passing => Unprepared::TryAgain(error.to_string()),
+        _ if error.passing => Unprepared::Unavailable(error),
         "AccessDenied" => failed("ManifestAccessDenied", "Reading the manifest is forbidden: AccessDenied"),
         code => failed("ManifestNotFound", format!("Reading the manifest failed: {code}")),
     }

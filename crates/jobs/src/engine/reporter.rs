@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use bytes::Bytes;
+use longshore_core::job::Status;
 use longshore_core::record::Entry;
 use longshore_core::report::{self, Names, PART_BYTES_MAX, PART_ROWS_MAX, Part, Scope, TaskStatus};
 use longshore_store::StoreError;
@@ -16,7 +17,7 @@ use longshore_wire::arn;
 use md5::{Digest, Md5};
 
 use super::recorder::{self, blocking};
-use super::{World, agent};
+use super::{Engine, agent};
 use crate::error::FailureReason;
 use crate::operations::iso;
 use crate::ports::{ObjectError, PutBody};
@@ -40,41 +41,44 @@ const PUT_TRIES_MAX: u32 = 20;
 const PUT_WAIT_MAX: Duration = Duration::from_secs(60);
 
 /// Writes the report of a job whose results are final, if it is to have one. Safe to repeat.
-pub(super) async fn report(world: &World, job: &JobRow) -> Result<(), Unreported> {
+pub(super) async fn report(engine: &Engine, job: &JobRow, status: Status) -> Result<(), Unreported> {
+    let world = &engine.shared.world;
     let wanted = &job.request.report;
     let bucket = wanted.bucket.as_deref().and_then(arn::bucket_of);
     let (true, Some(bucket)) = (wanted.enabled, bucket) else { return Ok(()) };
-    if wanted.expected_bucket_owner.as_deref().is_some_and(|owner| owner != world.settings.account) {
-        return Err(Unreported::Failed(undeliverable()));
-    }
     let scope =
         if wanted.scope.as_deref() == Some("FailedTasksOnly") { Scope::FailedTasksOnly } else { Scope::AllTasks };
     let names = Names::new(wanted.prefix.as_deref(), &job.id);
     let spool = world.job_dir(&job.id).join("report");
 
-    let spooled = agent::persist(|| {
+    let (settled, spooled) = agent::persist(engine, || {
         let (job_dir, spool) = (world.job_dir(&job.id), spool.clone());
         blocking(move || spool_parts(&job_dir, &spool, scope))
     })
     .await?;
+    if status == Status::Completing && settled != job.rows_total {
+        // Better no report than one with rows missing.
+        let what = format!("the result log of job {} has {settled} of {} rows", job.id, job.rows_total);
+        return Err(Unreported::Store(StoreError::Damaged(what)));
+    }
     // No task was ever invoked: no report (rule L-13).
-    let Some(spooled) = spooled else { return Ok(()) };
-    let created = agent::persist(|| world.table.report_created(&job.id)).await?;
+    if settled == 0 {
+        return Ok(());
+    }
+    if wanted.expected_bucket_owner.as_deref().is_some_and(|owner| owner != world.settings.account) {
+        return Err(Unreported::Failed(undeliverable()));
+    }
+    let created = agent::persist(engine, || world.table.report_created(&job.id)).await?;
     let mut parts = Vec::new();
     for part in spooled {
         let key = names.part(part.status, part.number);
-        put(world, bucket, &key, "text/csv", PutBody::File(part.path, part.bytes)).await?;
+        put(engine, bucket, &key, "text/csv", PutBody::File(part.path, part.bytes)).await?;
         parts.push(Part { status: part.status, bucket: bucket.to_owned(), key, md5: part.md5 });
     }
     let manifest = report::manifest_json(&iso(created), &parts);
     let md5 = hex::encode(Md5::digest(&manifest));
-    put(world, bucket, &names.manifest_md5(), "text/plain", PutBody::Bytes(Bytes::from(md5))).await?;
-    put(world, bucket, &names.manifest(), "application/json", PutBody::Bytes(Bytes::from(manifest))).await?;
-    if let Err(error) = tokio::fs::remove_dir_all(&spool).await
-        && error.kind() != std::io::ErrorKind::NotFound
-    {
-        tracing::warn!(job = job.id, %error, "a report's spool folder stays behind");
-    }
+    put(engine, bucket, &names.manifest_md5(), "text/plain", PutBody::Bytes(Bytes::from(md5))).await?;
+    put(engine, bucket, &names.manifest(), "application/json", PutBody::Bytes(Bytes::from(manifest))).await?;
     Ok(())
 }
 
@@ -85,14 +89,20 @@ fn undeliverable() -> FailureReason {
     )
 }
 
-async fn put(world: &World, bucket: &str, key: &str, kind: &str, body: PutBody) -> Result<(), Unreported> {
+async fn put(engine: &Engine, bucket: &str, key: &str, kind: &str, body: PutBody) -> Result<(), Unreported> {
     let mut wait = Duration::from_millis(200);
     for attempt in 1_u32.. {
-        match world.objects.put(bucket, key, kind, body.clone()).await {
+        match engine.shared.world.objects.put(bucket, key, kind, body.clone()).await {
             Ok(()) => return Ok(()),
             Err(error) if error.passing && (attempt < PUT_TRIES_MAX || is_full(&error)) => {
                 tracing::warn!(bucket, key, attempt, %error, "a report object is not written yet, will retry");
-                tokio::time::sleep(wait).await;
+                tokio::select! {
+                    () = tokio::time::sleep(wait) => {}
+                    // The report is written anew at the next start.
+                    () = engine.shared.stopping.cancelled() => {
+                        return Err(Unreported::Store(StoreError::Io(std::io::Error::other(error))));
+                    }
+                }
                 wait = (wait * 2).min(PUT_WAIT_MAX);
             }
             Err(error) => {
@@ -152,20 +162,21 @@ impl Spool {
     }
 }
 
-/// Writes the log's results as CSVs below `dir`. `None`: nothing was settled. Memory: a segment and two buffers.
-fn spool_parts(job_dir: &Path, dir: &Path, scope: Scope) -> Result<Option<Vec<Spooled>>, StoreError> {
+/// Writes the log's results as CSVs below `dir`. Returns how many tasks were settled, listed here or not, and the files.
+/// Memory: a segment and two buffers.
+fn spool_parts(job_dir: &Path, dir: &Path, scope: Scope) -> Result<(u64, Vec<Spooled>), StoreError> {
     let io = |e: std::io::Error| match e.kind() {
         std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => StoreError::Full(e.to_string()),
         _ => StoreError::Io(e),
     };
     let mut open: [Option<Spool>; 2] = [None, None];
     let mut done = Vec::new();
-    let mut any = false;
+    let mut settled = 0;
     let mut failure = None;
     let mut row = Vec::new();
     recorder::settled(job_dir, |entry| {
         let Entry::Settled { task, outcome, .. } = entry else { return };
-        any = true;
+        settled += 1;
         if failure.is_some() || (scope == Scope::FailedTasksOnly && outcome.succeeded) {
             return;
         }
@@ -194,5 +205,5 @@ fn spool_parts(job_dir: &Path, dir: &Path, scope: Scope) -> Result<Option<Vec<Sp
         done.push(spool.finish().map_err(io)?);
     }
     done.sort_by_key(|s| (s.status, s.number));
-    Ok(any.then_some(done))
+    Ok((settled, done))
 }

@@ -80,6 +80,10 @@ fn has_agent(engine: &Engine, job: &JobRow) -> bool {
 async fn step(engine: &Engine, job: &mut JobRow, event: Event, change: Change) -> Result<(), StoreError> {
     match engine.shared.world.table.transition(&job.id, event, change).await {
         Ok(status) => job.status = status,
+        // The other jobs' agents need no space of their own, or wait for it themselves.
+        Err(MoveError::Store(error)) if error.is_full() => {
+            tracing::warn!(job = job.id, %error, "a job's status waits for space on the disk");
+        }
         Err(MoveError::Store(error)) => return Err(error),
         Err(MoveError::NotFound | MoveError::Illegal(_)) => engine.wake(),
     }
@@ -94,6 +98,9 @@ async fn time_out(engine: &Engine, job: &mut JobRow) -> Result<(), StoreError> {
         let reason = FailureReason::new("ConfirmationTimeout", "The job was not confirmed within 30 days");
         let change = Change { failure_reason: Some(reason), ..Change::default() };
         step(engine, job, Event::ConfirmationTimedOut, change).await?;
+        if job.status.is_terminal() {
+            engine.clean(&job.id).await;
+        }
     }
     Ok(())
 }

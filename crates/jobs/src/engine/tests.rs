@@ -19,11 +19,24 @@ const ACCOUNT: &str = "123456789012";
 
 /// Objects in memory, by `bucket/key`.
 #[derive(Default)]
-struct Shelf(Mutex<BTreeMap<String, Bytes>>);
+struct Shelf(Mutex<BTreeMap<String, Bytes>>, std::sync::atomic::AtomicBool);
+
+impl Shelf {
+    /// From now on every call is refused as by a store that is down, or served again.
+    fn set_down(&self, down: bool) {
+        self.1.store(down, Ordering::SeqCst);
+    }
+
+    fn check(&self) -> Result<(), ObjectError> {
+        let down = || ObjectError { code: "InternalError".into(), message: "down".into(), passing: true };
+        if self.1.load(Ordering::SeqCst) { Err(down()) } else { Ok(()) }
+    }
+}
 
 #[async_trait::async_trait]
 impl Objects for Shelf {
     async fn get(&self, bucket: &str, key: &str, _: Option<&str>) -> Result<ObjectBody, ObjectError> {
+        self.check()?;
         let found = self.0.lock().unwrap().get(&format!("{bucket}/{key}")).cloned();
         let missing = || ObjectError { code: "NoSuchKey".into(), message: "none".into(), passing: false };
         let body = found.ok_or_else(missing)?;
@@ -33,6 +46,7 @@ impl Objects for Shelf {
     }
 
     async fn put(&self, bucket: &str, key: &str, _: &str, body: PutBody) -> Result<(), ObjectError> {
+        self.check()?;
         if bucket == "denied" {
             return Err(ObjectError { code: "AccessDenied".into(), message: "no".into(), passing: false });
         }
@@ -393,6 +407,144 @@ async fn a_damaged_result_log_fails_its_job_and_no_other() {
     assert!(described.contains("StateDamaged"), "{described}");
     let other = world.create(|b| b.replace("tok-1", "tok-2")).await;
     world.wait_for(&other, "Complete").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_manifest_that_a_store_refuses_to_give_for_long_fails_its_job() {
+    let world = World::new().await;
+    world.shelf.set_down(true);
+    let id = world.create(|b| b).await;
+    let began = Instant::now();
+    let described = loop {
+        let answer = world.describe(&id).await;
+        if answer.contains("<Status>Failed</Status>") {
+            break answer;
+        }
+        assert!(began.elapsed() < Duration::from_secs(60 * 60), "{answer}");
+        tokio::time::sleep(Duration::from_secs(5)).await;
+    };
+    assert!(began.elapsed() > Duration::from_secs(14 * 60), "a short trouble is waited for");
+    assert!(described.contains("Reading the manifest failed: InternalError"), "{described}");
+}
+
+#[tokio::test]
+async fn a_cancel_while_the_manifest_cannot_be_read_is_answered_and_ends_the_job() {
+    let world = World::new().await;
+    world.shelf.set_down(true);
+    let id = world.create(|b| b).await;
+    world.wait_for(&id, "Preparing").await;
+    let path = format!("/v20180820/jobs/{id}/status");
+    let (status, _) = world.send("POST", &path, "requestedJobStatus=Cancelled", "").await;
+    assert_eq!(status, 200);
+    world.wait_for(&id, "Cancelled").await;
+}
+
+#[tokio::test]
+async fn a_server_stops_though_a_report_cannot_be_written_and_writes_it_after_the_next_start() {
+    let mut world = World::new().await;
+    world.manifest(&keys(3));
+    world.function.gate.forget_permits(Semaphore::MAX_PERMITS);
+    let id = world.create(|b| b).await;
+    world.wait_for(&id, "Active").await;
+    world.shelf.set_down(true);
+    world.function.gate.add_permits(3);
+    world.wait_for(&id, "Completing").await;
+    tokio::time::timeout(Duration::from_secs(5), world.jobs.shutdown()).await.expect("it stops");
+    world.shelf.set_down(false);
+    world.restart().await;
+    world.wait_for(&id, "Complete").await;
+    assert_eq!(world.report(&id).len(), 3);
+}
+
+#[tokio::test]
+async fn a_job_whose_folder_cannot_be_used_goes_on_once_it_can() {
+    let world = World::new().await;
+    world.manifest(&keys(30));
+    let jobs = world.dir.path().join("jobs");
+    std::fs::write(&jobs, "in the way").unwrap();
+    let id = world.create(|b| b).await;
+    world.wait_for(&id, "Preparing").await;
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    std::fs::remove_file(&jobs).unwrap();
+    world.wait_for(&id, "Complete").await;
+    assert_eq!(world.report(&id).len(), 30);
+}
+
+#[tokio::test]
+async fn nothing_but_its_results_is_kept_of_a_job_that_is_over() {
+    let mut world = World::new().await;
+    world.manifest(&keys(3));
+    let jobs = world.dir.path().join("jobs");
+    let left = |id: &str| {
+        let entries = std::fs::read_dir(jobs.join(id)).into_iter().flatten().flatten();
+        entries.map(|e| e.file_name().into_string().unwrap()).filter(|n| n != "results").collect::<Vec<_>>()
+    };
+    let waits = |b: String| b.replace("<ConfirmationRequired>false", "<ConfirmationRequired>true");
+    let cancelled = world.create(waits).await;
+    world.wait_for(&cancelled, "Suspended").await;
+    let (status, _) =
+        world.send("POST", &format!("/v20180820/jobs/{cancelled}/status"), "requestedJobStatus=Cancelled", "").await;
+    assert_eq!((status, left(&cancelled)), (200, vec![]), "cancelled before it ran");
+    let complete = world.create(|b| b.replace("tok-1", "tok-2")).await;
+    world.wait_for(&complete, "Complete").await;
+    assert_eq!(left(&complete), [""; 0], "complete");
+    let denied = world.create(|b| b.replace("tok-1", "tok-3").replace("arn:aws:s3:::r<", "arn:aws:s3:::denied<")).await;
+    world.wait_for(&denied, "Failed").await;
+    assert_eq!(left(&denied), [""; 0], "failed by its report");
+    world.manifest(&["fine".into(), "100%.txt".into()]);
+    let failed = world.create(|b| b.replace("tok-1", "tok-4")).await;
+    world.wait_for(&failed, "Failed").await;
+    assert_eq!(left(&failed), [""; 0], "failed by its manifest");
+    // As a crash between the last step and the cleaning would have left it.
+    std::fs::write(jobs.join(&complete).join("manifest.csv"), "b,k\n").unwrap();
+    world.restart().await;
+    while !left(&complete).is_empty() {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+}
+
+#[tokio::test]
+async fn a_pinned_manifest_that_is_lost_fails_its_job_and_what_ran_is_reported_and_counted() {
+    let mut world = World::new().await;
+    world.manifest(&keys(300));
+    world.function.gate.forget_permits(Semaphore::MAX_PERMITS);
+    let id = world.create(|b| b).await;
+    world.wait_for(&id, "Active").await;
+    world.function.gate.add_permits(20);
+    while world.function.calls().len() < 24 {
+        tokio::task::yield_now().await;
+    }
+    world.stop().await;
+    let ran = world.function.calls().len();
+    std::fs::remove_file(world.dir.path().join("jobs").join(&id).join("manifest.csv")).unwrap();
+    world.function.gate.add_permits(Semaphore::MAX_PERMITS / 2);
+    world.restart().await;
+    let described = world.wait_for(&id, "Failed").await;
+    assert!(described.contains("manifest.csv is missing"), "{described}");
+    let count = |name: &str| between(&described, &format!("<{name}>"), "<").parse::<usize>().unwrap();
+    assert_eq!(count("NumberOfTasksSucceeded") + count("NumberOfTasksFailed"), ran);
+    assert_eq!(world.report(&id).len(), ran);
+}
+
+#[tokio::test]
+async fn a_result_log_with_rows_missing_makes_no_report() {
+    let mut world = World::new().await;
+    world.manifest(&keys(3));
+    world.function.gate.forget_permits(Semaphore::MAX_PERMITS);
+    let id = world.create(|b| b).await;
+    world.wait_for(&id, "Active").await;
+    world.shelf.set_down(true);
+    world.function.gate.add_permits(3);
+    world.wait_for(&id, "Completing").await;
+    world.jobs.shutdown().await;
+    let segment = world.dir.path().join("jobs").join(&id).join("results/00000001.seg");
+    let file = std::fs::OpenOptions::new().write(true).open(segment).unwrap();
+    file.set_len(file.metadata().unwrap().len() - 1).unwrap();
+    world.shelf.set_down(false);
+    world.restart().await;
+    let described = world.wait_for(&id, "Failed").await;
+    assert!(described.contains("StateDamaged") && described.contains(" of 3 rows"), "{described}");
+    assert!(!world.shelf.0.lock().unwrap().keys().any(|key| key.starts_with("r/")));
 }
 
 #[test]

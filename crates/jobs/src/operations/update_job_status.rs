@@ -40,6 +40,9 @@ async fn update_job_status(jobs: &Jobs, call: Call) -> Result<Response, ApiError
     };
     if event == Event::CancelRequested {
         jobs.engine.cancelled(id).await;
+        if status.is_terminal() {
+            jobs.engine.clean(id).await;
+        }
     }
     jobs.engine.wake();
     let mut xml = super::document("UpdateJobStatusResult");
