@@ -113,6 +113,8 @@ pub enum Reply {
     Answer(Bytes),
     /// HTTP 200 with `X-Amz-Function-Error`: it threw, timed out, died, or answered too much. The error's JSON.
     FunctionError(Bytes),
+    /// It was called off before it began: the job is being paused, cancelled or failed.
+    NotStarted,
     /// HTTP 429: there was no room for it. `retry_after_ms` if the other side said when.
     Throttled { message: String, retry_after_ms: Option<u64> },
     /// No answer at all: refused, reset, timed out on the way. A short cause.
@@ -132,6 +134,8 @@ pub enum Judgement {
     RetryTransport(Outcome),
     /// Not started. To be called again, and fewer at a time.
     Throttled(Outcome, Option<u64>),
+    /// Not started, by our own wish. As if it had not been tried.
+    NotStarted,
 }
 
 const MISSING: &str = "Task result missing from Lambda response";
@@ -140,6 +144,7 @@ const NOT_JSON: &str = "Invalid JSON returned in Lambda payload";
 /// Reads one reply by the decision table of S3 Batch spec 5.5, top to bottom (rules ).
 pub fn judge(reply: &Reply, task_id: &str) -> Judgement {
     match reply {
+        Reply::NotStarted => Judgement::NotStarted,
         Reply::Throttled { message, retry_after_ms } => {
             Judgement::Throttled(Outcome::failed(429, "TooManyRequestsException", message), *retry_after_ms)
         }

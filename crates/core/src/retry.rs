@@ -83,6 +83,7 @@ impl Policy {
     pub fn decide(&self, judgement: Judgement, tries: &mut Tries, now: Tick, random: &mut Random) -> Verdict {
         match judgement {
             Judgement::Settle(outcome) => Verdict::Settle(outcome),
+            Judgement::NotStarted => Verdict::Again { at: now },
             Judgement::Redrive(outcome) => {
                 if tries.attempts >= self.attempts_max {
                     return Verdict::Settle(outcome);

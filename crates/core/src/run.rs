@@ -303,6 +303,12 @@ impl Run {
         (self.succeeded_durable, self.failed_durable)
     }
 
+    /// Whether no task may start any more: what was asked for and has not begun is to be called off, with
+    /// [`Reply::NotStarted`].
+    pub fn winds_down(&self) -> bool {
+        self.phase != Phase::Running
+    }
+
     pub fn in_flight(&self) -> usize {
         self.in_flight.len()
     }
@@ -349,10 +355,15 @@ impl Run {
         if matches!(judgement, Judgement::Throttled(..)) {
             self.ramp.throttled(now);
         }
+        let not_started = judgement == Judgement::NotStarted;
         let winding_down = matches!(self.phase, Phase::Cancelling | Phase::Failing);
         match self.settings.retry.decide(judgement, &mut pending.tries, now, &mut self.random) {
             Verdict::Settle(outcome) => self.settle(pending.task, pending.tries.attempts, outcome),
-            Verdict::Redrive { .. } | Verdict::Again { .. } if winding_down => self.give_up(pending),
+            Verdict::Redrive { .. } | Verdict::Again { .. } if winding_down => {
+                // What never began is no attempt.
+                pending.tries.attempts -= u32::from(not_started);
+                self.give_up(pending);
+            }
             Verdict::Redrive { at } => {
                 let row = pending.task.row;
                 let (task, attempts) = (Arc::clone(&pending.task), pending.tries.attempts);
@@ -777,6 +788,19 @@ mod tests {
             after.answer("Succeeded");
         }
         assert_eq!((after.settled(), after.ended), ((4..10).collect(), Some(Ended::Finished)));
+    }
+
+    #[test]
+    fn a_call_that_was_called_off_is_as_if_it_had_not_been_tried() {
+        let mut world = World::new(2, settings());
+        world.slots(2);
+        assert!(!world.run.winds_down());
+        world.give(Event::Command(Command::Cancel));
+        assert!(world.run.winds_down());
+        let (invocation, ..) = world.invoked.remove(0);
+        world.give(Event::Answered { invocation, reply: Reply::NotStarted });
+        world.answer("Succeeded");
+        assert_eq!((world.run.counts(), world.ended), ((1, 0), Some(Ended::Cancelled)));
     }
 
     #[test]

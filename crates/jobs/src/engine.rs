@@ -6,6 +6,7 @@
 
 mod agent;
 mod dispatcher;
+mod gate;
 mod pinned;
 mod preparer;
 mod recorder;
@@ -63,6 +64,7 @@ pub struct Engine {
 struct Shared {
     world: World,
     wake: Notify,
+    gate: gate::Gate,
     agents: Mutex<HashMap<String, AgentHandle>>,
     tasks: TaskTracker,
     stopping: CancellationToken,
@@ -137,6 +139,7 @@ impl Engine {
     pub async fn start(world: World) -> Result<Self, StoreError> {
         let engine = Self {
             shared: Arc::new(Shared {
+                gate: gate::Gate::new(world.settings.concurrency_total_max),
                 world,
                 wake: Notify::new(),
                 agents: Mutex::default(),
@@ -308,7 +311,10 @@ async fn run(
     }
     let mut random = seed()?;
     let mut run = Run::new(&job.id, manifest.rows(), past, world.settings.run.clone(), random.next_u64(), engine.now());
-    let mut dispatcher = dispatcher::Dispatcher::new(Arc::clone(&world.invoker), job, random);
+    let mut dispatcher = {
+        let door = engine.shared.gate.door(&job.request.operation.function_arn);
+        dispatcher::Dispatcher::new(Arc::clone(&world.invoker), door, job, random)
+    };
 
     let began = engine.now();
     // Time in Pausing or Cancelling is none in Active (spec 2.6).
@@ -326,6 +332,9 @@ async fn run(
         run.handle(Event::Command(command), began);
     }
     loop {
+        if run.winds_down() {
+            dispatcher.halt();
+        }
         while let Some(effect) = run.next_effect() {
             match effect {
                 Effect::Invoke { invocation, task, attempt } => dispatcher.start(invocation, &task, attempt),
@@ -384,6 +393,7 @@ async fn run(
                 Order::Cancel(taken) => {
                     halted = halted.or_else(|| Some(engine.now()));
                     run.handle(Event::Command(Command::Cancel), engine.now());
+                    dispatcher.halt();
                     // Whoever asked may have hung up.
                     let _ = taken.send(());
                     continue;
@@ -402,7 +412,9 @@ async fn run(
                     // Beside the loop, not in it: a disk that stalls must not hold up the calls.
                     noting = Some(Box::pin(async move { (upto_ms, table.note_progress(&id, counts, more).await) }));
                 }
-                Event::Slots(slots(engine, &job.request.operation.function_arn))
+                let slots = slots(world, &job.request.operation.function_arn);
+                dispatcher.set_limit(slots);
+                Event::Slots(slots)
             }
             (upto_ms, written) = some(&mut noting) => {
                 noting = None;
@@ -416,12 +428,10 @@ async fn run(
     }
 }
 
-/// What the function allows, and this job's share of what the server allows.
-fn slots(engine: &Engine, function: &str) -> u32 {
-    let world = &engine.shared.world;
-    let jobs = u32::try_from(engine.agents().len()).unwrap_or(u32::MAX).max(1);
-    let share = (world.settings.concurrency_total_max / jobs).max(1);
-    world.invoker.slots(function).map_or(share, |slots| slots.min(share))
+/// What the function and the server allow. Jobs share it at the gate, where whoever waits longest is next.
+fn slots(world: &World, function: &str) -> u32 {
+    let total = world.settings.concurrency_total_max.max(1);
+    world.invoker.slots(function).map_or(total, |slots| slots.min(total))
 }
 
 fn seed() -> Result<longshore_core::random::Random, StoreError> {

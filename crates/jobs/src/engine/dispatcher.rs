@@ -4,12 +4,14 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 
-use futures::StreamExt;
 use futures::stream::FuturesUnordered;
+use futures::{FutureExt, StreamExt};
 use longshore_core::invocation::{EventTemplate, Reply, Schema, invocation_id};
 use longshore_core::random::Random;
 use longshore_core::task::Task;
+use tokio_util::sync::CancellationToken;
 
+use super::gate::Door;
 use crate::ports::Invoker;
 use crate::table::JobRow;
 
@@ -22,11 +24,14 @@ pub(super) struct Dispatcher {
     function: Arc<str>,
     template: EventTemplate,
     random: Random,
+    door: Arc<Door>,
+    /// Calls that wait at the door are called off.
+    halted: CancellationToken,
     calls: FuturesUnordered<Call>,
 }
 
 impl Dispatcher {
-    pub fn new(invoker: Arc<dyn Invoker>, job: &JobRow, random: Random) -> Self {
+    pub fn new(invoker: Arc<dyn Invoker>, door: Arc<Door>, job: &JobRow, random: Random) -> Self {
         let operation = &job.request.operation;
         let schema = if operation.schema_version.as_deref() == Some("2.0") { Schema::V2 } else { Schema::V1 };
         let arguments = operation.user_arguments.as_deref().unwrap_or_default();
@@ -36,6 +41,8 @@ impl Dispatcher {
             function: operation.function_arn.as_str().into(),
             template: EventTemplate::new(&job.id, schema, arguments),
             random,
+            door,
+            halted: CancellationToken::new(),
             calls: FuturesUnordered::new(),
         }
     }
@@ -44,7 +51,36 @@ impl Dispatcher {
         let payload = self.template.event(&invocation_id(&mut self.random), task);
         tracing::debug!(job = self.job_id, row = task.row, attempt, invocation, "task started");
         let (invoker, function) = (Arc::clone(&self.invoker), Arc::clone(&self.function));
-        self.calls.push(Box::pin(async move { (invocation, invoker.invoke(&function, payload).await) }));
+        let mut entering = Box::pin(Arc::clone(&self.door).enter());
+        // Usually there is room, and nothing to wait for or to call off.
+        let pass = (&mut entering).now_or_never();
+        let halted = self.halted.clone();
+        self.calls.push(Box::pin(async move {
+            let pass = match pass {
+                Some(pass) => pass,
+                None => tokio::select! {
+                    biased;
+                    () = halted.cancelled() => return (invocation, Reply::NotStarted),
+                    pass = entering => pass,
+                },
+            };
+            if halted.is_cancelled() {
+                return (invocation, Reply::NotStarted);
+            }
+            let reply = invoker.invoke(&function, payload).await;
+            drop(pass);
+            (invocation, reply)
+        }));
+    }
+
+    /// From here on no call begins. Those that have begun go on.
+    pub fn halt(&self) {
+        self.halted.cancel();
+    }
+
+    /// How many calls of this function all jobs may have under way.
+    pub fn set_limit(&self, limit: u32) {
+        self.door.set_limit(limit);
     }
 
     /// The next call that is over; waits for ever if none is under way.
