@@ -457,7 +457,8 @@ async fn until(at: Option<Instant>) {
 
 /// Whether an agent has work in this status.
 fn needs_agent(status: Status) -> bool {
-    matches!(status, Status::Preparing | Status::Active | Status::Completing | Status::Cancelling | Status::Failing)
+    use Status::{Active, Cancelling, Completing, Failing, Pausing, Preparing};
+    matches!(status, Preparing | Active | Pausing | Completing | Cancelling | Failing)
 }
 
 #[cfg(test)]

@@ -74,6 +74,8 @@ const CSV_FORMAT: &str = "S3BatchOperations_CSV_20180820";
 const INVENTORY_FORMAT: &str = "S3InventoryReport_CSV_20161130";
 const REPORT_FORMAT: &str = "Report_CSV_20180820";
 const TAGS_MAX: usize = 50;
+/// Columns of a manifest, our choice: an inventory has some twenty, and a page of ListJobs reads a thousand jobs.
+const FIELDS_MAX: usize = 1_000;
 
 type Checked<T> = Result<T, JobError>;
 
@@ -156,6 +158,10 @@ impl LambdaInvoke {
 }
 
 fn user_arguments(element: &Element) -> Checked<Vec<(String, String)>> {
+    // First of all: what follows looks at each pair of them.
+    if element.children.is_empty() || element.children.len() > 10 {
+        return invalid("UserArguments must have 1 to 10 entries");
+    }
     let mut pairs: Vec<(String, String)> = Vec::new();
     for entry in &element.children {
         let key = text(entry, "key", 1, 64)?;
@@ -167,9 +173,6 @@ fn user_arguments(element: &Element) -> Checked<Vec<(String, String)>> {
             return invalid(format!("UserArguments has the key {key} twice"));
         }
         pairs.push((key, value));
-    }
-    if pairs.is_empty() || pairs.len() > 10 {
-        return invalid("UserArguments must have 1 to 10 entries");
     }
     Ok(pairs)
 }
@@ -240,6 +243,9 @@ impl Manifest {
             }
             _ => return invalid(format!("Manifest.Spec.Format must be {CSV_FORMAT} or {INVENTORY_FORMAT}")),
         }
+        if this.fields.len() > FIELDS_MAX {
+            return invalid(format!("Manifest.Spec.Fields may name at most {FIELDS_MAX} columns"));
+        }
         let columns: Option<Vec<Column>> = this.fields.iter().map(|f| Column::parse(f)).collect();
         let Some(columns) = columns else {
             return invalid("Manifest.Spec.Fields may name Ignore, Bucket, Key and VersionId");
@@ -299,13 +305,18 @@ pub fn priority(text: &str) -> Checked<u32> {
 
 /// Reads `<Tags><member><Key/><Value/></member>…</Tags>`.
 pub fn parse_tags(element: &Element) -> Checked<Vec<(String, String)>> {
+    // First of all: what follows looks at each pair of them.
+    if element.children.len() > TAGS_MAX {
+        return Err(JobError::TooManyTags);
+    }
     let mut tags: Vec<(String, String)> = Vec::new();
     for member in &element.children {
         let (key, value) = (text(member, "Key", 1, 128)?, member.child_text("Value").unwrap_or("").to_owned());
         if value.chars().count() > 256 {
             return invalid("a tag's value is longer than 256 characters");
         }
-        let fits = |c: char| c.is_alphanumeric() || c.is_whitespace() || "_.:/=+-@".contains(c);
+        let space = |c: char| c.is_whitespace() && !c.is_control();
+        let fits = |c: char| c.is_alphanumeric() || space(c) || "_.:/=+-@".contains(c);
         if !key.chars().chain(value.chars()).all(fits) {
             return invalid(format!("the tag {key} has characters that tags may not have"));
         }
@@ -313,9 +324,6 @@ pub fn parse_tags(element: &Element) -> Checked<Vec<(String, String)>> {
             return invalid(format!("the tag {key} stands twice"));
         }
         tags.push((key, value));
-    }
-    if tags.len() > TAGS_MAX {
-        return Err(JobError::TooManyTags);
     }
     Ok(tags)
 }
@@ -507,6 +515,20 @@ pub(crate) mod tests {
         assert!(told.message.contains("S3DeleteObjectTagging"));
         let inventory = SAMPLE.replace(CSV_FORMAT, INVENTORY_FORMAT);
         assert_eq!(parse(&inventory).unwrap_err().told().status.as_u16(), 501);
+    }
+
+    #[test]
+    fn long_lists_are_refused_by_their_length() {
+        let many = |n: usize, one: &str| one.repeat(n);
+        let tags = many(51, "<member><Key>a</Key><Value/></member>");
+        let tags = SAMPLE.replace("<member><Key>a</Key><Value /></member>", &tags);
+        assert_eq!(parse(&tags).unwrap_err().told().code, "TooManyTagsException");
+        let fields = SAMPLE.replace("<Fields>", &format!("<Fields>{}", many(1_000, "<member>Ignore</member>")));
+        assert!(parse(&fields).unwrap_err().told().message.contains("at most 1000 columns"));
+        let arguments = many(11, "<entry><key>k</key><value/></entry>");
+        let arguments = SAMPLE.replace("<UserArguments>", &format!("<UserArguments>{arguments}"));
+        assert!(parse(&arguments).unwrap_err().told().message.contains("1 to 10 entries"));
+        assert!(parse(&SAMPLE.replace("<Key>a</Key>", "<Key>a&#10;b</Key>")).is_err(), "no line breaks in tags");
     }
 
     #[test]

@@ -124,6 +124,11 @@ async fn work(engine: &Engine, id: &str, orders: &mut mpsc::Receiver<Order>, liv
             let Some(status) = activate(engine, &job, orders, live, None).await? else { return Ok(()) };
             finish(engine, &job, status, orders).await
         }
+        Status::Pausing => {
+            // Nothing of it is in flight after a restart; its log may be ahead of its row.
+            let Some(status) = activate(engine, &job, orders, live, Some(Command::Pause)).await? else { return Ok(()) };
+            finish(engine, &job, status, orders).await
+        }
         Status::Cancelling | Status::Failing => {
             let mut status = job.status;
             let pinned = engine.shared.world.job_dir(&job.id).join("manifest.idx");
@@ -231,7 +236,7 @@ async fn activate(
     };
     let counts = Some(rest.counts);
     let (event, failure_reason) = match rest.ended {
-        _ if command.is_some() => return Ok(Some(job.status)),
+        _ if matches!(command, Some(Command::Cancel | Command::Fail)) => return Ok(Some(job.status)),
         Ended::Finished => (Event::TasksFinished, None),
         Ended::Paused if engine.shared.stopping.is_cancelled() => return Ok(None),
         Ended::Paused => (Event::Drained, None),

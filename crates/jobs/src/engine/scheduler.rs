@@ -39,8 +39,6 @@ pub(super) async fn pass(engine: &Engine) -> Result<(), StoreError> {
                 step(engine, job, Event::PickedUp, Change::default()).await?;
             }
             Status::Suspended => time_out(engine, job).await?,
-            // After a restart nothing of it is in flight any more.
-            Status::Pausing if !has_agent(engine, job) => step(engine, job, Event::Drained, Change::default()).await?,
             _ => {}
         }
     }
@@ -70,10 +68,6 @@ pub(super) async fn pass(engine: &Engine) -> Result<(), StoreError> {
         }
     }
     Ok(())
-}
-
-fn has_agent(engine: &Engine, job: &JobRow) -> bool {
-    engine.agents().contains_key(&job.id)
 }
 
 /// Moves a job; one that has moved on by itself since it was read is left to the next pass.

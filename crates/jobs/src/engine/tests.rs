@@ -531,6 +531,32 @@ async fn nothing_but_its_results_is_kept_of_a_job_that_is_over() {
 }
 
 #[tokio::test]
+async fn the_counts_of_a_job_that_was_killed_while_pausing_do_not_go_back() {
+    let mut world = World::new().await;
+    world.manifest(&keys(100));
+    world.function.gate.forget_permits(Semaphore::MAX_PERMITS);
+    let id = world.create(|b| b).await;
+    world.wait_for(&id, "Active").await;
+    world.function.gate.add_permits(20);
+    while world.function.calls().len() < 24 {
+        tokio::task::yield_now().await;
+    }
+    world.stop().await;
+    let ran = world.function.calls().len();
+    // What a kill would have left: the status is durable at once, the counts only every few seconds.
+    let db = rusqlite::Connection::open(world.dir.path().join("records.db")).unwrap();
+    db.execute("UPDATE job SET status = 'Pausing', succeeded = 0, failed = 0", []).unwrap();
+    drop(db);
+    world.restart().await;
+    let described = world.describe(&id).await;
+    let count = |name: &str| between(&described, &format!("<{name}>"), "<").parse::<usize>().unwrap();
+    assert_eq!(count("NumberOfTasksSucceeded") + count("NumberOfTasksFailed"), ran, "{described}");
+    world.function.gate.add_permits(Semaphore::MAX_PERMITS / 2);
+    world.wait_for(&id, "Complete").await;
+    assert_eq!((world.report(&id).len(), world.function.calls().len()), (100, 100));
+}
+
+#[tokio::test]
 async fn a_pinned_manifest_that_is_lost_fails_its_job_and_what_ran_is_reported_and_counted() {
     let mut world = World::new().await;
     world.manifest(&keys(300));
