@@ -89,14 +89,16 @@ pub(super) async fn persist<T, F: Future<Output = Result<T, StoreError>>>(
     engine: &Engine,
     mut write: impl FnMut() -> F,
 ) -> Result<T, StoreError> {
+    let mut wait = PAUSE;
     loop {
         match write().await {
             Err(error) if error.is_full() && !engine.shared.stopping.is_cancelled() => {
                 tracing::warn!(%error, "a job waits for space on the disk");
                 tokio::select! {
-                    () = tokio::time::sleep(PAUSE) => {}
+                    () = tokio::time::sleep(wait) => {}
                     () = engine.shared.stopping.cancelled() => {}
                 }
+                wait = (wait * 2).min(PAUSE_MAX);
             }
             other => return other,
         }
@@ -161,7 +163,7 @@ async fn prepare(engine: &Engine, job: &JobRow, orders: &mut mpsc::Receiver<Orde
                 Err(Unprepared::NoSpace(error)) => {
                     tracing::warn!(job = job.id, %error, "the manifest waits for space on the disk");
                     refused_since = None;
-                    wait = PAUSE;
+                    wait = (wait * 2).min(PAUSE_MAX);
                 }
                 Err(Unprepared::Unavailable(error)) => {
                     let since = *refused_since.get_or_insert_with(Instant::now);

@@ -53,7 +53,15 @@ pub(super) async fn report(engine: &Engine, job: &JobRow, status: Status) -> Res
 
     let (settled, spooled) = agent::persist(engine, || {
         let (job_dir, spool) = (world.job_dir(&job.id), spool.clone());
-        blocking(move || spool_parts(&job_dir, &spool, scope))
+        blocking(move || {
+            let spooled = spool_parts(&job_dir, &spool, scope);
+            if spooled.is_err() {
+                // Half a report must not hold the space that it and others wait for. What cannot be removed is
+                // overwritten by the next try.
+                let _ = std::fs::remove_dir_all(&spool);
+            }
+            spooled
+        })
     })
     .await?;
     if status == Status::Completing && settled != job.rows_total {
