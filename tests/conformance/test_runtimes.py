@@ -5,6 +5,7 @@ import hashlib
 import io
 import json
 import pathlib
+import subprocess
 import sys
 import textwrap
 import time
@@ -109,14 +110,29 @@ def test_a_python_function_that_cannot_start_says_why(server, name, files, handl
         assert answer["errorType"] == kind and words in answer["errorMessage"], answer
 
 
-def test_a_function_that_misses_boto3_is_told_the_three_ways_to_it(server, name):
-    server.deploy(name, "import boto3\ndef handler(event, context): return 'it is there'\n")
+def test_a_function_that_misses_boto3_is_told_the_three_ways_to_it_and_finds_what_was_installed(server, name, tmp_path):
+    # An interpreter without packages of its own, whatever this machine's has: the command makes it, pip empties it.
+    installed = server.longshore("runtimes", "install", "python3.9")
+    assert installed.returncode == 0, installed.stderr
+    python = pathlib.Path(installed.stdout.strip()) / "bin/python3"
+    assert python.exists() and str(server.data_dir) in str(python)
+    subprocess.run([python, "-m", "pip", "uninstall", "-q", "-y", "boto3", "botocore"], check=True)
+
+    server.deploy(name, "import boto3\ndef handler(event, context): return boto3.client('s3').meta.endpoint_url\n", runtime="python3.9")
     answer, error = invoke(server, name)
-    if error is None:
-        pytest.skip("boto3 is installed for the machine's own python3")
-    assert answer["errorType"] == "Runtime.ImportModuleError"
-    for way in ("zip", "layer", "longshore runtimes install"):
+    assert error == "Unhandled" and answer["errorType"] == "Runtime.ImportModuleError", answer
+    for way in ("zip", "layer", "longshore runtimes install python3.9"):
         assert way in answer["errorMessage"], answer
+
+    again = server.longshore("runtimes", "install", "python3.9")
+    assert again.returncode == 0, again.stderr
+    answer, error = invoke(server, name)
+    assert error is None and answer.startswith("http://127.0.0.1:"), answer
+
+
+def test_packages_are_installed_for_python_alone(server):
+    refused = server.longshore("runtimes", "install", "nodejs20.x")
+    assert refused.returncode == 64 and "npm install" in refused.stderr
 
 
 def test_boto3_from_a_functions_own_zip_reaches_the_storage_without_any_setting(server, name):

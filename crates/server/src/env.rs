@@ -1,7 +1,9 @@
 //! `longshore env`: the lines with which unmodified AWS clients work in a shell.
 //!
 //! Where `{account}.localhost` resolves, a plain endpoint does. Elsewhere the S3 Control clients could not reach us, for
-//! they put the account before the host; there the endpoint has a made-up name and we are its HTTP proxy.
+//! they put the account before the host; there their endpoint has a made-up name and we are its HTTP proxy. The other
+//! services come straight to us even so: through a proxy, urllib3 takes `./` and `../` out of a path that botocore has
+//! signed with them, so that objects of such names would be out of reach, and some clients know no proxy at all.
 //! Source: design, "How clients reach it".
 
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
@@ -68,6 +70,10 @@ pub fn print(data_dir: &Path, settings: &Settings) -> Result<(), Failure> {
 pub fn lines(facts: &Facts<'_>) -> String {
     let port = facts.address.port();
     let mut out = String::new();
+    // First, since one of them may be a line of ours from the last time.
+    for name in &facts.in_the_way {
+        out.push_str(&format!("unset {name}\n"));
+    }
     let mut export = |name: &str, value: &str| out.push_str(&format!("export {name}={}\n", quoted(value)));
     export("AWS_ACCESS_KEY_ID", &facts.credentials.access_key_id);
     export("AWS_SECRET_ACCESS_KEY", &facts.credentials.secret_access_key);
@@ -78,17 +84,15 @@ pub fn lines(facts: &Facts<'_>) -> String {
         export("AWS_ENDPOINT_URL", &format!("http://localhost:{port}"));
     } else {
         let address = dialled(facts.address);
-        export("AWS_ENDPOINT_URL", &format!("http://{INTERNAL}:{port}"));
+        export("AWS_ENDPOINT_URL", &format!("http://{address}"));
+        export("AWS_ENDPOINT_URL_S3_CONTROL", &format!("http://{INTERNAL}:{port}"));
         for name in ["HTTP_PROXY", "http_proxy"] {
             export(name, &format!("http://{address}"));
         }
-        // An inherited list could name our endpoint, or everything.
+        // An inherited list could name everything.
         for name in ["NO_PROXY", "no_proxy"] {
-            export(name, "");
+            export(name, &address.ip().to_string());
         }
-    }
-    for name in &facts.in_the_way {
-        out.push_str(&format!("unset {name}\n"));
     }
     out
 }
@@ -148,26 +152,27 @@ mod tests {
         let credentials = credentials();
         assert_eq!(
             lines(&facts(&credentials, true)),
-            "export AWS_ACCESS_KEY_ID=LSKEY\n\
+            "unset AWS_PROFILE\n\
+             export AWS_ACCESS_KEY_ID=LSKEY\n\
              export AWS_SECRET_ACCESS_KEY=a/b+c\n\
              export AWS_REGION=us-east-1\n\
              export AWS_DEFAULT_REGION=us-east-1\n\
              export AWS_ACCOUNT_ID=000000000000\n\
-             export AWS_ENDPOINT_URL=http://localhost:7300\n\
-             unset AWS_PROFILE\n"
+             export AWS_ENDPOINT_URL=http://localhost:7300\n"
         );
     }
 
     #[test]
-    fn elsewhere_we_are_the_proxy_for_a_made_up_name() {
+    fn elsewhere_we_are_s3_controls_proxy_for_a_made_up_name() {
         let credentials = credentials();
         let lines = lines(&facts(&credentials, false));
         for line in [
-            "export AWS_ENDPOINT_URL=http://longshore.internal:7300\n",
+            "export AWS_ENDPOINT_URL=http://127.0.0.1:7300\n",
+            "export AWS_ENDPOINT_URL_S3_CONTROL=http://longshore.internal:7300\n",
             "export HTTP_PROXY=http://127.0.0.1:7300\n",
             "export http_proxy=http://127.0.0.1:7300\n",
-            "export NO_PROXY=''\n",
-            "export no_proxy=''\n",
+            "export NO_PROXY=127.0.0.1\n",
+            "export no_proxy=127.0.0.1\n",
         ] {
             assert!(lines.contains(line), "{line} in {lines}");
         }
