@@ -340,11 +340,30 @@ async fn a_job_waits_to_be_confirmed_and_then_runs() {
 }
 
 #[tokio::test]
+async fn a_job_that_nobody_confirms_in_time_fails() {
+    let dir = tempfile::tempdir().unwrap();
+    let (shelf, function) = (Arc::new(Shelf::default()), Function::new());
+    let fatal = Fatal::new();
+    let records = Records::open(&dir.path().join("records.db"), &[crate::SCHEMA], fatal.clone()).unwrap();
+    let settings = crate::Settings { confirmation_ms_max: -1, ..crate::Settings::new(ACCOUNT, "us-west-2") };
+    let (objects, invoker) = (Arc::clone(&shelf) as Arc<dyn Objects>, Arc::clone(&function) as Arc<dyn Invoker>);
+    let jobs = Jobs::open(records, dir.path().join("jobs"), fatal, settings, objects, invoker).await.unwrap();
+    let world = World { dir, shelf, function, jobs };
+    world.manifest(&keys(3));
+    let id = world.create(|b| b.replace("<ConfirmationRequired>false", "<ConfirmationRequired>true")).await;
+    let described = world.wait_for(&id, "Failed").await;
+    assert!(described.contains("<FailureCode>ConfirmationTimeout</FailureCode>"), "{described}");
+    assert!(world.function.calls().is_empty());
+}
+
+#[tokio::test]
 async fn a_bad_manifest_fails_the_job_with_the_documented_reason() {
     let world = World::new().await;
     for (text, etag, code, reason) in [
         ("b,k\nb\n", "e1", "InvalidManifestContent", "Unexpected number of task fields"),
         ("b,k\n\n", "e1", "InvalidManifestContent", "Manifest file is not properly formatted"),
+        ("\u{feff}b,k\n", "e1", "InvalidManifestContent", "Manifest file is not properly formatted"),
+        ("\u{1f}\u{8}\u{0}", "e1", "InvalidManifestContent", "Unexpected number of task fields"),
         ("b,100%.txt\n", "e1", "InvalidManifestContent", "Invalid object key format"),
         ("", "e1", "InvalidManifestContent", "The manifest has no rows"),
         ("b,k\n", "other", "ManifestETagMismatch", "it has changed"),
