@@ -67,7 +67,7 @@ fn modules_of(krate: &str) -> BTreeSet<String> {
             let rust = path.extension().is_some_and(|extension| extension == "rs");
             let module = path.is_dir() && files_in(&path).iter().any(|file| file.ends_with(".rs"));
             let name = path.file_stem()?.to_string_lossy().into_owned();
-            ((rust || module) && !["lib", "main"].contains(&name.as_str())).then_some(name)
+            ((rust || module) && !["lib", "main", "tests"].contains(&name.as_str())).then_some(name)
         })
         .collect()
 }
