@@ -114,7 +114,6 @@ def test_a_python_function_that_cannot_start_says_why(server, name, files, handl
 def test_a_function_that_misses_boto3_is_told_the_three_ways_to_it_and_finds_what_was_installed(server, name, tmp_path):
     # An interpreter without packages of its own, whatever this machine's has: the command makes it, pip empties it.
     installed = server.longshore("runtimes", "install", "python3.9")
-    assert installed.returncode == 0, installed.stderr
     python = pathlib.Path(installed.stdout.strip()) / "bin/python3"
     assert python.exists() and str(server.data_dir) in str(python)
     subprocess.run([python, "-m", "pip", "uninstall", "-q", "-y", "boto3", "botocore"], check=True)
@@ -125,14 +124,13 @@ def test_a_function_that_misses_boto3_is_told_the_three_ways_to_it_and_finds_wha
     for way in ("zip", "layer", "longshore runtimes install python3.9"):
         assert way in answer["errorMessage"], answer
 
-    again = server.longshore("runtimes", "install", "python3.9")
-    assert again.returncode == 0, again.stderr
+    server.longshore("runtimes", "install", "python3.9")
     answer, error = invoke(server, name)
     assert error is None and answer.startswith("http://127.0.0.1:"), answer
 
 
 def test_packages_are_installed_for_python_alone(server):
-    refused = server.longshore("runtimes", "install", "nodejs20.x")
+    refused = server.longshore("runtimes", "install", "nodejs20.x", check=False)
     assert refused.returncode == 64 and "npm install" in refused.stderr
 
 

@@ -83,8 +83,11 @@ impl FunctionCredentials {
 pub struct HostSettings {
     pub region: String,
     pub account: String,
-    /// Holds `environments/`, `logs/`, `runtime/` and `runtimes/`.
+    /// Holds `environments/`, `logs/` and `runtime/`.
     pub data_dir: PathBuf,
+    /// Where interpreters are installed for functions, as `<runtime>/bin/python3`; the first that has one is used.
+    /// First value: `runtimes/` in the data directory.
+    pub runtimes_dirs: Vec<PathBuf>,
     /// Environments on this machine, all functions together. First value: 4 a core, at least 4.
     pub environments_max: u32,
     /// Environments that may be starting at once. First value: the number of cores.
@@ -105,10 +108,12 @@ pub struct HostSettings {
 impl HostSettings {
     pub fn new(region: impl Into<String>, account: impl Into<String>, data_dir: impl Into<PathBuf>) -> Self {
         let cores = std::thread::available_parallelism().map_or(1, |n| u32::try_from(n.get()).unwrap_or(u32::MAX));
+        let data_dir: PathBuf = data_dir.into();
         Self {
             region: region.into(),
             account: account.into(),
-            data_dir: data_dir.into(),
+            runtimes_dirs: vec![data_dir.join("runtimes")],
+            data_dir,
             environments_max: cores.saturating_mul(4).max(4),
             starts_at_once: cores,
             idle_timeout: Duration::from_secs(300),
@@ -599,7 +604,7 @@ impl Shared {
     }
 
     fn check_runtime(&self, runtime: &str) -> Result<Found, String> {
-        let found = runtimes::resolve(runtime, Some(&self.settings.data_dir))?;
+        let found = runtimes::resolve(runtime, &self.settings.runtimes_dirs)?;
         match &found.notice {
             Some(notice) if self.settings.strict_runtimes => {
                 Err(format!("{notice} The setting strict_runtimes forbids that."))
@@ -610,8 +615,13 @@ impl Shared {
 
     /// As [`Shared::check_runtime`], asked once a runtime and off the async threads.
     async fn find_runtime(self: &Arc<Self>, runtime: &str) -> Result<Found, String> {
+        // One that was installed since is used from the next start of an environment on.
+        let dirs = &self.settings.runtimes_dirs;
+        let newer = |found: &Found| {
+            !dirs.iter().any(|dir| found.program.starts_with(dir)) && runtimes::is_installed(runtime, dirs)
+        };
         if let Some(found) = lock(&self.found).get(runtime)
-            && (found.program.as_os_str().is_empty() || found.program.exists())
+            && (found.program.as_os_str().is_empty() || (found.program.exists() && !newer(found)))
         {
             return Ok(found.clone());
         }

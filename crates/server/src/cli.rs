@@ -36,10 +36,27 @@ pub enum Command {
     Run(Box<Run>),
     /// Print what a function wrote to standard output and standard error
     Logs(Logs),
+    /// Install boto3, which AWS's Python runtimes carry, for functions of this server
+    #[command(subcommand)]
+    Runtimes(Runtimes),
     /// Print a completion script for a shell
     Completions {
         #[arg(value_enum)]
         shell: clap_complete::Shell,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Runtimes {
+    /// Make an interpreter for functions of a runtime, with boto3 in it
+    Install {
+        /// The runtime of the functions: python3.12, say. The nearest installed Python is used
+        runtime: String,
+        /// Further packages to install, as pip names them
+        packages: Vec<String>,
+        /// Where state is kept [default: $LONGSHORE_DATA_DIR, else $XDG_DATA_HOME/longshore, else ~/.local/share/longshore]
+        #[arg(long, value_name = "DIR")]
+        data_dir: Option<PathBuf>,
     },
 }
 

@@ -15,6 +15,7 @@ mod progress;
 mod report;
 mod rooms;
 mod run;
+mod runtimes;
 mod server;
 mod settings;
 mod state_file;
@@ -103,6 +104,12 @@ fn command(cli: Cli) -> Result<u8, Failure> {
         Command::Logs(args) => {
             let data_dir = settings::data_dir(args.data_dir.as_deref(), variable)?;
             block_on(async move { logs::print(&data_dir, &args.function, args.follow).await.map(|()| OK) })
+        }
+        Command::Runtimes(cli::Runtimes::Install { runtime, packages, data_dir }) => {
+            let data_dir = settings::data_dir(data_dir.as_deref(), variable)?;
+            let folder = runtimes::install(&data_dir, &runtime, &packages)?;
+            println!("{}", folder.display());
+            Ok(OK)
         }
         Command::Completions { shell } => {
             let mut script = Vec::new();

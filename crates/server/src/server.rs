@@ -82,8 +82,12 @@ impl Server {
             longshore_objects::Settings { region: region.clone(), account: account.clone() },
         )
         .because(cannot("the objects"))?;
-        let host =
-            Host::new(settings.host(&path), rooms::s3_door(objects.clone())).because(cannot("the function host"))?;
+        let mut host = settings.host(&path);
+        // `run` and `demo` keep their state elsewhere, and use what the user has installed all the same.
+        if let Ok(usual) = crate::settings::data_dir(None, |name| std::env::var(name).ok()) {
+            host.runtimes_dirs.push(usual.join(crate::runtimes::FOLDER));
+        }
+        let host = Host::new(host, rooms::s3_door(objects.clone())).because(cannot("the function host"))?;
         let functions = Functions::open(
             records.clone(),
             host.clone(),

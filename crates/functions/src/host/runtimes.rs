@@ -43,6 +43,15 @@ impl Language {
         Some(Language::Node { major: number(major)? })
     }
 
+    /// As people call it.
+    fn name(self) -> String {
+        match self {
+            Language::Python { minor } => format!("Python 3.{minor}"),
+            Language::Node { major } => format!("Node.js {major}"),
+            Language::Provided => "nothing".to_owned(),
+        }
+    }
+
     /// Distance between what is asked for and what an interpreter is; the newer one wins where two are as near.
     fn distance(self, version: &str) -> Option<(u32, bool)> {
         let mut parts = version.split('.').map(number);
@@ -75,11 +84,11 @@ fn number(digits: &str) -> Option<u32> {
 /// Finds what runs `runtime` on this machine; an interpreter is asked for its version once and remembered. The error
 /// says what is missing and what provides it. Blocking: it may start an interpreter.
 pub fn check_runtime(runtime: &str) -> Result<Found, String> {
-    resolve(runtime, None)
+    resolve(runtime, &[])
 }
 
-/// As [`check_runtime`], but an interpreter installed for this server (`<data>/runtimes/<runtime>/bin`) goes first.
-pub(super) fn resolve(runtime: &str, data_dir: Option<&Path>) -> Result<Found, String> {
+/// As [`check_runtime`], but an interpreter installed for functions (`<one of the folders>/<runtime>/bin`) goes first.
+pub(super) fn resolve(runtime: &str, installed: &[PathBuf]) -> Result<Found, String> {
     let language = Language::of(runtime).ok_or_else(|| {
         format!(
             "This server does not run functions of the runtime {runtime}: it runs python3.N, nodejsN.x and, for a \
@@ -90,19 +99,33 @@ pub(super) fn resolve(runtime: &str, data_dir: Option<&Path>) -> Result<Found, S
         return Ok(Found { program: PathBuf::new(), version: String::new(), notice: None });
     }
     let path: Vec<PathBuf> = std::env::var_os("PATH").map(|p| std::env::split_paths(&p).collect()).unwrap_or_default();
-    let installed = data_dir.map(|dir| dir.join("runtimes").join(runtime).join("bin"));
-    find(runtime, language, installed, &path)
+    let installed: Vec<PathBuf> = installed.iter().map(|dir| dir.join(runtime).join("bin")).collect();
+    find(runtime, language, &installed, &path)
 }
 
-fn find(runtime: &str, language: Language, installed: Option<PathBuf>, path: &[PathBuf]) -> Result<Found, String> {
-    if let Some(dir) = installed {
+/// Whether an interpreter was installed for functions of this runtime, in one of these folders.
+pub(super) fn is_installed(runtime: &str, installed: &[PathBuf]) -> bool {
+    installed.iter().any(|dir| ["python3", "node"].iter().any(|name| dir.join(runtime).join("bin").join(name).exists()))
+}
+
+fn find(runtime: &str, language: Language, installed: &[PathBuf], path: &[PathBuf]) -> Result<Found, String> {
+    let instead = |program: &Path, version: &str| {
+        format!(
+            "The runtime {runtime} asks for {}, which is not installed: {} (version {version}) is used instead.",
+            language.name(),
+            program.display()
+        )
+    };
+    for dir in installed {
         for name in ["python3", "node"] {
             // Its own path stays as it is: a virtual environment is known by the path it is called by.
             let program = dir.join(name);
             if let Some((_, version)) = ask(&program, language)
-                && language.distance(&version).is_some_and(|(distance, _)| distance == 0)
+                && let Some((distance, _)) = language.distance(&version)
             {
-                return Ok(Found { program, version, notice: None });
+                // Whoever installed it for this runtime meant it to be used, be it of the exact version or near it.
+                let notice = (distance != 0).then(|| instead(&program, &version));
+                return Ok(Found { program, version, notice });
             }
         }
     }
@@ -145,26 +168,20 @@ fn find(runtime: &str, language: Language, installed: Option<PathBuf>, path: &[P
             }
         }
     }
-    let (name, others, provides) = match language {
-        Language::Python { minor } => {
-            (format!("Python 3.{minor}"), "python3", format!("python3.{minor} (or any python3 from 3.8 on)"))
-        }
-        Language::Node { major } => {
-            (format!("Node.js {major}"), "node", format!("Node.js {major} (or any from 16 on)"))
-        }
+    let (others, provides) = match language {
+        Language::Python { minor } => ("python3", format!("python3.{minor} (or any python3 from 3.8 on)")),
+        Language::Node { major } => ("node", format!("Node.js {major} (or any from 16 on)")),
         Language::Provided => unreachable!("answered above"),
     };
     match nearest {
         Some((_, program, version)) => {
-            let notice = format!(
-                "The runtime {runtime} asks for {name}, which is not installed: {} (version {version}) is used instead.",
-                program.display()
-            );
-            Ok(Found { program, version, notice: Some(notice) })
+            let notice = Some(instead(&program, &version));
+            Ok(Found { program, version, notice })
         }
         None => Err(format!(
-            "The runtime {runtime} needs {name}, and no {others} is on this server's PATH. Install {provides} and \
-             restart the server."
+            "The runtime {runtime} needs {}, and no {others} is on this server's PATH. Install {provides} and restart \
+             the server.",
+            language.name()
         )),
     }
 }
@@ -299,7 +316,7 @@ mod tests {
 
     fn found(runtime: &str, programs: &[(&str, &str)]) -> Result<(String, Option<String>), String> {
         let temp = folder(programs);
-        let found = find(runtime, Language::of(runtime).unwrap(), None, &[temp.path().to_owned()])?;
+        let found = find(runtime, Language::of(runtime).unwrap(), &[], &[temp.path().to_owned()])?;
         let name = found.program.file_name().unwrap().to_str().unwrap().to_owned();
         Ok((name, found.notice.map(|n| n.replace(&temp.path().display().to_string(), ""))))
     }

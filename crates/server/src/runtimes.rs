@@ -1,0 +1,56 @@
+//! `longshore runtimes install`: an interpreter of their own for functions, with boto3 in it.
+//!
+//! AWS's Python runtimes carry boto3, and most handlers import it; a machine's Python does not. A virtual environment in
+//! the data directory does what AWS's image does, and leaves the machine's own Python alone.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use longshore_functions::host::check_runtime;
+
+use crate::failure::{Because, Failure};
+
+/// The folder of a data directory that holds what is installed, one folder a runtime.
+pub const FOLDER: &str = "runtimes";
+/// What AWS's Python runtimes have beyond Python.
+const PACKAGES: [&str; 1] = ["boto3"];
+
+/// Makes `<data>/runtimes/<runtime>` and installs boto3 and `packages` into it. An existing one is added to.
+pub fn install(data_dir: &Path, runtime: &str, packages: &[String]) -> Result<PathBuf, Failure> {
+    if !runtime.starts_with("python3.") {
+        return Err(Failure::usage(format!("{runtime} is no runtime that packages can be installed for")).hint(
+            "name one such as python3.12; a Node function brings its packages in its folder or zip (npm install there)",
+        ));
+    }
+    let found = check_runtime(runtime).map_err(Failure::new)?;
+    if let Some(notice) = &found.notice {
+        eprintln!("{notice}");
+    }
+    let folder = data_dir.join(FOLDER).join(runtime);
+    let python = folder.join("bin/python3");
+    if !python.exists() {
+        std::fs::create_dir_all(data_dir.join(FOLDER)).because(format!("cannot write in {}", data_dir.display()))?;
+        // Made beside its place would not do: a virtual environment knows its own path.
+        let made = do_it(Command::new(&found.program).args(["-m", "venv"]).arg(&folder));
+        if let Err(failure) = made {
+            // Half an environment would be taken for a whole one.
+            let _ = std::fs::remove_dir_all(&folder);
+            return Err(failure.hint("on Debian and Ubuntu the module venv is in the package python3-venv"));
+        }
+    }
+    let wanted = PACKAGES.iter().copied().chain(packages.iter().map(String::as_str));
+    do_it(Command::new(&python).args(["-m", "pip", "install", "--disable-pip-version-check", "--quiet"]).args(wanted))?;
+    Ok(folder)
+}
+
+/// Runs a program that talks to the user itself, on standard error: results alone go to standard output.
+fn do_it(command: &mut Command) -> Result<(), Failure> {
+    let name = command.get_program().to_string_lossy().into_owned();
+    let mut child =
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().because(format!("cannot start {name}"))?;
+    if let Some(mut out) = child.stdout.take() {
+        std::io::copy(&mut out, &mut std::io::stderr()).because(format!("cannot read what {name} says"))?;
+    }
+    let status = child.wait().because(format!("cannot wait for {name}"))?;
+    if status.success() { Ok(()) } else { Err(Failure::new(format!("{name} failed ({status})"))) }
+}
