@@ -83,6 +83,9 @@ impl Server {
         )
         .because(cannot("the objects"))?;
         let mut host = settings.host(&path);
+        // What the host would only queue waits at the engine's gate, where a cancel still calls it off.
+        let mut jobs_settings = jobs_settings;
+        jobs_settings.concurrency_total_max = jobs_settings.concurrency_total_max.min(host.environments_max);
         // `run` and `demo` keep their state elsewhere, and use what the user has installed all the same.
         if let Ok(usual) = crate::settings::data_dir(None, |name| std::env::var(name).ok()) {
             host.runtimes_dirs.push(usual.join(crate::runtimes::FOLDER));
