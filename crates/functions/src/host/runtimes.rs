@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::ffi::OsString;
-use std::io::Read;
+use std::io::{Read, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -251,17 +251,22 @@ pub(super) fn write_clients(data_dir: &Path) -> std::io::Result<PathBuf> {
     }
     let parent = data_dir.join("runtime");
     let dir = parent.join(&hex::encode(hash.finalize())[..16]);
-    if !dir.exists() {
-        // Made beside and renamed: a crash in the middle leaves no half client under the name.
-        let new = parent.join(format!("new-{}", std::process::id()));
-        for (name, text) in CLIENTS {
-            let path = new.join(name);
-            std::fs::create_dir_all(path.parent().expect("every client is in a folder"))?;
-            std::fs::write(path, text)?;
+    for (name, text) in CLIENTS {
+        let path = dir.join(name);
+        // Read at every start: a power cut can leave a file of the right name and of no content, and a Python that runs
+        // an empty client ends without a word.
+        if std::fs::read(&path).is_ok_and(|there| there == text.as_bytes()) {
+            continue;
         }
-        match std::fs::rename(&new, &dir) {
-            Err(_) if dir.exists() => std::fs::remove_dir_all(&new)?,
-            other => other?,
+        let folder = path.parent().expect("every client is in a folder");
+        std::fs::create_dir_all(folder)?;
+        let new = folder.join("new");
+        let mut file = std::fs::File::create(&new)?;
+        file.write_all(text.as_bytes())?;
+        file.sync_all()?;
+        std::fs::rename(&new, &path)?;
+        for folder in [folder, &dir, &parent, data_dir] {
+            std::fs::File::open(folder)?.sync_all()?;
         }
     }
     Ok(dir)
@@ -353,6 +358,18 @@ mod tests {
         assert_eq!(Language::of("provided.al2023"), Some(Language::Provided));
         for bad in ["python3.", "python3.x", "python2.7", "nodejs", "nodejs20", "nodejs20.y", "go1.x", ""] {
             assert_eq!(Language::of(bad), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_client_that_a_power_cut_has_emptied_is_written_again() {
+        let temp = tempfile::tempdir().unwrap();
+        let dir = write_clients(temp.path()).unwrap();
+        std::fs::write(dir.join("python/bootstrap.py"), "").unwrap();
+        std::fs::remove_file(dir.join("node/bootstrap.cjs")).unwrap();
+        assert_eq!(write_clients(temp.path()).unwrap(), dir);
+        for (name, text) in CLIENTS {
+            assert_eq!(std::fs::read_to_string(dir.join(name)).unwrap(), text);
         }
     }
 }
