@@ -534,8 +534,8 @@ impl World {
         for (row, outcome) in &self.settled {
             let naive = self.naive(*row);
             // A redrive that the end cut short fails with the last error, which a naive loop would not have kept.
-            let cut_short = !whole && outcome.error_code == "TemporaryFailure"
-                || !whole && matches!(outcome.error_code.as_str(), "ServiceUnavailable" | "TooManyRequestsException");
+            let again = ["TemporaryFailure", "ServiceUnavailable", "TooManyRequestsException"];
+            let cut_short = !whole && again.contains(&outcome.error_code.as_str());
             assert!(*outcome == naive || cut_short, "row {row}: {outcome:?}, a naive loop says {naive:?}");
         }
         let repeats: u64 = self.invoked.values().map(|n| u64::from(*n) - 1).sum();
