@@ -12,8 +12,10 @@ use crate::failure::{Because, Failure, plain};
 const GROUPS_MAX: usize = 1_000;
 /// Groups shown; the report has the rest.
 const GROUPS_SHOWN: usize = 10;
-/// Characters of a message that are shown and told apart.
-const MESSAGE_MAX: usize = 160;
+/// Characters of a message that are shown and told apart: a few lines of a terminal.
+const MESSAGE_MAX: usize = 400;
+/// What the engine writes before the JSON in which a function's error arrives.
+const FUNCTION_ERROR: &str = "Lambda returned function error: ";
 
 /// What `manifest.json` says.
 #[derive(Debug, Deserialize)]
@@ -35,7 +37,7 @@ struct ResultFile {
 /// How often each failure happened, with one key that it happened to.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Failures {
-    /// By code and message.
+    /// By code and [`told`] message.
     groups: BTreeMap<(String, String), (u64, String)>,
     other: u64,
 }
@@ -99,7 +101,7 @@ impl Failures {
     fn add(&mut self, row: &[String]) {
         let [_, key, _, _, status, code, message] = row else { return };
         let code = if code.is_empty() { format!("HTTP {status}") } else { code.clone() };
-        let message: String = plain(message).chars().take(MESSAGE_MAX).collect();
+        let message = told(message);
         if let Some((count, _)) = self.groups.get_mut(&(code.clone(), message.clone())) {
             *count += 1;
         } else if self.groups.len() < GROUPS_MAX {
@@ -127,6 +129,82 @@ impl Failures {
         }
         lines
     }
+}
+
+/// A message as it is shown and grouped: a function's error without its stack, no identifiers or times, which would make
+/// every failure one of its own, no control characters, and no more than fits.
+fn told(message: &str) -> String {
+    let error = message.strip_prefix(FUNCTION_ERROR).and_then(|json| {
+        let error: serde_json::Value = serde_json::from_str(json).ok()?;
+        let said = error.get("errorMessage")?.as_str()?;
+        Some(match error.get("errorType").and_then(|kind| kind.as_str()) {
+            Some(kind) if !kind.is_empty() => format!("{kind}: {}", without_request(said)),
+            _ => without_request(said),
+        })
+    });
+    let whole = plain(error.unwrap_or_else(|| without_passing(message)).trim());
+    let mut characters = whole.chars();
+    let mut text: String = characters.by_ref().take(MESSAGE_MAX).collect();
+    if characters.next().is_some() {
+        text.push('…');
+    }
+    text
+}
+
+/// The host names the request where it speaks itself, which no two failures have in common.
+fn without_request(message: &str) -> String {
+    let text = without_passing(message);
+    let rest =
+        ["RequestId: <id> Error: ", "RequestId: <id> ", "<time> <id> "].iter().find_map(|p| text.strip_prefix(p));
+    rest.map_or_else(|| text.clone(), str::to_owned)
+}
+
+/// Writes `<id>` for each UUID and `<time>` for each ISO 8601 time.
+fn without_passing(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    let mut rest = text;
+    let mut before = None;
+    while let Some(first) = rest.chars().next() {
+        // Only where a word begins: a longer run of digits is something else.
+        let begins = !before.is_some_and(char::is_alphanumeric);
+        let found = begins.then(|| uuid_at(rest).map(|n| ("<id>", n)).or_else(|| time_at(rest).map(|n| ("<time>", n))));
+        if let Some((word, length)) = found.flatten() {
+            out.push_str(word);
+            rest = &rest[length..];
+            before = Some('>');
+        } else {
+            out.push(first);
+            rest = &rest[first.len_utf8()..];
+            before = Some(first);
+        }
+    }
+    out
+}
+
+/// The length of what `pattern` matches at the start of `text`: `x` a hexadecimal digit, `d` a decimal one, else itself.
+fn matches(text: &str, pattern: &str) -> Option<usize> {
+    let mut bytes = text.bytes();
+    let fits = pattern.bytes().all(|wanted| match (wanted, bytes.next()) {
+        (b'x', Some(byte)) => byte.is_ascii_hexdigit(),
+        (b'd', Some(byte)) => byte.is_ascii_digit(),
+        (wanted, byte) => byte == Some(wanted),
+    });
+    fits.then_some(pattern.len())
+}
+
+fn uuid_at(text: &str) -> Option<usize> {
+    let length = matches(text, "xxxxxxxx-xxxx-xxxx-xxxx-xxxxxxxxxxxx")?;
+    (!text[length..].starts_with(char::is_alphanumeric)).then_some(length)
+}
+
+/// `2026-01-02T03:04:05`, also with a blank for the `T`, with a fraction, with `Z` or an offset.
+fn time_at(text: &str) -> Option<usize> {
+    let mut length = matches(text, "dddd-dd-ddTdd:dd:dd").or_else(|| matches(text, "dddd-dd-dd dd:dd:dd"))?;
+    let fraction =
+        text[length..].strip_prefix(['.', ',']).map(|rest| rest.bytes().take_while(u8::is_ascii_digit).count());
+    length += fraction.filter(|digits| *digits > 0).map_or(0, |digits| digits + 1);
+    let zone = ["Z", "+dd:dd", "-dd:dd", "+dddd", "-dddd"].iter().find_map(|zone| matches(&text[length..], zone));
+    Some(length + zone.unwrap_or(0))
 }
 
 /// Cuts CSV into rows: RFC 4180 quotes, a quoted cell may have line breaks. Bytes that are not UTF-8 are replaced.
@@ -186,6 +264,29 @@ mod tests {
     #[test]
     fn a_quoted_cell_may_hold_commas_quotes_and_line_breaks() {
         assert_eq!(rows("a,b,\r\n\"x,\"\"y\"\"\r\nz\",,\"\"\r\n"), [vec!["a", "b", ""], vec!["x,\"y\"\r\nz", "", ""]]);
+    }
+
+    #[test]
+    fn a_message_is_told_without_what_only_one_failure_has() {
+        let error = |json: &str| told(&format!("{FUNCTION_ERROR}{json}"));
+        let id = "2845ca0d-38d9-4c4b-abcf-379dc749c452";
+        assert_eq!(error(r#"{"errorMessage":"no é","errorType":"KeyError","stackTrace":["a"]}"#), "KeyError: no é");
+        assert_eq!(
+            error(&format!(
+                r#"{{"errorMessage":"RequestId: {id} Error: exit status 1","errorType":"Runtime.ExitError"}}"#
+            )),
+            "Runtime.ExitError: exit status 1"
+        );
+        assert_eq!(
+            error(&format!(r#"{{"errorMessage":"2019-04-05T17:35:21.155Z {id} Task timed out after 3.00 seconds"}}"#)),
+            "Task timed out after 3.00 seconds"
+        );
+        assert_eq!(told(&format!("a {id}, at 2026-01-02 03:04:05+01:00: x")), "a <id>, at <time>: x");
+        assert_eq!(told(&format!("1{id} 12026-01-02T03:04:05")), format!("1{id} 12026-01-02T03:04:05"));
+        assert_eq!(error("{\"cut"), "Lambda returned function error: {\"cut");
+        assert_eq!(told("a\u{1b}b"), "a\u{fffd}b");
+        let long = told(&"ü".repeat(1_000));
+        assert!(long.ends_with('…') && long.chars().count() == MESSAGE_MAX + 1);
     }
 
     #[test]
