@@ -4,6 +4,7 @@ import json
 import os
 import signal
 import socket
+import subprocess
 
 import pytest
 
@@ -41,6 +42,34 @@ def test_a_port_in_use_is_told_in_one_line(tmp_path):
         port = taken.getsockname()[1]
         line = refused(start(tmp_path, "--data-dir", tmp_path / "data", "--listen", f"127.0.0.1:{port}"))
     assert str(port) in line and "in use" in line
+
+
+def test_an_address_that_is_none_is_told_with_an_example(tmp_path):
+    for address in ("foo", "127.0.0.1:80000", "7300"):
+        done = start(tmp_path, "--data-dir", tmp_path / "data", "--listen", address)
+        assert done.returncode == 64 and "127.0.0.1:7300" in done.stderr, done.stderr
+
+
+def test_plain_http_for_other_machines_is_refused_unless_it_is_asked_for(tmp_path):
+    done = start(tmp_path, "--data-dir", tmp_path / "data", "--listen", "0.0.0.0:0")
+    assert "TLS" in refused(done) and "--allow-plain-http" in done.stderr
+    arguments = [harness.LONGSHORE, "serve", "--data-dir", tmp_path / "data", "--listen", "0.0.0.0:0", "--allow-plain-http"]
+    server = subprocess.Popen(list(map(str, arguments)), env=harness.plain_environment(tmp_path),
+                              stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    assert server.stdout.readline().startswith("listening on http://0.0.0.0:")
+    server.send_signal(signal.SIGTERM)
+    assert server.wait(20) == 0
+    server.stdout.close()
+
+
+def test_localhost_is_an_address_to_listen_on(tmp_path):
+    arguments = [harness.LONGSHORE, "serve", "--data-dir", tmp_path / "data", "--listen", "localhost:0"]
+    server = subprocess.Popen(list(map(str, arguments)), env=harness.plain_environment(tmp_path),
+                              stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    assert server.stdout.readline().startswith("listening on http://127.0.0.1:")
+    server.send_signal(signal.SIGTERM)
+    assert server.wait(20) == 0
+    server.stdout.close()
 
 
 def test_a_data_directory_that_cannot_be_one_is_told_in_one_line(tmp_path):

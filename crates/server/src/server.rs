@@ -45,7 +45,11 @@ pub fn open_data_dir(path: &Path) -> Result<DataDir, Failure> {
     DataDir::open(path).map_err(|error| {
         let in_use = matches!(error, longshore_store::data_dir::DataDirError::InUse { .. });
         let failure = Failure::new(error.to_string());
-        if in_use { failure.hint("stop that server, or name another directory with --data-dir") } else { failure }
+        failure.hint(if in_use {
+            "stop that server, or name another directory with --data-dir"
+        } else {
+            "name another directory with --data-dir"
+        })
     })
 }
 
@@ -147,6 +151,11 @@ impl Server {
     /// A client of this server's public API.
     pub fn client(&self) -> Client {
         Client::new(dialled(self.address), &self.credentials, &self.settings.region, &self.settings.account)
+    }
+
+    /// Starts no more tasks and waits for those in flight; requests are still answered.
+    pub async fn finish_tasks(&self) {
+        self.jobs.shutdown().await;
     }
 
     /// Starts nothing more, lets finish and records what is under way, hangs up, and lets go of the data directory.

@@ -30,7 +30,9 @@ const VARIABLES_OF_TESTS: &str = "LONGSHORE_TEST_";
 pub struct Settings {
     pub account: String,
     pub region: String,
+    #[serde(deserialize_with = "listen_of_text")]
     pub listen: SocketAddr,
+    pub allow_plain_http: bool,
     pub names: Vec<String>,
     pub unsigned_payload: bool,
     pub limits: Limits,
@@ -120,6 +122,14 @@ impl Settings {
                 merge(&mut table, read, "").map_err(|e| usage_in(&path, &e))?;
             }
             Err(error) if error.kind() == std::io::ErrorKind::NotFound && file.is_none() => {}
+            // The user has said nothing of a settings file: what is wrong is the directory.
+            Err(error) if file.is_none() && !path.exists() => {
+                return Err(Failure::usage(format!(
+                    "the data directory {} cannot be used: {error}",
+                    data_dir.display()
+                ))
+                .hint("name another directory with --data-dir"));
+            }
             Err(error) => return Err(error).because(format!("cannot read {}", path.display())),
         }
         for (name, text) in environment {
@@ -134,6 +144,19 @@ impl Settings {
         let settings: Self = table.try_into().map_err(|e: toml::de::Error| usage_in(&path, e.message()))?;
         settings.check()?;
         Ok(settings)
+    }
+
+    /// Refuses to offer plain HTTP to other machines unless that was asked for by name. For `serve`, after the flags.
+    /// Our choice: signatures keep requests from being forged, but nothing keeps objects from being read on the way.
+    pub fn check_listen(&self) -> Result<(), Failure> {
+        if self.listen.ip().is_loopback() || self.allow_plain_http {
+            return Ok(());
+        }
+        let to = self.listen;
+        Err(Failure::usage(format!(
+            "{to} is not on the loopback interface, and there is no TLS: others could read along"
+        ))
+        .hint("put a proxy with TLS before 127.0.0.1, or allow it with --allow-plain-http in a network you trust"))
     }
 
     /// What the types do not say.
@@ -170,6 +193,18 @@ impl Settings {
         }
         Ok(())
     }
+}
+
+/// Reads an address to listen on: `127.0.0.1:7300`, `[::1]:7300`, `localhost:7300`.
+pub fn listen_address(text: &str) -> Result<SocketAddr, String> {
+    let numeric = text.strip_prefix("localhost:").map(|port| format!("127.0.0.1:{port}"));
+    numeric.as_deref().unwrap_or(text).parse().map_err(|_| {
+        format!("{text:?} is not an address and a port (0 to 65535): write 127.0.0.1:7300 or localhost:7300")
+    })
+}
+
+fn listen_of_text<'de, D: serde::Deserializer<'de>>(from: D) -> Result<SocketAddr, D::Error> {
+    listen_address(&String::deserialize(from)?).map_err(|e| serde::de::Error::custom(format!("listen: {e}")))
 }
 
 /// The variables of this process. One that is not UTF-8 is no setting of ours.
@@ -268,6 +303,21 @@ mod tests {
         let dir = Path::new("/d");
         let (ours, theirs) = (load("", &[]).unwrap().host(dir), HostSettings::new("us-east-1", "000000000000", dir));
         assert_eq!(format!("{ours:?}"), format!("{theirs:?}"));
+    }
+
+    #[test]
+    fn an_address_is_numeric_or_localhost_and_public_only_if_that_was_asked_for() {
+        assert_eq!(listen_address("localhost:7444").unwrap(), "127.0.0.1:7444".parse().unwrap());
+        for wrong in ["foo", "foo:1", "127.0.0.1:80000", "127.0.0.1", ":7300", "localhost"] {
+            assert!(listen_address(wrong).unwrap_err().contains("127.0.0.1:7300"), "{wrong}");
+            assert!(load("", &[("LONGSHORE_LISTEN", wrong)]).unwrap_err().message.contains("127.0.0.1:7300"));
+        }
+        for (listen, allowed, fine) in
+            [("[::1]:1", "false", true), ("0.0.0.0:1", "false", false), ("10.0.0.1:1", "true", true)]
+        {
+            let variables = [("LONGSHORE_LISTEN", listen), ("LONGSHORE_ALLOW_PLAIN_HTTP", allowed)];
+            assert_eq!(load("", &variables).unwrap().check_listen().is_ok(), fine, "{listen}");
+        }
     }
 
     #[test]
