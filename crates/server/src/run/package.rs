@@ -62,6 +62,9 @@ impl Package {
         }
         if let Some(language) = Language::of(&name) {
             let text = std::fs::read_to_string(&path).because(format!("cannot read {}", path.display()))?;
+            if let Some(named) = &named {
+                names_something(&name, &text, named)?;
+            }
             let (handler, chosen) = handler_of(language, &name, &text, named)?;
             let zip = zip_of(&[(name.as_str(), text.as_bytes(), 0o644)])?;
             return Ok(Self { zip, runtime: runtime_of(language, runtime)?, handler, chosen });
@@ -148,6 +151,20 @@ fn handler_of(
             .hint(format!("name its function: {file}:my_function"))),
         [name, ..] => Ok((format!("{module}.{name}"), Some(format!("function {name} of {file}")))),
     }
+}
+
+/// Refuses a name that a file does not have in it: a typo, which would fail every invocation. Any mention will do, for a
+/// function may be imported or made in ways that only the language itself understands.
+fn names_something(file: &str, text: &str, named: &str) -> Result<(), Failure> {
+    let name = named.rsplit('.').next().unwrap_or(named);
+    let mentioned = text.split(|c: char| !(c.is_alphanumeric() || c == '_' || c == '$')).any(|word| word == name);
+    // All names of another module, whatever they are.
+    let opaque = text.contains("import *") || text.contains("export *") || text.contains("module.exports = require");
+    if mentioned || opaque {
+        return Ok(());
+    }
+    Err(Failure::usage(format!("{file} has no function {name}"))
+        .hint(format!("name one of its functions: {file}:my_function")))
 }
 
 /// Whether a source text defines `name` for others to see. A search by line, no parser: what it misses can be named.
@@ -304,8 +321,12 @@ mod tests {
         let runtime = Some("python3.12");
         let file = Package::read(&path, None, runtime).unwrap();
         assert_eq!((file.handler.as_str(), entries(&file)), ("work.handler", vec!["work.py".to_owned()]));
-        let named = Package::read(&format!("{path}:other"), None, runtime).unwrap();
-        assert_eq!(named.handler, "work.other");
+        let named = Package::read(&format!("{path}:handler"), None, runtime).unwrap();
+        assert_eq!(named.handler, "work.handler");
+        assert_eq!(
+            Package::read(&format!("{path}:handle"), None, runtime).unwrap_err().message,
+            "work.py has no function handle"
+        );
         std::fs::create_dir(dir.path().join("lib")).unwrap();
         std::fs::write(dir.path().join("lib/help.py"), "").unwrap();
         let folder = Package::read(dir.path().to_str().unwrap(), None, runtime).unwrap();
