@@ -268,6 +268,91 @@ def test_a_killed_run_resumes_too(shell):
     assert 100 <= log.read_text().count("\n") < 130, "what had a recorded result was not invoked again"
 
 
+NOISY = """
+    def handler(event, context):
+        print("worked on " + event["tasks"][0]["s3Key"])
+        raise KeyError("no such column in request " + context.aws_request_id)
+"""
+
+
+def test_the_functions_log_stays_when_the_run_is_over(shell):
+    shell.objects("a", "b")
+    done = shell.run(shell.write("handler.py", NOISY), "--source", "source", "--json", status=1)
+    said = json.loads(done.stdout)
+    log = pathlib.Path(said["FunctionLog"]).read_text()
+    assert "worked on a" in log and "worked on b" in log and "Traceback" in log
+    assert said["FunctionLog"] in done.stderr
+    assert pathlib.Path(said["Report"], "manifest.json").is_file()
+    name = "run-" + pathlib.Path(said["FunctionLog"]).parent.name
+    state = pathlib.Path(said["FunctionLog"]).parents[2]
+    printed = harness.run([harness.LONGSHORE, "logs", name], shell.environment | {"XDG_STATE_HOME": str(state.parent)})
+    assert printed.stdout.count("worked on") == 2
+
+
+def test_failures_that_differ_in_their_request_alone_are_one_group(shell):
+    shell.objects("a", "b", "c")
+    done = shell.run(shell.write("handler.py", NOISY), "--source", "source", status=1)
+    assert re.search(r"3 × PermanentFailure: KeyError: 'no such column in request <id>'", done.stderr), done.stderr
+    assert "stackTrace" not in done.stderr
+
+
+def test_a_report_that_cannot_be_written_is_refused_before_the_first_invocation(shell):
+    shell.objects("a")
+    touched = shell.folder / "touched"
+    function = shell.write("handler.py", f"""
+        def handler(event, context):
+            open({str(touched)!r}, "w").close()
+    """)
+    shell.write("file", "no folder")
+    done = shell.run(function, "--source", "source", "--report", "file/report", status=64)
+    assert "file/report" in done.stderr and "hint: " in done.stderr
+    assert not touched.exists()
+
+
+def test_a_report_that_could_not_be_written_is_written_elsewhere_by_resume(shell):
+    shell.objects("a", "b")
+    calls = shell.folder / "calls"
+    # The function takes the report's folder away, and puts a file in its place.
+    function = shell.write("handler.py", f"""
+        import os, shutil
+        def handler(event, context):
+            with open({str(calls)!r}, "a") as file:
+                file.write("x")
+            if os.path.isdir({str(shell.folder / "report")!r}):
+                shutil.rmtree({str(shell.folder / "report")!r})
+                open({str(shell.folder / "report")!r}, "w").close()
+            task = event["tasks"][0]
+            return {{"invocationSchemaVersion": "1.0", "invocationId": "i", "results": [
+                {{"taskId": task["taskId"], "resultCode": "Succeeded", "resultString": ""}}]}}
+    """)
+    done = shell.run(function, "--source", "source", "--report", "report", "--concurrency", "1", status=2)
+    run = re.search(r"--resume (\S+)", done.stderr)[1]
+    shell.run("--resume", run, "--report", "other")
+    assert len(report_rows(shell.folder / "other")) == 2
+    assert calls.read_text() == "xx", "nothing was invoked again"
+
+
+def test_a_path_without_a_file_is_told_with_its_line(shell):
+    shell.objects("a")
+    done = shell.run(shell.write("handler.py", ANSWER), stdin="./source/a\nsource/missing\n", status=2)
+    assert "line 2 of standard input" in done.stderr and "source/missing" in done.stderr
+
+
+def test_what_is_left_out_of_a_folder_is_counted(shell):
+    shell.objects("a", ".hidden")
+    (shell.source / "link").symlink_to("a")
+    done = shell.run(shell.write("handler.py", ANSWER), "--source", "source", "--report", "report")
+    assert "1 symbolic link" in done.stderr
+    assert sorted(row.key for row in report_rows(shell.folder / "report")) == [".hidden", "a"]
+
+
+def test_a_function_that_is_not_in_its_file_is_refused_before_the_start(shell):
+    shell.objects("a")
+    shell.write("handler.py", ANSWER)
+    done = shell.run("handler.py:nofn", "--source", "source", status=64)
+    assert "nofn" in done.stderr
+
+
 # --- the first command of the README ---
 
 

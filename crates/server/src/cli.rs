@@ -75,8 +75,11 @@ pub struct Serve {
     #[command(flatten)]
     pub place: Where,
     /// Address and port to listen on; port 0 takes a free one [default: 127.0.0.1:7300]
-    #[arg(long, value_name = "ADDRESS")]
+    #[arg(long, value_name = "ADDRESS", value_parser = crate::settings::listen_address)]
     pub listen: Option<SocketAddr>,
+    /// Listen even where other machines reach it, although nothing is encrypted
+    #[arg(long)]
+    pub allow_plain_http: bool,
     /// Print the settings file with every setting, its meaning and its default, and exit
     #[arg(long)]
     pub print_config: bool,
@@ -93,6 +96,9 @@ pub struct Demo {
     /// The folder whose files become the objects [default: the repository around the current folder]
     #[arg(long, value_name = "DIR")]
     pub source: Option<PathBuf>,
+    /// Print the function that the demo deploys, and exit
+    #[arg(long)]
+    pub print_function: bool,
     /// Keep the demo's data directory instead of a temporary one
     #[arg(long)]
     pub keep: bool,
@@ -106,7 +112,10 @@ pub struct Demo {
 
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Exit status: 0 all succeeded, 1 some failed, 2 the job itself failed, 64 usage, 130 stopped by Ctrl-C."
+    after_help = "Of a folder, every regular file is taken, hidden ones and those in folders like target/ or node_modules/ too; only .git folders, \
+symbolic links and special files are left out, and counted. A path given twice is two tasks, as in a manifest; ./a is a.\n\n\
+Exit status: 0 all succeeded, 1 some failed, 2 the job itself failed or its report could not be written, 64 usage, \
+130 stopped by Ctrl-C."
 )]
 pub struct Run {
     /// A Python or Node file (handler.py, handler.py:function), a folder, a zip, or an executable bootstrap
@@ -156,7 +165,8 @@ pub struct Run {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100))]
     pub attempts: Option<u32>,
 
-    /// Where the completion report goes: a local folder, or s3://bucket/prefix [default: with the run's state]
+    /// Where the completion report goes: a local folder, or s3://bucket/prefix [default: with the run's state]. With
+    /// --resume, another local folder than before
     #[arg(long, value_name = "DIR|s3://…")]
     pub report: Option<String>,
     /// Print the finished job as JSON on standard output, in the shape of DescribeJob
@@ -166,7 +176,7 @@ pub struct Run {
     /// Go on with a run that was stopped: the one named, or the latest
     #[arg(long, value_name = "RUN", num_args = 0..=1, default_missing_value = "", conflicts_with_all = [
         "function", "source", "manifest", "keys", "sample", "handler", "runtime", "timeout", "memory", "variables",
-        "arguments", "concurrency", "attempts", "report",
+        "arguments", "concurrency", "attempts",
     ])]
     pub resume: Option<String>,
     /// The data directory with the embedded storage to use [default: one of the run's own; for s3:// the server's]
@@ -219,8 +229,8 @@ mod tests {
         let parse = |words: &[&str]| Cli::try_parse_from([&["longshore", "run"], words].concat());
         assert!(parse(&[]).is_err());
         assert!(parse(&["f.py", "--resume"]).is_err());
-        assert!(parse(&["--resume", "--report", "x"]).is_err(), "what would be ignored is refused");
-        assert!(parse(&["--resume", "--timeout", "9"]).is_err());
+        assert!(parse(&["--resume", "--timeout", "9"]).is_err(), "what would be ignored is refused");
+        assert!(parse(&["--resume", "--report", "x"]).is_ok());
         assert!(parse(&["--resume", "--json"]).is_ok());
         assert!(parse(&["--resume"]).is_ok());
         assert!(parse(&["--resume", "20261122-1"]).is_ok());

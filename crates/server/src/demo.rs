@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use crate::cli;
 use crate::client::{Client, Content, NewFunction, NewJob};
 use crate::env::quoted;
-use crate::failure::{Because, Failure, INTERRUPTED};
+use crate::failure::{Because, Failure, INTERRUPTED, OK};
 use crate::interrupt::Interrupt;
 use crate::progress::{Progress, duration};
 use crate::report;
@@ -17,12 +17,18 @@ use crate::settings::{self, Settings};
 
 /// The function that the demo deploys, as it stands in the repository.
 const FUNCTION: &str = include_str!("../../../examples/functions/checksum/handler.py");
+/// Where that is in the repository.
+const FUNCTION_FILE: &str = "examples/functions/checksum/handler.py";
 const OBJECTS: &str = "demo";
 const JOBS: &str = "demo-jobs";
 /// Uploads at once: enough to keep the disk's group commit busy.
 const UPLOADS: usize = 8;
 
 pub async fn demo(args: cli::Demo) -> Result<u8, Failure> {
+    if args.print_function {
+        print!("{FUNCTION}");
+        return Ok(OK);
+    }
     let mut interrupt = Interrupt::listen()?;
     let source = source(args.source.as_deref())?;
     let runtime = package::python_runtime()?;
@@ -78,6 +84,7 @@ async fn show(server: &Server, source: &Path, runtime: &str, report_folder: &Pat
     step(2, &format!("{} files of {shown_source} become objects ({}).", files.len(), megabytes(bytes)));
     command(&[
         &format!("aws s3 mb s3://{OBJECTS}"),
+        &format!("aws s3 mb s3://{JOBS}"),
         &format!("aws s3 sync {shown_source} s3://{OBJECTS} --exclude '.git/*' --exclude 'target/*'"),
     ]);
     client.create_bucket(OBJECTS).await?;
@@ -85,8 +92,21 @@ async fn show(server: &Server, source: &Path, runtime: &str, report_folder: &Pat
     upload(server, &files).await?;
 
     step(3, "A Python function is deployed: checksum, media type, size and lines of an object.");
+    let here = Path::new(FUNCTION_FILE);
+    let in_repository = source.join(here);
+    // Where the repository is not at hand, the binary still has the function in it.
+    let (made, file) = if here.is_file() {
+        (None, FUNCTION_FILE.to_owned())
+    } else if in_repository.is_file() {
+        (None, quoted(&in_repository.to_string_lossy()))
+    } else {
+        (Some("longshore demo --print-function > handler.py".to_owned()), "handler.py".to_owned())
+    };
+    if let Some(made) = made {
+        command(&[&made]);
+    }
     command(&[
-        "zip -j checksum.zip examples/functions/checksum/handler.py",
+        &format!("zip -j checksum.zip {file}"),
         &format!(
             "aws lambda create-function --function-name checksum --runtime {runtime} --handler handler.handler \\"
         ),
@@ -106,7 +126,14 @@ async fn show(server: &Server, source: &Path, runtime: &str, report_folder: &Pat
     client.function_active("checksum").await?;
 
     step(4, "A manifest lists the objects: one line each, bucket and key, the key URL-encoded.");
-    command(&[&format!("aws s3 cp manifest.csv s3://{JOBS}/manifest.csv")]);
+    command(&[
+        &format!("aws s3api list-objects-v2 --bucket {OBJECTS} --query 'Contents[].[Key]' --output text |"),
+        &format!(
+            "    python3 -c 'import sys, urllib.parse as u; [print(\"{OBJECTS},\" + u.quote(k[:-1])) for k in sys.stdin]' \\"
+        ),
+        "    > manifest.csv",
+        &format!("aws s3 cp manifest.csv s3://{JOBS}/manifest.csv"),
+    ]);
     let mut manifest = String::new();
     for (key, _, _) in &files {
         let key = percent_encoding::utf8_percent_encode(key, crate::client::KEY);
@@ -147,6 +174,9 @@ async fn show(server: &Server, source: &Path, runtime: &str, report_folder: &Pat
     let mut progress = Progress::new();
     let described = watch(&client, &job, &mut progress).await?;
     progress.end();
+    if std::io::IsTerminal::is_terminal(&std::io::stdout()) {
+        println!();
+    }
 
     step(7, "The completion report has one row for every object.");
     command(&[&format!("aws s3 cp --recursive s3://{JOBS}/report/job-{job} {shown_report}")]);

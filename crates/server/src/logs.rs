@@ -34,6 +34,21 @@ pub async fn print(data_dir: &Path, function: &str, follow: bool) -> Result<(), 
     }
 }
 
+/// Prints a log that a run has kept.
+pub fn print_file(path: &Path) -> Result<(), Failure> {
+    use std::io::Read;
+    let cannot = || format!("cannot read {}", path.display());
+    let mut file = std::fs::File::open(path).because(cannot())?;
+    let mut text = Text::default();
+    let mut piece = vec![0; 256 * 1024];
+    loop {
+        let length = file.read(&mut piece).because(cannot())?;
+        if length == 0 || write(&text.push(&piece[..length])).is_err() {
+            return Ok(());
+        }
+    }
+}
+
 fn write(text: &str) -> std::io::Result<()> {
     let mut out = std::io::stdout().lock();
     out.write_all(text.as_bytes())?;

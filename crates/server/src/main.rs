@@ -29,7 +29,7 @@ use clap::{CommandFactory, Parser};
 use tracing_subscriber::EnvFilter;
 
 use crate::cli::{Cli, Command, LogFormat};
-use crate::failure::{Because, Failure, OK, USAGE};
+use crate::failure::{Because, FAILED, Failure, JOB_FAILED, OK, USAGE};
 use crate::interrupt::Interrupt;
 use crate::server::Server;
 use crate::settings::Settings;
@@ -100,9 +100,19 @@ fn command(cli: Cli) -> Result<u8, Failure> {
             Ok(OK)
         }
         Command::Demo(args) => block_on(demo::demo(args)),
-        Command::Run(args) => block_on(run::run(*args)),
+        // 1 is for tasks that failed: whoever reads the status must not take an error of ours for that.
+        Command::Run(args) => block_on(run::run(*args)).map_err(|failure| match failure.status {
+            FAILED => Failure { status: JOB_FAILED, ..failure },
+            _ => failure,
+        }),
         Command::Logs(args) => {
             let data_dir = settings::data_dir(args.data_dir.as_deref(), variable)?;
+            if let Some(kept) = run::state::log_of_run(args.data_dir.as_deref(), variable, &args.function)
+                && !args.follow
+            {
+                logs::print_file(&kept)?;
+                return Ok(OK);
+            }
             block_on(async move { logs::print(&data_dir, &args.function, args.follow).await.map(|()| OK) })
         }
         Command::Runtimes(cli::Runtimes::Install { runtime, packages, data_dir }) => {
@@ -149,6 +159,8 @@ async fn serve(args: cli::Serve) -> Result<u8, Failure> {
     if let Some(listen) = args.listen {
         settings.listen = listen;
     }
+    settings.allow_plain_http |= args.allow_plain_http;
+    settings.check_listen()?;
     let jobs = settings.jobs();
     let patience = Duration::from_secs(settings.limits.stop_seconds);
     let server = Server::start(server::open_data_dir(&data_dir)?, settings, jobs).await?;

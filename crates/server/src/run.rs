@@ -6,7 +6,7 @@
 
 pub mod package;
 mod rows;
-mod state;
+pub mod state;
 pub mod walk;
 
 use std::io::{BufRead, IsTerminal};
@@ -43,10 +43,25 @@ pub async fn run(args: cli::Run) -> Result<u8, Failure> {
             let (folder, mut plan) = RunFolder::find(&runs, name)?;
             plan.json |= args.json;
             if let Some(status) = plan.ended {
-                eprintln!("run {} is over; its report: {}", plan.id, place_of_report(&plan));
+                let over = format!("run {} is over; its report: {}", plan.id, place_of_report(&plan));
+                if args.report.is_some() {
+                    return Err(Failure::usage(over).hint("copy it from there"));
+                }
+                eprintln!("{over}");
                 return Ok(status);
             }
             let data_dir = open_data_dir(&plan.data_dir)?;
+            if let Some(asked) = &args.report {
+                let place = report_place(Some(asked), &folder)?;
+                let both_local = matches!((&plan.report, &place), (ReportPlace::Folder(_), ReportPlace::Folder(_)));
+                if !both_local {
+                    return Err(Failure::usage("a run that has begun keeps the storage of its report")
+                        .hint("--report with --resume names another local folder, for a run whose report is local"));
+                }
+                plan.report = place;
+            }
+            check_report(&plan.report)?;
+            folder.write(&plan)?;
             (folder, plan, data_dir)
         }
         None => {
@@ -91,7 +106,7 @@ pub async fn run(args: cli::Run) -> Result<u8, Failure> {
         }
     };
     if args.resume.is_none() {
-        let prepared = write_manifest(&args, &folder, &mut plan);
+        let prepared = write_manifest(&args, &folder, &mut plan).and_then(|()| check_report(&plan.report));
         if let Err(failure) = prepared {
             // Nothing has happened yet that could be resumed.
             drop(data_dir);
@@ -117,16 +132,30 @@ pub async fn run(args: cli::Run) -> Result<u8, Failure> {
     progress.end();
     let Some(outcome) = outcome else {
         eprintln!("stopping: what is in flight is finished first; Ctrl-C again stops at once");
+        let job = plan.job.clone();
         // Before it is waited for: whoever stops at once needs it too.
         if folder.0.join("run.json").exists() {
             eprintln!("to go on later: {}", resume_command(&plan, &args));
+        }
+        // The numbers that count are those after the last result, which the listener still tells then.
+        server.finish_tasks().await;
+        if let Some(job) = job
+            && let Ok(described) = client.describe_job(&job).await
+        {
+            let (total, succeeded, failed) = described.progress();
+            if total > 0 {
+                eprintln!("{} of {total} done: {succeeded} succeeded, {failed} failed", succeeded + failed);
+            }
         }
         server.stop(None).await;
         return Ok(INTERRUPTED);
     };
     server.stop(None).await;
     match outcome {
-        Ok(status) => {
+        Ok(ended) => {
+            // The server has written the last line of it.
+            let log = folder.keep_log(&plan, &function_of(&plan))?;
+            let status = tell(&plan, &ended, log.as_deref());
             plan.ended = Some(status);
             folder.write(&plan)?;
             folder.tidy(&plan);
@@ -209,6 +238,25 @@ fn bucket_of(plan: &Plan) -> String {
     format!("run-{}", plan.id)
 }
 
+/// The function has the name of the run's bucket.
+fn function_of(plan: &Plan) -> String {
+    bucket_of(plan)
+}
+
+/// Finds out, before anything is invoked, whether the report can be written to the folder it is for. Makes the folder.
+fn check_report(place: &ReportPlace) -> Result<(), Failure> {
+    // A bucket that is not there is refused with the job, which is before the first invocation too.
+    let ReportPlace::Folder(folder) = place else { return Ok(()) };
+    let results = folder.join("results");
+    let probe = std::fs::create_dir_all(&results)
+        .and_then(|()| tempfile::tempfile_in(folder).map(drop))
+        .and_then(|()| tempfile::tempfile_in(&results).map(drop));
+    probe.map_err(|error| {
+        Failure::usage(format!("the report cannot be written to {}: {error}", folder.display()))
+            .hint("nothing was invoked; name another folder with --report DIR")
+    })
+}
+
 /// Writes the manifest of a run from local files, keys or a local manifest; what is in the storage is looked up once a
 /// server runs. Sets the plan's fields about it.
 fn write_manifest(args: &cli::Run, folder: &RunFolder, plan: &mut Plan) -> Result<(), Failure> {
@@ -252,12 +300,17 @@ fn write_manifest(args: &cli::Run, folder: &RunFolder, plan: &mut Plan) -> Resul
     };
     let mut rows = create()?;
     match (source, &args.keys) {
-        (Some(_), None) => walk::files(&base, &[".git"], |_, relative| rows.key(&bucket, relative))?,
+        (Some(_), None) => {
+            let left_out = walk::files(&base, &[".git"], |_, relative| rows.key(&bucket, relative))?;
+            if let Some(said) = left_out.told() {
+                eprintln!("{said}");
+            }
+        }
         (Some(_), Some(from)) => rows::keys(from, |key| {
             // "./a" from find is the key "a"; a path that leaves the folder is no key below it.
-            let key = rows::key_of_path(key, &base)?;
+            let key = rows::key_of_file(key, &base)?;
             if Path::new(&key).is_absolute() {
-                return Err(Failure::usage(format!("{key} is not a key below --source")));
+                return Err(Failure::job(format!("{key} is not below --source")));
             }
             rows.key(&bucket, &key)
         })?,
@@ -268,7 +321,7 @@ fn write_manifest(args: &cli::Run, folder: &RunFolder, plan: &mut Plan) -> Resul
                     "name them: --source DIR, --source s3://bucket/prefix, --manifest FILE, or paths on standard input",
                 ));
             }
-            rows::keys(from, |path| rows.key(&bucket, &rows::key_of_path(path, &base)?))?;
+            rows::keys(from, |path| rows.key(&bucket, &rows::key_of_file(path, &base)?))?;
         }
     }
     plan.local_folder = Some(base);
@@ -302,7 +355,30 @@ fn jobs_settings(settings: &Settings, plan: &Plan) -> longshore_jobs::Settings {
     jobs
 }
 
-/// Brings the run to its end, from wherever it was. Returns the exit status.
+/// A run that is over: the job as it ended, and what failed, if there is a report.
+struct Ended {
+    described: Described,
+    failures: Option<Failures>,
+}
+
+/// Tells the outcome: the job on standard output where JSON was asked for, the rest on standard error. Returns the exit
+/// status.
+fn tell(plan: &Plan, ended: &Ended, log: Option<&Path>) -> u8 {
+    let report = ended.failures.as_ref().map(|_| place_of_report(plan));
+    if plan.json {
+        // Beside the job, which has the API's own shape.
+        let log = log.map(|path| path.display().to_string());
+        println!("{}", serde_json::json!({"Job": json_of_job(&ended.described), "Report": report, "FunctionLog": log}));
+    }
+    let status = summarize(&ended.described, ended.failures.as_ref(), report.as_deref());
+    if let Some(log) = log {
+        let more = if status == OK { "" } else { " (with the whole of each error)" };
+        eprintln!("function's log: {}{more}", log.display());
+    }
+    status
+}
+
+/// Brings the run to its end, from wherever it was.
 async fn carry_out(
     args: &cli::Run,
     folder: &RunFolder,
@@ -310,7 +386,7 @@ async fn carry_out(
     server: &Server,
     client: &Client,
     progress: &mut Progress,
-) -> Result<u8, Failure> {
+) -> Result<Ended, Failure> {
     let job = match &plan.job {
         Some(job) => job.clone(),
         None => {
@@ -328,23 +404,31 @@ async fn carry_out(
     progress.end();
     let bucket = bucket_of(plan);
     let failures = match &plan.report {
-        ReportPlace::Folder(path) => report::fetch(client, &bucket, REPORT_PREFIX, &job, path).await?,
+        ReportPlace::Folder(path) => {
+            let fetched = report::fetch(client, &bucket, REPORT_PREFIX, &job, path).await;
+            fetched.map_err(|failure| {
+                // Nothing is lost: the data directory has the report, and stays.
+                let place = place_of_report(plan);
+                let status = described.status();
+                Failure::job(format!("the job is over ({status}), but not its report in {place}: {}", failure.message))
+                    .hint(format!(
+                        "the report is kept; {} --report DIR writes it elsewhere",
+                        resume_command(plan, args)
+                    ))
+            })?
+        }
         ReportPlace::Stored { bucket, prefix } => {
             let copy = tempfile::tempdir().because("cannot make a temporary folder")?;
             report::fetch(client, bucket, prefix, &job, copy.path()).await?
         }
     };
-    if plan.json {
-        println!("{}", serde_json::json!({"Job": json_of_job(&described)}));
-    }
-    let status = summarize(&described, failures.as_ref(), failures.as_ref().map(|_| place_of_report(plan)).as_deref());
     if !plan.data_dir_is_ours
         && let Err(error) = clean_up(plan, client).await
     {
         // The run is over and reported all the same.
         eprintln!("what the run left in the storage could not be removed: {error}");
     }
-    Ok(status)
+    Ok(Ended { described, failures })
 }
 
 /// Takes out of somebody else's storage what the run put there: its function, and its bucket.

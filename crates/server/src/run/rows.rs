@@ -91,7 +91,15 @@ pub fn key_of_path(path: &str, working_folder: &Path) -> Result<String, Failure>
     text.map(str::to_owned).ok_or_else(|| Failure::new(format!("the path of {path} is not UTF-8, which S3 keys are")))
 }
 
-/// Keys, one a line, from a file or "-". Empty lines are left out; a line that is not UTF-8 is an error.
+/// [`key_of_path`], if there is a file to read.
+pub fn key_of_file(path: &str, base: &Path) -> Result<String, Failure> {
+    let key = key_of_path(path, base)?;
+    let metadata = base.join(&key).metadata().because(format!("cannot read {path}"))?;
+    if metadata.is_file() { Ok(key) } else { Err(Failure::new(format!("{path} is not a file"))) }
+}
+
+/// Keys, one a line, from a file or "-". Empty lines are left out; a line that is not UTF-8 is an error. A key given
+/// twice is two tasks, as in any manifest. What is wrong with a key is told with its line.
 pub fn keys(from: &str, mut each: impl FnMut(&str) -> Result<(), Failure>) -> Result<(), Failure> {
     let reader: Box<dyn BufRead> = if from == "-" {
         Box::new(std::io::stdin().lock())
@@ -99,11 +107,14 @@ pub fn keys(from: &str, mut each: impl FnMut(&str) -> Result<(), Failure>) -> Re
         Box::new(std::io::BufReader::new(std::fs::File::open(from).because(format!("cannot read {from}"))?))
     };
     let name = if from == "-" { "standard input" } else { from };
-    for line in reader.lines() {
-        let line = line.because(format!("cannot read keys from {name}"))?;
+    for (number, line) in (1_u64..).zip(reader.lines()) {
+        let line = line.because(format!("cannot read line {number} of {name}"))?;
         let key = line.strip_suffix('\r').unwrap_or(&line);
         if !key.is_empty() {
-            each(key)?;
+            each(key).map_err(|failure| {
+                Failure::job(format!("line {number} of {name}: {}", failure.message))
+                    .hint("nothing was invoked; each line is the path of one file, as \"find . -type f\" prints them")
+            })?;
         }
     }
     Ok(())

@@ -122,7 +122,32 @@ impl RunFolder {
         self.0.join("report")
     }
 
-    /// Removes what only resuming would need. The report and `run.json` stay.
+    /// Where the function's log is, once the run is over.
+    pub fn log(&self) -> PathBuf {
+        self.0.join("function.log")
+    }
+
+    /// Moves the log of the run's function out of the data directory, with the older part of a long one beside it.
+    /// `None` if the function printed nothing.
+    pub fn keep_log(&self, plan: &Plan, function: &str) -> Result<Option<PathBuf>, Failure> {
+        let (from, to) = (longshore_functions::host::logs::path(&plan.data_dir, function), self.log());
+        for suffix in ["log", "log.1"] {
+            let (from, to) = (from.with_extension(suffix), to.with_extension(suffix));
+            let cannot = || format!("cannot keep the function's log {}", from.display());
+            match std::fs::rename(&from, &to) {
+                Ok(()) => {}
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+                // The data directory may be on another file system.
+                Err(_) => {
+                    std::fs::copy(&from, &to).because(cannot())?;
+                    std::fs::remove_file(&from).because(cannot())?;
+                }
+            }
+        }
+        Ok(to.metadata().is_ok_and(|m| m.len() > 0).then_some(to))
+    }
+
+    /// Removes what only resuming would need. The report, the function's log and `run.json` stay.
     pub fn tidy(&self, plan: &Plan) {
         // What cannot be removed does no harm but take space.
         let _ = std::fs::remove_file(self.manifest());
@@ -143,6 +168,17 @@ pub fn runs_folder(data_dir: Option<&Path>, environment: impl Fn(&str) -> Option
         .ok_or_else(|| {
             Failure::usage("no folder for the state of a run: HOME is not set").hint("name one with --data-dir")
         })
+}
+
+/// The log that a run has kept, if `function` (`run-…`) is that of a run that is over.
+pub fn log_of_run(
+    data_dir: Option<&Path>,
+    environment: impl Fn(&str) -> Option<String>,
+    function: &str,
+) -> Option<PathBuf> {
+    let id = function.strip_prefix("run-").filter(|id| id.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-'))?;
+    let log = RunFolder(runs_folder(data_dir, environment).ok()?.join(id)).log();
+    log.is_file().then_some(log)
 }
 
 #[cfg(test)]

@@ -4,23 +4,53 @@ use std::path::{Path, PathBuf};
 
 use crate::failure::{Because, Failure};
 
+/// Entries of a folder that are no objects, and so were not given to `found`.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct LeftOut {
+    /// Folders by name, `.git` for one.
+    pub folders: u64,
+    pub links: u64,
+    /// Sockets, pipes and devices.
+    pub special: u64,
+}
+
+impl LeftOut {
+    /// One line for the user; `None` if nothing was left out.
+    pub fn told(&self) -> Option<String> {
+        let kinds = [
+            (self.folders, ".git folders", ".git folder"),
+            (self.links, "symbolic links, which are not followed", "symbolic link, which is not followed"),
+            (self.special, "sockets, pipes or devices", "socket, pipe or device"),
+        ];
+        let parts: Vec<String> = kinds
+            .iter()
+            .filter(|(count, ..)| *count > 0)
+            .map(|(count, many, one)| format!("{count} {}", if *count == 1 { one } else { many }))
+            .collect();
+        (!parts.is_empty()).then(|| format!("left out: {}", parts.join("; ")))
+    }
+}
+
 /// Calls `found` for each regular file below `folder` with its path and its name relative to the folder, `/` between
 /// parts. Folders named in `left_out` are not entered, links are not followed: a link could lead out of the folder, or
 /// in a circle.
 ///
-/// A name that is not UTF-8 cannot be an S3 key and is an error.
+/// A name that is not UTF-8 cannot be an S3 key and is an error. Returns what was left out; hidden files are not.
 pub fn files(
     folder: &Path,
     left_out: &[&str],
     mut found: impl FnMut(&Path, &str) -> Result<(), Failure>,
-) -> Result<(), Failure> {
+) -> Result<LeftOut, Failure> {
+    let mut not_taken = LeftOut::default();
     // The stack holds the entries of the folders on the way down; the last is next.
     let mut stack = sorted(folder)?;
     while let Some(path) = stack.pop() {
         let kind = path.symlink_metadata().because(format!("cannot read {}", path.display()))?.file_type();
         if kind.is_dir() {
             let name = path.file_name().and_then(|n| n.to_str());
-            if !name.is_some_and(|n| left_out.contains(&n)) {
+            if name.is_some_and(|n| left_out.contains(&n)) {
+                not_taken.folders += 1;
+            } else {
                 stack.append(&mut sorted(&path)?);
             }
         } else if kind.is_file() {
@@ -28,9 +58,13 @@ pub fn files(
                 Failure::new(format!("the name of {} is not UTF-8, which S3 keys are", path.display()))
             })?;
             found(&path, relative)?;
+        } else if kind.is_symlink() {
+            not_taken.links += 1;
+        } else {
+            not_taken.special += 1;
         }
     }
-    Ok(())
+    Ok(not_taken)
 }
 
 /// The entries of a folder, the first in the order of their names last.
@@ -59,11 +93,14 @@ mod tests {
         std::os::unix::fs::symlink("/etc", dir.path().join("link")).unwrap();
         std::os::unix::fs::symlink("/etc/passwd", dir.path().join("b/link")).unwrap();
         let mut seen = Vec::new();
-        files(dir.path(), &[".git"], |_, name| {
+        let left_out = files(dir.path(), &[".git"], |_, name| {
             seen.push(name.to_owned());
             Ok(())
         })
         .unwrap();
         assert_eq!(seen, ["a/deep/x", "b/1", "b/2", "c"]);
+        assert_eq!(left_out, LeftOut { folders: 1, links: 2, special: 0 });
+        assert_eq!(left_out.told().unwrap(), "left out: 1 .git folder; 2 symbolic links, which are not followed");
+        assert_eq!(LeftOut::default().told(), None);
     }
 }
