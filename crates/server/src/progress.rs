@@ -66,6 +66,13 @@ impl Progress {
         }
     }
 
+    /// Takes the bar away: its numbers are not the last ones.
+    pub fn clear(&mut self) {
+        if let Some(bar) = self.bar.take() {
+            bar.finish_and_clear();
+        }
+    }
+
     /// Leaves the bar as it is and goes to the next line. What comes after the first call does nothing.
     pub fn end(&mut self) {
         if let Some(bar) = self.bar.take() {

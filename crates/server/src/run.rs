@@ -129,8 +129,8 @@ pub async fn run(args: cli::Run) -> Result<u8, Failure> {
             return Err(Failure { status: JOB_FAILED, ..failure });
         }
     };
-    progress.end();
     let Some(outcome) = outcome else {
+        progress.clear();
         eprintln!("stopping: what is in flight is finished first; Ctrl-C again stops at once");
         let job = plan.job.clone();
         // Before it is waited for: whoever stops at once needs it too.
@@ -150,6 +150,7 @@ pub async fn run(args: cli::Run) -> Result<u8, Failure> {
         server.stop(None).await;
         return Ok(INTERRUPTED);
     };
+    progress.end();
     server.stop(None).await;
     match outcome {
         Ok(ended) => {
