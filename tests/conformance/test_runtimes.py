@@ -4,7 +4,6 @@ import base64
 import hashlib
 import io
 import json
-import os
 import pathlib
 import subprocess
 import sys
@@ -168,33 +167,6 @@ def test_boto3_from_a_functions_own_zip_reaches_the_storage_without_any_setting(
     server.wait(job)
     assert harness.audit(server, job, rows)[0].message == "read by boto3"
     assert server.s3.get_object(Bucket=name, Key="written")["Body"].read() == b"READ BY BOTO3"
-
-
-def test_runtimes_install_gives_every_function_of_a_runtime_its_boto3(tmp_path):
-    server = harness.Server(tmp_path)
-    # The versions that the tests use anyway, so that the day of the week does not decide.
-    environment = harness.plain_environment(server.home) | {"PIP_CONSTRAINT": str(ROOT / "tests/requirements.txt")}
-    environment |= {name: value for name, value in os.environ.items() if name.startswith("PIP_")}
-    done = harness.run([harness.LONGSHORE, "runtimes", "install", "python3.11", "--data-dir", server.data_dir],
-                       environment, check=False, timeout=180)
-    if done.returncode != 0 and "Could not find a version" in done.stderr:
-        pytest.skip("the package index cannot be reached")
-    assert done.returncode == 0, done.stderr
-    server.start()
-    try:
-        server.s3.put_object(Bucket=server.bucket("stored"), Key="k", Body=b"read")
-        server.deploy("bare", """
-            import sys
-            import boto3
-            s3 = boto3.client("s3")
-            def handler(event, context):
-                return [s3.get_object(Bucket="stored", Key="k")["Body"].read().decode(), sys.prefix, boto3.__version__]
-        """)
-        answer, error = invoke(server, "bare")
-        assert error is None and answer[0] == "read" and answer[2] == "1.43.11", answer
-        assert answer[1].startswith(str(server.data_dir))
-    finally:
-        server.stop()
 
 
 def test_a_python_version_that_is_not_installed_is_replaced_with_a_notice(server, name):
