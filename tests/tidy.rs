@@ -162,8 +162,9 @@ fn every_path_that_architecture_names_exists() {
     let mut checked = 0;
     for word in text.split('`').skip(1).step_by(2) {
         let path = word.trim_end_matches('/');
-        let ours =
-            ["crates/", "tests/", "docs/", "examples/", "xtask", "qa/", ".ci/"].iter().any(|start| path.starts_with(start));
+        let ours = ["crates/", "tests/", "docs/", "examples/", "xtask", "qa/", ".ci/"]
+            .iter()
+            .any(|start| path.starts_with(start));
         if ours && !path.contains(['<', '*', ' ', '{']) {
             assert!(root().join(path).exists(), "ARCHITECTURE.md names {path}, which is not there");
             checked += 1;
