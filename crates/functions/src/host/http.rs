@@ -208,6 +208,10 @@ impl Connection {
                 self.input.advance(2);
             }
             if let Some(end) = end_of_head(&self.input, searched) {
+                // One read may bring the end together with much too much before it.
+                if end > HEAD_BYTES_MAX {
+                    return Err(Broken::Malformed(431, "Request header fields too large"));
+                }
                 let bytes = self.input.split_to(end).freeze();
                 return parse(&bytes);
             }
@@ -444,6 +448,18 @@ mod tests {
         assert_eq!(head.response_mode.unwrap(), "streaming");
         assert_eq!(head.error_type.unwrap(), "unhandled");
         assert!(!head.keep_alive);
+    }
+
+    #[tokio::test]
+    async fn a_head_that_is_too_large_is_refused_also_when_its_end_came_with_the_last_read() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let (client, server) = tokio::join!(TcpStream::connect(listener.local_addr().unwrap()), listener.accept());
+        let mut connection = Connection::new(server.unwrap().0, Arc::default());
+        connection.input.extend_from_slice(b"GET /x HTTP/1.1\r\nA: ");
+        connection.input.resize(HEAD_BYTES_MAX, b'b');
+        connection.input.extend_from_slice(b"\r\n\r\n");
+        assert!(matches!(connection.head().await, Err(Broken::Malformed(431, _))));
+        drop(client);
     }
 
     #[test]
