@@ -47,6 +47,12 @@ pub enum XmlError {
     NoRoot,
 }
 
+/// Is it an element's local name? The parser takes whatever stands after `<`. All letters outside of ASCII pass.
+fn is_name(name: &str) -> bool {
+    let starts = |c: char| c.is_ascii_alphabetic() || c == '_' || !c.is_ascii();
+    name.starts_with(starts) && name.chars().all(|c| starts(c) || c.is_ascii_digit() || c == '-' || c == '.')
+}
+
 impl Element {
     /// Parses a whole document. Never panics, whatever the bytes. The caller bounds the input's length; beside it,
     /// memory is bounded by the number of elements.
@@ -82,6 +88,9 @@ impl Element {
                         }
                     }
                     let name = std::str::from_utf8(start.local_name().into_inner()).map_err(|e| syntax(&e))?.to_owned();
+                    if !is_name(&name) {
+                        return Err(XmlError::Syntax(format!("{name:?} is not a name")));
+                    }
                     open.push(Element { name, ..Element::default() });
                 }
                 Event::End(_) => {
@@ -261,6 +270,16 @@ impl Writer {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_no_name_is_no_element() {
+        for bad in ["<a><\n/></a>", "<a><$ /></a>", "<a><1/></a>", "<a><-b/></a>", "<a><b;c/></a>", "<a><n:/></a>"] {
+            assert!(matches!(Element::parse(bad.as_bytes()), Err(XmlError::Syntax(_))), "{bad:?}");
+        }
+        for good in ["<a><b-c.d_1/></a>", "<a><n:b/></a>", "<a><_/></a>", "<a><ä/></a>"] {
+            assert_eq!(Element::parse(good.as_bytes()).unwrap().children.len(), 1, "{good:?}");
+        }
+    }
 
     #[test]
     fn a_document_is_read_into_a_tree() {
