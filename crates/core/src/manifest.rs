@@ -21,6 +21,20 @@ impl Column {
             _ => None,
         }
     }
+
+    /// How the column stands in a file of ours; never changes.
+    pub fn code(self) -> u8 {
+        match self {
+            Self::Ignore => 0,
+            Self::Bucket => 1,
+            Self::Key => 2,
+            Self::VersionId => 3,
+        }
+    }
+
+    pub fn of_code(code: u8) -> Option<Self> {
+        [Self::Ignore, Self::Bucket, Self::Key, Self::VersionId].into_iter().find(|c| c.code() == code)
+    }
 }
 
 /// A raw key field is at most this long: a 1,024-byte key with every byte percent-encoded. Source: rule CSV-7.
@@ -73,6 +87,10 @@ impl RowFormat {
         let count = |c| columns.iter().filter(|x| **x == c).count();
         let fits = count(Column::Bucket) == 1 && count(Column::Key) == 1 && count(Column::VersionId) <= 1;
         fits.then_some(Self { columns })
+    }
+
+    pub fn columns(&self) -> &[Column] {
+        &self.columns
     }
 
     /// Reads one line, without its line break (a trailing CR is taken off here).

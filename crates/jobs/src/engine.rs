@@ -21,7 +21,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use longshore_core::job::Status;
-use longshore_core::manifest::{CHUNK_ROWS, RowFormat};
+use longshore_core::manifest::CHUNK_ROWS;
 use longshore_core::run::{Command, Effect, Ended, Event, Run};
 use longshore_core::time::Tick;
 use longshore_store::{Fatal, StoreError};
@@ -294,7 +294,6 @@ const NOTE_EVERY_MS: u64 = 5_000;
 async fn run(
     engine: &Engine,
     job: &JobRow,
-    format: RowFormat,
     orders: &mut mpsc::Receiver<Order>,
     live: &Live,
     first: Option<Command>,
@@ -304,7 +303,7 @@ async fn run(
     let (log, past) = recorder::open(&dir, world.fatal.clone()).await?;
     live.set_counts((past.succeeded(), past.failed()));
     live.set_loaded();
-    let manifest = Arc::new(pinned::Pinned::open(&dir, format).await?);
+    let manifest = Arc::new(pinned::Pinned::open(&dir).await?);
     if manifest.rows() != job.rows_total {
         let (have, wanted) = (manifest.rows(), job.rows_total);
         return Err(StoreError::Damaged(format!("the pinned manifest has {have} rows of {wanted}")));

@@ -13,8 +13,67 @@ pub trait Objects: Send + Sync + 'static {
     /// must never mix two versions of an object in one body.
     async fn get(&self, bucket: &str, key: &str, version_id: Option<&str>) -> Result<ObjectBody, ObjectError>;
 
-    /// Writes one object, whole or not at all. Safe to repeat.
-    async fn put(&self, bucket: &str, key: &str, content_type: &str, body: PutBody) -> Result<(), ObjectError>;
+    /// Writes one object, whole or not at all. Safe to repeat. Returns its ETag, as the store gives it.
+    async fn put(&self, bucket: &str, key: &str, content_type: &str, body: PutBody) -> Result<String, ObjectError>;
+
+    /// One page of a bucket's objects in the store's order: current ones, or every version with its delete markers.
+    async fn list(&self, bucket: &str, query: &ListQuery) -> Result<ListPage, ObjectError>;
+
+    /// What a listing does not say of one object.
+    async fn facts(&self, bucket: &str, key: &str, version_id: Option<&str>) -> Result<ObjectFacts, ObjectError>;
+
+    /// Whether the bucket belongs to `account`, 12 digits: `AccessDenied` if not, as S3 answers to
+    /// `x-amz-expected-bucket-owner`. A store that knows no accounts agrees.
+    async fn check_owner(&self, bucket: &str, account: &str) -> Result<(), ObjectError>;
+}
+
+/// What is to be listed.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ListQuery {
+    /// Keys that start with it; empty for all.
+    pub prefix: String,
+    /// Every version and delete marker, not only what is current.
+    pub versions: bool,
+    /// [`ListPage::next`] of the page before; `None` for the first.
+    pub after: Option<String>,
+}
+
+/// One page of a listing: at most 1,000 entries, possibly none although more follow.
+#[derive(Debug, Clone, Default)]
+pub struct ListPage {
+    pub objects: Vec<Listed>,
+    /// What the next page is asked with; opaque, the store's own. `None` at the end.
+    pub next: Option<String>,
+}
+
+/// One object, or one version of it, in a listing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Listed {
+    /// Decoded, as the object is named.
+    pub key: String,
+    /// Only where versions were asked for; `null` is a version too.
+    pub version_id: Option<String>,
+    pub is_latest: bool,
+    pub is_delete_marker: bool,
+    /// Bytes; 0 for a delete marker.
+    pub size: u64,
+    /// Milliseconds since 1970.
+    pub modified_ms: i64,
+    /// `STANDARD` where the store does not say.
+    pub storage_class: String,
+}
+
+/// What HeadObject says of an object and a listing does not.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ObjectFacts {
+    /// `x-amz-server-side-encryption`: `AES256`, `aws:kms`, `aws:kms:dsse`; `None` without.
+    pub encryption: Option<String>,
+    pub kms_key_arn: Option<String>,
+    pub bucket_key_enabled: bool,
+    /// Whether the object is encrypted with a key of the customer's (SSE-C).
+    pub customer_key: bool,
+    /// `x-amz-replication-status`: `COMPLETED`, `PENDING`, `FAILED`, `REPLICA`; `None` without.
+    pub replication_status: Option<String>,
 }
 
 /// An object being read.

@@ -3,14 +3,21 @@
 //! Elements may stand in any order; list members may have any name (rule X-1); unknown elements are ignored, except
 //! inside `Operation`, where dropping one silently could change what is done to objects (rule X-8).
 
-use longshore_core::manifest::{Column, RowFormat};
-use longshore_wire::arn::{self, Arn, FunctionName};
+mod manifest;
+mod operation;
+mod report;
+
+use longshore_wire::arn::Arn;
 use longshore_wire::xml::{Element, Writer};
 use serde::{Deserialize, Serialize};
 use sha1::{Digest, Sha1};
 
 use crate::Settings;
 use crate::error::JobError;
+
+pub use manifest::{Source, bare_etag};
+pub use operation::{LAMBDA_INVOKE, LambdaInvoke};
+pub use report::Report;
 
 /// A CreateJob request that keeps every rule that can be checked without reading anything else.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -20,63 +27,15 @@ pub struct NewJob {
     pub operation: LambdaInvoke,
     pub report: Report,
     pub client_request_token: String,
-    pub manifest: Manifest,
+    #[serde(flatten)]
+    pub source: Source,
     pub description: Option<String>,
     pub priority: u32,
     pub role_arn: String,
     pub tags: Vec<(String, String)>,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct LambdaInvoke {
-    pub function_arn: String,
-    /// `1.0`, `2.0`, or absent, which means `1.0` and is echoed as absent.
-    pub schema_version: Option<String>,
-    pub user_arguments: Option<Vec<(String, String)>>,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Report {
-    pub enabled: bool,
-    /// A bucket's ARN.
-    pub bucket: Option<String>,
-    pub format: Option<String>,
-    pub prefix: Option<String>,
-    pub scope: Option<String>,
-    pub expected_bucket_owner: Option<String>,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Manifest {
-    pub format: String,
-    pub fields: Vec<String>,
-    pub object_arn: String,
-    pub etag: String,
-    pub object_version_id: Option<String>,
-}
-
-/// The only operation that runs today; the others are refused by name.
-pub const LAMBDA_INVOKE: &str = "LambdaInvoke";
-const OPERATIONS_KNOWN: [&str; 11] = [
-    LAMBDA_INVOKE,
-    "S3PutObjectCopy",
-    "S3PutObjectAcl",
-    "S3PutObjectTagging",
-    "S3DeleteObjectTagging",
-    "S3InitiateRestoreObject",
-    "S3PutObjectLegalHold",
-    "S3PutObjectRetention",
-    "S3ReplicateObject",
-    "S3ComputeObjectChecksum",
-    "S3UpdateObjectEncryption",
-];
-const CSV_FORMAT: &str = "S3BatchOperations_CSV_20180820";
-const INVENTORY_FORMAT: &str = "S3InventoryReport_CSV_20161130";
-const REPORT_FORMAT: &str = "Report_CSV_20180820";
 const TAGS_MAX: usize = 50;
-/// Columns of a manifest, our choice: an inventory has some twenty, and a page of ListJobs reads a thousand jobs.
-const FIELDS_MAX: usize = 1_000;
-
 type Checked<T> = Result<T, JobError>;
 
 fn invalid<T>(detail: impl Into<String>) -> Checked<T> {
@@ -95,7 +54,7 @@ impl NewJob {
             operation: LambdaInvoke::parse(&root, settings)?,
             report: Report::parse(&root)?,
             client_request_token: text(&root, "ClientRequestToken", 1, 64)?,
-            manifest: Manifest::parse(&root)?,
+            source: Source::parse(&root)?,
             description: optional_text(&root, "Description", 1, 256)?,
             priority: priority(&text(&root, "Priority", 1, 16)?)?,
             role_arn: role_arn(text(&root, "RoleArn", 1, 2_048)?, settings)?,
@@ -115,164 +74,6 @@ impl NewJob {
         let json = serde_json::to_vec(&same).expect("strings and numbers always serialise");
         hex::encode(Sha1::digest(json))
     }
-
-    pub fn row_format(&self) -> Option<RowFormat> {
-        RowFormat::new(self.manifest.fields.iter().filter_map(|f| Column::parse(f)).collect())
-    }
-}
-
-impl LambdaInvoke {
-    fn parse(root: &Element, settings: &Settings) -> Checked<Self> {
-        let Some(operation) = root.child("Operation") else { return invalid("Operation is required") };
-        let [given] = &operation.children[..] else {
-            return invalid("Operation must have exactly one member");
-        };
-        if given.name != LAMBDA_INVOKE {
-            return if OPERATIONS_KNOWN.contains(&given.name.as_str()) {
-                Err(JobError::NotImplemented(format!("The operation {}", given.name)))
-            } else {
-                invalid(format!("Operation has an unknown member {}", given.name))
-            };
-        }
-        let known = ["FunctionArn", "InvocationSchemaVersion", "UserArguments"];
-        if let Some(unknown) = given.children.iter().find(|c| !known.contains(&c.name.as_str())) {
-            return invalid(format!("LambdaInvoke has an unknown member {}", unknown.name));
-        }
-        let function_arn = text(given, "FunctionArn", 1, 1_024)?;
-        let Some(name) = FunctionName::parse(&function_arn) else {
-            return invalid("FunctionArn does not match its pattern");
-        };
-        if name.region.as_ref().is_some_and(|r| *r != settings.region) {
-            return invalid(format!("the function is not in the job's region {}", settings.region));
-        }
-        let schema_version = optional_text(given, "InvocationSchemaVersion", 1, 64)?;
-        if schema_version.as_deref().is_some_and(|v| v != "1.0" && v != "2.0") {
-            return invalid("InvocationSchemaVersion must be 1.0 or 2.0");
-        }
-        let user_arguments = given.child("UserArguments").map(user_arguments).transpose()?;
-        if user_arguments.is_some() && schema_version.as_deref() != Some("2.0") {
-            return invalid("UserArguments needs InvocationSchemaVersion 2.0");
-        }
-        Ok(Self { function_arn, schema_version, user_arguments })
-    }
-}
-
-fn user_arguments(element: &Element) -> Checked<Vec<(String, String)>> {
-    // First of all: what follows looks at each pair of them.
-    if element.children.is_empty() || element.children.len() > 10 {
-        return invalid("UserArguments must have 1 to 10 entries");
-    }
-    let mut pairs: Vec<(String, String)> = Vec::new();
-    for entry in &element.children {
-        let key = text(entry, "key", 1, 64)?;
-        let value = entry.child_text("value").unwrap_or("").to_owned();
-        if value.chars().count() > 1_024 {
-            return invalid("a value of UserArguments is longer than 1024 characters");
-        }
-        if pairs.iter().any(|(k, _)| *k == key) {
-            return invalid(format!("UserArguments has the key {key} twice"));
-        }
-        pairs.push((key, value));
-    }
-    Ok(pairs)
-}
-
-impl Report {
-    fn parse(root: &Element) -> Checked<Self> {
-        let Some(report) = root.child("Report") else { return invalid("Report is required") };
-        let Some(enabled) = optional_bool(report, "Enabled")? else { return invalid("Report.Enabled is required") };
-        let this = Self {
-            enabled,
-            bucket: optional_text(report, "Bucket", 1, 128)?,
-            format: optional_text(report, "Format", 1, 64)?,
-            prefix: optional_text(report, "Prefix", 1, 512)?,
-            scope: optional_text(report, "ReportScope", 1, 64)?,
-            expected_bucket_owner: optional_text(report, "ExpectedBucketOwner", 1, 64)?,
-        };
-        if this.bucket.as_deref().is_some_and(|b| arn::bucket_of(b).is_none()) {
-            return invalid("Report.Bucket must be the ARN of a bucket");
-        }
-        if this.bucket.as_deref().and_then(arn::bucket_of).is_some_and(is_special_bucket) {
-            return invalid("Report.Bucket must be a general purpose bucket");
-        }
-        if this.format.as_deref().is_some_and(|f| f != REPORT_FORMAT) {
-            return invalid(format!("Report.Format must be {REPORT_FORMAT}"));
-        }
-        if this.scope.as_deref().is_some_and(|s| s != "AllTasks" && s != "FailedTasksOnly") {
-            return invalid("Report.ReportScope must be AllTasks or FailedTasksOnly");
-        }
-        if this.expected_bucket_owner.as_deref().is_some_and(|o| !is_account(o)) {
-            return invalid("Report.ExpectedBucketOwner must be 12 digits");
-        }
-        if enabled && (this.bucket.is_none() || this.format.is_none() || this.scope.is_none()) {
-            return invalid("an enabled report needs Bucket, Format and ReportScope");
-        }
-        Ok(this)
-    }
-}
-
-impl Manifest {
-    fn parse(root: &Element) -> Checked<Self> {
-        let manifest = match (root.child("Manifest"), root.child("ManifestGenerator")) {
-            (Some(manifest), None) => manifest,
-            (None, Some(_)) => return Err(JobError::NotImplemented("ManifestGenerator".into())),
-            (Some(_), Some(_)) => return invalid("Manifest and ManifestGenerator exclude one another"),
-            (None, None) => return invalid("one of Manifest and ManifestGenerator is required"),
-        };
-        let Some(spec) = manifest.child("Spec") else { return invalid("Manifest.Spec is required") };
-        let Some(location) = manifest.child("Location") else { return invalid("Manifest.Location is required") };
-        let this = Self {
-            format: text(spec, "Format", 1, 64)?,
-            fields: spec
-                .child("Fields")
-                .map_or(Vec::new(), |fields| fields.children.iter().map(|f| f.text.clone()).collect()),
-            object_arn: text(location, "ObjectArn", 1, 2_000)?,
-            etag: text(location, "ETag", 1, 1_024)?,
-            object_version_id: optional_text(location, "ObjectVersionId", 1, 2_000)?,
-        };
-        let Some((bucket, _)) = arn::object_of(&this.object_arn) else {
-            return invalid("Manifest.Location.ObjectArn must be the ARN of an object");
-        };
-        if is_special_bucket(bucket) {
-            return invalid("the manifest must lie in a general purpose bucket");
-        }
-        match this.format.as_str() {
-            CSV_FORMAT => {}
-            INVENTORY_FORMAT => {
-                return Err(JobError::NotImplemented(format!("The manifest format {INVENTORY_FORMAT}")));
-            }
-            _ => return invalid(format!("Manifest.Spec.Format must be {CSV_FORMAT} or {INVENTORY_FORMAT}")),
-        }
-        if this.fields.len() > FIELDS_MAX {
-            return invalid(format!("Manifest.Spec.Fields may name at most {FIELDS_MAX} columns"));
-        }
-        let columns: Option<Vec<Column>> = this.fields.iter().map(|f| Column::parse(f)).collect();
-        let Some(columns) = columns else {
-            return invalid("Manifest.Spec.Fields may name Ignore, Bucket, Key and VersionId");
-        };
-        let missing: Vec<&str> = [("Bucket", Column::Bucket), ("Key", Column::Key)]
-            .into_iter()
-            .filter(|(_, column)| !columns.contains(column))
-            .map(|(name, _)| name)
-            .collect();
-        if !missing.is_empty() {
-            return invalid(format!("Required fields are missing in the schema: {}", missing.join(", ")));
-        }
-        if RowFormat::new(columns).is_none() {
-            return invalid("Manifest.Spec.Fields names a column twice");
-        }
-        Ok(this)
-    }
-
-    /// The ETag without one pair of surrounding quotes, as it is compared (rule M-6).
-    pub fn etag_bare(&self) -> &str {
-        bare_etag(&self.etag)
-    }
-}
-
-/// Takes one pair of surrounding double quotes off.
-pub fn bare_etag(etag: &str) -> &str {
-    etag.strip_prefix('"').and_then(|e| e.strip_suffix('"')).unwrap_or(etag)
 }
 
 /// Directory buckets and access points, which hold neither manifests nor reports (rule V-17).
@@ -356,74 +157,6 @@ fn optional_bool(parent: &Element, name: &str) -> Checked<Option<bool>> {
     }
 }
 
-impl Manifest {
-    pub fn write(&self, xml: &mut Writer) {
-        xml.open("Manifest");
-        xml.open("Spec");
-        xml.text("Format", &self.format);
-        xml.open("Fields");
-        for field in &self.fields {
-            xml.text("member", field);
-        }
-        xml.close();
-        xml.close();
-        xml.open("Location");
-        xml.text("ObjectArn", &self.object_arn);
-        if let Some(version) = &self.object_version_id {
-            xml.text("ObjectVersionId", version);
-        }
-        xml.text("ETag", &self.etag);
-        xml.close();
-        xml.close();
-    }
-}
-
-impl LambdaInvoke {
-    pub fn write(&self, xml: &mut Writer) {
-        xml.open("Operation");
-        xml.open(LAMBDA_INVOKE);
-        xml.text("FunctionArn", &self.function_arn);
-        if let Some(version) = &self.schema_version {
-            xml.text("InvocationSchemaVersion", version);
-        }
-        if let Some(arguments) = &self.user_arguments {
-            xml.open("UserArguments");
-            for (key, value) in arguments {
-                xml.open("entry");
-                xml.text("key", key);
-                xml.text("value", value);
-                xml.close();
-            }
-            xml.close();
-        }
-        xml.close();
-        xml.close();
-    }
-}
-
-impl Report {
-    pub fn write(&self, xml: &mut Writer) {
-        xml.open("Report");
-        let mut optional = |name: &str, value: &Option<String>| {
-            if let Some(value) = value {
-                xml.text(name, value);
-            }
-        };
-        optional("Bucket", &self.bucket);
-        optional("Format", &self.format);
-        xml.text("Enabled", if self.enabled { "true" } else { "false" });
-        let mut optional = |name: &str, value: &Option<String>| {
-            if let Some(value) = value {
-                xml.text(name, value);
-            }
-        };
-        optional("Prefix", &self.prefix);
-        optional("ReportScope", &self.scope);
-        optional("ExpectedBucketOwner", &self.expected_bucket_owner);
-        xml.close();
-    }
-}
-
 /// Writes `<Tags>` with its members.
 pub fn write_tags(xml: &mut Writer, tags: &[(String, String)]) {
     xml.open("Tags");
@@ -468,7 +201,8 @@ pub(crate) mod tests {
         let job = parse(SAMPLE).unwrap();
         assert!(!job.confirmation_required);
         assert_eq!(job.priority, 42);
-        assert_eq!(job.manifest.etag_bare(), "60e460c9d1046e73f7dde5043ac3ae85");
+        let Source::Manifest(manifest) = &job.source;
+        assert_eq!(manifest.etag_bare(), "60e460c9d1046e73f7dde5043ac3ae85");
         assert_eq!(job.operation.user_arguments.unwrap(), [("k1".into(), "v1".into()), ("k2".into(), String::new())]);
         assert_eq!(job.tags, [("a".to_owned(), String::new())]);
     }
@@ -513,7 +247,7 @@ pub(crate) mod tests {
         let told = parse(&other).unwrap_err().told();
         assert_eq!((told.status.as_u16(), &*told.code), (501, "NotImplemented"));
         assert!(told.message.contains("S3DeleteObjectTagging"));
-        let inventory = SAMPLE.replace(CSV_FORMAT, INVENTORY_FORMAT);
+        let inventory = SAMPLE.replace("S3BatchOperations_CSV_20180820", "S3InventoryReport_CSV_20161130");
         assert_eq!(parse(&inventory).unwrap_err().told().status.as_u16(), 501);
     }
 

@@ -256,6 +256,18 @@ impl Objects {
         let bucket = bucket.to_owned();
         self.inner.records.read(move |c| table::list(c, &bucket, &query)).await
     }
+
+    /// One page of all versions and delete markers, keys ascending, the newest of a key first. `after_version`
+    /// continues inside the key `query.after`. The version returned is what the next page is asked with.
+    pub async fn list_versions(
+        &self,
+        bucket: &str,
+        query: ListQuery,
+        after_version: Option<String>,
+    ) -> Result<(Page<Version>, Option<String>), ObjectsError> {
+        let bucket = bucket.to_owned();
+        self.inner.records.read(move |c| table::list_versions(c, &bucket, &query, after_version.as_deref())).await
+    }
 }
 
 /// What came with a body, besides the body.

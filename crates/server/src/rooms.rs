@@ -9,10 +9,13 @@ use http_body_util::{BodyExt, Full};
 use longshore_core::invocation::Reply;
 use longshore_functions::host::{FunctionCredentials, Patience, S3Door};
 use longshore_functions::{CodeSource, Functions, Invoked, SourceError};
-use longshore_jobs::ports::{self, ObjectBody, ObjectError, PutBody};
+use longshore_jobs::ports::{self, ListPage, ListQuery, Listed, ObjectBody, ObjectError, ObjectFacts, PutBody};
 use longshore_objects::{Objects, ObjectsError};
 use longshore_wire::sigv4::{Claim, Dialect, Key, Rules};
 use longshore_wire::{ApiError, RequestId};
+
+/// Objects in one page of a listing, as S3 has it.
+const PAGE_OBJECTS: usize = 1_000;
 
 /// The engine's manifests and reports in the embedded S3.
 pub struct EmbeddedObjects(pub Objects);
@@ -28,12 +31,55 @@ impl ports::Objects for EmbeddedObjects {
         })
     }
 
-    async fn put(&self, bucket: &str, key: &str, content_type: &str, body: PutBody) -> Result<(), ObjectError> {
+    async fn put(&self, bucket: &str, key: &str, content_type: &str, body: PutBody) -> Result<String, ObjectError> {
         let put = match body {
             PutBody::Bytes(bytes) => self.0.put_bytes(bucket, key, Some(content_type), bytes).await,
             PutBody::File(path, _) => self.0.put_file(bucket, key, Some(content_type), &path).await,
         };
-        put.map(drop).map_err(|e| object_error(&e))
+        put.map(|put| format!("\"{}\"", put.etag)).map_err(|e| object_error(&e))
+    }
+
+    async fn list(&self, bucket: &str, query: &ListQuery) -> Result<ListPage, ObjectError> {
+        let (after, after_version) = match query.after.as_deref() {
+            Some(after) => serde_json::from_str(after).map_err(|_| ObjectError {
+                code: "InvalidArgument".into(),
+                message: "the continuation token provided is incorrect".into(),
+                passing: false,
+            })?,
+            None => (None, None),
+        };
+        let asked =
+            longshore_objects::ListQuery { prefix: query.prefix.clone(), delimiter: None, after, max: PAGE_OBJECTS };
+        let (page, next_version) = if query.versions {
+            self.0.list_versions(bucket, asked, after_version).await
+        } else {
+            self.0.list(bucket, asked).await.map(|page| (page, None))
+        }
+        .map_err(|e| object_error(&e))?;
+        let next = page.next_after.map(|after| serde_json::json!([after, next_version]).to_string());
+        let objects = page.items.into_iter().map(|v| Listed {
+            key: v.key,
+            version_id: query.versions.then_some(v.version_id),
+            is_latest: v.is_latest,
+            is_delete_marker: v.is_delete_marker,
+            size: v.size,
+            modified_ms: v.modified_ms,
+            storage_class: v.attributes.storage_class.unwrap_or_else(|| "STANDARD".into()),
+        });
+        Ok(ListPage { objects: objects.collect(), next })
+    }
+
+    async fn facts(&self, bucket: &str, key: &str, version_id: Option<&str>) -> Result<ObjectFacts, ObjectError> {
+        // The embedded S3 neither encrypts nor replicates.
+        self.0.head(bucket, key, version_id).await.map(|_| ObjectFacts::default()).map_err(|e| object_error(&e))
+    }
+
+    async fn check_owner(&self, bucket: &str, account: &str) -> Result<(), ObjectError> {
+        self.0.bucket(bucket).await.map_err(|e| object_error(&e))?;
+        if self.0.settings().account == account {
+            return Ok(());
+        }
+        Err(ObjectError { code: "AccessDenied".into(), message: "Access Denied".into(), passing: false })
     }
 }
 

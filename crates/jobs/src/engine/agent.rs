@@ -152,14 +152,11 @@ async fn work(engine: &Engine, id: &str, orders: &mut mpsc::Receiver<Order>, liv
 }
 
 async fn prepare(engine: &Engine, job: &JobRow, orders: &mut mpsc::Receiver<Order>) -> Result<(), StoreError> {
-    let Some(format) = job.request.row_format() else {
-        return fail(engine, job, FailureReason::new("InvalidManifestContent", "Invalid Manifest Content")).await;
-    };
     let preparing = async {
         let mut wait = PAUSE;
         let mut refused_since = None;
         loop {
-            match preparer::prepare(engine, &job.id, &job.request.manifest, format.clone()).await {
+            match preparer::prepare(engine, &job.id, &job.request.source).await {
                 Err(Unprepared::NoSpace(error)) => {
                     tracing::warn!(job = job.id, %error, "the manifest waits for space on the disk");
                     refused_since = None;
@@ -221,8 +218,7 @@ async fn activate(
     live: &Live,
     command: Option<Command>,
 ) -> Result<Option<Status>, StoreError> {
-    let Some(format) = job.request.row_format() else { return Ok(Some(job.status)) };
-    let rest = match run(engine, job, format, orders, live, command).await {
+    let rest = match run(engine, job, orders, live, command).await {
         Ok(rest) => rest,
         // Another job's results are as good as ever; this one's are not to be trusted, and it says so.
         Err(StoreError::Damaged(what)) => {

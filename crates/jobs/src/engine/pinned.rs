@@ -1,15 +1,16 @@
 //! The pinned manifest: the rows as they were read in Preparing, on our disk, with an index of chunks.
 //!
 //! Later changes to the manifest object do not matter (rule E-6). Two files in the job's folder: `manifest.csv`, the
-//! lines as they came, each ended by LF; `manifest.idx`, frames of the segment format, whose payloads are 16 bytes a
-//! chunk: end offset (u64), CRC32C of the chunk (u32), rows (u32). A chunk is [`CHUNK_ROWS`] rows, the last one fewer.
+//! lines as they came, each ended by LF; `manifest.idx`, frames of the segment format. The first frame's payload names the
+//! columns, a byte each ([`Column::code`]); those of the others are 16 bytes a chunk: end offset (u64), CRC32C of the chunk
+//! (u32), rows (u32). A chunk is [`CHUNK_ROWS`] rows, the last one fewer.
 
 use std::fs::File;
 use std::io::{BufWriter, Write};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
-use longshore_core::manifest::{CHUNK_ROWS, RowFormat};
+use longshore_core::manifest::{CHUNK_ROWS, Column, RowFormat};
 use longshore_core::task::Task;
 use longshore_store::{StoreError, segment};
 
@@ -42,6 +43,7 @@ fn io(context: &'static str) -> impl Fn(std::io::Error) -> StoreError {
 /// A manifest being pinned. Nothing of it counts until [`Writer::finish`] has returned.
 pub(super) struct Writer {
     dir: PathBuf,
+    format: RowFormat,
     file: BufWriter<File>,
     chunks: Vec<Chunk>,
     open: Chunk,
@@ -50,13 +52,14 @@ pub(super) struct Writer {
 
 impl Writer {
     /// Starts afresh; what an earlier, interrupted preparation left is overwritten. Blocks, as all here.
-    pub fn create(dir: &Path) -> Result<Self, StoreError> {
+    pub fn create(dir: &Path, format: RowFormat) -> Result<Self, StoreError> {
         let failed = io("pinning the manifest");
         std::fs::create_dir_all(dir).map_err(&failed)?;
         let file = File::create(paths(dir).0).map_err(&failed)?;
         let open = Chunk { end: 0, checksum: 0, rows: 0 };
         Ok(Self {
             dir: dir.to_owned(),
+            format,
             file: BufWriter::with_capacity(1 << 18, file),
             chunks: Vec::new(),
             open,
@@ -64,7 +67,7 @@ impl Writer {
         })
     }
 
-    /// Adds one line, without its line break.
+    /// Adds one line of the format, without its line break.
     pub fn push(&mut self, line: &[u8]) -> Result<(), StoreError> {
         let failed = io("pinning the manifest");
         self.file.write_all(line).and_then(|()| self.file.write_all(b"\n")).map_err(failed)?;
@@ -96,6 +99,8 @@ impl Writer {
         let file = self.file.into_inner().map_err(|e| failed(e.into_error()))?;
         file.sync_all().map_err(&failed)?;
         let mut bytes = segment::HEADER.to_vec();
+        let columns: Vec<u8> = self.format.columns().iter().map(|c| c.code()).collect();
+        segment::push_frame(&mut bytes, &columns);
         for frame in self.chunks.chunks(ENTRIES_PER_FRAME) {
             let mut payload = Vec::with_capacity(frame.len() * ENTRY_BYTES);
             for chunk in frame {
@@ -133,7 +138,7 @@ pub(super) struct Pinned {
 }
 
 impl Pinned {
-    pub async fn open(dir: &Path, format: RowFormat) -> Result<Self, StoreError> {
+    pub async fn open(dir: &Path) -> Result<Self, StoreError> {
         let (path, index) = paths(dir);
         blocking(move || {
             let lost = |path: &Path, error: std::io::Error| match error.kind() {
@@ -143,8 +148,14 @@ impl Pinned {
             };
             let file = File::open(&path).map_err(|e| lost(&path, e))?;
             let bytes = std::fs::read(&index).map_err(|e| lost(&index, e))?;
+            let mut format = None;
             let mut chunks = Vec::new();
             let recovered = segment::recover(&bytes, |payload| {
+                if format.is_none() {
+                    let columns: Option<Vec<Column>> = payload.iter().map(|code| Column::of_code(*code)).collect();
+                    format = Some(columns.and_then(RowFormat::new));
+                    return;
+                }
                 for entry in payload.chunks_exact(ENTRY_BYTES) {
                     let (end, rest) = entry.split_at(8);
                     let (checksum, rows) = rest.split_at(4);
@@ -159,6 +170,9 @@ impl Pinned {
             if !recovered.is_ok_and(|r| r.valid_len == bytes.len()) {
                 return Err(StoreError::Damaged(format!("{} fails its checksum", index.display())));
             }
+            let Some(format) = format.flatten() else {
+                return Err(StoreError::Damaged(format!("{} names no columns", index.display())));
+            };
             let rows = chunks.iter().map(|c| u64::from(c.rows)).sum();
             Ok(Self { file, path, chunks, rows, format })
         })
@@ -195,14 +209,13 @@ impl Pinned {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use longshore_core::manifest::Column;
 
     fn format() -> RowFormat {
         RowFormat::new(vec![Column::Bucket, Column::Key]).unwrap()
     }
 
     fn write(dir: &Path, rows: u64) {
-        let mut writer = Writer::create(dir).unwrap();
+        let mut writer = Writer::create(dir, format()).unwrap();
         for row in 0..rows {
             writer.push(format!("b,key-{row}").as_bytes()).unwrap();
         }
@@ -215,7 +228,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         for rows in [0, 1, CHUNK_ROWS - 1, CHUNK_ROWS, CHUNK_ROWS + 1, 3 * CHUNK_ROWS + 7] {
             write(dir.path(), rows);
-            let pinned = Pinned::open(dir.path(), format()).await.unwrap();
+            let pinned = Pinned::open(dir.path()).await.unwrap();
             assert_eq!(pinned.rows(), rows);
             let mut next = 0;
             loop {
@@ -226,7 +239,7 @@ mod tests {
             }
             assert_eq!(next, rows);
         }
-        let pinned = Pinned::open(dir.path(), format()).await.unwrap();
+        let pinned = Pinned::open(dir.path()).await.unwrap();
         assert_eq!(pinned.read_from(CHUNK_ROWS + 5).unwrap()[0].row, CHUNK_ROWS + 5);
     }
 
@@ -240,7 +253,7 @@ mod tests {
             let mut bad = good.clone();
             bad[good.len() / 2] ^= 1;
             std::fs::write(&path, bad).unwrap();
-            let read = match Pinned::open(dir.path(), format()).await {
+            let read = match Pinned::open(dir.path()).await {
                 Ok(pinned) => pinned.read_from(0),
                 Err(error) => Err(error),
             };

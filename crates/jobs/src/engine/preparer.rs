@@ -1,7 +1,7 @@
 //! Preparing: the whole manifest is read once, checked row by row, and pinned.
 
 use futures::StreamExt;
-use longshore_core::manifest::{Fault, FaultKind, LineTooLong, Lines, RowFormat};
+use longshore_core::manifest::{Fault, FaultKind, LineTooLong, Lines};
 use longshore_store::StoreError;
 use longshore_wire::arn;
 use tokio::sync::mpsc;
@@ -9,7 +9,7 @@ use tokio::sync::mpsc;
 use super::{Engine, pinned};
 use crate::error::FailureReason;
 use crate::ports::ObjectError;
-use crate::shape::{self, Manifest};
+use crate::shape::{self, Source};
 
 /// Why preparing stopped.
 pub(super) enum Unprepared {
@@ -26,13 +26,10 @@ pub(super) enum Unprepared {
 const PIECES_MAX: usize = 8;
 
 /// Reads, checks and pins the manifest; returns its number of rows.
-pub(super) async fn prepare(
-    engine: &Engine,
-    job_id: &str,
-    manifest: &Manifest,
-    format: RowFormat,
-) -> Result<u64, Unprepared> {
+pub(super) async fn prepare(engine: &Engine, job_id: &str, source: &Source) -> Result<u64, Unprepared> {
     let world = &engine.shared.world;
+    let Source::Manifest(manifest) = source;
+    let format = manifest.row_format().ok_or_else(|| failed("InvalidManifestContent", "Invalid Manifest Content"))?;
     let (bucket, key) = arn::object_of(&manifest.object_arn)
         .ok_or_else(|| failed("InvalidManifestContent", "Invalid Manifest Content"))?;
     let object = world.objects.get(bucket, key, manifest.object_version_id.as_deref()).await.map_err(unreadable)?;
@@ -51,7 +48,7 @@ pub(super) async fn prepare(
     let rows_max = world.settings.rows_max;
     // Tracked, so that a server that stops waits for it: nobody else may find it writing.
     let checking = engine.shared.tasks.spawn_blocking(move || {
-        let mut writer = pinned::Writer::create(&dir)?;
+        let mut writer = pinned::Writer::create(&dir, format.clone())?;
         let mut lines = Lines::default();
         let mut check = |line: &[u8]| {
             let row = writer.rows();

@@ -101,7 +101,7 @@ async fn put(engine: &Engine, bucket: &str, key: &str, kind: &str, body: PutBody
     let mut wait = Duration::from_millis(200);
     for attempt in 1_u32.. {
         match engine.shared.world.objects.put(bucket, key, kind, body.clone()).await {
-            Ok(()) => return Ok(()),
+            Ok(_) => return Ok(()),
             Err(error) if error.passing && (attempt < PUT_TRIES_MAX || is_full(&error)) => {
                 tracing::warn!(bucket, key, attempt, %error, "a report object is not written yet, will retry");
                 tokio::select! {

@@ -13,7 +13,7 @@ use tokio::sync::Semaphore;
 
 use super::*;
 use crate::Jobs;
-use crate::ports::{ObjectBody, ObjectError, PutBody};
+use crate::ports::{Invoker, ListPage, ListQuery, Listed, ObjectBody, ObjectError, ObjectFacts, Objects, PutBody};
 
 const ACCOUNT: &str = "123456789012";
 
@@ -45,7 +45,7 @@ impl Objects for Shelf {
         Ok(ObjectBody { etag: "\"e1\"".into(), size: None, stream: Box::pin(futures::stream::iter(pieces)) })
     }
 
-    async fn put(&self, bucket: &str, key: &str, _: &str, body: PutBody) -> Result<(), ObjectError> {
+    async fn put(&self, bucket: &str, key: &str, _: &str, body: PutBody) -> Result<String, ObjectError> {
         self.check()?;
         if bucket == "denied" {
             return Err(ObjectError { code: "AccessDenied".into(), message: "no".into(), passing: false });
@@ -59,7 +59,36 @@ impl Objects for Shelf {
             }
         };
         self.0.lock().unwrap().insert(format!("{bucket}/{key}"), bytes);
-        Ok(())
+        Ok("\"e1\"".into())
+    }
+
+    async fn list(&self, bucket: &str, query: &ListQuery) -> Result<ListPage, ObjectError> {
+        self.check()?;
+        let first = format!("{bucket}/{}", query.prefix);
+        let names = self.0.lock().unwrap();
+        let keys = names.keys().filter_map(|name| name.strip_prefix(&first)).map(|rest| query.prefix.clone() + rest);
+        let objects = keys.map(|key| Listed {
+            key,
+            version_id: query.versions.then(|| "null".into()),
+            is_latest: true,
+            is_delete_marker: false,
+            size: 1,
+            modified_ms: 0,
+            storage_class: "STANDARD".into(),
+        });
+        Ok(ListPage { objects: objects.collect(), next: None })
+    }
+
+    async fn facts(&self, _: &str, _: &str, _: Option<&str>) -> Result<ObjectFacts, ObjectError> {
+        self.check().map(|()| ObjectFacts::default())
+    }
+
+    async fn check_owner(&self, bucket: &str, _: &str) -> Result<(), ObjectError> {
+        self.check()?;
+        match bucket {
+            "denied" => Err(ObjectError { code: "AccessDenied".into(), message: "no".into(), passing: false }),
+            _ => Ok(()),
+        }
     }
 }
 

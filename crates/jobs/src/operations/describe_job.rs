@@ -31,7 +31,7 @@ fn document(job: &JobRow, region: &str, account: &str) -> String {
     }
     xml.text("JobArn", &format!("arn:aws:s3:{region}:{account}:job/{}", job.id));
     xml.text("Status", job.status.name());
-    request.manifest.write(&mut xml);
+    request.source.write(&mut xml);
     request.operation.write(&mut xml);
     xml.text("Priority", &job.priority.to_string());
     super::list_jobs::write_progress(&mut xml, job);
