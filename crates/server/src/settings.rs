@@ -57,6 +57,7 @@ pub struct Jobs {
     pub attempts_max: u32,
     pub retry_ms: u64,
     pub retry_ms_max: u64,
+    pub redrive_function_errors: u32,
     pub failure_tasks_min: u64,
     pub failure_ratio: f64,
     pub unrecorded_max: usize,
@@ -87,6 +88,7 @@ impl Settings {
         jobs.run.retry.attempts_max = self.jobs.attempts_max;
         jobs.run.retry.redrive.base_ms = self.jobs.retry_ms;
         jobs.run.retry.redrive.cap_ms = self.jobs.retry_ms_max;
+        jobs.run.retry.function_error_redrives_max = self.jobs.redrive_function_errors;
         jobs.run.threshold.tasks_min = self.jobs.failure_tasks_min;
         jobs.run.threshold.ratio = self.jobs.failure_ratio;
         jobs.run.unrecorded_max = self.jobs.unrecorded_max;
