@@ -526,6 +526,12 @@ impl Table {
             .await
     }
 
+    #[cfg(test)]
+    pub async fn count_of_job(&self, table: &'static str, id: String) -> i64 {
+        let sql = format!("SELECT count(*) FROM {table} WHERE job_id = ?1");
+        self.records.read::<_, StoreError>(move |db| Ok(db.query_row(&sql, [id], |r| r.get(0))?)).await.unwrap()
+    }
+
     /// Deletes a job that is over, with its tags, its token, and its events. One that is not over stays.
     pub async fn delete(&self, id: &str) -> Result<(), StoreError> {
         let id = id.to_owned();

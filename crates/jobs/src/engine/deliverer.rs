@@ -48,6 +48,7 @@ async fn deliver_all(engine: &Engine, sink: &Arc<dyn EventSink>, mut random: Ran
     let mut announced = world.table.announced();
     let mut under_way = FuturesUnordered::new();
     let mut busy: HashSet<String> = HashSet::new();
+    let mut pause = EVERY;
     loop {
         // Before the look: what comes after it is announced again.
         announced.borrow_and_update();
@@ -71,7 +72,8 @@ async fn deliver_all(engine: &Engine, sink: &Arc<dyn EventSink>, mut random: Ran
         }
         tokio::select! {
             Some((due, took, handed)) = under_way.next() => {
-                let tried = judge(engine, sink.name(), &due, took, handed, &mut random);
+                let (tried, delay) = judge(engine, sink.name(), &due, took, handed, &mut random);
+                pause = pause.min(delay);
                 agent::persist(engine, || {
                     world.table.note_try(&due.event.job_id, due.number, sink.name(), tried.clone())
                 })
@@ -80,7 +82,7 @@ async fn deliver_all(engine: &Engine, sink: &Arc<dyn EventSink>, mut random: Ran
             }
             // Fails only if the table is gone, and with it the engine.
             _ = announced.changed(), if under_way.len() < UNDER_WAY_MAX => {}
-            () = tokio::time::sleep(EVERY), if under_way.len() < UNDER_WAY_MAX => {}
+            () = tokio::time::sleep(pause), if under_way.len() < UNDER_WAY_MAX => pause = EVERY,
         }
     }
 }
@@ -93,7 +95,7 @@ async fn deliver(sink: Arc<dyn EventSink>, due: Due) -> (Due, Duration, Result<(
     (due, began.elapsed(), handed)
 }
 
-/// What is to be noted of a try.
+/// What is to be noted of a try, and when it is worth to look again.
 fn judge(
     engine: &Engine,
     sink: &str,
@@ -101,7 +103,7 @@ fn judge(
     took: Duration,
     handed: Result<(), SinkError>,
     random: &mut Random,
-) -> Try {
+) -> (Try, Duration) {
     let settings = &engine.shared.world.settings;
     let now = (settings.wall_clock)().0;
     let attempts = due.attempts.saturating_add(1);
@@ -114,11 +116,12 @@ fn judge(
     };
     let Err(SinkError(error)) = handed else {
         tracing::debug!(sink, job = due.event.job_id, status = due.event.status, "event delivered");
-        return tried;
+        // The job's next event is due at once.
+        return (tried, Duration::ZERO);
     };
     let error: String = error.chars().take(ERROR_CHARS_MAX).collect();
     let (job, status) = (&due.event.job_id, &due.event.status);
-    match settings.delivery.after_failure(attempts, tried.tried_ms, random) {
+    let delay = match settings.delivery.after_failure(attempts, tried.tried_ms, random) {
         Verdict::Again { delay_ms } => {
             // The first time is worth a line; a sink that is down for hours is not worth one for each job and minute.
             if attempts == 1 {
@@ -129,12 +132,14 @@ fn judge(
             tried.state = DeliveryState::Pending;
             tried.tried_ms = tried.tried_ms.saturating_add(delay_ms);
             tried.not_before = now.saturating_add(i64::try_from(delay_ms).unwrap_or(i64::MAX));
+            Duration::from_millis(delay_ms)
         }
         Verdict::GiveUp => {
             tracing::warn!(sink, job, status, attempts, error, "event given up: it was not delivered in time");
             tried.state = DeliveryState::GivenUp;
+            Duration::ZERO
         }
-    }
+    };
     tried.error = Some(error);
-    tried
+    (tried, delay)
 }

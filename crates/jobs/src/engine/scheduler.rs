@@ -16,7 +16,7 @@ use crate::table::{Change, JobRow, MoveError};
 const EVERY: Duration = Duration::from_secs(5);
 
 /// Jobs removed in one step, between which the engine may stop. Of a large one hundreds of files go.
-const RETIRED_MAX: usize = 16;
+pub(super) const RETIRED_MAX: usize = 16;
 
 /// Removes jobs whose time is over, step by step, until the engine stops (rules P-1 and P-9, C-63). Apart from the
 /// passes: no job waits for its slot until the files of others are gone.
@@ -44,7 +44,7 @@ pub(super) async fn retire(engine: Engine) {
 }
 
 /// One step. Returns how many jobs it removed.
-async fn retire_some(engine: &Engine) -> Result<usize, StoreError> {
+pub(super) async fn retire_some(engine: &Engine) -> Result<usize, StoreError> {
     let world = &engine.shared.world;
     let now = (world.settings.wall_clock)();
     let before = Timestamp(now.0.saturating_sub(world.settings.retention_ms));
