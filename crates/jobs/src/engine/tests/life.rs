@@ -344,6 +344,62 @@ fn the_30_days_pass_without_a_restart_as_well() {
 }
 
 #[test]
+fn a_confirmed_job_runs_the_manifest_as_it_was_read() {
+    let life = narrow();
+    life.held.store(false, Ordering::SeqCst);
+    let id = life.era(async |world| world.hold(&life, Status::Suspended).await);
+    life.shelf.0.lock().unwrap().remove("m/list.csv");
+    life.era(async |world| {
+        assert_eq!(world.ask(&id, "Ready").await, (200, "Ready".into()));
+        world.wait_for(&id, "Complete").await;
+        assert_eq!(world.report(&id).len(), ROWS, "rules L-6 and E-6");
+    });
+}
+
+#[test]
+fn whether_a_job_that_does_not_say_so_is_to_be_confirmed_is_a_setting() {
+    for (default, wanted) in [(true, "Suspended"), (false, "Complete")] {
+        let life = Life::new(move |settings| settings.confirmation_default = default);
+        life.era(async |world| {
+            let silent = |b: String| b.replace("<ConfirmationRequired>false</ConfirmationRequired>", "");
+            let id = world.create(silent).await;
+            let described = world.wait_for(&id, wanted).await;
+            let shown = format!("<ConfirmationRequired>{default}</ConfirmationRequired>");
+            assert!(described.contains(&shown), "{described}");
+        });
+    }
+}
+
+#[test]
+fn a_clock_that_runs_backwards_breaks_nothing() {
+    let mailbox = Mailbox::new("box", 1, false);
+    let sink = Arc::clone(&mailbox) as Arc<dyn EventSink>;
+    let life = Life::new(move |settings| {
+        let clock = AtomicI64::new(BORN);
+        // An hour at each look.
+        settings.wall_clock = Arc::new(move || Timestamp(clock.fetch_sub(3_600_000, Ordering::SeqCst)));
+        settings.event_sinks = vec![Arc::clone(&sink)];
+        settings.delivery.backoff = Backoff { base_ms: 1, cap_ms: 1 };
+    });
+    life.era(async |world| {
+        let mut ids = Vec::new();
+        for n in 0..5 {
+            ids.push(world.create_as(&format!("t{n}"), 1, false).await);
+        }
+        for id in &ids {
+            world.wait_for(id, "Complete").await;
+            assert_eq!(world.report(id).len(), ROWS);
+            assert_eq!(world.statuses(id).await, PLAIN);
+        }
+        mailbox.has(ids.len() * PLAIN.len()).await;
+        for id in &ids {
+            assert_eq!(mailbox.statuses(id), PLAIN);
+        }
+        assert_eq!(retire_some(&world.jobs.engine).await.unwrap(), 0);
+    });
+}
+
+#[test]
 fn ninety_days_after_its_end_a_job_is_gone_with_all_that_belongs_to_it() {
     let life = narrow();
     life.held.store(false, Ordering::SeqCst);
