@@ -87,6 +87,17 @@ impl Life {
     }
 }
 
+/// Waits for what must come, and fails if it does not.
+async fn until(what: &str, mut came: impl AsyncFnMut() -> bool) {
+    for _ in 0..10_000 {
+        if came().await {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    panic!("{what} did not come");
+}
+
 impl World {
     async fn create_as(&self, token: &str, priority: u32, confirm: bool) -> String {
         self.create(|body| {
@@ -108,9 +119,7 @@ impl World {
     }
 
     async fn calls_are(&self, n: usize) {
-        while self.function.calls().len() < n {
-            tokio::task::yield_now().await;
-        }
+        until("the calls", async || self.function.calls().len() >= n).await;
     }
 
     fn release(&self) {
@@ -474,9 +483,11 @@ fn jobs_are_removed_in_bounded_steps_and_those_beyond_the_limit_before_their_tim
     });
     limit.store(4, Ordering::SeqCst);
     life.era(async |world| {
-        while world.jobs.table.list(vec![], None, 1_000).await.unwrap().0.len() > 4 {
+        until("the last step", async || {
             assert!(retire_some(&world.jobs.engine).await.unwrap() <= RETIRED_MAX);
-        }
+            world.jobs.table.list(vec![], None, 1_000).await.unwrap().0.len() <= 4
+        })
+        .await;
         assert_eq!(retire_some(&world.jobs.engine).await.unwrap(), 0);
         let (left, _) = world.jobs.table.list(vec![], None, 1_000).await.unwrap();
         let mut left: Vec<_> = left.into_iter().map(|job| job.id).collect();
@@ -667,9 +678,7 @@ impl Mailbox {
     }
 
     async fn has(&self, n: usize) {
-        while self.got.lock().unwrap().len() < n {
-            tokio::time::sleep(Duration::from_millis(1)).await;
-        }
+        until("the events", async || self.got.lock().unwrap().len() >= n).await;
     }
 }
 
@@ -753,9 +762,8 @@ fn each_sink_has_every_event_once_and_in_order_though_it_refuses_some_and_anothe
             };
             events.iter().map(of).collect()
         };
-        while told(&world.events(&ids[0]).await) != vec![(true, 4, true); PLAIN.len()] {
-            tokio::time::sleep(Duration::from_millis(1)).await;
-        }
+        let all = vec![(true, 4, true); PLAIN.len()];
+        until("the notes", async || told(&world.events(&ids[0]).await) == all).await;
         let stopped = tokio::time::timeout(Duration::from_secs(5), world.jobs.shutdown()).await;
         stopped.expect("a sink that hangs does not hold up the stop");
         *fine.witness.lock().unwrap() = None;
@@ -769,9 +777,7 @@ fn a_sink_that_was_down_has_everything_in_order_after_a_kill() {
     let (id, events) = life.era(async |world| {
         let id = world.create_as("t", 1, false).await;
         world.wait_for(&id, "Complete").await;
-        while down.tries.load(Ordering::SeqCst) < 3 {
-            tokio::time::sleep(Duration::from_millis(1)).await;
-        }
+        until("three tries", async || down.tries.load(Ordering::SeqCst) >= 3).await;
         // Kept for as long as a sink is owed something, whatever its age.
         life.set_clock(BORN + 100 * DAY_MS);
         assert_eq!(retire_some(&world.jobs.engine).await.unwrap(), 0);
@@ -787,10 +793,11 @@ fn a_sink_that_was_down_has_everything_in_order_after_a_kill() {
         assert_eq!(ids, kept, "the same event has the same ID");
         assert!(ids.iter().all(|id| id.len() == 32 && id.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))));
         // Now nothing is owed any more.
-        while world.jobs.table.get(&id).await.unwrap().is_some() {
+        until("the removal", async || {
             world.jobs.engine.wake();
-            tokio::time::sleep(Duration::from_millis(1)).await;
-        }
+            world.jobs.table.get(&id).await.unwrap().is_none()
+        })
+        .await;
     });
 }
 
@@ -801,18 +808,16 @@ fn an_event_whose_time_is_used_up_is_given_up_and_the_next_one_is_tried() {
     life.era(async |world| {
         let id = world.create_as("t", 1, false).await;
         world.wait_for(&id, "Complete").await;
-        loop {
+        let given_up = |event: &serde_json::Value| {
+            event["deliveries"]
+                == serde_json::json!([{"sink": "down", "delivered": false, "givenUp": true, "attempts": 1,
+                    "lastError": "not now"}])
+        };
+        until("the end of trying", async || {
             let events = world.events(&id).await;
-            let given_up = |event: &serde_json::Value| {
-                event["deliveries"]
-                    == serde_json::json!([{"sink": "down", "delivered": false, "givenUp": true,
-                    "attempts": 1, "lastError": "not now"}])
-            };
-            if events.len() == PLAIN.len() && events.iter().all(given_up) {
-                break;
-            }
-            tokio::time::sleep(Duration::from_millis(1)).await;
-        }
+            events.len() == PLAIN.len() && events.iter().all(given_up)
+        })
+        .await;
         assert_eq!(down.tries.load(Ordering::SeqCst), PLAIN.len());
     });
 }
@@ -824,9 +829,7 @@ fn a_clock_that_is_set_back_holds_up_no_delivery() {
     life.era(async |world| {
         world.shelf.set_down(true);
         world.create_as("t", 1, false).await;
-        while down.tries.load(Ordering::SeqCst) < 1 {
-            tokio::time::sleep(Duration::from_millis(1)).await;
-        }
+        until("a try", async || down.tries.load(Ordering::SeqCst) >= 1).await;
     });
     life.set_clock(BORN - 365 * DAY_MS);
     life.era(async |_| down.has(1).await);
