@@ -413,17 +413,19 @@ fn ninety_days_after_its_end_a_job_is_gone_with_all_that_belongs_to_it() {
     let life = narrow();
     life.held.store(false, Ordering::SeqCst);
     let folder = |id: &str| life.dir.path().join("jobs").join(id);
-    let (old, waiting, ended) = life.era(async |world| {
+    let (old, half, waiting, ended) = life.era(async |world| {
+        let half = world.create_as("half", 1, false).await;
+        world.wait_for(&half, "Complete").await;
         let old = world.create_as("old", 1, false).await;
         world.wait_for(&old, "Complete").await;
         let ended = world.jobs.table.get(&old).await.unwrap().unwrap().terminated.unwrap().0;
         world.shelf.set_down(true);
         let waiting = world.create_as("waiting", 1, false).await;
         world.wait_for(&waiting, "Preparing").await;
-        (old, waiting, ended)
+        (old, half, waiting, ended)
     });
     let young = life.era(async |world| {
-        life.set_clock(ended + 90 * DAY_MS - 1_000);
+        life.set_clock(ended + 90 * DAY_MS - 10_000);
         assert_eq!(retire_some(&world.jobs.engine).await.unwrap(), 0);
         world.describe(&old).await;
         assert!(folder(&old).exists());
@@ -436,9 +438,11 @@ fn ninety_days_after_its_end_a_job_is_gone_with_all_that_belongs_to_it() {
         life.set_clock(ended - 1_000 * DAY_MS);
         assert_eq!(retire_some(&world.jobs.engine).await.unwrap(), 0);
         // As a crash between the two halves of a removal would leave it.
-        std::fs::remove_dir_all(folder(&old)).unwrap();
+        std::fs::remove_dir_all(folder(&half)).unwrap();
+        assert!(folder(&old).exists());
         life.set_clock(ended + 90 * DAY_MS + 10);
         retire_some(&world.jobs.engine).await.unwrap();
+        assert_eq!(world.ask(&half, "Cancelled").await.0, 404);
         for (path, query) in [("", ""), ("/tagging", "")] {
             let (status, answer) = world.send("GET", &format!("/v20180820/jobs/{old}{path}"), query, "").await;
             assert_eq!((status, answer.contains("<Code>NoSuchJob</Code>")), (404, true), "{answer}");
