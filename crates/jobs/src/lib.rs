@@ -40,6 +40,8 @@ pub struct Settings {
     pub rows_max: u64,
     /// Ramp-up, retries, threshold, W.
     pub run: run::Settings,
+    /// Whether a job is to be confirmed that does not say (C-18).
+    pub confirmation_default: bool,
     /// How long a job may wait for its confirmation. AWS: 30 days.
     pub confirmation_ms_max: i64,
     /// How long a job is kept after its end. AWS: 90 days.
@@ -64,6 +66,7 @@ impl Settings {
             concurrency_total_max: 1_000,
             rows_max: 100_000_000,
             run: run::Settings::default(),
+            confirmation_default: true,
             confirmation_ms_max: 30 * DAY_MS,
             retention_ms: 90 * DAY_MS,
             retained_max: 0,

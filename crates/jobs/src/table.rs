@@ -83,12 +83,14 @@ pub const SCHEMA: Schema = Schema {
             attempts INTEGER NOT NULL DEFAULT 0,
             -- what was waited and what the tries took, in all
             tried_ms INTEGER NOT NULL DEFAULT 0,
-            not_before INTEGER NOT NULL,
+            -- NULL while an earlier event of the job is still to be delivered: that comes first
+            not_before INTEGER,
             last_error TEXT,
             PRIMARY KEY (job_id, sink, number),
             FOREIGN KEY (job_id, number) REFERENCES job_event (job_id, number) ON DELETE CASCADE
         ) STRICT, WITHOUT ROWID;
-        CREATE INDEX job_event_due ON job_event_delivery (sink, not_before) WHERE state = 'pending';
+        CREATE INDEX job_event_due ON job_event_delivery (sink, not_before)
+            WHERE state = 'pending' AND not_before IS NOT NULL;
     ",
     ],
 };
@@ -209,6 +211,7 @@ pub struct Try {
     pub state: DeliveryState,
     pub attempts: u32,
     pub tried_ms: u64,
+    /// Milliseconds since the epoch: when this event is due again, or from when the job's next one is.
     pub not_before: i64,
     pub error: Option<String>,
 }
@@ -442,9 +445,8 @@ impl Table {
                 let sql = format!(
                     "SELECT {EVENT_COLUMNS}, d.attempts, d.tried_ms
                      FROM job_event_delivery d JOIN job_event e ON e.job_id = d.job_id AND e.number = d.number
-                     WHERE d.sink = ?1 AND d.state = 'pending' AND (d.not_before <= ?2 OR d.not_before > ?3)
-                     AND NOT EXISTS (SELECT 1 FROM job_event_delivery f WHERE f.job_id = d.job_id
-                        AND f.sink = d.sink AND f.state = 'pending' AND f.number < d.number)
+                     WHERE d.sink = ?1 AND d.state = 'pending' AND d.not_before IS NOT NULL
+                     AND (d.not_before <= ?2 OR d.not_before > ?3)
                      ORDER BY d.not_before LIMIT ?4"
                 );
                 let mut statement = db.prepare_cached(&sql)?;
@@ -482,6 +484,16 @@ impl Table {
                         tried.error
                     ],
                 )?;
+                if tried.state != DeliveryState::Pending {
+                    // Now the next one is due, if the job has one.
+                    db.execute(
+                        "UPDATE job_event_delivery SET not_before = ?3
+                         WHERE job_id = ?1 AND sink = ?2 AND not_before IS NULL AND number = (
+                            SELECT min(number) FROM job_event_delivery
+                            WHERE job_id = ?1 AND sink = ?2 AND state = 'pending')",
+                        params![job_id, sink, tried.not_before],
+                    )?;
+                }
                 Ok(())
             })
             .await
@@ -705,7 +717,9 @@ fn insert_event(
     )?;
     for sink in &settings.event_sinks {
         db.execute(
-            "INSERT INTO job_event_delivery (job_id, number, sink, not_before) VALUES (?1, ?2, ?3, ?4)",
+            "INSERT INTO job_event_delivery (job_id, number, sink, not_before)
+             SELECT ?1, ?2, ?3, iif(EXISTS (SELECT 1 FROM job_event_delivery
+                WHERE job_id = ?1 AND sink = ?3 AND state = 'pending'), NULL, ?4)",
             params![id, number, sink.name(), now.0],
         )?;
     }

@@ -66,6 +66,7 @@ pub struct Jobs {
     pub unrecorded_max: usize,
     pub strict: bool,
     pub rows_max: u64,
+    pub confirmation_default: bool,
     pub confirmation_days: u32,
     pub retention_days: u32,
     pub retained_max: usize,
@@ -89,6 +90,7 @@ impl Settings {
         jobs.concurrency_total_max = self.jobs.concurrency_total_max;
         jobs.rows_max = self.jobs.rows_max;
         jobs.confirmation_ms_max = i64::from(self.jobs.confirmation_days) * 24 * 60 * 60 * 1_000;
+        jobs.confirmation_default = self.jobs.confirmation_default;
         jobs.retention_ms = i64::from(self.jobs.retention_days) * 24 * 60 * 60 * 1_000;
         jobs.retained_max = self.jobs.retained_max;
         jobs.run.ramp.initial = self.jobs.concurrency_initial;
@@ -313,6 +315,7 @@ mod tests {
         assert_eq!(ours.concurrency_total_max, theirs.concurrency_total_max);
         assert_eq!(ours.rows_max, theirs.rows_max);
         assert_eq!(ours.confirmation_ms_max, theirs.confirmation_ms_max);
+        assert_eq!(ours.confirmation_default, theirs.confirmation_default);
         assert_eq!(ours.preparing_slots, theirs.preparing_slots);
         assert_eq!((ours.retention_ms, ours.retained_max), (theirs.retention_ms, theirs.retained_max));
         let dir = Path::new("/d");
