@@ -10,16 +10,19 @@ mod shape;
 mod table;
 
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
+use longshore_core::rate::{Limiter, Rate};
 use longshore_core::run;
-use longshore_core::time::Timestamp;
+use longshore_core::time::{Tick, Timestamp};
 use longshore_store::{Fatal, Records};
-use longshore_wire::{Operation, Request, Response};
+use longshore_wire::{ApiError, Operation, Request, Response};
+use tokio::time::Instant;
 
-use crate::error::JobError;
-
+pub use error::{Dialect, JobError};
 pub use operations::OPERATIONS;
+/// What can be done to objects, typed: those that do not run here yet are read in full all the same.
+pub use shape::operation;
 pub use table::SCHEMA;
 
 /// What holds for all jobs. Times in milliseconds.
@@ -40,6 +43,12 @@ pub struct Settings {
     pub run: run::Settings,
     /// How long a job may wait for its confirmation. AWS: 30 days.
     pub confirmation_ms_max: i64,
+    /// Whether a job waits for its confirmation where the request does not say (rule L-3, C-18).
+    pub confirmation_default: bool,
+    /// The names of errors.
+    pub dialect: Dialect,
+    /// Requests that one account may make; `None`: any number.
+    pub rate: Option<Rate>,
     /// What the wall clock says; it decides nothing but the dates that are shown, and the 30 days.
     pub wall_clock: Arc<dyn Fn() -> Timestamp + Send + Sync>,
 }
@@ -55,6 +64,9 @@ impl Settings {
             rows_max: 100_000_000,
             run: run::Settings::default(),
             confirmation_ms_max: 30 * 24 * 60 * 60 * 1_000,
+            confirmation_default: true,
+            dialect: Dialect::default(),
+            rate: None,
             wall_clock: Arc::new(|| Timestamp(jiff::Timestamp::now().as_millisecond())),
         }
     }
@@ -66,6 +78,9 @@ pub struct Jobs {
     table: table::Table,
     settings: Arc<Settings>,
     engine: engine::Engine,
+    limiter: Option<Arc<Mutex<Limiter>>>,
+    /// Where the limiter's clock starts.
+    opened: Instant,
 }
 
 impl Jobs {
@@ -84,21 +99,43 @@ impl Jobs {
         let world =
             engine::World { table: table.clone(), dir, fatal, settings: Arc::clone(&settings), objects, invoker };
         let engine = engine::Engine::start(world).await?;
-        Ok(Self { table, settings, engine })
+        let limiter = settings.rate.map(|rate| Arc::new(Mutex::new(Limiter::new(rate))));
+        Ok(Self { table, settings, engine, limiter, opened: Instant::now() })
     }
 
-    /// Answers one request of the S3 Control API, errors included.
-    pub async fn serve(&self, request: Request) -> Response {
+    /// Answers one request of the S3 Control API, errors included. `host_account` is the account that the host names.
+    pub async fn serve(&self, request: Request, host_account: Option<&str>) -> Response {
         let id = request.request_id.clone();
-        let account = request.header("x-amz-account-id").map(str::to_owned);
-        let answer = match operations::check_account(account.as_deref(), request.caller.account()) {
+        let answer = match self.admit(&request, host_account) {
             Ok(()) => {
-                let (not_found, wrong_method) = (JobError::NoSuchResource.told(), JobError::MethodNotAllowed.told());
+                let not_found = self.tell(&JobError::NoSuchResource);
+                let wrong_method = self.tell(&JobError::MethodNotAllowed);
                 longshore_wire::operation::serve(OPERATIONS, self, request, not_found, wrong_method).await
             }
-            Err(error) => Err(error.told()),
+            Err(error) => Err(self.tell(&error)),
         };
         answer.unwrap_or_else(|error| error.s3_control(&id))
+    }
+
+    fn admit(&self, request: &Request, host_account: Option<&str>) -> Result<(), JobError> {
+        let caller = request.caller.account();
+        if let Some(limiter) = &self.limiter {
+            let now = Tick(u64::try_from(self.opened.elapsed().as_millis()).unwrap_or(u64::MAX));
+            // A panic between two counts leaves counts behind all the same.
+            if !limiter.lock().unwrap_or_else(PoisonError::into_inner).admit(caller, now) {
+                return Err(JobError::TooManyRequests);
+            }
+        }
+        operations::check_account(request.header("x-amz-account-id"), host_account, caller)
+    }
+
+    /// What the caller is told of an error, in the dialect of this server.
+    pub fn tell(&self, error: &JobError) -> ApiError {
+        error.told(self.settings.dialect)
+    }
+
+    fn told(&self, result: Result<Response, JobError>) -> Result<Response, ApiError> {
+        result.map_err(|error| self.tell(&error))
     }
 
     /// Stops starting tasks, lets those in flight finish and records them. Jobs go on at the next start.

@@ -29,13 +29,17 @@ pub const OPERATIONS: &[Operation<Jobs>] = &[
     delete_job_tagging::OPERATION,
 ];
 
-/// `x-amz-account-id` must be there, be an account's number, and be the caller's (spec 1.11, rows 14 and 15).
-pub(crate) fn check_account(header: Option<&str>, callers: &str) -> Result<(), JobError> {
+/// `x-amz-account-id` must be there, be an account's number, be the one that the host names, if it names one (rule N-10),
+/// and be the caller's (spec 1.11, rows 14 and 15).
+pub(crate) fn check_account(header: Option<&str>, host: Option<&str>, callers: &str) -> Result<(), JobError> {
     let Some(account) = header else {
         return Err(JobError::Invalid("the header x-amz-account-id is required".into()));
     };
     if account.len() != 12 || !account.bytes().all(|b| b.is_ascii_digit()) {
         return Err(JobError::Invalid("x-amz-account-id must be 12 digits".into()));
+    }
+    if host.is_some_and(|host| host != account) {
+        return Err(JobError::Invalid("the account in the host and the one in x-amz-account-id differ".into()));
     }
     if account != callers {
         return Err(JobError::AccessDenied("Access Denied"));
@@ -64,11 +68,19 @@ mod tests {
     }
 
     #[test]
-    fn the_account_must_be_named_and_be_the_callers() {
-        assert!(check_account(Some("123456789012"), "123456789012").is_ok());
-        assert!(matches!(check_account(Some("999999999999"), "123456789012"), Err(JobError::AccessDenied(_))));
+    fn the_account_must_be_named_and_be_the_hosts_and_the_callers() {
+        let (own, other) = ("123456789012", "999999999999");
+        assert!(check_account(Some(own), None, own).is_ok());
+        assert!(check_account(Some(own), Some(own), own).is_ok());
+        for host in [None, Some(other)] {
+            assert!(matches!(check_account(Some(other), host, own), Err(JobError::AccessDenied(_))));
+        }
         for bad in [None, Some(""), Some("12345678901x"), Some("1234567890123")] {
-            assert!(matches!(check_account(bad, "123456789012"), Err(JobError::Invalid(_))));
+            assert!(matches!(check_account(bad, None, own), Err(JobError::Invalid(_))));
+        }
+        for header in [own, other] {
+            let host = if header == own { other } else { own };
+            assert!(matches!(check_account(Some(header), Some(host), own), Err(JobError::Invalid(_))));
         }
     }
 }
