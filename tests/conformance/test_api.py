@@ -9,7 +9,7 @@ import xml.etree.ElementTree
 
 import boto3
 import botocore.auth
-import botocore.config
+import botocore.awsrequest
 import botocore.exceptions
 import pytest
 
@@ -151,7 +151,7 @@ def test_row_6_a_status_that_is_none(spoken, name):
 
 def test_row_7_a_priority_that_comes_too_late_or_is_none(spoken, name):
     server, job = spoken[0], waiting(spoken[0], name)
-    for query in ("", "?priority=", "?priority=-1", "?priority=%2B1", "?priority=2147483648", "?priority=1.5"):
+    for query in ("", "?priority=", "?priority=-1", "?priority=%2B1", "?priority=2147483648", "?priority=1.5", "?priority=1&priority=2"):
         answer = post(server, "", f"{JOBS}/{job}/priority{query}")
         assert (answer[0], code_of(*answer)) == (400, "InvalidRequest" if spoken[1] == OBSERVED else "BadRequestException")
     server.control.update_job_priority(AccountId=ACCOUNT, JobId=job, Priority=2147483647)
@@ -163,6 +163,7 @@ def test_row_7_a_priority_that_comes_too_late_or_is_none(spoken, name):
 
 @pytest.mark.parametrize("query", [
     "jobStatuses=Done", "jobStatuses=Active&jobStatuses=", "maxResults=-1", "maxResults=1001", "maxResults=ten", "maxResults=",
+    "maxResults=1&maxResults=2",
 ])
 def test_row_8_a_parameter_of_a_list_that_is_none(spoken, query):
     answer = post(spoken[0], "", f"{JOBS}?{query}", "GET")
@@ -233,6 +234,8 @@ def test_row_14_an_account_that_is_missing_or_malformed(spoken):
     for account in ("", "12345678901", "1234567890123", "12345678901x"):
         answer = post(spoken[0], "", JOBS, "GET", {"x-amz-account-id": account})
         assert (answer[0], code_of(*answer)) == wanted, account
+    twice = post(spoken[0], "", JOBS, "GET", {"x-amz-account-id": f"{ACCOUNT},{ACCOUNT}"})
+    assert (twice[0], code_of(*twice)) == wanted
     # signed without it
     request = botocore.awsrequest.AWSRequest("GET", f"http://{spoken[0].address}{JOBS}")
     botocore.auth.S3SigV4Auth(credentials(spoken[0]), "s3", harness.REGION).add_auth(request)

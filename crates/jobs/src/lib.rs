@@ -126,7 +126,7 @@ impl Jobs {
                 return Err(JobError::TooManyRequests);
             }
         }
-        operations::check_account(request.header("x-amz-account-id"), host_account, caller)
+        operations::check_account(operations::account_header(request), host_account, caller)
     }
 
     /// What the caller is told of an error, in the dialect of this server.

@@ -10,9 +10,9 @@ mod update_job_priority;
 mod update_job_status;
 
 use longshore_core::time::Timestamp;
-use longshore_wire::Operation;
 use longshore_wire::error::S3_CONTROL_NAMESPACE;
 use longshore_wire::xml::Writer;
+use longshore_wire::{Operation, Query, Request};
 
 use crate::Jobs;
 use crate::error::JobError;
@@ -29,11 +29,29 @@ pub const OPERATIONS: &[Operation<Jobs>] = &[
     delete_job_tagging::OPERATION,
 ];
 
+/// The value of `x-amz-account-id`, if it is there once and can be read.
+pub(crate) fn account_header(request: &Request) -> Option<&str> {
+    let mut values = request.headers.get_all("x-amz-account-id").iter();
+    let first = values.next()?;
+    // Which of two would be meant?
+    if values.next().is_some() { None } else { first.to_str().ok() }
+}
+
+/// A parameter of the query that has one value.
+fn parameter<'q>(query: &'q Query, name: &'static str) -> Result<Option<&'q str>, JobError> {
+    let mut values = query.all(name);
+    let first = values.next();
+    match values.next() {
+        None => Ok(first),
+        Some(_) => Err(JobError::Invalid(format!("{name} stands twice"))),
+    }
+}
+
 /// `x-amz-account-id` must be there, be an account's number, be the one that the host names, if it names one (rule N-10),
 /// and be the caller's (spec 1.11, rows 14 and 15).
 pub(crate) fn check_account(header: Option<&str>, host: Option<&str>, callers: &str) -> Result<(), JobError> {
     let Some(account) = header else {
-        return Err(JobError::Invalid("the header x-amz-account-id is required".into()));
+        return Err(JobError::Invalid("the header x-amz-account-id is required, once".into()));
     };
     if account.len() != 12 || !account.bytes().all(|b| b.is_ascii_digit()) {
         return Err(JobError::Invalid("x-amz-account-id must be 12 digits".into()));
@@ -60,6 +78,14 @@ fn document(root: &str) -> Writer {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_parameter_of_one_value_stands_once() {
+        let query = Query::parse(Some("priority=1&priority=2&other=3"));
+        assert!(matches!(parameter(&query, "priority"), Err(JobError::Invalid(_))));
+        assert_eq!(parameter(&query, "other").unwrap(), Some("3"));
+        assert_eq!(parameter(&query, "none").unwrap(), None);
+    }
 
     #[test]
     fn dates_have_milliseconds_and_end_in_z() {

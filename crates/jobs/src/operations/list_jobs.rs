@@ -25,13 +25,15 @@ const PAGE_MAX: usize = 1_000;
 async fn list_jobs(jobs: &Jobs, call: Call) -> Result<Response, JobError> {
     let query = &call.request.query;
     let invalid = JobError::InvalidList;
+    let parameter =
+        |name: &'static str| super::parameter(query, name).map_err(|_| invalid(format!("{name} stands twice")));
     let mut statuses = Vec::new();
     for name in query.all("jobStatuses") {
         statuses.push(Status::parse(name).ok_or_else(|| invalid(format!("unknown job status {name}")))?);
     }
     statuses.sort_unstable();
     statuses.dedup();
-    let max = match query.get("maxResults") {
+    let max = match parameter("maxResults")? {
         None => PAGE_MAX,
         Some(text) => match shape::whole(text) {
             Some(0) => PAGE_MAX,
@@ -41,7 +43,7 @@ async fn list_jobs(jobs: &Jobs, call: Call) -> Result<Response, JobError> {
     };
     // A token is bound to the account and the filter it was issued for (rule P-6).
     let bound_to = format!("{}/{statuses:?}", call.request.caller.account());
-    let after = match query.get("nextToken") {
+    let after = match parameter("nextToken")? {
         None => None,
         Some(token) => Some(decode_token(token, &bound_to).ok_or(JobError::BadToken)?),
     };

@@ -15,7 +15,7 @@ pub const OPERATION: Operation<Jobs> = Operation {
 /// Takes effect at the next scheduling pass; it does not change how fast a job runs.
 async fn update_job_priority(jobs: &Jobs, call: Call) -> Result<Response, JobError> {
     let id = call.label("JobId");
-    let given = call.request.query.get("priority").unwrap_or("");
+    let given = super::parameter(&call.request.query, "priority")?.unwrap_or("");
     let priority = shape::priority(given)?;
     jobs.table.set_priority(id, priority).await?;
     jobs.engine.wake();

@@ -19,9 +19,9 @@ pub const OPERATION: Operation<Jobs> = Operation {
 async fn update_job_status(jobs: &Jobs, call: Call) -> Result<Response, JobError> {
     let id = call.label("JobId");
     let query = &call.request.query;
-    let requested = query.get("requestedJobStatus").unwrap_or("");
+    let requested = super::parameter(query, "requestedJobStatus")?.unwrap_or("");
     let event = asked(requested)?;
-    let reason = query.get("statusUpdateReason").map(str::to_owned);
+    let reason = super::parameter(query, "statusUpdateReason")?.map(str::to_owned);
     if reason.as_ref().is_some_and(|r| r.is_empty() || r.chars().count() > 256) {
         return Err(JobError::Invalid("statusUpdateReason must have 1 to 256 characters".into()));
     }

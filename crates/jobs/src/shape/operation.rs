@@ -264,12 +264,31 @@ mod tests {
             )
         };
         let long = |n: usize| "ü".repeat(n);
+        let invoke = |arguments: &str| {
+            format!(
+                "<LambdaInvoke><FunctionArn>f</FunctionArn><InvocationSchemaVersion>2.0</InvocationSchemaVersion>\
+                 <UserArguments>{arguments}</UserArguments></LambdaInvoke>"
+            )
+        };
+        let argument =
+            |key: &str, value: &str| invoke(&format!("<entry><key>{key}</key><value>{value}</value></entry>"));
         let key = "arn:aws:kms:us-west-2:123456789012";
+        assert!(parse(&argument(&long(64), &long(1_024))).is_ok());
         for (inside, wanted) in [
             (String::new(), "exactly one member"),
             ("<S3ReplicateObject/><S3DeleteObjectTagging/>".into(), "exactly one member"),
             ("<S3DeleteObject/>".into(), "unknown member S3DeleteObject"),
             ("text<S3ReplicateObject/>".into(), "must not have text"),
+            (invoke(""), "1 to 10 entries"),
+            (invoke(&"<entry><key>k</key><value/></entry>".repeat(11)), "1 to 10 entries"),
+            (argument("", "v"), "key must have 1 to 64"),
+            (argument(&long(65), "v"), "key must have 1 to 64"),
+            (argument("k", &long(1_025)), "value must have 0 to 1024"),
+            ("<LambdaInvoke/>".into(), "FunctionArn is required"),
+            (
+                format!("<LambdaInvoke><FunctionArn>{}</FunctionArn></LambdaInvoke>", "f".repeat(1_025)),
+                "FunctionArn must have 1 to 1024",
+            ),
             ("<S3PutObjectCopy/>".into(), "S3PutObjectCopy.TargetResource is required"),
             ("<S3PutObjectCopy><TargetResource>t</TargetResource></S3PutObjectCopy>".into(), "must be the ARN"),
             (
