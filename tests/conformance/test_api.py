@@ -4,6 +4,7 @@ document, idempotency, paging, tags, and the limit on requests. Each answer that
 
 import concurrent.futures
 import contextlib
+import socket
 import uuid
 import xml.etree.ElementTree
 
@@ -314,6 +315,21 @@ def test_every_answer_has_its_ids_and_says_when_and_by_whom(server):
             assert headers[header], (path, header)
         if b"<RequestId>" in body:
             assert headers["x-amz-request-id"].encode() in body and headers["x-amz-id-2"].encode() in body
+
+
+def test_a_client_that_waits_for_100_continue_is_told_to_go_on(server, name):
+    body = document(str(uuid.uuid4()), Description=name).encode()
+    headers = signed(server, "POST", "s3", JOBS, body) | {"Expect": "100-continue", "Host": server.address}
+    head = f"POST {JOBS} HTTP/1.1\r\nContent-Length: {len(body)}\r\nConnection: close\r\n"
+    head += "".join(f"{name}: {value}\r\n" for name, value in headers.items()) + "\r\n"
+    host, _, port = server.address.rpartition(":")
+    with socket.create_connection((host, int(port)), timeout=10) as connection, connection.makefile("rb") as answers:
+        connection.sendall(head.encode())
+        assert answers.readline() == b"HTTP/1.1 100 Continue\r\n", "before a byte of the body was sent"
+        connection.sendall(body)
+        rest = answers.read()
+    assert b"HTTP/1.1 200 OK" in rest and b"<JobId>" in rest, rest
+    assert len(made(server, name)) == 1
 
 
 # --- documents (1.4) ---

@@ -131,7 +131,7 @@ impl Jobs {
 
     /// What the caller is told of an error, in the dialect of this server.
     pub fn tell(&self, error: &JobError) -> ApiError {
-        error.told(self.settings.dialect)
+        error.told_in(self.settings.dialect)
     }
 
     fn told(&self, result: Result<Response, JobError>) -> Result<Response, ApiError> {

@@ -210,7 +210,6 @@ pub fn write_tags(xml: &mut Writer, tags: &[(String, String)]) {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
-    use crate::Dialect;
 
     /// The sample of the spec's section 1.4, as boto3 sends it.
     pub const SAMPLE: &str = r#"<CreateJobRequest xmlns="http://awss3control.amazonaws.com/doc/2018-08-20/">
@@ -280,7 +279,7 @@ pub(crate) mod tests {
             let body = SAMPLE.replacen(from, to, 1);
             assert_ne!(body, SAMPLE, "{from}");
             let error = parse(&body).unwrap_err();
-            let told = error.told(Dialect::Observed);
+            let told = error.told();
             assert_eq!(told.code, "InvalidRequest", "{from}: {error}");
             assert!(told.message.contains(wanted), "{from}: {}", told.message);
         }
@@ -291,11 +290,11 @@ pub(crate) mod tests {
         let operation = SAMPLE.find("<LambdaInvoke>").unwrap()..SAMPLE.find("</Operation>").unwrap();
         let mut other = SAMPLE.to_owned();
         other.replace_range(operation, "<S3DeleteObjectTagging />");
-        let told = parse(&other).unwrap_err().told(Dialect::Observed);
+        let told = parse(&other).unwrap_err().told();
         assert_eq!((told.status.as_u16(), &*told.code), (501, "NotImplemented"));
         assert!(told.message.contains("S3DeleteObjectTagging"));
         let inventory = SAMPLE.replace("S3BatchOperations_CSV_20180820", "S3InventoryReport_CSV_20161130");
-        assert_eq!(parse(&inventory).unwrap_err().told(Dialect::Observed).status.as_u16(), 501);
+        assert_eq!(parse(&inventory).unwrap_err().told().status.as_u16(), 501);
     }
 
     #[test]
@@ -303,19 +302,19 @@ pub(crate) mod tests {
         let many = |n: usize, one: &str| one.repeat(n);
         let tags = many(51, "<member><Key>a</Key><Value/></member>");
         let tags = SAMPLE.replace("<member><Key>a</Key><Value /></member>", &tags);
-        assert!(parse(&tags).unwrap_err().told(Dialect::Observed).message.contains("at most 50 tags"));
+        assert!(parse(&tags).unwrap_err().told().message.contains("at most 50 tags"));
         let fields = SAMPLE.replace("<Fields>", &format!("<Fields>{}", many(1_000, "<member>Ignore</member>")));
-        assert!(parse(&fields).unwrap_err().told(Dialect::Observed).message.contains("at most 1000 columns"));
+        assert!(parse(&fields).unwrap_err().told().message.contains("at most 1000 columns"));
         let arguments = many(11, "<entry><key>k</key><value/></entry>");
         let arguments = SAMPLE.replace("<UserArguments>", &format!("<UserArguments>{arguments}"));
-        assert!(parse(&arguments).unwrap_err().told(Dialect::Observed).message.contains("1 to 10 entries"));
+        assert!(parse(&arguments).unwrap_err().told().message.contains("1 to 10 entries"));
         assert!(parse(&SAMPLE.replace("<Key>a</Key>", "<Key>a&#10;b</Key>")).is_err(), "no line breaks in tags");
     }
 
     #[test]
     fn a_role_of_another_account_is_denied() {
         let body = SAMPLE.replace("iam::123456789012", "iam::999999999999");
-        assert_eq!(parse(&body).unwrap_err().told(Dialect::Observed).code, "AccessDenied");
+        assert_eq!(parse(&body).unwrap_err().told().code, "AccessDenied");
     }
 
     #[test]
@@ -340,7 +339,7 @@ pub(crate) mod tests {
     #[test]
     fn a_document_that_is_not_one_is_malformed() {
         for body in ["", "<a/>", "<CreateJobRequest>", "{}", "<!DOCTYPE x><CreateJobRequest/>"] {
-            assert_eq!(parse(body).unwrap_err().told(Dialect::Observed).code, "MalformedXML", "{body}");
+            assert_eq!(parse(body).unwrap_err().told().code, "MalformedXML", "{body}");
         }
     }
 
@@ -445,9 +444,9 @@ pub(crate) mod tests {
         let operation = SAMPLE.find("<LambdaInvoke>").unwrap()..SAMPLE.find("</Operation>").unwrap();
         let mut body = SAMPLE.to_owned();
         body.replace_range(operation, "<S3ComputeObjectChecksum/>");
-        assert_eq!(parse(&body).unwrap_err().told(Dialect::Observed).code, "NotImplemented");
+        assert_eq!(parse(&body).unwrap_err().told().code, "NotImplemented");
         let body = body.replace("<Enabled>true", "<Enabled>false");
-        let told = parse(&body).unwrap_err().told(Dialect::Observed);
+        let told = parse(&body).unwrap_err().told();
         assert_eq!((&*told.code, told.message.contains("needs an enabled report")), ("InvalidRequest", true));
     }
 
@@ -489,7 +488,7 @@ pub(crate) mod tests {
                 let settings = Settings::new("123456789012", "us-west-2");
                 match NewJob::parse(&body, &settings) {
                     Err(error) => {
-                        let status = error.told(Dialect::Observed).status.as_u16();
+                        let status = error.told().status.as_u16();
                         prop_assert!([400, 403, 501].contains(&status), "{error}");
                     }
                     Ok(job) => {

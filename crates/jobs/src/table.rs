@@ -220,8 +220,8 @@ impl Table {
     }
 
     /// Moves a job by an event, with what changes at the same time. Returns the new status once it is durable; an
-    /// illegal move changes nothing. A move into the status the job has already changes nothing but its reason, if one is
-    /// given.
+    /// illegal move changes nothing. A move into the status the job has already (a cancel that is repeated) is no event
+    /// and changes nothing but the reason that the call gives (C-10).
     pub async fn transition(&self, id: &str, event: Event, change: Change) -> Result<Status, MoveError> {
         let (id, now) = (id.to_owned(), self.now());
         self.records
@@ -229,7 +229,6 @@ impl Table {
                 let from = status_of(db, &id)?.ok_or(MoveError::NotFound)?;
                 let to = from.on(event).map_err(MoveError::Illegal)?;
                 if to == from {
-                    // A repeated cancel is a successful call all the same, and the last reason counts (C-10).
                     if let Some(reason) = change.status_update_reason {
                         db.execute(
                             "UPDATE job SET status_update_reason = ?2, rev = rev + 1 WHERE id = ?1",

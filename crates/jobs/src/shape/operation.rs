@@ -379,7 +379,7 @@ mod tests {
             (encryption("short"), "KMSKeyArn must have 20 to 2048"),
         ] {
             let error = parse(&inside).expect_err(&inside);
-            let told = error.told(crate::Dialect::Observed);
+            let told = error.told();
             assert_eq!((told.status.as_u16(), &*told.code), (400, "InvalidRequest"), "{inside}");
             assert!(told.message.contains(wanted), "{inside}: {}", told.message);
         }
