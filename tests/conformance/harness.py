@@ -28,6 +28,8 @@ import zipfile
 import boto3
 import botocore.config
 
+import model
+
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 LONGSHORE = pathlib.Path(os.environ.get("LONGSHORE_TEST_BIN", ROOT / "target/release/longshore"))
 AWS = pathlib.Path(sys.executable).with_name("aws")
@@ -153,7 +155,9 @@ class Server:
         if key not in self._boto:
             with environ(self.environment):
                 config = {"retries": {"max_attempts": 1}} | config
-                self._boto[key] = boto3.session.Session().client(service, config=botocore.config.Config(**config))
+                client = boto3.session.Session().client(service, config=botocore.config.Config(**config))
+            # Every test that talks to S3 Control validates each answer against the model, without asking for it.
+            self._boto[key] = model.watch(client) if service == "s3control" else client
         return self._boto[key]
 
     @property

@@ -259,13 +259,14 @@ impl Table {
                     Some(_) => return Err(JobError::TokenReused),
                     None => {}
                 }
+                let created = after_the_latest(db, &account, now)?;
                 db.execute(
                     "INSERT INTO job (id, account, created, request, token, fingerprint, status, priority)
                      VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
                     params![
                         id,
                         account,
-                        now.0,
+                        created.0,
                         serde_json::to_string(&job).map_err(|e| StoreError::Damaged(e.to_string()))?,
                         token,
                         fingerprint,
@@ -726,6 +727,21 @@ fn insert_event(
     Ok(())
 }
 
+/// The furthest that a date of creation runs ahead of the clock: 1,000 jobs made in one millisecond.
+const AHEAD_MS_MAX: i64 = 1_000;
+
+/// `now`, or just after the latest job, so that the newest is first in ListJobs also where two are made in one
+/// millisecond, and none that is made while a list is paged through gets behind the place where that is (rule P-7).
+/// A clock that was set back further than [`AHEAD_MS_MAX`] is believed.
+fn after_the_latest(db: &Connection, account: &str, now: Timestamp) -> rusqlite::Result<Timestamp> {
+    let latest: Option<i64> =
+        db.query_row("SELECT max(created) FROM job WHERE account = ?1", [account], |r| r.get(0))?;
+    Ok(match latest {
+        Some(latest) if (0..AHEAD_MS_MAX).contains(&(latest - now.0)) => Timestamp(latest + 1),
+        _ => now,
+    })
+}
+
 fn signed(value: u64) -> i64 {
     i64::try_from(value).unwrap_or(i64::MAX)
 }
@@ -838,6 +854,34 @@ mod tests {
         let stored = table.get("j").await.unwrap().unwrap();
         assert!(stored.suspended.is_some() && stored.terminated.is_some());
         assert_eq!((stored.rows_total, stored.status_update_reason.as_deref()), (7, Some("no")));
+        for (given, kept) in [(Some("no, really"), "no, really"), (None, "no, really")] {
+            let again = Change { status_update_reason: given.map(str::to_owned), ..Change::default() };
+            assert_eq!(table.transition("j", Event::CancelRequested, again).await.unwrap(), Status::Cancelled);
+            let now = table.get("j").await.unwrap().unwrap();
+            assert_eq!((now.status_update_reason.as_deref(), now.terminated), (Some(kept), stored.terminated));
+        }
+    }
+
+    #[tokio::test]
+    async fn jobs_of_one_moment_are_listed_newest_first_and_those_made_while_paging_never_come() {
+        let dir = tempfile::tempdir().unwrap();
+        let records = Records::open(&dir.path().join("records.db"), &[SCHEMA], Fatal::new()).unwrap();
+        let mut settings = Settings::new("123456789012", "us-west-2");
+        settings.wall_clock = Arc::new(|| Timestamp(1_570_139_328_048));
+        let table = Table::new(records, Arc::new(settings));
+        // By the names alone, which break ties, the order would be the other way round.
+        for n in 1..5 {
+            table.create(format!("id-{n}"), job(&format!("t{n}"))).await.unwrap();
+        }
+        let (mut seen, mut after) = (Vec::new(), None);
+        for n in 5..9 {
+            let (page, more) = table.list(vec![], after, 1).await.unwrap();
+            seen.push(page[0].id.clone());
+            after = page.last().map(|j| After { created: j.created.0, id: j.id.clone() });
+            assert_eq!(more, n < 8);
+            table.create(format!("id-{n}"), job(&format!("t{n}"))).await.unwrap();
+        }
+        assert_eq!(seen, ["id-4", "id-3", "id-2", "id-1"]);
     }
 
     #[tokio::test]

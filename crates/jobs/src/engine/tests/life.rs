@@ -137,7 +137,7 @@ impl World {
             caller: Verified::in_process(ACCOUNT),
             request_id: RequestId("r".into()),
         };
-        let response = self.jobs.serve_own(request).await;
+        let response = self.jobs.serve_own(request, None).await;
         (response.status.as_u16(), serde_json::from_slice(&response.body).unwrap())
     }
 
