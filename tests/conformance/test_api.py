@@ -163,7 +163,7 @@ def test_row_7_a_priority_that_comes_too_late_or_is_none(spoken, name):
 
 
 @pytest.mark.parametrize("query", [
-    "jobStatuses=Done", "jobStatuses=Active&jobStatuses=", "maxResults=-1", "maxResults=1001", "maxResults=ten", "maxResults=",
+    "jobStatuses=Done", "jobStatuses=%01%EF%BF%BF", "jobStatuses=Active&jobStatuses=", "maxResults=-1", "maxResults=1001", "maxResults=ten", "maxResults=",
     "maxResults=1&maxResults=2",
 ])
 def test_row_8_a_parameter_of_a_list_that_is_none(spoken, query):
@@ -399,6 +399,12 @@ def test_x_10_a_key_with_control_characters_comes_back_as_it_was_sent(server, na
     assert location == {"ObjectArn": arn.replace("\u0001", "(1)"), "ETag": '"quoted"'}
 
 
+def test_a_description_that_no_client_could_read_again_is_refused(server):
+    answer = post(server, document(str(uuid.uuid4()), Description="a&#1;b"))
+    assert (answer[0], code_of(*answer)) == (400, "InvalidRequest")
+    server.control.list_jobs(AccountId=ACCOUNT)
+
+
 @pytest.mark.parametrize("operation, wanted", [
     ("<S3PutObjectCopy><TargetResource>arn:aws:s3:::t</TargetResource><AnnotationDirective>COPY</AnnotationDirective></S3PutObjectCopy>", "AnnotationDirective"),
     ("<S3PutObjectCopy><TargetResource>arn:aws:s3:::t</TargetResource><ObjectLockEventHold>ON</ObjectLockEventHold></S3PutObjectCopy>", "ObjectLockEventHold"),
@@ -584,6 +590,10 @@ def test_c_10_the_reason_of_the_last_call_that_gave_one_is_kept(server, name):
     assert server.describe(job)["StatusUpdateReason"] == "ü" * 256
     with refused((server, OBSERVED), "400 InvalidRequest", "", "1 to 256 characters"):
         update(StatusUpdateReason="ü" * 257)
+    with refused((server, OBSERVED), "400 InvalidRequest", "", "XML cannot carry"):
+        update(StatusUpdateReason="a\u0001b")
+    update(StatusUpdateReason="two\nlines\r, <&> \t")
+    assert server.describe(job)["StatusUpdateReason"] == "two\nlines\r, <&> \t"
 
 
 def test_describe_job_echoes_what_was_sent_and_shows_no_tags(server, name):

@@ -19,7 +19,7 @@ use crate::error::JobError;
 
 pub use manifest::{Source, bare_etag};
 use members::Members;
-pub use members::whole;
+pub use members::{is_xml, whole};
 pub use operation::{LAMBDA_INVOKE, LambdaInvoke, Operation};
 pub use report::Report;
 
@@ -196,13 +196,15 @@ fn write_tag(xml: &mut Writer, (key, value): &(String, String)) {
     xml.close();
 }
 
+/// Text about where objects lie, which may have any character (rule X-10).
 fn optional_text(parent: &Element, name: &str, min: usize, max: usize) -> Checked<Option<String>> {
-    Members::loose(parent, "").text(name, min..=max)
+    Members::loose(parent, "").name_text(name, min..=max)
 }
 
+/// As [`optional_text`], and required.
 fn text(parent: &Element, name: &str, min: usize, max: usize) -> Checked<String> {
     let members = Members::loose(parent, "");
-    members.need(name, members.text(name, min..=max)?)
+    members.need(name, members.name_text(name, min..=max)?)
 }
 
 /// Writes `<Tags>` with its members.
@@ -422,6 +424,22 @@ pub(crate) mod tests {
         let value = |n| parse(&SAMPLE.replacen("<Value />", &format!("<Value>{}</Value>", umlauts(n)), 1));
         assert!(value(256).is_ok() && value(257).is_err());
         assert!(parse(&SAMPLE.replacen("<Value />", "", 1)).is_err(), "the model requires a value");
+    }
+
+    #[test]
+    fn text_that_no_document_could_show_again_is_refused() {
+        for wrong in ["&#1;", "&#x1F;", "\u{ffff}", "&#xFFFE;"] {
+            for from in ["<Description>", "<ClientRequestToken>", "<Prefix>", "<key>", "<value>"] {
+                let error = parse(&SAMPLE.replacen(from, &format!("{from}{wrong}"), 1)).unwrap_err().to_string();
+                assert!(error.contains("XML cannot carry"), "{from}{wrong}: {error}");
+            }
+        }
+        for fine in ["&#9;", "&#10;", "&#13;", "\u{7f}", "\u{85}", "\u{1f600}"] {
+            assert!(parse(&SAMPLE.replacen("<Description>", &format!("<Description>{fine}"), 1)).is_ok(), "{fine}");
+        }
+        let key = parse(&SAMPLE.replacen("a b.csv", "a&#1;b.csv", 1)).unwrap();
+        let Source::Manifest(manifest) = key.source;
+        assert_eq!(manifest.object_arn, "arn:aws:s3:::m/a\u{1}b.csv", "keys may have them");
     }
 
     #[test]

@@ -29,7 +29,7 @@ async fn list_jobs(jobs: &Jobs, call: Call) -> Result<Response, JobError> {
         |name: &'static str| super::parameter(query, name).map_err(|_| invalid(format!("{name} stands twice")));
     let mut statuses = Vec::new();
     for name in query.all("jobStatuses") {
-        statuses.push(Status::parse(name).ok_or_else(|| invalid(format!("unknown job status {name}")))?);
+        statuses.push(Status::parse(name).ok_or_else(|| invalid(format!("unknown job status {name:?}")))?);
     }
     statuses.sort_unstable();
     statuses.dedup();

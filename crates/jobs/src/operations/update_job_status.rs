@@ -5,6 +5,7 @@ use crate::Jobs;
 use longshore_core::job::Event;
 
 use crate::error::JobError;
+use crate::shape;
 use crate::table::{Change, MoveError};
 
 pub const OPERATION: Operation<Jobs> = Operation {
@@ -24,6 +25,9 @@ async fn update_job_status(jobs: &Jobs, call: Call) -> Result<Response, JobError
     let reason = super::parameter(query, "statusUpdateReason")?.map(str::to_owned);
     if reason.as_ref().is_some_and(|r| r.is_empty() || r.chars().count() > 256) {
         return Err(JobError::Invalid("statusUpdateReason must have 1 to 256 characters".into()));
+    }
+    if reason.as_ref().is_some_and(|r| !shape::is_xml(r)) {
+        return Err(JobError::Invalid("statusUpdateReason has characters that XML cannot carry".into()));
     }
     let change = Change { status_update_reason: reason.clone(), ..Change::default() };
     let status = match jobs.table.transition(id, event, change).await {

@@ -114,8 +114,19 @@ impl<'a> Members<'a> {
         Ok(Some(pairs))
     }
 
-    /// Text of so many characters.
+    /// Text of so many characters, none of which XML cannot carry: it is shown again, in a document that has to parse.
     pub fn text(&self, name: &str, length: RangeInclusive<usize>) -> Checked<Option<String>> {
+        match self.name_text(name, length)? {
+            Some(text) if !is_xml(&text) => {
+                invalid(format!("{} has characters that XML cannot carry", self.name(name)))
+            }
+            text => Ok(text),
+        }
+    }
+
+    /// Text of so many characters, whichever they are: for the names of objects, which S3 shows with control characters
+    /// as references, against the letter of XML (rule X-10).
+    pub fn name_text(&self, name: &str, length: RangeInclusive<usize>) -> Checked<Option<String>> {
         let Some(text) = self.leaf(name)? else { return Ok(None) };
         if !length.contains(&text.chars().count()) {
             let (min, max) = (length.start(), length.end());
@@ -184,6 +195,14 @@ fn only_child<'a>(parent: &'a Element, name: &str) -> Option<Option<&'a Element>
     let mut named = parent.children.iter().filter(|c| c.name == name);
     let first = named.next();
     named.next().is_none().then_some(first)
+}
+
+/// Whether all characters may stand in a document of XML 1.0. One that may not in a job's description would keep every
+/// client from reading any page of ListJobs that it is on.
+pub fn is_xml(text: &str) -> bool {
+    !text.chars().any(|c| {
+        (c.is_ascii_control() && !matches!(c, '\t' | '\n' | '\r' | '\u{7f}')) || matches!(c, '\u{fffe}' | '\u{ffff}')
+    })
 }
 
 /// Digits alone: no sign, which Rust's own parser would let pass.
