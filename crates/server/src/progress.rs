@@ -66,6 +66,14 @@ impl Progress {
         }
     }
 
+    /// Says something without spoiling the bar.
+    pub fn say(&self, text: &str) {
+        match &self.bar {
+            Some(bar) => bar.println(text),
+            None => eprintln!("{text}"),
+        }
+    }
+
     /// Takes the bar away: its numbers are not the last ones.
     pub fn clear(&mut self) {
         if let Some(bar) = self.bar.take() {
