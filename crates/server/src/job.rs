@@ -161,10 +161,10 @@ async fn set_status(place: &Place, job: &str, to: &str, reason: Option<&str>, js
         return Err(Failure::usage("a reason has 1 to 256 characters"));
     }
     let id = id_of(place, job).await?;
-    let done = if to == "Ready" { "it cannot be confirmed" } else { "it cannot be cancelled" };
+    let not = if to == "Ready" { "cannot be confirmed" } else { "cannot be cancelled" };
     match place.client.update_job_status(&id, to, reason).await {
         Ok(answer) => print_one(&answer, "Status", json),
-        Err(error) => Err(not_now(place, &id, error, done).await),
+        Err(error) => Err(not_now(place, &id, error, not).await),
     }
 }
 

@@ -38,8 +38,9 @@ pub async fn watch(place: &Place, id: &str, json_wanted: bool) -> Result<u8, Fai
     if json_wanted {
         show::json(&serde_json::json!({"Job": json::of(&described.job)}));
     }
-    let (_, _, failed) = described.progress();
-    let at = results::place_of(&described);
+    let (_, succeeded, failed) = described.progress();
+    // A job that came to no task leaves no report (S3 Batch spec 7.1).
+    let at = results::place_of(&described).filter(|_| succeeded + failed > 0);
     let mut failures = None;
     if failed > 0 && at.is_some() {
         match results::download(place, &described, None, Wanted::Failed, |_| Ok(())).await {
