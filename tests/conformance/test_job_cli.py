@@ -163,6 +163,38 @@ def test_what_cannot_be_created_is_refused_in_words(place):
     assert place.job("create", "--manifest", "s3://b/k", status=64).stdout == ""
 
 
+def test_a_watch_outlives_a_restart_of_the_server(tmp_path):
+    server = harness.Server(tmp_path).start()
+    port = server.address.rsplit(":")[-1]
+    try:
+        place = Place(server, "restart")
+        id = place.create("--confirm")
+        server.wait(id, until="Suspended")
+        keys = {name: server.exports[name] for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")}
+        watch = subprocess.Popen(
+            [LONGSHORE, "job", "watch", id, "--endpoint-url", f"http://127.0.0.1:{port}", "--account-id", ACCOUNT],
+            env=harness.plain_environment(tmp_path) | keys, text=True, stderr=subprocess.PIPE,
+        )
+        read_until(watch, "the job waits to be confirmed")
+        server.kill()
+        read_until(watch, "asking again")
+        server.start(listen=f"127.0.0.1:{port}")
+        place.job("confirm", id)
+        _, said = watch.communicate(timeout=60)
+        assert watch.returncode == 1 and "Complete: 2 of 4 succeeded, 2 failed" in said
+    finally:
+        server.stop()
+
+
+def read_until(process, wanted):
+    """Reads what a process says until it has said that."""
+    said = ""
+    while wanted not in said:
+        line = process.stderr.readline()
+        assert line, f"it ended before it said {wanted!r}:\n{said}"
+        said += line
+
+
 def test_ctrl_c_leaves_the_job_running_and_says_so(place):
     id = place.create("--confirm")
     place.server.wait(id, until="Suspended")
@@ -171,11 +203,7 @@ def test_ctrl_c_leaves_the_job_running_and_says_so(place):
         [LONGSHORE, "job", "watch", id, "--data-dir", place.server.data_dir], env=environment, text=True,
         stdout=subprocess.PIPE, stderr=subprocess.PIPE,
     )
-    said = ""
-    while f"the job waits to be confirmed: longshore job confirm {id} --data-dir" not in said:
-        line = watch.stderr.readline()
-        assert line, f"it ended before it said that the job waits:\n{said}"
-        said += line
+    read_until(watch, f"the job waits to be confirmed: longshore job confirm {id} --data-dir")
     watch.send_signal(signal.SIGINT)
     out, said = watch.communicate(timeout=30)
     assert watch.returncode == 130 and out == ""
@@ -312,7 +340,7 @@ def test_a_report_is_downloaded_checked_and_summed_up(ended, tmp_path):
     assert "2 succeeded, 2 failed; 2 files, their MD5s are right" in done.stderr
     assert "2 × PermanentFailure: broken\ufffd[2J" in done.stderr
     again = ended.job("report", ended.id, cwd=tmp_path, status=64)
-    assert "there is a report in" in again.stderr
+    assert f"report-{ended.id} is not empty" in again.stderr
     summary = ended.json("report", ended.id, "--output", tmp_path / "other")
     assert (summary["Succeeded"], summary["Failed"], summary["Files"]) == (2, 2, 2)
 
@@ -324,7 +352,7 @@ def test_a_report_that_was_changed_is_refused(place, tmp_path):
     place.server.s3.put_object(Bucket=place.name, Key=key, Body=b"b,k,,succeeded,200,,\r\n")
     done = place.job("report", id, "--output", tmp_path / "r", status=1)
     assert "the report is damaged" in done.stderr and key in done.stderr
-    assert not (tmp_path / "r/manifest.json").exists()
+    assert list(tmp_path.iterdir()) == [], "what is damaged is not left there under the name of a report"
     base = f"reports/job-{id}/manifest.json"
     place.server.s3.put_object(Bucket=place.name, Key=base + ".md5", Body=b"0" * 32)
     assert "the report is damaged" in place.job("failures", id, status=1).stderr
@@ -384,6 +412,9 @@ def test_another_endpoint_takes_credentials_from_the_environment_or_a_profile(en
     assert ended.id in job(home | wrong, "list", "--json", "--profile", "here").stdout
     assert "single sign-on" in job(home, "list", "--profile", "sso", status=64).stderr
     assert "there is no profile nobody" in job(home, "list", "--profile", "nobody", status=64).stderr
+    nowhere = ["--endpoint-url", f"http://127.0.0.1:{harness.free_port()}", "--account-id", ACCOUNT]
+    assert "cannot connect" in job(home | wrong, "list", *nowhere, status=1).stderr
+    assert "cannot connect" in job(home | wrong, "watch", ended.id, *nowhere, status=2).stderr, "1 is for failed tasks"
     said = job(home | wrong, "list", *there, "--account-id", ACCOUNT, status=1).stderr
     assert "InvalidAccessKeyId" in said and "hint: the endpoint does not know these credentials" in said
 

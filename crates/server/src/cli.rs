@@ -213,19 +213,19 @@ pub struct Job {
 #[derive(Debug, Clone, Default, Args)]
 pub struct At {
     /// Where the state of the server is kept [default: as for serve]
-    #[arg(long, value_name = "DIR", global = true, conflicts_with_all = ["endpoint_url", "profile", "region"])]
+    #[arg(long, value_name = "DIR", global = true, help_heading = "Endpoint", conflicts_with_all = ["endpoint_url", "profile", "region"])]
     pub data_dir: Option<PathBuf>,
     /// Another endpoint for S3 Control and S3: http(s)://host[:port]
-    #[arg(long, value_name = "URL", global = true)]
+    #[arg(long, value_name = "URL", global = true, help_heading = "Endpoint")]
     pub endpoint_url: Option<String>,
     /// The region to ask, of AWS or of --endpoint-url
-    #[arg(long, value_name = "REGION", global = true)]
+    #[arg(long, value_name = "REGION", global = true, help_heading = "Endpoint")]
     pub region: Option<String>,
     /// A profile of the AWS configuration files
-    #[arg(long, value_name = "NAME", global = true)]
+    #[arg(long, value_name = "NAME", global = true, help_heading = "Endpoint")]
     pub profile: Option<String>,
     /// The account of the jobs [default: the caller's]
-    #[arg(long, value_name = "ID", global = true, value_parser = account)]
+    #[arg(long, value_name = "ID", global = true, help_heading = "Endpoint", value_parser = account)]
     pub account_id: Option<String>,
     /// Print JSON in the API's own shape
     #[arg(long, global = true)]
@@ -246,15 +246,20 @@ pub enum JobCommand {
         limit: Option<u32>,
     },
     /// Show one job
-    Describe { job: String },
+    Describe {
+        /// The job's ID, or the beginning of it
+        job: String,
+    },
     /// Show a job's progress until it is over. Ctrl-C leaves the job running
-    #[command(
-        after_help = "Exit status: 0 all tasks succeeded, 1 some failed, 2 the job itself failed or was cancelled, \
-130 stopped by Ctrl-C."
-    )]
-    Watch { job: String },
+    #[command(after_help = "Exit status: 0 all tasks succeeded, 1 some failed, 2 the job itself failed or was \
+cancelled, or it could not be watched, 130 stopped by Ctrl-C.")]
+    Watch {
+        /// The job's ID, or the beginning of it
+        job: String,
+    },
     /// Let a job run that waits to be confirmed
     Confirm {
+        /// The job's ID, or the beginning of it
         job: String,
         /// Why; kept with the job
         #[arg(long, value_name = "TEXT")]
@@ -262,6 +267,7 @@ pub enum JobCommand {
     },
     /// Cancel a job. Tasks that are over keep their results
     Cancel {
+        /// The job's ID, or the beginning of it
         job: String,
         /// Why; kept with the job
         #[arg(long, value_name = "TEXT")]
@@ -269,7 +275,9 @@ pub enum JobCommand {
     },
     /// Change a job's priority: the higher runs first
     Priority {
+        /// The job's ID, or the beginning of it
         job: String,
+        /// From 0 to 2147483647
         #[arg(value_parser = clap::value_parser!(u32).range(0..=2_147_483_647))]
         priority: u32,
     },
@@ -278,6 +286,7 @@ pub enum JobCommand {
     Tag(JobTag),
     /// Print a job's events, oldest first
     Events {
+        /// The job's ID, or the beginning of it
         job: String,
         /// Wait for more until the job is over
         #[arg(long, short)]
@@ -285,6 +294,7 @@ pub enum JobCommand {
     },
     /// Download a job's completion report, check it, and sum it up
     Report {
+        /// The job's ID, or the beginning of it
         job: String,
         /// The folder it is written to [default: report-JOB]
         #[arg(long, short, value_name = "DIR")]
@@ -292,6 +302,7 @@ pub enum JobCommand {
     },
     /// Show what failed, grouped by code and message
     Failures {
+        /// The job's ID, or the beginning of it
         job: String,
         /// Print the key of each failed task instead, one a line, URL-encoded as in the report
         #[arg(long)]
@@ -299,6 +310,7 @@ pub enum JobCommand {
     },
     /// Create a job from the completion report of one that is over: of what failed, with the same operation
     Retry {
+        /// The job's ID, or the beginning of it
         job: String,
         /// Of all its tasks, those that succeeded too
         #[arg(long)]
@@ -318,16 +330,23 @@ pub enum JobCommand {
 #[derive(Debug, Subcommand)]
 pub enum JobTag {
     /// Print a job's tags, one a line
-    List { job: String },
+    List {
+        /// The job's ID, or the beginning of it
+        job: String,
+    },
     /// Add tags, or give them another value
     Set {
+        /// The job's ID, or the beginning of it
         job: String,
+        /// Tags to set
         #[arg(value_name = "KEY=VALUE", value_parser = pair, required = true)]
         tags: Vec<(String, String)>,
     },
     /// Remove tags
     Remove {
+        /// The job's ID, or the beginning of it
         job: String,
+        /// Keys of tags to remove
         #[arg(value_name = "KEY", required_unless_present = "all", conflicts_with = "all")]
         keys: Vec<String>,
         /// All of them

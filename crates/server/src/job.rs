@@ -17,7 +17,7 @@ use longshore_wire::xml::Element;
 
 use crate::cli::{self, JobCommand, JobTag};
 use crate::client::{ClientError, Described};
-use crate::failure::{Failure, OK, plain};
+use crate::failure::{FAILED, Failure, JOB_FAILED, OK, plain};
 use crate::job::place::{Place, told};
 use crate::job::show::out;
 
@@ -25,6 +25,19 @@ use crate::job::show::out;
 const PAGE_MAX: usize = 1_000;
 
 pub async fn job(args: cli::Job) -> Result<u8, Failure> {
+    let watches = match &args.command {
+        JobCommand::Create(args) => args.watch,
+        JobCommand::Retry { watch, .. } => *watch,
+        command => matches!(command, JobCommand::Watch { .. }),
+    };
+    // 1 is for tasks that failed, as with `run`: whoever reads the status must not take an error of ours for that.
+    command(args).await.map_err(|failure| match failure.status {
+        FAILED if watches => Failure { status: JOB_FAILED, ..failure },
+        _ => failure,
+    })
+}
+
+async fn command(args: cli::Job) -> Result<u8, Failure> {
     let cli::Job { at, command } = args;
     let json = at.json;
     if let JobCommand::Create(args) = command {

@@ -578,7 +578,7 @@ pub async fn watch(client: &Client, job: &str, progress: &mut Progress) -> Resul
 /// Says on standard error how the job ended, and makes that an exit status.
 pub fn summarize(described: &Described, failures: Option<&Failures>, report: Option<&str>) -> u8 {
     let (total, succeeded, failed) = described.progress();
-    eprintln!("{}: {succeeded} of {total} succeeded, {failed} failed", described.status());
+    eprintln!("{}: {succeeded} of {total} succeeded, {failed} failed", plain(described.status()));
     for line in failures.map(Failures::lines).unwrap_or_default() {
         eprintln!("{line}");
     }

@@ -34,7 +34,7 @@ pub async fn print(place: &Place, id: &str, follow: bool, json: bool) -> Result<
             if json && !follow {
                 all.push(event);
             } else if json {
-                out(&format!("{event}\n"));
+                out(&format!("{}\n", show::json_line(&event)));
             } else {
                 out(&line(&event));
             }

@@ -80,6 +80,7 @@ impl Files {
             ("role_arn", "assuming a role (role_arn)"),
             ("sso_session", "single sign-on (sso_session)"),
             ("sso_start_url", "single sign-on (sso_start_url)"),
+            ("login_session", "signing in (login_session)"),
         ] {
             if named(setting) {
                 return Err(refused(how));

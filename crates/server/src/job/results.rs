@@ -62,11 +62,19 @@ pub async fn report(place: &Place, id: &str, output: Option<PathBuf>, json: bool
     let described = describe(place, id).await?;
     let folder = output.unwrap_or_else(|| PathBuf::from(format!("report-{id}")));
     // A report of another job is not mixed with this one's.
-    if folder.join("manifest.json").exists() || folder.join("results").exists() {
-        return Err(Failure::usage(format!("there is a report in {} already", folder.display()))
-            .hint("name another folder with --output DIR"));
+    if std::fs::read_dir(&folder).is_ok_and(|mut entries| entries.next().is_some()) {
+        return Err(
+            Failure::usage(format!("{} is not empty", folder.display())).hint("name another folder with --output DIR")
+        );
     }
-    let report = download(place, &described, Some(&folder), Wanted::All, |_| Ok(())).await?;
+    // It gets its name when it is whole and was checked.
+    let cannot = || format!("cannot write {}", folder.display());
+    let absolute = std::path::absolute(&folder).because(cannot())?;
+    let parent = absolute.parent().unwrap_or(Path::new("/"));
+    std::fs::create_dir_all(parent).because(cannot())?;
+    let made = tempfile::Builder::new().prefix(".report-").tempdir_in(parent).because(cannot())?;
+    let report = download(place, &described, Some(made.path()), Wanted::All, |_| Ok(())).await?;
+    std::fs::rename(made.keep(), &absolute).because(cannot())?;
     let succeeded = report.rows - report.failed;
     if json {
         show::json(&serde_json::json!({
@@ -118,7 +126,8 @@ pub async fn keys(place: &Place, id: &str, json: bool) -> Result<u8, Failure> {
         let [bucket, key, version, ..] = row else { return Ok(()) };
         if json {
             let before = if std::mem::replace(&mut opened, true) { ",\n" } else { "{\"Failed\": [\n" };
-            out(&format!("{before}{}", serde_json::json!({"Bucket": bucket, "Key": key, "VersionId": version})));
+            let row = serde_json::json!({"Bucket": bucket, "Key": key, "VersionId": version});
+            out(&format!("{before}{}", show::json_line(&row)));
         } else {
             out(&format!("{}\n", encoded(key)));
         }

@@ -21,7 +21,24 @@ pub fn out(text: &str) {
 
 /// Prints a value as the AWS CLI does, indented.
 pub fn json(value: &serde_json::Value) {
-    out(&format!("{value:#}\n"));
+    out(&format!("{}\n", safe(&format!("{value:#}"))));
+}
+
+/// A value on one line.
+pub fn json_line(value: &serde_json::Value) -> String {
+    safe(&value.to_string())
+}
+
+/// JSON escapes the control characters of ASCII and leaves DEL and those of Latin-1, which some terminals obey.
+fn safe(json: &str) -> String {
+    let mut out = String::with_capacity(json.len());
+    for c in json.chars() {
+        match c {
+            c if c.is_control() && c != '\n' => out.push_str(&format!("\\u{:04x}", u32::from(c))),
+            c => out.push(c),
+        }
+    }
+    out
 }
 
 /// Whether standard output takes colours.
@@ -190,6 +207,15 @@ mod tests {
         let painted = table(&jobs, true);
         assert!(painted.contains("\u{1b}[36mActive\u{1b}[0m    LambdaInvoke"), "{painted}");
         assert!(painted.contains("\u{1b}[32mComplete\u{1b}[0m  "));
+    }
+
+    #[test]
+    fn json_cannot_steer_a_terminal_and_says_the_same() {
+        let value = serde_json::json!({"a": "\u{1b}[2J\u{9b}2J\u{7f}ü\n"});
+        for text in [safe(&format!("{value:#}")), json_line(&value)] {
+            assert!(!text.contains(|c: char| c.is_control() && c != '\n'), "{text:?}");
+            assert_eq!(serde_json::from_str::<serde_json::Value>(&text).unwrap(), value);
+        }
     }
 
     #[test]

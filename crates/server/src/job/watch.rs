@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use crate::client::{ClientError, Described};
-use crate::failure::{Failure, INTERRUPTED};
+use crate::failure::{Failure, INTERRUPTED, plain};
 use crate::interrupt::Interrupt;
 use crate::job::place::{Place, told};
 use crate::job::{json, results, show};
@@ -46,20 +46,21 @@ pub async fn watch(place: &Place, id: &str, json_wanted: bool) -> Result<u8, Fai
         match results::download(place, &described, None, Wanted::Failed, |_| Ok(())).await {
             Ok(report) => failures = Some(report.failures),
             // How the job ended is known all the same.
-            Err(failure) => eprintln!("what failed cannot be told: {}", failure.message),
+            Err(failure) => eprintln!("what failed cannot be told: {}", plain(&failure.message)),
         }
     }
-    let shown = at.map(|(bucket, base)| format!("s3://{bucket}/{base}"));
+    let shown = at.map(|(bucket, base)| plain(&format!("s3://{bucket}/{base}")));
     Ok(summarize(&described, failures.as_ref(), shown.as_deref()))
 }
 
 async fn follow(place: &Place, id: &str, progress: &mut Progress) -> Result<Described, Failure> {
     let mut said_suspended = false;
     let mut silent_since: Option<Instant> = None;
+    let mut answered = false;
     loop {
         match place.client.describe_job(id).await {
             Ok(described) => {
-                silent_since = None;
+                (answered, silent_since) = (true, None);
                 let (total, succeeded, failed) = described.progress();
                 progress.show(described.status(), total, succeeded, failed);
                 if described.is_over() {
@@ -71,7 +72,11 @@ async fn follow(place: &Place, id: &str, progress: &mut Progress) -> Result<Desc
                 }
                 said_suspended = suspended;
             }
-            Err(error) if passes(&error) => {
+            // A first question without an answer is more likely asked at the wrong place.
+            Err(error) if answered && passes(&error) => {
+                if silent_since.is_none() {
+                    progress.say(&format!("{}; asking again", plain(&error.to_string())));
+                }
                 let since = *silent_since.get_or_insert_with(Instant::now);
                 if since.elapsed() >= SILENCE_MAX {
                     return Err(told(error).hint(format!(
