@@ -207,6 +207,7 @@ mod tests {
         let painted = table(&jobs, true);
         assert!(painted.contains("\u{1b}[36mActive\u{1b}[0m    LambdaInvoke"), "{painted}");
         assert!(painted.contains("\u{1b}[32mComplete\u{1b}[0m  "));
+        assert_eq!(super::painted("a\u{1b}[2J", false), "a\u{fffd}[2J");
     }
 
     #[test]
