@@ -618,7 +618,9 @@ def test_tls_is_spoken_to_whom_a_certificate_vouches_for(tmp_path):
         trusting = job(environment | {"AWS_CA_BUNDLE": str(certificate)}, *arguments)
         assert json.loads(trusting.stdout) == {"Jobs": []}
         untrusting = job(environment, *arguments, status=1)
-        assert "certificate" in untrusting.stderr
+        assert "certificate" in untrusting.stderr and "HTTPS_PROXY" not in untrusting.stderr
+        proxied = job(environment | {"HTTPS_PROXY": "http://127.0.0.1:9"}, *arguments, status=1)
+        assert "HTTPS_PROXY is set, but connections go straight" in proxied.stderr
 
 
 def test_the_completion_script_knows_the_jobs_commands():

@@ -658,7 +658,9 @@ impl Client {
 }
 
 async fn connect(endpoint: &Endpoint) -> Result<SendRequest<RequestBody>, ClientError> {
-    let broken = |e: &dyn std::fmt::Display| ClientError::Broken(format!("cannot connect to {endpoint}: {e}"));
+    let proxied = endpoint.tls() && ["HTTPS_PROXY", "https_proxy"].iter().any(|name| std::env::var_os(name).is_some());
+    let aside = if proxied { " (HTTPS_PROXY is set, but connections go straight)" } else { "" };
+    let broken = |e: &dyn std::fmt::Display| ClientError::Broken(format!("cannot connect to {endpoint}: {e}{aside}"));
     let connected = tokio::time::timeout(CONNECT_TIME_MAX, async {
         let stream = tokio::net::TcpStream::connect(endpoint.address()).await.map_err(|e| broken(&e))?;
         stream.set_nodelay(true).map_err(|e| broken(&e))?;
