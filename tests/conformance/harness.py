@@ -84,11 +84,11 @@ class Server:
         self.address = None
         self._boto = {}
 
-    def start(self, timeout=30):
+    def start(self, timeout=30, listen="127.0.0.1:0"):
         with open(self.output, "ab") as output:
             began = output.tell()
             self.process = subprocess.Popen(
-                [str(LONGSHORE), "serve", "--data-dir", str(self.data_dir), "--listen", "127.0.0.1:0"],
+                [str(LONGSHORE), "serve", "--data-dir", str(self.data_dir), "--listen", listen],
                 env=plain_environment(self.home) | self.extra_environment,
                 stdout=output, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL,
             )
