@@ -15,7 +15,7 @@ use sha1::{Digest, Sha1};
 use crate::Settings;
 use crate::error::JobError;
 
-pub use manifest::{Source, bare_etag};
+pub use manifest::{Manifest, Source, bare_etag};
 pub use operation::{LAMBDA_INVOKE, LambdaInvoke};
 pub use report::Report;
 

@@ -198,6 +198,7 @@ async fn prepare(engine: &Engine, job: &JobRow, orders: &mut mpsc::Receiver<Orde
         }
         Err(Unprepared::Store(error) | Unprepared::NoSpace(error)) => Err(error),
         Err(Unprepared::Unavailable(error)) => Err(StoreError::Io(std::io::Error::other(error))),
+        Err(Unprepared::NotTaken) => Err(StoreError::Damaged("a manifest's check gave no verdict".into())),
     }
 }
 
