@@ -4,6 +4,8 @@
 //! and randomness arrive as arguments. That is what lets the simulator run years of crashes in seconds.
 
 pub mod dispatch;
+pub mod filter;
+pub mod inventory;
 pub mod invocation;
 pub mod job;
 pub mod manifest;

@@ -6,6 +6,7 @@ use longshore_core::job::{Event, IllegalMove, Status};
 use longshore_core::time::Timestamp;
 use longshore_store::{Records, Schema, StoreError};
 use rusqlite::{Connection, OptionalExtension, Row, params};
+use serde::{Deserialize, Serialize};
 
 use crate::Settings;
 use crate::error::{FailureReason, JobError};
@@ -14,7 +15,8 @@ use crate::shape::NewJob;
 /// The tables of this room.
 pub const SCHEMA: Schema = Schema {
     room: "jobs",
-    migrations: &["
+    migrations: &[
+        "
         CREATE TABLE job (
             id TEXT PRIMARY KEY,
             account TEXT NOT NULL,
@@ -50,7 +52,12 @@ pub const SCHEMA: Schema = Schema {
             value TEXT NOT NULL,
             PRIMARY KEY (job_id, position)
         ) STRICT, WITHOUT ROWID;
-    "],
+    ",
+        "
+        -- where a generated manifest was saved, as JSON; set when the job leaves Preparing
+        ALTER TABLE job ADD COLUMN generated_manifest TEXT;
+    ",
+    ],
 };
 
 /// One job as stored.
@@ -69,12 +76,22 @@ pub struct JobRow {
     pub terminated: Option<Timestamp>,
     pub status_update_reason: Option<String>,
     pub failure_reasons: Vec<FailureReason>,
+    pub generated_manifest: Option<GeneratedManifest>,
+}
+
+/// A list that was generated and saved: what `GeneratedManifestDescriptor` shows.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GeneratedManifest {
+    pub object_arn: String,
+    /// As the store gave it.
+    pub etag: String,
 }
 
 /// What changes together with a status.
 #[derive(Debug, Clone, Default)]
 pub struct Change {
     pub rows_total: Option<u64>,
+    pub generated_manifest: Option<GeneratedManifest>,
     /// (succeeded, failed)
     pub counts: Option<(u64, u64)>,
     /// Added to the time spent in Active, in milliseconds.
@@ -233,6 +250,8 @@ impl Table {
                 // A step that is repeated after a crash gives its reason again.
                 reasons.extend(change.failure_reason.filter(|reason| !reasons.contains(reason)));
                 let (succeeded, failed) = change.counts.unzip();
+                let generated = change.generated_manifest.map(|g| serde_json::to_string(&g)).transpose();
+                let generated = generated.map_err(|e| StoreError::Damaged(e.to_string()))?;
                 db.execute(
                     "UPDATE job SET status = ?2, rev = rev + 1,
                         rows_total = coalesce(?3, rows_total),
@@ -242,7 +261,8 @@ impl Table {
                         status_update_reason = coalesce(?7, status_update_reason),
                         failure_reasons = ?8,
                         suspended = coalesce(?9, suspended),
-                        terminated = coalesce(?10, terminated)
+                        terminated = coalesce(?10, terminated),
+                        generated_manifest = coalesce(?11, generated_manifest)
                      WHERE id = ?1",
                     params![
                         id,
@@ -255,6 +275,7 @@ impl Table {
                         serde_json::to_string(&reasons).map_err(|e| StoreError::Damaged(e.to_string()))?,
                         (to == Status::Suspended).then_some(now.0),
                         to.is_terminal().then_some(now.0),
+                        generated,
                     ],
                 )?;
                 tracing::info!(job = id, from = from.name(), to = to.name(), "job changed status");
@@ -334,7 +355,7 @@ impl Table {
 }
 
 const COLUMNS: &str = "id, created, request, status, priority, rows_total, succeeded, failed, active_ms, suspended, \
-                       terminated, status_update_reason, failure_reasons";
+                       terminated, status_update_reason, failure_reasons, generated_manifest";
 
 fn signed(value: u64) -> i64 {
     i64::try_from(value).unwrap_or(i64::MAX)
@@ -372,6 +393,7 @@ fn read_job(db: &Connection, id: &str) -> Result<Option<JobRow>, StoreError> {
 
 fn job_row(row: &Row<'_>) -> rusqlite::Result<JobRow> {
     let (request, reasons): (String, String) = (row.get(2)?, row.get(12)?);
+    let generated: Option<String> = row.get(13)?;
     let date =
         |index: usize| -> rusqlite::Result<Option<Timestamp>> { Ok(row.get::<_, Option<i64>>(index)?.map(Timestamp)) };
     let count = |index: usize| -> rusqlite::Result<u64> { Ok(row.get::<_, i64>(index)?.unsigned_abs()) };
@@ -389,6 +411,10 @@ fn job_row(row: &Row<'_>) -> rusqlite::Result<JobRow> {
         terminated: date(10)?,
         status_update_reason: row.get(11)?,
         failure_reasons: serde_json::from_str(&reasons).map_err(|e| unreadable(12, e.to_string()))?,
+        generated_manifest: generated
+            .map(|json| serde_json::from_str(&json))
+            .transpose()
+            .map_err(|e| unreadable(13, e.to_string()))?,
     })
 }
 

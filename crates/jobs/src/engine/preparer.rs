@@ -4,15 +4,18 @@
 //! stage that checks and keeps them, [`pinning`].
 
 mod csv;
+mod generator;
+mod inventory;
 mod pinning;
 
 use longshore_store::StoreError;
 use longshore_wire::arn;
 
-use super::Engine;
+use super::{Engine, pinned};
 use crate::error::FailureReason;
 use crate::ports::{ObjectBody, ObjectError};
 use crate::shape::{Manifest, Source, bare_etag};
+use crate::table::GeneratedManifest;
 
 /// Why preparing stopped.
 #[derive(Debug)]
@@ -28,20 +31,57 @@ pub(super) enum Unprepared {
     NotTaken,
 }
 
+impl From<std::io::Error> for Unprepared {
+    fn from(error: std::io::Error) -> Self {
+        pinned::io("preparing")(error).into()
+    }
+}
+
 impl From<StoreError> for Unprepared {
     fn from(error: StoreError) -> Self {
         if error.is_full() { Unprepared::NoSpace(error) } else { Unprepared::Store(error) }
     }
 }
 
-/// Reads, checks and pins the rows of a job; returns their number.
-pub(super) async fn prepare(engine: &Engine, job_id: &str, source: &Source) -> Result<u64, Unprepared> {
-    match source {
+/// What a preparation has made.
+#[derive(Debug)]
+pub(super) struct Prepared {
+    pub rows: u64,
+    /// The list that a generator has saved.
+    pub generated: Option<GeneratedManifest>,
+}
+
+const TOO_MANY_ROWS: &str =
+    "The S3 Batch Operations job failed because it contains more keys than the maximum allowed in a single job";
+
+/// Reads, checks and pins the rows of a job.
+///
+/// It can be repeated from any point: nothing of an earlier, interrupted try counts.
+pub(super) async fn prepare(engine: &Engine, job_id: &str, source: &Source) -> Result<Prepared, Unprepared> {
+    let rows = match source {
         Source::Manifest(manifest) => {
             let object = open(engine, manifest).await?;
-            csv::pin(engine, job_id, manifest, object).await
+            if manifest.is_inventory() {
+                inventory::pin(engine, job_id, manifest, object).await?
+            } else {
+                csv::pin(engine, job_id, manifest, object).await?
+            }
         }
+        Source::ManifestGenerator(generator) => return generator::pin(engine, job_id, generator).await,
+    };
+    if rows == 0 {
+        return Err(content("The manifest has no rows"));
     }
+    Ok(Prepared { rows, generated: None })
+}
+
+/// Work on files, on a thread for it; tracked, so that a server that stops waits for it.
+async fn blocking<T: Send + 'static>(
+    engine: &Engine,
+    work: impl FnOnce() -> Result<T, StoreError> + Send + 'static,
+) -> Result<T, StoreError> {
+    let done = engine.shared.tasks.spawn_blocking(work).await;
+    done.unwrap_or_else(|panic| Err(StoreError::Damaged(format!("file work panicked: {panic}"))))
 }
 
 /// Opens the manifest object, which has to be the one that the job names (rules M-6, M-7).

@@ -5,7 +5,7 @@ use longshore_core::manifest::{Fault, FaultKind, LineTooLong, Lines, RowFormat};
 use longshore_store::StoreError;
 use tokio::sync::mpsc;
 
-use super::{Unprepared, content};
+use super::{TOO_MANY_ROWS, Unprepared, content};
 use crate::engine::{Engine, pinned};
 
 /// Pieces of lines between a source and the thread that checks them: 8 pieces of usually 64 KiB to 1 MiB.
@@ -26,7 +26,7 @@ impl Feed {
     }
 }
 
-/// Pins what `source` feeds as lines of `format`; returns the number of rows, at least one.
+/// Pins what `source` feeds as lines of `format`; returns the number of rows.
 ///
 /// A source that returns an error has its lines thrown away. What an interrupted call left behind is overwritten by the
 /// next one.
@@ -52,15 +52,12 @@ where
     let (checked, fed) = tokio::join!(checking, feeding);
     let checked = checked.unwrap_or_else(|panic| Err(StoreError::Damaged(format!("file work panicked: {panic}"))));
     match checked? {
-        Ok(0) => Err(content("The manifest has no rows")),
         Ok(rows) => Ok(rows),
         Err(Stop::Fault(fault)) => {
             tracing::info!(job = job_id, row = fault.row, fault = ?fault.what, "the manifest has a bad row");
             Err(content(fault.what.reason()))
         }
-        Err(Stop::TooManyRows) => Err(content(
-            "The S3 Batch Operations job failed because it contains more keys than the maximum allowed in a single job",
-        )),
+        Err(Stop::TooManyRows) => Err(content(TOO_MANY_ROWS)),
         Err(Stop::Store(error)) => Err(error.into()),
         Err(Stop::GivenUp) => {
             Err(fed.err().unwrap_or_else(|| StoreError::Damaged("a manifest's check lost its source".into()).into()))
