@@ -197,7 +197,7 @@ impl<'a> Iterator for Fields<'a> {
 }
 
 /// Adds one line of the columns Bucket, Key and, if `version` is there at all, VersionId, with its line break. Fields are
-/// quoted where they have to be; one with a line break in it reads back as malformed, never as two rows.
+/// quoted where they have to be; one with a line break in it reads back as malformed at once, never as rows.
 pub fn write_row(into: &mut Vec<u8>, bucket: &str, key: &str, version: Option<&str>) {
     write_field(into, bucket);
     into.push(b',');

@@ -18,14 +18,14 @@ const FIELDS_MAX: usize = 1_000;
 #[serde(rename_all = "snake_case")]
 pub enum Source {
     Manifest(Manifest),
-    ManifestGenerator(Generator),
+    ManifestGenerator(Box<Generator>),
 }
 
 impl Source {
     pub(super) fn parse(root: &Element) -> Checked<Self> {
         match (root.child("Manifest"), root.child("ManifestGenerator")) {
             (Some(manifest), None) => Ok(Source::Manifest(Manifest::parse(manifest)?)),
-            (None, Some(generator)) => Ok(Source::ManifestGenerator(Generator::parse(generator)?)),
+            (None, Some(generator)) => Ok(Source::ManifestGenerator(Box::new(Generator::parse(generator)?))),
             (Some(_), Some(_)) => invalid("Manifest and ManifestGenerator exclude one another"),
             (None, None) => invalid("one of Manifest and ManifestGenerator is required"),
         }

@@ -35,8 +35,8 @@ const PIECE_BYTES: usize = 256 << 10;
 /// A data file may grow to this when it is inflated, whatever its size was…
 const INFLATED_FREE: u64 = 64 << 20;
 /// … and beyond that by this factor. Rows of an inventory, which differ at least in their keys, shrink 10 to 60 times;
-/// what shrinks a thousand times was made to fill a disk.
-const INFLATED_RATIO_MAX: u64 = 250;
+/// what shrinks hundreds of times was made to fill a disk.
+const INFLATED_RATIO_MAX: u64 = 100;
 
 pub(super) async fn pin(
     engine: &Engine,
