@@ -43,6 +43,8 @@ pub const RAW_KEY_BYTES_MAX: usize = 3_072;
 pub const BUCKET_BYTES_MAX: usize = 255;
 /// A decoded key, in bytes: S3's own limit.
 pub const KEY_BYTES_MAX: usize = 1_024;
+/// Rows in a manifest, whatever a setting says. Source: spec 3.8, for LambdaInvoke.
+pub const ROWS_MAX: u64 = 20_000_000_000;
 /// A line longer than any legal row: the longest key quoted, a bucket, a version, and some ignored columns.
 pub const LINE_BYTES_MAX: usize = 64 << 10;
 

@@ -89,6 +89,9 @@ async fn blocking<T: Send + 'static>(
 /// The port's body belongs to the ETag that comes with it, so comparing them guards what is read from it.
 async fn open(engine: &Engine, manifest: &Manifest) -> Result<ObjectBody, Unprepared> {
     let (bucket, key) = arn::object_of(&manifest.object_arn).ok_or_else(|| content("Invalid Manifest Content"))?;
+    if !manifest.etag_fits() {
+        return Err(content("ETag format is invalid"));
+    }
     let objects = &engine.shared.world.objects;
     let object = objects.get(bucket, key, manifest.object_version_id.as_deref()).await.map_err(unreadable)?;
     let (found, wanted) = (bare_etag(&object.etag), manifest.etag_bare());

@@ -102,6 +102,13 @@ impl Manifest {
 }
 
 impl Manifest {
+    /// Whether any store could give such an ETag: visible ASCII without quotes, whatever it stands for. A job with
+    /// another one fails when it is prepared (spec 2.7).
+    pub fn etag_fits(&self) -> bool {
+        let bare = self.etag_bare();
+        !bare.is_empty() && bare.bytes().all(|b| b.is_ascii_graphic() && b != b'"')
+    }
+
     /// Whether the object is the `manifest.json` of an S3 Inventory.
     pub fn is_inventory(&self) -> bool {
         self.format == INVENTORY_FORMAT

@@ -33,7 +33,7 @@ const PIECES_MAX: usize = 8;
 /// Ready lines are pinned in pieces of this size.
 const PIECE_BYTES: usize = 256 << 10;
 /// A data file may grow to this when it is inflated, whatever its size was…
-const INFLATED_FREE: u64 = 64 << 20;
+const INFLATED_FREE: u64 = 16 << 20;
 /// … and beyond that by this factor. Rows of an inventory, which differ at least in their keys, shrink 10 to 60 times;
 /// what shrinks hundreds of times was made to fill a disk.
 const INFLATED_RATIO_MAX: u64 = 100;

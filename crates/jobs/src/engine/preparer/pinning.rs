@@ -1,7 +1,7 @@
 //! The one stage through which every row comes in: it checks each line, keeps it on disk, and counts.
 
 use bytes::Bytes;
-use longshore_core::manifest::{Fault, FaultKind, LineTooLong, Lines, RowFormat};
+use longshore_core::manifest::{Fault, FaultKind, LineTooLong, Lines, ROWS_MAX, RowFormat};
 use longshore_store::StoreError;
 use tokio::sync::mpsc;
 
@@ -41,7 +41,7 @@ where
 {
     let world = &engine.shared.world;
     let (pieces, incoming) = mpsc::channel(PIECES_MAX);
-    let (dir, rows_max) = (world.job_dir(job_id), world.settings.rows_max);
+    let (dir, rows_max) = (world.job_dir(job_id), world.settings.rows_max.min(ROWS_MAX));
     // Tracked, so that a server that stops waits for it: nobody else may find it writing.
     let checking = engine.shared.tasks.spawn_blocking(move || check(&dir, format, rows_max, incoming));
     let end = pieces.clone();
