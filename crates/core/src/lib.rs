@@ -13,6 +13,7 @@ pub mod record;
 pub mod report;
 pub mod retry;
 pub mod run;
+pub mod sample;
 pub mod schedule;
 pub mod task;
 pub mod threshold;

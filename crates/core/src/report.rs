@@ -145,7 +145,11 @@ mod tests {
 
     fn row(key: &str, version: VersionId, outcome: Outcome) -> String {
         let mut out = Vec::new();
-        push_row(&mut out, &Task { row: 0, bucket: "awsexamplebucket1".into(), key: key.into(), version }, &outcome);
+        push_row(
+            &mut out,
+            &Task { row: 0, number: 0, bucket: "awsexamplebucket1".into(), key: key.into(), version },
+            &outcome,
+        );
         String::from_utf8(out).unwrap()
     }
 

@@ -3,6 +3,7 @@
 //! Elements may stand in any order; list members may have any name (rule X-1); unknown elements are ignored, except
 //! inside `Operation`, where dropping one silently could change what is done to objects (rule X-8).
 
+mod beyond;
 mod manifest;
 mod operation;
 mod report;
@@ -15,6 +16,7 @@ use sha1::{Digest, Sha1};
 use crate::Settings;
 use crate::error::JobError;
 
+pub use beyond::Beyond;
 pub use manifest::{Source, bare_etag};
 pub use operation::{LAMBDA_INVOKE, LambdaInvoke};
 pub use report::Report;
@@ -33,6 +35,9 @@ pub struct NewJob {
     pub priority: u32,
     pub role_arn: String,
     pub tags: Vec<(String, String)>,
+    /// What of the tags is ours.
+    #[serde(default, skip_serializing_if = "Beyond::is_none")]
+    pub beyond: Beyond,
 }
 
 const TAGS_MAX: usize = 50;
@@ -49,7 +54,7 @@ impl NewJob {
         if root.name != "CreateJobRequest" {
             return Err(JobError::Malformed(format!("the root element is {}", root.name)));
         }
-        let job = Self {
+        let mut job = Self {
             confirmation_required: optional_bool(&root, "ConfirmationRequired")?.unwrap_or(true),
             operation: LambdaInvoke::parse(&root, settings)?,
             report: Report::parse(&root)?,
@@ -59,7 +64,9 @@ impl NewJob {
             priority: priority(&text(&root, "Priority", 1, 16)?)?,
             role_arn: role_arn(text(&root, "RoleArn", 1, 2_048)?, settings)?,
             tags: root.child("Tags").map_or(Ok(Vec::new()), parse_tags)?,
+            beyond: Beyond::default(),
         };
+        job.beyond = Beyond::parse(&job.tags, job.confirmation_required, &job.source)?;
         Ok(job)
     }
 
@@ -229,6 +236,12 @@ pub(crate) mod tests {
             ("<ClientRequestToken>tok-1</ClientRequestToken>", "", "ClientRequestToken is required"),
             ("arn:aws:iam::123456789012:role/r", "arn:aws:iam::123456789012:user/r", "RoleArn must be"),
             ("<Key>a</Key>", "<Key>a!</Key>", "may not have"),
+            ("<Key>a</Key><Value />", "<Key>longshore:samples</Key><Value>5</Value>", "longshore:samples is not known"),
+            ("<Key>a</Key>", "<Key>Longshore:Sample</Key>", "Longshore:Sample is not known"),
+            ("<Key>a</Key><Value />", "<Key>longshore:sample</Key><Value>0</Value>", "1 to 1000000"),
+            ("<Key>a</Key><Value />", "<Key>longshore:sample</Key><Value>1000001</Value>", "1 to 1000000"),
+            ("<Key>a</Key><Value />", "<Key>longshore:sample</Key><Value>+5</Value>", "1 to 1000000"),
+            ("<Key>a</Key>", "<Key>longshore:start</Key>", "must be while-preparing"),
         ] {
             let body = SAMPLE.replacen(from, to, 1);
             assert_ne!(body, SAMPLE, "{from}");
@@ -237,6 +250,31 @@ pub(crate) mod tests {
             assert_eq!(told.code, "InvalidRequest", "{from}: {error}");
             assert!(told.message.contains(wanted), "{from}: {}", told.message);
         }
+    }
+
+    const EARLY: &str = "<member><Key>longshore:start</Key><Value>while-preparing</Value></member>";
+
+    #[test]
+    fn what_a_job_asks_for_beyond_aws_is_read_from_its_tags() {
+        assert!(parse(SAMPLE).unwrap().beyond.is_none());
+        let early = parse(&SAMPLE.replace("<Tags>", &format!("<Tags>{EARLY}"))).unwrap();
+        assert!(early.beyond.early_start && early.tags.len() == 2);
+        let sample = SAMPLE.replace("<Key>a</Key><Value />", "<Key>longshore:sample</Key><Value>5</Value>");
+        let sample = parse(&sample).unwrap();
+        assert_eq!(sample.beyond, Beyond { sample: Some(5), ..Beyond::default() });
+        let stored = serde_json::to_string(&sample).unwrap();
+        assert_eq!(serde_json::from_str::<NewJob>(&stored).unwrap(), sample);
+        // A job from before there were such tags reads, and its token still fits.
+        assert!(!serde_json::to_string(&parse(SAMPLE).unwrap()).unwrap().contains("beyond"));
+    }
+
+    #[test]
+    fn an_early_start_goes_with_neither_a_sample_nor_a_confirmation() {
+        let early = SAMPLE.replace("<Tags>", &format!("<Tags>{EARLY}"));
+        let confirmed = early.replace("<ConfirmationRequired>false</ConfirmationRequired>", "");
+        assert!(parse(&confirmed).unwrap_err().told().message.contains("needs ConfirmationRequired to be false"));
+        let sampled = early.replace("<Key>a</Key><Value />", "<Key>longshore:sample</Key><Value>5</Value>");
+        assert!(parse(&sampled).unwrap_err().told().message.contains("exclude one another"));
     }
 
     #[test]

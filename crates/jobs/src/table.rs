@@ -14,7 +14,8 @@ use crate::shape::NewJob;
 /// The tables of this room.
 pub const SCHEMA: Schema = Schema {
     room: "jobs",
-    migrations: &["
+    migrations: &[
+        "
         CREATE TABLE job (
             id TEXT PRIMARY KEY,
             account TEXT NOT NULL,
@@ -50,7 +51,14 @@ pub const SCHEMA: Schema = Schema {
             value TEXT NOT NULL,
             PRIMARY KEY (job_id, position)
         ) STRICT, WITHOUT ROWID;
-    "],
+    ",
+        "
+        -- whether the job's sample has run: since then it waits for its promotion, or has it
+        ALTER TABLE job ADD COLUMN sampled INTEGER NOT NULL DEFAULT 0;
+        -- the job whose task IDs this one keeps; NULL: its own
+        ALTER TABLE job ADD COLUMN lineage TEXT;
+    ",
+    ],
 };
 
 /// One job as stored.
@@ -69,6 +77,10 @@ pub struct JobRow {
     pub terminated: Option<Timestamp>,
     pub status_update_reason: Option<String>,
     pub failure_reasons: Vec<FailureReason>,
+    /// Its sample has run to its end. Then Suspended means that the others wait, any other status that they may run.
+    pub sampled: bool,
+    /// The job that task IDs come from: this one, unless it retries tasks of another.
+    pub lineage: String,
 }
 
 /// What changes together with a status.
@@ -81,6 +93,8 @@ pub struct Change {
     pub active_ms_more: u64,
     pub failure_reason: Option<FailureReason>,
     pub status_update_reason: Option<String>,
+    /// The job whose task IDs are kept, where it is another.
+    pub lineage: Option<String>,
 }
 
 /// Where a page of ListJobs begins: behind this job, in the order of creation, newest first.
@@ -219,12 +233,15 @@ impl Table {
     }
 
     /// Moves a job by an event, with what changes at the same time. Returns the new status once it is durable; an
-    /// illegal move changes nothing. A move into the status the job has already changes nothing either.
+    /// illegal move changes nothing. A move into the status the job has already changes nothing either. A job whose
+    /// sample has run takes the event as [`Event::after_sample`] says.
     pub async fn transition(&self, id: &str, event: Event, change: Change) -> Result<Status, MoveError> {
         let (id, now) = (id.to_owned(), self.now());
         self.records
             .write(move |db| {
                 let from = status_of(db, &id)?.ok_or(MoveError::NotFound)?;
+                let sampled: bool = db.query_row("SELECT sampled FROM job WHERE id = ?1", [&id], |r| r.get(0))?;
+                let event = if sampled { event.after_sample() } else { event };
                 let to = from.on(event).map_err(MoveError::Illegal)?;
                 if to == from {
                     return Ok(to);
@@ -242,7 +259,9 @@ impl Table {
                         status_update_reason = coalesce(?7, status_update_reason),
                         failure_reasons = ?8,
                         suspended = coalesce(?9, suspended),
-                        terminated = coalesce(?10, terminated)
+                        terminated = coalesce(?10, terminated),
+                        sampled = max(sampled, ?11),
+                        lineage = coalesce(?12, lineage)
                      WHERE id = ?1",
                     params![
                         id,
@@ -255,6 +274,8 @@ impl Table {
                         serde_json::to_string(&reasons).map_err(|e| StoreError::Damaged(e.to_string()))?,
                         (to == Status::Suspended).then_some(now.0),
                         to.is_terminal().then_some(now.0),
+                        event == Event::SampleFinished,
+                        change.lineage,
                     ],
                 )?;
                 tracing::info!(job = id, from = from.name(), to = to.name(), "job changed status");
@@ -272,6 +293,20 @@ impl Table {
                     "UPDATE job SET succeeded = max(succeeded, ?2), failed = max(failed, ?3),
                         active_ms = active_ms + ?4, rev = rev + 1 WHERE id = ?1",
                     params![id, signed(counts.0), signed(counts.1), signed(active_ms_more)],
+                )?;
+                Ok(())
+            })
+            .await
+    }
+
+    /// Notes how many rows of a manifest that is still being checked are known; the number never goes down.
+    pub async fn note_rows(&self, id: &str, rows_total: u64) -> Result<(), StoreError> {
+        let id = id.to_owned();
+        self.records
+            .write(move |db| {
+                db.execute(
+                    "UPDATE job SET rows_total = max(rows_total, ?2), rev = rev + 1 WHERE id = ?1",
+                    params![id, signed(rows_total)],
                 )?;
                 Ok(())
             })
@@ -334,7 +369,7 @@ impl Table {
 }
 
 const COLUMNS: &str = "id, created, request, status, priority, rows_total, succeeded, failed, active_ms, suspended, \
-                       terminated, status_update_reason, failure_reasons";
+                       terminated, status_update_reason, failure_reasons, sampled, coalesce(lineage, id)";
 
 fn signed(value: u64) -> i64 {
     i64::try_from(value).unwrap_or(i64::MAX)
@@ -389,6 +424,8 @@ fn job_row(row: &Row<'_>) -> rusqlite::Result<JobRow> {
         terminated: date(10)?,
         status_update_reason: row.get(11)?,
         failure_reasons: serde_json::from_str(&reasons).map_err(|e| unreadable(12, e.to_string()))?,
+        sampled: row.get(13)?,
+        lineage: row.get(14)?,
     })
 }
 
@@ -448,6 +485,33 @@ mod tests {
         let stored = table.get("j").await.unwrap().unwrap();
         assert!(stored.suspended.is_some() && stored.terminated.is_some());
         assert_eq!((stored.rows_total, stored.status_update_reason.as_deref()), (7, Some("no")));
+    }
+
+    #[tokio::test]
+    async fn a_job_whose_sample_has_run_is_wound_down_when_it_is_cancelled() {
+        let dir = tempfile::tempdir().unwrap();
+        let table = table(dir.path());
+        table.create("j".into(), job("t")).await.unwrap();
+        let read = Event::ManifestRead { confirmation_required: true };
+        for event in [Event::PickedUp, read, Event::Confirmed, Event::SlotGranted] {
+            table.transition("j", event, Change::default()).await.unwrap();
+            assert!(!table.get("j").await.unwrap().unwrap().sampled);
+        }
+        let moved = table.transition("j", Event::SampleFinished, Change::default()).await;
+        assert_eq!((moved.unwrap(), table.get("j").await.unwrap().unwrap().sampled), (Status::Suspended, true));
+        let moved = table.transition("j", Event::CancelRequested, Change::default()).await;
+        assert_eq!(moved.unwrap(), Status::Cancelling);
+    }
+
+    #[tokio::test]
+    async fn the_rows_that_are_known_never_become_fewer() {
+        let dir = tempfile::tempdir().unwrap();
+        let table = table(dir.path());
+        table.create("j".into(), job("t")).await.unwrap();
+        for (noted, shown) in [(1_024, 1_024), (2_048, 2_048), (1_024, 2_048)] {
+            table.note_rows("j", noted).await.unwrap();
+            assert_eq!(table.get("j").await.unwrap().unwrap().rows_total, shown);
+        }
     }
 
     #[tokio::test]
