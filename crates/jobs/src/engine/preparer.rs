@@ -25,8 +25,14 @@ pub(super) enum Unprepared {
 /// Pieces of the manifest between the store and the thread that checks them: 8 pieces of usually 64 KiB to 1 MiB.
 const PIECES_MAX: usize = 8;
 
-/// Reads, checks and pins the manifest; returns its number of rows.
-pub(super) async fn prepare(engine: &Engine, job_id: &str, source: &Source) -> Result<u64, Unprepared> {
+/// Reads, checks and pins the manifest; returns its number of rows. With `growth` the rows that are checked can be read
+/// meanwhile.
+pub(super) async fn prepare(
+    engine: &Engine,
+    job_id: &str,
+    source: &Source,
+    growth: Option<pinned::Growth>,
+) -> Result<u64, Unprepared> {
     let world = &engine.shared.world;
     let Source::Manifest(manifest) = source;
     let format = manifest.row_format().ok_or_else(|| failed("InvalidManifestContent", "Invalid Manifest Content"))?;
@@ -48,7 +54,7 @@ pub(super) async fn prepare(engine: &Engine, job_id: &str, source: &Source) -> R
     let rows_max = world.settings.rows_max;
     // Tracked, so that a server that stops waits for it: nobody else may find it writing.
     let checking = engine.shared.tasks.spawn_blocking(move || {
-        let mut writer = pinned::Writer::create(&dir, format.clone())?;
+        let mut writer = pinned::Writer::create(&dir, format.clone(), growth)?;
         let mut lines = Lines::default();
         let mut check = |line: &[u8]| {
             let row = writer.rows();

@@ -1,5 +1,7 @@
 //! The engine with real state on disk and a pretend world behind its two doors.
 
+mod beyond;
+
 use std::collections::BTreeMap;
 use std::sync::atomic::AtomicUsize;
 
@@ -652,6 +654,7 @@ async fn a_result_log_with_rows_missing_makes_no_report() {
 fn entries_of_one_batch_fit_into_one_frame() {
     let task = longshore_core::task::Task {
         row: u64::MAX,
+        number: 0,
         bucket: "b".repeat(longshore_core::manifest::BUCKET_BYTES_MAX).into(),
         key: "k".repeat(longshore_core::manifest::RAW_KEY_BYTES_MAX).into(),
         version: longshore_core::task::VersionId::Given("v".repeat(1_024).into()),
