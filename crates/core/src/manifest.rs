@@ -170,9 +170,9 @@ fn key_fits(key: &str) -> bool {
 }
 
 /// The fields of one line: comma-separated, RFC 4180 quotes.
-struct Fields<'a> {
+pub(crate) struct Fields<'a> {
     /// What is left; `None` once the last field was taken.
-    rest: Option<&'a str>,
+    pub(crate) rest: Option<&'a str>,
 }
 
 impl<'a> Iterator for Fields<'a> {

@@ -16,8 +16,8 @@ use sha1::{Digest, Sha1};
 use crate::Settings;
 use crate::error::JobError;
 
-pub use beyond::Beyond;
-pub use manifest::{Source, bare_etag};
+pub use beyond::{Beyond, ReportedRows};
+pub use manifest::{Manifest, Source, bare_etag};
 pub use operation::{LAMBDA_INVOKE, LambdaInvoke};
 pub use report::Report;
 
@@ -242,6 +242,9 @@ pub(crate) mod tests {
             ("<Key>a</Key><Value />", "<Key>longshore:sample</Key><Value>1000001</Value>", "1 to 1000000"),
             ("<Key>a</Key><Value />", "<Key>longshore:sample</Key><Value>+5</Value>", "1 to 1000000"),
             ("<Key>a</Key>", "<Key>longshore:start</Key>", "must be while-preparing"),
+            ("<Key>a</Key>", "<Key>longshore:rows</Key>", "must be failed or all"),
+            ("<Key>a</Key><Value />", "<Key>longshore:rows</Key><Value>all</Value>", "needs a completion report"),
+            ("S3BatchOperations_CSV_20180820", "Report_CSV_20180820", "takes no Fields"),
         ] {
             let body = SAMPLE.replacen(from, to, 1);
             assert_ne!(body, SAMPLE, "{from}");
@@ -275,6 +278,18 @@ pub(crate) mod tests {
         assert!(parse(&confirmed).unwrap_err().told().message.contains("needs ConfirmationRequired to be false"));
         let sampled = early.replace("<Key>a</Key><Value />", "<Key>longshore:sample</Key><Value>5</Value>");
         assert!(parse(&sampled).unwrap_err().told().message.contains("exclude one another"));
+    }
+
+    #[test]
+    fn a_completion_report_is_a_manifest_without_fields() {
+        let fields = &SAMPLE[SAMPLE.find("<Fields>").unwrap()..SAMPLE.find("</Spec>").unwrap()];
+        let report = SAMPLE.replace(fields, "").replace("S3BatchOperations_CSV_20180820", "Report_CSV_20180820");
+        let Source::Manifest(manifest) = parse(&report).unwrap().source;
+        assert!(manifest.is_report() && manifest.fields.is_empty());
+        let all = report.replace("<Key>a</Key><Value />", "<Key>longshore:rows</Key><Value>all</Value>");
+        assert_eq!(parse(&all).unwrap().beyond.rows, Some(ReportedRows::All));
+        let early = report.replace("<Tags>", &format!("<Tags>{EARLY}"));
+        assert!(parse(&early).unwrap_err().told().message.contains("does not go with a completion report"));
     }
 
     #[test]

@@ -10,7 +10,7 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use super::pinned::Growing;
-use super::preparer::{self, Unprepared};
+use super::preparer::{self, Prepared, Unprepared};
 use super::reporter::{self, Unreported};
 use super::{AgentHandle, Engine, Live, ORDERS_MAX, Order, recorder, run};
 use crate::error::FailureReason;
@@ -153,7 +153,7 @@ async fn work(engine: &Engine, id: &str, orders: &mut mpsc::Receiver<Order>, liv
 }
 
 /// Pins the manifest, again and again while trouble passes. With `growing` it can be read meanwhile.
-pub(super) async fn pin(engine: &Engine, job: &JobRow, growing: Option<&Arc<Growing>>) -> Result<u64, Unprepared> {
+pub(super) async fn pin(engine: &Engine, job: &JobRow, growing: Option<&Arc<Growing>>) -> Result<Prepared, Unprepared> {
     let mut wait = PAUSE;
     let mut refused_since = None;
     loop {
@@ -161,7 +161,7 @@ pub(super) async fn pin(engine: &Engine, job: &JobRow, growing: Option<&Arc<Grow
             Some(growing) => Some(growing.turn().await),
             None => None,
         };
-        match preparer::prepare(engine, &job.id, &job.request.source, growth).await {
+        match preparer::prepare(engine, job, growth).await {
             Err(Unprepared::NoSpace(error)) => {
                 tracing::warn!(job = job.id, %error, "the manifest waits for space on the disk");
                 refused_since = None;
@@ -211,9 +211,9 @@ async fn prepare(engine: &Engine, job: &JobRow, orders: &mut mpsc::Receiver<Orde
         }
     };
     match prepared {
-        Ok(rows) => {
+        Ok(Prepared { rows, lineage }) => {
             let read = Event::ManifestRead { confirmation_required: job.request.confirmation_required };
-            step(engine, &job.id, read, Change { rows_total: Some(rows), ..Change::default() }).await?;
+            step(engine, &job.id, read, Change { rows_total: Some(rows), lineage, ..Change::default() }).await?;
             Ok(())
         }
         Err(Unprepared::Failed(reason)) => {
@@ -222,6 +222,7 @@ async fn prepare(engine: &Engine, job: &JobRow, orders: &mut mpsc::Receiver<Orde
         }
         Err(Unprepared::Store(error) | Unprepared::NoSpace(error)) => Err(error),
         Err(Unprepared::Unavailable(error)) => Err(StoreError::Io(std::io::Error::other(error))),
+        Err(Unprepared::NotTaken) => Err(StoreError::Damaged("a manifest's check gave no verdict".into())),
     }
 }
 

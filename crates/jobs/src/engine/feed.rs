@@ -8,7 +8,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use super::pinned::Growing;
-use super::preparer::Unprepared;
+use super::preparer::{Prepared, Unprepared};
 use super::{Engine, agent};
 use crate::error::FailureReason;
 use crate::table::JobRow;
@@ -18,7 +18,7 @@ pub(super) struct Feed {
     growing: Arc<Growing>,
     known: watch::Receiver<u64>,
     /// `None` when it was stopped.
-    pinning: JoinHandle<Option<Result<u64, Unprepared>>>,
+    pinning: JoinHandle<Option<Result<Prepared, Unprepared>>>,
     stopped: CancellationToken,
 }
 
@@ -60,11 +60,13 @@ impl Feed {
             pinned = &mut self.pinning => pinned,
         };
         match pinned {
-            Ok(Some(Ok(rows))) => News::Known { rows, whole: true },
+            Ok(Some(Ok(Prepared { rows, .. }))) => News::Known { rows, whole: true },
             Ok(Some(Err(Unprepared::Failed(reason)))) => News::Failed(reason),
             Ok(Some(Err(Unprepared::Store(error) | Unprepared::NoSpace(error)))) => News::Broken(error),
             Ok(Some(Err(Unprepared::Unavailable(error)))) => News::Broken(StoreError::Io(std::io::Error::other(error))),
-            Ok(None) => News::Broken(StoreError::Damaged("a manifest's reading was stopped before its job".into())),
+            Ok(None | Some(Err(Unprepared::NotTaken))) => {
+                News::Broken(StoreError::Damaged("a manifest's reading ended without a verdict".into()))
+            }
             Err(panic) => News::Broken(StoreError::Damaged(format!("reading the manifest panicked: {panic}"))),
         }
     }

@@ -97,6 +97,8 @@ impl Objects for Shelf {
 /// A function that does as its key says, and can be held back.
 struct Function {
     calls: Mutex<Vec<String>>,
+    /// The task IDs it was sent, each with its key.
+    ids: Mutex<Vec<(String, String)>>,
     running: AtomicUsize,
     gate: Semaphore,
     slots: u32,
@@ -104,8 +106,8 @@ struct Function {
 
 impl Function {
     fn new() -> Arc<Self> {
-        let (calls, running) = (Mutex::default(), AtomicUsize::new(0));
-        Arc::new(Self { calls, running, gate: Semaphore::new(Semaphore::MAX_PERMITS), slots: 4 })
+        let (calls, ids, running) = (Mutex::default(), Mutex::default(), AtomicUsize::new(0));
+        Arc::new(Self { calls, ids, running, gate: Semaphore::new(Semaphore::MAX_PERMITS), slots: 4 })
     }
 
     fn calls(&self) -> Vec<String> {
@@ -120,6 +122,7 @@ impl Invoker for Function {
         let task = &event["tasks"][0];
         let key = task["s3Key"].as_str().unwrap().to_owned();
         self.calls.lock().unwrap().push(key.clone());
+        self.ids.lock().unwrap().push((key.clone(), task["taskId"].as_str().unwrap().to_owned()));
         assert!(self.running.fetch_add(1, Ordering::SeqCst) < self.slots as usize, "more at once than allowed");
         self.gate.acquire().await.unwrap().forget();
         self.running.fetch_sub(1, Ordering::SeqCst);

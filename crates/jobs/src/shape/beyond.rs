@@ -10,6 +10,7 @@ use super::{Checked, Source, invalid};
 const PREFIX: &str = "longshore:";
 const SAMPLE: &str = "longshore:sample";
 const START: &str = "longshore:start";
+const ROWS: &str = "longshore:rows";
 
 /// Empty for a job that asks for nothing of ours.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -20,6 +21,17 @@ pub struct Beyond {
     /// Start tasks while the manifest is still being checked.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub early_start: bool,
+    /// Which rows of a completion report are to be run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rows: Option<ReportedRows>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ReportedRows {
+    /// Those that failed: what a job runs that does not say.
+    Failed,
+    All,
 }
 
 impl Beyond {
@@ -28,7 +40,7 @@ impl Beyond {
         *self == Self::default()
     }
 
-    pub(super) fn parse(tags: &[(String, String)], confirmation_required: bool, _source: &Source) -> Checked<Self> {
+    pub(super) fn parse(tags: &[(String, String)], confirmation_required: bool, source: &Source) -> Checked<Self> {
         let mut this = Self::default();
         for (key, value) in tags {
             match key.as_str() {
@@ -38,9 +50,12 @@ impl Beyond {
                 },
                 START if value == "while-preparing" => this.early_start = true,
                 START => return invalid(format!("the tag {START} must be while-preparing")),
+                ROWS if value == "failed" => this.rows = Some(ReportedRows::Failed),
+                ROWS if value == "all" => this.rows = Some(ReportedRows::All),
+                ROWS => return invalid(format!("the tag {ROWS} must be failed or all")),
                 // A misspelt wish that is passed over in silence would run a whole job in place of its sample.
                 _ if key.to_ascii_lowercase().starts_with(PREFIX) => {
-                    return invalid(format!("the tag {key} is not known here; {SAMPLE} and {START} are"));
+                    return invalid(format!("the tag {key} is not known here; {SAMPLE}, {START} and {ROWS} are"));
                 }
                 _ => {}
             }
@@ -50,6 +65,15 @@ impl Beyond {
         }
         if this.early_start && confirmation_required {
             return invalid(format!("the tag {START} needs ConfirmationRequired to be false"));
+        }
+        let of_report = match source {
+            Source::Manifest(manifest) => manifest.is_report(),
+        };
+        if this.early_start && of_report {
+            return invalid(format!("the tag {START} does not go with a completion report as the manifest"));
+        }
+        if this.rows.is_some() && !of_report {
+            return invalid(format!("the tag {ROWS} needs a completion report as the manifest"));
         }
         Ok(this)
     }

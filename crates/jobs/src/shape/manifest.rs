@@ -9,6 +9,8 @@ use super::{Checked, invalid, is_special_bucket, optional_text, text};
 use crate::error::JobError;
 
 const CSV_FORMAT: &str = "S3BatchOperations_CSV_20180820";
+/// A completion report as a manifest, beyond AWS (decision 0013).
+const REPORT_FORMAT: &str = "Report_CSV_20180820";
 const INVENTORY_FORMAT: &str = "S3InventoryReport_CSV_20161130";
 /// Columns of a manifest, our choice: an inventory has some twenty, and a page of ListJobs reads a thousand jobs.
 const FIELDS_MAX: usize = 1_000;
@@ -65,6 +67,12 @@ impl Manifest {
         if is_special_bucket(bucket) {
             return invalid("the manifest must lie in a general purpose bucket");
         }
+        if this.is_report() {
+            return match this.fields.is_empty() {
+                true => Ok(this),
+                false => invalid(format!("a manifest of format {REPORT_FORMAT} takes no Fields")),
+            };
+        }
         match this.format.as_str() {
             CSV_FORMAT => {}
             INVENTORY_FORMAT => {
@@ -100,6 +108,11 @@ impl Manifest {
 }
 
 impl Manifest {
+    /// Whether the object is the `manifest.json` of a completion report.
+    pub fn is_report(&self) -> bool {
+        self.format == REPORT_FORMAT
+    }
+
     /// The columns of a CSV manifest.
     pub fn row_format(&self) -> Option<RowFormat> {
         RowFormat::new(self.fields.iter().filter_map(|f| Column::parse(f)).collect())
@@ -116,11 +129,13 @@ impl Manifest {
         xml.open("Manifest");
         xml.open("Spec");
         xml.text("Format", &self.format);
-        xml.open("Fields");
-        for field in &self.fields {
-            xml.text("member", field);
+        if !self.fields.is_empty() {
+            xml.open("Fields");
+            for field in &self.fields {
+                xml.text("member", field);
+            }
+            xml.close();
         }
-        xml.close();
         xml.close();
         xml.open("Location");
         xml.text("ObjectArn", &self.object_arn);

@@ -309,3 +309,128 @@ async fn an_early_job_is_cancelled_while_its_manifest_is_still_being_checked() {
     assert_eq!(early.world.report(&early.id).len(), 1_024);
     assert!(!early.world.dir.path().join("jobs").join(&early.id).join("manifest.csv").exists());
 }
+
+fn of_report(body: &str, id: &str, rows: &str) -> String {
+    let fields = &body[body.find("<Fields>").unwrap()..body.find("</Spec>").unwrap()];
+    let body = body.replace(fields, "").replace("S3BatchOperations_CSV_20180820", "Report_CSV_20180820");
+    let body = body.replace("m/list.csv", &format!("r/p/job-{id}/manifest.json"));
+    tagged(&body, "longshore:rows", rows).replace("tok-1", &format!("of-{id}-{rows}"))
+}
+
+fn ids(world: &World) -> BTreeMap<String, String> {
+    let mut ids = std::mem::take(&mut *world.function.ids.lock().unwrap());
+    ids.sort();
+    let rows = ids.len();
+    let ids: BTreeMap<_, _> = ids.into_iter().collect();
+    assert_eq!(ids.len(), rows, "a task was invoked twice");
+    ids
+}
+
+#[tokio::test]
+async fn a_retry_and_a_retry_of_it_run_what_failed_and_keep_the_task_ids() {
+    let world = World::new().await;
+    world.manifest(&keys(2_500));
+    let first = world.create(|b| b).await;
+    world.wait_for(&first, "Complete").await;
+    let mut wanted = ids(&world);
+    assert_eq!(wanted["bad-3"], longshore_core::task::task_id(&first, 3));
+    let everything = wanted.clone();
+    wanted.retain(|key, _| key.starts_with("bad"));
+    assert_eq!(wanted.len(), 250);
+    let second = world.create(|b| of_report(&b, &first, "failed")).await;
+    let described = world.wait_for(&second, "Complete").await;
+    assert_eq!(count(&described, "TotalNumberOfTasks"), 250);
+    assert_eq!(ids(&world), wanted);
+    let third = world.create(|b| of_report(&b, &second, "failed")).await;
+    world.wait_for(&third, "Complete").await;
+    assert_eq!(ids(&world), wanted, "the numbers are in the second job's log too");
+    let whole = world.create(|b| of_report(&b, &first, "all")).await;
+    world.wait_for(&whole, "Complete").await;
+    assert_eq!(ids(&world), everything);
+    assert_eq!(world.report(&whole), world.report(&first));
+}
+
+#[tokio::test]
+async fn a_report_that_no_job_here_has_made_gives_tasks_ids_of_their_own() {
+    let world = World::new().await;
+    world.manifest(&keys(50));
+    let first = world.create(|b| b).await;
+    world.wait_for(&first, "Complete").await;
+    let before = ids(&world);
+    {
+        // The same report, one part of it somewhere else.
+        let mut shelf = world.shelf.0.lock().unwrap();
+        let name = format!("r/p/job-{first}/manifest.json");
+        let text = String::from_utf8(shelf[&name].to_vec()).unwrap();
+        let part = between(&text, "\"failed\",", "}");
+        let key = between(&part, "\"Key\":\"", "\"");
+        let moved = format!("elsewhere/job-{first}/results/x.csv");
+        let csv = shelf[&format!("r/{key}")].clone();
+        shelf.insert(format!("r/{moved}"), csv);
+        shelf.insert(name, text.replace(&key, &moved).into());
+    }
+    let second = world.create(|b| of_report(&b, &first, "failed")).await;
+    world.wait_for(&second, "Complete").await;
+    let after = ids(&world);
+    assert!(after.len() == 5 && after.iter().all(|(key, id)| before[key] != *id));
+    assert!(after.values().any(|id| *id == longshore_core::task::task_id(&second, 0)));
+}
+
+#[tokio::test]
+async fn a_report_that_is_not_whole_fails_the_job() {
+    let world = World::new().await;
+    world.manifest(&keys(50));
+    let first = world.create(|b| b).await;
+    world.wait_for(&first, "Complete").await;
+    ids(&world);
+    let name = {
+        let shelf = world.shelf.0.lock().unwrap();
+        let failed = shelf.iter().find(|(name, csv)| name.contains("/results/") && csv.starts_with(b"b,bad"));
+        failed.unwrap().0.clone()
+    };
+    let good = world.shelf.0.lock().unwrap()[&name].clone();
+    for (n, (bad, reason)) in [
+        (good.slice(..good.len() / 2), "The MD5 of the completion report"),
+        (
+            String::from_utf8(good.to_vec()).unwrap().replace("bad-3,", "bad-4,").into(),
+            "The MD5 of the completion report",
+        ),
+        ([&good[..], &good[..]].concat().into(), "The MD5 of the completion report"),
+        ("b,k,,failed\r\n".into(), "seven columns"),
+        ("b,k,,succeeded,200,,\r\n".into(), "of another status"),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        {
+            let mut shelf = world.shelf.0.lock().unwrap();
+            let md5 = |bytes: &[u8]| hex::encode(<md5::Md5 as md5::Digest>::digest(bytes));
+            if n >= 3 {
+                // A report that is consistent in itself, and not one of ours.
+                let listed = format!("r/p/job-{first}/manifest.json");
+                let text = String::from_utf8(shelf[&listed].to_vec()).unwrap();
+                let text = text.replace(&md5(&shelf[&name]), &md5(&bad)).replace(&md5(&good), &md5(&bad));
+                shelf.insert(listed, text.into());
+            }
+            shelf.insert(name.clone(), bad);
+        }
+        let id = world.create(|b| of_report(&b, &first, "failed").replace("of-", &format!("{n}-"))).await;
+        let described = world.wait_for(&id, "Failed").await;
+        assert!(described.contains("InvalidManifestContent") && described.contains(reason), "{n}: {described}");
+    }
+    world.shelf.0.lock().unwrap().remove(&name);
+    let id = world.create(|b| of_report(&b, &first, "failed")).await;
+    assert!(world.wait_for(&id, "Failed").await.contains("ManifestNotFound"));
+    assert!(ids(&world).is_empty());
+}
+
+#[tokio::test]
+async fn a_report_without_failures_has_nothing_to_retry() {
+    let world = World::new().await;
+    world.manifest(&["a".into(), "b".into()]);
+    let first = world.create(|b| b).await;
+    world.wait_for(&first, "Complete").await;
+    let id = world.create(|b| of_report(&b, &first, "failed")).await;
+    let described = world.wait_for(&id, "Failed").await;
+    assert!(described.contains("The completion report has no rows to run"), "{described}");
+}
