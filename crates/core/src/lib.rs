@@ -4,6 +4,7 @@
 //! and randomness arrive as arguments. That is what lets the simulator run years of crashes in seconds.
 
 pub mod dispatch;
+pub mod failures;
 pub mod invocation;
 pub mod job;
 pub mod manifest;

@@ -62,7 +62,7 @@ impl ResultCode {
 }
 
 /// The last four columns of a report row: TaskStatus, HTTPStatusCode, ErrorCode, ResultMessage.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Outcome {
     pub succeeded: bool,
     pub http_status: u16,

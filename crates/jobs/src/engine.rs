@@ -21,8 +21,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use longshore_core::failures::Failures;
 use longshore_core::job::Status;
 use longshore_core::manifest::CHUNK_ROWS;
+use longshore_core::record::Entry;
 use longshore_core::run::{Command, Effect, Ended, Event, Extent, Run};
 use longshore_core::sample;
 use longshore_core::time::Tick;
@@ -182,6 +184,21 @@ impl Engine {
             seen.insert(id, live.seen().await);
         }
         Glance(seen)
+    }
+
+    /// What the results that a job has by now amount to: one pass over its log.
+    pub async fn failures(&self, id: &str) -> Result<Failures, StoreError> {
+        let dir = self.shared.world.job_dir(id);
+        blocking(move || {
+            let mut failures = Failures::default();
+            recorder::settled(&dir, |entry| {
+                if let Entry::Settled { task, outcome, .. } = entry {
+                    failures.add(task, outcome);
+                }
+            })?;
+            Ok(failures)
+        })
+        .await
     }
 
     /// Removes what a job that is over does not need any more: its pinned manifest and its report's spool. The result

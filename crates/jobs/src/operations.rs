@@ -3,6 +3,7 @@
 mod create_job;
 mod delete_job_tagging;
 mod describe_job;
+mod get_job_results;
 mod get_job_tagging;
 mod list_jobs;
 mod put_job_tagging;
@@ -27,6 +28,7 @@ pub const OPERATIONS: &[Operation<Jobs>] = &[
     put_job_tagging::OPERATION,
     get_job_tagging::OPERATION,
     delete_job_tagging::OPERATION,
+    get_job_results::OPERATION,
 ];
 
 /// `x-amz-account-id` must be there, be an account's number, and be the caller's (spec 1.11, rows 14 and 15).

@@ -32,6 +32,8 @@ use crate::names::{Host, Names};
 const HEALTH: &str = "/_longshore/health";
 /// All paths of S3 Control begin so.
 const CONTROL: &str = "/v20180820/";
+/// What jobs have beyond AWS, in the same service.
+const OUR_CONTROL: &str = "/_longshore/v1/jobs/";
 /// What a path means to nobody but us, never an object.
 const OURS: &str = "/_longshore/";
 
@@ -76,7 +78,8 @@ impl Api {
     /// By the service that signed, where one did; else by what the path looks like.
     fn of(service: Option<&str>, path: &str, host: &Host) -> Self {
         // In virtual-hosted style a key may begin with "v20180820/".
-        let control = path.starts_with(CONTROL) && (host.prefix.is_none() || host.account().is_some());
+        let control = (path.starts_with(CONTROL) || path.starts_with(OUR_CONTROL))
+            && (host.prefix.is_none() || host.account().is_some());
         match service {
             Some("lambda") => Self::Lambda,
             _ if control => Self::S3Control,
@@ -172,7 +175,7 @@ impl Dispatch {
             }
         };
         let api = Api::of(Some(claim.service()), path, &host);
-        if path.starts_with(OURS) {
+        if path.starts_with(OURS) && !(path.starts_with(OUR_CONTROL) && matches!(api, Api::S3Control)) {
             drain(&parts, body).await;
             let none = ApiError::new(StatusCode::NOT_FOUND, "NoSuchResource", "There is nothing at this path.");
             return api.refuse(&none, id);
@@ -443,6 +446,8 @@ mod tests {
             (Some("s3"), "/", None, Api::S3),
             (Some("s3"), "/v20180820/jobs", None, Api::S3Control),
             (Some("s3"), "/v20180820/jobs", Some("000000000000"), Api::S3Control),
+            (Some("s3"), "/_longshore/v1/jobs/j/results", None, Api::S3Control),
+            (Some("s3"), "/_longshore/v1/jobs/j/results", Some("bucket"), Api::S3),
             (Some("s3"), "/v20180820/photo.jpg", Some("bucket"), Api::S3),
             (Some("s3"), "/v20180820x/key", None, Api::S3),
             (Some("s3"), "/2015-03-31/functions", None, Api::S3),

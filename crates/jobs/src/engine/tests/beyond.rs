@@ -41,6 +41,18 @@ async fn a_sample_runs_first_and_the_rest_once_it_is_confirmed() {
     assert_eq!(count(&described, "NumberOfTasksSucceeded") + count(&described, "NumberOfTasksFailed"), 20);
     let sampled = world.function.calls();
     assert_eq!(sampled.len(), 20);
+    let (_, results) = world.send("GET", &format!("/_longshore/v1/jobs/{id}/results"), "", "").await;
+    let results: serde_json::Value = serde_json::from_str(&results).unwrap();
+    let bad = sampled.iter().filter(|key| key.starts_with("bad")).count();
+    assert_eq!(
+        (&results["NumberOfTasksFailed"], &results["NumberOfTasksSucceeded"]),
+        (&bad.into(), &(20 - bad).into())
+    );
+    assert_eq!(results["FailureGroups"].as_array().unwrap().len(), bad, "each has a message of its own");
+    for group in results["FailureGroups"].as_array().unwrap() {
+        assert_eq!((&group["ErrorCode"], &group["NumberOfTasks"]), (&"PermanentFailure".into(), &1.into()));
+        assert_eq!(group["Example"]["Key"], group["ResultMessage"]);
+    }
     world.restart().await;
     assert!(world.describe(&id).await.contains("<Status>Suspended</Status>"), "a restart promotes nothing");
     assert_eq!(world.function.calls(), sampled);

@@ -1,0 +1,55 @@
+use http::StatusCode;
+use longshore_core::task::{Task, VersionId};
+use longshore_wire::{ApiError, Call, Operation, Response, Route};
+use serde_json::{Value, json};
+
+use crate::Jobs;
+use crate::error::JobError;
+
+/// Ours, not AWS's: what a job's results amount to while it waits or runs, before there is a report.
+pub const OPERATION: Operation<Jobs> = Operation {
+    name: "GetJobResults",
+    route: Route("GET", "/_longshore/v1/jobs/{JobId}/results"),
+    spec: "docs/decisions/0013-beyond-aws-by-tags-on-the-job.md",
+    handle: |jobs, call| Box::pin(get_job_results(jobs, call)),
+};
+
+/// JSON: how many durable results there are, and the failures among them in groups of the same failure.
+async fn get_job_results(jobs: &Jobs, call: Call) -> Result<Response, ApiError> {
+    let id = call.label("JobId");
+    let job =
+        jobs.table.get(id).await.map_err(|e| JobError::from(e).told())?.ok_or_else(|| JobError::NotFound.told())?;
+    let failures = jobs.engine.failures(id).await.map_err(|e| JobError::from(e).told())?;
+    let (succeeded, failed) = (failures.succeeded, failures.failed);
+    let (groups, others) = failures.groups();
+    let groups: Vec<Value> = groups
+        .iter()
+        .map(|group| {
+            json!({
+                "NumberOfTasks": group.tasks,
+                "HTTPStatusCode": group.outcome.http_status,
+                "ErrorCode": group.outcome.error_code,
+                "ResultMessage": group.outcome.message,
+                "Example": example(&group.example),
+            })
+        })
+        .collect();
+    let answer = json!({
+        "JobId": id,
+        "Status": job.status.name(),
+        "TotalNumberOfTasks": job.rows_total,
+        "NumberOfTasksSucceeded": succeeded,
+        "NumberOfTasksFailed": failed,
+        "FailureGroups": groups,
+        "NumberOfTasksInNoGroup": others,
+    });
+    Ok(Response::json(StatusCode::OK, &answer))
+}
+
+fn example(task: &Task) -> Value {
+    let version = match &task.version {
+        VersionId::Given(version) => Some(version),
+        VersionId::NoColumn | VersionId::Missing => None,
+    };
+    json!({"Bucket": task.bucket, "Key": task.key, "VersionId": version})
+}
