@@ -40,6 +40,8 @@ pub struct Settings {
     pub run: run::Settings,
     /// How long a job may wait for its confirmation. AWS: 30 days.
     pub confirmation_ms_max: i64,
+    /// What reads inventories in Parquet and ORC.
+    pub columnar: Arc<dyn ports::Columnar>,
     /// What the wall clock says; it decides nothing but the dates that are shown, and the 30 days.
     pub wall_clock: Arc<dyn Fn() -> Timestamp + Send + Sync>,
 }
@@ -55,6 +57,7 @@ impl Settings {
             rows_max: 100_000_000,
             run: run::Settings::default(),
             confirmation_ms_max: 30 * 24 * 60 * 60 * 1_000,
+            columnar: Arc::new(ports::NoTables),
             wall_clock: Arc::new(|| Timestamp(jiff::Timestamp::now().as_millisecond())),
         }
     }

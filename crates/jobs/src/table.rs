@@ -6,6 +6,7 @@ use longshore_core::job::{Event, IllegalMove, Status};
 use longshore_core::time::Timestamp;
 use longshore_store::{Records, Schema, StoreError};
 use rusqlite::{Connection, OptionalExtension, Row, params};
+use serde::{Deserialize, Serialize};
 
 use crate::Settings;
 use crate::error::{FailureReason, JobError};
@@ -53,6 +54,10 @@ pub const SCHEMA: Schema = Schema {
         ) STRICT, WITHOUT ROWID;
     ",
         "
+        -- where a generated manifest was saved, as JSON; set when the job leaves Preparing
+        ALTER TABLE job ADD COLUMN generated_manifest TEXT;
+    ",
+        "
         -- whether the job's sample has run: since then it waits for its promotion, or has it
         ALTER TABLE job ADD COLUMN sampled INTEGER NOT NULL DEFAULT 0;
         -- the job whose task IDs this one keeps; NULL: its own
@@ -77,16 +82,26 @@ pub struct JobRow {
     pub terminated: Option<Timestamp>,
     pub status_update_reason: Option<String>,
     pub failure_reasons: Vec<FailureReason>,
+    pub generated_manifest: Option<GeneratedManifest>,
     /// Its sample has run to its end. Then Suspended means that the others wait, any other status that they may run.
     pub sampled: bool,
     /// The job that task IDs come from: this one, unless it retries tasks of another.
     pub lineage: String,
 }
 
+/// A list that was generated and saved: what `GeneratedManifestDescriptor` shows.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GeneratedManifest {
+    pub object_arn: String,
+    /// As the store gave it.
+    pub etag: String,
+}
+
 /// What changes together with a status.
 #[derive(Debug, Clone, Default)]
 pub struct Change {
     pub rows_total: Option<u64>,
+    pub generated_manifest: Option<GeneratedManifest>,
     /// (succeeded, failed)
     pub counts: Option<(u64, u64)>,
     /// Added to the time spent in Active, in milliseconds.
@@ -250,6 +265,8 @@ impl Table {
                 // A step that is repeated after a crash gives its reason again.
                 reasons.extend(change.failure_reason.filter(|reason| !reasons.contains(reason)));
                 let (succeeded, failed) = change.counts.unzip();
+                let generated = change.generated_manifest.map(|g| serde_json::to_string(&g)).transpose();
+                let generated = generated.map_err(|e| StoreError::Damaged(e.to_string()))?;
                 db.execute(
                     "UPDATE job SET status = ?2, rev = rev + 1,
                         rows_total = coalesce(?3, rows_total),
@@ -260,8 +277,9 @@ impl Table {
                         failure_reasons = ?8,
                         suspended = coalesce(?9, suspended),
                         terminated = coalesce(?10, terminated),
-                        sampled = max(sampled, ?11),
-                        lineage = coalesce(?12, lineage)
+                        generated_manifest = coalesce(?11, generated_manifest),
+                        sampled = max(sampled, ?12),
+                        lineage = coalesce(?13, lineage)
                      WHERE id = ?1",
                     params![
                         id,
@@ -274,6 +292,7 @@ impl Table {
                         serde_json::to_string(&reasons).map_err(|e| StoreError::Damaged(e.to_string()))?,
                         (to == Status::Suspended).then_some(now.0),
                         to.is_terminal().then_some(now.0),
+                        generated,
                         event == Event::SampleFinished,
                         change.lineage,
                     ],
@@ -369,7 +388,8 @@ impl Table {
 }
 
 const COLUMNS: &str = "id, created, request, status, priority, rows_total, succeeded, failed, active_ms, suspended, \
-                       terminated, status_update_reason, failure_reasons, sampled, coalesce(lineage, id)";
+                       terminated, status_update_reason, failure_reasons, generated_manifest, sampled, \
+                       coalesce(lineage, id)";
 
 fn signed(value: u64) -> i64 {
     i64::try_from(value).unwrap_or(i64::MAX)
@@ -407,6 +427,7 @@ fn read_job(db: &Connection, id: &str) -> Result<Option<JobRow>, StoreError> {
 
 fn job_row(row: &Row<'_>) -> rusqlite::Result<JobRow> {
     let (request, reasons): (String, String) = (row.get(2)?, row.get(12)?);
+    let generated: Option<String> = row.get(13)?;
     let date =
         |index: usize| -> rusqlite::Result<Option<Timestamp>> { Ok(row.get::<_, Option<i64>>(index)?.map(Timestamp)) };
     let count = |index: usize| -> rusqlite::Result<u64> { Ok(row.get::<_, i64>(index)?.unsigned_abs()) };
@@ -424,8 +445,12 @@ fn job_row(row: &Row<'_>) -> rusqlite::Result<JobRow> {
         terminated: date(10)?,
         status_update_reason: row.get(11)?,
         failure_reasons: serde_json::from_str(&reasons).map_err(|e| unreadable(12, e.to_string()))?,
-        sampled: row.get(13)?,
-        lineage: row.get(14)?,
+        generated_manifest: generated
+            .map(|json| serde_json::from_str(&json))
+            .transpose()
+            .map_err(|e| unreadable(13, e.to_string()))?,
+        sampled: row.get(14)?,
+        lineage: row.get(15)?,
     })
 }
 

@@ -211,9 +211,11 @@ async fn prepare(engine: &Engine, job: &JobRow, orders: &mut mpsc::Receiver<Orde
         }
     };
     match prepared {
-        Ok(Prepared { rows, lineage }) => {
+        Ok(prepared) => {
+            let (rows_total, generated_manifest) = (Some(prepared.rows), prepared.generated);
             let read = Event::ManifestRead { confirmation_required: job.request.confirmation_required };
-            step(engine, &job.id, read, Change { rows_total: Some(rows), lineage, ..Change::default() }).await?;
+            let change = Change { rows_total, generated_manifest, lineage: prepared.lineage, ..Change::default() };
+            step(engine, &job.id, read, change).await?;
             Ok(())
         }
         Err(Unprepared::Failed(reason)) => {

@@ -4,6 +4,8 @@
 //! stage that checks and keeps them, [`pinning`].
 
 mod csv;
+mod generator;
+mod inventory;
 mod pinning;
 mod report;
 
@@ -14,7 +16,7 @@ use super::{Engine, pinned};
 use crate::error::FailureReason;
 use crate::ports::{ObjectBody, ObjectError};
 use crate::shape::{Manifest, Source, bare_etag};
-use crate::table::JobRow;
+use crate::table::{GeneratedManifest, JobRow};
 
 /// Why preparing stopped.
 #[derive(Debug)]
@@ -30,6 +32,12 @@ pub(super) enum Unprepared {
     NotTaken,
 }
 
+impl From<std::io::Error> for Unprepared {
+    fn from(error: std::io::Error) -> Self {
+        pinned::io("preparing")(error).into()
+    }
+}
+
 impl From<StoreError> for Unprepared {
     fn from(error: StoreError) -> Self {
         if error.is_full() { Unprepared::NoSpace(error) } else { Unprepared::Store(error) }
@@ -40,27 +48,52 @@ impl From<StoreError> for Unprepared {
 #[derive(Debug)]
 pub(super) struct Prepared {
     pub rows: u64,
+    /// The list that a generator has saved.
+    pub generated: Option<GeneratedManifest>,
     /// The job that the rows' task numbers belong to, where it is another.
     pub lineage: Option<String>,
 }
 
+const TOO_MANY_ROWS: &str =
+    "The S3 Batch Operations job failed because it contains more keys than the maximum allowed in a single job";
+
 /// Reads, checks and pins the rows of a job. With `growth` the rows that are checked can be read meanwhile.
+///
+/// It can be repeated from any point: nothing of an earlier, interrupted try counts.
 pub(super) async fn prepare(
     engine: &Engine,
     job: &JobRow,
     growth: Option<pinned::Growth>,
 ) -> Result<Prepared, Unprepared> {
-    let (job_id, source) = (job.id.as_str(), &job.request.source);
-    let rows = match source {
+    let (job_id, mut lineage) = (job.id.as_str(), None);
+    let rows = match &job.request.source {
         Source::Manifest(manifest) => {
             let object = open(engine, manifest).await?;
             if manifest.is_report() {
-                return report::pin(engine, job, object, growth).await;
+                let (rows, origin) = report::pin(engine, job, object, growth).await?;
+                lineage = origin;
+                rows
+            } else if manifest.is_inventory() {
+                inventory::pin(engine, job_id, manifest, object, growth).await?
+            } else {
+                csv::pin(engine, job_id, manifest, object, growth).await?
             }
-            csv::pin(engine, job_id, manifest, object, growth).await?
         }
+        Source::ManifestGenerator(generator) => return generator::pin(engine, job_id, generator).await,
     };
-    Ok(Prepared { rows, lineage: None })
+    if rows == 0 {
+        return Err(content("The manifest has no rows"));
+    }
+    Ok(Prepared { rows, generated: None, lineage })
+}
+
+/// Work on files, on a thread for it; tracked, so that a server that stops waits for it.
+async fn blocking<T: Send + 'static>(
+    engine: &Engine,
+    work: impl FnOnce() -> Result<T, StoreError> + Send + 'static,
+) -> Result<T, StoreError> {
+    let done = engine.shared.tasks.spawn_blocking(work).await;
+    done.unwrap_or_else(|panic| Err(StoreError::Damaged(format!("file work panicked: {panic}"))))
 }
 
 /// Opens the manifest object, which has to be the one that the job names (rules M-6, M-7).
@@ -68,6 +101,9 @@ pub(super) async fn prepare(
 /// The port's body belongs to the ETag that comes with it, so comparing them guards what is read from it.
 async fn open(engine: &Engine, manifest: &Manifest) -> Result<ObjectBody, Unprepared> {
     let (bucket, key) = arn::object_of(&manifest.object_arn).ok_or_else(|| content("Invalid Manifest Content"))?;
+    if !manifest.etag_fits() {
+        return Err(content("ETag format is invalid"));
+    }
     let objects = &engine.shared.world.objects;
     let object = objects.get(bucket, key, manifest.object_version_id.as_deref()).await.map_err(unreadable)?;
     let (found, wanted) = (bare_etag(&object.etag), manifest.etag_bare());

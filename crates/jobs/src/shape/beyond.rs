@@ -66,9 +66,10 @@ impl Beyond {
         if this.early_start && confirmation_required {
             return invalid(format!("the tag {START} needs ConfirmationRequired to be false"));
         }
-        let of_report = match source {
-            Source::Manifest(manifest) => manifest.is_report(),
-        };
+        if this.early_start && matches!(source, Source::ManifestGenerator(_)) {
+            return invalid(format!("the tag {START} does not go with a generated manifest"));
+        }
+        let of_report = matches!(source, Source::Manifest(manifest) if manifest.is_report());
         if this.early_start && of_report {
             return invalid(format!("the tag {START} does not go with a completion report as the manifest"));
         }

@@ -1,11 +1,11 @@
 //! The one stage through which every row comes in: it checks each line, keeps it on disk, and counts.
 
 use bytes::Bytes;
-use longshore_core::manifest::{Fault, FaultKind, LineTooLong, Lines, RowFormat};
+use longshore_core::manifest::{Fault, FaultKind, LineTooLong, Lines, ROWS_MAX, RowFormat};
 use longshore_store::StoreError;
 use tokio::sync::mpsc;
 
-use super::{Unprepared, content};
+use super::{TOO_MANY_ROWS, Unprepared, content};
 use crate::engine::{Engine, pinned};
 
 /// Pieces of lines between a source and the thread that checks them: 8 pieces of usually 64 KiB to 1 MiB.
@@ -26,7 +26,7 @@ impl Feed {
     }
 }
 
-/// Pins what `source` feeds as lines of `format`; returns the number of rows, at least one.
+/// Pins what `source` feeds as lines of `format`; returns the number of rows.
 ///
 /// With `growth` the rows that are checked can be read meanwhile. A source that returns an error has its lines thrown away. What an interrupted call left behind is overwritten by the
 /// next one.
@@ -42,7 +42,7 @@ where
 {
     let world = &engine.shared.world;
     let (pieces, incoming) = mpsc::channel(PIECES_MAX);
-    let (dir, rows_max) = (world.job_dir(job_id), world.settings.rows_max);
+    let (dir, rows_max) = (world.job_dir(job_id), world.settings.rows_max.min(ROWS_MAX));
     // Tracked, so that a server that stops waits for it: nobody else may find it writing.
     let checking = engine.shared.tasks.spawn_blocking(move || check(&dir, format, growth, rows_max, incoming));
     let end = pieces.clone();
@@ -53,15 +53,12 @@ where
     let (checked, fed) = tokio::join!(checking, feeding);
     let checked = checked.unwrap_or_else(|panic| Err(StoreError::Damaged(format!("file work panicked: {panic}"))));
     match checked? {
-        Ok(0) => Err(content("The manifest has no rows")),
         Ok(rows) => Ok(rows),
         Err(Stop::Fault(fault)) => {
             tracing::info!(job = job_id, row = fault.row, fault = ?fault.what, "the manifest has a bad row");
             Err(content(fault.what.reason()))
         }
-        Err(Stop::TooManyRows) => Err(content(
-            "The S3 Batch Operations job failed because it contains more keys than the maximum allowed in a single job",
-        )),
+        Err(Stop::TooManyRows) => Err(content(TOO_MANY_ROWS)),
         Err(Stop::Store(error)) => Err(error.into()),
         Err(Stop::GivenUp) => {
             Err(fed.err().unwrap_or_else(|| StoreError::Damaged("a manifest's check lost its source".into()).into()))

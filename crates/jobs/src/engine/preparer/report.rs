@@ -14,7 +14,7 @@ use md5::{Digest, Md5};
 use tokio::sync::mpsc;
 
 use super::pinning::Feed;
-use super::{Prepared, Unprepared, check_whole, content, pinning, unreadable};
+use super::{Unprepared, check_whole, content, pinning, unreadable};
 use crate::engine::{Engine, pinned, recorder, reporter};
 use crate::ports::ObjectBody;
 use crate::shape::ReportedRows;
@@ -28,12 +28,13 @@ const NUMBERS_PIECE: usize = 1_024;
 /// Lines are handed on in pieces of this size.
 const PIECE_BYTES: usize = 256 << 10;
 
+/// Returns the number of rows, and the lineage of their tasks where it is not the job's own.
 pub(super) async fn pin(
     engine: &Engine,
     job: &JobRow,
     object: ObjectBody,
     growth: Option<pinned::Growth>,
-) -> Result<Prepared, Unprepared> {
+) -> Result<(u64, Option<String>), Unprepared> {
     let parts = read_manifest_json(&collect(object).await?).map_err(odd)?;
     let origin = origin(engine, &parts).await?;
     let all = job.request.beyond.rows == Some(ReportedRows::All);
@@ -57,7 +58,7 @@ pub(super) async fn pin(
         Ok(())
     })
     .await?;
-    Ok(Prepared { rows, lineage: origin.map(|origin| origin.lineage) })
+    Ok((rows, origin.map(|origin| origin.lineage)))
 }
 
 /// The job here that has made this report, byte for byte.
