@@ -446,20 +446,28 @@ impl Table {
                     "SELECT {EVENT_COLUMNS}, d.attempts, d.tried_ms
                      FROM job_event_delivery d JOIN job_event e ON e.job_id = d.job_id AND e.number = d.number
                      WHERE d.sink = ?1 AND d.state = 'pending' AND d.not_before IS NOT NULL
-                     AND (d.not_before <= ?2 OR d.not_before > ?3)
+                     AND d.not_before BETWEEN ?2 AND ?3
                      ORDER BY d.not_before LIMIT ?4"
                 );
                 let mut statement = db.prepare_cached(&sql)?;
                 let horizon = now.0.saturating_add(signed(wait_ms_max));
-                let rows = statement.query_map(params![sink, now.0, horizon, max as i64], |row| {
-                    Ok(Due {
-                        number: row.get::<_, i64>(1)?.unsigned_abs(),
-                        event: job_event(row, &settings)?,
-                        attempts: row.get(9)?,
-                        tried_ms: row.get::<_, i64>(10)?.unsigned_abs(),
-                    })
-                })?;
-                Ok(rows.collect::<Result<Vec<_>, _>>()?)
+                let mut due = Vec::new();
+                // Two ranges of the index, so that what waits between them is not looked at.
+                for (from, to) in [(i64::MIN, now.0), (horizon.saturating_add(1), i64::MAX)] {
+                    let left = max - due.len();
+                    let rows = statement.query_map(params![sink, from, to, left as i64], |row| {
+                        Ok(Due {
+                            number: row.get::<_, i64>(1)?.unsigned_abs(),
+                            event: job_event(row, &settings)?,
+                            attempts: row.get(9)?,
+                            tried_ms: row.get::<_, i64>(10)?.unsigned_abs(),
+                        })
+                    })?;
+                    for row in rows {
+                        due.push(row?);
+                    }
+                }
+                Ok(due)
             })
             .await
     }
