@@ -26,7 +26,7 @@ pub use report::Report;
 /// A CreateJob request that keeps every rule that can be checked without reading anything else.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NewJob {
-    /// The effective value: absent means true (rule L-3).
+    /// The effective value: absent means true, unless the settings say otherwise (rule L-3, C-18).
     pub confirmation_required: bool,
     pub operation: LambdaInvoke,
     pub report: Report,
@@ -57,7 +57,8 @@ impl NewJob {
             return Err(JobError::Malformed(format!("the root element is {}", root.name)));
         }
         let mut job = Self {
-            confirmation_required: optional_bool(&root, "ConfirmationRequired")?.unwrap_or(true),
+            confirmation_required: optional_bool(&root, "ConfirmationRequired")?
+                .unwrap_or(settings.confirmation_default),
             operation: LambdaInvoke::parse(&root, settings)?,
             report: Report::parse(&root)?,
             client_request_token: text(&root, "ClientRequestToken", 1, 64)?,

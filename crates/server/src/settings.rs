@@ -13,6 +13,7 @@ use toml::{Table, Value};
 
 use crate::failure::{Because, Failure};
 use crate::names;
+use crate::sinks::{self, SinkSettings};
 
 /// The commented file with every key and its default.
 pub const DEFAULTS: &str = include_str!("../longshore.toml");
@@ -35,6 +36,7 @@ pub struct Settings {
     pub allow_plain_http: bool,
     pub names: Vec<String>,
     pub unsigned_payload: bool,
+    pub events: Vec<SinkSettings>,
     pub limits: Limits,
     pub jobs: Jobs,
     pub functions: Functions,
@@ -51,6 +53,7 @@ pub struct Limits {
 #[serde(deny_unknown_fields)]
 pub struct Jobs {
     pub active_max: usize,
+    pub preparing_max: usize,
     pub concurrency_total_max: u32,
     pub concurrency_max: u32,
     pub concurrency_initial: u32,
@@ -62,7 +65,10 @@ pub struct Jobs {
     pub unrecorded_max: usize,
     pub strict: bool,
     pub rows_max: u64,
+    pub confirmation_default: bool,
     pub confirmation_days: u32,
+    pub retention_days: u32,
+    pub retained_max: usize,
 }
 
 #[derive(Debug, Clone, Deserialize)]
@@ -80,9 +86,13 @@ impl Settings {
         let mut jobs = longshore_jobs::Settings::new(&self.account, &self.region);
         jobs.columnar = std::sync::Arc::new(longshore_inventory::Tables);
         jobs.active_slots = self.jobs.active_max;
+        jobs.preparing_slots = self.jobs.preparing_max;
         jobs.concurrency_total_max = self.jobs.concurrency_total_max;
         jobs.rows_max = self.jobs.rows_max;
         jobs.confirmation_ms_max = i64::from(self.jobs.confirmation_days) * 24 * 60 * 60 * 1_000;
+        jobs.confirmation_default = self.jobs.confirmation_default;
+        jobs.retention_ms = i64::from(self.jobs.retention_days) * 24 * 60 * 60 * 1_000;
+        jobs.retained_max = self.jobs.retained_max;
         jobs.run.ramp.initial = self.jobs.concurrency_initial;
         jobs.run.ramp.max = self.jobs.concurrency_max;
         jobs.run.retry.attempts_max = self.jobs.attempts_max;
@@ -179,6 +189,8 @@ impl Settings {
         let at_least_one = [
             ("limits.connections_max", self.limits.connections_max as u64),
             ("jobs.active_max", jobs.active_max as u64),
+            ("jobs.preparing_max", jobs.preparing_max as u64),
+            ("jobs.retention_days", jobs.retention_days.into()),
             ("jobs.concurrency_total_max", jobs.concurrency_total_max.into()),
             ("jobs.concurrency_max", jobs.concurrency_max.into()),
             ("jobs.concurrency_initial", jobs.concurrency_initial.into()),
@@ -192,6 +204,7 @@ impl Settings {
         if !(0.0..=1.0).contains(&jobs.failure_ratio) {
             return Err(Failure::usage("jobs.failure_ratio must be between 0 and 1"));
         }
+        sinks::check(&self.events)?;
         Ok(())
     }
 }
@@ -301,6 +314,9 @@ mod tests {
         assert_eq!(ours.concurrency_total_max, theirs.concurrency_total_max);
         assert_eq!(ours.rows_max, theirs.rows_max);
         assert_eq!(ours.confirmation_ms_max, theirs.confirmation_ms_max);
+        assert_eq!(ours.confirmation_default, theirs.confirmation_default);
+        assert_eq!(ours.preparing_slots, theirs.preparing_slots);
+        assert_eq!((ours.retention_ms, ours.retained_max), (theirs.retention_ms, theirs.retained_max));
         let dir = Path::new("/d");
         let (ours, theirs) = (load("", &[]).unwrap().host(dir), HostSettings::new("us-east-1", "000000000000", dir));
         assert_eq!(format!("{ours:?}"), format!("{theirs:?}"));
@@ -347,6 +363,20 @@ mod tests {
         for variable in ["LONGSHORE_REGOIN", "LONGSHORE_LIMITS", "LONGSHORE_LIMITS_STOP_SECONDS", "LONGSHORE_ACCOUNT"] {
             let error = load("", &[(variable, "x")]).unwrap_err();
             assert_eq!(error.status, crate::failure::USAGE, "{variable}");
+        }
+    }
+
+    #[test]
+    fn sinks_for_events_come_from_the_file_and_are_checked() {
+        let settings = load("[[events]]\nname = \"log\"\nkind = \"file\"\npath = \"events.jsonl\"", &[]).unwrap();
+        assert_eq!(settings.events.len(), 1);
+        for wrong in [
+            "[[events]]\nname = \"log\"\nkind = \"file\"",
+            "[[events]]\nkind = \"stdout\"",
+            "[[events]]\nname = \"log\"\nkind = \"stdout\"\ncolour = 1",
+            "[events]\nname = \"log\"",
+        ] {
+            assert_eq!(load(wrong, &[]).unwrap_err().status, crate::failure::USAGE, "{wrong}");
         }
     }
 

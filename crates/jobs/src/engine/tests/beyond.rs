@@ -45,13 +45,13 @@ async fn a_sample_runs_first_and_the_rest_once_it_is_confirmed() {
     let results: serde_json::Value = serde_json::from_str(&results).unwrap();
     let bad = sampled.iter().filter(|key| key.starts_with("bad")).count();
     assert_eq!(
-        (&results["NumberOfTasksFailed"], &results["NumberOfTasksSucceeded"]),
+        (&results["numberOfTasksFailed"], &results["numberOfTasksSucceeded"]),
         (&bad.into(), &(20 - bad).into())
     );
-    assert_eq!(results["FailureGroups"].as_array().unwrap().len(), bad, "each has a message of its own");
-    for group in results["FailureGroups"].as_array().unwrap() {
-        assert_eq!((&group["ErrorCode"], &group["NumberOfTasks"]), (&"PermanentFailure".into(), &1.into()));
-        assert_eq!(group["Example"]["Key"], group["ResultMessage"]);
+    assert_eq!(results["failureGroups"].as_array().unwrap().len(), bad, "each has a message of its own");
+    for group in results["failureGroups"].as_array().unwrap() {
+        assert_eq!((&group["errorCode"], &group["numberOfTasks"]), (&"PermanentFailure".into(), &1.into()));
+        assert_eq!(group["example"]["key"], group["resultMessage"]);
     }
     world.restart().await;
     assert!(world.describe(&id).await.contains("<Status>Suspended</Status>"), "a restart promotes nothing");

@@ -8,14 +8,14 @@ use crate::error::JobError;
 
 /// Ours, not AWS's: what a job's results amount to while it waits or runs, before there is a report.
 pub const OPERATION: Operation<Jobs> = Operation {
-    name: "GetJobResults",
+    name: "JobResults",
     route: Route("GET", "/_longshore/v1/jobs/{JobId}/results"),
     spec: "docs/decisions/0013-beyond-aws-by-tags-on-the-job.md",
-    handle: |jobs, call| Box::pin(get_job_results(jobs, call)),
+    handle: |jobs, call| Box::pin(job_results(jobs, call)),
 };
 
 /// JSON: how many durable results there are, and the failures among them in groups of the same failure.
-async fn get_job_results(jobs: &Jobs, call: Call) -> Result<Response, ApiError> {
+async fn job_results(jobs: &Jobs, call: Call) -> Result<Response, ApiError> {
     let id = call.label("JobId");
     let job =
         jobs.table.get(id).await.map_err(|e| JobError::from(e).told())?.ok_or_else(|| JobError::NotFound.told())?;
@@ -26,22 +26,22 @@ async fn get_job_results(jobs: &Jobs, call: Call) -> Result<Response, ApiError> 
         .iter()
         .map(|group| {
             json!({
-                "NumberOfTasks": group.tasks,
-                "HTTPStatusCode": group.outcome.http_status,
-                "ErrorCode": group.outcome.error_code,
-                "ResultMessage": group.outcome.message,
-                "Example": example(&group.example),
+                "numberOfTasks": group.tasks,
+                "httpStatusCode": group.outcome.http_status,
+                "errorCode": group.outcome.error_code,
+                "resultMessage": group.outcome.message,
+                "example": example(&group.example),
             })
         })
         .collect();
     let answer = json!({
-        "JobId": id,
-        "Status": job.status.name(),
-        "TotalNumberOfTasks": job.rows_total,
-        "NumberOfTasksSucceeded": succeeded,
-        "NumberOfTasksFailed": failed,
-        "FailureGroups": groups,
-        "NumberOfTasksInNoGroup": others,
+        "jobId": id,
+        "status": job.status.name(),
+        "totalNumberOfTasks": job.rows_total,
+        "numberOfTasksSucceeded": succeeded,
+        "numberOfTasksFailed": failed,
+        "failureGroups": groups,
+        "numberOfTasksInNoGroup": others,
     });
     Ok(Response::json(StatusCode::OK, &answer))
 }
@@ -51,5 +51,5 @@ fn example(task: &Task) -> Value {
         VersionId::Given(version) => Some(version),
         VersionId::NoColumn | VersionId::Missing => None,
     };
-    json!({"Bucket": task.bucket, "Key": task.key, "VersionId": version})
+    json!({"bucket": task.bucket, "key": task.key, "versionId": version})
 }
