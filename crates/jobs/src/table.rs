@@ -361,8 +361,8 @@ impl Table {
 
     /// Moves a job by an event, with what changes at the same time. Returns the new status once it is durable; an
     /// illegal move changes nothing. A move into the status the job has already (a cancel that is repeated) is no event
-    /// and changes nothing but the reason that the call gives (C-10). A job
-    /// whose sample has run takes the event as [`Event::after_sample`] says.
+    /// and changes nothing but the reason that the call gives (C-10). A job whose sample has run takes the event as
+    /// [`Event::after_sample`] says.
     pub async fn transition(&self, id: &str, event: Event, change: Change) -> Result<Status, MoveError> {
         let (id, now) = (id.to_owned(), self.now());
         let settings = Arc::clone(&self.settings);
