@@ -11,6 +11,7 @@ use longshore_functions::host::HostSettings;
 use serde::Deserialize;
 use toml::{Table, Value};
 
+use crate::endpoints::EndpointSettings;
 use crate::failure::{Because, Failure};
 use crate::names;
 
@@ -35,6 +36,7 @@ pub struct Settings {
     pub allow_plain_http: bool,
     pub names: Vec<String>,
     pub unsigned_payload: bool,
+    pub endpoint: Vec<EndpointSettings>,
     pub limits: Limits,
     pub jobs: Jobs,
     pub functions: Functions,
@@ -174,6 +176,7 @@ impl Settings {
                 return Err(Failure::usage(format!("names: {name:?} is not a host name (no port, no scheme)")));
             }
         }
+        self.endpoint.iter().try_for_each(EndpointSettings::check)?;
         let jobs = &self.jobs;
         let at_least_one = [
             ("limits.connections_max", self.limits.connections_max as u64),
