@@ -167,6 +167,11 @@ impl RemoteObjects {
         Self { inner: Arc::new(Inner { name: name.to_owned(), region, credentials, client, patience }) }
     }
 
+    #[cfg(test)]
+    pub(crate) fn for_tests(&self) -> &Client {
+        &self.inner.client
+    }
+
     pub fn region(&self) -> &str {
         &self.inner.region
     }

@@ -458,3 +458,96 @@ async fn the_owner_of_a_bucket_is_the_stores_word() {
     let store = Store::of(vec![Act::Send(answer("404 Not Found", "", ""))]).await;
     assert_eq!(store.objects().await.check_owner("bucket", "123456789012").await.unwrap_err().code, "NoSuchBucket");
 }
+
+/// The whole door against a real store: `LONGSHORE_TEST_STORE` is its URL, an access key and a secret. `qa/long peers`
+/// runs it for every store that it can start.
+#[tokio::test]
+#[ignore = "needs a store: LONGSHORE_TEST_STORE=\"URL KEY SECRET\""]
+async fn a_real_store_is_read_written_and_listed_as_the_engine_does() {
+    let place = std::env::var("LONGSHORE_TEST_STORE").expect("LONGSHORE_TEST_STORE");
+    let words: Vec<&str> = place.split(' ').collect();
+    let (access_key_id, secret_access_key) = (words[1].to_owned(), words[2].to_owned());
+    let endpoint = Endpoint {
+        name: "real".into(),
+        url: Some(words[0].to_owned()),
+        region: Some("us-east-1".into()),
+        path_style: true,
+        credentials: CredentialSource::Given { access_key_id, secret_access_key, session_token: None },
+    };
+    let store = endpoint.open(&http_client(), Patience::default()).await;
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
+    let bucket = format!("door-{}", now.as_nanos());
+    store.for_tests().create_bucket().bucket(&bucket).send().await.unwrap();
+
+    // Whole and in parts, and back; keys that need each their own encoding.
+    let keys = ["a b+c/ü%.txt", "plain", "q\"uote,;@&=~", "x/y/z"];
+    for key in keys {
+        let etag = store.put(&bucket, key, "text/plain", PutBody::Bytes(Bytes::from(key))).await.unwrap();
+        let opened = store.get(&bucket, key, None).await.unwrap();
+        assert_eq!(opened.etag, etag, "{key}");
+        assert_eq!(opened.stream.try_collect::<Vec<_>>().await.unwrap().concat(), key.as_bytes());
+    }
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let content: Vec<u8> = (0..PART_BYTES_MIN + 12_345).map(|n| (n / 7 % 251) as u8).collect();
+    std::fs::write(file.path(), &content).unwrap();
+    let large = PutBody::File(file.path().to_owned(), content.len() as u64);
+    let etag = store.put(&bucket, "z-large", "text/csv", large).await.unwrap();
+    let opened = store.get(&bucket, "z-large", None).await.unwrap();
+    assert_eq!((opened.etag, opened.size), (etag, Some(content.len() as u64)));
+    assert!(opened.stream.try_collect::<Vec<_>>().await.unwrap().concat() == content, "what was put in parts comes back");
+
+    // Listed over more than one page, by prefix, and decoded.
+    for n in 0..1_005 {
+        let put = store.put(&bucket, &format!("many/{n:04} +"), "text/plain", PutBody::Bytes(Bytes::new()));
+        put.await.unwrap();
+    }
+    let whole = |prefix: &'static str, versions: bool| {
+        let (store, bucket) = (&store, &bucket);
+        async move {
+            let mut query = ListQuery { prefix: prefix.into(), versions, after: None };
+            let mut found = Vec::new();
+            loop {
+                let page = store.list(bucket, &query).await?;
+                found.extend(page.objects);
+                match page.next {
+                    None => return Ok::<_, ObjectError>(found),
+                    next => query.after = next,
+                }
+            }
+        }
+    };
+    let many = whole("many/", false).await.unwrap();
+    let names: Vec<String> = (0..1_005).map(|n| format!("many/{n:04} +")).collect();
+    assert_eq!(many.iter().map(|o| o.key.clone()).collect::<Vec<_>>(), names);
+    let mut all: Vec<String> = whole("", false).await.unwrap().into_iter().map(|o| o.key).collect();
+    all.sort_unstable();
+    let mut wanted: Vec<String> = names.clone();
+    wanted.extend(keys.iter().map(|k| (*k).to_owned()).chain(["z-large".to_owned()]));
+    wanted.sort_unstable();
+    assert_eq!(all, wanted);
+
+    // What is not there, who may, and what is known.
+    assert_eq!(store.get(&bucket, "none", None).await.err().unwrap().code, "NoSuchKey");
+    assert_eq!(store.get("door-none", "none", None).await.err().unwrap().code, "NoSuchBucket");
+    assert_eq!(store.facts(&bucket, "none", None).await.unwrap_err().code, "NoSuchKey");
+    assert!(!store.facts(&bucket, "plain", None).await.unwrap().customer_key);
+    assert_eq!(store.check_owner("door-none", "000000000000").await.unwrap_err().code, "NoSuchBucket");
+
+    // Versions, in one order with the markers.
+    let enabled = aws_sdk_s3::types::VersioningConfiguration::builder()
+        .status(aws_sdk_s3::types::BucketVersioningStatus::Enabled)
+        .build();
+    let versioning = store.for_tests().put_bucket_versioning().bucket(&bucket).versioning_configuration(enabled);
+    versioning.send().await.unwrap();
+    for body in ["one", "two!"] {
+        store.put(&bucket, "v/ü +", "text/plain", PutBody::Bytes(Bytes::from(body))).await.unwrap();
+    }
+    store.for_tests().delete_object().bucket(&bucket).key("v/ü +").send().await.unwrap();
+    let versions = whole("v/", true).await.unwrap();
+    let told: Vec<_> = versions.iter().map(|v| (v.key.as_str(), v.is_latest, v.is_delete_marker, v.size)).collect();
+    assert_eq!(told, [("v/ü +", true, true, 0), ("v/ü +", false, false, 4), ("v/ü +", false, false, 3)]);
+    let oldest = versions[2].version_id.as_deref();
+    let opened = store.get(&bucket, "v/ü +", oldest).await.unwrap();
+    assert_eq!(opened.stream.try_collect::<Vec<_>>().await.unwrap().concat(), b"one");
+    assert_eq!(whole("many/", true).await.unwrap().len(), 1_005, "versions over more than one page");
+}
