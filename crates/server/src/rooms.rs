@@ -150,10 +150,23 @@ impl S3 {
             return self.embedded.serve(caller, parts, host_bucket, body, id).await;
         };
         let target = Target::of(parts.uri.path(), host_bucket);
-        let answered = match (route(&self.routes, target.as_ref(), &parts.headers), &target) {
-            (Ok(Some(remote)), Some(target)) => gateway.forward(remote, target, caller, parts, body, id).await,
-            (Ok(_), _) => Ok(self.embedded.serve(caller, parts, host_bucket, body, id).await),
+        let admitted = match (route(&self.routes, target.as_ref(), &parts.headers), &target) {
+            (Ok(Some(remote)), Some(target)) => match Gateway::check(target, caller, &parts) {
+                Ok(()) => Ok((remote, target)),
+                Err(error) => Err(error),
+            },
+            (Ok(_), _) => return self.embedded.serve(caller, parts, host_bucket, body, id).await,
             (Err(error), _) => Err(error),
+        };
+        let answered = match admitted {
+            Ok((remote, target)) => gateway.forward(remote, target, caller, parts, body, id).await,
+            Err(error) => {
+                // A client that waits for "100 Continue" sends nothing until it is read.
+                if !parts.headers.contains_key(http::header::EXPECT) {
+                    crate::gateway::drain(body).await;
+                }
+                Err(error)
+            }
         };
         answered.unwrap_or_else(|error| {
             tracing::debug!(request_id = %id, code = %error.code, message = error.message, "S3 request refused");
