@@ -188,7 +188,8 @@ class Longshore(Peer):
         return None
 
     def start(self):
-        self.server = harness.Server(self.folder).start()
+        # What a presigned URL or chunks bring goes on as UNSIGNED-PAYLOAD, which Longshore refuses unless it is told.
+        self.server = harness.Server(self.folder, {"LONGSHORE_UNSIGNED_PAYLOAD": "true"}).start()
         self.url = f"http://{self.server.address}"
         self.access_key = self.server.exports["AWS_ACCESS_KEY_ID"]
         self.secret_key = self.server.exports["AWS_SECRET_ACCESS_KEY"]

@@ -260,7 +260,11 @@ impl Inner {
         let end = self.client.complete_multipart_upload().bucket(at.bucket).key(at.key).upload_id(&id);
         let end = end.multipart_upload(parts).customize().config_override(self.uploading()).interceptor(WHOLE);
         let ended = match end.send().await {
-            Ok(answer) => answer.e_tag.ok_or_else(|| self.malformed("a completed upload has no ETag")),
+            Ok(answer) => match answer.e_tag.filter(|etag| !etag.trim_matches('"').is_empty()) {
+                Some(etag) => Ok(etag),
+                // Ceph RGW 16 leaves it empty.
+                None => self.etag_of(at, size).await,
+            },
             Err(error) => Err(self.told(&error)),
         };
         match ended {
@@ -274,6 +278,16 @@ impl Inner {
                 Err(error)
             }
         }
+    }
+
+    /// The ETag of an object of so many bytes, asked for.
+    async fn etag_of(&self, at: At<'_>, size: u64) -> Result<String, ObjectError> {
+        let head = self.client.head_object().bucket(at.bucket).key(at.key);
+        let found = head.customize().interceptor(WHOLE).send().await.map_err(|e| self.told(&e))?;
+        if found.content_length.and_then(|length| u64::try_from(length).ok()) != Some(size) {
+            return Err(self.malformed("a completed upload has another length than its parts"));
+        }
+        found.e_tag.ok_or_else(|| self.malformed("a completed upload has no ETag"))
     }
 
     async fn open(

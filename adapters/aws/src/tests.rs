@@ -397,6 +397,18 @@ async fn a_large_file_is_put_in_parts() {
 }
 
 #[tokio::test]
+async fn the_etag_that_a_store_leaves_out_of_a_completed_upload_is_asked_for() {
+    let bare = || xml("<CompleteMultipartUploadResult><ETag></ETag></CompleteMultipartUploadResult>");
+    let head = |length: u64| {
+        Act::Send(format!("HTTP/1.1 200 OK\r\nContent-Length: {length}\r\nETag: \"e-2\"\r\n\r\n").into_bytes())
+    };
+    let store = Store::of(vec![xml(BEGUN), part(), part(), bare(), head(PART_BYTES_MIN + 1)]).await;
+    assert_eq!(put_large(&store).await.unwrap(), "\"e-2\"");
+    let store = Store::of(vec![xml(BEGUN), part(), part(), bare(), head(7), part()]).await;
+    assert_eq!(put_large(&store).await.unwrap_err().code, "InvalidResponse", "another length");
+}
+
+#[tokio::test]
 async fn an_upload_that_fails_is_aborted_even_if_its_failure_looks_like_success() {
     let failed = "<?xml version=\"1.0\"?><Error><Code>InternalError</Code><Message>no</Message></Error>";
     let ends = [
