@@ -346,12 +346,10 @@ impl Inner {
     }
 
     async fn list_versions(&self, bucket: &str, query: &ListQuery) -> Result<ListPage, ObjectError> {
-        // The version first: it has no NUL in it.
-        let (version, key) = match query.after.as_deref().map(|after| after.split_once('\0')) {
-            Some(Some((version, key))) => (Some(version).filter(|v| !v.is_empty()), Some(key)),
-            Some(None) => return Err(lasting("InvalidArgument", "the continuation token provided is incorrect")),
-            None => (None, None),
-        };
+        let after = query.after.as_deref().map(VersionsAfter::parse).transpose()?;
+        let (key, version) = after.as_ref().map_or((None, None), |after| {
+            (Some(after.key.as_str()), Some(after.version.as_str()).filter(|version| !version.is_empty()))
+        });
         let list = self.client.list_object_versions().bucket(bucket).encoding_type(EncodingType::Url);
         let list = list.prefix(&query.prefix).max_keys(PAGE_OBJECTS);
         let list = list.set_key_marker(key.map(str::to_owned)).set_version_id_marker(version.map(str::to_owned));
@@ -382,13 +380,24 @@ impl Inner {
             });
         }
         let more = page.is_truncated() == Some(true);
-        let next = match page.next_key_marker() {
+        let mut objects = merged(versions, markers);
+        // Ceph RGW 16 begins the next page with the end of the one before, where that has no version.
+        if let Some(after) = &after {
+            objects.retain(|o| (&o.key, o.version_id.as_ref()) != (&after.last.0, Some(&after.last.1)));
+        }
+        let next = match page.next_key_marker().filter(|_| more) {
             Some(key) => {
-                Some(format!("{}\0{}", page.next_version_id_marker().unwrap_or(""), self.key(Some(key), encoded)?))
+                let last = match (objects.last(), after) {
+                    (Some(last), _) => (last.key.clone(), last.version_id.clone().unwrap_or_default()),
+                    (None, Some(after)) => after.last,
+                    (None, None) => (String::new(), String::new()),
+                };
+                let version = page.next_version_id_marker().unwrap_or("").to_owned();
+                Some(VersionsAfter { key: self.key(Some(key), encoded)?, version, last }.to_string())
             }
             None => None,
         };
-        Ok(ListPage { objects: merged(versions, markers), next: self.next(query, more, next)? })
+        Ok(ListPage { objects, next: self.next(query, more, next)? })
     }
 
     /// A key of a listing. In a list, unlike in a path, S3 encodes a space as a plus.
@@ -423,6 +432,37 @@ impl Inner {
             }
             next => Ok(next),
         }
+    }
+}
+
+/// Where a page of versions begins: the store's two markers, and key and version of the last entry before it.
+#[derive(Debug, PartialEq, Eq)]
+struct VersionsAfter {
+    key: String,
+    version: String,
+    last: (String, String),
+}
+
+/// Four words with a NUL between them, which is encoded in them.
+const MARKER: &percent_encoding::AsciiSet = &percent_encoding::CONTROLS.add(b'%');
+
+impl VersionsAfter {
+    fn parse(text: &str) -> Result<Self, ObjectError> {
+        let words = text.split('\0').map(|word| percent_decode_str(word).decode_utf8().ok().map(String::from));
+        match words.collect::<Option<Vec<String>>>().map(<[String; 4]>::try_from) {
+            Some(Ok([key, version, last_key, last_version])) => {
+                Ok(Self { key, version, last: (last_key, last_version) })
+            }
+            _ => Err(lasting("InvalidArgument", "the continuation token provided is incorrect")),
+        }
+    }
+}
+
+impl std::fmt::Display for VersionsAfter {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let words = [&self.key, &self.version, &self.last.0, &self.last.1];
+        let encoded = words.map(|word| percent_encoding::utf8_percent_encode(word, MARKER).to_string());
+        f.write_str(&encoded.join("\0"))
     }
 }
 
