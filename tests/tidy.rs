@@ -189,7 +189,8 @@ fn imports_point_downhill() {
         ("objects", vec!["core", "wire", "store"]),
         ("functions", vec!["core", "wire", "store"]),
         ("jobs", vec!["core", "wire", "store"]),
-        ("server", vec!["core", "wire", "store", "objects", "functions", "jobs", "inventory"]),
+        ("server", vec!["core", "wire", "store", "objects", "functions", "jobs", "aws", "inventory"]),
+        ("adapters/aws", vec!["jobs"]),
         ("adapters/inventory", vec!["jobs"]),
     ]);
     for krate in crates() {
