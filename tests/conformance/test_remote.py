@@ -8,6 +8,7 @@ import pathlib
 import subprocess
 import textwrap
 import threading
+import urllib.error
 import urllib.parse
 import urllib.request
 
@@ -403,6 +404,9 @@ class Rude(http.server.BaseHTTPRequestHandler):
     def do_PUT(self):
         length = int(self.headers["Content-Length"])
         received = self.rfile.read(length)
+        if len(received) < length:
+            self.close_connection = True
+            return
         self.server.asked.append((self.path, dict(self.headers), received))
         self.send_response(200)
         self.send_header("ETag", '"e"')
@@ -451,6 +455,43 @@ def test_a_body_that_is_not_what_was_signed_never_arrives_whole(rude):
         server.s3.put_object(Bucket="remote-x", Key="wrong", Body=b"w" * 1000, ContentMD5=base64.b64encode(b"0" * 16).decode())
     assert refused.value.response["Error"]["Code"] == "BadDigest"
     assert all(len(asked) < 3 or asked[2] != b"w" * 1000 for asked in store.asked[before:])
+
+
+def test_the_chunks_of_a_body_are_taken_off_and_its_trailer_is_checked(tmp_path):
+    import base64
+    import zlib
+    import botocore.auth
+    import botocore.awsrequest
+    import botocore.credentials
+
+    store = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Rude)
+    store.asked = []
+    threading.Thread(target=store.serve_forever, daemon=True).start()
+    variables = {"LONGSHORE_UNSIGNED_PAYLOAD": "true"}
+    server = server_on(tmp_path, f"http://127.0.0.1:{store.server_port}", variables, anonymous=True).start()
+    keys = botocore.credentials.Credentials(server.exports["AWS_ACCESS_KEY_ID"], server.exports["AWS_SECRET_ACCESS_KEY"])
+    body = b"x" * 5000
+
+    def put(checksum):
+        trailer = base64.b64encode(checksum.to_bytes(4, "big"))
+        chunked = b"1388\r\n" + body + b"\r\n0\r\nx-amz-checksum-crc32:" + trailer + b"\r\n\r\n"
+        request = botocore.awsrequest.AWSRequest("PUT", f"http://{server.address}/remote-x/k", data=chunked, headers={
+            "Content-Encoding": "aws-chunked,gzip", "X-Amz-Content-SHA256": "STREAMING-UNSIGNED-PAYLOAD-TRAILER",
+            "X-Amz-Decoded-Content-Length": str(len(body)), "X-Amz-Trailer": "x-amz-checksum-crc32"})
+        botocore.auth.SigV4Auth(keys, "s3", "us-east-1").add_auth(request)
+        sent = urllib.request.Request(request.url, data=chunked, headers=dict(request.headers.items()), method="PUT")
+        return urllib.request.urlopen(sent, timeout=30)
+
+    put(zlib.crc32(body)).close()
+    _, headers, received = store.asked[-1]
+    assert received == body
+    assert headers["content-encoding"] == "gzip" and "x-amz-trailer" not in {name.lower() for name in headers}
+    with pytest.raises(urllib.error.HTTPError) as refused:
+        put(zlib.crc32(b"another"))
+    assert (refused.value.code, b"BadDigest" in refused.value.read()) == (400, True)
+    assert len(store.asked) == 1, "the store never had the whole of it"
+    server.stop()
+    store.shutdown()
 
 
 def test_a_store_that_is_down_is_told_as_such_and_may_be_asked_again(tmp_path):
