@@ -130,6 +130,8 @@ pub enum Judgement {
     Settle(Outcome),
     /// To be redriven, which counts as an attempt.
     Redrive(Outcome),
+    /// The function threw, timed out or died: final, unless the policy gives such tasks another attempt.
+    FunctionError(Outcome),
     /// To be called again; the function was not heard, so it does not count.
     RetryTransport(Outcome),
     /// Not started. To be called again, and fewer at a time.
@@ -158,7 +160,7 @@ pub fn judge(reply: &Reply, task_id: &str) -> Judgement {
         }
         Reply::FunctionError(payload) => {
             let message = format!("Lambda returned function error: {}", String::from_utf8_lossy(payload));
-            Judgement::Settle(Outcome::failed(200, "PermanentFailure", message))
+            Judgement::FunctionError(Outcome::failed(200, "PermanentFailure", message))
         }
         Reply::Answer(payload) => judge_answer(payload, task_id),
     }
@@ -310,6 +312,7 @@ mod tests {
         let outcome = Outcome::failed(429, "TooManyRequestsException", "Rate Exceeded.");
         assert_eq!(throttled, Judgement::Throttled(outcome, Some(9)));
         let error = judge(&Reply::FunctionError(Bytes::from_static(b"{\"errorMessage\":\"x\"}")), "t");
-        assert_eq!(error, permanent("Lambda returned function error: {\"errorMessage\":\"x\"}"));
+        let message = "Lambda returned function error: {\"errorMessage\":\"x\"}";
+        assert_eq!(error, Judgement::FunctionError(Outcome::failed(200, "PermanentFailure", message)));
     }
 }

@@ -11,6 +11,8 @@ pub struct Policy {
     /// Invocations of one task in total, the first included, where the function answers `TemporaryFailure`.
     pub attempts_max: u32,
     pub redrive: Backoff,
+    /// Further invocations of a task whose function threw, timed out or died. 0, as on AWS: such an error is final.
+    pub function_error_redrives_max: u32,
     /// Calls that did not reach the function, for one attempt.
     pub transport_tries_max: u32,
     pub transport_ms_max: u64,
@@ -25,6 +27,7 @@ impl Default for Policy {
         Self {
             attempts_max: 5,
             redrive: Backoff { base_ms: 1_000, cap_ms: 60_000 },
+            function_error_redrives_max: 0,
             transport_tries_max: 8,
             transport_ms_max: 15 * 60_000,
             transport: Backoff { base_ms: 200, cap_ms: 30_000 },
@@ -79,12 +82,16 @@ pub enum Verdict {
 impl Policy {
     /// Decides what follows one call, and notes it in `tries`.
     ///
-    /// Never fails. A function that times out arrives here as a final judgement (rule R-5), not as a redrive.
+    /// Never fails. A function that times out arrives here as a function error (rule R-5), not as a redrive.
     pub fn decide(&self, judgement: Judgement, tries: &mut Tries, now: Tick, random: &mut Random) -> Verdict {
         match judgement {
             Judgement::Settle(outcome) => Verdict::Settle(outcome),
             Judgement::NotStarted => Verdict::Again { at: now },
-            Judgement::Redrive(outcome) => {
+            // Attempts alone are counted, and outlive a crash: those that a `TemporaryFailure` took count here too.
+            Judgement::FunctionError(outcome) if tries.attempts > self.function_error_redrives_max => {
+                Verdict::Settle(outcome)
+            }
+            Judgement::Redrive(outcome) | Judgement::FunctionError(outcome) => {
                 if tries.attempts >= self.attempts_max {
                     return Verdict::Settle(outcome);
                 }
@@ -142,6 +149,23 @@ mod tests {
         }
         tries.attempts = 5;
         assert_eq!(decide(Judgement::Redrive(outcome()), &mut tries, 1_000), Verdict::Settle(outcome()));
+    }
+
+    #[test]
+    fn a_function_error_is_final_unless_the_policy_gives_it_further_attempts() {
+        let mut tries = Tries { attempts: 1, ..Tries::default() };
+        assert_eq!(decide(Judgement::FunctionError(outcome()), &mut tries, 0), Verdict::Settle(outcome()));
+        let patient = Policy { function_error_redrives_max: 2, ..Policy::default() };
+        for attempt in 1..=3 {
+            let mut tries = Tries { attempts: attempt, ..Tries::default() };
+            let verdict =
+                patient.decide(Judgement::FunctionError(outcome()), &mut tries, Tick(0), &mut Random::seeded(1));
+            assert_eq!(matches!(verdict, Verdict::Redrive { .. }), attempt <= 2, "attempt {attempt}");
+        }
+        let mut last = Tries { attempts: 5, ..Tries::default() };
+        let endless = Policy { function_error_redrives_max: u32::MAX, ..Policy::default() };
+        let verdict = endless.decide(Judgement::FunctionError(outcome()), &mut last, Tick(0), &mut Random::seeded(1));
+        assert_eq!(verdict, Verdict::Settle(outcome()), "no task has more attempts than there are");
     }
 
     #[test]

@@ -1,10 +1,11 @@
 //! The engine: runs jobs from New to their end, one agent a job.
 //!
-//! `scheduler` decides which job has an agent; an agent prepares (`preparer`), runs (here), reports (`reporter`). The
-//! loop in [`run`] is the only one that drives [`longshore_core::run::Run`]: it takes effects until there are none,
+//! `scheduler` decides which job has an agent; an agent prepares (`preparer`), runs (here), reports (`reporter`);
+//! `deliverer` hands to sinks what was kept of their moves. The loop in [`run`] is the only one that drives [`longshore_core::run::Run`]: it takes effects until there are none,
 //! waits for a completion, an order or the time, and hands it back.
 
 mod agent;
+mod deliverer;
 mod dispatcher;
 mod gate;
 mod pinned;
@@ -64,6 +65,8 @@ pub struct Engine {
 struct Shared {
     world: World,
     wake: Notify,
+    /// As `wake`, for what removes jobs whose time is over.
+    retire: Notify,
     gate: gate::Gate,
     agents: Mutex<HashMap<String, AgentHandle>>,
     tasks: TaskTracker,
@@ -142,6 +145,7 @@ impl Engine {
                 gate: gate::Gate::new(world.settings.concurrency_total_max),
                 world,
                 wake: Notify::new(),
+                retire: Notify::new(),
                 agents: Mutex::default(),
                 tasks: TaskTracker::new(),
                 stopping: CancellationToken::new(),
@@ -152,12 +156,17 @@ impl Engine {
         scheduler::pass(&engine).await?;
         engine.shared.tasks.spawn(sweep(engine.clone()));
         engine.shared.tasks.spawn(scheduler::run(engine.clone()));
+        engine.shared.tasks.spawn(scheduler::retire(engine.clone()));
+        for sink in &engine.shared.world.settings.event_sinks {
+            engine.shared.tasks.spawn(deliverer::run(engine.clone(), Arc::clone(sink), seed()?));
+        }
         Ok(engine)
     }
 
     /// Something has changed that the scheduler should look at.
     pub fn wake(&self) {
         self.shared.wake.notify_one();
+        self.shared.retire.notify_one();
     }
 
     /// A job with the counts of this moment. While its log is still being read after a restart, this waits.
@@ -261,6 +270,16 @@ async fn sweep(engine: Engine) {
             _ => {}
         }
     }
+}
+
+/// Removes all that is on disk of a job whose time is over. Safe to repeat.
+async fn remove(engine: &Engine, id: &str) -> Result<(), StoreError> {
+    let dir = engine.shared.world.job_dir(id);
+    blocking(move || match std::fs::remove_dir_all(dir) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error.into()),
+        _ => Ok(()),
+    })
+    .await
 }
 
 /// The index goes first: the rest without it is nothing that anyone would open.

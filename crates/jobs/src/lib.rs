@@ -12,15 +12,17 @@ mod table;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use longshore_core::run;
 use longshore_core::time::Timestamp;
+use longshore_core::{delivery, run};
 use longshore_store::{Fatal, Records};
 use longshore_wire::{Operation, Request, Response};
 
 use crate::error::JobError;
 
-pub use operations::OPERATIONS;
+pub use operations::{OPERATIONS, OWN_OPERATIONS};
 pub use table::SCHEMA;
+
+const DAY_MS: i64 = 24 * 60 * 60 * 1_000;
 
 /// What holds for all jobs. Times in milliseconds.
 #[derive(Clone)]
@@ -40,7 +42,15 @@ pub struct Settings {
     pub run: run::Settings,
     /// How long a job may wait for its confirmation. AWS: 30 days.
     pub confirmation_ms_max: i64,
-    /// What the wall clock says; it decides nothing but the dates that are shown, and the 30 days.
+    /// How long a job is kept after its end. AWS: 90 days.
+    pub retention_ms: i64,
+    /// Jobs kept at most; beyond, the earliest ended go before their time. 0: any number.
+    pub retained_max: usize,
+    /// Where events of jobs go, and how long one is tried.
+    pub event_sinks: Vec<Arc<dyn ports::EventSink>>,
+    pub delivery: delivery::Policy,
+    /// What the wall clock says; it decides nothing but the dates that are shown, the 30 and the 90 days, and when an
+    /// event is handed over again.
     pub wall_clock: Arc<dyn Fn() -> Timestamp + Send + Sync>,
 }
 
@@ -54,7 +64,11 @@ impl Settings {
             concurrency_total_max: 1_000,
             rows_max: 100_000_000,
             run: run::Settings::default(),
-            confirmation_ms_max: 30 * 24 * 60 * 60 * 1_000,
+            confirmation_ms_max: 30 * DAY_MS,
+            retention_ms: 90 * DAY_MS,
+            retained_max: 0,
+            event_sinks: Vec::new(),
+            delivery: delivery::Policy::default(),
             wall_clock: Arc::new(|| Timestamp(jiff::Timestamp::now().as_millisecond())),
         }
     }
@@ -99,6 +113,21 @@ impl Jobs {
             Err(error) => Err(error.told()),
         };
         answer.unwrap_or_else(|error| error.s3_control(&id))
+    }
+
+    /// Answers one request of our own API below `/_longshore/v1/`, in JSON, errors included. It may name its account as
+    /// S3 Control's do, and then it must be the caller's.
+    pub async fn serve_own(&self, request: Request) -> Response {
+        let id = request.request_id.clone();
+        let account = request.header("x-amz-account-id").map_or(request.caller.account(), |named| named).to_owned();
+        let answer = match operations::check_account(Some(&account), request.caller.account()) {
+            Ok(()) => {
+                let (not_found, wrong_method) = (JobError::NoSuchResource.told(), JobError::MethodNotAllowed.told());
+                longshore_wire::operation::serve(OWN_OPERATIONS, self, request, not_found, wrong_method).await
+            }
+            Err(error) => Err(error.told()),
+        };
+        answer.unwrap_or_else(|error| error.json(&id))
     }
 
     /// Stops starting tasks, lets those in flight finish and records them. Jobs go on at the next start.

@@ -4,6 +4,7 @@ mod create_job;
 mod delete_job_tagging;
 mod describe_job;
 mod get_job_tagging;
+mod job_events;
 mod list_jobs;
 mod put_job_tagging;
 mod update_job_priority;
@@ -28,6 +29,10 @@ pub const OPERATIONS: &[Operation<Jobs>] = &[
     get_job_tagging::OPERATION,
     delete_job_tagging::OPERATION,
 ];
+
+/// Every operation of our own API on jobs, below `/_longshore/v1/`: what AWS has no operation for. AWS's clients never
+/// notice them.
+pub const OWN_OPERATIONS: &[Operation<Jobs>] = &[job_events::OPERATION];
 
 /// `x-amz-account-id` must be there, be an account's number, and be the caller's (spec 1.11, rows 14 and 15).
 pub(crate) fn check_account(header: Option<&str>, callers: &str) -> Result<(), JobError> {

@@ -1,10 +1,12 @@
-//! The engine's two doors to the world. Either may be ours (embedded) or a real AWS endpoint; both are wired in `server`.
+//! The engine's doors to the world: where objects are, where functions are called, and where events go. Each may be ours
+//! (embedded) or somebody else's; they are wired in `server`.
 
 use std::path::PathBuf;
 
 use bytes::Bytes;
 use futures::stream::BoxStream;
 use longshore_core::invocation::Reply;
+use longshore_wire::event::JobEvent;
 
 /// Where manifests are read from and reports are written to.
 #[async_trait::async_trait]
@@ -114,3 +116,19 @@ pub trait Invoker: Send + Sync + 'static {
     /// How many invocations of `function` can run at once now; `None` if only trying tells (a remote endpoint).
     fn slots(&self, function: &str) -> Option<u32>;
 }
+
+/// Where events of jobs go.
+#[async_trait::async_trait]
+pub trait EventSink: Send + Sync + 'static {
+    /// What it is called in the settings, and in what is kept of its deliveries; no two have one name.
+    fn name(&self) -> &str;
+
+    /// Hands one event over, and returns once it is the sink's: it is not handed over again. May be called for several
+    /// jobs at once, never for two events of one job. It may take as long as it likes; the engine gives it up.
+    async fn deliver(&self, event: &JobEvent) -> Result<(), SinkError>;
+}
+
+/// Why an event was not taken, in words for whoever set the sink up; without secrets.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("{0}")]
+pub struct SinkError(pub String);

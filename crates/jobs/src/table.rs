@@ -1,4 +1,7 @@
 //! Jobs at rest: one row a job in SQLite. All moves from status to status go through [`Table::transition`].
+//!
+//! Each state that a job enters leaves an event, written in the transaction of the move: there is no state without its
+//! event, and no event without its state. An event is owed to every sink there is at that moment, a row each.
 
 use std::sync::Arc;
 
@@ -7,6 +10,9 @@ use longshore_core::time::Timestamp;
 use longshore_store::{Records, Schema, StoreError};
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
+use longshore_wire::event::JobEvent;
+use tokio::sync::watch;
+
 use crate::Settings;
 use crate::error::{FailureReason, JobError};
 use crate::shape::NewJob;
@@ -14,7 +20,8 @@ use crate::shape::NewJob;
 /// The tables of this room.
 pub const SCHEMA: Schema = Schema {
     room: "jobs",
-    migrations: &["
+    migrations: &[
+        "
         CREATE TABLE job (
             id TEXT PRIMARY KEY,
             account TEXT NOT NULL,
@@ -50,7 +57,40 @@ pub const SCHEMA: Schema = Schema {
             value TEXT NOT NULL,
             PRIMARY KEY (job_id, position)
         ) STRICT, WITHOUT ROWID;
-    "],
+    ",
+        "
+        CREATE INDEX job_over ON job (terminated) WHERE terminated IS NOT NULL;
+        CREATE TABLE job_event (
+            job_id TEXT NOT NULL REFERENCES job (id) ON DELETE CASCADE,
+            -- from 1, in the order of the states; dates may go back, this does not
+            number INTEGER NOT NULL,
+            job_event_id TEXT NOT NULL UNIQUE,
+            event_id TEXT NOT NULL,
+            envelope_id TEXT NOT NULL,
+            created INTEGER NOT NULL,
+            status TEXT NOT NULL,
+            -- lists of text as JSON
+            failure_codes TEXT NOT NULL,
+            reasons TEXT NOT NULL,
+            PRIMARY KEY (job_id, number)
+        ) STRICT, WITHOUT ROWID;
+        CREATE TABLE job_event_delivery (
+            job_id TEXT NOT NULL,
+            number INTEGER NOT NULL,
+            sink TEXT NOT NULL,
+            -- pending, delivered, or given up
+            state TEXT NOT NULL DEFAULT 'pending',
+            attempts INTEGER NOT NULL DEFAULT 0,
+            -- what was waited and what the tries took, in all
+            tried_ms INTEGER NOT NULL DEFAULT 0,
+            not_before INTEGER NOT NULL,
+            last_error TEXT,
+            PRIMARY KEY (job_id, sink, number),
+            FOREIGN KEY (job_id, number) REFERENCES job_event (job_id, number) ON DELETE CASCADE
+        ) STRICT, WITHOUT ROWID;
+        CREATE INDEX job_event_due ON job_event_delivery (sink, not_before) WHERE state = 'pending';
+    ",
+    ],
 };
 
 /// One job as stored.
@@ -111,6 +151,66 @@ impl From<rusqlite::Error> for MoveError {
 pub struct Table {
     records: Records,
     settings: Arc<Settings>,
+    /// Told after each new event.
+    announced: Arc<watch::Sender<()>>,
+}
+
+/// An event as kept, with what became of it at each sink.
+#[derive(Debug, Clone)]
+pub struct Kept {
+    pub number: u64,
+    pub event: JobEvent,
+    pub deliveries: Vec<Delivery>,
+}
+
+/// What became of one event at one sink.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Delivery {
+    pub sink: String,
+    pub state: DeliveryState,
+    pub attempts: u32,
+    pub last_error: Option<String>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DeliveryState {
+    Pending,
+    Delivered,
+    GivenUp,
+}
+
+impl DeliveryState {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Pending => "pending",
+            Self::Delivered => "delivered",
+            Self::GivenUp => "given up",
+        }
+    }
+
+    fn parse(name: &str) -> Option<Self> {
+        [Self::Pending, Self::Delivered, Self::GivenUp].into_iter().find(|state| state.name() == name)
+    }
+}
+
+/// An event that a sink is owed now: the first of its job that it does not have yet.
+#[derive(Debug, Clone)]
+pub struct Due {
+    pub number: u64,
+    pub event: JobEvent,
+    /// Tries so far, and the milliseconds that they and the waiting between them took.
+    pub attempts: u32,
+    pub tried_ms: u64,
+}
+
+/// What is noted of one try at a delivery.
+#[derive(Debug, Clone)]
+pub struct Try {
+    pub state: DeliveryState,
+    pub attempts: u32,
+    pub tried_ms: u64,
+    pub not_before: i64,
+    pub error: Option<String>,
 }
 
 /// What became of a CreateJob.
@@ -123,7 +223,12 @@ pub enum Created {
 
 impl Table {
     pub fn new(records: Records, settings: Arc<Settings>) -> Self {
-        Self { records, settings }
+        Self { records, settings, announced: Arc::new(watch::Sender::new(())) }
+    }
+
+    /// Changes whenever there is a new event.
+    pub fn announced(&self) -> watch::Receiver<()> {
+        self.announced.subscribe()
     }
 
     fn now(&self) -> Timestamp {
@@ -135,7 +240,9 @@ impl Table {
     pub async fn create(&self, id: String, job: NewJob) -> Result<Created, JobError> {
         let (account, now) = (self.settings.account.clone(), self.now());
         let (fingerprint, token) = (job.fingerprint(), job.client_request_token.clone());
-        self.records
+        let settings = Arc::clone(&self.settings);
+        let created = self
+            .records
             .write(move |db| {
                 let before: Option<(String, String)> = db
                     .query_row(
@@ -164,9 +271,12 @@ impl Table {
                     ],
                 )?;
                 insert_tags(db, &id, &job.tags)?;
+                insert_event(db, &settings, &id, now, Status::New, &[], &[])?;
                 Ok(Created::New)
             })
-            .await
+            .await;
+        self.announced.send_replace(());
+        created
     }
 
     pub async fn get(&self, id: &str) -> Result<Option<JobRow>, StoreError> {
@@ -219,16 +329,31 @@ impl Table {
     }
 
     /// Moves a job by an event, with what changes at the same time. Returns the new status once it is durable; an
-    /// illegal move changes nothing. A move into the status the job has already changes nothing either.
+    /// illegal move changes nothing. A move into the status the job has already (a cancel that is repeated) is no event
+    /// and changes nothing but the reason that the call gives (C-10).
     pub async fn transition(&self, id: &str, event: Event, change: Change) -> Result<Status, MoveError> {
         let (id, now) = (id.to_owned(), self.now());
-        self.records
+        let settings = Arc::clone(&self.settings);
+        let moved = self
+            .records
             .write(move |db| {
                 let from = status_of(db, &id)?.ok_or(MoveError::NotFound)?;
                 let to = from.on(event).map_err(MoveError::Illegal)?;
                 if to == from {
+                    if let Some(reason) = change.status_update_reason {
+                        db.execute(
+                            "UPDATE job SET status_update_reason = ?2, rev = rev + 1 WHERE id = ?1",
+                            params![id, reason],
+                        )?;
+                    }
                     return Ok(to);
                 }
+                let event_reasons = match &change.status_update_reason {
+                    Some(reason) => vec![reason.clone()],
+                    // Cancelled comes of the same call as Cancelling.
+                    None if to == Status::Cancelled => reasons_of(db, &id, Status::Cancelling)?,
+                    None => Vec::new(),
+                };
                 let mut reasons: Vec<FailureReason> = read_json(db, &id, "failure_reasons")?;
                 // A step that is repeated after a crash gives its reason again.
                 reasons.extend(change.failure_reason.filter(|reason| !reasons.contains(reason)));
@@ -257,8 +382,163 @@ impl Table {
                         to.is_terminal().then_some(now.0),
                     ],
                 )?;
+                let codes: Vec<&str> = match to {
+                    Status::Failing | Status::Failed => reasons.iter().map(|r| r.code.as_str()).collect(),
+                    _ => Vec::new(),
+                };
+                insert_event(db, &settings, &id, now, to, &codes, &event_reasons)?;
                 tracing::info!(job = id, from = from.name(), to = to.name(), "job changed status");
                 Ok(to)
+            })
+            .await;
+        self.announced.send_replace(());
+        moved
+    }
+
+    /// A page of a job's events, oldest first, after number `after`; one more than `max` is fetched to tell whether
+    /// there are more. `None`: the account has no such job.
+    pub async fn events(
+        &self,
+        account: &str,
+        id: &str,
+        after: u64,
+        max: usize,
+    ) -> Result<Option<(Vec<Kept>, bool)>, StoreError> {
+        let (account, id, settings) = (account.to_owned(), id.to_owned(), Arc::clone(&self.settings));
+        self.records
+            .read(move |db| {
+                let there = db
+                    .query_row("SELECT 1 FROM job WHERE id = ?1 AND account = ?2", [&id, &account], |_| Ok(()))
+                    .optional()?;
+                if there.is_none() {
+                    return Ok(None);
+                }
+                let sql = format!(
+                    "SELECT {EVENT_COLUMNS} FROM job_event e WHERE job_id = ?1 AND number > ?2 ORDER BY number LIMIT ?3"
+                );
+                let mut statement = db.prepare_cached(&sql)?;
+                let rows = statement.query_map(params![id, signed(after), max as i64 + 1], |row| {
+                    Ok((row.get::<_, i64>(1)?.unsigned_abs(), job_event(row, &settings)?))
+                })?;
+                let mut events = Vec::new();
+                for row in rows {
+                    let (number, event) = row?;
+                    events.push(Kept { number, event, deliveries: deliveries(db, &id, number)? });
+                }
+                let more = events.len() > max;
+                events.truncate(max);
+                Ok(Some((events, more)))
+            })
+            .await
+    }
+
+    /// What a sink is owed at `now`, longest due first, at most `max`: of each job only its first event that the sink
+    /// does not have, so that they come in order. One whose date is further ahead than any wait can be is due as well:
+    /// the wall clock has been set back since.
+    pub async fn due(&self, sink: &str, now: Timestamp, wait_ms_max: u64, max: usize) -> Result<Vec<Due>, StoreError> {
+        let (sink, settings) = (sink.to_owned(), Arc::clone(&self.settings));
+        self.records
+            .read(move |db| {
+                let sql = format!(
+                    "SELECT {EVENT_COLUMNS}, d.attempts, d.tried_ms
+                     FROM job_event_delivery d JOIN job_event e ON e.job_id = d.job_id AND e.number = d.number
+                     WHERE d.sink = ?1 AND d.state = 'pending' AND (d.not_before <= ?2 OR d.not_before > ?3)
+                     AND NOT EXISTS (SELECT 1 FROM job_event_delivery f WHERE f.job_id = d.job_id
+                        AND f.sink = d.sink AND f.state = 'pending' AND f.number < d.number)
+                     ORDER BY d.not_before LIMIT ?4"
+                );
+                let mut statement = db.prepare_cached(&sql)?;
+                let horizon = now.0.saturating_add(signed(wait_ms_max));
+                let rows = statement.query_map(params![sink, now.0, horizon, max as i64], |row| {
+                    Ok(Due {
+                        number: row.get::<_, i64>(1)?.unsigned_abs(),
+                        event: job_event(row, &settings)?,
+                        attempts: row.get(9)?,
+                        tried_ms: row.get::<_, i64>(10)?.unsigned_abs(),
+                    })
+                })?;
+                Ok(rows.collect::<Result<Vec<_>, _>>()?)
+            })
+            .await
+    }
+
+    /// Notes what came of a try. Of a job that is gone nothing is noted.
+    pub async fn note_try(&self, job_id: &str, number: u64, sink: &str, tried: Try) -> Result<(), StoreError> {
+        let (job_id, sink) = (job_id.to_owned(), sink.to_owned());
+        self.records
+            .write(move |db| {
+                db.execute(
+                    "UPDATE job_event_delivery SET state = ?4, attempts = ?5, tried_ms = ?6, not_before = ?7,
+                        last_error = coalesce(?8, last_error)
+                     WHERE job_id = ?1 AND number = ?2 AND sink = ?3",
+                    params![
+                        job_id,
+                        signed(number),
+                        sink,
+                        tried.state.name(),
+                        tried.attempts,
+                        signed(tried.tried_ms),
+                        tried.not_before,
+                        tried.error
+                    ],
+                )?;
+                Ok(())
+            })
+            .await
+    }
+
+    /// Jobs whose time is over, at most `max`, the earliest ended first: those that ended before `before`, and, where
+    /// the account has more than `jobs_max` (0: any number), those that are too many. A job with an event that a sink is
+    /// still owed stays; a sink that is not configured any more is owed nothing.
+    pub async fn expired(&self, before: Timestamp, jobs_max: usize, max: usize) -> Result<Vec<Expired>, StoreError> {
+        let settings = Arc::clone(&self.settings);
+        self.records
+            .read(move |db| {
+                let too_many = match jobs_max {
+                    0 => 0,
+                    jobs_max => {
+                        let sql = "SELECT count(*) FROM job WHERE account = ?1";
+                        let there: i64 = db.query_row(sql, [&settings.account], |r| r.get(0))?;
+                        usize::try_from(there).unwrap_or(0).saturating_sub(jobs_max)
+                    }
+                };
+                let sinks: Vec<&str> = settings.event_sinks.iter().map(|sink| sink.name()).collect();
+                let mut statement = db.prepare_cached(
+                    "SELECT id, terminated FROM job WHERE account = ?1 AND terminated IS NOT NULL
+                     AND NOT EXISTS (SELECT 1 FROM job_event_delivery d WHERE d.job_id = job.id AND d.state = 'pending'
+                        AND d.sink IN (SELECT value FROM json_each(?2)))
+                     ORDER BY terminated LIMIT ?3",
+                )?;
+                let sinks = serde_json::to_string(&sinks).map_err(|e| StoreError::Damaged(e.to_string()))?;
+                let rows = statement.query_map(params![settings.account, sinks, max as i64], |row| {
+                    Ok((row.get::<_, String>(0)?, row.get::<_, i64>(1)?))
+                })?;
+                let mut expired = Vec::new();
+                for (place, row) in rows.enumerate() {
+                    let (id, terminated) = row?;
+                    let early = terminated >= before.0;
+                    if !early || place < too_many {
+                        expired.push(Expired { id, early });
+                    }
+                }
+                Ok(expired)
+            })
+            .await
+    }
+
+    #[cfg(test)]
+    pub async fn count_of_job(&self, table: &'static str, id: String) -> i64 {
+        let sql = format!("SELECT count(*) FROM {table} WHERE job_id = ?1");
+        self.records.read::<_, StoreError>(move |db| Ok(db.query_row(&sql, [id], |r| r.get(0))?)).await.unwrap()
+    }
+
+    /// Deletes a job that is over, with its tags, its token, and its events. One that is not over stays.
+    pub async fn delete(&self, id: &str) -> Result<(), StoreError> {
+        let id = id.to_owned();
+        self.records
+            .write(move |db| {
+                db.execute("DELETE FROM job WHERE id = ?1 AND terminated IS NOT NULL", [&id])?;
+                Ok(())
             })
             .await
     }
@@ -335,6 +615,102 @@ impl Table {
 
 const COLUMNS: &str = "id, created, request, status, priority, rows_total, succeeded, failed, active_ms, suspended, \
                        terminated, status_update_reason, failure_reasons";
+
+/// A job whose time is over.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Expired {
+    pub id: String,
+    /// Whether it goes before its days are over, because there are too many jobs (C-63).
+    pub early: bool,
+}
+
+const EVENT_COLUMNS: &str = "e.job_id, e.number, e.job_event_id, e.event_id, e.envelope_id, e.created, e.status, \
+                             e.failure_codes, e.reasons";
+
+fn job_event(row: &Row<'_>, settings: &Settings) -> rusqlite::Result<JobEvent> {
+    let list = |index: usize| -> rusqlite::Result<Vec<String>> {
+        let text: String = row.get(index)?;
+        serde_json::from_str(&text).map_err(|e| unreadable(index, e.to_string()))
+    };
+    Ok(JobEvent {
+        job_event_id: row.get(2)?,
+        event_id: row.get(3)?,
+        envelope_id: row.get(4)?,
+        account: settings.account.clone(),
+        region: settings.region.clone(),
+        job_id: row.get(0)?,
+        status: row.get(6)?,
+        time_ms: row.get(5)?,
+        failure_codes: list(7)?,
+        status_change_reason: list(8)?,
+    })
+}
+
+fn deliveries(db: &Connection, id: &str, number: u64) -> rusqlite::Result<Vec<Delivery>> {
+    let mut statement = db.prepare_cached(
+        "SELECT sink, state, attempts, last_error FROM job_event_delivery
+         WHERE job_id = ?1 AND number = ?2 ORDER BY sink",
+    )?;
+    let rows = statement.query_map(params![id, signed(number)], |row| {
+        let state: String = row.get(1)?;
+        Ok(Delivery {
+            sink: row.get(0)?,
+            state: DeliveryState::parse(&state).ok_or_else(|| unreadable(1, format!("an unknown state {state}")))?,
+            attempts: row.get(2)?,
+            last_error: row.get(3)?,
+        })
+    })?;
+    rows.collect()
+}
+
+/// The reasons of a job's last entry into a status.
+fn reasons_of(db: &Connection, id: &str, status: Status) -> rusqlite::Result<Vec<String>> {
+    let found: Option<String> = db
+        .query_row(
+            "SELECT reasons FROM job_event WHERE job_id = ?1 AND status = ?2 ORDER BY number DESC LIMIT 1",
+            params![id, status.name()],
+            |r| r.get(0),
+        )
+        .optional()?;
+    found.map_or(Ok(Vec::new()), |text| serde_json::from_str(&text).map_err(|e| unreadable(0, e.to_string())))
+}
+
+/// Keeps that a job has entered a status, and owes that to every sink. Within the transaction of the move.
+fn insert_event(
+    db: &Connection,
+    settings: &Settings,
+    id: &str,
+    now: Timestamp,
+    status: Status,
+    failure_codes: &[&str],
+    reasons: &[String],
+) -> Result<(), StoreError> {
+    let number: i64 =
+        db.query_row("SELECT coalesce(max(number), 0) + 1 FROM job_event WHERE job_id = ?1", [id], |r| r.get(0))?;
+    let json = |e: serde_json::Error| StoreError::Damaged(e.to_string());
+    db.execute(
+        "INSERT INTO job_event (job_id, number, job_event_id, event_id, envelope_id, created, status, failure_codes,
+            reasons) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
+        params![
+            id,
+            number,
+            uuid::Uuid::new_v4().simple().to_string(),
+            uuid::Uuid::new_v4().to_string(),
+            uuid::Uuid::new_v4().to_string(),
+            now.0,
+            status.name(),
+            serde_json::to_string(failure_codes).map_err(json)?,
+            serde_json::to_string(reasons).map_err(json)?,
+        ],
+    )?;
+    for sink in &settings.event_sinks {
+        db.execute(
+            "INSERT INTO job_event_delivery (job_id, number, sink, not_before) VALUES (?1, ?2, ?3, ?4)",
+            params![id, number, sink.name(), now.0],
+        )?;
+    }
+    Ok(())
+}
 
 fn signed(value: u64) -> i64 {
     i64::try_from(value).unwrap_or(i64::MAX)

@@ -34,6 +34,8 @@ const HEALTH: &str = "/_longshore/health";
 const CONTROL: &str = "/v20180820/";
 /// What a path means to nobody but us, never an object.
 const OURS: &str = "/_longshore/";
+/// Our own API beside AWS's, signed as S3's is.
+const OWN: &str = "/_longshore/v1/";
 
 /// The largest legal CreateJob is far below.
 const CONTROL_BODY_MAX: u64 = 1024 * 1024;
@@ -70,6 +72,7 @@ enum Api {
     S3,
     S3Control,
     Lambda,
+    Own,
 }
 
 impl Api {
@@ -79,6 +82,7 @@ impl Api {
         let control = path.starts_with(CONTROL) && (host.prefix.is_none() || host.account().is_some());
         match service {
             Some("lambda") => Self::Lambda,
+            _ if path.starts_with(OWN) => Self::Own,
             _ if control => Self::S3Control,
             Some("s3") => Self::S3,
             _ if is_dated(path) => Self::Lambda,
@@ -88,7 +92,7 @@ impl Api {
 
     fn dialect(self) -> Dialect {
         match self {
-            Self::S3 | Self::S3Control => Dialect::S3,
+            Self::S3 | Self::S3Control | Self::Own => Dialect::S3,
             Self::Lambda => Dialect::Lambda,
         }
     }
@@ -98,6 +102,7 @@ impl Api {
             Self::S3 => error.s3(id),
             Self::S3Control => error.s3_control(id),
             Self::Lambda => error.lambda(),
+            Self::Own => error.json(id),
         })
     }
 }
@@ -172,7 +177,7 @@ impl Dispatch {
             }
         };
         let api = Api::of(Some(claim.service()), path, &host);
-        if path.starts_with(OURS) {
+        if path.starts_with(OURS) && api != Api::Own {
             drain(&parts, body).await;
             let none = ApiError::new(StatusCode::NOT_FOUND, "NoSuchResource", "There is nothing at this path.");
             return api.refuse(&none, id);
@@ -185,7 +190,7 @@ impl Dispatch {
                 };
                 self.serve_s3(&caller, parts, &host, body, id).await
             }
-            Api::S3Control | Api::Lambda => self.serve_control(api, &claim, parts, &host, body, id).await,
+            Api::S3Control | Api::Lambda | Api::Own => self.serve_control(api, &claim, parts, &host, body, id).await,
         }
     }
 
@@ -300,6 +305,9 @@ impl Dispatch {
                 return api.refuse(&error.told(api.dialect()), id);
             }
         };
+        if api == Api::Own && host.account().is_some_and(|account| account != caller.account()) {
+            return api.refuse(&ApiError::new(StatusCode::FORBIDDEN, "AccessDenied", "Access Denied"), id);
+        }
         if api == Api::S3Control
             && let Some(account) = host.account()
             && let Some(header) = parts.headers.get("x-amz-account-id")
@@ -319,6 +327,7 @@ impl Dispatch {
         };
         answer(match api {
             Api::Lambda => self.functions.serve(request).await,
+            Api::Own => self.jobs.serve_own(request).await,
             _ => self.jobs.serve(request).await,
         })
     }
@@ -453,6 +462,10 @@ mod tests {
             (None, "/v20180820/jobs", None, Api::S3Control),
             (None, "/bucket/key", None, Api::S3),
             (Some("iam"), "/", None, Api::S3),
+            (Some("s3"), "/_longshore/v1/jobs/j/events", None, Api::Own),
+            (None, "/_longshore/v1/jobs/j/events", None, Api::Own),
+            (Some("lambda"), "/_longshore/v1/jobs/j/events", None, Api::Lambda),
+            (Some("s3"), "/_longshore/v2/jobs", None, Api::S3),
         ];
         for (service, path, prefix, wanted) in cases {
             assert_eq!(Api::of(service, path, &host(prefix)), wanted, "{service:?} {path} {prefix:?}");

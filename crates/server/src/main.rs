@@ -18,6 +18,7 @@ mod run;
 mod runtimes;
 mod server;
 mod settings;
+mod sinks;
 mod state_file;
 
 use std::io::Write;

@@ -23,7 +23,7 @@ use crate::failure::{Because, Failure, OK};
 use crate::names::Names;
 use crate::settings::Settings;
 use crate::state_file::ServerFile;
-use crate::{listener, rooms};
+use crate::{listener, rooms, sinks};
 
 /// A server that runs.
 pub struct Server {
@@ -90,6 +90,7 @@ impl Server {
         // What the host would only queue waits at the engine's gate, where a cancel still calls it off.
         let mut jobs_settings = jobs_settings;
         jobs_settings.concurrency_total_max = jobs_settings.concurrency_total_max.min(host.environments_max);
+        jobs_settings.event_sinks = sinks::make(&settings.events, &path)?;
         // `run` and `demo` keep their state elsewhere, and use what the user has installed all the same.
         if let Ok(usual) = crate::settings::data_dir(None, |name| std::env::var(name).ok()) {
             host.runtimes_dirs.push(usual.join(crate::runtimes::FOLDER));

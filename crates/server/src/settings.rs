@@ -13,6 +13,7 @@ use toml::{Table, Value};
 
 use crate::failure::{Because, Failure};
 use crate::names;
+use crate::sinks::{self, SinkSettings};
 
 /// The commented file with every key and its default.
 pub const DEFAULTS: &str = include_str!("../longshore.toml");
@@ -35,6 +36,7 @@ pub struct Settings {
     pub allow_plain_http: bool,
     pub names: Vec<String>,
     pub unsigned_payload: bool,
+    pub events: Vec<SinkSettings>,
     pub limits: Limits,
     pub jobs: Jobs,
     pub functions: Functions,
@@ -51,18 +53,22 @@ pub struct Limits {
 #[serde(deny_unknown_fields)]
 pub struct Jobs {
     pub active_max: usize,
+    pub preparing_max: usize,
     pub concurrency_total_max: u32,
     pub concurrency_max: u32,
     pub concurrency_initial: u32,
     pub attempts_max: u32,
     pub retry_ms: u64,
     pub retry_ms_max: u64,
+    pub redrive_function_errors: u32,
     pub failure_tasks_min: u64,
     pub failure_ratio: f64,
     pub unrecorded_max: usize,
     pub strict: bool,
     pub rows_max: u64,
     pub confirmation_days: u32,
+    pub retention_days: u32,
+    pub retained_max: usize,
 }
 
 #[derive(Debug, Clone, Deserialize)]
@@ -79,14 +85,18 @@ impl Settings {
     pub fn jobs(&self) -> longshore_jobs::Settings {
         let mut jobs = longshore_jobs::Settings::new(&self.account, &self.region);
         jobs.active_slots = self.jobs.active_max;
+        jobs.preparing_slots = self.jobs.preparing_max;
         jobs.concurrency_total_max = self.jobs.concurrency_total_max;
         jobs.rows_max = self.jobs.rows_max;
         jobs.confirmation_ms_max = i64::from(self.jobs.confirmation_days) * 24 * 60 * 60 * 1_000;
+        jobs.retention_ms = i64::from(self.jobs.retention_days) * 24 * 60 * 60 * 1_000;
+        jobs.retained_max = self.jobs.retained_max;
         jobs.run.ramp.initial = self.jobs.concurrency_initial;
         jobs.run.ramp.max = self.jobs.concurrency_max;
         jobs.run.retry.attempts_max = self.jobs.attempts_max;
         jobs.run.retry.redrive.base_ms = self.jobs.retry_ms;
         jobs.run.retry.redrive.cap_ms = self.jobs.retry_ms_max;
+        jobs.run.retry.function_error_redrives_max = self.jobs.redrive_function_errors;
         jobs.run.threshold.tasks_min = self.jobs.failure_tasks_min;
         jobs.run.threshold.ratio = self.jobs.failure_ratio;
         jobs.run.unrecorded_max = self.jobs.unrecorded_max;
@@ -178,6 +188,8 @@ impl Settings {
         let at_least_one = [
             ("limits.connections_max", self.limits.connections_max as u64),
             ("jobs.active_max", jobs.active_max as u64),
+            ("jobs.preparing_max", jobs.preparing_max as u64),
+            ("jobs.retention_days", jobs.retention_days.into()),
             ("jobs.concurrency_total_max", jobs.concurrency_total_max.into()),
             ("jobs.concurrency_max", jobs.concurrency_max.into()),
             ("jobs.concurrency_initial", jobs.concurrency_initial.into()),
@@ -191,6 +203,7 @@ impl Settings {
         if !(0.0..=1.0).contains(&jobs.failure_ratio) {
             return Err(Failure::usage("jobs.failure_ratio must be between 0 and 1"));
         }
+        sinks::check(&self.events)?;
         Ok(())
     }
 }
@@ -300,6 +313,8 @@ mod tests {
         assert_eq!(ours.concurrency_total_max, theirs.concurrency_total_max);
         assert_eq!(ours.rows_max, theirs.rows_max);
         assert_eq!(ours.confirmation_ms_max, theirs.confirmation_ms_max);
+        assert_eq!(ours.preparing_slots, theirs.preparing_slots);
+        assert_eq!((ours.retention_ms, ours.retained_max), (theirs.retention_ms, theirs.retained_max));
         let dir = Path::new("/d");
         let (ours, theirs) = (load("", &[]).unwrap().host(dir), HostSettings::new("us-east-1", "000000000000", dir));
         assert_eq!(format!("{ours:?}"), format!("{theirs:?}"));
@@ -346,6 +361,20 @@ mod tests {
         for variable in ["LONGSHORE_REGOIN", "LONGSHORE_LIMITS", "LONGSHORE_LIMITS_STOP_SECONDS", "LONGSHORE_ACCOUNT"] {
             let error = load("", &[(variable, "x")]).unwrap_err();
             assert_eq!(error.status, crate::failure::USAGE, "{variable}");
+        }
+    }
+
+    #[test]
+    fn sinks_for_events_come_from_the_file_and_are_checked() {
+        let settings = load("[[events]]\nname = \"log\"\nkind = \"file\"\npath = \"events.jsonl\"", &[]).unwrap();
+        assert_eq!(settings.events.len(), 1);
+        for wrong in [
+            "[[events]]\nname = \"log\"\nkind = \"file\"",
+            "[[events]]\nkind = \"stdout\"",
+            "[[events]]\nname = \"log\"\nkind = \"stdout\"\ncolour = 1",
+            "[events]\nname = \"log\"",
+        ] {
+            assert_eq!(load(wrong, &[]).unwrap_err().status, crate::failure::USAGE, "{wrong}");
         }
     }
 

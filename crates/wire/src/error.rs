@@ -1,7 +1,8 @@
 //! What a caller is told when a request fails: AWS's code, its status, and a sentence to act on.
 //!
 //! Rooms keep their own error enums for the developer; `told()` on those makes one of these for the user. How it looks
-//! on the wire depends on the service: [`ApiError::s3_control`], [`ApiError::s3`], [`ApiError::lambda`].
+//! on the wire depends on the service: [`ApiError::s3_control`], [`ApiError::s3`], [`ApiError::lambda`],
+//! [`ApiError::json`].
 
 use std::borrow::Cow;
 
@@ -69,6 +70,18 @@ impl ApiError {
         xml.text("RequestId", &id.0);
         xml.text("HostId", &id.host_id());
         Response::xml(self.status, xml.finish())
+    }
+
+    /// Our own API's error: an object with `code`, `message` and `requestId`.
+    pub fn json(&self, id: &RequestId) -> Response {
+        let mut body = serde_json::Map::new();
+        body.insert("code".into(), self.code.as_ref().into());
+        body.insert("message".into(), self.message.clone().into());
+        body.insert("requestId".into(), id.0.clone().into());
+        for (name, value) in &self.members {
+            body.insert((*name).into(), value.clone().into());
+        }
+        Response::json(self.status, &serde_json::Value::Object(body))
     }
 
     /// rest-json 1.0 as Lambda answers, with `Type` but for the codes that AWS sends without one. The message key's case differs per error in AWS's model, so both are sent;

@@ -6,6 +6,7 @@
 
 pub mod arn;
 pub mod error;
+pub mod event;
 pub mod http;
 pub mod operation;
 pub mod payload;

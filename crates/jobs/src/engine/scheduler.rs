@@ -1,4 +1,4 @@
-//! Gives jobs their agents: the acting half of `core::schedule`, which decides.
+//! Gives jobs their agents: the acting half of `core::schedule`, which decides. And removes those whose time is over.
 
 use std::time::Duration;
 
@@ -6,12 +6,67 @@ use longshore_core::job::{Event, Status};
 use longshore_core::schedule::{Candidate, Decision, schedule};
 use longshore_store::StoreError;
 
-use super::{Engine, Order, agent, needs_agent};
+use longshore_core::time::Timestamp;
+
+use super::{Engine, Order, agent, needs_agent, remove};
 use crate::error::FailureReason;
 use crate::table::{Change, JobRow, MoveError};
 
 /// Besides being woken, the scheduler looks this often: for what only time brings, and as a net (spec 8.2, point 6).
 const EVERY: Duration = Duration::from_secs(5);
+
+/// Jobs removed in one step, between which the engine may stop. Of a large one hundreds of files go.
+pub(super) const RETIRED_MAX: usize = 16;
+
+/// Removes jobs whose time is over, step by step, until the engine stops (rules P-1 and P-9, C-63). Apart from the
+/// passes: no job waits for its slot until the files of others are gone.
+pub(super) async fn retire(engine: Engine) {
+    loop {
+        let more = match retire_some(&engine).await {
+            Ok(removed) => removed == RETIRED_MAX,
+            Err(error) => {
+                tracing::warn!(%error, "jobs whose time is over stay, will retry");
+                false
+            }
+        };
+        if engine.shared.stopping.is_cancelled() {
+            return;
+        }
+        if more {
+            continue;
+        }
+        tokio::select! {
+            () = engine.shared.stopping.cancelled() => return,
+            () = engine.shared.retire.notified() => {}
+            () = tokio::time::sleep(EVERY) => {}
+        }
+    }
+}
+
+/// One step. Returns how many jobs it removed.
+pub(super) async fn retire_some(engine: &Engine) -> Result<usize, StoreError> {
+    let world = &engine.shared.world;
+    let now = (world.settings.wall_clock)();
+    let before = Timestamp(now.0.saturating_sub(world.settings.retention_ms));
+    let expired = world.table.expired(before, world.settings.retained_max, RETIRED_MAX).await?;
+    let mut removed = 0;
+    for job in &expired {
+        // An agent that has just ended its job may still be on its way out; the next step finds it gone.
+        if engine.agents().contains_key(&job.id) {
+            continue;
+        }
+        // The files first: of a job without a record nobody would know that it had any.
+        remove(engine, &job.id).await?;
+        world.table.delete(&job.id).await?;
+        if job.early {
+            tracing::warn!(job = job.id, "job removed before its time, because there are too many jobs");
+        } else {
+            tracing::info!(job = job.id, "job removed, its time was over");
+        }
+        removed += 1;
+    }
+    Ok(removed)
+}
 
 /// Looks again and again until the engine stops.
 pub(super) async fn run(engine: Engine) {
@@ -89,7 +144,8 @@ async fn time_out(engine: &Engine, job: &mut JobRow) -> Result<(), StoreError> {
     let settings = &engine.shared.world.settings;
     let now = (settings.wall_clock)();
     if job.suspended.is_some_and(|since| now.0.saturating_sub(since.0) > settings.confirmation_ms_max) {
-        let reason = FailureReason::new("ConfirmationTimeout", "The job was not confirmed within 30 days");
+        let days = settings.confirmation_ms_max / crate::DAY_MS;
+        let reason = FailureReason::new("ConfirmationTimeout", format!("The job was not confirmed within {days} days"));
         let change = Change { failure_reason: Some(reason), ..Change::default() };
         step(engine, job, Event::ConfirmationTimedOut, change).await?;
         if job.status.is_terminal() {
