@@ -1,5 +1,9 @@
 """What the acceptance scenarios share: functions, the AWS CLI's `create-job` as AWS's pages call it, requests of other SDKs."""
 
+import csv
+import gzip
+import hashlib
+import io
 import json
 import re
 import uuid
@@ -114,6 +118,41 @@ REVISE = batch_function("""
 def csv_manifest(bucket, etag, fields=("Bucket", "Key"), key="manifest.csv"):
     return {"Spec": {"Format": CSV, "Fields": list(fields)},
             "Location": {"ObjectArn": f"arn:aws:s3:::{bucket}/{key}", "ETag": etag}}
+
+
+def put_inventory(server, bucket, source, rows, schema, base="inventory", created="2016-11-06T21-32Z"):
+    """Writes what S3 Inventory writes: `manifest.json`, its checksum, and a data file of quoted values with the columns of
+    `schema`, packed with gzip. Returns the key of manifest.json and its ETag as PutObject gave it."""
+    text = io.StringIO()
+    csv.writer(text, quoting=csv.QUOTE_ALL, lineterminator="\n").writerows(rows)
+    data = gzip.compress(text.getvalue().encode())
+    folder = f"{base}/{source}/all"
+    data_key = f"{folder}/data/{uuid.uuid4()}.csv.gz"
+    server.s3.put_object(Bucket=bucket, Key=data_key, Body=data)
+    manifest = json.dumps({
+        "sourceBucket": source, "destinationBucket": f"arn:aws:s3:::{bucket}", "version": "2016-11-30",
+        "creationTimestamp": "1514944800000", "fileFormat": "CSV", "fileSchema": schema,
+        "files": [{"key": data_key, "size": len(data), "MD5checksum": hashlib.md5(data).hexdigest()}]}).encode()
+    key = f"{folder}/{created}/manifest.json"
+    etag = server.s3.put_object(Bucket=bucket, Key=key, Body=manifest)["ETag"]
+    server.s3.put_object(
+        Bucket=bucket, Key=f"{folder}/{created}/manifest.checksum", Body=hashlib.md5(manifest).hexdigest().encode())
+    return key, etag
+
+
+def inventory_manifest(bucket, etag, key="inventory/manifest.json"):
+    return {"Spec": {"Format": INVENTORY}, "Location": {"ObjectArn": f"arn:aws:s3:::{bucket}/{key}", "ETag": etag}}
+
+
+def generator_of(bucket, output=None, **filter):
+    """A ManifestGenerator over a bucket; `output` is the bucket into which the list is written, or nothing."""
+    generator = {"SourceBucket": f"arn:aws:s3:::{bucket}", "EnableManifestOutput": output is not None}
+    if output is not None:
+        generator["ManifestOutputLocation"] = {
+            "Bucket": f"arn:aws:s3:::{output}", "ManifestPrefix": "lists", "ManifestFormat": "S3InventoryReport_CSV_20211130"}
+    if filter:
+        generator["Filter"] = filter
+    return {"S3JobManifestGenerator": generator}
 
 
 def report_in(bucket, scope="AllTasks", prefix="reports"):

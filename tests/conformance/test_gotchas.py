@@ -11,12 +11,12 @@ import pytest
 import acceptance
 import harness
 from acceptance import cli_error, cli_job, csv_manifest, java, named_rows, refusal, report_in, update_status
-from harness import ACCOUNT, REGION, ROLE, TERMINAL
+from harness import ACCOUNT, REGION, ROLE, TERMINAL, wait_for
+from test_events import PATTERN, details, matches, settings
 
 # Gotchas without a test, and why.
 UNTESTED = {
     20: "an IAM condition on iam:PassRole; needs the evaluation of IAM policies, which is not built",
-    **dict.fromkeys([7, 8, 9, 29], "not written yet"),
     21: "the permission s3:PutJobTagging; needs the evaluation of IAM policies, which is not built",
 }
 
@@ -137,6 +137,40 @@ def test_b_06_a_job_that_sits_in_suspended_is_run_by_one_request(server, name, e
     assert update_status(server, job, "Ready")["Status"] == "Ready"
     server.wait(job, "Complete")
     harness.audit(server, job, rows)
+
+
+def test_b_07_a_copy_without_a_target_is_refused_and_never_answered_with_a_500(server, name):
+    told = acceptance.boto3_refused(server, server.bucket(name), {"S3PutObjectCopy": {}}, manifest=csv_manifest(name, "e"))
+    assert (told.status, told.code) == (400, "InvalidRequest"), told
+    assert "TargetResource" in told.message
+    assert acceptance.jobs_described(server, name) == []
+
+
+def test_b_08_the_aws_cli_needs_no_manifest_beside_a_generator(server, name, echo):
+    server.s3.put_object(Bucket=server.bucket(name), Key="k", Body=b"x")
+    job = cli_job(
+        server, "--no-confirmation-required", operation={"LambdaInvoke": {"FunctionArn": echo}},
+        report=report_in(server.bucket(name + "-out")), generator=acceptance.generator_of(name))
+    described = server.wait(job, "Complete")
+    assert ("Manifest" in described, "ManifestGenerator" in described) == (False, True)
+    assert set(named_rows(server, job, [(name, "k")])) == {"k"}
+
+
+def test_b_09_a_generator_that_finds_nothing_fails_its_job_in_awss_words(server, name, echo):
+    server.s3.put_object(Bucket=server.bucket(name), Key="k", Body=b"x")
+    for generator in (
+        acceptance.generator_of(name, KeyNameConstraint={"MatchAnyPrefix": ["nothing/"]}),
+        acceptance.generator_of(name, server.bucket(name + "-out"), ObjectSizeGreaterThanBytes=1),
+    ):
+        job = server.control.create_job(
+            AccountId=ACCOUNT, ConfirmationRequired=False, Operation={"LambdaInvoke": {"FunctionArn": echo}}, Priority=1,
+            Report=report_in(name), RoleArn=ROLE, ManifestGenerator=generator)["JobId"]
+        described = server.wait(job, "Failed")
+        assert [failure["FailureReason"] for failure in described["FailureReasons"]] == [
+            "Manifest generation found no keys matching the filter criteria"]
+        assert described["ProgressSummary"]["TotalNumberOfTasks"] == 0 and "GeneratedManifestDescriptor" not in described
+    assert "Contents" not in server.s3.list_objects_v2(Bucket=name + "-out"), "no list"
+    assert [entry["Key"] for entry in server.s3.list_objects_v2(Bucket=name)["Contents"]] == ["k"], "no report"
 
 
 def test_b_10_the_account_stands_before_the_host_and_needs_no_name_service(server, name):
@@ -418,6 +452,33 @@ def test_b_28_a_function_of_another_region_is_refused_and_so_is_a_client_of_one(
     told = refusal(elsewhere.list_jobs, AccountId=ACCOUNT)
     assert told.status in (400, 403) and REGION in told.message, told
     assert acceptance.jobs_described(server, name) == []
+
+
+def test_b_29_a_rule_needs_no_trail_and_matches_every_job_of_the_account(tmp_path):
+    server = harness.Server(tmp_path)
+    server.data_dir.mkdir(mode=0o700)
+    log = server.data_dir / "events.jsonl"
+    (server.data_dir / "longshore.toml").write_text(settings([{"name": "log", "kind": "file", "path": "events.jsonl"}]))
+    server.start()
+    try:
+        bucket = server.bucket("events")
+        functions = [server.deploy(name, acceptance.ECHO) for name in ("mine", "of-others")]
+        etag = server.put_manifest(bucket, [(bucket, "k")])
+        jobs = [server.create_job(bucket, function, etag, report=False) for function in functions]
+        for job in jobs:
+            server.wait(job, "Complete")
+
+        def matched():
+            events = [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
+            ended = {details(event)["jobId"] for event in events if details(event)["status"] == "Complete"}
+            return ended == set(jobs) and [event for event in events if matches(PATTERN, event)]
+
+        events = wait_for("the events of both jobs", matched)
+        for job in jobs:
+            told = [event["detail"]["eventName"] for event in events if details(event)["jobId"] == job]
+            assert told == ["JobCreated"] + ["JobStatusChanged"] * 5, "the rule cannot tell jobs apart, jobId can"
+    finally:
+        server.stop()
 
 
 def test_b_30_line_breaks_of_a_result_are_kept_within_a_quoted_field(server, name, by_case):

@@ -9,6 +9,7 @@ import random
 import re
 import shlex
 import time
+import urllib.parse
 import uuid
 
 import botocore.exceptions
@@ -17,16 +18,16 @@ import pytest
 import acceptance
 import harness
 from acceptance import (
-    FORBIDDEN, cli_create, cli_error, cli_job, csv_manifest, java, java_create_job, java_manifest, java_report, named_rows,
-    native, refusal, report_in, update_status,
+    FORBIDDEN, cli_create, cli_error, cli_job, csv_manifest, generator_of, inventory_manifest, java, java_create_job, java_manifest, java_report, named_rows,
+    native, put_inventory, refusal, report_in, update_status,
 )
-from harness import ACCOUNT, REGION, ROLE, TERMINAL
+from harness import ACCOUNT, REGION, ROLE, ROOT, TERMINAL, wait_for
+from test_events import PATTERN, Receiver, details, matches, settings
 
 # Scenarios without a test, and why.
 UNTESTED = {
     24: "needs the evaluation of IAM policies, which is not built",
     26: "a table of IAM permissions; needs the evaluation of IAM policies, which is not built",
-    **dict.fromkeys([3, 20, 30, 38, 39, 40, 50, 51], "not written yet"),
     47: "ABAP programs, for reference only: they send what A-46 sends",
 }
 
@@ -98,6 +99,30 @@ def test_a_02_a_request_of_the_sdk_for_java_is_read(server, name, echo):
     described = server.wait(job, "Complete")
     assert (described["Description"], described["Priority"], described["ConfirmationRequired"]) == (name, 10, False)
     harness.audit(server, job, rows)
+
+
+def test_a_03_a_generated_manifest_has_the_objects_of_its_filter_and_is_described(server, name, echo):
+    server.bucket(name)
+    wanted = ["photos/a b.jpg", "photos/c+d.jpg", "photos/2024/é.jpg"]
+    for key in wanted + ["photos/e.png", "other/f.jpg"]:
+        server.s3.put_object(Bucket=name, Key=key, Body=b"12345")
+    server.s3.put_object(Bucket=name, Key="photos/empty.jpg", Body=b"")
+    generator = generator_of(
+        name, server.bucket(name + "-out"), ObjectSizeGreaterThanBytes=4,
+        KeyNameConstraint={"MatchAnyPrefix": ["photos/"], "MatchAnySuffix": [".jpg"]})
+    native(server, name, {"S3DeleteObjectTagging": {}}, generator=generator)
+    job = cli_job(server, "--no-confirmation-required", operation={"LambdaInvoke": {"FunctionArn": echo}},
+                  report=report_in(name + "-out"), generator=generator)
+    described = server.wait(job, "Complete")
+    encoded = {urllib.parse.quote(key) for key in wanted}
+    assert set(named_rows(server, job, [(name, key, "") for key in encoded])) == encoded
+    assert described["ManifestGenerator"] == generator and "Manifest" not in described
+    descriptor = described["GeneratedManifestDescriptor"]
+    assert descriptor["Format"] == "S3InventoryReport_CSV_20211130"
+    bucket, _, key = descriptor["Location"]["ObjectArn"].removeprefix("arn:aws:s3:::").partition("/")
+    assert (bucket, key.startswith("lists/")) == (name + "-out", True)
+    head = server.s3.head_object(Bucket=bucket, Key=key)
+    assert head["ETag"].strip('"') == descriptor["Location"]["ETag"].strip('"')
 
 
 def test_a_04_a_job_without_a_confirmation_flag_waits_and_then_calls_its_function_once_a_row(server, name):
@@ -394,6 +419,28 @@ def test_a_19_a_token_of_a_refused_copy_is_free_and_one_of_a_job_gives_that_job_
     assert len(acceptance.jobs_described(server, name)) == 1
 
 
+def test_a_20_an_sdk_for_java_asks_for_a_job_on_an_inventory_with_tags(server, name, echo):
+    server.bucket(name)
+    schema = "Bucket, Key, VersionId, IsLatest, IsDeleteMarker, Size"
+    key, etag = put_inventory(server, name, name, [
+        (name, "a%20b", "v1", "true", "false", "3"), (name, "a+b", "v2", "true", "false", "4")], schema)
+    tags = [("department", "Marketing"), ("FiscalYear", "2020")]
+    answer = java(server, "POST", "/v20180820/jobs", java_create_job(
+        LAMBDA_OF(echo), java_manifest(name, etag.strip('"'), (), key, acceptance.INVENTORY), report=java_report(name),
+        confirmation=True, description=name, tags=tags))
+    assert answer.status == 200, answer.body
+    job = answer.text("JobId")
+    described = server.wait(job, "Suspended")
+    assert described["Manifest"]["Spec"] == {"Format": acceptance.INVENTORY}, "no Fields"
+    assert described["ProgressSummary"]["TotalNumberOfTasks"] == 2
+    told = server.control.get_job_tagging(AccountId=ACCOUNT, JobId=job)["Tags"]
+    assert [(tag["Key"], tag["Value"]) for tag in told] == tags
+    update_status(server, job, "Ready")
+    server.wait(job, "Complete")
+    assert {key: row.version for key, row in named_rows(server, job, [(name, "a%20b", "v1"), (name, "a+b", "v2")]).items()} == {
+        "a%20b": "v1", "a+b": "v2"}
+
+
 # --- tags ---
 
 
@@ -454,6 +501,81 @@ def test_a_25_the_role_of_object_lock_jobs_is_accepted_and_the_jobs_are_refused(
     assert (told.status, told.code, told.message) == (403, "AccessDenied", "Cross-account pass role is not allowed")
 
 
+def sample(section):
+    """The JSON document that a section of the specification quotes from AWS's pages."""
+    text = (ROOT / "docs/specification.md").read_text().partition(f"\n### {section} ")[2]
+    return json.loads(text.partition("```json\n")[2].partition("```")[0])
+
+
+@pytest.fixture(scope="module")
+def eventful(tmp_path_factory):
+    """A server that tells its events to two files, in the form of CloudTrail and of EventBridge, and to a consumer:
+    (server, what the consumer found)."""
+    found = []
+
+    def consume(event, times):
+        if event["detail"]["eventName"] == "JobStatusChanged" and details(event)["status"] == "Complete":
+            described = server.control.describe_job(AccountId=ACCOUNT, JobId=details(event)["jobId"])["Job"]
+            failed = described["ProgressSummary"]["NumberOfTasksFailed"]
+            found.append((described["JobId"], described["Status"], failed, len(harness.read_report(server, described["JobId"], described))))
+        return 200
+
+    receiver = Receiver(secret=None, answer=consume)
+    server = harness.Server(tmp_path_factory.mktemp("eventful"))
+    server.data_dir.mkdir(mode=0o700)
+    (server.data_dir / "longshore.toml").write_text(settings([
+        {"name": "trail", "kind": "file", "path": "trail.jsonl", "format": "cloudtrail"},
+        {"name": "bridge", "kind": "file", "path": "bridge.jsonl"},
+        {"name": "consumer", "kind": "webhook", "url": f"http://127.0.0.1:{receiver.port}/"}]))
+    server.start()
+    yield server, found
+    server.stop()
+    receiver.close()
+
+
+def events_of(server, file, job):
+    """The events of a job that a file has, once its last one is there."""
+    def told():
+        path = server.data_dir / file
+        events = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+        events = [event for event in events if details(event)["jobId"] == job]
+        return events if events and details(events[-1])["status"] in TERMINAL else None
+    return wait_for("the event of the job's end", told)
+
+
+def test_a_38_events_have_the_form_of_cloudtrail_and_eventbridge_and_awss_rule_matches_them(eventful, name):
+    server, _ = eventful
+    function = server.deploy(name, acceptance.ECHO)
+    job = server.create_job(server.bucket(name), function, server.put_manifest(name, [(name, "k")]))
+    server.wait(job, "Complete")
+    trail, bridge = events_of(server, "trail.jsonl", job), events_of(server, "bridge.jsonl", job)
+    record, envelope = sample("10.2"), sample("10.3")
+    assert [details(event)["status"] for event in trail] == ["New", "Preparing", "Ready", "Active", "Completing", "Complete"]
+    for ours, awss in [(event, record) for event in trail] + [(event["detail"], envelope["detail"]) for event in bridge]:
+        assert list(ours) == list(awss), "the members of AWS's sample, in its order"
+        assert list(details(ours)) == list(details(awss))
+        same = ["eventVersion", "eventSource", "sourceIPAddress", "userAgent", "readOnly", "eventType"]
+        assert {member: ours[member] for member in same} == {member: awss[member] for member in same}
+        assert ours["eventName"] == ("JobCreated" if details(ours)["status"] == "New" else "JobStatusChanged")
+        assert ours["userIdentity"] == {"accountId": ACCOUNT, "invokedBy": "s3.amazonaws.com"} and ours["awsRegion"] == REGION
+        assert details(ours)["jobArn"] == f"arn:aws:s3:{REGION}:{ACCOUNT}:job/{job}"
+        assert (details(ours)["failureCodes"], details(ours)["statusChangeReason"]) == ([], [])
+        for date in (ours["eventTime"],):
+            assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", date), "to the second"
+    for event in bridge:
+        assert list(event) == list(envelope)
+        assert {member: event[member] for member in ("version", "detail-type", "source", "resources")} == {
+            member: envelope[member] for member in ("version", "detail-type", "source", "resources")}
+        assert matches(PATTERN, event)
+
+
+def test_a_51_a_consumer_that_describes_a_job_at_its_last_event_finds_it_complete(eventful, name):
+    server, found = eventful
+    function = server.deploy(name, acceptance.ECHO)
+    job = server.create_job(server.bucket(name), function, server.put_manifest(name, [(name, "a"), (name, "b")]))
+    assert wait_for("the consumer", lambda: [entry for entry in found if entry[0] == job]) == [(job, "Complete", 0, 2)]
+
+
 RETENTION = "<S3PutObjectRetention>{}<Retention>{}</Retention></S3PutObjectRetention>".format
 
 
@@ -482,6 +604,22 @@ def test_a_29_taking_off_a_legal_hold_is_refused_by_its_name(server, name):
            java_operation="<S3PutObjectLegalHold><LegalHold><Status>OFF</Status></LegalHold></S3PutObjectLegalHold>")
 
 
+def test_a_30_replication_with_a_list_that_is_not_kept(server, name, echo):
+    server.bucket(name)
+    server.s3.put_object(Bucket=name, Key="k", Body=b"x")
+    filters = {"EligibleForReplication": True, "ObjectReplicationStatuses": ["NONE", "FAILED"]}
+    native(server, name, {"S3ReplicateObject": {}}, generator=generator_of(name, **filters))
+    # A list that is not kept is described nowhere.
+    job = server.control.create_job(
+        AccountId=ACCOUNT, ConfirmationRequired=False, Operation={"LambdaInvoke": {"FunctionArn": echo}}, Priority=1,
+        Report=report_in(server.bucket(name + "-out")), RoleArn=ROLE, ManifestGenerator=generator_of(name))["JobId"]
+    described = server.wait(job, "Complete")
+    assert set(named_rows(server, job, [(name, "k")])) == {"k"}
+    assert "GeneratedManifestDescriptor" not in described
+    assert described["ManifestGenerator"]["S3JobManifestGenerator"]["EnableManifestOutput"] is False
+    assert [entry["Key"] for entry in server.s3.list_objects_v2(Bucket=name)["Contents"]] == ["k"]
+
+
 def test_a_31_versions_of_a_manifest_reach_the_task_and_replication_is_refused_by_its_name(server, name):
     function = server.deploy(name, acceptance.batch_function("""
         def work(job, bucket, key, version):
@@ -494,10 +632,6 @@ def test_a_31_versions_of_a_manifest_reach_the_task_and_replication_is_refused_b
     server.wait(job, "Complete")
     report = harness.audit(server, job, rows)
     assert sorted((row.version, row.message) for row in report) == [("null", "null"), ("v1", "v1"), ("v2", "v2")]
-
-
-def inventory_manifest(bucket, etag, key="inventory/manifest.json"):
-    return {"Spec": {"Format": acceptance.INVENTORY}, "Location": {"ObjectArn": f"arn:aws:s3:::{bucket}/{key}", "ETag": etag}}
 
 
 def test_a_32_replication_of_what_is_there_with_a_list_that_is_kept_is_refused_by_its_name(server, name):
@@ -594,6 +728,52 @@ def test_a_37_the_completion_report_has_the_form_of_the_examples(server, name):
     assert error, failed
     said = json.loads(error[1].replace('""', '"'))["errorMessage"]
     assert re.search(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12} .*Task timed out after 1\.00 seconds$", said), said
+
+
+def test_a_39_videos_of_an_inventory_go_through_a_function_that_misspells_a_field(server, name):
+    function = server.deploy(name, """
+        import json, urllib.parse
+
+        def handler(event, context):
+            task = event["tasks"][0]
+            key = urllib.parse.unquote(task["s3Key"], encoding="utf-8")
+            source = "s3://" + task["s3BucketArn"].split(":")[-1] + "/" + key
+            missing = key.endswith(".txt")
+            return {
+                "invocationSchemaVersion": event["invocationSchemaVersion"], "treatMissingKeyAs": "PermanentFailure",
+                "invocationId": event["invocationId"],
+                "results": [] if missing else [
+                    {"taskId": task["taskId"], "resultCode": "Succeeded", "resultString": json.dumps({"input": source})}],
+            }
+    """)
+    server.bucket(name)
+    keys = ["input/video-1.mp4", "input/video%202.mp4"]
+    key, etag = put_inventory(server, name, name, [(name, video) for video in keys], "Bucket, Key")
+    job = server.create_job(name, function, "-", Manifest=inventory_manifest(name, etag, key), confirmation=True)
+    server.wait(job, "Suspended")
+    update_status(server, job, "Ready")
+    server.wait(job, "Complete")
+    report = named_rows(server, job, [(name, video) for video in keys])
+    assert [json.loads(report[video].message)["input"] for video in keys] == [
+        f"s3://{name}/input/video-1.mp4", f"s3://{name}/input/video 2.mp4"]
+
+
+CHECKSUM = {"S3ComputeObjectChecksum": {"ChecksumAlgorithm": "CRC64NVME", "ChecksumType": "FULL_OBJECT"}}
+
+
+def test_a_40_checksums_at_rest_are_asked_for_with_one_source_and_a_report(server, name):
+    server.bucket(name)
+    etag = server.put_manifest(name, [(name, "k")])
+    # AWS's page passes both sources, against its own reference.
+    code, message = cli_error(cli_create(
+        server, "--description", name, "--no-confirmation-required", operation=CHECKSUM, check=False,
+        report=report_in(name) | {"ExpectedBucketOwner": ACCOUNT}, manifest=csv_manifest(name, etag), generator=generator_of(name)))
+    assert code == "InvalidRequest" and "ManifestGenerator" in message, message
+    told = acceptance.boto3_refused(server, name, CHECKSUM, manifest=csv_manifest(name, etag), report={"Enabled": False})
+    assert (told.status, told.code) == (400, "InvalidRequest") and "eport" in told.message, told
+    native(server, name, CHECKSUM, java_operation="<S3ComputeObjectChecksum><ChecksumAlgorithm>CRC64NVME</ChecksumAlgorithm>"
+           "<ChecksumType>FULL_OBJECT</ChecksumType></S3ComputeObjectChecksum>")
+    native(server, name, CHECKSUM, generator=generator_of(name))
 
 
 def test_a_41_encryption_in_bulk_is_refused_by_its_name(server, name):
@@ -779,6 +959,32 @@ def test_a_49_a_job_without_confirmation_and_report_with_a_bare_etag(server, nam
     assert described["ProgressSummary"]["NumberOfTasksSucceeded"] == 2
     assert described["Report"] == {"Enabled": False} and described["Manifest"]["Location"]["ETag"] == etag
     assert [entry["Key"] for entry in server.s3.list_objects_v2(Bucket=name)["Contents"]] == ["manifest.csv"], "no report"
+
+
+def test_a_50_the_arrival_of_an_inventory_starts_a_job(server, name):
+    """What a function does that S3 calls when `manifest.checksum` arrives, and what the job's own function looks at."""
+    function = server.deploy(name, """
+        from urllib.parse import unquote_plus
+
+        def handler(event, context):
+            task = event["tasks"][0]
+            bucket = task["s3BucketArn"].split(":::")[-1]
+            version = "none" if task["s3VersionId"] is None else task["s3VersionId"]
+            said = "/".join([bucket, unquote_plus(task["s3Key"]), version])
+            return {"invocationSchemaVersion": "1.0", "treatMissingKeysAs": "PermanentFailure",
+                    "invocationId": event["invocationId"],
+                    "results": [{"taskId": task["taskId"], "resultCode": "Succeeded", "resultString": said}]}
+    """)
+    server.bucket(name)
+    put_inventory(server, name, name, [(name, "a+b%2Bc"), (name, "d")], "Bucket, Key")
+    [arrived] = [entry["Key"] for entry in server.s3.list_objects_v2(Bucket=name)["Contents"] if entry["Key"].endswith("manifest.checksum")]
+    key = arrived.replace(".checksum", ".json")
+    etag = server.s3.head_object(Bucket=name, Key=key)["ETag"]
+    assert etag.startswith('"'), "quoted, as HeadObject has it"
+    job = server.create_job(name, function, "-", Manifest=inventory_manifest(name, etag, key))
+    server.wait(job, "Complete")
+    report = named_rows(server, job, [(name, "a+b%2Bc"), (name, "d")])
+    assert (report["a+b%2Bc"].message, report["d"].message) == (f"{name}/a b+c/none", f"{name}/d/none")
 
 
 def test_a_52_a_program_asks_for_ready_until_it_is_not_forbidden_any_more(server, name, echo):
