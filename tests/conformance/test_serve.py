@@ -144,6 +144,15 @@ def test_env_overrides_what_a_shell_inherits_and_would_be_in_the_way(spare):
     assert harness.run(["sh", "-c", script], environment).stdout.strip() == "0"
 
 
+def test_env_warns_where_no_server_is_running(tmp_path):
+    server = harness.Server(tmp_path).start()
+    assert server.longshore("env").stderr == ""
+    server.stop()
+    said = server.longshore("env")
+    assert "no server is running with the data directory" in said.stderr
+    assert "export AWS_ACCESS_KEY_ID=" in said.stdout
+
+
 def test_env_without_a_server_ever_started_says_so(tmp_path):
     done = harness.run([harness.LONGSHORE, "env", "--data-dir", tmp_path / "nothing"],
                        harness.plain_environment(tmp_path), check=False)

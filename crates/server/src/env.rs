@@ -53,6 +53,11 @@ pub fn print(data_dir: &Path, settings: &Settings) -> Result<(), Failure> {
         Some(server) => (server.listen, server.account.as_str(), server.region.as_str()),
         None => (settings.listen, settings.account.as_str(), settings.region.as_str()),
     };
+    if running.is_none() {
+        // To standard error: the shell that reads the lines is not disturbed.
+        eprintln!("warning: no server is running with the data directory {}", data_dir.display());
+        eprintln!("hint: start it with \"longshore serve\", or name another directory with --data-dir");
+    }
     let in_the_way = IN_THE_WAY.iter().filter(|v| std::env::var_os(v).is_some());
     let facts = Facts {
         credentials: &credentials,
