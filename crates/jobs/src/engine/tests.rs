@@ -16,6 +16,7 @@ use crate::Jobs;
 use crate::ports::{Invoker, ListPage, ListQuery, Listed, ObjectBody, ObjectError, ObjectFacts, Objects, PutBody};
 
 mod life;
+mod store;
 
 const ACCOUNT: &str = "123456789012";
 
