@@ -294,8 +294,8 @@ def signed(server, method, service, path, body=b"", headers=None, signer=None, h
     """The headers of a request signed by botocore, for the host of the server."""
     request = botocore.awsrequest.AWSRequest(
         method, f"http://{host or server.address}{path}", data=body, headers=dict(headers or {}))
-    if path.startswith("/v20180820/"):
-        request.headers["x-amz-account-id"] = request.headers.get("x-amz-account-id", ACCOUNT)
+    if path.startswith("/v20180820/") and "x-amz-account-id" not in request.headers:
+        request.headers["x-amz-account-id"] = ACCOUNT
     if signer is None:
         kind = botocore.auth.S3SigV4Auth if service == "s3" else botocore.auth.SigV4Auth
         signer = kind(credentials(server), service, REGION)
