@@ -187,7 +187,7 @@ def test_list_jobs_shows_the_newest_first_page_by_page_and_by_status(server, nam
         if not token:
             break
     assert all(job["Status"] == "Suspended" for job in listed)
-    assert [job["JobId"] for job in listed if job["Description"] == name] == jobs[::-1]
+    assert [job["JobId"] for job in listed if job.get("Description") == name] == jobs[::-1]
     entry = listed[0]
     assert entry["Operation"] == "LambdaInvoke" and entry["Priority"] == 10
     assert entry["ProgressSummary"]["TotalNumberOfTasks"] == 1

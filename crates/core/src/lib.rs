@@ -10,6 +10,7 @@ pub mod job;
 pub mod manifest;
 pub mod pool;
 pub mod random;
+pub mod rate;
 pub mod record;
 pub mod report;
 pub mod retry;

@@ -10,16 +10,19 @@ mod shape;
 mod table;
 
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
-use longshore_core::time::Timestamp;
+use longshore_core::rate::{Limiter, Rate};
+use longshore_core::time::{Tick, Timestamp};
 use longshore_core::{delivery, run};
 use longshore_store::{Fatal, Records};
-use longshore_wire::{Operation, Request, Response};
+use longshore_wire::{ApiError, Operation, Request, Response};
+use tokio::time::Instant;
 
-use crate::error::JobError;
-
+pub use error::{Dialect, JobError};
 pub use operations::{OPERATIONS, OWN_OPERATIONS};
+/// What can be done to objects, typed: those that do not run here yet are read in full all the same.
+pub use shape::operation;
 pub use table::SCHEMA;
 
 const DAY_MS: i64 = 24 * 60 * 60 * 1_000;
@@ -40,6 +43,8 @@ pub struct Settings {
     pub rows_max: u64,
     /// Ramp-up, retries, threshold, W.
     pub run: run::Settings,
+    /// Whether a job is to be confirmed that does not say (C-18).
+    pub confirmation_default: bool,
     /// How long a job may wait for its confirmation. AWS: 30 days.
     pub confirmation_ms_max: i64,
     /// How long a job is kept after its end. AWS: 90 days.
@@ -49,6 +54,10 @@ pub struct Settings {
     /// Where events of jobs go, and how long one is tried.
     pub event_sinks: Vec<Arc<dyn ports::EventSink>>,
     pub delivery: delivery::Policy,
+    /// The names of errors.
+    pub dialect: Dialect,
+    /// Requests that one account may make; `None`: any number.
+    pub rate: Option<Rate>,
     /// What the wall clock says; it decides nothing but the dates that are shown, the 30 and the 90 days, and when an
     /// event is handed over again.
     pub wall_clock: Arc<dyn Fn() -> Timestamp + Send + Sync>,
@@ -64,11 +73,14 @@ impl Settings {
             concurrency_total_max: 1_000,
             rows_max: 100_000_000,
             run: run::Settings::default(),
+            confirmation_default: true,
             confirmation_ms_max: 30 * DAY_MS,
             retention_ms: 90 * DAY_MS,
             retained_max: 0,
             event_sinks: Vec::new(),
             delivery: delivery::Policy::default(),
+            dialect: Dialect::default(),
+            rate: None,
             wall_clock: Arc::new(|| Timestamp(jiff::Timestamp::now().as_millisecond())),
         }
     }
@@ -80,6 +92,9 @@ pub struct Jobs {
     table: table::Table,
     settings: Arc<Settings>,
     engine: engine::Engine,
+    limiter: Option<Arc<Mutex<Limiter>>>,
+    /// Where the limiter's clock starts.
+    opened: Instant,
 }
 
 impl Jobs {
@@ -98,36 +113,68 @@ impl Jobs {
         let world =
             engine::World { table: table.clone(), dir, fatal, settings: Arc::clone(&settings), objects, invoker };
         let engine = engine::Engine::start(world).await?;
-        Ok(Self { table, settings, engine })
+        let limiter = settings.rate.map(|rate| Arc::new(Mutex::new(Limiter::new(rate))));
+        Ok(Self { table, settings, engine, limiter, opened: Instant::now() })
     }
 
-    /// Answers one request of the S3 Control API, errors included.
-    pub async fn serve(&self, request: Request) -> Response {
+    /// Answers one request of the S3 Control API, errors included. `host_account` is the account that the host names.
+    pub async fn serve(&self, request: Request, host_account: Option<&str>) -> Response {
         let id = request.request_id.clone();
-        let account = request.header("x-amz-account-id").map(str::to_owned);
-        let answer = match operations::check_account(account.as_deref(), request.caller.account()) {
+        let caller = request.caller.account();
+        let admitted = self
+            .admit(caller)
+            .and_then(|()| operations::check_account(operations::account_header(&request), host_account, caller));
+        let answer = match admitted {
             Ok(()) => {
-                let (not_found, wrong_method) = (JobError::NoSuchResource.told(), JobError::MethodNotAllowed.told());
+                let not_found = self.tell(&JobError::NoSuchResource);
+                let wrong_method = self.tell(&JobError::MethodNotAllowed);
                 longshore_wire::operation::serve(OPERATIONS, self, request, not_found, wrong_method).await
             }
-            Err(error) => Err(error.told()),
+            Err(error) => Err(self.tell(&error)),
         };
         answer.unwrap_or_else(|error| error.s3_control(&id))
     }
 
     /// Answers one request of our own API below `/_longshore/v1/`, in JSON, errors included. It may name its account as
     /// S3 Control's do, and then it must be the caller's.
-    pub async fn serve_own(&self, request: Request) -> Response {
+    pub async fn serve_own(&self, request: Request, host_account: Option<&str>) -> Response {
         let id = request.request_id.clone();
-        let account = request.header("x-amz-account-id").map_or(request.caller.account(), |named| named).to_owned();
-        let answer = match operations::check_account(Some(&account), request.caller.account()) {
+        let caller = request.caller.account();
+        let named = if request.headers.contains_key("x-amz-account-id") {
+            operations::account_header(&request)
+        } else {
+            Some(caller)
+        };
+        let admitted = self.admit(caller).and_then(|()| operations::check_account(named, host_account, caller));
+        let answer = match admitted {
             Ok(()) => {
-                let (not_found, wrong_method) = (JobError::NoSuchResource.told(), JobError::MethodNotAllowed.told());
+                let (not_found, wrong_method) =
+                    (self.tell(&JobError::NoSuchResource), self.tell(&JobError::MethodNotAllowed));
                 longshore_wire::operation::serve(OWN_OPERATIONS, self, request, not_found, wrong_method).await
             }
-            Err(error) => Err(error.told()),
+            Err(error) => Err(self.tell(&error)),
         };
         answer.unwrap_or_else(|error| error.json(&id))
+    }
+
+    /// Counts a request of this account against its rate.
+    fn admit(&self, caller: &str) -> Result<(), JobError> {
+        let Some(limiter) = &self.limiter else { return Ok(()) };
+        let now = Tick(u64::try_from(self.opened.elapsed().as_millis()).unwrap_or(u64::MAX));
+        // A panic between two counts leaves counts behind all the same.
+        match limiter.lock().unwrap_or_else(PoisonError::into_inner).admit(caller, now) {
+            true => Ok(()),
+            false => Err(JobError::TooManyRequests),
+        }
+    }
+
+    /// What the caller is told of an error, in the dialect of this server.
+    pub fn tell(&self, error: &JobError) -> ApiError {
+        error.told_in(self.settings.dialect)
+    }
+
+    fn told(&self, result: Result<Response, JobError>) -> Result<Response, ApiError> {
+        result.map_err(|error| self.tell(&error))
     }
 
     /// Stops starting tasks, lets those in flight finish and records them. Jobs go on at the next start.

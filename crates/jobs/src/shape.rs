@@ -4,26 +4,36 @@
 //! inside `Operation`, where dropping one silently could change what is done to objects (rule X-8).
 
 mod manifest;
-mod operation;
+mod members;
+pub mod operation;
 mod report;
 
 use longshore_wire::arn::Arn;
 use longshore_wire::xml::{Element, Writer};
 use serde::{Deserialize, Serialize};
 use sha1::{Digest, Sha1};
+use unicode_properties::{GeneralCategoryGroup, UnicodeGeneralCategory};
 
 use crate::Settings;
 use crate::error::JobError;
 
 pub use manifest::{Source, bare_etag};
-pub use operation::{LAMBDA_INVOKE, LambdaInvoke};
+use members::Members;
+pub use members::{is_xml, whole};
+pub use operation::{LAMBDA_INVOKE, LambdaInvoke, Operation};
 pub use report::Report;
 
 /// A CreateJob request that keeps every rule that can be checked without reading anything else.
+///
+/// It is kept as JSON, and its fingerprint is of that JSON: what is added later has to be left out of it while absent, so
+/// that tokens outlive an upgrade.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NewJob {
-    /// The effective value: absent means true (rule L-3).
+    /// The effective value: absent means what the settings say, true by default (rule L-3, C-18).
     pub confirmation_required: bool,
+    /// Whether the request said so itself; for the fingerprint. Jobs kept before this was noted do not have it.
+    #[serde(default = "yes")]
+    pub confirmation_given: bool,
     pub operation: LambdaInvoke,
     pub report: Report,
     pub client_request_token: String,
@@ -35,11 +45,15 @@ pub struct NewJob {
     pub tags: Vec<(String, String)>,
 }
 
-const TAGS_MAX: usize = 50;
-type Checked<T> = Result<T, JobError>;
+pub const TAGS_MAX: usize = 50;
+pub type Checked<T> = Result<T, JobError>;
 
 fn invalid<T>(detail: impl Into<String>) -> Checked<T> {
     Err(JobError::Invalid(detail.into()))
+}
+
+fn yes() -> bool {
+    true
 }
 
 impl NewJob {
@@ -49,23 +63,51 @@ impl NewJob {
         if root.name != "CreateJobRequest" {
             return Err(JobError::Malformed(format!("the root element is {}", root.name)));
         }
-        let job = Self {
-            confirmation_required: optional_bool(&root, "ConfirmationRequired")?.unwrap_or(true),
-            operation: LambdaInvoke::parse(&root, settings)?,
-            report: Report::parse(&root)?,
-            client_request_token: text(&root, "ClientRequestToken", 1, 64)?,
-            source: Source::parse(&root)?,
-            description: optional_text(&root, "Description", 1, 256)?,
-            priority: priority(&text(&root, "Priority", 1, 16)?)?,
-            role_arn: role_arn(text(&root, "RoleArn", 1, 2_048)?, settings)?,
-            tags: root.child("Tags").map_or(Ok(Vec::new()), parse_tags)?,
+        let members = Members::loose(&root, "");
+        let operation = Operation::parse(members.need("Operation", members.child("Operation")?)?, settings)?;
+        let confirmation = members.boolean("ConfirmationRequired")?;
+        let report = Report::parse(members.need("Report", members.child("Report")?)?)?;
+        if matches!(operation, Operation::ComputeObjectChecksum(_)) && !report.enabled {
+            // The checksums stand nowhere else (rule V-13).
+            return invalid("S3ComputeObjectChecksum needs an enabled report");
+        }
+        let client_request_token = members.need("ClientRequestToken", members.text("ClientRequestToken", 1..=64)?)?;
+        for name in ["Manifest", "ManifestGenerator"] {
+            members.child(name)?;
+        }
+        let source = Source::parse(&root)?;
+        let description = members.text("Description", 1..=256)?;
+        let priority = members.need("Priority", members.whole("Priority", 0..=PRIORITY_MAX)?)? as u32;
+        let role_arn = role_arn(members.need("RoleArn", members.text("RoleArn", 1..=2_048)?)?, settings)?;
+        let tags = tags(&members)?;
+        if tags.len() > TAGS_MAX {
+            return invalid(format!("a job can have at most {TAGS_MAX} tags"));
+        }
+        // Last: a request that is wrong as well is told that.
+        let operation = match operation {
+            Operation::LambdaInvoke(invoke) => invoke,
+            other => return Err(JobError::NotImplemented(format!("The operation {}", other.name()))),
         };
-        Ok(job)
+        Ok(Self {
+            confirmation_required: confirmation.unwrap_or(settings.confirmation_default),
+            confirmation_given: confirmation.is_some(),
+            operation,
+            report,
+            client_request_token,
+            source,
+            description,
+            priority,
+            role_arn,
+            tags,
+        })
     }
 
-    /// What makes two requests the same under one token: everything but the token and the order of maps (rule I-2).
+    /// What makes two requests the same under one token: everything but the token and the order of maps; that a member
+    /// is absent differs from its having the default (rule I-2).
     pub fn fingerprint(&self) -> String {
         let mut same = self.clone();
+        // What an absent one amounted to depended on the settings of that time.
+        same.confirmation_required |= !self.confirmation_given;
         same.client_request_token.clear();
         same.tags.sort();
         if let Some(arguments) = &mut same.operation.user_arguments {
@@ -76,9 +118,11 @@ impl NewJob {
     }
 }
 
-/// Directory buckets and access points, which hold neither manifests nor reports (rule V-17).
+/// Names that hold neither manifests nor reports: of directory buckets, and the aliases of access points of Outposts and
+/// of several regions (rule V-17). No bucket's name may end so. Their ARNs name a region or an account, and are never
+/// taken for a bucket's.
 fn is_special_bucket(bucket: &str) -> bool {
-    bucket.ends_with("--x-s3") || bucket.starts_with("accesspoint") || bucket.starts_with("outpost")
+    ["--x-s3", "--op-s3", ".mrap"].iter().any(|end| bucket.ends_with(end))
 }
 
 fn is_account(text: &str) -> bool {
@@ -96,76 +140,77 @@ fn role_arn(role: String, settings: &Settings) -> Checked<String> {
     }
 }
 
-/// A priority from the wire: 0 to 2,147,483,647.
+/// The largest that a job may have.
+const PRIORITY_MAX: u64 = i32::MAX as u64;
+
+/// A priority from a query: 0 to 2,147,483,647.
 pub fn priority(text: &str) -> Checked<u32> {
-    match text.parse::<u32>() {
-        Ok(priority) if i32::try_from(priority).is_ok() => Ok(priority),
-        _ => invalid("Priority must be a whole number from 0 to 2147483647"),
+    match whole(text).filter(|priority| *priority <= PRIORITY_MAX) {
+        Some(priority) => Ok(priority as u32),
+        None => invalid(format!("priority must be a whole number from 0 to {PRIORITY_MAX}")),
     }
 }
 
-/// Reads `<Tags><member><Key/><Value/></member>…</Tags>`.
-pub fn parse_tags(element: &Element) -> Checked<Vec<(String, String)>> {
-    // First of all: what follows looks at each pair of them.
-    if element.children.len() > TAGS_MAX {
-        return Err(JobError::TooManyTags);
+/// The body of PutJobTagging.
+pub fn parse_tagging(body: &[u8]) -> Checked<Vec<(String, String)>> {
+    let root = Element::parse(body).map_err(|e| JobError::Malformed(e.to_string()))?;
+    if root.name != "PutJobTaggingRequest" {
+        return Err(JobError::Malformed(format!("the root element is {}", root.name)));
     }
-    let mut tags: Vec<(String, String)> = Vec::new();
-    for member in &element.children {
-        let (key, value) = (text(member, "Key", 1, 128)?, member.child_text("Value").unwrap_or("").to_owned());
-        if value.chars().count() > 256 {
-            return invalid("a tag's value is longer than 256 characters");
-        }
-        let space = |c: char| c.is_whitespace() && !c.is_control();
-        let fits = |c: char| c.is_alphanumeric() || space(c) || "_.:/=+-@".contains(c);
-        if !key.chars().chain(value.chars()).all(fits) {
-            return invalid(format!("the tag {key} has characters that tags may not have"));
-        }
-        if tags.iter().any(|(k, _)| *k == key) {
-            return invalid(format!("the tag {key} stands twice"));
-        }
-        tags.push((key, value));
-    }
-    Ok(tags)
+    let tags = tags(&Members::loose(&root, ""))?;
+    if tags.len() > TAGS_MAX { Err(JobError::TooManyTags) } else { Ok(tags) }
 }
 
+/// The tags of a job, in the order in which they were sent, as many as there are. No key stands twice.
+fn tags(parent: &Members<'_>) -> Checked<Vec<(String, String)>> {
+    let tags = parent.list("Tags", |element, path| tag(&Members::loose(element, path)))?.unwrap_or_default();
+    let mut keys = std::collections::BTreeSet::new();
+    match tags.iter().find(|(key, _)| !keys.insert(key)) {
+        // With more than enough of them that is what is told.
+        Some((key, _)) if tags.len() <= TAGS_MAX => invalid(format!("the tag {key} stands twice")),
+        _ => Ok(tags),
+    }
+}
+
+/// Reads `<Key/><Value/>`, of a job or of an object.
+fn tag(members: &Members<'_>) -> Checked<(String, String)> {
+    let key = members.need("Key", members.text("Key", 1..=128)?)?;
+    let value = members.need("Value", members.text("Value", 0..=256)?)?;
+    if !key.chars().chain(value.chars()).all(may_stand_in_tag) {
+        return invalid(format!("the tag {key} has characters that tags may not have"));
+    }
+    Ok((key, value))
+}
+
+/// The model's pattern: letters, separators and numbers as Unicode has them, and `_.:/=+-@`. Marks and symbols that Rust
+/// counts as alphabetic are none.
+fn may_stand_in_tag(c: char) -> bool {
+    use GeneralCategoryGroup::{Letter, Number, Separator};
+    "_.:/=+-@".contains(c) || matches!(c.general_category_group(), Letter | Number | Separator)
+}
+
+fn write_tag(xml: &mut Writer, (key, value): &(String, String)) {
+    xml.open("member");
+    xml.text("Key", key);
+    xml.text("Value", value);
+    xml.close();
+}
+
+/// Text about where objects lie, which may have any character (rule X-10).
 fn optional_text(parent: &Element, name: &str, min: usize, max: usize) -> Checked<Option<String>> {
-    let Some(element) = parent.child(name) else { return Ok(None) };
-    if !element.is_leaf() {
-        return invalid(format!("{name} must be text"));
-    }
-    let length = element.text.chars().count();
-    if length < min || length > max {
-        return invalid(format!("{name} must have {min} to {max} characters"));
-    }
-    Ok(Some(element.text.clone()))
+    Members::loose(parent, "").name_text(name, min..=max)
 }
 
+/// As [`optional_text`], and required.
 fn text(parent: &Element, name: &str, min: usize, max: usize) -> Checked<String> {
-    match optional_text(parent, name, min, max)? {
-        Some(text) => Ok(text),
-        None => invalid(format!("{name} is required")),
-    }
-}
-
-fn optional_bool(parent: &Element, name: &str) -> Checked<Option<bool>> {
-    match parent.child_text(name) {
-        None => Ok(None),
-        Some("true") => Ok(Some(true)),
-        Some("false") => Ok(Some(false)),
-        Some(_) => invalid(format!("{name} must be true or false")),
-    }
+    let members = Members::loose(parent, "");
+    members.need(name, members.name_text(name, min..=max)?)
 }
 
 /// Writes `<Tags>` with its members.
 pub fn write_tags(xml: &mut Writer, tags: &[(String, String)]) {
     xml.open("Tags");
-    for (key, value) in tags {
-        xml.open("member");
-        xml.text("Key", key);
-        xml.text("Value", value);
-        xml.close();
-    }
+    tags.iter().for_each(|tag| write_tag(xml, tag));
     xml.close();
 }
 
@@ -216,6 +261,14 @@ pub(crate) mod tests {
             ("<Enabled>true</Enabled>", "<Enabled>yes</Enabled>", "Enabled must be true or false"),
             ("<ReportScope>AllTasks</ReportScope>", "", "an enabled report needs"),
             ("<Bucket>arn:aws:s3:::r</Bucket>", "<Bucket>r</Bucket>", "Report.Bucket must be the ARN"),
+            ("<Bucket>arn:aws:s3:::r</Bucket>", "", "an enabled report needs"),
+            ("<Format>Report_CSV_20180820</Format>", "", "an enabled report needs"),
+            ("Report_CSV_20180820", "Report_CSV_2018", "Report.Format must be"),
+            ("AllTasks", "NoTasks", "Report.ReportScope must be"),
+            ("</Report>", "<ExpectedBucketOwner>me</ExpectedBucketOwner></Report>", "must be 12 digits"),
+            ("<Enabled>true</Enabled>", "", "Report.Enabled is required"),
+            ("</ClientRequestToken>", "<x/></ClientRequestToken>", "ClientRequestToken must be text"),
+            ("<Priority>42<", "<Priority>+42<", "Priority must be a whole number"),
             ("<member>Key</member>", "", "Required fields are missing in the schema: Key"),
             ("<member>VersionId</member>", "<member>Key</member>", "names a column twice"),
             ("<member>VersionId</member>", "<member>Size</member>", "may name Ignore"),
@@ -256,7 +309,7 @@ pub(crate) mod tests {
         let many = |n: usize, one: &str| one.repeat(n);
         let tags = many(51, "<member><Key>a</Key><Value/></member>");
         let tags = SAMPLE.replace("<member><Key>a</Key><Value /></member>", &tags);
-        assert_eq!(parse(&tags).unwrap_err().told().code, "TooManyTagsException");
+        assert!(parse(&tags).unwrap_err().told().message.contains("at most 50 tags"));
         let fields = SAMPLE.replace("<Fields>", &format!("<Fields>{}", many(1_000, "<member>Ignore</member>")));
         assert!(parse(&fields).unwrap_err().told().message.contains("at most 1000 columns"));
         let arguments = many(11, "<entry><key>k</key><value/></entry>");
@@ -294,6 +347,191 @@ pub(crate) mod tests {
     fn a_document_that_is_not_one_is_malformed() {
         for body in ["", "<a/>", "<CreateJobRequest>", "{}", "<!DOCTYPE x><CreateJobRequest/>"] {
             assert_eq!(parse(body).unwrap_err().told().code, "MalformedXML", "{body}");
+        }
+    }
+
+    #[test]
+    fn an_absent_member_and_its_default_are_two_requests() {
+        let explicit = parse(&SAMPLE.replace("Required>false<", "Required>true<")).unwrap();
+        let absent = SAMPLE.replace("<ConfirmationRequired>false</ConfirmationRequired>", "");
+        let settings =
+            |confirmation_default| Settings { confirmation_default, ..Settings::new("123456789012", "us-west-2") };
+        let [strict, lenient] =
+            [true, false].map(|default| NewJob::parse(absent.as_bytes(), &settings(default)).unwrap());
+        assert_ne!(strict.fingerprint(), explicit.fingerprint());
+        assert_eq!((strict.confirmation_required, lenient.confirmation_required), (true, false));
+        assert_eq!(strict.fingerprint(), lenient.fingerprint(), "the request is the same, whatever was made of it");
+        let version = SAMPLE.replace("<UserArguments><entry><key>k1</key><value>v1</value></entry><entry><key>k2</key><value /></entry></UserArguments>", "");
+        let default = version.replace("2.0</Invoc", "1.0</Invoc");
+        let without = version.replace("<InvocationSchemaVersion>2.0</InvocationSchemaVersion>", "");
+        assert_ne!(parse(&default).unwrap().fingerprint(), parse(&without).unwrap().fingerprint());
+    }
+
+    #[test]
+    fn elements_may_stand_in_any_order_and_unknown_ones_outside_of_the_operation_are_ignored() {
+        let mut root = Element::parse(SAMPLE.as_bytes()).unwrap();
+        root.children.reverse();
+        let unknown = Element::parse(b"<New><Deep/></New>").unwrap();
+        for element in &mut root.children {
+            if ["Report", "Manifest"].contains(&element.name.as_str()) {
+                element.children.reverse();
+                element.children.push(unknown.clone());
+            }
+        }
+        root.children.push(unknown);
+        let mut xml = Writer::document("CreateJobRequest", None);
+        root.children.iter().for_each(|child| xml.element(child));
+        assert_eq!(parse(&xml.finish()).unwrap(), parse(SAMPLE).unwrap());
+    }
+
+    #[test]
+    fn what_stands_twice_and_should_once_is_refused() {
+        let root = Element::parse(SAMPLE.as_bytes()).unwrap();
+        for child in &root.children {
+            let mut twice = Writer::document("CreateJobRequest", None);
+            root.children.iter().chain([child]).for_each(|child| twice.element(child));
+            let error = parse(&twice.finish()).unwrap_err().to_string();
+            assert!(error.contains(&format!("{} stands twice", child.name)), "{error}");
+        }
+    }
+
+    #[test]
+    fn tags_have_the_letters_numbers_and_separators_of_unicode() {
+        for fine in
+            ["a", "K\u{fc}nstler", "\u{65e5}\u{672c}", "a b", "\u{a0}", "\u{2028}", "\u{bd}", "\u{2167}", "_.:/=+-@"]
+        {
+            assert!(fine.chars().all(may_stand_in_tag), "{fine}");
+        }
+        // Marks and circled letters are alphabetic to Rust; the pattern's letters they are not.
+        for wrong in
+            ["!", "\n", "\t", "\u{85}", "\u{93e}", "\u{24d0}", "\u{301}", "\u{1f600}", "\u{200b}", "*", ",", "\\"]
+        {
+            assert!(!wrong.chars().any(may_stand_in_tag), "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn the_length_of_every_text_is_bounded_in_characters() {
+        let umlauts = |n: usize| "\u{fc}".repeat(n);
+        for (from, max) in
+            [("<Description>d<", 256), ("<ClientRequestToken>tok-1<", 64), ("<Prefix>p<", 512), ("<Key>a<", 128)]
+        {
+            let open = &from[..=from.find('>').unwrap()];
+            let with = |n| parse(&SAMPLE.replacen(from, &format!("{open}{}<", umlauts(n)), 1));
+            assert!(with(max).is_ok() && with(1).is_ok(), "{from}");
+            assert!(with(max + 1).is_err() && with(0).is_err(), "{from}");
+        }
+        let value = |n| parse(&SAMPLE.replacen("<Value />", &format!("<Value>{}</Value>", umlauts(n)), 1));
+        assert!(value(256).is_ok() && value(257).is_err());
+        assert!(parse(&SAMPLE.replacen("<Value />", "", 1)).is_err(), "the model requires a value");
+    }
+
+    #[test]
+    fn text_that_no_document_could_show_again_is_refused() {
+        for wrong in ["&#1;", "&#x1F;", "\u{ffff}", "&#xFFFE;"] {
+            for from in ["<Description>", "<ClientRequestToken>", "<Prefix>", "<key>", "<value>"] {
+                let error = parse(&SAMPLE.replacen(from, &format!("{from}{wrong}"), 1)).unwrap_err().to_string();
+                assert!(error.contains("XML cannot carry"), "{from}{wrong}: {error}");
+            }
+        }
+        for fine in ["&#9;", "&#10;", "&#13;", "\u{7f}", "\u{85}", "\u{1f600}"] {
+            assert!(parse(&SAMPLE.replacen("<Description>", &format!("<Description>{fine}"), 1)).is_ok(), "{fine}");
+        }
+        let key = parse(&SAMPLE.replacen("a b.csv", "a&#1;b.csv", 1)).unwrap();
+        let Source::Manifest(manifest) = key.source;
+        assert_eq!(manifest.object_arn, "arn:aws:s3:::m/a\u{1}b.csv", "keys may have them");
+    }
+
+    #[test]
+    fn reports_and_manifests_lie_in_general_purpose_buckets() {
+        for bucket in ["b--usw2-az1--x-s3", "alias--op-s3", "mfzwi23gnjvgw.mrap"] {
+            for from in ["arn:aws:s3:::r<", "arn:aws:s3:::m/"] {
+                let to = from.replace(":::r", &format!(":::{bucket}")).replace(":::m", &format!(":::{bucket}"));
+                let error = parse(&SAMPLE.replacen(from, &to, 1)).unwrap_err().to_string();
+                assert!(error.contains("general purpose bucket"), "{error}");
+            }
+        }
+        for arn in [
+            "arn:aws:s3-outposts:us-west-2:123456789012:outpost/op-1/bucket/b",
+            "arn:aws:s3::123456789012:accesspoint/mfzwi23gnjvgw.mrap",
+            "arn:aws:s3:us-west-2:123456789012:accesspoint/ap",
+            "arn:aws:s3express:us-west-2:123456789012:bucket/b--usw2-az1--x-s3",
+        ] {
+            assert!(parse(&SAMPLE.replacen("arn:aws:s3:::r<", &format!("{arn}<"), 1)).is_err(), "{arn}");
+        }
+        assert!(parse(&SAMPLE.replacen("arn:aws:s3:::r<", "arn:aws:s3:::outposts-data<", 1)).is_ok());
+    }
+
+    #[test]
+    fn a_checksum_job_needs_its_report() {
+        let operation = SAMPLE.find("<LambdaInvoke>").unwrap()..SAMPLE.find("</Operation>").unwrap();
+        let mut body = SAMPLE.to_owned();
+        body.replace_range(operation, "<S3ComputeObjectChecksum/>");
+        assert_eq!(parse(&body).unwrap_err().told().code, "NotImplemented");
+        let body = body.replace("<Enabled>true", "<Enabled>false");
+        let told = parse(&body).unwrap_err().told();
+        assert_eq!((&*told.code, told.message.contains("needs an enabled report")), ("InvalidRequest", true));
+    }
+
+    mod whatever_is_sent {
+        use proptest::prelude::*;
+
+        use super::*;
+
+        /// The sample with some of its pieces replaced, left out, repeated, or swapped with others.
+        fn mutated() -> impl Strategy<Value = Vec<u8>> {
+            let pieces: Vec<String> = SAMPLE.split_inclusive(['<', '>', '/']).map(str::to_owned).collect();
+            let count = pieces.len();
+            let wild = prop_oneof![
+                any::<Vec<u8>>(),
+                "[ -~]{0,12}".prop_map(String::into_bytes),
+                (0..count).prop_map({
+                    let pieces = pieces.clone();
+                    move |at| pieces[at].clone().into_bytes()
+                }),
+            ];
+            prop::collection::vec((0..count, 0..3_usize, wild), 1..6).prop_map(move |changes| {
+                let mut body: Vec<Vec<u8>> = pieces.iter().map(|piece| piece.clone().into_bytes()).collect();
+                for (at, kind, bytes) in changes {
+                    let at = at.min(body.len() - 1);
+                    match kind {
+                        0 => body[at] = bytes,
+                        1 => body.insert(at, bytes),
+                        _ => body.swap(at, count / 2),
+                    }
+                }
+                body.concat()
+            })
+        }
+
+        proptest! {
+            /// No panic and no answer but a clear one; what is accepted is stored and read again as the same.
+            #[test]
+            fn is_answered(body in mutated()) {
+                let settings = Settings::new("123456789012", "us-west-2");
+                match NewJob::parse(&body, &settings) {
+                    Err(error) => {
+                        let status = error.told().status.as_u16();
+                        prop_assert!([400, 403, 501].contains(&status), "{error}");
+                    }
+                    Ok(job) => {
+                        let stored = serde_json::to_string(&job).unwrap();
+                        let read: NewJob = serde_json::from_str(&stored).unwrap();
+                        prop_assert_eq!(&read, &job);
+                        let mut xml = Writer::document("CreateJobRequest", None);
+                        xml.open("Operation");
+                        job.operation.write(&mut xml);
+                        xml.close();
+                        job.report.write(&mut xml);
+                        job.source.write(&mut xml);
+                        let echoed = Element::parse(xml.finish().as_bytes()).unwrap();
+                        let operation = Operation::parse(echoed.child("Operation").unwrap(), &settings).unwrap();
+                        prop_assert_eq!(operation, Operation::LambdaInvoke(job.operation));
+                        prop_assert_eq!(Report::parse(echoed.child("Report").unwrap()).unwrap(), job.report);
+                        prop_assert_eq!(Source::parse(&echoed).unwrap(), job.source);
+                    }
+                }
+            }
         }
     }
 }

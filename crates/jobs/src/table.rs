@@ -83,12 +83,14 @@ pub const SCHEMA: Schema = Schema {
             attempts INTEGER NOT NULL DEFAULT 0,
             -- what was waited and what the tries took, in all
             tried_ms INTEGER NOT NULL DEFAULT 0,
-            not_before INTEGER NOT NULL,
+            -- NULL while an earlier event of the job is still to be delivered: that comes first
+            not_before INTEGER,
             last_error TEXT,
             PRIMARY KEY (job_id, sink, number),
             FOREIGN KEY (job_id, number) REFERENCES job_event (job_id, number) ON DELETE CASCADE
         ) STRICT, WITHOUT ROWID;
-        CREATE INDEX job_event_due ON job_event_delivery (sink, not_before) WHERE state = 'pending';
+        CREATE INDEX job_event_due ON job_event_delivery (sink, not_before)
+            WHERE state = 'pending' AND not_before IS NOT NULL;
     ",
     ],
 };
@@ -209,6 +211,7 @@ pub struct Try {
     pub state: DeliveryState,
     pub attempts: u32,
     pub tried_ms: u64,
+    /// Milliseconds since the epoch: when this event is due again, or from when the job's next one is.
     pub not_before: i64,
     pub error: Option<String>,
 }
@@ -256,13 +259,14 @@ impl Table {
                     Some(_) => return Err(JobError::TokenReused),
                     None => {}
                 }
+                let created = after_the_latest(db, &account, now)?;
                 db.execute(
                     "INSERT INTO job (id, account, created, request, token, fingerprint, status, priority)
                      VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
                     params![
                         id,
                         account,
-                        now.0,
+                        created.0,
                         serde_json::to_string(&job).map_err(|e| StoreError::Damaged(e.to_string()))?,
                         token,
                         fingerprint,
@@ -442,9 +446,8 @@ impl Table {
                 let sql = format!(
                     "SELECT {EVENT_COLUMNS}, d.attempts, d.tried_ms
                      FROM job_event_delivery d JOIN job_event e ON e.job_id = d.job_id AND e.number = d.number
-                     WHERE d.sink = ?1 AND d.state = 'pending' AND (d.not_before <= ?2 OR d.not_before > ?3)
-                     AND NOT EXISTS (SELECT 1 FROM job_event_delivery f WHERE f.job_id = d.job_id
-                        AND f.sink = d.sink AND f.state = 'pending' AND f.number < d.number)
+                     WHERE d.sink = ?1 AND d.state = 'pending' AND d.not_before IS NOT NULL
+                     AND (d.not_before <= ?2 OR d.not_before > ?3)
                      ORDER BY d.not_before LIMIT ?4"
                 );
                 let mut statement = db.prepare_cached(&sql)?;
@@ -482,6 +485,16 @@ impl Table {
                         tried.error
                     ],
                 )?;
+                if tried.state != DeliveryState::Pending {
+                    // Now the next one is due, if the job has one.
+                    db.execute(
+                        "UPDATE job_event_delivery SET not_before = ?3
+                         WHERE job_id = ?1 AND sink = ?2 AND not_before IS NULL AND number = (
+                            SELECT min(number) FROM job_event_delivery
+                            WHERE job_id = ?1 AND sink = ?2 AND state = 'pending')",
+                        params![job_id, sink, tried.not_before],
+                    )?;
+                }
                 Ok(())
             })
             .await
@@ -705,11 +718,28 @@ fn insert_event(
     )?;
     for sink in &settings.event_sinks {
         db.execute(
-            "INSERT INTO job_event_delivery (job_id, number, sink, not_before) VALUES (?1, ?2, ?3, ?4)",
+            "INSERT INTO job_event_delivery (job_id, number, sink, not_before)
+             SELECT ?1, ?2, ?3, iif(EXISTS (SELECT 1 FROM job_event_delivery
+                WHERE job_id = ?1 AND sink = ?3 AND state = 'pending'), NULL, ?4)",
             params![id, number, sink.name(), now.0],
         )?;
     }
     Ok(())
+}
+
+/// The furthest that a date of creation runs ahead of the clock: 1,000 jobs made in one millisecond.
+const AHEAD_MS_MAX: i64 = 1_000;
+
+/// `now`, or just after the latest job, so that the newest is first in ListJobs also where two are made in one
+/// millisecond, and none that is made while a list is paged through gets behind the place where that is (rule P-7).
+/// A clock that was set back further than [`AHEAD_MS_MAX`] is believed.
+fn after_the_latest(db: &Connection, account: &str, now: Timestamp) -> rusqlite::Result<Timestamp> {
+    let latest: Option<i64> =
+        db.query_row("SELECT max(created) FROM job WHERE account = ?1", [account], |r| r.get(0))?;
+    Ok(match latest {
+        Some(latest) if (0..AHEAD_MS_MAX).contains(&(latest - now.0)) => Timestamp(latest + 1),
+        _ => now,
+    })
 }
 
 fn signed(value: u64) -> i64 {
@@ -824,6 +854,34 @@ mod tests {
         let stored = table.get("j").await.unwrap().unwrap();
         assert!(stored.suspended.is_some() && stored.terminated.is_some());
         assert_eq!((stored.rows_total, stored.status_update_reason.as_deref()), (7, Some("no")));
+        for (given, kept) in [(Some("no, really"), "no, really"), (None, "no, really")] {
+            let again = Change { status_update_reason: given.map(str::to_owned), ..Change::default() };
+            assert_eq!(table.transition("j", Event::CancelRequested, again).await.unwrap(), Status::Cancelled);
+            let now = table.get("j").await.unwrap().unwrap();
+            assert_eq!((now.status_update_reason.as_deref(), now.terminated), (Some(kept), stored.terminated));
+        }
+    }
+
+    #[tokio::test]
+    async fn jobs_of_one_moment_are_listed_newest_first_and_those_made_while_paging_never_come() {
+        let dir = tempfile::tempdir().unwrap();
+        let records = Records::open(&dir.path().join("records.db"), &[SCHEMA], Fatal::new()).unwrap();
+        let mut settings = Settings::new("123456789012", "us-west-2");
+        settings.wall_clock = Arc::new(|| Timestamp(1_570_139_328_048));
+        let table = Table::new(records, Arc::new(settings));
+        // By the names alone, which break ties, the order would be the other way round.
+        for n in 1..5 {
+            table.create(format!("id-{n}"), job(&format!("t{n}"))).await.unwrap();
+        }
+        let (mut seen, mut after) = (Vec::new(), None);
+        for n in 5..9 {
+            let (page, more) = table.list(vec![], after, 1).await.unwrap();
+            seen.push(page[0].id.clone());
+            after = page.last().map(|j| After { created: j.created.0, id: j.id.clone() });
+            assert_eq!(more, n < 8);
+            table.create(format!("id-{n}"), job(&format!("t{n}"))).await.unwrap();
+        }
+        assert_eq!(seen, ["id-4", "id-3", "id-2", "id-1"]);
     }
 
     #[tokio::test]

@@ -34,6 +34,8 @@ pub enum Command {
     Demo(Demo),
     /// Call a function for every object, without a server
     Run(Box<Run>),
+    /// Create jobs, watch them, steer them, and read what came of them: here, or at any other endpoint
+    Job(Box<Job>),
     /// Print what a function wrote to standard output and standard error
     Logs(Logs),
     /// Install boto3, which AWS's Python runtimes carry, for functions of this server
@@ -195,6 +197,280 @@ pub struct Run {
 }
 
 #[derive(Debug, Args)]
+#[command(
+    after_help = "Without --endpoint-url, --profile and --region, the Longshore that runs on the data directory is meant, with \
+its own credentials. With one of them, credentials come from the AWS_* variables, then from the profile's access key, and the region \
+and the endpoint from the same places as for the AWS CLI. A job may be named by the beginning of its ID."
+)]
+pub struct Job {
+    #[command(flatten)]
+    pub at: At,
+    #[command(subcommand)]
+    pub command: JobCommand,
+}
+
+/// Which endpoint is meant, and how its answer is printed.
+#[derive(Debug, Clone, Default, Args)]
+pub struct At {
+    /// Where the state of the server is kept [default: as for serve]
+    #[arg(long, value_name = "DIR", global = true, help_heading = "Endpoint", conflicts_with_all = ["endpoint_url", "profile", "region"])]
+    pub data_dir: Option<PathBuf>,
+    /// Another endpoint for S3 Control and S3: http(s)://host[:port]
+    #[arg(long, value_name = "URL", global = true, help_heading = "Endpoint")]
+    pub endpoint_url: Option<String>,
+    /// The region to ask, of AWS or of --endpoint-url
+    #[arg(long, value_name = "REGION", global = true, help_heading = "Endpoint")]
+    pub region: Option<String>,
+    /// A profile of the AWS configuration files
+    #[arg(long, value_name = "NAME", global = true, help_heading = "Endpoint")]
+    pub profile: Option<String>,
+    /// The account of the jobs [default: the caller's]
+    #[arg(long, value_name = "ID", global = true, help_heading = "Endpoint", value_parser = account)]
+    pub account_id: Option<String>,
+    /// Print JSON in the API's own shape
+    #[arg(long, global = true)]
+    pub json: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum JobCommand {
+    /// Create a job and print its ID
+    Create(Box<CreateJob>),
+    /// List jobs, the newest first
+    List {
+        /// Only jobs of this status; may be repeated, or a list with commas
+        #[arg(long, value_name = "STATUS", value_delimiter = ',', value_parser = status)]
+        status: Vec<longshore_core::job::Status>,
+        /// At most so many jobs
+        #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+        limit: Option<u32>,
+    },
+    /// Show one job
+    Describe {
+        /// The job's ID, or the beginning of it
+        job: String,
+    },
+    /// Show a job's progress until it is over. Ctrl-C leaves the job running
+    #[command(after_help = "Exit status: 0 all tasks succeeded, 1 some failed, 2 the job itself failed or was \
+cancelled, or it could not be watched, 130 stopped by Ctrl-C.")]
+    Watch {
+        /// The job's ID, or the beginning of it
+        job: String,
+    },
+    /// Let a job run that waits to be confirmed
+    Confirm {
+        /// The job's ID, or the beginning of it
+        job: String,
+        /// Why; kept with the job
+        #[arg(long, value_name = "TEXT")]
+        reason: Option<String>,
+    },
+    /// Cancel a job. Tasks that are over keep their results
+    Cancel {
+        /// The job's ID, or the beginning of it
+        job: String,
+        /// Why; kept with the job
+        #[arg(long, value_name = "TEXT")]
+        reason: Option<String>,
+    },
+    /// Change a job's priority: the higher runs first
+    Priority {
+        /// The job's ID, or the beginning of it
+        job: String,
+        /// From 0 to 2147483647
+        #[arg(value_parser = clap::value_parser!(u32).range(0..=2_147_483_647))]
+        priority: u32,
+    },
+    /// List, set or remove a job's tags
+    #[command(subcommand)]
+    Tag(JobTag),
+    /// Print a job's events, oldest first
+    Events {
+        /// The job's ID, or the beginning of it
+        job: String,
+        /// Wait for more until the job is over
+        #[arg(long, short)]
+        follow: bool,
+    },
+    /// Download a job's completion report, check it, and sum it up
+    Report {
+        /// The job's ID, or the beginning of it
+        job: String,
+        /// The folder it is written to [default: report-JOB]
+        #[arg(long, short, value_name = "DIR")]
+        output: Option<PathBuf>,
+    },
+    /// Show what failed, grouped by code and message
+    Failures {
+        /// The job's ID, or the beginning of it
+        job: String,
+        /// Print the key of each failed task instead, one a line, URL-encoded as in the report
+        #[arg(long)]
+        keys: bool,
+    },
+    /// Create a job from the completion report of one that is over: of what failed, with the same operation
+    Retry {
+        /// The job's ID, or the beginning of it
+        job: String,
+        /// Of all its tasks, those that succeeded too
+        #[arg(long)]
+        all: bool,
+        /// The token that makes a repetition of this command the same job [default: a new one]
+        #[arg(long, value_name = "TOKEN")]
+        token: Option<String>,
+        /// Wait to be confirmed before the first task
+        #[arg(long)]
+        confirm: bool,
+        /// Show the job's progress until it is over
+        #[arg(long)]
+        watch: bool,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub enum JobTag {
+    /// Print a job's tags, one a line
+    List {
+        /// The job's ID, or the beginning of it
+        job: String,
+    },
+    /// Add tags, or give them another value
+    Set {
+        /// The job's ID, or the beginning of it
+        job: String,
+        /// Tags to set
+        #[arg(value_name = "KEY=VALUE", value_parser = pair, required = true)]
+        tags: Vec<(String, String)>,
+    },
+    /// Remove tags
+    Remove {
+        /// The job's ID, or the beginning of it
+        job: String,
+        /// Keys of tags to remove
+        #[arg(value_name = "KEY", required_unless_present = "all", conflicts_with = "all")]
+        keys: Vec<String>,
+        /// All of them
+        #[arg(long)]
+        all: bool,
+    },
+}
+
+#[derive(Debug, Default, Args)]
+pub struct CreateJob {
+    /// The function: its name, NAME:QUALIFIER, or its ARN
+    #[arg(long, value_name = "FUNCTION", required_unless_present = "cli_input_json")]
+    pub function: Option<String>,
+    /// An argument that the function finds in event["job"]["userArguments"] (invocation schema 2.0); may be repeated
+    #[arg(long = "arg", value_name = "KEY=VALUE", value_parser = pair, requires = "function")]
+    pub arguments: Vec<(String, String)>,
+
+    // A requirement that conflicts with what is given is not asked for by clap; hence the conflicts beside each.
+    /// The objects: a CSV manifest. Its ETag is looked up
+    #[arg(long, value_name = "s3://BUCKET/KEY", group = "rows", help_heading = "Objects")]
+    pub manifest: Option<String>,
+    /// The columns of --manifest: Bucket, Key, VersionId, Ignore [default: Bucket,Key]
+    #[arg(long, value_name = "COLUMNS", value_delimiter = ',', requires = "manifest", conflicts_with_all = ["inventory", "generate"], help_heading = "Objects")]
+    pub fields: Vec<String>,
+    /// The objects: the manifest.json of an S3 Inventory. Its ETag is looked up
+    #[arg(long, value_name = "s3://BUCKET/KEY", group = "rows", help_heading = "Objects")]
+    pub inventory: Option<String>,
+    /// The objects: all below a prefix that pass the filters, listed by the job itself
+    #[arg(long, value_name = "s3://BUCKET/PREFIX", group = "rows", help_heading = "Objects")]
+    pub generate: Option<String>,
+    /// Only keys that end so
+    #[arg(long, value_name = "TEXT", requires = "generate", conflicts_with_all = ["manifest", "inventory"], help_heading = "Objects")]
+    pub suffix: Option<String>,
+    /// Only keys with this in them
+    #[arg(long, value_name = "TEXT", requires = "generate", conflicts_with_all = ["manifest", "inventory"], help_heading = "Objects")]
+    pub substring: Option<String>,
+    /// Only objects that were written after this time (2026-01-31 or 2026-01-31T10:00:00Z)
+    #[arg(long, value_name = "TIME", value_parser = time, requires = "generate", conflicts_with_all = ["manifest", "inventory"], help_heading = "Objects")]
+    pub created_after: Option<String>,
+    /// Only objects that were written before this time
+    #[arg(long, value_name = "TIME", value_parser = time, requires = "generate", conflicts_with_all = ["manifest", "inventory"], help_heading = "Objects")]
+    pub created_before: Option<String>,
+    /// Only objects of more bytes
+    #[arg(long, value_name = "BYTES", requires = "generate", conflicts_with_all = ["manifest", "inventory"], help_heading = "Objects")]
+    pub larger_than: Option<u64>,
+    /// Only objects of fewer bytes
+    #[arg(long, value_name = "BYTES", requires = "generate", conflicts_with_all = ["manifest", "inventory"], help_heading = "Objects")]
+    pub smaller_than: Option<u64>,
+    /// Only objects of this storage class; may be repeated
+    #[arg(long, value_name = "CLASS", value_delimiter = ',', requires = "generate", conflicts_with_all = ["manifest", "inventory"], help_heading = "Objects")]
+    pub storage_class: Vec<String>,
+    /// Only objects with this replication status (COMPLETED, FAILED, REPLICA, NONE); may be repeated
+    #[arg(long, value_name = "STATUS", value_delimiter = ',', requires = "generate", conflicts_with_all = ["manifest", "inventory"], help_heading = "Objects")]
+    pub replication_status: Vec<String>,
+    /// Only objects that the bucket's replication rules are for
+    #[arg(long, requires = "generate", conflicts_with_all = ["manifest", "inventory"], help_heading = "Objects")]
+    pub eligible_for_replication: bool,
+    /// Only objects encrypted so
+    #[arg(long, value_name = "KIND", value_enum, requires = "generate", conflicts_with_all = ["manifest", "inventory"], help_heading = "Objects")]
+    pub encryption: Option<Encryption>,
+    /// Keep the list that was made, as a manifest below this prefix
+    #[arg(long, value_name = "s3://BUCKET/PREFIX", requires = "generate", conflicts_with_all = ["manifest", "inventory"], help_heading = "Objects")]
+    pub save_manifest: Option<String>,
+
+    /// Where the completion report goes. Without it there is none
+    #[arg(long, value_name = "s3://BUCKET/PREFIX")]
+    pub report: Option<String>,
+    /// Which tasks the report lists [default: all]
+    #[arg(long, value_enum, requires = "report")]
+    pub scope: Option<Scope>,
+    /// The higher runs first [default: 10]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(0..=2_147_483_647))]
+    pub priority: Option<u32>,
+    /// The role of the job: its name or its ARN [default, where a Longshore answers: longshore]
+    #[arg(long, value_name = "ROLE")]
+    pub role: Option<String>,
+    /// What the job is for
+    #[arg(long, value_name = "TEXT")]
+    pub description: Option<String>,
+    /// A tag of the job; may be repeated
+    #[arg(long = "tag", value_name = "KEY=VALUE", value_parser = pair)]
+    pub tags: Vec<(String, String)>,
+    /// Wait to be confirmed before the first task
+    #[arg(long)]
+    pub confirm: bool,
+    /// The token that makes a repetition of this command the same job [default: a new one]
+    #[arg(long, value_name = "TOKEN")]
+    pub token: Option<String>,
+    /// Run N tasks drawn at random, then wait to be confirmed (Longshore alone)
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub sample: Option<u64>,
+    /// Start while the manifest is still being checked (Longshore alone)
+    #[arg(long)]
+    pub start_while_preparing: bool,
+    /// The request as the AWS CLI takes it; the flags go over its members
+    #[arg(long, value_name = "FILE|-")]
+    pub cli_input_json: Option<String>,
+    /// Show the job's progress until it is over
+    #[arg(long)]
+    pub watch: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Scope {
+    All,
+    Failed,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+#[value(rename_all = "verbatim")]
+pub enum Encryption {
+    #[value(name = "SSE-S3")]
+    SseS3,
+    #[value(name = "SSE-KMS")]
+    SseKms,
+    #[value(name = "DSSE-KMS")]
+    DsseKms,
+    #[value(name = "SSE-C")]
+    SseC,
+    #[value(name = "NOT-SSE")]
+    NotSse,
+}
+
+#[derive(Debug, Args)]
 pub struct Logs {
     /// The function's name
     pub function: String,
@@ -211,6 +487,28 @@ fn pair(text: &str) -> Result<(String, String), String> {
         Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
         _ => Err("it must be KEY=VALUE".into()),
     }
+}
+
+fn account(text: &str) -> Result<String, String> {
+    if text.len() == 12 && text.bytes().all(|b| b.is_ascii_digit()) {
+        Ok(text.to_owned())
+    } else {
+        Err("an account is twelve digits".into())
+    }
+}
+
+/// A job status in any case.
+fn status(text: &str) -> Result<longshore_core::job::Status, String> {
+    use longshore_core::job::Status;
+    let found = Status::ALL.into_iter().find(|status| status.name().eq_ignore_ascii_case(text));
+    found.ok_or_else(|| format!("the statuses are {}", Status::ALL.map(Status::name).join(", ")))
+}
+
+/// A date, or a date and a time with its zone; as the wire has it, in UTC.
+fn time(text: &str) -> Result<String, String> {
+    let whole = if text.len() == 10 { format!("{text}T00:00:00Z") } else { text.to_owned() };
+    let time: jiff::Timestamp = whole.parse().map_err(|_| "write it as 2026-01-31 or 2026-01-31T10:00:00Z")?;
+    Ok(time.to_string())
 }
 
 #[cfg(test)]
@@ -237,5 +535,47 @@ mod tests {
         assert!(parse(&["f.py", "--source", ".", "--arg", "a=b=c", "--arg", "d="]).is_ok());
         assert!(parse(&["f.py", "--arg", "=b"]).is_err());
         assert!(parse(&["f.py", "--source", ".", "--manifest", "m"]).is_err());
+    }
+
+    #[test]
+    fn a_job_is_named_before_or_after_the_endpoint() {
+        let parse = |words: &str| {
+            let words = words.split(' ');
+            Cli::try_parse_from(["longshore", "job"].into_iter().chain(words)).map(|cli| match cli.command {
+                Command::Job(job) => job.at,
+                other => panic!("{other:?}"),
+            })
+        };
+        assert_eq!(parse("--profile p list").unwrap().profile.as_deref(), Some("p"));
+        assert_eq!(parse("tag list x --profile p --json").unwrap().profile.as_deref(), Some("p"));
+        assert!(parse("list --data-dir d --profile p").is_err(), "one of them would be ignored");
+        assert!(parse("list --account-id 12").is_err());
+        assert!(parse("list --status active,FAILED --limit 3").is_ok());
+        assert!(parse("list --status going").is_err());
+        assert!(parse("tag remove x").is_err());
+        assert!(parse("tag remove x a --all").is_err());
+        assert!(parse("tag remove x --all").is_ok());
+        assert!(parse("priority x 2147483648").is_err());
+    }
+
+    #[test]
+    fn a_job_has_one_source_of_rows_and_filters_only_where_they_count() {
+        let parse = |words: &str| Cli::try_parse_from("longshore job create".split(' ').chain(words.split(' ')));
+        assert!(parse("--function f --manifest s3://b/k --fields Bucket,Key,VersionId").is_ok());
+        assert!(parse("--function f --manifest s3://b/k --generate s3://b").is_err());
+        assert!(parse("--function f --manifest s3://b/k --suffix .jpg").is_err());
+        assert!(parse("--function f --inventory s3://b/k --fields Bucket,Key").is_err());
+        assert!(parse("--cli-input-json f.json --suffix .jpg").is_err());
+        assert!(parse("--function f --generate s3://b --suffix .jpg --encryption SSE-S3").is_ok());
+        assert!(parse("--manifest s3://b/k").is_err(), "nothing says what is to be done");
+        assert!(parse("--cli-input-json f.json").is_ok());
+        assert!(parse("--function f --manifest s3://b/k --scope failed").is_err(), "there is no report");
+        assert!(parse("--function f --generate s3://b --created-after yesterday").is_err());
+    }
+
+    #[test]
+    fn a_time_is_told_in_utc() {
+        assert_eq!(time("2026-01-31").unwrap(), "2026-01-31T00:00:00Z");
+        assert_eq!(time("2026-01-31T01:00:00+02:00").unwrap(), "2026-01-30T23:00:00Z");
     }
 }

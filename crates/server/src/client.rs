@@ -1,20 +1,26 @@
-//! A small client of the public API, for `demo` and `run`: they have no private door.
+//! A small client of the public API, for `demo`, `run` and `job`: they have no private door.
 //!
-//! One connection, one request at a time; opened anew when it is gone. Several clients make several connections.
+//! One connection, one request at a time; opened anew when it is gone, or when the next request goes elsewhere. Several
+//! clients make several connections.
+
+mod endpoint;
+mod tls;
 
 use std::net::SocketAddr;
 use std::path::Path;
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures::TryStreamExt;
-use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HOST};
+use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HOST, SERVER};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Full, Limited, StreamBody};
 use hyper::body::{Frame, Incoming};
 use hyper::client::conn::http1::SendRequest;
 use hyper_util::rt::TokioIo;
+use longshore_core::job::Status;
 use longshore_wire::payload::PayloadForm;
 use longshore_wire::sigv4;
 use longshore_wire::xml::{Element, Writer};
@@ -25,10 +31,14 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use crate::credentials::Credentials;
 use crate::failure::Failure;
 
+pub use endpoint::{Endpoint, Endpoints};
+
 /// Answers that are read whole: job descriptions, lists, error documents, a function's answer of 6 MiB.
 const ANSWER_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// From the request's last byte to the answer's headers. The longest wait is for an upload to become durable.
 const ANSWER_TIME_MAX: Duration = Duration::from_secs(120);
+/// For the name lookup, the connection, and TLS.
+const CONNECT_TIME_MAX: Duration = Duration::from_secs(15);
 const PIECE_BYTES: usize = 256 * 1024;
 
 /// A part of a query: everything but RFC 3986's unreserved characters is encoded.
@@ -70,12 +80,40 @@ pub enum Content<'a> {
     File(&'a Path),
 }
 
+/// Which API a request is for: it decides where it goes, and what it is signed for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Api {
+    S3,
+    Lambda,
+    /// S3 Control, and what Longshore offers about jobs beside it.
+    Control,
+    Sts,
+}
+
+impl Api {
+    /// The service in a signature's scope. S3 Control signs as S3 (spec 1.1).
+    fn service(self) -> &'static str {
+        match self {
+            Api::S3 | Api::Control => "s3",
+            Api::Lambda => "lambda",
+            Api::Sts => "sts",
+        }
+    }
+}
+
+/// Nothing has answered yet.
+const UNKNOWN: u8 = 0;
+const LONGSHORE: u8 = 1;
+const OTHER: u8 = 2;
+
 pub struct Client {
-    address: SocketAddr,
+    endpoints: Endpoints,
     credentials: sigv4::Credentials,
     region: String,
     account: String,
-    connection: tokio::sync::Mutex<Option<SendRequest<RequestBody>>>,
+    /// What the S3 Control endpoint said that it is.
+    server: AtomicU8,
+    connection: tokio::sync::Mutex<Option<(Endpoint, SendRequest<RequestBody>)>>,
 }
 
 /// An object in a listing.
@@ -147,17 +185,60 @@ impl Described {
 
 impl Client {
     pub fn new(address: SocketAddr, credentials: &Credentials, region: &str, account: &str) -> Self {
+        let credentials = sigv4::Credentials {
+            access_key_id: credentials.access_key_id.clone(),
+            secret_access_key: credentials.secret_access_key.clone(),
+            session_token: None,
+        };
+        Self::of(Endpoints::one(Endpoint::plain(address)), credentials, region, account)
+    }
+
+    /// A client of any endpoints.
+    pub fn of(endpoints: Endpoints, credentials: sigv4::Credentials, region: &str, account: &str) -> Self {
         Self {
-            address,
-            credentials: sigv4::Credentials {
-                access_key_id: credentials.access_key_id.clone(),
-                secret_access_key: credentials.secret_access_key.clone(),
-                session_token: None,
-            },
+            endpoints,
+            credentials,
             region: region.to_owned(),
             account: account.to_owned(),
+            server: AtomicU8::new(UNKNOWN),
             connection: tokio::sync::Mutex::new(None),
         }
+    }
+
+    pub fn account(&self) -> &str {
+        &self.account
+    }
+
+    pub fn region(&self) -> &str {
+        &self.region
+    }
+
+    /// Whether a Longshore answers for S3 Control: it says so in each answer. Asks only if nothing has answered yet.
+    pub async fn is_longshore(&self) -> Result<bool, ClientError> {
+        if self.server.load(Ordering::Relaxed) == UNKNOWN {
+            let none = Content::Bytes(Bytes::new());
+            match self.call(Api::Control, Method::GET, "/_longshore/health", HeaderMap::new(), none).await {
+                // Whatever the answer, its headers count.
+                Ok(_) | Err(ClientError::Refused { .. }) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(self.server.load(Ordering::Relaxed) == LONGSHORE)
+    }
+
+    // --- STS ---
+
+    /// The account of the caller.
+    pub async fn caller_account(&self) -> Result<String, ClientError> {
+        let mut headers = HeaderMap::new();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/x-www-form-urlencoded"));
+        let body = Content::Bytes(Bytes::from_static(b"Action=GetCallerIdentity&Version=2011-06-15"));
+        let (_, answer) = self.call(Api::Sts, Method::POST, "/", headers, body).await?;
+        let document = parse(&answer)?;
+        let account = document.child("GetCallerIdentityResult").and_then(|result| result.child_text("Account"));
+        let account = account.filter(|a| a.len() == 12 && a.bytes().all(|b| b.is_ascii_digit()));
+        let told = account.map(str::to_owned);
+        told.ok_or_else(|| ClientError::Broken("the answer to GetCallerIdentity has no account".into()))
     }
 
     // --- S3 ---
@@ -165,7 +246,7 @@ impl Client {
     /// Creates a bucket, or finds it there.
     pub async fn create_bucket(&self, bucket: &str) -> Result<(), ClientError> {
         let path = format!("/{bucket}");
-        match self.call("s3", Method::PUT, &path, HeaderMap::new(), Content::Bytes(Bytes::new())).await {
+        match self.call(Api::S3, Method::PUT, &path, HeaderMap::new(), Content::Bytes(Bytes::new())).await {
             Err(error) if error.code() == "BucketAlreadyOwnedByYou" => Ok(()),
             other => other.map(drop),
         }
@@ -173,7 +254,8 @@ impl Client {
 
     /// Writes an object and returns its ETag, without quotes.
     pub async fn put(&self, bucket: &str, key: &str, content: Content<'_>) -> Result<String, ClientError> {
-        let (headers, _) = self.call("s3", Method::PUT, &object_path(bucket, key), HeaderMap::new(), content).await?;
+        let (headers, _) =
+            self.call(Api::S3, Method::PUT, &object_path(bucket, key), HeaderMap::new(), content).await?;
         Ok(etag(&headers))
     }
 
@@ -181,13 +263,22 @@ impl Client {
     pub async fn head(&self, bucket: &str, key: &str) -> Result<String, ClientError> {
         let path = object_path(bucket, key);
         let none = Content::Bytes(Bytes::new());
-        match self.call("s3", Method::HEAD, &path, HeaderMap::new(), none).await {
+        match self.call(Api::S3, Method::HEAD, &path, HeaderMap::new(), none).await {
             Ok((headers, _)) => Ok(etag(&headers)),
             // The answer to HEAD has no body, so the code is not told.
             Err(ClientError::Refused { status, code, .. }) if code.is_empty() => Err(ClientError::Refused {
                 status,
-                code: if status == StatusCode::NOT_FOUND { "NoSuchKey".into() } else { "AccessDenied".into() },
-                message: format!("There is no object s3://{bucket}/{key} ({status})."),
+                code: match status {
+                    StatusCode::NOT_FOUND => "NoSuchKey".into(),
+                    StatusCode::FORBIDDEN => "AccessDenied".into(),
+                    _ => status.as_u16().to_string(),
+                },
+                message: match status {
+                    StatusCode::NOT_FOUND => format!("There is no object s3://{bucket}/{key} ({status})."),
+                    StatusCode::FORBIDDEN => format!("s3://{bucket}/{key} may not be read ({status})."),
+                    StatusCode::MOVED_PERMANENTLY => format!("The bucket {bucket} is in another region ({status})."),
+                    _ => format!("s3://{bucket}/{key} cannot be looked up ({status})."),
+                },
             }),
             Err(error) => Err(error),
         }
@@ -196,14 +287,14 @@ impl Client {
     /// An object of at most 16 MiB.
     pub async fn get(&self, bucket: &str, key: &str) -> Result<Bytes, ClientError> {
         let none = Content::Bytes(Bytes::new());
-        Ok(self.call("s3", Method::GET, &object_path(bucket, key), HeaderMap::new(), none).await?.1)
+        Ok(self.call(Api::S3, Method::GET, &object_path(bucket, key), HeaderMap::new(), none).await?.1)
     }
 
     /// Copies an object of any size into a local file.
     pub async fn get_to_file(&self, bucket: &str, key: &str, path: &Path) -> Result<(), ClientError> {
         let broken = |e: &dyn std::fmt::Display| ClientError::Broken(format!("cannot write {}: {e}", path.display()));
         let none = Content::Bytes(Bytes::new());
-        let (_, mut body) = self.send("s3", Method::GET, &object_path(bucket, key), HeaderMap::new(), &none).await?;
+        let (_, mut body) = self.send(Api::S3, Method::GET, &object_path(bucket, key), HeaderMap::new(), &none).await?;
         let mut file = tokio::fs::File::create(path).await.map_err(|e| broken(&e))?;
         while let Some(frame) = body.frame().await {
             let frame =
@@ -218,13 +309,13 @@ impl Client {
     /// Deletes an object.
     pub async fn delete(&self, bucket: &str, key: &str) -> Result<(), ClientError> {
         let none = Content::Bytes(Bytes::new());
-        self.call("s3", Method::DELETE, &object_path(bucket, key), HeaderMap::new(), none).await.map(drop)
+        self.call(Api::S3, Method::DELETE, &object_path(bucket, key), HeaderMap::new(), none).await.map(drop)
     }
 
     /// Deletes a bucket, which must be empty.
     pub async fn delete_bucket(&self, bucket: &str) -> Result<(), ClientError> {
         let none = Content::Bytes(Bytes::new());
-        self.call("s3", Method::DELETE, &format!("/{bucket}"), HeaderMap::new(), none).await.map(drop)
+        self.call(Api::S3, Method::DELETE, &format!("/{bucket}"), HeaderMap::new(), none).await.map(drop)
     }
 
     /// The next page of a bucket's objects, at most a thousand, and the token of the page after it.
@@ -240,7 +331,7 @@ impl Client {
             path = format!("/{bucket}?continuation-token={}&{}", encoded(token), &path[bucket.len() + 2..]);
         }
         let none = Content::Bytes(Bytes::new());
-        let (_, body) = self.call("s3", Method::GET, &path, HeaderMap::new(), none).await?;
+        let (_, body) = self.call(Api::S3, Method::GET, &path, HeaderMap::new(), none).await?;
         let document = parse(&body)?;
         let mut page = Vec::new();
         for object in document.children.iter().filter(|c| c.name == "Contents") {
@@ -307,7 +398,7 @@ impl Client {
     pub async fn delete_function(&self, name: &str) -> Result<(), ClientError> {
         let none = Content::Bytes(Bytes::new());
         let path = format!("/2015-03-31/functions/{name}");
-        self.call("lambda", Method::DELETE, &path, HeaderMap::new(), none).await.map(drop)
+        self.call(Api::Lambda, Method::DELETE, &path, HeaderMap::new(), none).await.map(drop)
     }
 
     async fn lambda(
@@ -319,7 +410,7 @@ impl Client {
         let mut headers = HeaderMap::new();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
         let body = if body.is_null() { Bytes::new() } else { Bytes::from(body.to_string()) };
-        let (_, answer) = self.call("lambda", method, path, headers, Content::Bytes(body)).await?;
+        let (_, answer) = self.call(Api::Lambda, method, path, headers, Content::Bytes(body)).await?;
         serde_json::from_slice(&answer).map_err(|e| ClientError::Broken(format!("the answer is no JSON: {e}")))
     }
 
@@ -382,7 +473,12 @@ impl Client {
             }
             xml.close();
         }
-        let answer = self.control(Method::POST, "/v20180820/jobs", xml.finish()).await?;
+        self.create_job_of(xml.finish()).await
+    }
+
+    /// Creates a job from a whole document and returns its ID. Safe to repeat with the same token.
+    pub async fn create_job_of(&self, document: String) -> Result<String, ClientError> {
+        let answer = self.control(Method::POST, "/v20180820/jobs", document).await?;
         let id = answer.child_text("JobId").map(str::to_owned);
         id.ok_or_else(|| ClientError::Broken("the answer to CreateJob has no JobId".into()))
     }
@@ -393,12 +489,87 @@ impl Client {
         Ok(Described { job: job.ok_or_else(|| ClientError::Broken("the answer to DescribeJob has no Job".into()))? })
     }
 
+    /// A page of ListJobs, at most `max` (1 to 1,000) of them: `ListJobsResult`.
+    pub async fn list_jobs(
+        &self,
+        statuses: &[Status],
+        max: usize,
+        token: Option<&str>,
+    ) -> Result<Element, ClientError> {
+        let mut target = String::from("/v20180820/jobs?");
+        for status in statuses {
+            target.push_str(&format!("jobStatuses={}&", status.name()));
+        }
+        target.push_str(&format!("maxResults={max}"));
+        if let Some(token) = token {
+            target.push_str(&format!("&nextToken={}", utf8_percent_encode(token, COMPONENT)));
+        }
+        self.control(Method::GET, &target, String::new()).await
+    }
+
+    /// Asks for a status, `Ready` or `Cancelled`, and returns the one that the job has now: `UpdateJobStatusResult`.
+    pub async fn update_job_status(&self, id: &str, to: &str, reason: Option<&str>) -> Result<Element, ClientError> {
+        let mut target = format!("/v20180820/jobs/{id}/status?requestedJobStatus={to}");
+        if let Some(reason) = reason {
+            target.push_str(&format!("&statusUpdateReason={}", utf8_percent_encode(reason, COMPONENT)));
+        }
+        self.control(Method::POST, &target, String::new()).await
+    }
+
+    pub async fn update_job_priority(&self, id: &str, priority: u32) -> Result<Element, ClientError> {
+        self.control(Method::POST, &format!("/v20180820/jobs/{id}/priority?priority={priority}"), String::new()).await
+    }
+
+    /// The tags of a job, in the server's order.
+    pub async fn job_tags(&self, id: &str) -> Result<Vec<(String, String)>, ClientError> {
+        let answer = self.control(Method::GET, &format!("/v20180820/jobs/{id}/tagging"), String::new()).await?;
+        let tags = answer.child("Tags").map(|tags| tags.children.as_slice()).unwrap_or_default();
+        let text = |tag: &Element, name| tag.child_text(name).unwrap_or("").to_owned();
+        Ok(tags.iter().map(|tag| (text(tag, "Key"), text(tag, "Value"))).collect())
+    }
+
+    /// Replaces all tags of a job.
+    pub async fn put_job_tags(&self, id: &str, tags: &[(String, String)]) -> Result<(), ClientError> {
+        let mut xml = Writer::document("PutJobTaggingRequest", Some(longshore_wire::error::S3_CONTROL_NAMESPACE));
+        xml.open("Tags");
+        for (key, value) in tags {
+            xml.open("member");
+            xml.text("Key", key);
+            xml.text("Value", value);
+            xml.close();
+        }
+        xml.close();
+        self.control(Method::PUT, &format!("/v20180820/jobs/{id}/tagging"), xml.finish()).await.map(drop)
+    }
+
+    pub async fn delete_job_tags(&self, id: &str) -> Result<(), ClientError> {
+        self.control(Method::DELETE, &format!("/v20180820/jobs/{id}/tagging"), String::new()).await.map(drop)
+    }
+
+    /// A page of a job's events, oldest first, as Longshore tells them: `{"events": […], "nextToken": …}`.
+    pub async fn job_events(&self, id: &str, token: Option<&str>) -> Result<serde_json::Value, ClientError> {
+        let mut target = format!("/_longshore/v1/jobs/{id}/events");
+        if let Some(token) = token {
+            target.push_str(&format!("?nextToken={}", utf8_percent_encode(token, COMPONENT)));
+        }
+        let mut headers = HeaderMap::new();
+        headers.insert("x-amz-account-id", self.account_header()?);
+        let none = Content::Bytes(Bytes::new());
+        let (_, answer) = self.call(Api::Control, Method::GET, &target, headers, none).await?;
+        serde_json::from_slice(&answer).map_err(|e| ClientError::Broken(format!("the answer is no JSON: {e}")))
+    }
+
+    fn account_header(&self) -> Result<HeaderValue, ClientError> {
+        let value = HeaderValue::from_str(&self.account);
+        value.map_err(|_| ClientError::Broken(format!("{} is not an account", self.account)))
+    }
+
     async fn control(&self, method: Method, path: &str, body: String) -> Result<Element, ClientError> {
         let mut headers = HeaderMap::new();
-        let account = HeaderValue::from_str(&self.account).expect("an account is twelve digits: the settings say so");
-        headers.insert("x-amz-account-id", account);
-        let (_, answer) = self.call("s3", method, path, headers, Content::Bytes(body.into())).await?;
-        parse(&answer)
+        headers.insert("x-amz-account-id", self.account_header()?);
+        let (_, answer) = self.call(Api::Control, method, path, headers, Content::Bytes(body.into())).await?;
+        // The answers about tags that are written have no body.
+        if answer.is_empty() { Ok(Element::default()) } else { parse(&answer) }
     }
 
     // --- the wire ---
@@ -406,43 +577,51 @@ impl Client {
     /// Sends one request and reads its answer whole.
     async fn call(
         &self,
-        service: &str,
+        api: Api,
         method: Method,
         target: &str,
         headers: HeaderMap,
         content: Content<'_>,
     ) -> Result<(HeaderMap, Bytes), ClientError> {
-        let (headers, body) = self.send(service, method, target, headers, &content).await?;
+        let (headers, body) = self.send(api, method, target, headers, &content).await?;
         Ok((headers, whole(body).await?))
     }
 
     async fn send(
         &self,
-        service: &str,
+        api: Api,
         method: Method,
         target: &str,
         mut headers: HeaderMap,
         content: &Content<'_>,
     ) -> Result<(HeaderMap, Incoming), ClientError> {
         let broken = |e: &dyn std::fmt::Display| ClientError::Broken(format!("cannot send {method} {target}: {e}"));
-        let host = HeaderValue::from_str(&self.address.to_string()).map_err(|e| broken(&e))?;
-        headers.insert(HOST, host);
+        let endpoint = match api {
+            Api::S3 => &self.endpoints.s3,
+            Api::Lambda => &self.endpoints.lambda,
+            Api::Control => &self.endpoints.control,
+            Api::Sts => &self.endpoints.sts,
+        };
+        let target = &format!("{}{target}", endpoint.base());
+        headers.insert(HOST, HeaderValue::from_str(&endpoint.authority()).map_err(|e| broken(&e))?);
         let (hash, length) = match content {
             Content::Bytes(bytes) => (Sha256::digest(bytes).into(), bytes.len() as u64),
             Content::File(path) => hash_file(path).await?,
         };
         headers.insert(CONTENT_LENGTH, HeaderValue::from(length));
         let now = jiff::Timestamp::now().as_second();
-        let signer = sigv4::Signer { credentials: &self.credentials, service, region: &self.region };
+        let signer = sigv4::Signer { credentials: &self.credentials, service: api.service(), region: &self.region };
         let signed = signer.sign(&method, target, &headers, PayloadForm::Hash(hash), now).map_err(|e| broken(&e))?;
         headers.extend(signed.headers.into_iter().map(|(name, value): (HeaderName, HeaderValue)| (Some(name), value)));
 
         let mut slot = self.connection.lock().await;
         // A kept connection may be closed by the other side at any time; one that is fresh may not.
-        for fresh in [slot.is_none(), true] {
-            let mut connection = match slot.take() {
-                Some(connection) => connection,
-                None => self.connect().await?,
+        let kept = slot.take_if(|(to, _)| to == endpoint);
+        for kept in [kept, None] {
+            let fresh = kept.is_none();
+            let mut connection = match kept {
+                Some((_, connection)) => connection,
+                None => connect(endpoint).await?,
             };
             let body: RequestBody = match content {
                 Content::Bytes(bytes) => Full::new(bytes.clone()).map_err(|never| match never {}).boxed_unsync(),
@@ -459,8 +638,12 @@ impl Client {
             };
             match sent {
                 Ok(answer) => {
-                    *slot = Some(connection);
+                    *slot = Some((endpoint.clone(), connection));
                     let (parts, body) = answer.into_parts();
+                    if api == Api::Control {
+                        let ours = parts.headers.get(SERVER).is_some_and(|name| name == "longshore");
+                        self.server.store(if ours { LONGSHORE } else { OTHER }, Ordering::Relaxed);
+                    }
                     if parts.status.is_success() {
                         return Ok((parts.headers, body));
                     }
@@ -472,20 +655,34 @@ impl Client {
         }
         unreachable!("the second round is always fresh")
     }
+}
 
-    async fn connect(&self) -> Result<SendRequest<RequestBody>, ClientError> {
-        let broken =
-            |e: &dyn std::fmt::Display| ClientError::Broken(format!("cannot connect to {}: {e}", self.address));
-        let stream = tokio::net::TcpStream::connect(self.address).await.map_err(|e| broken(&e))?;
+async fn connect(endpoint: &Endpoint) -> Result<SendRequest<RequestBody>, ClientError> {
+    let proxied = endpoint.tls() && ["HTTPS_PROXY", "https_proxy"].iter().any(|name| std::env::var_os(name).is_some());
+    let aside = if proxied { " (HTTPS_PROXY is set, but connections go straight)" } else { "" };
+    let broken = |e: &dyn std::fmt::Display| ClientError::Broken(format!("cannot connect to {endpoint}: {e}{aside}"));
+    let connected = tokio::time::timeout(CONNECT_TIME_MAX, async {
+        let stream = tokio::net::TcpStream::connect(endpoint.address()).await.map_err(|e| broken(&e))?;
         stream.set_nodelay(true).map_err(|e| broken(&e))?;
-        let (sender, connection) =
-            hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(|e| broken(&e))?;
-        // Ends with the sender, or when the server hangs up; both are seen by the next request.
-        tokio::spawn(async move {
-            let _ = connection.await;
-        });
-        Ok(sender)
-    }
+        if endpoint.tls() {
+            let stream = tls::handshake(stream, endpoint.host()).await.map_err(|e| broken(&e))?;
+            handshake(stream).await.map_err(|e| broken(&e))
+        } else {
+            handshake(stream).await.map_err(|e| broken(&e))
+        }
+    });
+    connected.await.map_err(|_| broken(&format!("no answer within {} s", CONNECT_TIME_MAX.as_secs())))?
+}
+
+async fn handshake(
+    stream: impl tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
+) -> hyper::Result<SendRequest<RequestBody>> {
+    let (sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
+    // Ends with the sender, or when the server hangs up; both are seen by the next request.
+    tokio::spawn(async move {
+        let _ = connection.await;
+    });
+    Ok(sender)
 }
 
 async fn whole(body: Incoming) -> Result<Bytes, ClientError> {

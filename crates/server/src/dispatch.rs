@@ -15,7 +15,7 @@ use http::{Method, StatusCode};
 use http_body_util::{BodyExt, Full, StreamBody};
 use hyper::body::{Body, Frame};
 use longshore_functions::Functions;
-use longshore_jobs::Jobs;
+use longshore_jobs::{JobError, Jobs};
 use longshore_objects::Objects;
 use longshore_store::Fatal;
 use longshore_wire::payload::Decoder;
@@ -32,6 +32,8 @@ use crate::names::{Host, Names};
 const HEALTH: &str = "/_longshore/health";
 /// All paths of S3 Control begin so.
 const CONTROL: &str = "/v20180820/";
+/// Every request of S3 Control has it.
+const ACCOUNT: &str = "x-amz-account-id";
 /// What a path means to nobody but us, never an object.
 const OURS: &str = "/_longshore/";
 /// Our own API beside AWS's, signed as S3's is.
@@ -53,6 +55,8 @@ pub struct Dispatch {
     pub account: String,
     pub region: String,
     pub unsigned_payload: bool,
+    /// What may stand before the paths of S3 Control: empty, or like `/base`.
+    pub base_path: String,
     pub objects: Objects,
     pub functions: Functions,
     pub jobs: Jobs,
@@ -76,10 +80,11 @@ enum Api {
 }
 
 impl Api {
-    /// By the service that signed, where one did; else by what the path looks like.
-    fn of(service: Option<&str>, path: &str, host: &Host) -> Self {
+    /// By the service that signed, where one did; else by what the path looks like, without the base path.
+    /// `account_named` is whether there is an `x-amz-account-id`, which no request to S3 has.
+    fn of(service: Option<&str>, path: &str, host: &Host, account_named: bool) -> Self {
         // In virtual-hosted style a key may begin with "v20180820/".
-        let control = path.starts_with(CONTROL) && (host.prefix.is_none() || host.account().is_some());
+        let control = path.starts_with(CONTROL) && (host.names_no_bucket() || account_named);
         match service {
             Some("lambda") => Self::Lambda,
             _ if path.starts_with(OWN) => Self::Own,
@@ -95,6 +100,11 @@ impl Api {
             Self::S3 | Self::S3Control | Self::Own => Dialect::S3,
             Self::Lambda => Dialect::Lambda,
         }
+    }
+
+    /// Of a request whose headers may not have been read.
+    fn guess(path: &str) -> Self {
+        Self::of(None, path, &Host { prefix: None, port: None }, false)
     }
 
     fn refuse(self, error: &ApiError, id: &RequestId) -> Answer {
@@ -121,15 +131,18 @@ impl Service for Dispatch {
         let began = Instant::now();
         let id = RequestId(uuid::Uuid::new_v4().to_string());
         let (method, path) = (request.method().clone(), request.uri().path().to_owned());
-        let api = Api::of(None, &path, &Host { prefix: None, port: None });
+        let api = Api::guess(self.after_base(&path));
         let answered = AssertUnwindSafe(self.find_answer(request, &id)).catch_unwind().await;
         let mut answer = answered.unwrap_or_else(|_| {
             tracing::error!(request_id = %id, %method, path, "request panicked");
-            let (code, message) = match api {
-                Api::Lambda => ("ServiceException", "Internal error. Please try again."),
-                _ => ("InternalError", "We encountered an internal error. Please try again."),
+            let internal =
+                |code: &'static str, message: &str| ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, code, message);
+            let error = match api {
+                Api::Lambda => internal("ServiceException", "Internal error. Please try again."),
+                Api::S3Control | Api::Own => self.jobs.tell(&JobError::Panicked),
+                Api::S3 => internal("InternalError", "We encountered an internal error. Please try again."),
             };
-            api.refuse(&ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, code, message), &id)
+            api.refuse(&error, &id)
         });
         let headers = answer.headers_mut();
         for (name, value) in [("x-amz-request-id", &id.0), ("x-amzn-requestid", &id.0), ("x-amz-id-2", &id.host_id())] {
@@ -144,6 +157,11 @@ impl Service for Dispatch {
 }
 
 impl Dispatch {
+    /// The path behind the base path, where that stands before one of S3 Control (rule N-13); else the path as it is.
+    fn after_base<'p>(&self, path: &'p str) -> &'p str {
+        path.strip_prefix(self.base_path.as_str()).filter(|rest| rest.starts_with(CONTROL)).unwrap_or(path)
+    }
+
     async fn find_answer(&self, request: http::Request<RequestBody>, id: &RequestId) -> Answer {
         let (parts, body) = request.into_parts();
         if parts.method == Method::CONNECT {
@@ -156,7 +174,8 @@ impl Dispatch {
                 return plain(refused.status, &refused.reason);
             }
         };
-        let path = parts.uri.path();
+        let path = self.after_base(parts.uri.path());
+        let account_named = parts.headers.contains_key(ACCOUNT);
         if path == HEALTH && parts.method == Method::GET {
             return match self.fatal.reason() {
                 None => answer(Response::json(StatusCode::OK, &serde_json::json!({"status": "ok"}))),
@@ -172,11 +191,11 @@ impl Dispatch {
         let claim = match Claim::parse(&parts.method, target, &parts.headers) {
             Ok(claim) => claim,
             Err(error) => {
-                let api = Api::of(None, path, &host);
+                let api = Api::of(None, path, &host, account_named);
                 return self.refuse_caller(api, &error, &parts, body, id).await;
             }
         };
-        let api = Api::of(Some(claim.service()), path, &host);
+        let api = Api::of(Some(claim.service()), path, &host, account_named);
         if path.starts_with(OURS) && api != Api::Own {
             drain(&parts, body).await;
             let none = ApiError::new(StatusCode::NOT_FOUND, "NoSuchResource", "There is nothing at this path.");
@@ -275,11 +294,7 @@ impl Dispatch {
                 let limit = longshore_functions::body_limit(&parts.method, parts.uri.path());
                 (limit.bytes as u64, limit.too_large())
             }
-            _ => {
-                let message = format!("Your request was too big. At most {CONTROL_BODY_MAX} bytes are taken.");
-                let error = ApiError::new(StatusCode::BAD_REQUEST, "MaxMessageLengthExceeded", message);
-                (CONTROL_BODY_MAX, error)
-            }
+            _ => (CONTROL_BODY_MAX, self.jobs.tell(&JobError::TooLarge(CONTROL_BODY_MAX))),
         };
         let announced = parts.headers.get(CONTENT_LENGTH).and_then(|l| l.to_str().ok()?.parse::<u64>().ok());
         if announced.is_some_and(|length| length > max) {
@@ -293,9 +308,14 @@ impl Dispatch {
             Err(Unread::TooLarge) => return api.refuse(&too_large, id),
             Err(Unread::Broken(error)) => {
                 tracing::debug!(request_id = %id, %error, "body broke off");
-                let code = if api == Api::Lambda { "InvalidRequestContentException" } else { "IncompleteBody" };
-                let message = "The body broke off, or came too slowly.";
-                return api.refuse(&ApiError::new(StatusCode::BAD_REQUEST, code, message), id);
+                let error = match api {
+                    Api::Lambda => {
+                        let message = "The body broke off, or came too slowly.";
+                        ApiError::new(StatusCode::BAD_REQUEST, "InvalidRequestContentException", message)
+                    }
+                    _ => self.jobs.tell(&JobError::BrokenBody),
+                };
+                return api.refuse(&error, id);
             }
         };
         let caller = match self.verify(claim, Some(Sha256::digest(&whole).into())) {
@@ -305,20 +325,9 @@ impl Dispatch {
                 return api.refuse(&error.told(api.dialect()), id);
             }
         };
-        if api == Api::Own && host.account().is_some_and(|account| account != caller.account()) {
-            return api.refuse(&ApiError::new(StatusCode::FORBIDDEN, "AccessDenied", "Access Denied"), id);
-        }
-        if api == Api::S3Control
-            && let Some(account) = host.account()
-            && let Some(header) = parts.headers.get("x-amz-account-id")
-            && header.as_bytes() != account.as_bytes()
-        {
-            let message = "Request invalid: the account in the host and the one in x-amz-account-id differ.";
-            return api.refuse(&ApiError::new(StatusCode::BAD_REQUEST, "InvalidRequest", message), id);
-        }
         let request = Request {
             method: parts.method,
-            path: parts.uri.path().to_owned(),
+            path: self.after_base(parts.uri.path()).to_owned(),
             query: Query::parse(parts.uri.query()),
             headers: parts.headers,
             body: whole,
@@ -327,8 +336,8 @@ impl Dispatch {
         };
         answer(match api {
             Api::Lambda => self.functions.serve(request).await,
-            Api::Own => self.jobs.serve_own(request).await,
-            _ => self.jobs.serve(request).await,
+            Api::Own => self.jobs.serve_own(request, host.account()).await,
+            _ => self.jobs.serve(request, host.account()).await,
         })
     }
 
@@ -450,6 +459,7 @@ mod tests {
     fn the_room_follows_from_the_signed_service_and_then_from_the_path() {
         let cases = [
             (Some("s3"), "/", None, Api::S3),
+            (Some("s3"), "/v20180820/photo.jpg", Some("000000000000.photos"), Api::S3),
             (Some("s3"), "/v20180820/jobs", None, Api::S3Control),
             (Some("s3"), "/v20180820/jobs", Some("000000000000"), Api::S3Control),
             (Some("s3"), "/v20180820/photo.jpg", Some("bucket"), Api::S3),
@@ -468,7 +478,10 @@ mod tests {
             (Some("s3"), "/_longshore/v2/jobs", None, Api::S3),
         ];
         for (service, path, prefix, wanted) in cases {
-            assert_eq!(Api::of(service, path, &host(prefix)), wanted, "{service:?} {path} {prefix:?}");
+            assert_eq!(Api::of(service, path, &host(prefix), false), wanted, "{service:?} {path} {prefix:?}");
+        }
+        for prefix in ["bucket", "000000000000.s3-control"] {
+            assert_eq!(Api::of(Some("s3"), "/v20180820/jobs", &host(Some(prefix)), true), Api::S3Control, "{prefix}");
         }
     }
 }

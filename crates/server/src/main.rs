@@ -8,6 +8,7 @@ mod dispatch;
 mod env;
 mod failure;
 mod interrupt;
+mod job;
 mod listener;
 mod logs;
 mod names;
@@ -106,6 +107,7 @@ fn command(cli: Cli) -> Result<u8, Failure> {
             FAILED => Failure { status: JOB_FAILED, ..failure },
             _ => failure,
         }),
+        Command::Job(args) => block_on(job::job(*args)),
         Command::Logs(args) => {
             let data_dir = settings::data_dir(args.data_dir.as_deref(), variable)?;
             if let Some(kept) = run::state::log_of_run(args.data_dir.as_deref(), variable, &args.function)

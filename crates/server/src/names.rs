@@ -29,9 +29,15 @@ pub struct Host {
 }
 
 impl Host {
-    /// The prefix, if it is an account id: twelve digits.
+    /// The first label, if it is an account id: twelve digits. What follows it is no matter (rule N-10).
     pub fn account(&self) -> Option<&str> {
-        self.prefix.as_deref().filter(|p| is_account(p))
+        let first = self.prefix.as_deref()?.split('.').next()?;
+        is_account(first).then_some(first)
+    }
+
+    /// Whether a bucket of S3 cannot be meant: there is no prefix, or it is an account id and nothing more.
+    pub fn names_no_bucket(&self) -> bool {
+        self.prefix.as_deref().is_none_or(is_account)
     }
 }
 
@@ -146,8 +152,16 @@ mod tests {
         for (host, prefix) in cases {
             assert_eq!(admit("/", host), Ok(prefix.map(str::to_owned)), "{host}");
         }
-        assert_eq!(names().parse("000000000000.localhost").unwrap().account(), Some("000000000000"));
-        assert_eq!(names().parse("bucket.localhost").unwrap().account(), None);
+        for (host, account, no_bucket) in [
+            ("localhost", None, true),
+            ("000000000000.localhost", Some("000000000000"), true),
+            ("000000000000.s3-control.localhost", Some("000000000000"), false),
+            ("bucket.localhost", None, false),
+            ("bucket.000000000000.localhost", None, false),
+        ] {
+            let host = names().parse(host).unwrap();
+            assert_eq!((host.account(), host.names_no_bucket()), (account, no_bucket), "{host:?}");
+        }
     }
 
     #[test]

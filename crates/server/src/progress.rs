@@ -3,6 +3,7 @@
 use std::io::IsTerminal;
 use std::time::{Duration, Instant};
 
+use crate::failure::plain;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 /// Between two lines where there is no terminal.
@@ -66,6 +67,14 @@ impl Progress {
         }
     }
 
+    /// Says something without spoiling the bar.
+    pub fn say(&self, text: &str) {
+        match &self.bar {
+            Some(bar) => bar.println(text),
+            None => eprintln!("{text}"),
+        }
+    }
+
     /// Takes the bar away: its numbers are not the last ones.
     pub fn clear(&mut self) {
         if let Some(bar) = self.bar.take() {
@@ -94,7 +103,7 @@ fn message(status: &str, succeeded: u64, failed: u64, per_second: f64, left: u64
         text.push_str(&format!(", {} left", duration(Duration::from_secs_f64(left as f64 / per_second))));
     }
     if !matches!(status, "Active" | "Complete" | "Completing") {
-        text.push_str(&format!(" ({status})"));
+        text.push_str(&format!(" ({})", plain(status)));
     }
     text
 }

@@ -1,8 +1,9 @@
-//! The completion report as `demo` and `run` show it: fetched, and its failures grouped by code and message.
+//! The completion report as `demo`, `run` and `job` show it: fetched, checked, its failures grouped by code and message.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use md5::{Digest, Md5};
 use serde::Deserialize;
 
 use crate::client::{Client, ClientError};
@@ -12,6 +13,8 @@ use crate::failure::{Because, Failure, plain};
 const GROUPS_MAX: usize = 1_000;
 /// Groups shown; the report has the rest.
 const GROUPS_SHOWN: usize = 10;
+/// Keys kept of each group, as examples.
+const EXAMPLES: usize = 3;
 /// Characters of a message that are shown and told apart: a few lines of a terminal.
 const MESSAGE_MAX: usize = 400;
 /// What the engine writes before the JSON in which a function's error arrives.
@@ -32,14 +35,49 @@ struct ResultFile {
     bucket: String,
     #[serde(rename = "Key")]
     key: String,
+    /// In hex.
+    #[serde(rename = "MD5Checksum")]
+    md5: String,
 }
 
-/// How often each failure happened, with one key that it happened to.
+/// How often each failure happened, with some keys that it happened to.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Failures {
     /// By code and [`told`] message.
-    groups: BTreeMap<(String, String), (u64, String)>,
+    groups: BTreeMap<(String, String), (u64, Vec<String>)>,
     other: u64,
+}
+
+/// Failures that have code and message in common.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Group<'a> {
+    pub code: &'a str,
+    pub message: &'a str,
+    pub count: u64,
+    /// The first few keys that it happened to, as the report has them.
+    pub keys: &'a [String],
+}
+
+/// Which of a report's files are wanted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Wanted {
+    All,
+    Failed,
+}
+
+/// A report that was copied and whose MD5s are right.
+#[derive(Debug, Default)]
+pub struct Report {
+    pub failures: Failures,
+    /// Rows, and of them those that failed. Of the files that were wanted.
+    pub rows: u64,
+    pub failed: u64,
+    pub files: usize,
+}
+
+/// Where a job's report lies: all its keys begin so. The prefix is joined verbatim (S3 Batch spec, rule RP-1).
+pub fn base(prefix: &str, job: &str) -> String {
+    if prefix.is_empty() { format!("job-{job}") } else { format!("{prefix}/job-{job}") }
 }
 
 /// Copies a job's report to a local folder: `manifest.json` and `results/*.csv`. `None` if there is no report (yet).
@@ -52,82 +90,143 @@ pub async fn fetch(
     job: &str,
     folder: &Path,
 ) -> Result<Option<Failures>, Failure> {
-    let base = if prefix.is_empty() { format!("job-{job}") } else { format!("{prefix}/job-{job}") };
-    let manifest = match client.get(bucket, &format!("{base}/manifest.json")).await {
-        Ok(manifest) => manifest,
-        Err(ClientError::Refused { code, .. }) if code == "NoSuchKey" => return Ok(None),
-        Err(error) => return Err(error.into()),
-    };
+    let report = download(client, bucket, &base(prefix, job), folder, Wanted::All, |_| Ok(())).await?;
+    Ok(report.map(|report| report.failures))
+}
+
+/// Copies what is wanted of the report at `base`, checks it against its MD5s, and hands out each row: Bucket, Key,
+/// VersionId, TaskStatus, HTTPStatusCode, ErrorCode, ResultMessage. `None` if there is no report (yet).
+pub async fn download(
+    client: &Client,
+    bucket: &str,
+    base: &str,
+    folder: &Path,
+    wanted: Wanted,
+    mut each: impl FnMut(&[String]) -> Result<(), Failure>,
+) -> Result<Option<Report>, Failure> {
+    let key = format!("{base}/manifest.json");
+    let Some(manifest) = get_if_there(client, bucket, &key).await? else { return Ok(None) };
+    // AWS writes one too, but nowhere says what is in it: what is no MD5 is not compared.
+    if let Some(sum) = get_if_there(client, bucket, &format!("{key}.md5")).await? {
+        let sum = String::from_utf8_lossy(&sum).trim().to_ascii_lowercase();
+        if sum.len() == 32 && sum.bytes().all(|b| b.is_ascii_hexdigit()) {
+            check(&key, &sum, &hex::encode(Md5::digest(&manifest)))?;
+        }
+    }
     let cannot = |path: &Path| format!("cannot write {}", path.display());
     let results = folder.join("results");
     std::fs::create_dir_all(&results).because(cannot(&results))?;
     let read: Manifest = serde_json::from_slice(&manifest).because("the report's manifest.json cannot be read")?;
-    let mut failures = Failures::default();
-    for file in &read.results {
+    let mut report = Report::default();
+    for file in read.results.iter().filter(|file| wanted == Wanted::All || file.status == "failed") {
         let name = file.key.rsplit('/').next().unwrap_or(&file.key);
         let path: PathBuf = results.join(name);
         client.get_to_file(&file.bucket, &file.key, &path).await?;
-        if file.status == "failed" {
-            failures.read(&path)?;
-        }
+        let failed = file.status == "failed";
+        let sum = read_rows(&path, |row| {
+            report.rows += 1;
+            if failed {
+                report.failed += 1;
+                report.failures.add(row);
+            }
+            each(row)
+        })?;
+        check(&file.key, &file.md5.to_ascii_lowercase(), &sum)?;
+        report.files += 1;
     }
     // Last, as the server does: where it is, the report is whole.
     let path = folder.join("manifest.json");
     std::fs::write(&path, &manifest).because(cannot(&path))?;
-    Ok(Some(failures))
+    Ok(Some(report))
 }
 
-impl Failures {
-    fn read(&mut self, path: &Path) -> Result<(), Failure> {
-        use std::io::Read;
-        let cannot = || format!("cannot read {}", path.display());
-        let mut file = std::fs::File::open(path).because(cannot())?;
-        let mut rows = Rows::default();
-        let mut piece = vec![0; 256 * 1024];
-        loop {
-            let length = file.read(&mut piece).because(cannot())?;
-            if length == 0 {
-                return Ok(());
-            }
-            for byte in &piece[..length] {
-                if let Some(row) = rows.push(*byte) {
-                    self.add(&row);
-                }
+async fn get_if_there(client: &Client, bucket: &str, key: &str) -> Result<Option<bytes::Bytes>, Failure> {
+    match client.get(bucket, key).await {
+        Ok(found) => Ok(Some(found)),
+        Err(ClientError::Refused { code, .. }) if code == "NoSuchKey" => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn check(key: &str, said: &str, is: &str) -> Result<(), Failure> {
+    if said == is {
+        return Ok(());
+    }
+    Err(Failure::new(format!("the report is damaged: {key} has the MD5 {is}, but should have {said}"))
+        .hint("it was changed after the job wrote it, or on its way here"))
+}
+
+/// Hands out each row of a result file and returns the file's MD5 in hex.
+fn read_rows(path: &Path, mut each: impl FnMut(&[String]) -> Result<(), Failure>) -> Result<String, Failure> {
+    use std::io::Read;
+    let cannot = || format!("cannot read {}", path.display());
+    let mut file = std::fs::File::open(path).because(cannot())?;
+    let (mut rows, mut sum) = (Rows::default(), Md5::new());
+    let mut piece = vec![0; 256 * 1024];
+    loop {
+        let length = file.read(&mut piece).because(cannot())?;
+        if length == 0 {
+            return Ok(hex::encode(sum.finalize()));
+        }
+        sum.update(&piece[..length]);
+        for byte in &piece[..length] {
+            if let Some(row) = rows.push(*byte) {
+                each(&row)?;
             }
         }
     }
+}
 
+impl Failures {
     /// Takes one row: Bucket, Key, VersionId, TaskStatus, HTTPStatusCode, ErrorCode, ResultMessage.
     fn add(&mut self, row: &[String]) {
         let [_, key, _, _, status, code, message] = row else { return };
         let code = if code.is_empty() { format!("HTTP {status}") } else { code.clone() };
         let message = told(message);
-        if let Some((count, _)) = self.groups.get_mut(&(code.clone(), message.clone())) {
+        if let Some((count, keys)) = self.groups.get_mut(&(code.clone(), message.clone())) {
             *count += 1;
+            if keys.len() < EXAMPLES {
+                keys.push(key.clone());
+            }
         } else if self.groups.len() < GROUPS_MAX {
-            self.groups.insert((code, message), (1, key.clone()));
+            self.groups.insert((code, message), (1, vec![key.clone()]));
         } else {
             self.other += 1;
         }
     }
 
+    /// The groups, the most frequent first, and how many failures are in none of them.
+    pub fn groups(&self) -> (Vec<Group<'_>>, u64) {
+        let groups = self.groups.iter();
+        let groups = groups.map(|((code, message), (count, keys))| Group { code, message, count: *count, keys });
+        let mut groups: Vec<Group<'_>> = groups.collect();
+        groups.sort_by_key(|group| std::cmp::Reverse(group.count));
+        (groups, self.other)
+    }
+
     /// Lines to print, the most frequent failure first. Empty if nothing failed.
     pub fn lines(&self) -> Vec<String> {
-        let mut groups: Vec<_> = self.groups.iter().collect();
-        groups.sort_by_key(|(_, (count, _))| std::cmp::Reverse(*count));
-        let mut lines: Vec<String> = groups
-            .iter()
-            .take(GROUPS_SHOWN)
-            .map(|((code, message), (count, key))| {
-                let colon = if message.is_empty() { "" } else { ": " };
-                format!("{count:>8} × {code}{colon}{message}  (for example {})", plain(key))
+        let (groups, other) = self.groups();
+        let shown = groups.iter().take(GROUPS_SHOWN);
+        let mut lines: Vec<String> = shown
+            .map(|group| {
+                let example = group.keys.first().map(|key| plain(key)).unwrap_or_default();
+                format!("{}  (for example {example})", group.line())
             })
             .collect();
-        let hidden: u64 = groups.iter().skip(GROUPS_SHOWN).map(|(_, (count, _))| *count).sum::<u64>() + self.other;
+        let hidden: u64 = groups.iter().skip(GROUPS_SHOWN).map(|group| group.count).sum::<u64>() + other;
         if hidden > 0 {
             lines.push(format!("{hidden:>8} × other failures; the report has each one"));
         }
         lines
+    }
+}
+
+impl Group<'_> {
+    /// How often, code and message.
+    pub fn line(&self) -> String {
+        let colon = if self.message.is_empty() { "" } else { ": " };
+        format!("{:>8} × {}{colon}{}", self.count, plain(self.code), self.message)
     }
 }
 
@@ -290,6 +389,21 @@ mod tests {
     }
 
     #[test]
+    fn a_file_that_is_not_what_its_md5_says_is_refused() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), "b,k,,succeeded,200,,\r\n").unwrap();
+        let mut keys = Vec::new();
+        let sum = read_rows(file.path(), |row| {
+            keys.push(row[1].clone());
+            Ok(())
+        })
+        .unwrap();
+        assert_eq!((keys, sum.as_str()), (vec!["k".to_owned()], "48f731175ae143d574f7b040938fdad4"));
+        assert!(check("k", &sum, &sum).is_ok());
+        assert!(check("k", &sum, "0").unwrap_err().message.contains("the report is damaged: k"));
+    }
+
+    #[test]
     fn failures_are_grouped_by_code_and_message_the_most_frequent_first() {
         let mut failures = Failures::default();
         let text = "b,k1,,failed,200,PermanentFailure,broken\r\nb,k2,,failed,404,,\r\nb,k3,,failed,200,PermanentFailure,broken\r\n";
@@ -300,5 +414,7 @@ mod tests {
             failures.lines(),
             ["       2 × PermanentFailure: broken  (for example k1)", "       1 × HTTP 404  (for example k2)",]
         );
+        let (groups, other) = failures.groups();
+        assert_eq!((groups[0].keys, groups[0].count, other), (&["k1".to_owned(), "k3".to_owned()][..], 2, 0));
     }
 }

@@ -205,7 +205,7 @@ fn is_stored(args: &cli::Run) -> bool {
 }
 
 /// Bucket and the rest of `s3://bucket/rest`.
-fn split_s3(uri: &str) -> Result<(String, String), Failure> {
+pub fn split_s3(uri: &str) -> Result<(String, String), Failure> {
     let (bucket, rest) = uri.strip_prefix("s3://").map(|r| r.split_once('/').unwrap_or((r, ""))).unwrap_or(("", ""));
     if bucket.is_empty() {
         return Err(Failure::usage(format!("{uri} is not of the form s3://bucket/key")));
@@ -369,7 +369,10 @@ fn tell(plan: &Plan, ended: &Ended, log: Option<&Path>) -> u8 {
     if plan.json {
         // Beside the job, which has the API's own shape.
         let log = log.map(|path| path.display().to_string());
-        println!("{}", serde_json::json!({"Job": json_of_job(&ended.described), "Report": report, "FunctionLog": log}));
+        println!(
+            "{}",
+            serde_json::json!({"Job": crate::job::json::of(&ended.described.job), "Report": report, "FunctionLog": log})
+        );
     }
     let status = summarize(&ended.described, ended.failures.as_ref(), report.as_deref());
     if let Some(log) = log {
@@ -575,7 +578,7 @@ pub async fn watch(client: &Client, job: &str, progress: &mut Progress) -> Resul
 /// Says on standard error how the job ended, and makes that an exit status.
 pub fn summarize(described: &Described, failures: Option<&Failures>, report: Option<&str>) -> u8 {
     let (total, succeeded, failed) = described.progress();
-    eprintln!("{}: {succeeded} of {total} succeeded, {failed} failed", described.status());
+    eprintln!("{}: {succeeded} of {total} succeeded, {failed} failed", plain(described.status()));
     for line in failures.map(Failures::lines).unwrap_or_default() {
         eprintln!("{line}");
     }
@@ -592,64 +595,9 @@ pub fn summarize(described: &Described, failures: Option<&Failures>, report: Opt
     }
 }
 
-/// A job in the shape in which the AWS CLI prints DescribeJob: elements by name, lists of members as arrays, numbers and
-/// booleans as such.
-fn json_of_job(described: &Described) -> serde_json::Value {
-    json_of(&described.job)
-}
-
-fn json_of(element: &longshore_wire::xml::Element) -> serde_json::Value {
-    use serde_json::Value;
-    const LISTS: [&str; 2] = ["FailureReasons", "Fields"];
-    const NUMBERS: [&str; 5] = [
-        "Priority",
-        "TotalNumberOfTasks",
-        "NumberOfTasksSucceeded",
-        "NumberOfTasksFailed",
-        "ElapsedTimeInActiveSeconds",
-    ];
-    if LISTS.contains(&element.name.as_str()) {
-        return Value::Array(element.children.iter().map(json_of).collect());
-    }
-    if element.name == "UserArguments" {
-        let pairs = element
-            .children
-            .iter()
-            .filter_map(|e| Some((e.child_text("key")?.to_owned(), Value::from(e.child_text("value")?))));
-        return Value::Object(pairs.collect());
-    }
-    if !element.children.is_empty() {
-        return Value::Object(element.children.iter().map(|c| (c.name.clone(), json_of(c))).collect());
-    }
-    match element.text.as_str() {
-        "true" => true.into(),
-        "false" => false.into(),
-        text if NUMBERS.contains(&element.name.as_str()) => {
-            text.parse::<u64>().map_or_else(|_| text.into(), Value::from)
-        }
-        text => text.into(),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_job_is_printed_as_the_aws_cli_prints_it() {
-        let xml = "<Job><Status>Complete</Status><Priority>10</Priority><ConfirmationRequired>false</ConfirmationRequired>\
-                   <Manifest><Spec><Fields><member>Bucket</member><member>Key</member></Fields></Spec></Manifest>\
-                   <ProgressSummary><TotalNumberOfTasks>2</TotalNumberOfTasks></ProgressSummary><FailureReasons/></Job>";
-        let job = longshore_wire::xml::Element::parse(xml.as_bytes()).unwrap();
-        assert_eq!(
-            json_of(&job),
-            serde_json::json!({
-                "Status": "Complete", "Priority": 10, "ConfirmationRequired": false,
-                "Manifest": {"Spec": {"Fields": ["Bucket", "Key"]}},
-                "ProgressSummary": {"TotalNumberOfTasks": 2}, "FailureReasons": [],
-            })
-        );
-    }
 
     #[test]
     fn a_place_in_the_storage_is_a_bucket_and_a_rest() {

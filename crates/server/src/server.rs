@@ -121,6 +121,7 @@ impl Server {
             account: account.clone(),
             region: region.clone(),
             unsigned_payload: settings.unsigned_payload,
+            base_path: settings.base_path.clone(),
             objects: objects.clone(),
             functions,
             jobs: jobs.clone(),

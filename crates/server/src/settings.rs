@@ -7,7 +7,9 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use longshore_core::rate::Rate;
 use longshore_functions::host::HostSettings;
+use longshore_jobs::Dialect;
 use serde::Deserialize;
 use toml::{Table, Value};
 
@@ -35,6 +37,7 @@ pub struct Settings {
     pub listen: SocketAddr,
     pub allow_plain_http: bool,
     pub names: Vec<String>,
+    pub base_path: String,
     pub unsigned_payload: bool,
     pub events: Vec<SinkSettings>,
     pub limits: Limits,
@@ -66,9 +69,14 @@ pub struct Jobs {
     pub unrecorded_max: usize,
     pub strict: bool,
     pub rows_max: u64,
+    pub confirmation_default: bool,
     pub confirmation_days: u32,
     pub retention_days: u32,
     pub retained_max: usize,
+    pub error_dialect: Dialect,
+    pub requests_per_second: u32,
+    pub requests_burst: u32,
+    pub requests_limit_loopback: bool,
 }
 
 #[derive(Debug, Clone, Deserialize)]
@@ -89,8 +97,14 @@ impl Settings {
         jobs.concurrency_total_max = self.jobs.concurrency_total_max;
         jobs.rows_max = self.jobs.rows_max;
         jobs.confirmation_ms_max = i64::from(self.jobs.confirmation_days) * 24 * 60 * 60 * 1_000;
+        jobs.confirmation_default = self.jobs.confirmation_default;
         jobs.retention_ms = i64::from(self.jobs.retention_days) * 24 * 60 * 60 * 1_000;
         jobs.retained_max = self.jobs.retained_max;
+        jobs.dialect = self.jobs.error_dialect;
+        let limited = self.jobs.requests_limit_loopback || !self.listen.ip().is_loopback();
+        if limited && self.jobs.requests_per_second > 0 {
+            jobs.rate = Some(Rate { per_second: self.jobs.requests_per_second, burst: self.jobs.requests_burst });
+        }
         jobs.run.ramp.initial = self.jobs.concurrency_initial;
         jobs.run.ramp.max = self.jobs.concurrency_max;
         jobs.run.retry.attempts_max = self.jobs.attempts_max;
@@ -184,6 +198,12 @@ impl Settings {
                 return Err(Failure::usage(format!("names: {name:?} is not a host name (no port, no scheme)")));
             }
         }
+        let segment = |s: &str| !s.is_empty() && s.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.~".contains(&b));
+        let fits = |rest: &str| rest.split('/').all(segment);
+        if !self.base_path.is_empty() && !self.base_path.strip_prefix('/').is_some_and(fits) {
+            let text = format!("base_path must be empty or like /base, not {:?}", self.base_path);
+            return Err(Failure::usage(text));
+        }
         let jobs = &self.jobs;
         let at_least_one = [
             ("limits.connections_max", self.limits.connections_max as u64),
@@ -196,6 +216,7 @@ impl Settings {
             ("jobs.attempts_max", jobs.attempts_max.into()),
             ("jobs.unrecorded_max", jobs.unrecorded_max as u64),
             ("jobs.rows_max", jobs.rows_max),
+            ("jobs.requests_burst", jobs.requests_burst.into()),
         ];
         if let Some((name, _)) = at_least_one.iter().find(|(_, value)| *value == 0) {
             return Err(Failure::usage(format!("{name} must be at least 1")));
@@ -315,6 +336,8 @@ mod tests {
         assert_eq!(ours.confirmation_ms_max, theirs.confirmation_ms_max);
         assert_eq!(ours.preparing_slots, theirs.preparing_slots);
         assert_eq!((ours.retention_ms, ours.retained_max), (theirs.retention_ms, theirs.retained_max));
+        assert_eq!((ours.confirmation_default, ours.dialect), (theirs.confirmation_default, theirs.dialect));
+        assert_eq!(ours.rate, theirs.rate);
         let dir = Path::new("/d");
         let (ours, theirs) = (load("", &[]).unwrap().host(dir), HostSettings::new("us-east-1", "000000000000", dir));
         assert_eq!(format!("{ours:?}"), format!("{theirs:?}"));
@@ -333,6 +356,45 @@ mod tests {
             let variables = [("LONGSHORE_LISTEN", listen), ("LONGSHORE_ALLOW_PLAIN_HTTP", allowed)];
             assert_eq!(load("", &variables).unwrap().check_listen().is_ok(), fine, "{listen}");
         }
+    }
+
+    #[test]
+    fn requests_are_limited_where_others_can_connect_or_where_that_is_asked_for() {
+        let usual = Some(Rate { per_second: 100, burst: 200 });
+        for (listen, loopback, per_second, wanted) in [
+            ("127.0.0.1:1", "false", "100", None),
+            ("[::1]:1", "false", "100", None),
+            ("127.0.0.1:1", "true", "100", usual),
+            ("10.0.0.1:1", "false", "100", usual),
+            ("10.0.0.1:1", "false", "0", None),
+        ] {
+            let variables = [
+                ("LONGSHORE_LISTEN", listen),
+                ("LONGSHORE_JOBS_REQUESTS_LIMIT_LOOPBACK", loopback),
+                ("LONGSHORE_JOBS_REQUESTS_PER_SECOND", per_second),
+            ];
+            assert_eq!(load("", &variables).unwrap().jobs().rate, wanted, "{listen} {loopback} {per_second}");
+        }
+    }
+
+    #[test]
+    fn a_base_path_and_a_dialect_are_checked() {
+        for (base, fine) in [
+            ("", true),
+            ("/s3", true),
+            ("/a/b.c", true),
+            ("s3", false),
+            ("/", false),
+            ("/s3/", false),
+            ("//s3", false),
+            ("/a b", false),
+        ] {
+            assert_eq!(load("", &[("LONGSHORE_BASE_PATH", base)]).is_ok(), fine, "{base:?}");
+        }
+        let dialect = |name| load("", &[("LONGSHORE_JOBS_ERROR_DIALECT", name)]).map(|s| s.jobs().dialect);
+        assert_eq!(dialect("modeled").unwrap(), Dialect::Modeled);
+        assert_eq!(dialect("observed").unwrap(), Dialect::Observed);
+        assert!(dialect("Modeled").unwrap_err().message.contains("expected `observed` or `modeled`"));
     }
 
     #[test]

@@ -453,4 +453,49 @@ mod tests {
         let error = sinks[0].deliver(&event("Failed")).await.unwrap_err();
         assert!(error.0.contains("cannot be written"), "{error}");
     }
+
+    /// What a webhook makes of a receiver that gives `answer` to each request and hangs up.
+    async fn handed_to(answer: &'static [u8]) -> (Result<(), SinkError>, String) {
+        use tokio::io::{AsyncReadExt, AsyncWriteExt};
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}/hook", listener.local_addr().unwrap());
+        let webhook = [sink(&format!("name = \"a\"\nkind = \"webhook\"\nurl = \"{url}\""))];
+        let sinks = make(&webhook, Path::new("/")).unwrap();
+        let receiver = async {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let mut request = Vec::new();
+            // The documents end in so many brackets, and have them nowhere else.
+            while !request.ends_with(b"}}}") {
+                assert!(stream.read_buf(&mut request).await.unwrap() > 0);
+            }
+            stream.write_all(answer).await.unwrap();
+            String::from_utf8(request).unwrap()
+        };
+        let event = event("New");
+        tokio::join!(sinks[0].deliver(&event), receiver)
+    }
+
+    #[tokio::test]
+    async fn only_an_answer_of_2xx_takes_an_event() {
+        for (answer, wanted) in [
+            (&b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n"[..], None),
+            (b"HTTP/1.1 204 No Content\r\n\r\n", None),
+            // An answer that goes on and on is not read.
+            (b"HTTP/1.1 202 Accepted\r\ncontent-length: 999999999999\r\n\r\nwords", None),
+            (b"HTTP/1.1 302 Found\r\nlocation: /\r\ncontent-length: 0\r\n\r\n", Some("answered 302 Found")),
+            (b"HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\n\r\n", Some("answered 404 Not Found")),
+            (b"HTTP/1.1 503 Busy\r\ncontent-length: 0\r\n\r\n", Some("answered 503 Service Unavailable")),
+            (b"hello\r\n\r\n", Some("no answer: ")),
+            (b"", Some("no answer: ")),
+        ] {
+            let (handed, request) = handed_to(answer).await;
+            let told = handed.err().map(|error| error.0);
+            match wanted {
+                None => assert_eq!(told, None),
+                Some(wanted) => assert!(told.as_deref().is_some_and(|t| t.contains(wanted)), "{wanted}: {told:?}"),
+            }
+            assert!(request.starts_with("POST /hook HTTP/1.1\r\n"), "{request}");
+            assert!(!request.contains(SIGNATURE), "without a secret nothing is signed");
+        }
+    }
 }

@@ -116,8 +116,7 @@ fn judge(
     };
     let Err(SinkError(error)) = handed else {
         tracing::debug!(sink, job = due.event.job_id, status = due.event.status, "event delivered");
-        // The job's next event is due at once.
-        return (tried, Duration::ZERO);
+        return (tried, EVERY);
     };
     let error: String = error.chars().take(ERROR_CHARS_MAX).collect();
     let (job, status) = (&due.event.job_id, &due.event.status);
@@ -137,7 +136,7 @@ fn judge(
         Verdict::GiveUp => {
             tracing::warn!(sink, job, status, attempts, error, "event given up: it was not delivered in time");
             tried.state = DeliveryState::GivenUp;
-            Duration::ZERO
+            EVERY
         }
     };
     tried.error = Some(error);

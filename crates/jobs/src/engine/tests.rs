@@ -187,7 +187,7 @@ impl World {
             caller: Verified::in_process(ACCOUNT),
             request_id: RequestId("r".into()),
         };
-        let response = self.jobs.serve(request).await;
+        let response = self.jobs.serve(request, None).await;
         (response.status.as_u16(), String::from_utf8(response.body.to_vec()).unwrap())
     }
 

@@ -1,5 +1,5 @@
 use http::StatusCode;
-use longshore_wire::{ApiError, Call, Operation, Response, Route};
+use longshore_wire::{Call, Operation, Response, Route};
 
 use crate::Jobs;
 use crate::error::JobError;
@@ -10,13 +10,13 @@ pub const OPERATION: Operation<Jobs> = Operation {
     name: "DescribeJob",
     route: Route("GET", "/v20180820/jobs/{JobId}"),
     spec: "https://docs.aws.amazon.com/AmazonS3/latest/API/API_control_DescribeJob.html",
-    handle: |jobs, call| Box::pin(describe_job(jobs, call)),
+    handle: |jobs, call| Box::pin(async move { jobs.told(describe_job(jobs, call).await) }),
 };
 
-async fn describe_job(jobs: &Jobs, call: Call) -> Result<Response, ApiError> {
+async fn describe_job(jobs: &Jobs, call: Call) -> Result<Response, JobError> {
     let id = call.label("JobId");
-    let job = jobs.engine.look(id).await.map_err(|e| JobError::from(e).told())?;
-    let job = job.ok_or_else(|| JobError::NotFound.told())?;
+    let job = jobs.engine.look(id).await?;
+    let job = job.ok_or(JobError::NotFound)?;
     Ok(Response::xml(StatusCode::OK, document(&job, &jobs.settings.region, &jobs.settings.account)))
 }
 
@@ -32,7 +32,9 @@ fn document(job: &JobRow, region: &str, account: &str) -> String {
     xml.text("JobArn", &format!("arn:aws:s3:{region}:{account}:job/{}", job.id));
     xml.text("Status", job.status.name());
     request.source.write(&mut xml);
+    xml.open("Operation");
     request.operation.write(&mut xml);
+    xml.close();
     xml.text("Priority", &job.priority.to_string());
     super::list_jobs::write_progress(&mut xml, job);
     if let Some(reason) = &job.status_update_reason {

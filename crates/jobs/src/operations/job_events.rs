@@ -1,6 +1,6 @@
 use http::StatusCode;
 use longshore_wire::event::Envelope;
-use longshore_wire::{ApiError, Call, Operation, Response, Route};
+use longshore_wire::{Call, Operation, Response, Route};
 use serde::Serialize;
 
 use crate::Jobs;
@@ -13,7 +13,7 @@ pub const OPERATION: Operation<Jobs> = Operation {
     name: "JobEvents",
     route: Route("GET", "/_longshore/v1/jobs/{JobId}/events"),
     spec: "docs/decisions/0009-events-are-rows-beside-the-status.md",
-    handle: |jobs, call| Box::pin(job_events(jobs, call)),
+    handle: |jobs, call| Box::pin(async move { jobs.told(job_events(jobs, call).await) }),
 };
 
 /// Events in one answer, at most, and where nothing is asked for. Each is below 3 KiB.
@@ -52,23 +52,22 @@ struct ShownDelivery<'a> {
 }
 
 /// Shows a job's events, oldest first, with what became of each at the sinks that there were when it happened.
-async fn job_events(jobs: &Jobs, call: Call) -> Result<Response, ApiError> {
+async fn job_events(jobs: &Jobs, call: Call) -> Result<Response, JobError> {
     let query = &call.request.query;
     let max = match query.get("maxResults") {
         None => PAGE_MAX,
         Some(text) => match text.parse::<usize>() {
             Ok(max) if (1..=PAGE_MAX).contains(&max) => max,
-            _ => return Err(JobError::Invalid("maxResults must be a whole number from 1 to 1000".into()).told()),
+            _ => return Err(JobError::Invalid("maxResults must be a whole number from 1 to 1000".into())),
         },
     };
     // The number of the last event that was shown. It says nothing that its holder has not seen.
     let after = match query.get("nextToken") {
         None => 0,
-        Some(token) => token.parse::<u64>().ok().filter(|n| *n > 0).ok_or_else(|| JobError::BadToken.told())?,
+        Some(token) => token.parse::<u64>().ok().filter(|n| *n > 0).ok_or(JobError::BadToken)?,
     };
     let found = jobs.table.events(call.request.caller.account(), call.label("JobId"), after, max).await;
-    let found = found.map_err(|e| JobError::from(e).told())?;
-    let (events, more) = found.ok_or_else(|| JobError::NotFound.told())?;
+    let (events, more) = found?.ok_or(JobError::NotFound)?;
     let page = Page {
         events: events.iter().map(shown).collect(),
         next_token: events.last().filter(|_| more).map(|last| last.number.to_string()),

@@ -1,5 +1,5 @@
 use http::StatusCode;
-use longshore_wire::{ApiError, Call, Operation, Response, Route};
+use longshore_wire::{Call, Operation, Response, Route};
 
 use crate::Jobs;
 use crate::error::JobError;
@@ -9,15 +9,15 @@ pub const OPERATION: Operation<Jobs> = Operation {
     name: "UpdateJobPriority",
     route: Route("POST", "/v20180820/jobs/{JobId}/priority"),
     spec: "https://docs.aws.amazon.com/AmazonS3/latest/API/API_control_UpdateJobPriority.html",
-    handle: |jobs, call| Box::pin(update_job_priority(jobs, call)),
+    handle: |jobs, call| Box::pin(async move { jobs.told(update_job_priority(jobs, call).await) }),
 };
 
 /// Takes effect at the next scheduling pass; it does not change how fast a job runs.
-async fn update_job_priority(jobs: &Jobs, call: Call) -> Result<Response, ApiError> {
+async fn update_job_priority(jobs: &Jobs, call: Call) -> Result<Response, JobError> {
     let id = call.label("JobId");
-    let given = call.request.query.get("priority").unwrap_or("");
-    let priority = shape::priority(given).map_err(|e| e.told())?;
-    jobs.table.set_priority(id, priority).await.map_err(|e: JobError| e.told())?;
+    let given = super::parameter(&call.request.query, "priority")?.unwrap_or("");
+    let priority = shape::priority(given)?;
+    jobs.table.set_priority(id, priority).await?;
     jobs.engine.wake();
     let mut xml = super::document("UpdateJobPriorityResult");
     xml.text("JobId", id);

@@ -1,42 +1,42 @@
 use http::StatusCode;
-use longshore_wire::{ApiError, Call, Operation, Response, Route};
+use longshore_wire::{Call, Operation, Response, Route};
 
 use crate::Jobs;
 use longshore_core::job::Event;
 
 use crate::error::JobError;
+use crate::shape;
 use crate::table::{Change, MoveError};
 
 pub const OPERATION: Operation<Jobs> = Operation {
     name: "UpdateJobStatus",
     route: Route("POST", "/v20180820/jobs/{JobId}/status"),
     spec: "https://docs.aws.amazon.com/AmazonS3/latest/API/API_control_UpdateJobStatus.html",
-    handle: |jobs, call| Box::pin(update_job_status(jobs, call)),
+    handle: |jobs, call| Box::pin(async move { jobs.told(update_job_status(jobs, call).await) }),
 };
 
 /// Confirms or cancels. The answer's status is the one right after the request. Once a cancel is answered no further
 /// invocation of the job starts (promise X8).
-async fn update_job_status(jobs: &Jobs, call: Call) -> Result<Response, ApiError> {
+async fn update_job_status(jobs: &Jobs, call: Call) -> Result<Response, JobError> {
     let id = call.label("JobId");
     let query = &call.request.query;
-    let requested = query.get("requestedJobStatus").unwrap_or("");
-    let event = match requested {
-        "Ready" => Event::Confirmed,
-        "Cancelled" => Event::CancelRequested,
-        _ => return Err(JobError::Invalid("requestedJobStatus must be Ready or Cancelled".into()).told()),
-    };
-    let reason = query.get("statusUpdateReason").map(str::to_owned);
+    let requested = super::parameter(query, "requestedJobStatus")?.unwrap_or("");
+    let event = asked(requested)?;
+    let reason = super::parameter(query, "statusUpdateReason")?.map(str::to_owned);
     if reason.as_ref().is_some_and(|r| r.is_empty() || r.chars().count() > 256) {
-        return Err(JobError::Invalid("statusUpdateReason must have 1 to 256 characters".into()).told());
+        return Err(JobError::Invalid("statusUpdateReason must have 1 to 256 characters".into()));
+    }
+    if reason.as_ref().is_some_and(|r| !shape::is_xml(r)) {
+        return Err(JobError::Invalid("statusUpdateReason has characters that XML cannot carry".into()));
     }
     let change = Change { status_update_reason: reason.clone(), ..Change::default() };
     let status = match jobs.table.transition(id, event, change).await {
         Ok(status) => status,
-        Err(MoveError::NotFound) => return Err(JobError::NotFound.told()),
+        Err(MoveError::NotFound) => return Err(JobError::NotFound),
         Err(MoveError::Illegal(illegal)) => {
-            return Err(JobError::StatusForbidden(illegal.from, requested.to_owned()).told());
+            return Err(JobError::StatusForbidden(illegal.from, requested.to_owned()));
         }
-        Err(MoveError::Store(error)) => return Err(JobError::from(error).told()),
+        Err(MoveError::Store(error)) => return Err(JobError::from(error)),
     };
     if event == Event::CancelRequested {
         jobs.engine.cancelled(id).await;
@@ -52,4 +52,50 @@ async fn update_job_status(jobs: &Jobs, call: Call) -> Result<Response, ApiError
         xml.text("StatusUpdateReason", reason);
     }
     Ok(Response::xml(StatusCode::OK, xml.finish()))
+}
+
+/// What a requested status asks for.
+fn asked(status: &str) -> Result<Event, JobError> {
+    match status {
+        "Ready" => Ok(Event::Confirmed),
+        "Cancelled" => Ok(Event::CancelRequested),
+        _ => Err(JobError::Invalid("requestedJobStatus must be Ready or Cancelled".into())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use longshore_core::job::Status::{
+        self, Active, Cancelled, Cancelling, Complete, Completing, Failed, Failing, New, Paused, Pausing, Preparing,
+        Ready, Suspended,
+    };
+
+    use super::*;
+
+    #[test]
+    fn each_status_answers_each_request_as_the_matrix_has_it() {
+        // Spec 2.4: the status right after the request, or the error of row 5.
+        let matrix: [(Status, Option<Status>, Option<Status>); 13] = [
+            (New, None, Some(Cancelling)),
+            (Preparing, None, Some(Cancelling)),
+            (Suspended, Some(Ready), Some(Cancelled)),
+            (Ready, None, Some(Cancelled)),
+            (Active, None, Some(Cancelling)),
+            (Pausing, None, Some(Cancelling)),
+            (Paused, None, Some(Cancelling)),
+            (Completing, None, None),
+            (Failing, None, None),
+            (Cancelling, None, Some(Cancelling)),
+            (Cancelled, None, Some(Cancelled)),
+            (Complete, None, None),
+            (Failed, None, None),
+        ];
+        for (status, ready, cancelled) in matrix {
+            assert_eq!(status.on(asked("Ready").unwrap()).ok(), ready, "{status:?}");
+            assert_eq!(status.on(asked("Cancelled").unwrap()).ok(), cancelled, "{status:?}");
+        }
+        for other in ["", "ready", "Active", "Paused", "Cancelling"] {
+            assert!(matches!(asked(other), Err(JobError::Invalid(_))), "{other}");
+        }
+    }
 }

@@ -4,7 +4,8 @@ use longshore_wire::arn;
 use longshore_wire::xml::{Element, Writer};
 use serde::{Deserialize, Serialize};
 
-use super::{Checked, invalid, is_account, is_special_bucket, optional_bool, optional_text};
+use super::members::{Members, WriteMembers};
+use super::{Checked, invalid, is_account, is_special_bucket};
 
 const REPORT_FORMAT: &str = "Report_CSV_20180820";
 
@@ -20,16 +21,16 @@ pub struct Report {
 }
 
 impl Report {
-    pub(super) fn parse(root: &Element) -> Checked<Self> {
-        let Some(report) = root.child("Report") else { return invalid("Report is required") };
-        let Some(enabled) = optional_bool(report, "Enabled")? else { return invalid("Report.Enabled is required") };
+    pub(super) fn parse(report: &Element) -> Checked<Self> {
+        let members = Members::loose(report, "Report");
+        let enabled = members.need("Enabled", members.boolean("Enabled")?)?;
         let this = Self {
             enabled,
-            bucket: optional_text(report, "Bucket", 1, 128)?,
-            format: optional_text(report, "Format", 1, 64)?,
-            prefix: optional_text(report, "Prefix", 1, 512)?,
-            scope: optional_text(report, "ReportScope", 1, 64)?,
-            expected_bucket_owner: optional_text(report, "ExpectedBucketOwner", 1, 64)?,
+            bucket: members.text("Bucket", 1..=128)?,
+            format: members.text("Format", 1..=64)?,
+            prefix: members.text("Prefix", 1..=512)?,
+            scope: members.text("ReportScope", 1..=64)?,
+            expected_bucket_owner: members.text("ExpectedBucketOwner", 1..=64)?,
         };
         if this.bucket.as_deref().is_some_and(|b| arn::bucket_of(b).is_none()) {
             return invalid("Report.Bucket must be the ARN of a bucket");
@@ -56,22 +57,12 @@ impl Report {
 impl Report {
     pub fn write(&self, xml: &mut Writer) {
         xml.open("Report");
-        let mut optional = |name: &str, value: &Option<String>| {
-            if let Some(value) = value {
-                xml.text(name, value);
-            }
-        };
-        optional("Bucket", &self.bucket);
-        optional("Format", &self.format);
-        xml.text("Enabled", if self.enabled { "true" } else { "false" });
-        let mut optional = |name: &str, value: &Option<String>| {
-            if let Some(value) = value {
-                xml.text(name, value);
-            }
-        };
-        optional("Prefix", &self.prefix);
-        optional("ReportScope", &self.scope);
-        optional("ExpectedBucketOwner", &self.expected_bucket_owner);
+        xml.maybe_text("Bucket", self.bucket.as_deref());
+        xml.maybe_text("Format", self.format.as_deref());
+        xml.maybe_boolean("Enabled", Some(self.enabled));
+        xml.maybe_text("Prefix", self.prefix.as_deref());
+        xml.maybe_text("ReportScope", self.scope.as_deref());
+        xml.maybe_text("ExpectedBucketOwner", self.expected_bucket_owner.as_deref());
         xml.close();
     }
 }

@@ -87,6 +87,17 @@ impl Life {
     }
 }
 
+/// Waits for what must come, and fails if it does not.
+async fn until(what: &str, mut came: impl AsyncFnMut() -> bool) {
+    for _ in 0..10_000 {
+        if came().await {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    panic!("{what} did not come");
+}
+
 impl World {
     async fn create_as(&self, token: &str, priority: u32, confirm: bool) -> String {
         self.create(|body| {
@@ -108,9 +119,7 @@ impl World {
     }
 
     async fn calls_are(&self, n: usize) {
-        while self.function.calls().len() < n {
-            tokio::task::yield_now().await;
-        }
+        until("the calls", async || self.function.calls().len() >= n).await;
     }
 
     fn release(&self) {
@@ -128,7 +137,7 @@ impl World {
             caller: Verified::in_process(ACCOUNT),
             request_id: RequestId("r".into()),
         };
-        let response = self.jobs.serve_own(request).await;
+        let response = self.jobs.serve_own(request, None).await;
         (response.status.as_u16(), serde_json::from_slice(&response.body).unwrap())
     }
 
@@ -344,21 +353,79 @@ fn the_30_days_pass_without_a_restart_as_well() {
 }
 
 #[test]
+fn a_confirmed_job_runs_the_manifest_as_it_was_read() {
+    let life = narrow();
+    life.held.store(false, Ordering::SeqCst);
+    let id = life.era(async |world| world.hold(&life, Status::Suspended).await);
+    life.shelf.0.lock().unwrap().remove("m/list.csv");
+    life.era(async |world| {
+        assert_eq!(world.ask(&id, "Ready").await, (200, "Ready".into()));
+        world.wait_for(&id, "Complete").await;
+        assert_eq!(world.report(&id).len(), ROWS, "rules L-6 and E-6");
+    });
+}
+
+#[test]
+fn whether_a_job_that_does_not_say_so_is_to_be_confirmed_is_a_setting() {
+    for (default, wanted) in [(true, "Suspended"), (false, "Complete")] {
+        let life = Life::new(move |settings| settings.confirmation_default = default);
+        life.era(async |world| {
+            let silent = |b: String| b.replace("<ConfirmationRequired>false</ConfirmationRequired>", "");
+            let id = world.create(silent).await;
+            let described = world.wait_for(&id, wanted).await;
+            let shown = format!("<ConfirmationRequired>{default}</ConfirmationRequired>");
+            assert!(described.contains(&shown), "{described}");
+        });
+    }
+}
+
+#[test]
+fn a_clock_that_runs_backwards_breaks_nothing() {
+    let mailbox = Mailbox::new("box", 1, false);
+    let sink = Arc::clone(&mailbox) as Arc<dyn EventSink>;
+    let life = Life::new(move |settings| {
+        let clock = AtomicI64::new(BORN);
+        // An hour at each look.
+        settings.wall_clock = Arc::new(move || Timestamp(clock.fetch_sub(3_600_000, Ordering::SeqCst)));
+        settings.event_sinks = vec![Arc::clone(&sink)];
+        settings.delivery.backoff = Backoff { base_ms: 1, cap_ms: 1 };
+    });
+    life.era(async |world| {
+        let mut ids = Vec::new();
+        for n in 0..5 {
+            ids.push(world.create_as(&format!("t{n}"), 1, false).await);
+        }
+        for id in &ids {
+            world.wait_for(id, "Complete").await;
+            assert_eq!(world.report(id).len(), ROWS);
+            assert_eq!(world.statuses(id).await, PLAIN);
+        }
+        mailbox.has(ids.len() * PLAIN.len()).await;
+        for id in &ids {
+            assert_eq!(mailbox.statuses(id), PLAIN);
+        }
+        assert_eq!(retire_some(&world.jobs.engine).await.unwrap(), 0);
+    });
+}
+
+#[test]
 fn ninety_days_after_its_end_a_job_is_gone_with_all_that_belongs_to_it() {
     let life = narrow();
     life.held.store(false, Ordering::SeqCst);
     let folder = |id: &str| life.dir.path().join("jobs").join(id);
-    let (old, waiting, ended) = life.era(async |world| {
+    let (old, half, waiting, ended) = life.era(async |world| {
+        let half = world.create_as("half", 1, false).await;
+        world.wait_for(&half, "Complete").await;
         let old = world.create_as("old", 1, false).await;
         world.wait_for(&old, "Complete").await;
         let ended = world.jobs.table.get(&old).await.unwrap().unwrap().terminated.unwrap().0;
         world.shelf.set_down(true);
         let waiting = world.create_as("waiting", 1, false).await;
         world.wait_for(&waiting, "Preparing").await;
-        (old, waiting, ended)
+        (old, half, waiting, ended)
     });
     let young = life.era(async |world| {
-        life.set_clock(ended + 90 * DAY_MS - 1_000);
+        life.set_clock(ended + 90 * DAY_MS - 10_000);
         assert_eq!(retire_some(&world.jobs.engine).await.unwrap(), 0);
         world.describe(&old).await;
         assert!(folder(&old).exists());
@@ -371,9 +438,11 @@ fn ninety_days_after_its_end_a_job_is_gone_with_all_that_belongs_to_it() {
         life.set_clock(ended - 1_000 * DAY_MS);
         assert_eq!(retire_some(&world.jobs.engine).await.unwrap(), 0);
         // As a crash between the two halves of a removal would leave it.
-        std::fs::remove_dir_all(folder(&old)).unwrap();
+        std::fs::remove_dir_all(folder(&half)).unwrap();
+        assert!(folder(&old).exists());
         life.set_clock(ended + 90 * DAY_MS + 10);
         retire_some(&world.jobs.engine).await.unwrap();
+        assert_eq!(world.ask(&half, "Cancelled").await.0, 404);
         for (path, query) in [("", ""), ("/tagging", "")] {
             let (status, answer) = world.send("GET", &format!("/v20180820/jobs/{old}{path}"), query, "").await;
             assert_eq!((status, answer.contains("<Code>NoSuchJob</Code>")), (404, true), "{answer}");
@@ -418,9 +487,11 @@ fn jobs_are_removed_in_bounded_steps_and_those_beyond_the_limit_before_their_tim
     });
     limit.store(4, Ordering::SeqCst);
     life.era(async |world| {
-        while world.jobs.table.list(vec![], None, 1_000).await.unwrap().0.len() > 4 {
+        until("the last step", async || {
             assert!(retire_some(&world.jobs.engine).await.unwrap() <= RETIRED_MAX);
-        }
+            world.jobs.table.list(vec![], None, 1_000).await.unwrap().0.len() <= 4
+        })
+        .await;
         assert_eq!(retire_some(&world.jobs.engine).await.unwrap(), 0);
         let (left, _) = world.jobs.table.list(vec![], None, 1_000).await.unwrap();
         let mut left: Vec<_> = left.into_iter().map(|job| job.id).collect();
@@ -611,9 +682,7 @@ impl Mailbox {
     }
 
     async fn has(&self, n: usize) {
-        while self.got.lock().unwrap().len() < n {
-            tokio::time::sleep(Duration::from_millis(1)).await;
-        }
+        until("the events", async || self.got.lock().unwrap().len() >= n).await;
     }
 }
 
@@ -697,9 +766,8 @@ fn each_sink_has_every_event_once_and_in_order_though_it_refuses_some_and_anothe
             };
             events.iter().map(of).collect()
         };
-        while told(&world.events(&ids[0]).await) != vec![(true, 4, true); PLAIN.len()] {
-            tokio::time::sleep(Duration::from_millis(1)).await;
-        }
+        let all = vec![(true, 4, true); PLAIN.len()];
+        until("the notes", async || told(&world.events(&ids[0]).await) == all).await;
         let stopped = tokio::time::timeout(Duration::from_secs(5), world.jobs.shutdown()).await;
         stopped.expect("a sink that hangs does not hold up the stop");
         *fine.witness.lock().unwrap() = None;
@@ -713,9 +781,7 @@ fn a_sink_that_was_down_has_everything_in_order_after_a_kill() {
     let (id, events) = life.era(async |world| {
         let id = world.create_as("t", 1, false).await;
         world.wait_for(&id, "Complete").await;
-        while down.tries.load(Ordering::SeqCst) < 3 {
-            tokio::time::sleep(Duration::from_millis(1)).await;
-        }
+        until("three tries", async || down.tries.load(Ordering::SeqCst) >= 3).await;
         // Kept for as long as a sink is owed something, whatever its age.
         life.set_clock(BORN + 100 * DAY_MS);
         assert_eq!(retire_some(&world.jobs.engine).await.unwrap(), 0);
@@ -731,10 +797,11 @@ fn a_sink_that_was_down_has_everything_in_order_after_a_kill() {
         assert_eq!(ids, kept, "the same event has the same ID");
         assert!(ids.iter().all(|id| id.len() == 32 && id.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))));
         // Now nothing is owed any more.
-        while world.jobs.table.get(&id).await.unwrap().is_some() {
+        until("the removal", async || {
             world.jobs.engine.wake();
-            tokio::time::sleep(Duration::from_millis(1)).await;
-        }
+            world.jobs.table.get(&id).await.unwrap().is_none()
+        })
+        .await;
     });
 }
 
@@ -745,18 +812,16 @@ fn an_event_whose_time_is_used_up_is_given_up_and_the_next_one_is_tried() {
     life.era(async |world| {
         let id = world.create_as("t", 1, false).await;
         world.wait_for(&id, "Complete").await;
-        loop {
+        let given_up = |event: &serde_json::Value| {
+            event["deliveries"]
+                == serde_json::json!([{"sink": "down", "delivered": false, "givenUp": true, "attempts": 1,
+                    "lastError": "not now"}])
+        };
+        until("the end of trying", async || {
             let events = world.events(&id).await;
-            let given_up = |event: &serde_json::Value| {
-                event["deliveries"]
-                    == serde_json::json!([{"sink": "down", "delivered": false, "givenUp": true,
-                    "attempts": 1, "lastError": "not now"}])
-            };
-            if events.len() == PLAIN.len() && events.iter().all(given_up) {
-                break;
-            }
-            tokio::time::sleep(Duration::from_millis(1)).await;
-        }
+            events.len() == PLAIN.len() && events.iter().all(given_up)
+        })
+        .await;
         assert_eq!(down.tries.load(Ordering::SeqCst), PLAIN.len());
     });
 }
@@ -768,9 +833,7 @@ fn a_clock_that_is_set_back_holds_up_no_delivery() {
     life.era(async |world| {
         world.shelf.set_down(true);
         world.create_as("t", 1, false).await;
-        while down.tries.load(Ordering::SeqCst) < 1 {
-            tokio::time::sleep(Duration::from_millis(1)).await;
-        }
+        until("a try", async || down.tries.load(Ordering::SeqCst) >= 1).await;
     });
     life.set_clock(BORN - 365 * DAY_MS);
     life.era(async |_| down.has(1).await);

@@ -1,0 +1,197 @@
+//! What came of a job: its completion report downloaded and checked, its failures.
+
+use std::path::{Path, PathBuf};
+
+use crate::client::Described;
+use crate::failure::{Because, Failure, OK, plain};
+use crate::job::describe;
+use crate::job::place::Place;
+use crate::job::show::{self, out};
+use crate::report::{self, Failures, Report, Wanted};
+
+/// Bucket and the beginning of the keys of a job's report; `None` if it was to have none.
+pub fn place_of(described: &Described) -> Option<(String, String)> {
+    let report = described.job.child("Report")?;
+    let text = |name| report.child_text(name).filter(|text| !text.is_empty());
+    if text("Enabled") != Some("true") {
+        return None;
+    }
+    let bucket = text("Bucket")?.rsplit(':').next()?.to_owned();
+    let id = described.job.child_text("JobId")?;
+    Some((bucket, report::base(text("Prefix").unwrap_or(""), id)))
+}
+
+/// Where the report of a job lies that is over and was to have one; an error in words for any other.
+pub fn place_of_ended(described: &Described) -> Result<(String, String), Failure> {
+    let id = described.job.child_text("JobId").unwrap_or("");
+    let at = place_of(described).ok_or_else(|| {
+        Failure::new(format!("job {id} was created without a completion report"))
+            .hint("only its counts are known: \"longshore job describe\" shows them")
+    })?;
+    if !described.is_over() {
+        return Err(Failure::new(format!("job {id} is {} and has no report yet", plain(described.status())))
+            .hint("the report is written when the job is over; \"longshore job watch\" waits for that"));
+    }
+    Ok(at)
+}
+
+/// What is said where a job that is over has none.
+pub fn no_report(described: &Described) -> Failure {
+    let id = described.job.child_text("JobId").unwrap_or("");
+    Failure::new(format!("job {id} is {} and left no report", plain(described.status())))
+        .hint("a job has one if it came to a first task; \"longshore job describe\" shows why it ended")
+}
+
+/// Copies what is wanted of a report into a folder, a temporary one if none is named.
+pub async fn download(
+    place: &Place,
+    described: &Described,
+    folder: Option<&Path>,
+    wanted: Wanted,
+    each: impl FnMut(&[String]) -> Result<(), Failure>,
+) -> Result<Report, Failure> {
+    let (bucket, base) = place_of_ended(described)?;
+    let temporary = tempfile::tempdir().because("cannot make a temporary folder")?;
+    let folder = folder.unwrap_or(temporary.path());
+    let report = report::download(&place.client, &bucket, &base, folder, wanted, each).await?;
+    report.ok_or_else(|| no_report(described))
+}
+
+/// `longshore job report`: prints the folder; the summary is talk.
+pub async fn report(place: &Place, id: &str, output: Option<PathBuf>, json: bool) -> Result<u8, Failure> {
+    let described = describe(place, id).await?;
+    let folder = output.unwrap_or_else(|| PathBuf::from(format!("report-{id}")));
+    // A report of another job is not mixed with this one's.
+    if std::fs::read_dir(&folder).is_ok_and(|mut entries| entries.next().is_some()) {
+        return Err(
+            Failure::usage(format!("{} is not empty", folder.display())).hint("name another folder with --output DIR")
+        );
+    }
+    // It gets its name when it is whole and was checked.
+    let cannot = || format!("cannot write {}", folder.display());
+    let absolute = std::path::absolute(&folder).because(cannot())?;
+    let parent = absolute.parent().unwrap_or(Path::new("/"));
+    std::fs::create_dir_all(parent).because(cannot())?;
+    let made = tempfile::Builder::new().prefix(".report-").tempdir_in(parent).because(cannot())?;
+    let report = download(place, &described, Some(made.path()), Wanted::All, |_| Ok(())).await?;
+    std::fs::rename(made.keep(), &absolute).because(cannot())?;
+    let succeeded = report.rows - report.failed;
+    if json {
+        show::json(&serde_json::json!({
+            "JobId": id, "Folder": folder, "Files": report.files, "Succeeded": succeeded, "Failed": report.failed,
+            "Failures": json_of(&report.failures),
+        }));
+    } else {
+        out(&format!("{}\n", folder.display()));
+    }
+    eprintln!("{succeeded} succeeded, {} failed; {} files, their MD5s are right", report.failed, report.files);
+    for line in report.failures.lines() {
+        eprintln!("{line}");
+    }
+    Ok(OK)
+}
+
+/// `longshore job failures`: groups of failures, the most frequent first, with examples.
+pub async fn failures(place: &Place, id: &str, json: bool) -> Result<u8, Failure> {
+    let described = describe(place, id).await?;
+    let report = download(place, &described, None, Wanted::Failed, |_| Ok(())).await?;
+    if json {
+        show::json(&serde_json::json!({"JobId": id, "Failed": report.failed, "Failures": json_of(&report.failures)}));
+        return Ok(OK);
+    }
+    let (groups, other) = report.failures.groups();
+    let mut text = String::new();
+    for group in groups {
+        text.push_str(&format!("{}\n", group.line()));
+        for key in group.keys {
+            text.push_str(&format!("           {}\n", plain(key)));
+        }
+    }
+    if other > 0 {
+        text.push_str(&format!("{other:>8} × other failures; --keys lists them all\n"));
+    }
+    out(&text);
+    if report.failed == 0 {
+        eprintln!("nothing failed");
+    }
+    Ok(OK)
+}
+
+/// `longshore job failures --keys`: what failed, as a list.
+pub async fn keys(place: &Place, id: &str, json: bool) -> Result<u8, Failure> {
+    let described = describe(place, id).await?;
+    // Opened by the first row: where there is no report, nothing is printed that looks like an answer.
+    let mut opened = false;
+    download(place, &described, None, Wanted::Failed, |row| {
+        let [bucket, key, version, ..] = row else { return Ok(()) };
+        if json {
+            let before = if std::mem::replace(&mut opened, true) { ",\n" } else { "{\"Failed\": [\n" };
+            let row = serde_json::json!({"Bucket": bucket, "Key": key, "VersionId": version});
+            out(&format!("{before}{}", show::json_line(&row)));
+        } else {
+            out(&format!("{}\n", encoded(key)));
+        }
+        Ok(())
+    })
+    .await?;
+    if json {
+        out(if opened { "\n]}\n" } else { "{\"Failed\": []}\n" });
+    }
+    Ok(OK)
+}
+
+/// A key of a report is URL-encoded as its manifest had it. One that had raw control characters would be two lines, or
+/// steer a terminal; so they are encoded here, which names the same key.
+fn encoded(key: &str) -> String {
+    let mut out = String::with_capacity(key.len());
+    for c in key.chars() {
+        let mut bytes = [0; 4];
+        match c.encode_utf8(&mut bytes) {
+            text if c.is_control() => out.extend(text.bytes().map(|byte| format!("%{byte:02X}"))),
+            text => out.push_str(text),
+        }
+    }
+    out
+}
+
+fn json_of(failures: &Failures) -> serde_json::Value {
+    let (groups, other) = failures.groups();
+    let group = |group: &report::Group<'_>| {
+        serde_json::json!({
+            "ErrorCode": group.code, "Message": group.message, "Count": group.count, "Keys": group.keys,
+        })
+    };
+    let mut list: Vec<serde_json::Value> = groups.iter().map(group).collect();
+    if other > 0 {
+        list.push(serde_json::json!({"ErrorCode": null, "Message": null, "Count": other, "Keys": []}));
+    }
+    list.into()
+}
+
+#[cfg(test)]
+mod tests {
+    use longshore_wire::xml::Element;
+
+    use super::*;
+
+    fn described(status: &str, report: &str) -> Described {
+        let xml = format!("<Job><JobId>i</JobId><Status>{status}</Status><Report>{report}</Report></Job>");
+        Described { job: Element::parse(xml.as_bytes()).unwrap() }
+    }
+
+    #[test]
+    fn a_report_lies_below_its_prefix_joined_verbatim() {
+        let enabled = "<Enabled>true</Enabled><Bucket>arn:aws:s3:::b</Bucket>";
+        let at = |prefix: &str| place_of(&described("Complete", &format!("{enabled}{prefix}"))).unwrap();
+        assert_eq!(at(""), ("b".into(), "job-i".into()));
+        assert_eq!(at("<Prefix>p/</Prefix>"), ("b".into(), "p//job-i".into()));
+        assert_eq!(place_of(&described("Complete", "<Enabled>false</Enabled>")), None);
+        let active = place_of_ended(&described("Active", enabled)).unwrap_err();
+        assert!(active.message.contains("job i is Active and has no report yet"));
+    }
+
+    #[test]
+    fn a_key_stays_on_its_line() {
+        assert_eq!(encoded("a%20b/ü\u{1b}\n\u{9b}c"), "a%20b/ü%1B%0A%C2%9Bc");
+    }
+}
