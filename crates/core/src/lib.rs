@@ -5,6 +5,8 @@
 
 pub mod delivery;
 pub mod dispatch;
+pub mod filter;
+pub mod inventory;
 pub mod invocation;
 pub mod job;
 pub mod manifest;

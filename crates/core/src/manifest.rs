@@ -43,6 +43,8 @@ pub const RAW_KEY_BYTES_MAX: usize = 3_072;
 pub const BUCKET_BYTES_MAX: usize = 255;
 /// A decoded key, in bytes: S3's own limit.
 pub const KEY_BYTES_MAX: usize = 1_024;
+/// Rows in a manifest, whatever a setting says. Source: spec 3.8, for LambdaInvoke.
+pub const ROWS_MAX: u64 = 20_000_000_000;
 /// A line longer than any legal row: the longest key quoted, a bucket, a version, and some ignored columns.
 pub const LINE_BYTES_MAX: usize = 64 << 10;
 
@@ -196,6 +198,28 @@ impl<'a> Iterator for Fields<'a> {
     }
 }
 
+/// Adds one line of the columns Bucket, Key and, if `version` is there at all, VersionId, with its line break. Fields are
+/// quoted where they have to be; one with a line break in it reads back as malformed at once, never as rows.
+pub fn write_row(into: &mut Vec<u8>, bucket: &str, key: &str, version: Option<&str>) {
+    write_field(into, bucket);
+    into.push(b',');
+    write_field(into, key);
+    if let Some(version) = version {
+        into.push(b',');
+        write_field(into, version);
+    }
+    into.push(b'\n');
+}
+
+fn write_field(into: &mut Vec<u8>, field: &str) {
+    if !field.contains(['"', ',', '\r', '\n']) {
+        return into.extend_from_slice(field.as_bytes());
+    }
+    into.push(b'"');
+    into.extend_from_slice(field.replace('"', "\"\"").as_bytes());
+    into.push(b'"');
+}
+
 /// Cuts a stream of bytes into lines. Feed pieces as they come; each whole line is handed out without its LF.
 ///
 /// Memory: one line, at most [`LINE_BYTES_MAX`]; a longer one is a fault.
@@ -322,6 +346,34 @@ mod tests {
         assert_eq!(parse(&columns, "x,,k,y,b").unwrap().2, VersionId::Missing);
         assert_eq!(parse(&columns, "x,null,k,y,b").unwrap().2, VersionId::Given("null".into()));
         assert_eq!(parse(&columns, "x,a b,k,y,b"), Err(FaultKind::VersionFormat));
+    }
+
+    #[test]
+    fn a_row_reads_back_as_it_was_written_and_never_as_two() {
+        for (bucket, k, version) in [
+            ("b", "k", None),
+            ("b", "k", Some("")),
+            ("b", "x,y", Some("v1")),
+            ("b\"", "say \"hi\"", Some("null")),
+            ("b,", "k\r", None),
+        ] {
+            let mut line = Vec::new();
+            write_row(&mut line, bucket, k, version);
+            let columns = [Bucket, Key, Version];
+            let line = std::str::from_utf8(&line).unwrap().strip_suffix('\n').unwrap();
+            let wanted = match version {
+                None => VersionId::NoColumn,
+                Some("") => VersionId::Missing,
+                Some(version) => VersionId::Given(version.into()),
+            };
+            let read = parse(&columns[..if version.is_none() { 2 } else { 3 }], line);
+            assert_eq!(read, Ok((bucket.to_owned(), k.to_owned(), wanted)));
+        }
+        let mut line = Vec::new();
+        write_row(&mut line, "b", "one\nb,two", None);
+        for line in line.split(|b| *b == b'\n') {
+            assert!(RowFormat::new(vec![Bucket, Key]).unwrap().parse(1, line).is_err());
+        }
     }
 
     #[test]

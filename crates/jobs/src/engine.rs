@@ -272,6 +272,11 @@ async fn sweep(engine: Engine) {
     }
 }
 
+/// Where a preparation keeps what it needs on disk only for a while.
+fn spool_dir(job_dir: &std::path::Path) -> PathBuf {
+    job_dir.join("prepare")
+}
+
 /// Removes all that is on disk of a job whose time is over. Safe to repeat.
 async fn remove(engine: &Engine, id: &str) -> Result<(), StoreError> {
     let dir = engine.shared.world.job_dir(id);
@@ -290,6 +295,7 @@ fn clean(dir: &std::path::Path) -> std::io::Result<()> {
     };
     gone(std::fs::remove_file(dir.join("manifest.idx")))?;
     gone(std::fs::remove_file(dir.join("manifest.csv")))?;
+    gone(std::fs::remove_dir_all(spool_dir(dir)))?;
     gone(std::fs::remove_dir_all(dir.join("report")))
 }
 

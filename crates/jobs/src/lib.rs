@@ -58,6 +58,8 @@ pub struct Settings {
     pub dialect: Dialect,
     /// Requests that one account may make; `None`: any number.
     pub rate: Option<Rate>,
+    /// What reads inventories in Parquet and ORC.
+    pub columnar: Arc<dyn ports::Columnar>,
     /// What the wall clock says; it decides nothing but the dates that are shown, the 30 and the 90 days, and when an
     /// event is handed over again.
     pub wall_clock: Arc<dyn Fn() -> Timestamp + Send + Sync>,
@@ -81,6 +83,7 @@ impl Settings {
             delivery: delivery::Policy::default(),
             dialect: Dialect::default(),
             rate: None,
+            columnar: Arc::new(ports::NoTables),
             wall_clock: Arc::new(|| Timestamp(jiff::Timestamp::now().as_millisecond())),
         }
     }

@@ -1,7 +1,8 @@
-//! The engine's doors to the world: where objects are, where functions are called, and where events go. Each may be ours
-//! (embedded) or somebody else's; they are wired in `server`.
+//! The engine's doors to the world: where objects are, where functions are called, and where events go, each ours
+//! (embedded) or somebody else's; and its reader of tables by column. They are wired in `server`.
 
-use std::path::PathBuf;
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 use futures::stream::BoxStream;
@@ -132,3 +133,51 @@ pub trait EventSink: Send + Sync + 'static {
 #[derive(Debug, Clone, thiserror::Error)]
 #[error("{0}")]
 pub struct SinkError(pub String);
+
+/// How the data files of an inventory may lie by column.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TableFormat {
+    Parquet,
+    Orc,
+}
+
+/// One row of a table, in the columns `bucket`, `key` and `version_id`.
+#[derive(Debug, Clone, Copy)]
+pub struct TableRow<'a> {
+    pub bucket: &'a str,
+    /// Decoded.
+    pub key: &'a str,
+    /// `None` where the table has a null.
+    pub version: Option<&'a str>,
+}
+
+/// Reads the data files of inventories that lie by column.
+pub trait Columnar: Send + Sync + 'static {
+    /// Calls `each` with the rows of a local file in their order, until it breaks. Blocks. `versions` says whether the
+    /// column `version_id` is wanted, which then has to be there.
+    ///
+    /// The file may hold anything: what is no such table is told in words, without a panic, and memory is bounded by
+    /// limits of the reader's own, never by what the file says of itself.
+    fn read(
+        &self,
+        format: TableFormat,
+        file: &Path,
+        versions: bool,
+        each: &mut dyn FnMut(TableRow<'_>) -> ControlFlow<()>,
+    ) -> Result<(), String>;
+}
+
+/// Stands where no reader of tables is wired.
+pub struct NoTables;
+
+impl Columnar for NoTables {
+    fn read(
+        &self,
+        format: TableFormat,
+        _: &Path,
+        _: bool,
+        _: &mut dyn FnMut(TableRow<'_>) -> ControlFlow<()>,
+    ) -> Result<(), String> {
+        Err(format!("this server has no reader for {format:?}"))
+    }
+}

@@ -9,6 +9,7 @@ use longshore_core::job::{Event, IllegalMove, Status};
 use longshore_core::time::Timestamp;
 use longshore_store::{Records, Schema, StoreError};
 use rusqlite::{Connection, OptionalExtension, Row, params};
+use serde::{Deserialize, Serialize};
 
 use longshore_wire::event::JobEvent;
 use tokio::sync::watch;
@@ -92,6 +93,10 @@ pub const SCHEMA: Schema = Schema {
         CREATE INDEX job_event_due ON job_event_delivery (sink, not_before)
             WHERE state = 'pending' AND not_before IS NOT NULL;
     ",
+        "
+        -- where a generated manifest was saved, as JSON; set when the job leaves Preparing
+        ALTER TABLE job ADD COLUMN generated_manifest TEXT;
+    ",
     ],
 };
 
@@ -111,12 +116,22 @@ pub struct JobRow {
     pub terminated: Option<Timestamp>,
     pub status_update_reason: Option<String>,
     pub failure_reasons: Vec<FailureReason>,
+    pub generated_manifest: Option<GeneratedManifest>,
+}
+
+/// A list that was generated and saved: what `GeneratedManifestDescriptor` shows.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GeneratedManifest {
+    pub object_arn: String,
+    /// As the store gave it.
+    pub etag: String,
 }
 
 /// What changes together with a status.
 #[derive(Debug, Clone, Default)]
 pub struct Change {
     pub rows_total: Option<u64>,
+    pub generated_manifest: Option<GeneratedManifest>,
     /// (succeeded, failed)
     pub counts: Option<(u64, u64)>,
     /// Added to the time spent in Active, in milliseconds.
@@ -362,6 +377,8 @@ impl Table {
                 // A step that is repeated after a crash gives its reason again.
                 reasons.extend(change.failure_reason.filter(|reason| !reasons.contains(reason)));
                 let (succeeded, failed) = change.counts.unzip();
+                let generated = change.generated_manifest.map(|g| serde_json::to_string(&g)).transpose();
+                let generated = generated.map_err(|e| StoreError::Damaged(e.to_string()))?;
                 db.execute(
                     "UPDATE job SET status = ?2, rev = rev + 1,
                         rows_total = coalesce(?3, rows_total),
@@ -371,7 +388,8 @@ impl Table {
                         status_update_reason = coalesce(?7, status_update_reason),
                         failure_reasons = ?8,
                         suspended = coalesce(?9, suspended),
-                        terminated = coalesce(?10, terminated)
+                        terminated = coalesce(?10, terminated),
+                        generated_manifest = coalesce(?11, generated_manifest)
                      WHERE id = ?1",
                     params![
                         id,
@@ -384,6 +402,7 @@ impl Table {
                         serde_json::to_string(&reasons).map_err(|e| StoreError::Damaged(e.to_string()))?,
                         (to == Status::Suspended).then_some(now.0),
                         to.is_terminal().then_some(now.0),
+                        generated,
                     ],
                 )?;
                 let codes: Vec<&str> = match to {
@@ -627,7 +646,7 @@ impl Table {
 }
 
 const COLUMNS: &str = "id, created, request, status, priority, rows_total, succeeded, failed, active_ms, suspended, \
-                       terminated, status_update_reason, failure_reasons";
+                       terminated, status_update_reason, failure_reasons, generated_manifest";
 
 /// A job whose time is over.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -778,6 +797,7 @@ fn read_job(db: &Connection, id: &str) -> Result<Option<JobRow>, StoreError> {
 
 fn job_row(row: &Row<'_>) -> rusqlite::Result<JobRow> {
     let (request, reasons): (String, String) = (row.get(2)?, row.get(12)?);
+    let generated: Option<String> = row.get(13)?;
     let date =
         |index: usize| -> rusqlite::Result<Option<Timestamp>> { Ok(row.get::<_, Option<i64>>(index)?.map(Timestamp)) };
     let count = |index: usize| -> rusqlite::Result<u64> { Ok(row.get::<_, i64>(index)?.unsigned_abs()) };
@@ -795,6 +815,10 @@ fn job_row(row: &Row<'_>) -> rusqlite::Result<JobRow> {
         terminated: date(10)?,
         status_update_reason: row.get(11)?,
         failure_reasons: serde_json::from_str(&reasons).map_err(|e| unreadable(12, e.to_string()))?,
+        generated_manifest: generated
+            .map(|json| serde_json::from_str(&json))
+            .transpose()
+            .map_err(|e| unreadable(13, e.to_string()))?,
     })
 }
 

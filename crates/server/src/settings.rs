@@ -92,6 +92,7 @@ impl Settings {
     /// What the engine is told.
     pub fn jobs(&self) -> longshore_jobs::Settings {
         let mut jobs = longshore_jobs::Settings::new(&self.account, &self.region);
+        jobs.columnar = std::sync::Arc::new(longshore_inventory::Tables);
         jobs.active_slots = self.jobs.active_max;
         jobs.preparing_slots = self.jobs.preparing_max;
         jobs.concurrency_total_max = self.jobs.concurrency_total_max;

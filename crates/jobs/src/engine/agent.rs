@@ -187,9 +187,11 @@ async fn prepare(engine: &Engine, job: &JobRow, orders: &mut mpsc::Receiver<Orde
         () = engine.shared.stopping.cancelled() => return Ok(()),
     };
     match prepared {
-        Ok(rows) => {
+        Ok(prepared) => {
+            let (rows_total, generated_manifest) = (Some(prepared.rows), prepared.generated);
             let read = Event::ManifestRead { confirmation_required: job.request.confirmation_required };
-            step(engine, &job.id, read, Change { rows_total: Some(rows), ..Change::default() }).await?;
+            let change = Change { rows_total, generated_manifest, ..Change::default() };
+            step(engine, &job.id, read, change).await?;
             Ok(())
         }
         Err(Unprepared::Failed(reason)) => {
@@ -198,6 +200,7 @@ async fn prepare(engine: &Engine, job: &JobRow, orders: &mut mpsc::Receiver<Orde
         }
         Err(Unprepared::Store(error) | Unprepared::NoSpace(error)) => Err(error),
         Err(Unprepared::Unavailable(error)) => Err(StoreError::Io(std::io::Error::other(error))),
+        Err(Unprepared::NotTaken) => Err(StoreError::Damaged("a manifest's check gave no verdict".into())),
     }
 }
 

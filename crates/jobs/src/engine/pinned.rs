@@ -31,7 +31,8 @@ fn paths(dir: &Path) -> (PathBuf, PathBuf) {
     (dir.join("manifest.csv"), dir.join("manifest.idx"))
 }
 
-fn io(context: &'static str) -> impl Fn(std::io::Error) -> StoreError {
+/// Says what was being done when the disk refused, and whether it was full.
+pub(super) fn io(context: &'static str) -> impl Fn(std::io::Error) -> StoreError {
     move |e| match e.kind() {
         std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => {
             StoreError::Full(format!("{context}: {e}"))

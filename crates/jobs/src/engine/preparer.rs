@@ -1,17 +1,24 @@
-//! Preparing: the whole manifest is read once, checked row by row, and pinned.
+//! Preparing: the rows of a job are read once, checked one by one, and pinned.
+//!
+//! Each kind of source is a file below here with one `pin` that opens it and feeds the lines of its rows to the one
+//! stage that checks and keeps them, [`pinning`].
 
-use futures::StreamExt;
-use longshore_core::manifest::{Fault, FaultKind, LineTooLong, Lines};
+mod csv;
+mod generator;
+mod inventory;
+mod pinning;
+
 use longshore_store::StoreError;
 use longshore_wire::arn;
-use tokio::sync::mpsc;
 
 use super::{Engine, pinned};
 use crate::error::FailureReason;
-use crate::ports::ObjectError;
-use crate::shape::{self, Source};
+use crate::ports::{ObjectBody, ObjectError};
+use crate::shape::{Manifest, Source, bare_etag};
+use crate::table::GeneratedManifest;
 
 /// Why preparing stopped.
+#[derive(Debug)]
 pub(super) enum Unprepared {
     /// The job fails, and this is what it says.
     Failed(FailureReason),
@@ -20,140 +27,99 @@ pub(super) enum Unprepared {
     /// A store that does not answer now: tried again from the start, for a while.
     Unavailable(ObjectError),
     Store(StoreError),
+    /// The pinning stage takes no more lines: its own verdict counts. Known to sources alone, never leaves here.
+    NotTaken,
 }
 
-/// Pieces of the manifest between the store and the thread that checks them: 8 pieces of usually 64 KiB to 1 MiB.
-const PIECES_MAX: usize = 8;
+impl From<std::io::Error> for Unprepared {
+    fn from(error: std::io::Error) -> Self {
+        pinned::io("preparing")(error).into()
+    }
+}
 
-/// Reads, checks and pins the manifest; returns its number of rows.
-pub(super) async fn prepare(engine: &Engine, job_id: &str, source: &Source) -> Result<u64, Unprepared> {
-    let world = &engine.shared.world;
-    let Source::Manifest(manifest) = source;
-    let format = manifest.row_format().ok_or_else(|| failed("InvalidManifestContent", "Invalid Manifest Content"))?;
-    let (bucket, key) = arn::object_of(&manifest.object_arn)
-        .ok_or_else(|| failed("InvalidManifestContent", "Invalid Manifest Content"))?;
-    let object = world.objects.get(bucket, key, manifest.object_version_id.as_deref()).await.map_err(unreadable)?;
-    if shape::bare_etag(&object.etag) != manifest.etag_bare() {
-        let text = format!(
-            "The manifest's ETag is {}, not {} as the job says: it has changed",
-            shape::bare_etag(&object.etag),
-            manifest.etag_bare()
-        );
+impl From<StoreError> for Unprepared {
+    fn from(error: StoreError) -> Self {
+        if error.is_full() { Unprepared::NoSpace(error) } else { Unprepared::Store(error) }
+    }
+}
+
+/// What a preparation has made.
+#[derive(Debug)]
+pub(super) struct Prepared {
+    pub rows: u64,
+    /// The list that a generator has saved.
+    pub generated: Option<GeneratedManifest>,
+}
+
+const TOO_MANY_ROWS: &str =
+    "The S3 Batch Operations job failed because it contains more keys than the maximum allowed in a single job";
+
+/// Reads, checks and pins the rows of a job.
+///
+/// It can be repeated from any point: nothing of an earlier, interrupted try counts.
+pub(super) async fn prepare(engine: &Engine, job_id: &str, source: &Source) -> Result<Prepared, Unprepared> {
+    let rows = match source {
+        Source::Manifest(manifest) => {
+            let object = open(engine, manifest).await?;
+            if manifest.is_inventory() {
+                inventory::pin(engine, job_id, manifest, object).await?
+            } else {
+                csv::pin(engine, job_id, manifest, object).await?
+            }
+        }
+        Source::ManifestGenerator(generator) => return generator::pin(engine, job_id, generator).await,
+    };
+    if rows == 0 {
+        return Err(content("The manifest has no rows"));
+    }
+    Ok(Prepared { rows, generated: None })
+}
+
+/// Work on files, on a thread for it; tracked, so that a server that stops waits for it.
+async fn blocking<T: Send + 'static>(
+    engine: &Engine,
+    work: impl FnOnce() -> Result<T, StoreError> + Send + 'static,
+) -> Result<T, StoreError> {
+    let done = engine.shared.tasks.spawn_blocking(work).await;
+    done.unwrap_or_else(|panic| Err(StoreError::Damaged(format!("file work panicked: {panic}"))))
+}
+
+/// Opens the manifest object, which has to be the one that the job names (rules M-6, M-7).
+///
+/// The port's body belongs to the ETag that comes with it, so comparing them guards what is read from it.
+async fn open(engine: &Engine, manifest: &Manifest) -> Result<ObjectBody, Unprepared> {
+    let (bucket, key) = arn::object_of(&manifest.object_arn).ok_or_else(|| content("Invalid Manifest Content"))?;
+    if !manifest.etag_fits() {
+        return Err(content("ETag format is invalid"));
+    }
+    let objects = &engine.shared.world.objects;
+    let object = objects.get(bucket, key, manifest.object_version_id.as_deref()).await.map_err(unreadable)?;
+    let (found, wanted) = (bare_etag(&object.etag), manifest.etag_bare());
+    if found != wanted {
+        let text = format!("The manifest's ETag is {found}, not {wanted} as the job says: it has changed");
         return Err(failed("ManifestETagMismatch", text));
     }
+    Ok(object)
+}
 
-    // The end is said in so many words: a channel that merely closes is a fetch that was given up.
-    let (pieces, mut incoming) = mpsc::channel::<Option<bytes::Bytes>>(PIECES_MAX);
-    let dir = world.job_dir(job_id);
-    let rows_max = world.settings.rows_max;
-    // Tracked, so that a server that stops waits for it: nobody else may find it writing.
-    let checking = engine.shared.tasks.spawn_blocking(move || {
-        let mut writer = pinned::Writer::create(&dir, format.clone())?;
-        let mut lines = Lines::default();
-        let mut check = |line: &[u8]| {
-            let row = writer.rows();
-            if row >= rows_max {
-                return Err(Stop::TooManyRows);
-            }
-            format.parse(row, line)?;
-            writer.push(line).map_err(Stop::Store)
-        };
-        let checked = loop {
-            match incoming.blocking_recv() {
-                None => break Err(Stop::GivenUp),
-                Some(None) => break Ok(()),
-                Some(Some(piece)) => {
-                    if let Err(stop) = lines.push(&piece, &mut check) {
-                        break Err(stop);
-                    }
-                }
-            }
-        };
-        // The sender notices that nobody takes its pieces any more.
-        drop(incoming);
-        let checked = checked.and_then(|()| lines.finish().map_or(Ok(()), |last| check(&last)));
-        match checked {
-            Ok(()) => {
-                let rows = writer.rows();
-                writer.finish()?;
-                Ok(Ok(rows))
-            }
-            Err(stop) => {
-                // A part of a manifest must not lie about, least of all where space is short.
-                writer.discard();
-                match stop {
-                    Stop::Store(error) => Err(error),
-                    stop => Ok(Err(stop)),
-                }
-            }
-        }
-    });
-    let fetching = async move {
-        let mut stream = object.stream;
-        let mut fetched = 0;
-        while let Some(piece) = stream.next().await {
-            let piece = piece?;
-            fetched += piece.len() as u64;
-            if pieces.send(Some(piece)).await.is_err() {
-                return Ok(());
-            }
-        }
-        if let Some(size) = object.size.filter(|size| *size != fetched) {
+/// The body that broke off: the same call may give it whole the next time.
+fn check_whole(size: Option<u64>, fetched: u64) -> Result<(), Unprepared> {
+    match size.filter(|size| *size != fetched) {
+        None => Ok(()),
+        Some(size) => {
             let message = format!("the manifest broke off after {fetched} of {size} bytes");
-            return Err(ObjectError { code: "IncompleteBody".into(), message, passing: true });
+            Err(Unprepared::Unavailable(ObjectError { code: "IncompleteBody".into(), message, passing: true }))
         }
-        // Refused only by a check that has failed already, which decides.
-        let _ = pieces.send(None).await;
-        Ok::<(), ObjectError>(())
-    };
-    let (checked, fetched) = tokio::join!(checking, fetching);
-    let checked = checked.unwrap_or_else(|panic| Err(StoreError::Damaged(format!("file work panicked: {panic}"))));
-    let checked = match checked {
-        Ok(checked) => checked,
-        Err(error) if error.is_full() => return Err(Unprepared::NoSpace(error)),
-        Err(error) => return Err(Unprepared::Store(error)),
-    };
-    match checked {
-        Err(Stop::Fault(fault)) => {
-            tracing::info!(job = job_id, row = fault.row, fault = ?fault.what, "the manifest has a bad row");
-            Err(failed("InvalidManifestContent", fault.what.reason()))
-        }
-        Err(Stop::TooManyRows) => Err(failed(
-            "InvalidManifestContent",
-            "The S3 Batch Operations job failed because it contains more keys than the maximum allowed in a single job",
-        )),
-        Err(Stop::Store(error)) => Err(Unprepared::Store(error)),
-        Err(Stop::GivenUp) => Err(fetched.err().map_or_else(
-            || Unprepared::Store(StoreError::Damaged("a manifest's check lost its fetch".into())),
-            unreadable,
-        )),
-        Ok(0) => Err(failed("InvalidManifestContent", "The manifest has no rows")),
-        Ok(rows) => Ok(rows),
-    }
-}
-
-enum Stop {
-    Fault(Fault),
-    TooManyRows,
-    /// The fetch ended early: what was read may end in a row that only looks whole.
-    GivenUp,
-    Store(StoreError),
-}
-
-impl From<Fault> for Stop {
-    fn from(fault: Fault) -> Self {
-        Stop::Fault(fault)
-    }
-}
-
-impl From<LineTooLong> for Stop {
-    fn from(_: LineTooLong) -> Self {
-        Stop::Fault(Fault { row: 0, what: FaultKind::Malformed })
     }
 }
 
 fn failed(code: &str, reason: impl Into<String>) -> Unprepared {
     Unprepared::Failed(FailureReason::new(code, reason))
+}
+
+/// What is in the manifest fails the job.
+fn content(reason: impl Into<String>) -> Unprepared {
+    failed("InvalidManifestContent", reason)
 }
 
 /// Sorts a store's refusal into the reasons of S3 Batch spec 2.7.

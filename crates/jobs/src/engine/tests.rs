@@ -399,6 +399,7 @@ async fn a_bad_manifest_fails_the_job_with_the_documented_reason() {
         ("b,100%.txt\n", "e1", "InvalidManifestContent", "Invalid object key format"),
         ("", "e1", "InvalidManifestContent", "The manifest has no rows"),
         ("b,k\n", "other", "ManifestETagMismatch", "it has changed"),
+        ("b,k\n", "e 1", "InvalidManifestContent", "ETag format is invalid"),
     ] {
         world.shelf.0.lock().unwrap().insert("m/list.csv".into(), text.into());
         let id = world.create(|b| b.replace("tok-1", &uuid::Uuid::new_v4().to_string()).replace("e1", etag)).await;
@@ -664,3 +665,5 @@ fn entries_of_one_batch_fit_into_one_frame() {
     Entry::Settled { task: Arc::new(task), attempts: 5, outcome }.encode(&mut bytes);
     assert!(bytes.len() * longshore_core::run::BATCH_ENTRIES_MAX <= longshore_store::segment::PAYLOAD_MAX);
 }
+
+mod sources;

@@ -4,6 +4,7 @@ use longshore_wire::{Call, Operation, Response, Route};
 use crate::Jobs;
 use crate::error::JobError;
 use crate::operations::iso;
+use crate::shape::GENERATED_FORMAT;
 use crate::table::JobRow;
 
 pub const OPERATION: Operation<Jobs> = Operation {
@@ -57,6 +58,15 @@ fn document(job: &JobRow, region: &str, account: &str) -> String {
     if let Some(suspended) = job.suspended {
         xml.text("SuspendedDate", &iso(suspended));
         xml.text("SuspendedCause", "AWAITING_CONFIRMATION");
+    }
+    if let Some(generated) = &job.generated_manifest {
+        xml.open("GeneratedManifestDescriptor");
+        xml.text("Format", GENERATED_FORMAT);
+        xml.open("Location");
+        xml.text("ObjectArn", &generated.object_arn);
+        xml.text("ETag", &generated.etag);
+        xml.close();
+        xml.close();
     }
     xml.close();
     xml.finish()

@@ -5,8 +5,8 @@ use longshore_wire::arn;
 use longshore_wire::xml::{Element, Writer};
 use serde::{Deserialize, Serialize};
 
+use super::generator::Generator;
 use super::{Checked, invalid, is_special_bucket, optional_text, text};
-use crate::error::JobError;
 
 const CSV_FORMAT: &str = "S3BatchOperations_CSV_20180820";
 const INVENTORY_FORMAT: &str = "S3InventoryReport_CSV_20161130";
@@ -18,13 +18,14 @@ const FIELDS_MAX: usize = 1_000;
 #[serde(rename_all = "snake_case")]
 pub enum Source {
     Manifest(Manifest),
+    ManifestGenerator(Box<Generator>),
 }
 
 impl Source {
     pub(super) fn parse(root: &Element) -> Checked<Self> {
         match (root.child("Manifest"), root.child("ManifestGenerator")) {
             (Some(manifest), None) => Ok(Source::Manifest(Manifest::parse(manifest)?)),
-            (None, Some(_)) => Err(JobError::NotImplemented("ManifestGenerator".into())),
+            (None, Some(generator)) => Ok(Source::ManifestGenerator(Box::new(Generator::parse(generator)?))),
             (Some(_), Some(_)) => invalid("Manifest and ManifestGenerator exclude one another"),
             (None, None) => invalid("one of Manifest and ManifestGenerator is required"),
         }
@@ -33,6 +34,7 @@ impl Source {
     pub fn write(&self, xml: &mut Writer) {
         match self {
             Source::Manifest(manifest) => manifest.write(xml),
+            Source::ManifestGenerator(generator) => generator.write(xml),
         }
     }
 }
@@ -65,12 +67,8 @@ impl Manifest {
         if is_special_bucket(bucket) {
             return invalid("the manifest must lie in a general purpose bucket");
         }
-        match this.format.as_str() {
-            CSV_FORMAT => {}
-            INVENTORY_FORMAT => {
-                return Err(JobError::NotImplemented(format!("The manifest format {INVENTORY_FORMAT}")));
-            }
-            _ => return invalid(format!("Manifest.Spec.Format must be {CSV_FORMAT} or {INVENTORY_FORMAT}")),
+        if ![CSV_FORMAT, INVENTORY_FORMAT].contains(&this.format.as_str()) {
+            return invalid(format!("Manifest.Spec.Format must be {CSV_FORMAT} or {INVENTORY_FORMAT}"));
         }
         if this.fields.len() > FIELDS_MAX {
             return invalid(format!("Manifest.Spec.Fields may name at most {FIELDS_MAX} columns"));
@@ -79,6 +77,10 @@ impl Manifest {
         let Some(columns) = columns else {
             return invalid("Manifest.Spec.Fields may name Ignore, Bucket, Key and VersionId");
         };
+        if this.is_inventory() {
+            // An inventory names its columns itself; fields are echoed and mean nothing (rule V-5).
+            return Ok(this);
+        }
         let missing: Vec<&str> = [("Bucket", Column::Bucket), ("Key", Column::Key)]
             .into_iter()
             .filter(|(_, column)| !columns.contains(column))
@@ -100,6 +102,18 @@ impl Manifest {
 }
 
 impl Manifest {
+    /// Whether any store could give such an ETag: visible ASCII without quotes, whatever it stands for. A job with
+    /// another one fails when it is prepared (spec 2.7).
+    pub fn etag_fits(&self) -> bool {
+        let bare = self.etag_bare();
+        !bare.is_empty() && bare.bytes().all(|b| b.is_ascii_graphic() && b != b'"')
+    }
+
+    /// Whether the object is the `manifest.json` of an S3 Inventory.
+    pub fn is_inventory(&self) -> bool {
+        self.format == INVENTORY_FORMAT
+    }
+
     /// The columns of a CSV manifest.
     pub fn row_format(&self) -> Option<RowFormat> {
         RowFormat::new(self.fields.iter().filter_map(|f| Column::parse(f)).collect())
@@ -116,11 +130,13 @@ impl Manifest {
         xml.open("Manifest");
         xml.open("Spec");
         xml.text("Format", &self.format);
-        xml.open("Fields");
-        for field in &self.fields {
-            xml.text("member", field);
+        if !self.fields.is_empty() {
+            xml.open("Fields");
+            for field in &self.fields {
+                xml.text("member", field);
+            }
+            xml.close();
         }
-        xml.close();
         xml.close();
         xml.open("Location");
         xml.text("ObjectArn", &self.object_arn);
@@ -130,5 +146,34 @@ impl Manifest {
         xml.text("ETag", &self.etag);
         xml.close();
         xml.close();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::shape::tests::{SAMPLE, parse};
+
+    #[test]
+    fn an_inventory_needs_no_fields_and_ignores_those_it_is_given() {
+        let inventory = SAMPLE.replace(CSV_FORMAT, INVENTORY_FORMAT);
+        let fields = &SAMPLE[SAMPLE.find("<Fields>").unwrap()..SAMPLE.find("</Spec>").unwrap()];
+        for (body, kept) in [
+            (inventory.clone(), 3),
+            (inventory.replace(fields, ""), 0),
+            (inventory.replace("<member>Bucket</member>", ""), 2),
+        ] {
+            let Source::Manifest(manifest) = parse(&body).unwrap().source else { panic!("it names a manifest") };
+            assert!(manifest.is_inventory());
+            assert_eq!(manifest.fields.len(), kept);
+        }
+    }
+
+    #[test]
+    fn a_source_that_was_stored_before_there_were_others_is_read() {
+        let stored = r#"{"manifest":{"format":"S3BatchOperations_CSV_20180820","fields":["Bucket","Key"],
+            "object_arn":"arn:aws:s3:::b/k","etag":"e","object_version_id":null}}"#;
+        let Source::Manifest(manifest) = serde_json::from_str(stored).unwrap() else { panic!("it is a manifest") };
+        assert_eq!(manifest.object_arn, "arn:aws:s3:::b/k");
     }
 }

@@ -1,0 +1,144 @@
+//! Where rows come from, other than from a CSV object: inventories and listings.
+
+use std::io::Write;
+
+use super::*;
+
+/// The manifest with whose ETag every object of the shelf is given, as an inventory.
+fn inventory(body: String) -> String {
+    let body = body.replace("S3BatchOperations_CSV_20180820", "S3InventoryReport_CSV_20161130");
+    body.replace("m/list.csv", "m/manifest.json").replace("<ConfirmationRequired>false", "<ConfirmationRequired>true")
+}
+
+fn generator(body: String) -> String {
+    let manifest = body.find("<Manifest>").unwrap()..body.find("<Description>").unwrap();
+    let mut body = body.replace("<ConfirmationRequired>false", "<ConfirmationRequired>true");
+    let (start, length) = (body.find("<Manifest>").unwrap(), manifest.len());
+    body.replace_range(
+        start..start + length,
+        "<ManifestGenerator><S3JobManifestGenerator><SourceBucket>arn:aws:s3:::source</SourceBucket>\
+         <ManifestOutputLocation><Bucket>arn:aws:s3:::lists</Bucket><ManifestPrefix>p</ManifestPrefix>\
+         <ManifestFormat>S3InventoryReport_CSV_20211130</ManifestFormat></ManifestOutputLocation>\
+         <EnableManifestOutput>true</EnableManifestOutput></S3JobManifestGenerator></ManifestGenerator>",
+    );
+    body
+}
+
+fn gzip(text: &str) -> Vec<u8> {
+    let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    gzip.write_all(text.as_bytes()).unwrap();
+    gzip.finish().unwrap()
+}
+
+impl World {
+    fn put(&self, name: &str, body: impl Into<Bytes>) {
+        self.shelf.0.lock().unwrap().insert(name.to_owned(), body.into());
+    }
+
+    /// Puts data files and the `manifest.json` that names them.
+    fn inventory(&self, files: &[Vec<u8>]) {
+        let mut listed = Vec::new();
+        for (number, file) in files.iter().enumerate() {
+            self.put(&format!("m/data/{number}"), file.clone());
+            let md5 = hex::encode(<md5::Md5 as md5::Digest>::digest(file));
+            listed.push(serde_json::json!({"key": format!("data/{number}"), "MD5checksum": md5}));
+        }
+        let json = serde_json::json!({"fileFormat": "CSV", "fileSchema": "Size, Bucket, Key", "files": listed});
+        self.put("m/manifest.json", json.to_string());
+    }
+
+    fn pinned(&self, id: &str) -> String {
+        std::fs::read_to_string(self.dir.path().join("jobs").join(id).join("manifest.csv")).unwrap()
+    }
+}
+
+#[tokio::test]
+async fn rows_of_an_inventory_are_pinned_in_the_order_of_its_files_though_these_are_read_at_once() {
+    let world = World::new().await;
+    // The first files take longest, so that later ones are done before them.
+    let file = |number: usize, rows: usize| -> String {
+        (0..rows).map(|row| format!("\"7\",\"b\",\"k{number}-{row}\"\n")).collect()
+    };
+    let texts: Vec<String> = (0..9).map(|number| file(number, 2_000 - 220 * number)).collect();
+    let files: Vec<Vec<u8>> =
+        texts.iter().enumerate().map(|(n, text)| if n % 2 == 0 { gzip(text) } else { text.clone().into() }).collect();
+    world.inventory(&files);
+    let id = world.create(inventory).await;
+    world.wait_for(&id, "Suspended").await;
+    let wanted: String = texts.concat().lines().map(|line| line[4..].replace('"', "") + "\n").collect();
+    assert!(world.pinned(&id) == wanted);
+    let spool = world.dir.path().join("jobs").join(&id).join("prepare");
+    assert_eq!(std::fs::read_dir(spool).unwrap().count(), 0, "spool files go when they are pinned");
+}
+
+#[tokio::test]
+async fn a_data_file_that_is_not_what_it_was_fails_the_job() {
+    let world = World::new().await;
+    world.inventory(&[gzip("1,b,k\n"), gzip("1,b,l\n")]);
+    world.put("m/data/1", gzip("1,b,other\n"));
+    let id = world.create(inventory).await;
+    let described = world.wait_for(&id, "Failed").await;
+    assert!(described.contains("data/1 has another MD5 than the manifest.json says"), "{described}");
+    assert!(!world.dir.path().join("jobs").join(&id).join("prepare").exists());
+}
+
+#[tokio::test]
+async fn an_inventory_by_column_without_a_reader_for_it_fails_in_words() {
+    let world = World::new().await;
+    world.inventory(&[b"PAR1".to_vec()]);
+    let json = world.shelf.0.lock().unwrap()["m/manifest.json"].clone();
+    let json = String::from_utf8(json.to_vec()).unwrap().replace("\"CSV\"", "\"Parquet\"");
+    world.put("m/manifest.json", json.replace("Size, Bucket, Key", "bucket, key"));
+    let id = world.create(inventory).await;
+    let described = world.wait_for(&id, "Failed").await;
+    assert!(described.contains("this server has no reader for Parquet"), "{described}");
+}
+
+#[tokio::test]
+async fn a_list_that_is_made_again_after_a_crash_has_the_same_objects_and_is_named_once_it_is_whole() {
+    let mut world = World::new().await;
+    for key in ["a b", "c+d", "e"] {
+        world.put(&format!("source/{key}"), "x");
+    }
+    let id = world.create(generator).await;
+    let described = world.wait_for(&id, "Suspended").await;
+    let arn = format!("<ObjectArn>arn:aws:s3:::lists/p/{id}/manifest.json</ObjectArn>");
+    assert!(described.contains(&arn), "{described}");
+    assert_eq!(world.pinned(&id), "source,a%20b,null\nsource,c%2Bd,null\nsource,e,null\n");
+    let names = |world: &World| {
+        let shelf = world.shelf.0.lock().unwrap();
+        shelf.keys().filter(|name| name.starts_with("lists/")).cloned().collect::<Vec<_>>()
+    };
+    let written = names(&world);
+    assert_eq!(written.len(), 2);
+    // As a kill would have left it between the last write to the bucket and the end of Preparing.
+    world.jobs.shutdown().await;
+    let db = rusqlite::Connection::open(world.dir.path().join("records.db")).unwrap();
+    db.execute("UPDATE job SET status = 'Preparing', generated_manifest = NULL", []).unwrap();
+    drop(db);
+    world.shelf.set_down(true);
+    world.restart().await;
+    assert!(!world.describe(&id).await.contains("GeneratedManifestDescriptor"), "no list is named before it is whole");
+    world.shelf.set_down(false);
+    assert!(world.wait_for(&id, "Suspended").await.contains(&arn));
+    assert_eq!(names(&world), written);
+}
+
+#[tokio::test]
+async fn a_list_that_nobody_takes_fails_the_job() {
+    let world = World::new().await;
+    world.put("source/a", "x");
+    let id = world.create(|b| generator(b).replace("s3:::lists", "s3:::denied")).await;
+    let described = world.wait_for(&id, "Failed").await;
+    assert!(described.contains("<FailureCode>ManifestOutputFailed</FailureCode>"), "{described}");
+    assert!(described.contains("Error occurred when preparing manifest: Failed to write manifest"), "{described}");
+    let owner = "<S3JobManifestGenerator><ExpectedBucketOwner>123456789012</ExpectedBucketOwner>";
+    let foreign = |b: String| {
+        generator(b)
+            .replace("<S3JobManifestGenerator>", owner)
+            .replace("s3:::source", "s3:::denied")
+            .replace("tok-1", "tok-2")
+    };
+    let id = world.create(foreign).await;
+    assert!(world.wait_for(&id, "Failed").await.contains("<FailureCode>BucketOwnerMismatch</FailureCode>"));
+}
