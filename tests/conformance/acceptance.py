@@ -120,24 +120,17 @@ def csv_manifest(bucket, etag, fields=("Bucket", "Key"), key="manifest.csv"):
             "Location": {"ObjectArn": f"arn:aws:s3:::{bucket}/{key}", "ETag": etag}}
 
 
-def quoted(rows):
-    """Rows as the data files of an inventory have them: every value quoted."""
-    text = io.StringIO()
+def put_inventory(server, bucket, source, rows, schema, created="2016-11-06T21-32Z"):
+    """Writes what S3 Inventory writes: `manifest.json`, its checksum, and a data file of quoted values with the columns of
+    `schema`, packed with gzip. Returns the key of manifest.json and its ETag as PutObject gave it."""
+    text, folder = io.StringIO(), f"inventory/{source}/all"
     csv.writer(text, quoting=csv.QUOTE_ALL, lineterminator="\n").writerows(rows)
-    return text.getvalue().encode()
-
-
-def put_inventory(server, bucket, source, rows, schema, *, data=None, md5=None, created="2016-11-06T21-32Z"):
-    """Writes what S3 Inventory writes: `manifest.json`, its checksum, and a data file of `rows`, packed with gzip, or the
-    files of `data`. `md5` is told in place of the files' own. Returns the key of manifest.json and its ETag."""
-    folder, files = f"inventory/{source}/all", []
-    for body in [gzip.compress(quoted(rows))] if data is None else data:
-        key = f"{folder}/data/{uuid.uuid4()}.csv.gz"
-        server.s3.put_object(Bucket=bucket, Key=key, Body=body)
-        files.append({"key": key, "size": len(body), "MD5checksum": md5 or hashlib.md5(body).hexdigest()})
+    data, data_key = gzip.compress(text.getvalue().encode()), f"{folder}/data/{uuid.uuid4()}.csv.gz"
+    server.s3.put_object(Bucket=bucket, Key=data_key, Body=data)
     manifest = json.dumps({
         "sourceBucket": source, "destinationBucket": f"arn:aws:s3:::{bucket}", "version": "2016-11-30",
-        "creationTimestamp": "1514944800000", "fileFormat": "CSV", "fileSchema": schema, "files": files}).encode()
+        "creationTimestamp": "1514944800000", "fileFormat": "CSV", "fileSchema": schema,
+        "files": [{"key": data_key, "size": len(data), "MD5checksum": hashlib.md5(data).hexdigest()}]}).encode()
     key = f"{folder}/{created}/manifest.json"
     etag = server.s3.put_object(Bucket=bucket, Key=key, Body=manifest)["ETag"]
     server.s3.put_object(
