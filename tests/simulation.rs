@@ -2,7 +2,8 @@
 //!
 //! The run, the record codec and the segment format are the real ones; the clock, the function and the disk are not.
 //! After every event the laws below are checked; at the end the faults stop and the job must end, with the very report
-//! that a naive loop over the manifest would have made.
+//! that a naive loop over the manifest would have made. Some jobs run a sample first, some start while their manifest is
+//! still being checked, some retry the tasks of an earlier job.
 //!
 //! A failure prints the one line that replays it:
 //!
@@ -18,15 +19,17 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use longshore_core::dispatch::RampSettings;
-use longshore_core::invocation::Reply;
+use longshore_core::invocation::{EventTemplate, Reply, Schema};
 use longshore_core::random::Random;
 use longshore_core::record::Entry;
 use longshore_core::retry::{Backoff, Policy};
-use longshore_core::run::{Command, Effect, Ended, Event, Past, Run, Settings};
+use longshore_core::run::{Command, Effect, Ended, Event, Extent, Past, Run, Settings};
+use longshore_core::sample;
 use longshore_core::task::{Outcome, Task, VersionId, task_id};
 use longshore_core::threshold::Threshold;
 use longshore_core::time::Tick;
 use longshore_store::segment;
+use roaring::RoaringTreemap;
 
 const JOB: &str = "sim";
 /// Virtual milliseconds in which a job must end once the faults have stopped. The longest legal way is five attempts
@@ -48,6 +51,18 @@ enum Manner {
     HasNoVersion,
 }
 
+/// What the job has asked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Wish {
+    Plain,
+    /// These rows first; the rest once it is promoted.
+    Sample(RoaringTreemap),
+    /// To start while the manifest is checked. The row is bad, and found late.
+    Early {
+        bad: Option<u64>,
+    },
+}
+
 /// Defects that the simulator must find, so that a green run means something.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Planted {
@@ -59,6 +74,14 @@ enum Planted {
     LoseARow,
     /// An answer is given to the next row.
     Misattribute,
+    /// A crash forgets that the job is still at its sample.
+    ForgetSample,
+    /// The promotion forgets what the sample has settled.
+    ForgetSampled,
+    /// A crash forgets that the tasks have numbers of their own.
+    ForgetNumbers,
+    /// Rows are run before they are checked.
+    RunUnchecked,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -73,7 +96,13 @@ enum Fault {
     FailedSync,
     Pause,
     Cancel,
+    /// A job that waits for its promotion is cancelled.
+    CancelSampled,
+    /// The object is another when its manifest is read again after a crash.
+    OtherManifest,
+    BadRow,
 }
+const FAULTS: usize = 13;
 
 /// What comes next, and when.
 #[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -86,9 +115,24 @@ struct Due {
 
 #[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum What {
-    Answer { invocation: u64, row: u64, attempt: u32 },
-    Synced { batch: u64, fails: bool },
-    Rows { first_row: u64, rows_max: u64 },
+    Answer {
+        invocation: u64,
+        row: u64,
+        attempt: u32,
+    },
+    Synced {
+        batch: u64,
+        fails: bool,
+    },
+    Rows {
+        first_row: u64,
+        rows_max: u64,
+    },
+    Checked {
+        rows: u64,
+    },
+    /// The manifest cannot be used after all.
+    Unusable,
 }
 
 struct World {
@@ -98,6 +142,17 @@ struct World {
     manners: Vec<Manner>,
     planted: Option<Planted>,
     faults_on: bool,
+
+    wish: Wish,
+    promoted: bool,
+    /// Rows of an early job that are checked in this life of the server, and whether all of them were once.
+    known: u64,
+    whole: bool,
+    /// Found bad, or another: the job has to fail.
+    unusable: bool,
+    /// Whether the job retries tasks of an earlier one, which numbers them otherwise.
+    retries: bool,
+    restarts: u64,
 
     run: Run,
     due: BTreeSet<Due>,
@@ -115,6 +170,8 @@ struct World {
     /// The world's own books, kept apart from what is tested.
     in_flight: BTreeMap<u64, (u64, u32)>,
     invoked: BTreeMap<(u64, u32), u32>,
+    /// What functions have seen: a task's ID, by row.
+    ids: BTreeMap<u64, String>,
     /// Calls that may be made again without any crash: they were throttled or lost.
     excused: u64,
     /// Calls that crashes may have cost: in flight or answered and not durable.
@@ -157,7 +214,14 @@ impl World {
             strict: random.one_in(4),
         };
         let slots = 1 + random.below(24) as u32;
-        let run = Run::new(JOB, rows, Past::default(), settings.clone(), random.next_u64(), Tick(0));
+        let wish = match random.below(4) {
+            0 => sample::draw(JOB, rows, 1 + random.below(rows.max(1))).map_or(Wish::Plain, Wish::Sample),
+            1 if rows > 0 => Wish::Early { bad: random.one_in(4).then(|| random.below(rows)) },
+            _ => Wish::Plain,
+        };
+        let retries = random.one_in(3);
+        // Made anew below, when the world knows what it is.
+        let run = Run::new(JOB, Extent::all(0), Past::default(), settings.clone(), 0, Tick(0));
         let mut world = Self {
             random,
             now: Tick(0),
@@ -165,6 +229,13 @@ impl World {
             manners,
             planted,
             faults_on: true,
+            wish,
+            promoted: false,
+            known: 0,
+            whole: false,
+            unusable: false,
+            retries,
+            restarts: 0,
             run,
             due: BTreeSet::new(),
             order: 0,
@@ -176,6 +247,7 @@ impl World {
             unsynced: Vec::new(),
             in_flight: BTreeMap::new(),
             invoked: BTreeMap::new(),
+            ids: BTreeMap::new(),
             excused: 0,
             lost_to_crashes: 0,
             disturbed: BTreeMap::new(),
@@ -184,8 +256,50 @@ impl World {
             events: 0,
             faults: BTreeMap::new(),
         };
-        world.give(Event::Slots(slots));
+        world.begin(Past::default());
         world
+    }
+
+    /// A run from what the past says, as the engine makes it.
+    fn begin(&mut self, past: Past) {
+        let rows = self.manners.len() as u64;
+        let extent = match &self.wish {
+            Wish::Sample(_) if self.restarts > 0 && self.planted == Some(Planted::ForgetSample) => Extent::all(rows),
+            Wish::Sample(drawn) if !self.promoted => Extent::sample(rows, drawn.clone()),
+            Wish::Early { .. } if !self.whole => Extent::growing(),
+            _ => Extent::all(rows),
+        };
+        let seed = self.random.next_u64();
+        self.run = Run::new(self.lineage(), extent, past, self.settings.clone(), seed, self.now);
+        if self.cancelled {
+            self.give(Event::Command(Command::Cancel));
+        } else if self.unusable {
+            self.give(Event::Command(Command::Fail));
+        } else if matches!(self.wish, Wish::Early { .. }) && !self.whole {
+            self.known = 0;
+            let other = self.restarts > 0 && self.fault(Fault::OtherManifest, 5);
+            self.plan_check(other);
+        }
+        self.give(Event::Slots(self.slots));
+    }
+
+    /// The next rows of a manifest that is being checked.
+    fn plan_check(&mut self, other: bool) {
+        let Wish::Early { bad } = self.wish else { return };
+        let rows = (self.known + 1 + self.random.below(200)).min(self.manners.len() as u64);
+        let unusable = other || bad.is_some_and(|bad| bad < rows);
+        // Now and then slower than the tasks are.
+        let in_ms = if self.random.one_in(3) { self.random.below(3_000) } else { self.random.below(30) };
+        self.plan(in_ms, if unusable { What::Unusable } else { What::Checked { rows } });
+    }
+
+    fn lineage(&self) -> &'static str {
+        if self.retries { "first" } else { JOB }
+    }
+
+    /// The task's number in the manifest that had it first.
+    fn number(&self, row: u64) -> u64 {
+        if self.retries { 3 * row + 7 } else { row }
     }
 
     fn note(&mut self, fault: Fault) {
@@ -212,11 +326,12 @@ impl World {
             if self.ended.is_some() {
                 match self.ended {
                     Some(Ended::Paused) => self.restart(),
+                    Some(Ended::Sampled) => self.promote(),
                     _ => return,
                 }
                 continue;
             }
-            if self.faults_on && self.events > faulty_events {
+            if self.events > faulty_events {
                 self.faults_on = false;
                 self.now = Tick(self.now.0.max(1));
                 let stop = self.now;
@@ -226,6 +341,20 @@ impl World {
             }
             self.step();
         }
+    }
+
+    /// The sample has run, and somebody looks at it.
+    fn promote(&mut self) {
+        self.learn_settled();
+        let Wish::Sample(drawn) = &self.wish else { panic!("a job without a sample has run one") };
+        let settled: RoaringTreemap = self.settled.keys().copied().collect();
+        assert_eq!(&settled, drawn, "what has run is not the sample");
+        if self.fault(Fault::CancelSampled, 5) {
+            self.cancelled = true;
+        } else {
+            self.promoted = true;
+        }
+        self.restart();
     }
 
     fn step_until(&mut self, limit: Tick) {
@@ -308,10 +437,29 @@ impl World {
                 self.give(Event::Recorded { batch });
             }
             What::Rows { first_row, rows_max } => {
-                let last = (first_row + rows_max).min(self.manners.len() as u64);
+                let mut last = (first_row + rows_max).min(self.manners.len() as u64);
+                let checked = self.whole || self.planted == Some(Planted::RunUnchecked);
+                if matches!(self.wish, Wish::Early { .. }) && !checked {
+                    last = last.min(self.known);
+                }
                 let lost = self.planted == Some(Planted::LoseARow) && first_row > 0;
                 let rows = (first_row + u64::from(lost)..last).map(|row| self.task(row)).collect();
                 self.give(Event::Rows(rows));
+            }
+            What::Checked { rows } => {
+                self.known = rows;
+                self.whole = rows == self.manners.len() as u64;
+                let early = self.planted == Some(Planted::RunUnchecked);
+                let rows_total = if early { self.manners.len() as u64 } else { rows };
+                self.give(Event::RowsKnown { rows_total, whole: self.whole });
+                if !self.whole {
+                    self.plan_check(false);
+                }
+            }
+            What::Unusable => {
+                self.note(Fault::BadRow);
+                self.unusable = true;
+                self.give(Event::Command(Command::Fail));
             }
         }
     }
@@ -321,12 +469,14 @@ impl World {
             Manner::HasNoVersion => VersionId::Missing,
             _ => VersionId::Given("v".into()),
         };
-        Task { row, bucket: "b".into(), key: format!("key-{row}").into(), version }
+        let forgotten = self.planted == Some(Planted::ForgetNumbers) && self.restarts > 0;
+        let number = if forgotten { row } else { self.number(row) };
+        Task { row, number, bucket: "b".into(), key: format!("key-{row}").into(), version }
     }
 
     fn reply(&self, row: u64, attempt: u32) -> Reply {
         let named = if self.planted == Some(Planted::Misattribute) { row.saturating_sub(1) } else { row };
-        let id = task_id(JOB, named);
+        let id = task_id(self.lineage(), self.number(named));
         let answer = |id: &str, code: &str| {
             Reply::Answer(Bytes::from(format!(
                 r#"{{"results":[{{"taskId":"{id}","resultCode":"{code}","resultString":"row {row}"}}]}}"#
@@ -385,6 +535,17 @@ impl World {
     fn invoke(&mut self, invocation: u64, task: &Task, attempt: u32) {
         assert!(!self.cancelled, "row {} was invoked after the cancel was answered (X8)", task.row);
         assert!(!self.settled.contains_key(&task.row), "settled row {} was invoked again (E-2)", task.row);
+        if let (Wish::Sample(drawn), false) = (&self.wish, self.promoted) {
+            assert!(drawn.contains(task.row), "row {} was invoked before the promotion", task.row);
+        }
+        if let (Wish::Early { .. }, false) = (&self.wish, self.whole) {
+            assert!(task.row < self.known, "row {} was invoked before it was checked", task.row);
+        }
+        assert!(!self.unusable, "row {} was invoked of a manifest that is no good", task.row);
+        let id = EventTemplate::new(JOB, self.lineage(), Schema::V1, &[]).task_id(task);
+        let known = self.ids.entry(task.row).or_insert_with(|| id.clone());
+        assert_eq!(*known, id, "the task ID of row {} has changed", task.row);
+        assert_eq!(id, task_id(self.lineage(), self.number(task.row)), "row {} has the ID of another task", task.row);
         assert!((1..=5).contains(&attempt), "row {} is at attempt {attempt} (X4)", task.row);
         *self.invoked.entry((task.row, attempt)).or_default() += 1;
         self.in_flight.insert(invocation, (task.row, attempt));
@@ -461,7 +622,8 @@ impl World {
         // What was under way was under way in the old one.
         self.due.clear();
         self.in_flight.clear();
-        let (past, _) = self.recover();
+        self.restarts += 1;
+        let (mut past, _) = self.recover();
         self.learn_settled();
         assert!(
             past.succeeded() >= self.counts.0 && past.failed() >= self.counts.1,
@@ -470,12 +632,10 @@ impl World {
             (past.succeeded(), past.failed())
         );
         self.ended = None;
-        let rows = self.manners.len() as u64;
-        self.run = Run::new(JOB, rows, past, self.settings.clone(), self.random.next_u64(), self.now);
-        if self.cancelled {
-            self.give(Event::Command(Command::Cancel));
+        if self.planted == Some(Planted::ForgetSampled) && self.promoted {
+            past = Past::default();
         }
-        self.give(Event::Slots(self.slots));
+        self.begin(past);
     }
 
     /// Takes what has become durable into the world's own books; nothing in them may change.
@@ -508,7 +668,7 @@ impl World {
         // Answers that came while W was full, and rows that failed without a call as they were read.
         let uncalled = self.manners.iter().filter(|m| **m == Manner::HasNoVersion).count();
         assert!(
-            self.cancelled || self.run.unrecorded() <= w + limit + uncalled,
+            self.cancelled || self.unusable || self.run.unrecorded() <= w + limit + uncalled,
             "{} answers are not durable and W is {w} (X4)",
             self.run.unrecorded()
         );
@@ -525,6 +685,7 @@ impl World {
         assert_eq!(self.run.counts(), counted, "the counts do not equal the report (X2)");
         match self.ended {
             Some(Ended::Finished) => assert_eq!(self.settled.len() as u64, rows, "a row is missing (X1)"),
+            Some(Ended::Failed) if self.unusable => {}
             // What was in flight when the threshold was passed may have brought the ratio down again.
             Some(Ended::Failed) => assert!(self.settled.len() as u64 >= self.settings.threshold.tasks_min),
             Some(Ended::Cancelled) => assert!(self.cancelled),
@@ -595,7 +756,7 @@ fn the_laws_hold_in_every_world() {
     );
     if seeds >= 1_000 {
         assert!(counted > seeds / 2, "the worlds are too kind: {counted} of {seeds} crashed with work in flight");
-        assert_eq!(faults.len(), 10, "a kind of fault never happened: {faults:?}");
+        assert_eq!(faults.len(), FAULTS, "a kind of fault never happened: {faults:?}");
     }
 }
 
@@ -613,7 +774,17 @@ fn planted_defects_are_found() {
     // Many panics are expected here; their messages are not news.
     let hook = std::panic::take_hook();
     std::panic::set_hook(Box::new(|_| {}));
-    let found: Vec<_> = [Planted::AckBeforeSync, Planted::ForgetAttempts, Planted::LoseARow, Planted::Misattribute]
+    let planted = [
+        Planted::AckBeforeSync,
+        Planted::ForgetAttempts,
+        Planted::LoseARow,
+        Planted::Misattribute,
+        Planted::ForgetSample,
+        Planted::ForgetSampled,
+        Planted::ForgetNumbers,
+        Planted::RunUnchecked,
+    ];
+    let found: Vec<_> = planted
         .map(|planted| (planted, (0..500).find_map(|seed| Some((seed, simulate(seed, Some(planted)).err()?)))))
         .into();
     std::panic::set_hook(hook);

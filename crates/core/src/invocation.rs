@@ -18,22 +18,23 @@ pub enum Schema {
 /// The parts of a job's events that are the same for every task, rendered once.
 #[derive(Debug, Clone)]
 pub struct EventTemplate {
-    job_id: String,
+    lineage: String,
     schema: Schema,
     /// `"job": {…}` as it stands in every event.
     job: String,
 }
 
 impl EventTemplate {
-    /// `user_arguments` in the order given; only schema 2.0 carries them.
-    pub fn new(job_id: &str, schema: Schema, user_arguments: &[(String, String)]) -> Self {
+    /// `user_arguments` in the order given; only schema 2.0 carries them. Task IDs come from `lineage`, usually the
+    /// job's own ID (see [`task_id`]).
+    pub fn new(job_id: &str, lineage: &str, schema: Schema, user_arguments: &[(String, String)]) -> Self {
         let mut job = format!("\"job\":{{\"id\":{}", quoted(job_id));
         if schema == Schema::V2 {
             let pairs: Vec<_> = user_arguments.iter().map(|(k, v)| format!("{}:{}", quoted(k), quoted(v))).collect();
             job.push_str(&format!(",\"userArguments\":{{{}}}", pairs.join(",")));
         }
         job.push('}');
-        Self { job_id: job_id.to_owned(), schema, job }
+        Self { lineage: lineage.to_owned(), schema, job }
     }
 
     /// The event for one attempt at a task: UTF-8 JSON, fields in the order of AWS's samples.
@@ -72,7 +73,7 @@ impl EventTemplate {
     }
 
     pub fn task_id(&self, task: &Task) -> String {
-        task_id(&self.job_id, task.row)
+        task_id(&self.lineage, task.number)
     }
 }
 
@@ -210,12 +211,12 @@ mod tests {
     use super::*;
 
     fn task(version: VersionId) -> Task {
-        Task { row: 0, bucket: "b".into(), key: "a%20b\"é".into(), version }
+        Task { row: 0, number: 0, bucket: "b".into(), key: "a%20b\"é".into(), version }
     }
 
     #[test]
     fn the_event_of_schema_1_0_is_the_documented_one() {
-        let template = EventTemplate::new("job-1", Schema::V1, &[]);
+        let template = EventTemplate::new("job-1", "job-1", Schema::V1, &[]);
         let event = template.event("inv", &task(VersionId::Given("1".into())));
         let id = task_id("job-1", 0);
         let wanted = format!(
@@ -228,14 +229,25 @@ mod tests {
     #[test]
     fn the_event_of_schema_2_0_has_arguments_and_a_bare_bucket() {
         let arguments = [("k1".to_owned(), "v\n1".to_owned()), ("k2".to_owned(), String::new())];
-        let event = EventTemplate::new("job-1", Schema::V2, &arguments).event("inv", &task(VersionId::NoColumn));
+        let event =
+            EventTemplate::new("job-1", "job-1", Schema::V2, &arguments).event("inv", &task(VersionId::NoColumn));
         let event: Value = serde_json::from_slice(&event).unwrap();
         assert_eq!(event["job"]["userArguments"], serde_json::json!({"k1": "v\n1", "k2": ""}));
         assert_eq!(event["tasks"][0]["s3Bucket"], "b");
         assert_eq!(event["tasks"][0]["s3VersionId"], Value::Null);
         assert!(event["tasks"][0].get("s3BucketArn").is_none());
-        let bare = EventTemplate::new("job-1", Schema::V2, &[]).event("inv", &task(VersionId::NoColumn));
+        let bare = EventTemplate::new("job-1", "job-1", Schema::V2, &[]).event("inv", &task(VersionId::NoColumn));
         assert_eq!(serde_json::from_slice::<Value>(&bare).unwrap()["job"]["userArguments"], serde_json::json!({}));
+    }
+
+    #[test]
+    fn a_task_that_is_retried_in_another_job_keeps_its_id_and_names_the_new_job() {
+        let first = EventTemplate::new("job-1", "job-1", Schema::V1, &[]);
+        let again = EventTemplate::new("job-2", "job-1", Schema::V1, &[]);
+        let (was, is) =
+            (Task { row: 7, number: 7, ..task(VersionId::NoColumn) }, Task { number: 7, ..task(VersionId::NoColumn) });
+        assert_eq!(again.task_id(&is), first.task_id(&was));
+        assert!(String::from_utf8_lossy(&again.event("inv", &is)).contains(r#""job":{"id":"job-2"}"#));
     }
 
     #[test]

@@ -75,6 +75,8 @@ pub enum Event {
     PickedUp,
     /// The manifest was read to its end and found good.
     ManifestRead { confirmation_required: bool },
+    /// The first rows were found good, and the job may start on them while the others are checked (decision 0013).
+    RowsChecked,
     /// UpdateJobStatus `Ready`.
     Confirmed,
     /// Nobody confirmed for 30 days.
@@ -94,8 +96,25 @@ pub enum Event {
     Drained,
     /// Every task has its final result.
     TasksFinished,
+    /// Every task of a sample has its final result, and the others wait for a confirmation (decision 0013).
+    SampleFinished,
+    /// [`Event::CancelRequested`] of a job whose sample has run: unlike others it has something to report.
+    SampleCancelRequested,
+    /// Nobody confirmed for 30 days what stood behind the sample.
+    PromotionTimedOut,
     /// The completion report is written, or none was due.
     ReportWritten,
+}
+
+impl Event {
+    /// The event as it is for a job whose sample has run.
+    pub fn after_sample(self) -> Self {
+        match self {
+            Event::CancelRequested => Event::SampleCancelRequested,
+            Event::ConfirmationTimedOut => Event::PromotionTimedOut,
+            event => event,
+        }
+    }
 }
 
 /// A move that the table does not have.
@@ -122,17 +141,24 @@ impl Status {
     /// any but the last three ─► Cancelling ─► Cancelled   └─► Failing ─► Failed
     /// ```
     ///
+    /// Beyond AWS, a sample ends in Suspended, with which the job begins again but for what is reported:
+    ///
+    /// ```text
+    /// Active, Pausing ─► Suspended ─► Ready      Suspended, Ready ─► Cancelling     Suspended ─► Failing
+    /// ```
+    ///
     /// The caller asks for Confirmed and CancelRequested; the scheduler for SlotGranted and Preempted; the engine for
     /// the rest. Source: S3 Batch spec 2.2 and 2.4.
     pub fn on(self, event: Event) -> Result<Status, IllegalMove> {
         use Event::{
             CancelRequested, ConfirmationTimedOut, Confirmed, Drained, ManifestRead, PickedUp, Preempted,
-            ReportWritten, SlotGranted, TasksFailed, TasksFinished,
+            PromotionTimedOut, ReportWritten, RowsChecked, SampleCancelRequested, SampleFinished, SlotGranted,
+            TasksFailed, TasksFinished,
         };
         Ok(match (self, event) {
             (New, PickedUp) => Preparing,
             (Preparing, ManifestRead { confirmation_required: true }) => Suspended,
-            (Preparing, ManifestRead { confirmation_required: false }) => Ready,
+            (Preparing, ManifestRead { confirmation_required: false } | RowsChecked) => Ready,
             (Suspended, Confirmed) => Ready,
             (Suspended, ConfirmationTimedOut) => Failed,
             (Ready | Paused, SlotGranted) => Active,
@@ -140,12 +166,17 @@ impl Status {
             (Pausing, Drained) => Paused,
             // The last results of a pausing job may be the last of all.
             (Active | Pausing, TasksFinished) => Completing,
+            (Active | Pausing, SampleFinished) => Suspended,
+            (Suspended, PromotionTimedOut) => Failing,
             (Active | Pausing, TasksFailed) => Failing,
             (Completing, ReportWritten) => Complete,
             // Nothing runs yet: the cancel is over at once. In the others something has to wind down first.
             (Suspended | Ready, CancelRequested) => Cancelled,
-            (New | Preparing | Active | Pausing | Paused | Cancelling, CancelRequested) => Cancelling,
-            (Cancelled, CancelRequested) => Cancelled,
+            (Suspended | Ready, SampleCancelRequested) => Cancelling,
+            (New | Preparing | Active | Pausing | Paused | Cancelling, CancelRequested | SampleCancelRequested) => {
+                Cancelling
+            }
+            (Cancelled, CancelRequested | SampleCancelRequested) => Cancelled,
             (Cancelling, ReportWritten) => Cancelled,
             // A report that cannot be written fails a job all of whose tasks ran (spec 2.2, last row).
             (New | Preparing | Ready | Active | Pausing | Paused | Completing | Cancelling, Event::Failed) => Failing,
@@ -159,7 +190,7 @@ impl Status {
 mod tests {
     use super::*;
 
-    const EVENTS: [Event; 13] = [
+    const EVENTS: [Event; 17] = [
         Event::PickedUp,
         Event::ManifestRead { confirmation_required: true },
         Event::ManifestRead { confirmation_required: false },
@@ -173,6 +204,10 @@ mod tests {
         Event::Drained,
         Event::TasksFinished,
         Event::ReportWritten,
+        Event::RowsChecked,
+        Event::SampleFinished,
+        Event::SampleCancelRequested,
+        Event::PromotionTimedOut,
     ];
 
     /// The table of the spec's section 2.2, written down a second time: (from, to) pairs and nothing else.
@@ -208,6 +243,15 @@ mod tests {
         (Cancelling, Cancelled),
     ];
 
+    /// What decision 0013 adds.
+    const BEYOND: &[(Status, Status)] = &[
+        (Active, Suspended),
+        (Pausing, Suspended),
+        (Suspended, Cancelling),
+        (Suspended, Failing),
+        (Ready, Cancelling),
+    ];
+
     #[test]
     fn every_pair_of_status_and_event_moves_as_documented_or_not_at_all() {
         let mut seen = std::collections::BTreeSet::new();
@@ -216,12 +260,15 @@ mod tests {
                 if let Ok(to) = from.on(event)
                     && from != to
                 {
-                    assert!(DOCUMENTED.contains(&(from, to)), "{from:?} -> {to:?} on {event:?}");
+                    let sampled = [Event::SampleFinished, Event::SampleCancelRequested, Event::PromotionTimedOut];
+                    let sampled = sampled.contains(&event);
+                    let known = DOCUMENTED.contains(&(from, to)) || sampled && BEYOND.contains(&(from, to));
+                    assert!(known, "{from:?} -> {to:?} on {event:?}");
                     seen.insert((from, to));
                 }
             }
         }
-        assert_eq!(seen.len(), DOCUMENTED.len(), "a documented move has no event");
+        assert_eq!(seen.len(), DOCUMENTED.len() + BEYOND.len(), "a documented move has no event");
     }
 
     #[test]
@@ -252,6 +299,19 @@ mod tests {
             None,
         ];
         assert_eq!(answers, wanted);
+    }
+
+    #[test]
+    fn a_job_whose_sample_has_run_is_reported_when_it_is_cancelled_or_times_out() {
+        for from in Status::ALL {
+            let (plain, sampled) = (from.on(Event::CancelRequested), from.on(Event::CancelRequested.after_sample()));
+            match from {
+                Suspended | Ready => assert_eq!((plain, sampled), (Ok(Cancelled), Ok(Cancelling))),
+                _ => assert_eq!(plain.ok(), sampled.ok(), "{from:?}"),
+            }
+        }
+        assert_eq!(Suspended.on(Event::ConfirmationTimedOut.after_sample()), Ok(Failing));
+        assert_eq!(Event::Confirmed.after_sample(), Event::Confirmed);
     }
 
     #[test]

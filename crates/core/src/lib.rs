@@ -5,6 +5,7 @@
 
 pub mod delivery;
 pub mod dispatch;
+pub mod failures;
 pub mod filter;
 pub mod inventory;
 pub mod invocation;
@@ -17,6 +18,7 @@ pub mod record;
 pub mod report;
 pub mod retry;
 pub mod run;
+pub mod sample;
 pub mod schedule;
 pub mod task;
 pub mod threshold;

@@ -9,9 +9,15 @@ pub enum Column {
     Bucket,
     Key,
     VersionId,
+    /// Pinned manifests alone: the task's number in the manifest that its row first stood in (see [`Task::number`]).
+    Number,
+    /// Pinned manifests alone: the version as a completion report writes it, `\N` for a missing one and nothing where
+    /// there was no such column.
+    ReportedVersion,
 }
 
 impl Column {
+    /// As a job names it: the columns of our own pinned manifests have no names.
     pub fn parse(text: &str) -> Option<Self> {
         match text {
             "Ignore" => Some(Self::Ignore),
@@ -29,11 +35,14 @@ impl Column {
             Self::Bucket => 1,
             Self::Key => 2,
             Self::VersionId => 3,
+            Self::Number => 4,
+            Self::ReportedVersion => 5,
         }
     }
 
     pub fn of_code(code: u8) -> Option<Self> {
-        [Self::Ignore, Self::Bucket, Self::Key, Self::VersionId].into_iter().find(|c| c.code() == code)
+        let all = [Self::Ignore, Self::Bucket, Self::Key, Self::VersionId, Self::Number, Self::ReportedVersion];
+        all.into_iter().find(|c| c.code() == code)
     }
 }
 
@@ -106,6 +115,7 @@ impl RowFormat {
         let mut bucket = None;
         let mut key = None;
         let mut version = VersionId::NoColumn;
+        let mut number = row;
         let mut fields = Fields { rest: Some(line) };
         for column in &self.columns {
             let field = fields.next().ok_or(fault(FaultKind::FieldCount))?;
@@ -116,7 +126,11 @@ impl RowFormat {
                 Column::Key => key = Some(field),
                 Column::VersionId if field.is_empty() => version = VersionId::Missing,
                 Column::VersionId if version_fits(&field) => version = VersionId::Given(field.into()),
-                Column::VersionId => return Err(fault(FaultKind::VersionFormat)),
+                Column::ReportedVersion if field.is_empty() => version = VersionId::NoColumn,
+                Column::ReportedVersion if field == "\\N" => version = VersionId::Missing,
+                Column::ReportedVersion if version_fits(&field) => version = VersionId::Given(field.into()),
+                Column::VersionId | Column::ReportedVersion => return Err(fault(FaultKind::VersionFormat)),
+                Column::Number => number = field.parse().map_err(|_| fault(FaultKind::Malformed))?,
             }
         }
         if fields.rest.is_some() {
@@ -129,7 +143,7 @@ impl RowFormat {
         if !key_fits(&key) {
             return Err(fault(FaultKind::KeyFormat));
         }
-        Ok(Task { row, bucket: bucket.into(), key: key.into(), version })
+        Ok(Task { row, number, bucket: bucket.into(), key: key.into(), version })
     }
 }
 
@@ -158,9 +172,9 @@ fn key_fits(key: &str) -> bool {
 }
 
 /// The fields of one line: comma-separated, RFC 4180 quotes.
-struct Fields<'a> {
+pub(crate) struct Fields<'a> {
     /// What is left; `None` once the last field was taken.
-    rest: Option<&'a str>,
+    pub(crate) rest: Option<&'a str>,
 }
 
 impl<'a> Iterator for Fields<'a> {
@@ -286,6 +300,24 @@ mod tests {
 
     fn key(line: &str) -> Result<String, FaultKind> {
         parse(&[Bucket, Key], line).map(|(_, key, _)| key)
+    }
+
+    #[test]
+    fn the_columns_of_pinned_manifests_are_read_and_no_job_can_name_them() {
+        let format = RowFormat::new(vec![Bucket, Key, Column::ReportedVersion, Column::Number]).unwrap();
+        for (line, version) in [
+            ("b,k,,9", VersionId::NoColumn),
+            ("b,k,\\N,9", VersionId::Missing),
+            ("b,k,v1,9", VersionId::Given("v1".into())),
+        ] {
+            let task = format.parse(2, line.as_bytes()).unwrap();
+            assert_eq!((task.row, task.number, task.version), (2, 9, version), "{line}");
+        }
+        assert!(format.parse(2, b"b,k,,x").is_err());
+        for code in 0..6 {
+            assert_eq!(Column::of_code(code).map(Column::code), Some(code));
+        }
+        assert_eq!((Column::of_code(6), Column::parse("Number"), Column::parse("ReportedVersion")), (None, None, None));
     }
 
     #[test]

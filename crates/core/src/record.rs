@@ -3,10 +3,13 @@
 //! An entry carries the row's own columns, so that the completion report needs nothing but the log. Format 1:
 //!
 //! ```text
-//! entry: kind u8 (1 settled, 2 redriven) | row u64 | attempts u32 | succeeded u8 | status u16
+//! entry: kind u8 (1 settled, 2 redriven; 3 and 4 the same with a number) | row u64 [| number u64]
+//!        | attempts u32 | succeeded u8 | status u16
 //!        | bucket | key | version tag u8 (0 no column, 1 missing, 2 given) [version] | code | message
 //! text:  length u32 | UTF-8
 //! ```
+//!
+//! The number is the task's own (see [`Task::number`]) and stands only where it is not the row.
 
 use std::sync::Arc;
 
@@ -23,6 +26,8 @@ pub enum Entry {
 
 const SETTLED: u8 = 1;
 const REDRIVEN: u8 = 2;
+const SETTLED_NUMBERED: u8 = 3;
+const REDRIVEN_NUMBERED: u8 = 4;
 
 /// A payload that passed its checksum and does not read all the same: another format, or a bug.
 #[derive(Debug, PartialEq, Eq)]
@@ -37,12 +42,16 @@ impl Entry {
 
     /// Appends the entry to `out`.
     pub fn encode(&self, out: &mut Vec<u8>) {
-        let (kind, task, attempts, outcome) = match self {
-            Entry::Settled { task, attempts, outcome } => (SETTLED, task, attempts, outcome),
-            Entry::Redriven { task, attempts, outcome } => (REDRIVEN, task, attempts, outcome),
+        let (kinds, task, attempts, outcome) = match self {
+            Entry::Settled { task, attempts, outcome } => ([SETTLED, SETTLED_NUMBERED], task, attempts, outcome),
+            Entry::Redriven { task, attempts, outcome } => ([REDRIVEN, REDRIVEN_NUMBERED], task, attempts, outcome),
         };
-        out.push(kind);
+        let numbered = task.number != task.row;
+        out.push(kinds[usize::from(numbered)]);
         out.extend_from_slice(&task.row.to_le_bytes());
+        if numbered {
+            out.extend_from_slice(&task.number.to_le_bytes());
+        }
         out.extend_from_slice(&attempts.to_le_bytes());
         out.push(u8::from(outcome.succeeded));
         out.extend_from_slice(&outcome.http_status.to_le_bytes());
@@ -82,6 +91,10 @@ impl Reader<'_> {
     fn entry(&mut self) -> Result<Entry, Unreadable> {
         let kind = self.byte()?;
         let row = u64::from_le_bytes(self.array()?);
+        let number = match kind {
+            SETTLED_NUMBERED | REDRIVEN_NUMBERED => u64::from_le_bytes(self.array()?),
+            _ => row,
+        };
         let attempts = u32::from_le_bytes(self.array()?);
         let succeeded = self.byte()? == 1;
         let http_status = u16::from_le_bytes(self.array()?);
@@ -93,11 +106,11 @@ impl Reader<'_> {
             _ => return Err(Unreadable),
         };
         let (error_code, message) = (self.text()?.to_owned(), self.text()?.to_owned());
-        let task = Arc::new(Task { row, bucket, key, version });
+        let task = Arc::new(Task { row, number, bucket, key, version });
         let outcome = Outcome { succeeded, http_status, error_code, message };
         match kind {
-            SETTLED => Ok(Entry::Settled { task, attempts, outcome }),
-            REDRIVEN => Ok(Entry::Redriven { task, attempts, outcome }),
+            SETTLED | SETTLED_NUMBERED => Ok(Entry::Settled { task, attempts, outcome }),
+            REDRIVEN | REDRIVEN_NUMBERED => Ok(Entry::Redriven { task, attempts, outcome }),
             _ => Err(Unreadable),
         }
     }
@@ -139,9 +152,11 @@ mod tests {
             error_code,
             message,
         });
-        let entry = (any::<u64>(), any::<u32>(), ".{0,9}", ".{0,30}", version, outcome, any::<bool>(), any::<bool>())
-            .prop_map(|(row, attempts, bucket, key, version, mut outcome, succeeded, settled)| {
-                let task = Arc::new(Task { row, bucket: bucket.into(), key: key.into(), version });
+        let origin = (any::<u64>(), any::<u64>(), any::<bool>())
+            .prop_map(|(row, number, own)| (row, if own { row } else { number }));
+        let entry = (origin, any::<u32>(), ".{0,9}", ".{0,30}", version, outcome, any::<bool>(), any::<bool>())
+            .prop_map(|((row, number), attempts, bucket, key, version, mut outcome, succeeded, settled)| {
+                let task = Arc::new(Task { row, number, bucket: bucket.into(), key: key.into(), version });
                 if !settled {
                     return Entry::Redriven { task, attempts, outcome };
                 }
@@ -149,6 +164,17 @@ mod tests {
                 Entry::Settled { task, attempts, outcome }
             });
         proptest::collection::vec(entry, 0..5)
+    }
+
+    #[test]
+    fn a_log_from_before_numbers_reads_and_an_ordinary_task_is_still_written_so() {
+        let task = Task { row: 7, number: 7, bucket: "b".into(), key: "k".into(), version: VersionId::NoColumn };
+        let entry = Entry::Settled { task: Arc::new(task), attempts: 1, outcome: Outcome::succeeded("m") };
+        let mut written = Vec::new();
+        entry.encode(&mut written);
+        let old = b"\x01\x07\0\0\0\0\0\0\0\x01\0\0\0\x01\xc8\0\x01\0\0\0b\x01\0\0\0k\0\0\0\0\0\x01\0\0\0m";
+        assert_eq!(written, old);
+        Entry::decode_all(old, |back| assert_eq!(back, entry)).unwrap();
     }
 
     proptest! {

@@ -1,7 +1,9 @@
-//! The completion report's bytes: its rows, its names, its `manifest.json`. Source: S3 Batch spec 7.
+//! The completion report's bytes, written and read back: its rows, its names, its `manifest.json`. Source: S3 Batch
+//! spec 7.
 
 use sha1::{Digest, Sha1};
 
+use crate::manifest::{Fields, LineTooLong};
 use crate::task::{Outcome, Task, VersionId};
 
 /// Which tasks a report lists.
@@ -24,6 +26,10 @@ impl TaskStatus {
             TaskStatus::Succeeded => "succeeded",
             TaskStatus::Failed => "failed",
         }
+    }
+
+    pub fn parse(name: &str) -> Option<Self> {
+        [Self::Succeeded, Self::Failed].into_iter().find(|status| status.name() == name)
     }
 }
 
@@ -96,6 +102,13 @@ impl Names {
         format!("{}/manifest.json.md5", self.base)
     }
 
+    /// The ID of the job that a result file's key names, if it is a key as [`Names::part`] makes them. Whether the job
+    /// has a report there is another question.
+    pub fn job_of_part(key: &str) -> Option<&str> {
+        let (folder, _) = key.rsplit_once("/results/")?;
+        folder.rsplit('/').next()?.strip_prefix("job-")
+    }
+
     /// The key of a result file: 40 hex digits of SHA-1 over job, status and part number (from 0), so that a report
     /// that is written again after a crash has the same names (rule RP-2).
     pub fn part(&self, status: TaskStatus, number: u32) -> String {
@@ -139,13 +152,182 @@ pub fn manifest_json(created: &str, parts: &[Part]) -> String {
     )
 }
 
+/// Why a report cannot be used as a manifest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct NoReport(pub &'static str);
+
+/// Reads a report's `manifest.json`: its result files, in its order.
+pub fn read_manifest_json(bytes: &[u8]) -> Result<Vec<Part>, NoReport> {
+    let json: serde_json::Value = serde_json::from_slice(bytes).map_err(|_| NoReport("the report is not JSON"))?;
+    if json["Format"] != "Report_CSV_20180820" {
+        return Err(NoReport("the report's Format is not Report_CSV_20180820"));
+    }
+    let results = json["Results"].as_array().ok_or(NoReport("the report has no Results"))?;
+    let part = |result: &serde_json::Value| {
+        let text = |name: &str| result[name].as_str().map(str::to_owned);
+        let status = TaskStatus::parse(result["TaskExecutionStatus"].as_str()?)?;
+        Some(Part { status, bucket: text("Bucket")?, key: text("Key")?, md5: text("MD5Checksum")? })
+    };
+    results.iter().map(|result| part(result).ok_or(NoReport("a result of the report lacks a member"))).collect()
+}
+
+/// The first four columns of a report's row.
+#[derive(Debug, PartialEq, Eq)]
+pub struct ReportedRow<'a> {
+    pub bucket: std::borrow::Cow<'a, str>,
+    pub key: std::borrow::Cow<'a, str>,
+    /// As it stands there: `\N` if missing, blank if the manifest had no such column.
+    pub version: std::borrow::Cow<'a, str>,
+    pub status: TaskStatus,
+}
+
+impl<'a> ReportedRow<'a> {
+    /// Reads one record, without its line break. The other three columns are not looked at, so that their order, which
+    /// AWS's schema has wrong, does not matter.
+    pub fn parse(record: &'a [u8]) -> Result<Self, NoReport> {
+        const ODD: NoReport = NoReport("a row of the report does not have a report's seven columns");
+        let text = std::str::from_utf8(record).map_err(|_| NoReport("a row of the report is not UTF-8"))?;
+        let fields = Fields { rest: Some(text) }.collect::<Result<Vec<_>, ()>>().map_err(|()| ODD)?;
+        let [bucket, key, version, status, _, _, _] = <[_; 7]>::try_from(fields).map_err(|_| ODD)?;
+        Ok(Self { bucket, key, version, status: TaskStatus::parse(&status).ok_or(ODD)? })
+    }
+
+    /// Appends the row as a line of a pinned manifest: its three columns as they are, and the task's number if given.
+    pub fn push_pinned(&self, out: &mut Vec<u8>, number: Option<u64>) {
+        for (at, cell) in [&self.bucket, &self.key, &self.version].into_iter().enumerate() {
+            if at > 0 {
+                out.push(b',');
+            }
+            push_cell(out, cell);
+        }
+        if let Some(number) = number {
+            out.extend_from_slice(format!(",{number}").as_bytes());
+        }
+        out.push(b'\n');
+    }
+}
+
+/// A record of a report is at most this long: a message of 4 KB and a key of 3 KB, every byte of them doubled by quotes,
+/// and the rest, four times over for a report that is not ours.
+const RECORD_BYTES_MAX: usize = 64 << 10;
+
+/// Cuts a stream of bytes into records: lines, but that a line break inside quotes ends none. Feed pieces as they come.
+///
+/// Memory: one record, at most [`RECORD_BYTES_MAX`]; a longer one is a fault.
+#[derive(Debug, Default)]
+pub struct Records {
+    partial: Vec<u8>,
+    quoted: bool,
+}
+
+impl Records {
+    /// Calls `each` with every record that ends in `piece`, without its CR LF or LF.
+    pub fn push<E: From<LineTooLong>>(
+        &mut self,
+        piece: &[u8],
+        mut each: impl FnMut(&[u8]) -> Result<(), E>,
+    ) -> Result<(), E> {
+        for part in piece.split_inclusive(|b| *b == b'\n') {
+            self.partial.extend_from_slice(part);
+            self.quoted ^= part.iter().filter(|b| **b == b'"').count() % 2 == 1;
+            if self.partial.len() > RECORD_BYTES_MAX {
+                return Err(LineTooLong.into());
+            }
+            if part.ends_with(b"\n") && !self.quoted {
+                each(without_break(&self.partial))?;
+                self.partial.clear();
+            }
+        }
+        Ok(())
+    }
+
+    /// The last record, if the stream did not end in a line break.
+    pub fn finish(self) -> Option<Vec<u8>> {
+        (!self.partial.is_empty()).then_some(self.partial)
+    }
+}
+
+fn without_break(line: &[u8]) -> &[u8] {
+    let line = line.strip_suffix(b"\n").unwrap_or(line);
+    line.strip_suffix(b"\r").unwrap_or(line)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn records(text: &str, piece: usize) -> Vec<String> {
+        let mut records = Records::default();
+        let mut all = Vec::new();
+        let mut each = |record: &[u8]| {
+            all.push(String::from_utf8(record.to_vec()).unwrap());
+            Ok::<(), LineTooLong>(())
+        };
+        text.as_bytes().chunks(piece).for_each(|piece| records.push(piece, &mut each).unwrap());
+        records.finish().iter().for_each(|last| each(last).unwrap());
+        all
+    }
+
+    #[test]
+    fn a_report_is_read_back_row_by_row_wherever_its_pieces_are_cut() {
+        let rows = [
+            ("k", VersionId::NoColumn, "plain"),
+            ("x,y", VersionId::Missing, "two\r\nlines, \"quoted\""),
+            ("say \"hi\"", VersionId::Given("v1".into()), "\n"),
+        ];
+        let mut text = String::new();
+        for (key, version, message) in &rows {
+            text += &row(key, version.clone(), Outcome::failed(200, "PermanentFailure", *message));
+        }
+        for piece in [1, 2, 7, 1_000] {
+            let read = records(&text, piece);
+            assert_eq!(read.len(), 3, "{read:?}");
+            for (record, (key, version, _)) in read.iter().zip(&rows) {
+                let mut pinned = Vec::new();
+                let reported = ReportedRow::parse(record.as_bytes()).unwrap();
+                assert_eq!(reported.status, TaskStatus::Failed);
+                reported.push_pinned(&mut pinned, Some(9));
+                use crate::manifest::{Column, RowFormat};
+                let columns = vec![Column::Bucket, Column::Key, Column::ReportedVersion, Column::Number];
+                let task = RowFormat::new(columns).unwrap().parse(0, pinned.strip_suffix(b"\n").unwrap()).unwrap();
+                assert_eq!((&*task.key, &task.version, task.number), (*key, version, 9));
+            }
+        }
+        assert_eq!(records("a\r\nb", 3), ["a", "b"], "the last line needs no end");
+    }
+
+    #[test]
+    fn what_is_no_report_is_refused() {
+        for record in ["", "b,k,,failed,200,x", "b,k,,failed,200,x,m,more", "b,k,,odd,200,x,m", "b,\"k,,failed,200,x,m"]
+        {
+            assert!(ReportedRow::parse(record.as_bytes()).is_err(), "{record}");
+        }
+        for json in ["", "[]", "{}", r#"{"Format":"Report_CSV_20180820"}"#, r#"{"Format":"x","Results":[]}"#] {
+            assert!(read_manifest_json(json.as_bytes()).is_err(), "{json}");
+        }
+        let lacking = r#"{"Format":"Report_CSV_20180820","Results":[{"TaskExecutionStatus":"failed","Bucket":"b"}]}"#;
+        assert!(read_manifest_json(lacking.as_bytes()).is_err());
+        let endless = "\"".to_owned() + &"x".repeat(RECORD_BYTES_MAX);
+        let told: Result<(), LineTooLong> = Records::default().push(endless.as_bytes(), |_| Ok(()));
+        assert_eq!(told, Err(LineTooLong));
+    }
+
+    #[test]
+    fn the_manifest_json_of_a_report_reads_back_and_its_keys_name_the_job() {
+        let key = Names::new(Some("a/job-x/b"), "id-1").part(TaskStatus::Failed, 0);
+        assert_eq!(Names::job_of_part(&key), Some("id-1"));
+        assert_eq!((Names::job_of_part("results/x.csv"), Names::job_of_part("p/id/results/x")), (None, None));
+        let parts = [Part { status: TaskStatus::Failed, bucket: "r".into(), key, md5: "m".into() }];
+        assert_eq!(read_manifest_json(manifest_json("now", &parts).as_bytes()).unwrap(), parts);
+    }
+
     fn row(key: &str, version: VersionId, outcome: Outcome) -> String {
         let mut out = Vec::new();
-        push_row(&mut out, &Task { row: 0, bucket: "awsexamplebucket1".into(), key: key.into(), version }, &outcome);
+        push_row(
+            &mut out,
+            &Task { row: 0, number: 0, bucket: "awsexamplebucket1".into(), key: key.into(), version },
+            &outcome,
+        );
         String::from_utf8(out).unwrap()
     }
 

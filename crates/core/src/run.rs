@@ -103,11 +103,44 @@ impl Past {
     }
 }
 
+/// Which rows a run is to bring to their results.
+#[derive(Debug, Clone)]
+pub struct Extent {
+    /// Rows that can be read.
+    rows_total: u64,
+    /// Whether the manifest ends there; otherwise [`Event::RowsKnown`] says how it goes on.
+    whole: bool,
+    /// These alone, if it is a sample.
+    sample: Option<RoaringTreemap>,
+}
+
+impl Extent {
+    /// A manifest of so many rows, from end to end.
+    pub fn all(rows_total: u64) -> Self {
+        Self { rows_total, whole: true, sample: None }
+    }
+
+    /// Of a manifest of so many rows those in `drawn`, and no other.
+    pub fn sample(rows_total: u64, drawn: RoaringTreemap) -> Self {
+        Self { rows_total, whole: true, sample: Some(drawn) }
+    }
+
+    /// A manifest that is still being checked, of which nothing is known yet.
+    pub fn growing() -> Self {
+        Self { rows_total: 0, whole: false, sample: None }
+    }
+}
+
 /// What the world tells the run.
 #[derive(Debug)]
 pub enum Event {
     /// Rows that [`Effect::Read`] asked for, in order; fewer than asked means the manifest's end.
     Rows(Vec<Task>),
+    /// The manifest has been checked up to here, always at a chunk's edge or its end.
+    RowsKnown {
+        rows_total: u64,
+        whole: bool,
+    },
     /// One call is over. An invocation that is not in flight (twice answered, or answered after it was given up) is
     /// ignored.
     Answered {
@@ -158,6 +191,8 @@ pub enum Effect {
 pub enum Ended {
     /// Every row has its final result.
     Finished,
+    /// Every row of the sample has its final result, and there are others.
+    Sampled,
     Paused,
     Cancelled,
     /// Too many tasks failed, or [`Command::Fail`].
@@ -182,7 +217,7 @@ struct Pending {
 /// See the module.
 #[derive(Debug)]
 pub struct Run {
-    job_id: String,
+    lineage: String,
     settings: Settings,
     phase: Phase,
     ramp: Ramp,
@@ -191,7 +226,10 @@ pub struct Run {
     slots: u32,
 
     rows_total: u64,
+    whole: bool,
     next_row: u64,
+    /// Of a sample, the rows that have no final result and were not read yet.
+    sample: Option<RoaringTreemap>,
     reading: bool,
     past: Past,
 
@@ -226,20 +264,22 @@ const READ_AHEAD: u64 = crate::manifest::CHUNK_ROWS;
 pub const BATCH_ENTRIES_MAX: usize = 1_024;
 
 impl Run {
-    /// Starts, or goes on from what the log says. `rows_total` is the manifest's row count.
+    /// Starts, or goes on from what the log says. `lineage` is where the tasks' IDs come from (see [`task_id`]).
     ///
     /// Nothing is dispatched before the first [`Event::Slots`]: a job that is to be cancelled at once is told so first.
-    pub fn new(job_id: &str, rows_total: u64, past: Past, settings: Settings, seed: u64, now: Tick) -> Self {
+    pub fn new(lineage: &str, extent: Extent, past: Past, settings: Settings, seed: u64, now: Tick) -> Self {
         let (succeeded, failed) = (past.succeeded, past.failed);
         let mut run = Self {
-            job_id: job_id.to_owned(),
+            lineage: lineage.to_owned(),
             phase: Phase::Running,
             ramp: Ramp::new(settings.ramp, now),
             settings,
             random: Random::seeded(seed),
             slots: 0,
-            rows_total,
+            rows_total: extent.rows_total,
+            whole: extent.whole,
             next_row: past.first_open_row(),
+            sample: extent.sample.map(|drawn| drawn - &past.settled),
             reading: false,
             past,
             ready: VecDeque::new(),
@@ -267,6 +307,10 @@ impl Run {
     pub fn handle(&mut self, event: Event, now: Tick) {
         match event {
             Event::Rows(tasks) => self.rows(tasks),
+            Event::RowsKnown { rows_total, whole } => {
+                self.rows_total = self.rows_total.max(rows_total);
+                self.whole |= whole;
+            }
             Event::Answered { invocation, reply } => self.answered(invocation, &reply, now),
             Event::Recorded { batch } => self.recorded(batch),
             Event::NotRecorded { batch } => {
@@ -323,11 +367,13 @@ impl Run {
         if tasks.is_empty() {
             // The reader knows the end better than the count does; a short manifest must not wait for ever.
             self.next_row = self.rows_total;
+            self.sample.iter_mut().for_each(RoaringTreemap::clear);
         }
         let winding_down = matches!(self.phase, Phase::Cancelling | Phase::Failing | Phase::Ended);
         for task in tasks {
             self.next_row = task.row + 1;
-            if winding_down || self.past.settled.contains(task.row) {
+            let drawn = self.sample.as_mut().is_none_or(|sample| sample.remove(task.row));
+            if winding_down || !drawn || self.past.settled.contains(task.row) {
                 continue;
             }
             let tries = match self.past.redriven.remove(&task.row) {
@@ -351,7 +397,7 @@ impl Run {
 
     fn answered(&mut self, invocation: u64, reply: &Reply, now: Tick) {
         let Some(mut pending) = self.in_flight.remove(&invocation) else { return };
-        let judgement = judge(reply, &task_id(&self.job_id, pending.task.row));
+        let judgement = judge(reply, &task_id(&self.lineage, pending.task.number));
         if matches!(judgement, Judgement::Throttled(..)) {
             self.ramp.throttled(now);
         }
@@ -508,9 +554,20 @@ impl Run {
     }
 
     fn read(&mut self) {
-        if !self.reading && self.next_row < self.rows_total && (self.ready.len() as u64) < READ_AHEAD {
+        if let Some(first_row) = self.unread()
+            && !self.reading
+            && (self.ready.len() as u64) < READ_AHEAD
+        {
             self.reading = true;
-            self.effects.push_back(Effect::Read { first_row: self.next_row, rows_max: READ_AHEAD });
+            self.effects.push_back(Effect::Read { first_row, rows_max: READ_AHEAD });
+        }
+    }
+
+    /// The next row to be read, if it can be. Of a sample the rows between are passed over, a chunk at a time.
+    fn unread(&self) -> Option<u64> {
+        match &self.sample {
+            Some(sample) => sample.min(),
+            None => (self.next_row < self.rows_total).then_some(self.next_row),
         }
     }
 
@@ -530,9 +587,10 @@ impl Run {
         if !resting || self.ended_told {
             return;
         }
-        let all_read = self.next_row >= self.rows_total && !self.reading;
+        let all_read = self.whole && self.unread().is_none() && !self.reading;
         let finished = all_read && self.ready.is_empty() && self.waiting.is_empty();
         let ended = match self.phase {
+            Phase::Running | Phase::Pausing if finished && self.sample.is_some() => Ended::Sampled,
             Phase::Running | Phase::Pausing if finished => Ended::Finished,
             Phase::Running | Phase::Ended => return,
             Phase::Pausing => Ended::Paused,
@@ -561,6 +619,8 @@ mod tests {
     struct World {
         run: Run,
         now: Tick,
+        /// The first rows that were asked for.
+        read: Vec<u64>,
         invoked: Vec<(u64, Arc<Task>, u32)>,
         batch: Option<u64>,
         recorded: Vec<Entry>,
@@ -580,9 +640,14 @@ mod tests {
         }
 
         fn with_past(rows: u64, past: Past, settings: Settings) -> Self {
-            let run = Run::new("job", rows, past, settings, 7, Tick(0));
+            Self::of(Extent::all(rows), past, settings)
+        }
+
+        fn of(extent: Extent, past: Past, settings: Settings) -> Self {
+            let run = Run::new("job", extent, past, settings, 7, Tick(0));
             Self {
                 run,
+                read: Vec::new(),
                 now: Tick(0),
                 invoked: Vec::new(),
                 batch: None,
@@ -599,10 +664,13 @@ mod tests {
             while let Some(effect) = self.run.next_effect() {
                 match effect {
                     Effect::Read { first_row, rows_max } => {
-                        let last = (first_row + rows_max).min(self.run.rows_total);
+                        self.read.push(first_row);
+                        let edge = (first_row / rows_max + 1) * rows_max;
+                        let last = edge.min(self.run.rows_total);
                         let rows = (first_row..last)
                             .map(|row| Task {
                                 row,
+                                number: row,
                                 bucket: (self.buckets)(row).into(),
                                 key: "k".into(),
                                 version: (self.versions)(row),
@@ -889,6 +957,96 @@ mod tests {
         world.answer("Succeeded");
         world.give(Event::Answered { invocation, reply: Reply::Unreachable { cause: "late".into() } });
         assert_eq!(world.run.counts(), (1, 0));
+    }
+
+    fn drawn(rows: &[u64]) -> RoaringTreemap {
+        rows.iter().copied().collect()
+    }
+
+    #[test]
+    fn a_sample_is_run_and_no_other_row_and_of_the_manifest_only_its_chunks_are_read() {
+        let rows = [3, 5, 90_000, 5_000_000];
+        let mut world = World::of(Extent::sample(10_000_000, drawn(&rows)), Past::default(), settings());
+        world.slots(u32::MAX);
+        while !world.invoked.is_empty() {
+            world.answer("Succeeded");
+        }
+        assert_eq!((world.settled(), world.ended), (rows.to_vec(), Some(Ended::Sampled)));
+        assert_eq!(world.read, [3, 90_000, 5_000_000], "a chunk for each that holds rows of the sample");
+    }
+
+    #[test]
+    fn a_sample_goes_on_after_a_crash_and_the_rest_leaves_its_rows_out() {
+        let mut world = World::of(Extent::sample(6, drawn(&[1, 3, 4])), Past::default(), settings());
+        world.slots(2);
+        world.answer("Succeeded");
+        world.answer("TemporaryFailure");
+        let mut after = World::of(Extent::sample(6, drawn(&[1, 3, 4])), world.past(), settings());
+        after.slots(u32::MAX);
+        let rows: Vec<_> = after.invoked.iter().map(|(_, task, attempt)| (task.row, *attempt)).collect();
+        assert_eq!(rows, [(3, 2), (4, 1)]);
+        after.answer("Succeeded");
+        after.answer("PermanentFailure");
+        assert_eq!((after.run.counts(), after.ended), ((2, 1), Some(Ended::Sampled)));
+        let mut past = world.past();
+        after.recorded.iter().for_each(|e| past.add(e).unwrap());
+        let mut rest = World::with_past(6, past, settings());
+        rest.slots(u32::MAX);
+        while !rest.invoked.is_empty() {
+            rest.answer("Succeeded");
+        }
+        assert_eq!((rest.settled(), rest.ended), (vec![0, 2, 5], Some(Ended::Finished)));
+    }
+
+    #[test]
+    fn the_threshold_and_a_cancel_end_a_sample_as_they_end_a_job() {
+        let strict = Settings { threshold: Threshold { tasks_min: 2, ratio: 0.5 }, ..settings() };
+        let mut world = World::of(Extent::sample(100, drawn(&[1, 2, 3, 4, 5, 6])), Past::default(), strict);
+        world.slots(1);
+        world.answer("PermanentFailure");
+        world.answer("PermanentFailure");
+        assert_eq!(world.ended, Some(Ended::Failed));
+        let mut world = World::of(Extent::sample(100, drawn(&[1, 2])), Past::default(), settings());
+        world.slots(1);
+        world.give(Event::Command(Command::Cancel));
+        world.answer("Succeeded");
+        assert_eq!((world.settled(), world.ended), (vec![1], Some(Ended::Cancelled)));
+    }
+
+    #[test]
+    fn a_manifest_that_is_still_being_checked_is_run_as_far_as_it_is_known_and_is_not_at_its_end() {
+        let mut world = World::of(Extent::growing(), Past::default(), settings());
+        world.slots(u32::MAX);
+        assert_eq!((world.invoked.len(), world.ended), (0, None));
+        let known = |world: &mut World, rows_total, whole| {
+            world.give(Event::RowsKnown { rows_total, whole });
+            while !world.invoked.is_empty() {
+                world.answer("Succeeded");
+            }
+        };
+        known(&mut world, READ_AHEAD, false);
+        assert_eq!((world.run.counts(), world.ended), ((READ_AHEAD, 0), None));
+        known(&mut world, READ_AHEAD + 5, true);
+        assert_eq!((world.run.counts(), world.ended), ((READ_AHEAD + 5, 0), Some(Ended::Finished)));
+    }
+
+    #[test]
+    fn a_manifest_that_is_read_again_after_a_crash_repeats_no_settled_row() {
+        let mut world = World::of(Extent::growing(), Past::default(), settings());
+        world.slots(2);
+        world.give(Event::RowsKnown { rows_total: READ_AHEAD, whole: false });
+        world.answer("Succeeded");
+        let mut after = World::of(Extent::growing(), world.past(), settings());
+        after.slots(u32::MAX);
+        after.give(Event::RowsKnown { rows_total: 3, whole: true });
+        assert_eq!(after.invoked.iter().map(|(_, task, _)| task.row).collect::<Vec<_>>(), [1, 2]);
+        after.give(Event::Command(Command::Pause));
+        after.answer("Succeeded");
+        after.answer("Succeeded");
+        assert_eq!(after.ended, Some(Ended::Finished));
+        let mut paused = World::of(Extent::growing(), world.past(), settings());
+        paused.give(Event::Command(Command::Pause));
+        assert_eq!(paused.ended, Some(Ended::Paused), "where the manifest goes on is not known");
     }
 
     #[test]

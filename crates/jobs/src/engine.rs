@@ -7,6 +7,7 @@
 mod agent;
 mod deliverer;
 mod dispatcher;
+mod feed;
 mod gate;
 mod pinned;
 mod preparer;
@@ -21,9 +22,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use longshore_core::failures::Failures;
 use longshore_core::job::Status;
 use longshore_core::manifest::CHUNK_ROWS;
-use longshore_core::run::{Command, Effect, Ended, Event, Run};
+use longshore_core::record::Entry;
+use longshore_core::run::{Command, Effect, Ended, Event, Extent, Run};
+use longshore_core::sample;
 use longshore_core::time::Tick;
 use longshore_store::{Fatal, StoreError};
 use tokio::sync::{Notify, mpsc, oneshot, watch};
@@ -191,6 +195,21 @@ impl Engine {
         Glance(seen)
     }
 
+    /// What the results that a job has by now amount to: one pass over its log.
+    pub async fn failures(&self, id: &str) -> Result<Failures, StoreError> {
+        let dir = self.shared.world.job_dir(id);
+        blocking(move || {
+            let mut failures = Failures::default();
+            recorder::settled(&dir, |entry| {
+                if let Entry::Settled { task, outcome, .. } = entry {
+                    failures.add(task, outcome);
+                }
+            })?;
+            Ok(failures)
+        })
+        .await
+    }
+
     /// Removes what a job that is over does not need any more: its pinned manifest and its report's spool. The result
     /// log stays. Failing to remove something costs space alone; the next start tries again.
     pub async fn clean(&self, id: &str) {
@@ -314,6 +333,52 @@ struct Rest {
 const SLOTS_EVERY: Duration = Duration::from_millis(200);
 const NOTE_EVERY_MS: u64 = 5_000;
 
+/// A note of how many rows are known on its way to the table: the rows, whether these are all, and what came of it.
+type NotingRows<'a> = Pin<Box<dyn Future<Output = (u64, bool, Result<(), StoreError>)> + Send + 'a>>;
+
+/// The rows that a run is made of.
+struct Rows {
+    extent: Extent,
+    /// Absent where none can be asked for.
+    manifest: Option<Arc<pinned::Pinned>>,
+    /// What makes more of them known.
+    feed: Option<feed::Feed>,
+}
+
+impl Rows {
+    async fn open(engine: &Engine, job: &JobRow, first: Option<Command>) -> Result<Self, StoreError> {
+        let world = &engine.shared.world;
+        let dir = world.job_dir(&job.id);
+        if matches!(first, Some(Command::Cancel | Command::Fail)) {
+            // It only comes to rest, whatever has become of its manifest.
+            return Ok(Self { extent: Extent::all(0), manifest: None, feed: None });
+        }
+        let early = job.request.beyond.early_start;
+        if early && !pinned::Pinned::is_whole(&dir) {
+            let growing = pinned::Growing::create(&dir).await?;
+            let manifest = Some(Arc::clone(&growing.pinned));
+            let feed = first.is_none().then(|| feed::Feed::start(engine, job, growing));
+            return Ok(Self { extent: Extent::growing(), manifest, feed });
+        }
+        let manifest = pinned::Pinned::open(&dir).await?;
+        let (have, noted) = (manifest.rows(), job.rows_total);
+        match have {
+            // It was pinned whole, and the server died before it was noted.
+            _ if early && have > noted => agent::persist(engine, || world.table.note_rows(&job.id, have)).await?,
+            _ if have != noted => {
+                return Err(StoreError::Damaged(format!("the pinned manifest has {have} rows of {noted}")));
+            }
+            _ => {}
+        }
+        let wanted = job.request.beyond.sample.filter(|_| !job.sampled);
+        let extent = match wanted.and_then(|wanted| sample::draw(&job.id, have, wanted)) {
+            Some(drawn) => Extent::sample(have, drawn),
+            None => Extent::all(have),
+        };
+        Ok(Self { extent, manifest: Some(Arc::new(manifest)), feed: None })
+    }
+}
+
 /// Runs one job until it rests. `first` is a command that holds from the start: a job that was being cancelled when the
 /// server died starts nothing.
 async fn run(
@@ -324,17 +389,40 @@ async fn run(
     first: Option<Command>,
 ) -> Result<Rest, StoreError> {
     let world = &engine.shared.world;
-    let dir = world.job_dir(&job.id);
-    let (log, past) = recorder::open(&dir, world.fatal.clone()).await?;
+    let (log, past) = recorder::open(&world.job_dir(&job.id), world.fatal.clone()).await?;
     live.set_counts((past.succeeded(), past.failed()));
     live.set_loaded();
-    let manifest = Arc::new(pinned::Pinned::open(&dir).await?);
-    if manifest.rows() != job.rows_total {
-        let (have, wanted) = (manifest.rows(), job.rows_total);
-        return Err(StoreError::Damaged(format!("the pinned manifest has {have} rows of {wanted}")));
-    }
+    let Rows { extent, manifest, mut feed } = Rows::open(engine, job, first).await?;
     let mut random = seed()?;
-    let mut run = Run::new(&job.id, manifest.rows(), past, world.settings.run.clone(), random.next_u64(), engine.now());
+    let run = Run::new(&job.lineage, extent, past, world.settings.run.clone(), random.next_u64(), engine.now());
+    let rest =
+        drive(engine, job, orders, live, first, Driven { run, random, log, manifest, feed: feed.as_mut() }).await;
+    if let Some(feed) = feed {
+        // Nobody else may find it writing.
+        feed.stop().await;
+    }
+    rest
+}
+
+/// What [`drive`] turns the wheel of.
+struct Driven<'a> {
+    run: Run,
+    random: longshore_core::random::Random,
+    log: Arc<longshore_store::ResultLog>,
+    manifest: Option<Arc<pinned::Pinned>>,
+    feed: Option<&'a mut feed::Feed>,
+}
+
+async fn drive(
+    engine: &Engine,
+    job: &JobRow,
+    orders: &mut mpsc::Receiver<Order>,
+    live: &Live,
+    first: Option<Command>,
+    driven: Driven<'_>,
+) -> Result<Rest, StoreError> {
+    let world = &engine.shared.world;
+    let Driven { mut run, random, log, manifest, mut feed } = driven;
     let mut dispatcher = {
         let door = engine.shared.gate.door(&job.request.operation.function_arn);
         dispatcher::Dispatcher::new(Arc::clone(&world.invoker), door, job, random)
@@ -349,6 +437,7 @@ async fn run(
     let mut reading = None;
     let mut recording = None;
     let mut noting: Option<Noting> = None;
+    let mut noting_rows: Option<NotingRows<'_>> = None;
     let mut stopping = false;
     let mut slots_tick = tokio::time::interval(SLOTS_EVERY);
     slots_tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -364,7 +453,9 @@ async fn run(
                 Effect::Invoke { invocation, task, attempt } => dispatcher.start(invocation, &task, attempt),
                 Effect::Read { first_row, rows_max } => {
                     debug_assert_eq!(rows_max, CHUNK_ROWS);
-                    let manifest = Arc::clone(&manifest);
+                    let Some(manifest) = manifest.clone() else {
+                        return Err(StoreError::Damaged(format!("row {first_row} of no manifest was asked for")));
+                    };
                     reading = Some(tokio::task::spawn_blocking(move || manifest.read_from(first_row)));
                 }
                 Effect::Record { batch, entries } => recording = Some(Box::pin(recorder::write(&log, batch, entries))),
@@ -407,6 +498,32 @@ async fn run(
                         reason = Some(FailureReason::new("ManifestDamaged", error.to_string()));
                         Event::Command(Command::Fail)
                     }
+                }
+            }
+            // One note at a time: what becomes known meanwhile goes with the next.
+            news = some_feed(&mut feed), if noting_rows.is_none() => match news {
+                feed::News::Known { rows, whole } => {
+                    feed = feed.filter(|_| !whole);
+                    noting_rows = Some(Box::pin(async move {
+                        // On disk before a task of them starts: what is shown must neither go back nor be passed.
+                        (rows, whole, agent::persist(engine, || world.table.note_rows(&job.id, rows)).await)
+                    }));
+                    continue;
+                }
+                feed::News::Failed(why) => {
+                    feed = None;
+                    reason = Some(why);
+                    Event::Command(Command::Fail)
+                }
+                feed::News::Broken(error) => return Err(error),
+            },
+            (rows_total, whole, written) = some(&mut noting_rows) => {
+                noting_rows = None;
+                match written {
+                    Ok(()) => Event::RowsKnown { rows_total, whole },
+                    // They are read and noted again at the next start.
+                    Err(error) if error.is_full() && stopping => continue,
+                    Err(error) => return Err(error),
                 }
             }
             Some(order) = orders.recv() => match order {
@@ -468,6 +585,14 @@ fn seed() -> Result<longshore_core::random::Random, StoreError> {
 async fn some<F: Future + Unpin>(future: &mut Option<F>) -> F::Output {
     match future {
         Some(future) => future.await,
+        None => std::future::pending().await,
+    }
+}
+
+/// The next news of a manifest that is still being checked.
+async fn some_feed(feed: &mut Option<&mut feed::Feed>) -> feed::News {
+    match feed {
+        Some(feed) => feed.next().await,
         None => std::future::pending().await,
     }
 }

@@ -3,6 +3,7 @@
 //! Elements may stand in any order; list members may have any name (rule X-1); unknown elements are ignored, except
 //! inside `Operation`, where dropping one silently could change what is done to objects (rule X-8).
 
+mod beyond;
 mod generator;
 mod manifest;
 mod members;
@@ -18,6 +19,7 @@ use unicode_properties::{GeneralCategoryGroup, UnicodeGeneralCategory};
 use crate::Settings;
 use crate::error::JobError;
 
+pub use beyond::{Beyond, ReportedRows};
 pub use generator::{GENERATED_FORMAT, Generator, Output};
 pub use manifest::{Manifest, Source, bare_etag};
 use members::Members;
@@ -45,6 +47,9 @@ pub struct NewJob {
     pub priority: u32,
     pub role_arn: String,
     pub tags: Vec<(String, String)>,
+    /// What of the tags is ours.
+    #[serde(default, skip_serializing_if = "Beyond::is_none")]
+    pub beyond: Beyond,
 }
 
 pub const TAGS_MAX: usize = 50;
@@ -85,6 +90,7 @@ impl NewJob {
         if tags.len() > TAGS_MAX {
             return invalid(format!("a job can have at most {TAGS_MAX} tags"));
         }
+        let beyond = Beyond::parse(&tags, confirmation.unwrap_or(settings.confirmation_default), &source)?;
         // Last: a request that is wrong as well is told that.
         let operation = match operation {
             Operation::LambdaInvoke(invoke) => invoke,
@@ -101,6 +107,7 @@ impl NewJob {
             priority,
             role_arn,
             tags,
+            beyond,
         })
     }
 
@@ -284,6 +291,15 @@ pub(crate) mod tests {
             ("<ClientRequestToken>tok-1</ClientRequestToken>", "", "ClientRequestToken is required"),
             ("arn:aws:iam::123456789012:role/r", "arn:aws:iam::123456789012:user/r", "RoleArn must be"),
             ("<Key>a</Key>", "<Key>a!</Key>", "may not have"),
+            ("<Key>a</Key><Value />", "<Key>longshore:samples</Key><Value>5</Value>", "longshore:samples is not known"),
+            ("<Key>a</Key>", "<Key>Longshore:Sample</Key>", "Longshore:Sample is not known"),
+            ("<Key>a</Key><Value />", "<Key>longshore:sample</Key><Value>0</Value>", "1 to 1000000"),
+            ("<Key>a</Key><Value />", "<Key>longshore:sample</Key><Value>1000001</Value>", "1 to 1000000"),
+            ("<Key>a</Key><Value />", "<Key>longshore:sample</Key><Value>+5</Value>", "1 to 1000000"),
+            ("<Key>a</Key>", "<Key>longshore:start</Key>", "must be while-preparing"),
+            ("<Key>a</Key>", "<Key>longshore:rows</Key>", "must be failed or all"),
+            ("<Key>a</Key><Value />", "<Key>longshore:rows</Key><Value>all</Value>", "needs a completion report"),
+            ("S3BatchOperations_CSV_20180820", "Report_CSV_20180820", "takes no Fields"),
         ] {
             let body = SAMPLE.replacen(from, to, 1);
             assert_ne!(body, SAMPLE, "{from}");
@@ -292,6 +308,43 @@ pub(crate) mod tests {
             assert_eq!(told.code, "InvalidRequest", "{from}: {error}");
             assert!(told.message.contains(wanted), "{from}: {}", told.message);
         }
+    }
+
+    const EARLY: &str = "<member><Key>longshore:start</Key><Value>while-preparing</Value></member>";
+
+    #[test]
+    fn what_a_job_asks_for_beyond_aws_is_read_from_its_tags() {
+        assert!(parse(SAMPLE).unwrap().beyond.is_none());
+        let early = parse(&SAMPLE.replace("<Tags>", &format!("<Tags>{EARLY}"))).unwrap();
+        assert!(early.beyond.early_start && early.tags.len() == 2);
+        let sample = SAMPLE.replace("<Key>a</Key><Value />", "<Key>longshore:sample</Key><Value>5</Value>");
+        let sample = parse(&sample).unwrap();
+        assert_eq!(sample.beyond, Beyond { sample: Some(5), ..Beyond::default() });
+        let stored = serde_json::to_string(&sample).unwrap();
+        assert_eq!(serde_json::from_str::<NewJob>(&stored).unwrap(), sample);
+        // A job from before there were such tags reads, and its token still fits.
+        assert!(!serde_json::to_string(&parse(SAMPLE).unwrap()).unwrap().contains("beyond"));
+    }
+
+    #[test]
+    fn an_early_start_goes_with_neither_a_sample_nor_a_confirmation() {
+        let early = SAMPLE.replace("<Tags>", &format!("<Tags>{EARLY}"));
+        let confirmed = early.replace("<ConfirmationRequired>false</ConfirmationRequired>", "");
+        assert!(parse(&confirmed).unwrap_err().told().message.contains("needs ConfirmationRequired to be false"));
+        let sampled = early.replace("<Key>a</Key><Value />", "<Key>longshore:sample</Key><Value>5</Value>");
+        assert!(parse(&sampled).unwrap_err().told().message.contains("exclude one another"));
+    }
+
+    #[test]
+    fn a_completion_report_is_a_manifest_without_fields() {
+        let fields = &SAMPLE[SAMPLE.find("<Fields>").unwrap()..SAMPLE.find("</Spec>").unwrap()];
+        let report = SAMPLE.replace(fields, "").replace("S3BatchOperations_CSV_20180820", "Report_CSV_20180820");
+        let Source::Manifest(manifest) = parse(&report).unwrap().source else { panic!("it names a manifest") };
+        assert!(manifest.is_report() && manifest.fields.is_empty());
+        let all = report.replace("<Key>a</Key><Value />", "<Key>longshore:rows</Key><Value>all</Value>");
+        assert_eq!(parse(&all).unwrap().beyond.rows, Some(ReportedRows::All));
+        let early = report.replace("<Tags>", &format!("<Tags>{EARLY}"));
+        assert!(parse(&early).unwrap_err().told().message.contains("does not go with a completion report"));
     }
 
     #[test]

@@ -97,6 +97,12 @@ pub const SCHEMA: Schema = Schema {
         -- where a generated manifest was saved, as JSON; set when the job leaves Preparing
         ALTER TABLE job ADD COLUMN generated_manifest TEXT;
     ",
+        "
+        -- whether the job's sample has run: since then it waits for its promotion, or has it
+        ALTER TABLE job ADD COLUMN sampled INTEGER NOT NULL DEFAULT 0;
+        -- the job whose task IDs this one keeps; NULL: its own
+        ALTER TABLE job ADD COLUMN lineage TEXT;
+    ",
     ],
 };
 
@@ -117,6 +123,10 @@ pub struct JobRow {
     pub status_update_reason: Option<String>,
     pub failure_reasons: Vec<FailureReason>,
     pub generated_manifest: Option<GeneratedManifest>,
+    /// Its sample has run to its end. Then Suspended means that the others wait, any other status that they may run.
+    pub sampled: bool,
+    /// The job that task IDs come from: this one, unless it retries tasks of another.
+    pub lineage: String,
 }
 
 /// A list that was generated and saved: what `GeneratedManifestDescriptor` shows.
@@ -138,6 +148,8 @@ pub struct Change {
     pub active_ms_more: u64,
     pub failure_reason: Option<FailureReason>,
     pub status_update_reason: Option<String>,
+    /// The job whose task IDs are kept, where it is another.
+    pub lineage: Option<String>,
 }
 
 /// Where a page of ListJobs begins: behind this job, in the order of creation, newest first.
@@ -349,7 +361,8 @@ impl Table {
 
     /// Moves a job by an event, with what changes at the same time. Returns the new status once it is durable; an
     /// illegal move changes nothing. A move into the status the job has already (a cancel that is repeated) is no event
-    /// and changes nothing but the reason that the call gives (C-10).
+    /// and changes nothing but the reason that the call gives (C-10). A job
+    /// whose sample has run takes the event as [`Event::after_sample`] says.
     pub async fn transition(&self, id: &str, event: Event, change: Change) -> Result<Status, MoveError> {
         let (id, now) = (id.to_owned(), self.now());
         let settings = Arc::clone(&self.settings);
@@ -357,6 +370,8 @@ impl Table {
             .records
             .write(move |db| {
                 let from = status_of(db, &id)?.ok_or(MoveError::NotFound)?;
+                let sampled: bool = db.query_row("SELECT sampled FROM job WHERE id = ?1", [&id], |r| r.get(0))?;
+                let event = if sampled { event.after_sample() } else { event };
                 let to = from.on(event).map_err(MoveError::Illegal)?;
                 if to == from {
                     if let Some(reason) = change.status_update_reason {
@@ -389,7 +404,9 @@ impl Table {
                         failure_reasons = ?8,
                         suspended = coalesce(?9, suspended),
                         terminated = coalesce(?10, terminated),
-                        generated_manifest = coalesce(?11, generated_manifest)
+                        generated_manifest = coalesce(?11, generated_manifest),
+                        sampled = max(sampled, ?12),
+                        lineage = coalesce(?13, lineage)
                      WHERE id = ?1",
                     params![
                         id,
@@ -403,6 +420,8 @@ impl Table {
                         (to == Status::Suspended).then_some(now.0),
                         to.is_terminal().then_some(now.0),
                         generated,
+                        event == Event::SampleFinished,
+                        change.lineage,
                     ],
                 )?;
                 let codes: Vec<&str> = match to {
@@ -590,6 +609,20 @@ impl Table {
             .await
     }
 
+    /// Notes how many rows of a manifest that is still being checked are known; the number never goes down.
+    pub async fn note_rows(&self, id: &str, rows_total: u64) -> Result<(), StoreError> {
+        let id = id.to_owned();
+        self.records
+            .write(move |db| {
+                db.execute(
+                    "UPDATE job SET rows_total = max(rows_total, ?2), rev = rev + 1 WHERE id = ?1",
+                    params![id, signed(rows_total)],
+                )?;
+                Ok(())
+            })
+            .await
+    }
+
     /// Sets the report's creation date if it has none yet, and returns the one that counts.
     pub async fn report_created(&self, id: &str) -> Result<Timestamp, StoreError> {
         let (id, now) = (id.to_owned(), self.now());
@@ -646,7 +679,8 @@ impl Table {
 }
 
 const COLUMNS: &str = "id, created, request, status, priority, rows_total, succeeded, failed, active_ms, suspended, \
-                       terminated, status_update_reason, failure_reasons, generated_manifest";
+                       terminated, status_update_reason, failure_reasons, generated_manifest, sampled, \
+                       coalesce(lineage, id)";
 
 /// A job whose time is over.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -819,6 +853,8 @@ fn job_row(row: &Row<'_>) -> rusqlite::Result<JobRow> {
             .map(|json| serde_json::from_str(&json))
             .transpose()
             .map_err(|e| unreadable(13, e.to_string()))?,
+        sampled: row.get(14)?,
+        lineage: row.get(15)?,
     })
 }
 
@@ -906,6 +942,33 @@ mod tests {
             table.create(format!("id-{n}"), job(&format!("t{n}"))).await.unwrap();
         }
         assert_eq!(seen, ["id-4", "id-3", "id-2", "id-1"]);
+    }
+
+    #[tokio::test]
+    async fn a_job_whose_sample_has_run_is_wound_down_when_it_is_cancelled() {
+        let dir = tempfile::tempdir().unwrap();
+        let table = table(dir.path());
+        table.create("j".into(), job("t")).await.unwrap();
+        let read = Event::ManifestRead { confirmation_required: true };
+        for event in [Event::PickedUp, read, Event::Confirmed, Event::SlotGranted] {
+            table.transition("j", event, Change::default()).await.unwrap();
+            assert!(!table.get("j").await.unwrap().unwrap().sampled);
+        }
+        let moved = table.transition("j", Event::SampleFinished, Change::default()).await;
+        assert_eq!((moved.unwrap(), table.get("j").await.unwrap().unwrap().sampled), (Status::Suspended, true));
+        let moved = table.transition("j", Event::CancelRequested, Change::default()).await;
+        assert_eq!(moved.unwrap(), Status::Cancelling);
+    }
+
+    #[tokio::test]
+    async fn the_rows_that_are_known_never_become_fewer() {
+        let dir = tempfile::tempdir().unwrap();
+        let table = table(dir.path());
+        table.create("j".into(), job("t")).await.unwrap();
+        for (noted, shown) in [(1_024, 1_024), (2_048, 2_048), (1_024, 2_048)] {
+            table.note_rows("j", noted).await.unwrap();
+            assert_eq!(table.get("j").await.unwrap().unwrap().rows_total, shown);
+        }
     }
 
     #[tokio::test]

@@ -87,7 +87,7 @@ impl Api {
         let control = path.starts_with(CONTROL) && (host.names_no_bucket() || account_named);
         match service {
             Some("lambda") => Self::Lambda,
-            _ if path.starts_with(OWN) => Self::Own,
+            _ if path.starts_with(OWN) && host.names_no_bucket() => Self::Own,
             _ if control => Self::S3Control,
             Some("s3") => Self::S3,
             _ if is_dated(path) => Self::Lambda,
@@ -462,6 +462,8 @@ mod tests {
             (Some("s3"), "/v20180820/photo.jpg", Some("000000000000.photos"), Api::S3),
             (Some("s3"), "/v20180820/jobs", None, Api::S3Control),
             (Some("s3"), "/v20180820/jobs", Some("000000000000"), Api::S3Control),
+            (Some("s3"), "/_longshore/v1/jobs/j/results", None, Api::Own),
+            (Some("s3"), "/_longshore/v1/jobs/j/results", Some("bucket"), Api::S3),
             (Some("s3"), "/v20180820/photo.jpg", Some("bucket"), Api::S3),
             (Some("s3"), "/v20180820x/key", None, Api::S3),
             (Some("s3"), "/2015-03-31/functions", None, Api::S3),

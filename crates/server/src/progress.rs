@@ -32,7 +32,7 @@ impl Progress {
         Self { bar, began: Instant::now(), done_before: None, last_line: None, ended: false }
     }
 
-    /// Shows the state of the job. `total` is 0 until the manifest is read.
+    /// Shows the state of the job. `total` is 0 until the manifest is read, and may grow while it is.
     pub fn show(&mut self, status: &str, total: u64, succeeded: u64, failed: u64) {
         let done = succeeded + failed;
         let before = *self.done_before.get_or_insert(done);
@@ -51,7 +51,8 @@ impl Progress {
                 bar.set_message(message(status, succeeded, failed, per_second, total - done.min(total)));
             }
             None => {
-                let over = done == total;
+                // All that is known may be done while more of the manifest is being checked.
+                let over = done == total && status != "Active";
                 let due = self.last_line.is_none_or(|last| last.elapsed() >= LINE_EVERY);
                 // The last line is due at once, and once.
                 if self.ended || !(due || over) {

@@ -539,7 +539,8 @@ async fn create_job(folder: &RunFolder, plan: &Plan, server: &Server, client: &C
         with_versions: plan.with_versions,
         report_bucket,
         report_prefix,
-        tags: Vec::new(),
+        // Its first rows are at work while the others are checked (decision 0013).
+        tags: vec![("longshore:start".to_owned(), "while-preparing".to_owned())],
     };
     client.create_job(&new).await.map_err(|e| Failure::job(format!("the job was refused: {e}")))
 }

@@ -1,5 +1,6 @@
 //! One agent a job: takes it from where it stands to where it next waits, or to its end.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use longshore_core::job::{Event, Status};
@@ -8,9 +9,10 @@ use longshore_store::StoreError;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
-use super::preparer::{self, Unprepared};
+use super::pinned::Growing;
+use super::preparer::{self, Prepared, Unprepared};
 use super::reporter::{self, Unreported};
-use super::{AgentHandle, Engine, Live, ORDERS_MAX, Order, run};
+use super::{AgentHandle, Engine, Live, ORDERS_MAX, Order, recorder, run};
 use crate::error::FailureReason;
 use crate::table::{Change, JobRow, MoveError};
 
@@ -133,8 +135,7 @@ async fn work(engine: &Engine, id: &str, orders: &mut mpsc::Receiver<Order>, liv
         }
         Status::Cancelling | Status::Failing => {
             let mut status = job.status;
-            let pinned = engine.shared.world.job_dir(&job.id).join("manifest.idx");
-            if job.rows_total > 0 && pinned.exists() {
+            if recorder::has_log(&engine.shared.world.job_dir(&job.id)) {
                 // What waited for a redrive when the server died fails with its last error before the report is made.
                 let command = if job.status == Status::Cancelling { Command::Cancel } else { Command::Fail };
                 let Some(now) = activate(engine, &job, orders, live, Some(command)).await? else { return Ok(()) };
@@ -151,46 +152,69 @@ async fn work(engine: &Engine, id: &str, orders: &mut mpsc::Receiver<Order>, liv
     }
 }
 
-async fn prepare(engine: &Engine, job: &JobRow, orders: &mut mpsc::Receiver<Order>) -> Result<(), StoreError> {
-    let preparing = async {
-        let mut wait = PAUSE;
-        let mut refused_since = None;
-        loop {
-            match preparer::prepare(engine, &job.id, &job.request.source).await {
-                Err(Unprepared::NoSpace(error)) => {
-                    tracing::warn!(job = job.id, %error, "the manifest waits for space on the disk");
-                    refused_since = None;
-                    wait = (wait * 2).min(PAUSE_MAX);
-                }
-                Err(Unprepared::Unavailable(error)) => {
-                    let since = *refused_since.get_or_insert_with(Instant::now);
-                    if since.elapsed() >= MANIFEST_WAIT_MAX {
-                        let text = format!("Reading the manifest failed: {}", error.code);
-                        return Err(Unprepared::Failed(FailureReason::new("ManifestUnavailable", text)));
-                    }
-                    tracing::warn!(job = job.id, %error, "the manifest cannot be read yet, will retry");
-                    wait = (wait * 2).min(PAUSE_MAX);
-                }
-                prepared => return prepared,
+/// Pins the manifest, again and again while trouble passes. With `growing` it can be read meanwhile.
+pub(super) async fn pin(engine: &Engine, job: &JobRow, growing: Option<&Arc<Growing>>) -> Result<Prepared, Unprepared> {
+    let mut wait = PAUSE;
+    let mut refused_since = None;
+    loop {
+        let growth = match growing {
+            Some(growing) => Some(growing.turn().await),
+            None => None,
+        };
+        match preparer::prepare(engine, job, growth).await {
+            Err(Unprepared::NoSpace(error)) => {
+                tracing::warn!(job = job.id, %error, "the manifest waits for space on the disk");
+                refused_since = None;
+                wait = (wait * 2).min(PAUSE_MAX);
             }
-            tokio::time::sleep(wait).await;
+            Err(Unprepared::Unavailable(error)) => {
+                let since = *refused_since.get_or_insert_with(Instant::now);
+                if since.elapsed() >= MANIFEST_WAIT_MAX {
+                    let text = format!("Reading the manifest failed: {}", error.code);
+                    return Err(Unprepared::Failed(FailureReason::new("ManifestUnavailable", text)));
+                }
+                tracing::warn!(job = job.id, %error, "the manifest cannot be read yet, will retry");
+                wait = (wait * 2).min(PAUSE_MAX);
+            }
+            prepared => return prepared,
         }
+        tokio::time::sleep(wait).await;
+    }
+}
+
+async fn prepare(engine: &Engine, job: &JobRow, orders: &mut mpsc::Receiver<Order>) -> Result<(), StoreError> {
+    let growing = match job.request.beyond.early_start {
+        true => Some(Growing::create(&engine.shared.world.job_dir(&job.id)).await?),
+        false => None,
+    };
+    let first_chunk = async {
+        let Some(growing) = &growing else { return std::future::pending().await };
+        // Fails only if nobody can make rows known any more, and somebody can: we.
+        growing.known().wait_for(|rows| *rows > 0).await.map_or(0, |rows| *rows)
     };
     let prepared = tokio::select! {
-        prepared = preparing => prepared,
+        biased;
         Some(order) = orders.recv() => {
             // The job is Cancelling: preparing is given up, the next agent finishes it.
             take(order);
+            idle(growing.as_ref()).await;
             return Ok(());
         }
         // Preparing begins again at the next start.
         () = engine.shared.stopping.cancelled() => return Ok(()),
+        prepared = pin(engine, job, growing.as_ref()) => prepared,
+        rows = first_chunk => {
+            // The rest is read by the run, which begins anew: so a pause and a crash have one way to go on, the same.
+            idle(growing.as_ref()).await;
+            step(engine, &job.id, Event::RowsChecked, Change { rows_total: Some(rows), ..Change::default() }).await?;
+            return Ok(());
+        }
     };
     match prepared {
         Ok(prepared) => {
             let (rows_total, generated_manifest) = (Some(prepared.rows), prepared.generated);
             let read = Event::ManifestRead { confirmation_required: job.request.confirmation_required };
-            let change = Change { rows_total, generated_manifest, ..Change::default() };
+            let change = Change { rows_total, generated_manifest, lineage: prepared.lineage, ..Change::default() };
             step(engine, &job.id, read, change).await?;
             Ok(())
         }
@@ -201,6 +225,13 @@ async fn prepare(engine: &Engine, job: &JobRow, orders: &mut mpsc::Receiver<Orde
         Err(Unprepared::Store(error) | Unprepared::NoSpace(error)) => Err(error),
         Err(Unprepared::Unavailable(error)) => Err(StoreError::Io(std::io::Error::other(error))),
         Err(Unprepared::NotTaken) => Err(StoreError::Damaged("a manifest's check gave no verdict".into())),
+    }
+}
+
+/// Waits until nobody writes to the manifest any more.
+async fn idle(growing: Option<&Arc<Growing>>) {
+    if let Some(growing) = growing {
+        growing.turn().await;
     }
 }
 
@@ -241,6 +272,10 @@ async fn activate(
         Ended::Finished => (Event::TasksFinished, None),
         Ended::Paused if engine.shared.stopping.is_cancelled() => return Ok(None),
         Ended::Paused => (Event::Drained, None),
+        Ended::Sampled => {
+            tracing::info!(job = job.id, succeeded = rest.counts.0, failed = rest.counts.1, "a sample has run");
+            (Event::SampleFinished, None)
+        }
         Ended::Cancelled => return Ok(Some(Status::Cancelling)),
         Ended::Failed => {
             let threshold = || {
@@ -253,7 +288,7 @@ async fn activate(
     };
     let status = step(engine, &job.id, event, Change { counts, failure_reason, ..Change::default() }).await?;
     Ok(match status {
-        Some(Status::Paused) => None,
+        Some(Status::Paused | Status::Suspended) => None,
         Some(status) => Some(status),
         // A cancel was accepted before the last result was: it wins (spec 2.4, race rules). The next agent winds the
         // job down, and with it what still waits for a redrive.
@@ -271,6 +306,8 @@ async fn finish(
     if !matches!(status, Status::Completing | Status::Cancelling | Status::Failing) {
         return Ok(());
     }
+    // How many rows there are may have become known since the agent began.
+    let Some(job) = &engine.shared.world.table.get(&job.id).await? else { return Ok(()) };
     let reason = match answering(orders, reporter::report(engine, job, status)).await {
         Ok(()) => None,
         Err(Unreported::Failed(reason)) => Some(reason),

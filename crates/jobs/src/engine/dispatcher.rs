@@ -39,7 +39,7 @@ impl Dispatcher {
             invoker,
             job_id: job.id.clone(),
             function: operation.function_arn.as_str().into(),
-            template: EventTemplate::new(&job.id, schema, arguments),
+            template: EventTemplate::new(&job.id, &job.lineage, schema, arguments),
             random,
             door,
             halted: CancellationToken::new(),

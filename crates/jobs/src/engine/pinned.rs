@@ -4,15 +4,20 @@
 //! lines as they came, each ended by LF; `manifest.idx`, frames of the segment format. The first frame's payload names the
 //! columns, a byte each ([`Column::code`]); those of the others are 16 bytes a chunk: end offset (u64), CRC32C of the chunk
 //! (u32), rows (u32). A chunk is [`CHUNK_ROWS`] rows, the last one fewer.
+//!
+//! The index is written last, so a manifest that has one is whole. A job that starts early reads the chunks that are
+//! checked while the others are written ([`Growing`]); a crash in between costs the whole reading, and no row.
 
-use std::fs::File;
+use std::fs::{File, OpenOptions};
 use std::io::{BufWriter, Write};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 
 use longshore_core::manifest::{CHUNK_ROWS, Column, RowFormat};
 use longshore_core::task::Task;
 use longshore_store::{StoreError, segment};
+use tokio::sync::{OwnedMutexGuard, watch};
 
 use super::recorder::blocking;
 
@@ -20,7 +25,7 @@ const ENTRY_BYTES: usize = 16;
 /// Chunks in one frame of the index: 1 MiB.
 const ENTRIES_PER_FRAME: usize = 65_536;
 
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Chunk {
     end: u64,
     checksum: u32,
@@ -49,14 +54,21 @@ pub(super) struct Writer {
     chunks: Vec<Chunk>,
     open: Chunk,
     rows: u64,
+    growth: Option<Growth>,
 }
 
 impl Writer {
-    /// Starts afresh; what an earlier, interrupted preparation left is overwritten. Blocks, as all here.
-    pub fn create(dir: &Path, format: RowFormat) -> Result<Self, StoreError> {
+    /// Starts afresh; what an earlier, interrupted preparation left is overwritten. With `growth` each chunk can be read
+    /// as soon as it is full. Blocks, as all here.
+    pub fn create(dir: &Path, format: RowFormat, growth: Option<Growth>) -> Result<Self, StoreError> {
         let failed = io("pinning the manifest");
-        std::fs::create_dir_all(dir).map_err(&failed)?;
-        let file = File::create(paths(dir).0).map_err(&failed)?;
+        let file = match &growth {
+            None => {
+                std::fs::create_dir_all(dir).map_err(&failed)?;
+                File::create(paths(dir).0).map_err(&failed)?
+            }
+            Some(growth) => growth.begin(&format)?,
+        };
         let open = Chunk { end: 0, checksum: 0, rows: 0 };
         Ok(Self {
             dir: dir.to_owned(),
@@ -65,6 +77,7 @@ impl Writer {
             chunks: Vec::new(),
             open,
             rows: 0,
+            growth,
         })
     }
 
@@ -77,7 +90,7 @@ impl Writer {
         self.open.rows += 1;
         self.rows += 1;
         if u64::from(self.open.rows) == CHUNK_ROWS {
-            self.close_chunk();
+            self.close_chunk()?;
         }
         Ok(())
     }
@@ -86,18 +99,27 @@ impl Writer {
         self.rows
     }
 
-    fn close_chunk(&mut self) {
+    fn close_chunk(&mut self) -> Result<(), StoreError> {
+        if let Some(growth) = &self.growth {
+            self.file.flush().map_err(io("pinning the manifest"))?;
+            growth.publish(self.chunks.len(), self.open)?;
+        }
         self.chunks.push(self.open);
         self.open = Chunk { checksum: 0, rows: 0, ..self.open };
+        Ok(())
     }
 
     /// Makes both files durable.
     pub fn finish(mut self) -> Result<(), StoreError> {
         let failed = io("pinning the manifest");
         if self.open.rows > 0 {
-            self.close_chunk();
+            self.close_chunk()?;
         }
         let file = self.file.into_inner().map_err(|e| failed(e.into_error()))?;
+        if self.growth.is_some() {
+            // Written over what an earlier reading had left, which may have been longer by a piece.
+            file.set_len(self.open.end).map_err(&failed)?;
+        }
         file.sync_all().map_err(&failed)?;
         let mut bytes = segment::HEADER.to_vec();
         let columns: Vec<u8> = self.format.columns().iter().map(|c| c.code()).collect();
@@ -123,6 +145,10 @@ impl Writer {
 
     /// Gives up what was written so far.
     pub fn discard(self) {
+        if self.growth.is_some() {
+            // It is being read, and written over by the next try.
+            return;
+        }
         // What cannot be removed is overwritten by the next try, or removed when the job is over.
         let _ = std::fs::remove_file(paths(&self.dir).0);
     }
@@ -133,12 +159,89 @@ impl Writer {
 pub(super) struct Pinned {
     file: File,
     path: PathBuf,
-    chunks: Vec<Chunk>,
-    rows: u64,
-    format: RowFormat,
+    chunks: RwLock<Vec<Chunk>>,
+    /// Unknown only while nothing is written yet.
+    format: OnceLock<RowFormat>,
+}
+
+/// A manifest that is read while it is being pinned. Several readings may be made of it, one after the other, when a
+/// store fails on the way: they write the same bytes over one another, since the object has the same ETag.
+#[derive(Debug)]
+pub(super) struct Growing {
+    pub pinned: Arc<Pinned>,
+    known: watch::Sender<u64>,
+    /// Held by whoever writes.
+    turn: Arc<tokio::sync::Mutex<()>>,
+}
+
+/// The right to write to a [`Growing`] manifest, for one reading of its object.
+#[derive(Debug)]
+pub(super) struct Growth {
+    growing: Arc<Growing>,
+    _turn: OwnedMutexGuard<()>,
+}
+
+impl Growing {
+    /// Begins with nothing known. What a reading before a crash has left is written over.
+    pub async fn create(dir: &Path) -> Result<Arc<Self>, StoreError> {
+        let (dir, path) = (dir.to_owned(), paths(dir).0);
+        let pinned = blocking(move || {
+            let failed = io("pinning the manifest");
+            std::fs::create_dir_all(&dir).map_err(&failed)?;
+            let mut options = OpenOptions::new();
+            let file = options.read(true).write(true).create(true).truncate(false).open(&path).map_err(&failed)?;
+            Ok(Pinned { file, path, chunks: RwLock::default(), format: OnceLock::new() })
+        });
+        let known = watch::Sender::new(0);
+        Ok(Arc::new(Self { pinned: Arc::new(pinned.await?), known, turn: Arc::default() }))
+    }
+
+    /// How many rows can be read; only grows.
+    pub fn known(&self) -> watch::Receiver<u64> {
+        self.known.subscribe()
+    }
+
+    /// Waits until nobody writes, and takes the turn.
+    pub async fn turn(self: &Arc<Self>) -> Growth {
+        Growth { growing: Arc::clone(self), _turn: Arc::clone(&self.turn).lock_owned().await }
+    }
+}
+
+impl Growth {
+    fn begin(&self, format: &RowFormat) -> Result<File, StoreError> {
+        let pinned = &self.growing.pinned;
+        if pinned.format.get_or_init(|| format.clone()).columns() != format.columns() {
+            return Err(self.other_bytes());
+        }
+        // A handle of its own, which begins at the first byte.
+        OpenOptions::new().write(true).open(&pinned.path).map_err(io("pinning the manifest"))
+    }
+
+    /// Makes a chunk known, or, at a second reading, compares it with the first.
+    fn publish(&self, number: usize, chunk: Chunk) -> Result<(), StoreError> {
+        let mut chunks = self.growing.pinned.chunks.write().unwrap_or_else(PoisonError::into_inner);
+        match chunks.get(number) {
+            Some(known) if *known == chunk => return Ok(()),
+            Some(_) => return Err(self.other_bytes()),
+            None => chunks.push(chunk),
+        }
+        drop(chunks);
+        self.growing.known.send_modify(|rows| *rows += u64::from(chunk.rows));
+        Ok(())
+    }
+
+    fn other_bytes(&self) -> StoreError {
+        let path = self.growing.pinned.path.display();
+        StoreError::Damaged(format!("{path}: the manifest's object has other bytes now, under the same ETag"))
+    }
 }
 
 impl Pinned {
+    /// Whether the manifest of this folder is pinned whole.
+    pub fn is_whole(dir: &Path) -> bool {
+        paths(dir).1.exists()
+    }
+
     pub async fn open(dir: &Path) -> Result<Self, StoreError> {
         let (path, index) = paths(dir);
         blocking(move || {
@@ -174,21 +277,28 @@ impl Pinned {
             let Some(format) = format.flatten() else {
                 return Err(StoreError::Damaged(format!("{} names no columns", index.display())));
             };
-            let rows = chunks.iter().map(|c| u64::from(c.rows)).sum();
-            Ok(Self { file, path, chunks, rows, format })
+            Ok(Self { file, path, chunks: RwLock::new(chunks), format: OnceLock::from(format) })
         })
         .await
     }
 
     pub fn rows(&self) -> u64 {
-        self.rows
+        self.chunks().iter().map(|c| u64::from(c.rows)).sum()
+    }
+
+    fn chunks(&self) -> std::sync::RwLockReadGuard<'_, Vec<Chunk>> {
+        self.chunks.read().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The rows from `first_row` to the end of its chunk; none behind the last. Blocks.
     pub fn read_from(&self, first_row: u64) -> Result<Vec<Task>, StoreError> {
         let number = (first_row / CHUNK_ROWS) as usize;
-        let Some(chunk) = self.chunks.get(number) else { return Ok(Vec::new()) };
-        let start = if number == 0 { 0 } else { self.chunks[number - 1].end };
+        let (chunk, start) = {
+            let chunks = self.chunks();
+            let Some(chunk) = chunks.get(number) else { return Ok(Vec::new()) };
+            (*chunk, if number == 0 { 0 } else { chunks[number - 1].end })
+        };
+        let Some(format) = self.format.get() else { return Ok(Vec::new()) };
         let damaged = |what: &str| StoreError::Damaged(format!("{} at byte {start}: {what}", self.path.display()));
         let length = chunk.end.checked_sub(start).ok_or_else(|| damaged("the index does not ascend"))?;
         let mut bytes = vec![0; length as usize];
@@ -201,7 +311,7 @@ impl Pinned {
         let mut tasks = Vec::with_capacity(chunk.rows as usize - skip.min(chunk.rows as usize));
         let lines = bytes.split(|b| *b == b'\n').take(chunk.rows as usize);
         for (row, line) in (first_of_chunk..).zip(lines).skip(skip) {
-            tasks.push(self.format.parse(row, line).map_err(|fault| damaged(fault.what.reason()))?);
+            tasks.push(format.parse(row, line).map_err(|fault| damaged(fault.what.reason()))?);
         }
         Ok(tasks)
     }
@@ -216,7 +326,7 @@ mod tests {
     }
 
     fn write(dir: &Path, rows: u64) {
-        let mut writer = Writer::create(dir, format()).unwrap();
+        let mut writer = Writer::create(dir, format(), None).unwrap();
         for row in 0..rows {
             writer.push(format!("b,key-{row}").as_bytes()).unwrap();
         }
@@ -242,6 +352,48 @@ mod tests {
         }
         let pinned = Pinned::open(dir.path()).await.unwrap();
         assert_eq!(pinned.read_from(CHUNK_ROWS + 5).unwrap()[0].row, CHUNK_ROWS + 5);
+    }
+
+    fn push(writer: &mut Writer, rows: std::ops::Range<u64>) -> Result<(), StoreError> {
+        rows.into_iter().try_for_each(|row| writer.push(format!("b,key-{row}").as_bytes()))
+    }
+
+    #[tokio::test]
+    async fn a_manifest_that_grows_is_read_a_chunk_behind_and_is_whole_at_its_end() {
+        let dir = tempfile::tempdir().unwrap();
+        let growing = Growing::create(dir.path()).await.unwrap();
+        let (pinned, known) = (Arc::clone(&growing.pinned), growing.known());
+        assert!(pinned.read_from(0).unwrap().is_empty());
+        let mut writer = Writer::create(dir.path(), format(), Some(growing.turn().await)).unwrap();
+        push(&mut writer, 0..CHUNK_ROWS + 3).unwrap();
+        assert_eq!((*known.borrow(), pinned.rows()), (CHUNK_ROWS, CHUNK_ROWS), "the open chunk is not known yet");
+        assert_eq!(pinned.read_from(5).unwrap().len() as u64, CHUNK_ROWS - 5);
+        assert!(pinned.read_from(CHUNK_ROWS).unwrap().is_empty() && !Pinned::is_whole(dir.path()));
+        writer.finish().unwrap();
+        assert_eq!((*known.borrow(), pinned.read_from(CHUNK_ROWS).unwrap().len()), (CHUNK_ROWS + 3, 3));
+        assert_eq!(Pinned::open(dir.path()).await.unwrap().rows(), CHUNK_ROWS + 3);
+    }
+
+    #[tokio::test]
+    async fn a_second_reading_writes_the_same_bytes_or_is_noticed() {
+        let dir = tempfile::tempdir().unwrap();
+        // What a server that died has left: longer, and of other bytes.
+        std::fs::write(dir.path().join("manifest.csv"), vec![b'x'; 1 << 20]).unwrap();
+        let growing = Growing::create(dir.path()).await.unwrap();
+        let mut writer = Writer::create(dir.path(), format(), Some(growing.turn().await)).unwrap();
+        push(&mut writer, 0..CHUNK_ROWS + 3).unwrap();
+        writer.discard();
+        let mut writer = Writer::create(dir.path(), format(), Some(growing.turn().await)).unwrap();
+        push(&mut writer, 0..2 * CHUNK_ROWS).unwrap();
+        assert_eq!(growing.pinned.read_from(CHUNK_ROWS).unwrap()[0].row, CHUNK_ROWS);
+        drop(writer);
+        let mut writer = Writer::create(dir.path(), format(), Some(growing.turn().await)).unwrap();
+        assert!(matches!(push(&mut writer, 1..CHUNK_ROWS + 1), Err(StoreError::Damaged(_))));
+        drop(writer);
+        let mut writer = Writer::create(dir.path(), format(), Some(growing.turn().await)).unwrap();
+        push(&mut writer, 0..3 * CHUNK_ROWS).unwrap();
+        writer.finish().unwrap();
+        assert_eq!(Pinned::open(dir.path()).await.unwrap().read_from(2 * CHUNK_ROWS).unwrap().len(), 1_024);
     }
 
     #[tokio::test]

@@ -7,6 +7,7 @@ mod csv;
 mod generator;
 mod inventory;
 mod pinning;
+mod report;
 
 use longshore_store::StoreError;
 use longshore_wire::arn;
@@ -15,7 +16,7 @@ use super::{Engine, pinned};
 use crate::error::FailureReason;
 use crate::ports::{ObjectBody, ObjectError};
 use crate::shape::{Manifest, Source, bare_etag};
-use crate::table::GeneratedManifest;
+use crate::table::{GeneratedManifest, JobRow};
 
 /// Why preparing stopped.
 #[derive(Debug)]
@@ -49,22 +50,33 @@ pub(super) struct Prepared {
     pub rows: u64,
     /// The list that a generator has saved.
     pub generated: Option<GeneratedManifest>,
+    /// The job that the rows' task numbers belong to, where it is another.
+    pub lineage: Option<String>,
 }
 
 const TOO_MANY_ROWS: &str =
     "The S3 Batch Operations job failed because it contains more keys than the maximum allowed in a single job";
 
-/// Reads, checks and pins the rows of a job.
+/// Reads, checks and pins the rows of a job. With `growth` the rows that are checked can be read meanwhile.
 ///
 /// It can be repeated from any point: nothing of an earlier, interrupted try counts.
-pub(super) async fn prepare(engine: &Engine, job_id: &str, source: &Source) -> Result<Prepared, Unprepared> {
-    let rows = match source {
+pub(super) async fn prepare(
+    engine: &Engine,
+    job: &JobRow,
+    growth: Option<pinned::Growth>,
+) -> Result<Prepared, Unprepared> {
+    let (job_id, mut lineage) = (job.id.as_str(), None);
+    let rows = match &job.request.source {
         Source::Manifest(manifest) => {
             let object = open(engine, manifest).await?;
-            if manifest.is_inventory() {
-                inventory::pin(engine, job_id, manifest, object).await?
+            if manifest.is_report() {
+                let (rows, origin) = report::pin(engine, job, object, growth).await?;
+                lineage = origin;
+                rows
+            } else if manifest.is_inventory() {
+                inventory::pin(engine, job_id, manifest, object, growth).await?
             } else {
-                csv::pin(engine, job_id, manifest, object).await?
+                csv::pin(engine, job_id, manifest, object, growth).await?
             }
         }
         Source::ManifestGenerator(generator) => return generator::pin(engine, job_id, generator).await,
@@ -72,7 +84,7 @@ pub(super) async fn prepare(engine: &Engine, job_id: &str, source: &Source) -> R
     if rows == 0 {
         return Err(content("The manifest has no rows"));
     }
-    Ok(Prepared { rows, generated: None })
+    Ok(Prepared { rows, generated: None, lineage })
 }
 
 /// Work on files, on a thread for it; tracked, so that a server that stops waits for it.

@@ -11,6 +11,11 @@ fn log_dir(job_dir: &Path) -> PathBuf {
     job_dir.join("results")
 }
 
+/// Whether a job has ever run, so that it has a log.
+pub(super) fn has_log(job_dir: &Path) -> bool {
+    log_dir(job_dir).exists()
+}
+
 /// Opens a job's log for appending and reads its past.
 pub(super) async fn open(job_dir: &Path, fatal: Fatal) -> Result<(Arc<ResultLog>, Past), StoreError> {
     let dir = log_dir(job_dir);

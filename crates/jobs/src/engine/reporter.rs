@@ -46,8 +46,7 @@ pub(super) async fn report(engine: &Engine, job: &JobRow, status: Status) -> Res
     let wanted = &job.request.report;
     let bucket = wanted.bucket.as_deref().and_then(arn::bucket_of);
     let (true, Some(bucket)) = (wanted.enabled, bucket) else { return Ok(()) };
-    let scope =
-        if wanted.scope.as_deref() == Some("FailedTasksOnly") { Scope::FailedTasksOnly } else { Scope::AllTasks };
+    let scope = scope(job);
     let names = Names::new(wanted.prefix.as_deref(), &job.id);
     let spool = world.job_dir(&job.id).join("report");
 
@@ -127,6 +126,13 @@ fn is_full(error: &ObjectError) -> bool {
     error.code == "ServiceUnavailable" || error.code == "SlowDown"
 }
 
+fn scope(job: &JobRow) -> Scope {
+    match job.request.report.scope.as_deref() {
+        Some("FailedTasksOnly") => Scope::FailedTasksOnly,
+        _ => Scope::AllTasks,
+    }
+}
+
 /// One finished spool file.
 struct Spooled {
     status: TaskStatus,
@@ -136,48 +142,38 @@ struct Spooled {
     md5: String,
 }
 
-/// A spool file being written.
-struct Spool {
+/// A result file being made.
+struct Filling<W> {
     status: TaskStatus,
     number: u32,
-    path: PathBuf,
-    file: BufWriter<File>,
+    sink: W,
     md5: Md5,
     rows: u64,
     bytes: u64,
 }
 
-impl Spool {
-    fn create(dir: &Path, status: TaskStatus, number: u32) -> std::io::Result<Self> {
-        let path = dir.join(format!("{}-{number}.csv", status.name()));
-        std::fs::create_dir_all(dir)?;
-        let file = BufWriter::with_capacity(1 << 18, File::create(&path)?);
-        Ok(Self { status, number, path, file, md5: Md5::new(), rows: 0, bytes: 0 })
-    }
-
+impl<W: Write> Filling<W> {
     fn push(&mut self, row: &[u8]) -> std::io::Result<()> {
-        self.file.write_all(row)?;
+        self.sink.write_all(row)?;
         self.md5.update(row);
         self.rows += 1;
         self.bytes += row.len() as u64;
         Ok(())
     }
-
-    fn finish(mut self) -> std::io::Result<Spooled> {
-        self.file.flush()?;
-        let md5 = hex::encode(self.md5.finalize());
-        Ok(Spooled { status: self.status, number: self.number, path: self.path, bytes: self.bytes, md5 })
-    }
 }
 
-/// Writes the log's results as CSVs below `dir`. Returns how many tasks were settled, listed here or not, and the files.
-/// Memory: a segment and two buffers.
-fn spool_parts(job_dir: &Path, dir: &Path, scope: Scope) -> Result<(u64, Vec<Spooled>), StoreError> {
+/// Makes the result files of a log, each in a sink that `make` gives. Returns how many tasks were settled, listed there or
+/// not, and the files. Blocks. Memory: a segment and the sinks' buffers.
+fn fill_parts<W: Write>(
+    job_dir: &Path,
+    scope: Scope,
+    mut make: impl FnMut(TaskStatus, u32) -> std::io::Result<W>,
+) -> Result<(u64, Vec<Filling<W>>), StoreError> {
     let io = |e: std::io::Error| match e.kind() {
         std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => StoreError::Full(e.to_string()),
         _ => StoreError::Io(e),
     };
-    let mut open: [Option<Spool>; 2] = [None, None];
+    let mut open: [Option<Filling<W>>; 2] = [None, None];
     let mut done = Vec::new();
     let mut settled = 0;
     let mut failure = None;
@@ -194,24 +190,63 @@ fn spool_parts(job_dir: &Path, dir: &Path, scope: Scope) -> Result<(u64, Vec<Spo
         let written = (|| {
             let slot = &mut open[usize::from(!outcome.succeeded)];
             let mut number = 0;
-            if let Some(full) = slot.take_if(|s| s.rows >= PART_ROWS_MAX || s.bytes >= PART_BYTES_MAX) {
+            if let Some(mut full) = slot.take_if(|s| s.rows >= PART_ROWS_MAX || s.bytes >= PART_BYTES_MAX) {
                 number = full.number + 1;
-                done.push(full.finish()?);
+                full.sink.flush()?;
+                done.push(full);
             }
-            let spool = match slot {
-                Some(spool) => spool,
-                None => slot.insert(Spool::create(dir, status, number)?),
+            let filling = match slot {
+                Some(filling) => filling,
+                None => slot.insert(Filling {
+                    status,
+                    number,
+                    sink: make(status, number)?,
+                    md5: Md5::new(),
+                    rows: 0,
+                    bytes: 0,
+                }),
             };
-            spool.push(&row)
+            filling.push(&row)
         })();
         failure = written.err();
     })?;
     if let Some(failure) = failure {
         return Err(io(failure));
     }
-    for spool in open.into_iter().flatten() {
-        done.push(spool.finish().map_err(io)?);
+    for mut filling in open.into_iter().flatten() {
+        filling.sink.flush().map_err(io)?;
+        done.push(filling);
     }
     done.sort_by_key(|s| (s.status, s.number));
     Ok((settled, done))
+}
+
+/// Writes the log's results as CSVs below `dir`.
+fn spool_parts(job_dir: &Path, dir: &Path, scope: Scope) -> Result<(u64, Vec<Spooled>), StoreError> {
+    let path = |status: TaskStatus, number: u32| dir.join(format!("{}-{number}.csv", status.name()));
+    let (settled, filled) = fill_parts(job_dir, scope, |status, number| {
+        std::fs::create_dir_all(dir)?;
+        Ok(BufWriter::with_capacity(1 << 18, File::create(path(status, number))?))
+    })?;
+    let spooled = filled.into_iter().map(|part| {
+        let (status, number, bytes) = (part.status, part.number, part.bytes);
+        Spooled { status, number, path: path(status, number), bytes, md5: hex::encode(part.md5.finalize()) }
+    });
+    Ok((settled, spooled.collect()))
+}
+
+/// The result files of the report that a job has written, as its log has them; none if it has no report. Blocks.
+pub(super) fn parts_of(job: &JobRow, job_dir: &Path) -> Result<Vec<Part>, StoreError> {
+    let wanted = &job.request.report;
+    let bucket = wanted.bucket.as_deref().and_then(arn::bucket_of);
+    let (true, Some(bucket)) = (wanted.enabled, bucket) else { return Ok(Vec::new()) };
+    let names = Names::new(wanted.prefix.as_deref(), &job.id);
+    let (_, filled) = fill_parts(job_dir, scope(job), |_, _| Ok(std::io::sink()))?;
+    let parts = filled.into_iter().map(|part| Part {
+        status: part.status,
+        bucket: bucket.to_owned(),
+        key: names.part(part.status, part.number),
+        md5: hex::encode(part.md5.finalize()),
+    });
+    Ok(parts.collect())
 }

@@ -57,7 +57,9 @@ fn document(job: &JobRow, region: &str, account: &str) -> String {
     xml.text("RoleArn", &request.role_arn);
     if let Some(suspended) = job.suspended {
         xml.text("SuspendedDate", &iso(suspended));
-        xml.text("SuspendedCause", "AWAITING_CONFIRMATION");
+        // The second is ours: a sample has run, and the other rows wait (decision 0013).
+        let cause = if job.sampled { "AWAITING_PROMOTION" } else { "AWAITING_CONFIRMATION" };
+        xml.text("SuspendedCause", cause);
     }
     if let Some(generated) = &job.generated_manifest {
         xml.open("GeneratedManifestDescriptor");

@@ -9,6 +9,8 @@ use super::generator::Generator;
 use super::{Checked, invalid, is_special_bucket, optional_text, text};
 
 const CSV_FORMAT: &str = "S3BatchOperations_CSV_20180820";
+/// A completion report as a manifest, beyond AWS (decision 0013).
+const REPORT_FORMAT: &str = "Report_CSV_20180820";
 const INVENTORY_FORMAT: &str = "S3InventoryReport_CSV_20161130";
 /// Columns of a manifest, our choice: an inventory has some twenty, and a page of ListJobs reads a thousand jobs.
 const FIELDS_MAX: usize = 1_000;
@@ -67,6 +69,12 @@ impl Manifest {
         if is_special_bucket(bucket) {
             return invalid("the manifest must lie in a general purpose bucket");
         }
+        if this.is_report() {
+            return match this.fields.is_empty() {
+                true => Ok(this),
+                false => invalid(format!("a manifest of format {REPORT_FORMAT} takes no Fields")),
+            };
+        }
         if ![CSV_FORMAT, INVENTORY_FORMAT].contains(&this.format.as_str()) {
             return invalid(format!("Manifest.Spec.Format must be {CSV_FORMAT} or {INVENTORY_FORMAT}"));
         }
@@ -102,6 +110,11 @@ impl Manifest {
 }
 
 impl Manifest {
+    /// Whether the object is the `manifest.json` of a completion report.
+    pub fn is_report(&self) -> bool {
+        self.format == REPORT_FORMAT
+    }
+
     /// Whether any store could give such an ETag: visible ASCII without quotes, whatever it stands for. A job with
     /// another one fails when it is prepared (spec 2.7).
     pub fn etag_fits(&self) -> bool {

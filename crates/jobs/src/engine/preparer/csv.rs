@@ -3,7 +3,7 @@
 use futures::StreamExt;
 
 use super::{Unprepared, check_whole, content, pinning, unreadable};
-use crate::engine::Engine;
+use crate::engine::{Engine, pinned};
 use crate::ports::ObjectBody;
 use crate::shape::Manifest;
 
@@ -12,9 +12,10 @@ pub(super) async fn pin(
     job_id: &str,
     manifest: &Manifest,
     mut object: ObjectBody,
+    growth: Option<pinned::Growth>,
 ) -> Result<u64, Unprepared> {
     let format = manifest.row_format().ok_or_else(|| content("Invalid Manifest Content"))?;
-    pinning::pin(engine, job_id, format, |feed| async move {
+    pinning::pin(engine, job_id, format, growth, |feed| async move {
         let mut fetched = 0;
         while let Some(piece) = object.stream.next().await {
             let piece = piece.map_err(unreadable)?;

@@ -55,7 +55,7 @@ pub(super) async fn pin(engine: &Engine, job_id: &str, generator: &Generator) ->
     columns.extend(versions.then_some(Column::VersionId));
     let format = RowFormat::new(columns)
         .ok_or_else(|| StoreError::Damaged("the columns of a generated manifest are none".into()))?;
-    let rows = pinning::pin(engine, job_id, format, |feed| async move {
+    let rows = pinning::pin(engine, job_id, format, None, |feed| async move {
         let (mut query, mut page) = (query, first);
         loop {
             let next = page.next.take();
@@ -78,7 +78,7 @@ pub(super) async fn pin(engine: &Engine, job_id: &str, generator: &Generator) ->
         Some(output) => Some(save(engine, job_id, generator.bucket(), output, versions).await?),
         None => None,
     };
-    Ok(Prepared { rows, generated })
+    Ok(Prepared { rows, generated, lineage: None })
 }
 
 /// The lines of those objects of a page that the filter takes.
@@ -274,7 +274,7 @@ mod tests {
 
     fn pinned(dir: &Path, rows: u64) {
         let format = RowFormat::new(vec![Column::Bucket, Column::Key, Column::VersionId]).unwrap();
-        let mut writer = pinned::Writer::create(dir, format).unwrap();
+        let mut writer = pinned::Writer::create(dir, format, None).unwrap();
         for row in 0..rows {
             writer.push(format!("b,key-{row},null").as_bytes()).unwrap();
         }

@@ -21,7 +21,7 @@ use tokio::sync::mpsc;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::{TOO_MANY_ROWS, Unprepared, check_whole, content, pinning, unreadable};
-use crate::engine::{Engine, spool_dir};
+use crate::engine::{Engine, pinned, spool_dir};
 use crate::ports::{Columnar, ObjectBody, TableFormat, TableRow};
 use crate::shape::Manifest;
 
@@ -43,6 +43,7 @@ pub(super) async fn pin(
     job_id: &str,
     manifest: &Manifest,
     object: ObjectBody,
+    growth: Option<pinned::Growth>,
 ) -> Result<u64, Unprepared> {
     let inventory = Inventory::parse(&collect(object).await?).map_err(|fault| content(fault.reason()))?;
     let unusable = || content("Invalid Manifest Content");
@@ -61,7 +62,7 @@ pub(super) async fn pin(
     let dir = reading.dir.clone();
     let made = dir.clone();
     super::blocking(engine, move || std::fs::create_dir_all(made).map_err(spooling)).await?;
-    let pinned = pinning::pin(engine, job_id, format, |feed| async move {
+    let pinned = pinning::pin(engine, job_id, format, growth, |feed| async move {
         let mut ahead = futures::stream::iter(inventory.files.into_iter().enumerate())
             .map(|(number, file)| {
                 let reading = Arc::clone(&reading);

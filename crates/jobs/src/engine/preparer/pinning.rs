@@ -28,12 +28,13 @@ impl Feed {
 
 /// Pins what `source` feeds as lines of `format`; returns the number of rows.
 ///
-/// A source that returns an error has its lines thrown away. What an interrupted call left behind is overwritten by the
+/// With `growth` the rows that are checked can be read meanwhile. A source that returns an error has its lines thrown away. What an interrupted call left behind is overwritten by the
 /// next one.
 pub(super) async fn pin<F>(
     engine: &Engine,
     job_id: &str,
     format: RowFormat,
+    growth: Option<pinned::Growth>,
     source: impl FnOnce(Feed) -> F,
 ) -> Result<u64, Unprepared>
 where
@@ -43,7 +44,7 @@ where
     let (pieces, incoming) = mpsc::channel(PIECES_MAX);
     let (dir, rows_max) = (world.job_dir(job_id), world.settings.rows_max.min(ROWS_MAX));
     // Tracked, so that a server that stops waits for it: nobody else may find it writing.
-    let checking = engine.shared.tasks.spawn_blocking(move || check(&dir, format, rows_max, incoming));
+    let checking = engine.shared.tasks.spawn_blocking(move || check(&dir, format, growth, rows_max, incoming));
     let end = pieces.clone();
     let feeding = async move {
         source(Feed { pieces }).await?;
@@ -86,10 +87,11 @@ impl From<LineTooLong> for Cut {
 fn check(
     dir: &std::path::Path,
     format: RowFormat,
+    growth: Option<pinned::Growth>,
     rows_max: u64,
     mut incoming: mpsc::Receiver<Option<Bytes>>,
 ) -> Result<Result<u64, Stop>, StoreError> {
-    let mut writer = pinned::Writer::create(dir, format.clone())?;
+    let mut writer = pinned::Writer::create(dir, format.clone(), growth)?;
     let mut lines = Lines::default();
     let mut row = |line: &[u8]| {
         let row = writer.rows();

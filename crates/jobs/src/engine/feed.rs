@@ -1,0 +1,80 @@
+//! Pins the manifest of a job that has started already, and tells its run how far it is checked.
+
+use std::sync::Arc;
+
+use longshore_store::StoreError;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use super::pinned::Growing;
+use super::preparer::{Prepared, Unprepared};
+use super::{Engine, agent};
+use crate::error::FailureReason;
+use crate::table::JobRow;
+
+/// One manifest under way.
+pub(super) struct Feed {
+    growing: Arc<Growing>,
+    known: watch::Receiver<u64>,
+    /// `None` when it was stopped.
+    pinning: JoinHandle<Option<Result<Prepared, Unprepared>>>,
+    stopped: CancellationToken,
+}
+
+/// What becomes known of the manifest. Nothing follows on a whole one, a failed one or a broken one.
+#[derive(Debug)]
+pub(super) enum News {
+    Known {
+        rows: u64,
+        whole: bool,
+    },
+    /// A bad row, or an object that is gone or another.
+    Failed(FailureReason),
+    Broken(StoreError),
+}
+
+impl Feed {
+    /// Begins with the manifest's first row: the rows that were known in an earlier turn are known again soon.
+    pub fn start(engine: &Engine, job: &JobRow, growing: Arc<Growing>) -> Self {
+        let (known, stopped) = (growing.known(), CancellationToken::new());
+        let (engine, job) = (engine.clone(), job.clone());
+        let (pinned, until) = (Arc::clone(&growing), stopped.clone());
+        let tasks = engine.shared.tasks.clone();
+        let pinning = tasks.spawn(async move {
+            tokio::select! {
+                pinned = agent::pin(&engine, &job, Some(&pinned)) => Some(pinned),
+                () = until.cancelled() => None,
+            }
+        });
+        Self { growing, known, pinning, stopped }
+    }
+
+    /// Waits for news. May be given up and asked for again.
+    pub async fn next(&mut self) -> News {
+        let pinned = tokio::select! {
+            biased;
+            Ok(()) = self.known.changed() => {
+                return News::Known { rows: *self.known.borrow_and_update(), whole: false };
+            }
+            pinned = &mut self.pinning => pinned,
+        };
+        match pinned {
+            Ok(Some(Ok(Prepared { rows, .. }))) => News::Known { rows, whole: true },
+            Ok(Some(Err(Unprepared::Failed(reason)))) => News::Failed(reason),
+            Ok(Some(Err(Unprepared::Store(error) | Unprepared::NoSpace(error)))) => News::Broken(error),
+            Ok(Some(Err(Unprepared::Unavailable(error)))) => News::Broken(StoreError::Io(std::io::Error::other(error))),
+            Ok(None | Some(Err(Unprepared::NotTaken))) => {
+                News::Broken(StoreError::Damaged("a manifest's reading ended without a verdict".into()))
+            }
+            Err(panic) => News::Broken(StoreError::Damaged(format!("reading the manifest panicked: {panic}"))),
+        }
+    }
+
+    /// Gives the rest of the manifest up; returns once nothing writes to it any more.
+    pub async fn stop(self) {
+        self.stopped.cancel();
+        // The thread that checks the rows holds the turn until it has noticed.
+        self.growing.turn().await;
+    }
+}
