@@ -44,10 +44,7 @@ async fn a_sample_runs_first_and_the_rest_once_it_is_confirmed() {
     let (_, results) = world.send("GET", &format!("/_longshore/v1/jobs/{id}/results"), "", "").await;
     let results: serde_json::Value = serde_json::from_str(&results).unwrap();
     let bad = sampled.iter().filter(|key| key.starts_with("bad")).count();
-    assert_eq!(
-        (&results["failed"], &results["succeeded"]),
-        (&bad.into(), &(20 - bad).into())
-    );
+    assert_eq!((&results["failed"], &results["succeeded"]), (&bad.into(), &(20 - bad).into()));
     assert_eq!(results["failureGroups"].as_array().unwrap().len(), bad, "each has a message of its own");
     for group in results["failureGroups"].as_array().unwrap() {
         assert_eq!((&group["errorCode"], &group["tasks"]), (&"PermanentFailure".into(), &1.into()));
