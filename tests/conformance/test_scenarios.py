@@ -588,6 +588,10 @@ def test_a_27_compliance_retention_is_refused_by_its_name(server, name):
         native(server, name,
                {"S3PutObjectRetention": {"Retention": {"RetainUntilDate": until, "Mode": "COMPLIANCE"}}},
                java_operation=RETENTION("", f"<RetainUntilDate>{date}</RetainUntilDate><Mode>COMPLIANCE</Mode>"))
+    for retention in ({"RetainUntilDate": "2020-07-01T00:00:00Z", "Mode": "COMPLIANCE"}, {"Mode": "COMPLIANCE"}):
+        told = acceptance.boto3_refused(
+            server, name, {"S3PutObjectRetention": {"Retention": retention}}, manifest=csv_manifest(name, "e"))
+        assert (told.status, told.code) == (400, "InvalidRequest") and "RetainUntilDate" in told.message, told
 
 
 def test_a_28_governance_retention_and_its_removal_are_refused_by_their_name(server, name):
