@@ -314,3 +314,200 @@ fn every_example_function_says_how_to_run_it() {
         assert!(said, "{} does not say how to run it", folder.display());
     }
 }
+
+/// The sections of the specification whose rules compatibility.md lists: 1.1 describes AWS's service, 2.1 and 8.4 say
+/// again what others say.
+fn is_listed_section(section: &str) -> bool {
+    let within = |major: &str| section.starts_with(&format!("{major}."));
+    (["1", "2", "3", "5", "7", "8"].into_iter().any(within) || ["6", "10.4"].contains(&section))
+        && !["1.1", "2.1", "8.4"].contains(&section)
+}
+
+/// Sections that are one rule each, in prose.
+const RULES_IN_PROSE: [&str; 10] = ["1.5.3", "1.8", "1.9", "1.12", "3.4", "3.7", "5.8", "7.3", "7.5", "7.6"];
+
+/// A name like `V-15`.
+fn is_rule_number(cell: &str) -> bool {
+    cell.split_once('-').is_some_and(|(letters, digits)| {
+        let upper = !letters.is_empty() && letters.bytes().all(|b| b.is_ascii_uppercase());
+        upper && !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit())
+    })
+}
+
+/// The number at the beginning of a heading: `3.2` of `### 3.2 CSV`, `6` of `## 6. Failure threshold`.
+fn section_of(heading: &str) -> Option<String> {
+    let number =
+        heading.strip_prefix('#')?.trim_start_matches('#').trim_start().split(' ').next()?.trim_end_matches('.');
+    let digits = !number.is_empty()
+        && number.split('.').all(|part| !part.is_empty() && part.bytes().all(|b| b.is_ascii_digit()));
+    digits.then(|| number.to_owned())
+}
+
+fn first_cell(row: &str) -> &str {
+    row.trim_matches('|').split('|').next().expect("split yields a first part").trim()
+}
+
+/// The rules of docs/specification.md in the order of the document, as (number of the chapter, rule).
+///
+/// A row that begins with a number like `V-15` is that rule. Other rows of tables, and items of numbered lists, are
+/// counted: the third in section 2.7 is `2.7/3`. The vectors of 3.2 belong to the rules above them.
+fn rules_of_the_specification() -> Vec<(String, String)> {
+    let mut rules = Vec::new();
+    let (mut section, mut counted, mut fenced, mut vectors) = (String::new(), 0, false, false);
+    let text = read("docs/specification.md");
+    let mut lines = text.lines().peekable();
+    while let Some(line) = lines.next() {
+        if line.starts_with("```") {
+            fenced = !fenced;
+        } else if fenced {
+        } else if line.starts_with('#') {
+            section = section_of(line).unwrap_or_default();
+            counted = 0;
+            if RULES_IN_PROSE.contains(&section.as_str()) {
+                rules.push((section.clone(), section.clone()));
+            }
+        } else if is_listed_section(&section) && !RULES_IN_PROSE.contains(&section.as_str()) {
+            let header = line.starts_with('|') && lines.peek().is_some_and(|next| next.starts_with("|---"));
+            if header {
+                vectors = first_cell(line) == "Line";
+                lines.next();
+            } else if line.starts_with('|') && !vectors {
+                let cell = first_cell(line);
+                if is_rule_number(cell) {
+                    rules.push((section.clone(), cell.to_owned()));
+                } else {
+                    counted += 1;
+                    rules.push((section.clone(), format!("{section}/{counted}")));
+                }
+            } else if line.split_once(". ").is_some_and(|(n, _)| !n.is_empty() && n.bytes().all(|b| b.is_ascii_digit()))
+            {
+                counted += 1;
+                rules.push((section.clone(), format!("{section}/{counted}")));
+            }
+        }
+    }
+    let chapter = |section: String| section.split('.').next().expect("split yields a first part").to_owned();
+    rules.into_iter().map(|(section, rule)| (chapter(section), rule)).collect()
+}
+
+/// The rules that a cell of compatibility.md names: `V-1`, `V-1, V-3`, `2.7/3–5`, `CSV-3–5`.
+fn rules_of_cell(cell: &str) -> Vec<String> {
+    let mut rules = Vec::new();
+    for part in cell.split(',').map(str::trim) {
+        match part.split_once('–') {
+            None => rules.push(part.to_owned()),
+            Some((from, to)) => {
+                let at = from.rfind(['-', '/']).expect("a range begins with a number") + 1;
+                let number = |text: &str| text.parse::<u32>().unwrap_or_else(|_| panic!("{cell} is no range of rules"));
+                rules.extend((number(&from[at..])..=number(to)).map(|n| format!("{}{n}", &from[..at])));
+            }
+        }
+    }
+    rules
+}
+
+/// Where a test named in compatibility.md stands, or why it is none. `test_jobs.py::test_name`,
+/// `crate::module::tests::name` (the folder of the crate, one of its modules), `simulation::name`.
+fn find_test(name: &str) -> Result<(), String> {
+    let Some((place, function)) = name.rsplit_once("::") else { return Err(format!("{name} names no test")) };
+    if place.ends_with(".py") {
+        let text = fs::read_to_string(root().join("tests/conformance").join(place)).unwrap_or_default();
+        let found = text.lines().any(|line| line.starts_with(&format!("def {function}(")));
+        return found.then_some(()).ok_or(format!("there is no {name} in tests/conformance"));
+    }
+    let mut parts = place.split("::");
+    let krate = parts.next().expect("split yields a first part");
+    let modules: Vec<&str> = parts.filter(|part| *part != "tests").collect();
+    let folders = [format!("crates/{krate}"), format!("adapters/{krate}"), format!("tests/{krate}.rs")];
+    let files = folders
+        .iter()
+        .flat_map(|folder| if folder.ends_with(".rs") { vec![folder.clone()] } else { files_below(folder) });
+    for file in files.filter(|file| file.ends_with(".rs")) {
+        let inside = modules
+            .iter()
+            .all(|module| file.split('/').any(|part| part == *module || part.strip_suffix(".rs") == Some(module)));
+        let text = fs::read_to_string(root().join(&file)).unwrap_or_default();
+        let mut lines = text.lines();
+        while let Some(line) = lines.next() {
+            let attribute = line.trim();
+            let test = attribute.starts_with("#[test]") || attribute.starts_with("#[tokio::test");
+            if test && inside && lines.clone().take(3).any(|line| line.contains(&format!("fn {function}("))) {
+                return Ok(());
+            }
+        }
+    }
+    Err(format!("there is no {name}"))
+}
+
+#[test]
+fn compatibility_names_tests_that_exist_and_lists_every_rule_once() {
+    let mut wanted = BTreeMap::new();
+    for rule in rules_of_the_specification() {
+        assert!(
+            wanted.insert(rule.clone(), 0).is_none(),
+            "the specification has {} twice in its chapter {}",
+            rule.1,
+            rule.0
+        );
+    }
+    assert!(wanted.len() > 250, "the specification is read");
+    let (mut chapter, mut wrong) = (String::new(), Vec::new());
+    for line in read("docs/compatibility.md").lines() {
+        if line.starts_with('#') {
+            chapter =
+                section_of(line).map(|s| s.split('.').next().expect("a first part").to_owned()).unwrap_or_default();
+        }
+        if !line.starts_with('|')
+            || line.starts_with("|---")
+            || ["| Rule |", "| Beyond |"].iter().any(|head| line.starts_with(head))
+        {
+            continue;
+        }
+        let cells: Vec<&str> = line.trim_matches('|').split('|').map(str::trim).collect();
+        let [rules, is, what, tests] = cells[..] else { panic!("a row has four cells: {line}") };
+        // What goes beyond AWS has no rule of the specification.
+        for rule in if chapter.is_empty() { Vec::new() } else { rules_of_cell(rules) } {
+            match wanted.get_mut(&(chapter.clone(), rule.clone())) {
+                Some(times) => *times += 1,
+                None => wrong.push(format!("{rule} is no rule of chapter {chapter}")),
+            }
+        }
+        if !["yes", "differs", "no"].contains(&is) || what.len() < 5 {
+            wrong.push(format!("{rules} says neither yes, differs nor no, or does not say what"));
+        }
+        let names: Vec<&str> = tests.split('`').skip(1).step_by(2).collect();
+        if names.is_empty() && is != "no" {
+            wrong.push(format!("{rules} names no test"));
+        }
+        wrong.extend(names.iter().filter_map(|name| find_test(name).err()).map(|why| format!("{rules}: {why}")));
+    }
+    for ((chapter, rule), times) in &wanted {
+        if *times != 1 {
+            wrong.push(format!("{rule} of chapter {chapter} stands {times} times in compatibility.md"));
+        }
+    }
+    assert!(wrong.is_empty(), "docs/compatibility.md:\n{}", wrong.join("\n"));
+}
+
+#[test]
+fn a_named_test_is_told_from_one_that_is_not_there() {
+    for there in [
+        "test_jobs.py::test_an_unknown_job_is_told_as_such",
+        "core::threshold::tests::the_documented_edges_hold",
+        "jobs::engine::tests::a_job_waits_to_be_confirmed_and_then_runs",
+        "tidy::a_named_test_is_told_from_one_that_is_not_there",
+    ] {
+        assert_eq!(find_test(there), Ok(()));
+    }
+    for missing in [
+        "test_jobs.py::rows_of_nobody",
+        "test_nowhere.py::test_an_unknown_job_is_told_as_such",
+        "core::retry::tests::the_documented_edges_hold",
+        "core::threshold::tests::passed",
+        "nowhere::threshold::tests::the_documented_edges_hold",
+        "nothing",
+    ] {
+        assert!(find_test(missing).is_err(), "{missing}");
+    }
+    assert_eq!(rules_of_cell("V-1, CSV-3–5, 2.7/9–10"), ["V-1", "CSV-3", "CSV-4", "CSV-5", "2.7/9", "2.7/10"]);
+}

@@ -10,6 +10,7 @@ import contextlib
 import csv
 import dataclasses
 import hashlib
+import http.client
 import io
 import json
 import os
@@ -26,7 +27,10 @@ import time
 import zipfile
 
 import boto3
+import botocore.auth
+import botocore.awsrequest
 import botocore.config
+import botocore.credentials
 
 import model
 
@@ -37,6 +41,8 @@ ACCOUNT, REGION = "000000000000", "us-east-1"
 ROLE = f"arn:aws:iam::{ACCOUNT}:role/batch"
 REPORT_SCHEMA = "Bucket, Key, VersionId, TaskStatus, ErrorCode, HTTPStatusCode, ResultMessage"
 TERMINAL = {"Complete", "Failed", "Cancelled"}
+# AWS's Python runtimes carry boto3; here a function that imports it finds the tests' own.
+WITH_BOTO3 = {"PYTHONPATH": str(pathlib.Path(boto3.__file__).parents[1])}
 # A name lookup or a proxy of the machine must not decide a test: only what `longshore env` prints may.
 INHERITED = ("PATH", "LONGSHORE_LOG", "LANG", "LC_ALL", "TMPDIR", "LD_LIBRARY_PATH", "PYENV_ROOT", "PYENV_VERSION")
 
@@ -278,6 +284,45 @@ def wait_for(what, condition, timeout=60):
         assert time.monotonic() < deadline, f"{what} did not happen within {timeout} s"
         time.sleep(0.02)
     return value
+
+
+# --- requests as they are on the wire, for what boto3 and the AWS CLI would not send ---
+
+
+def credentials(server, **other):
+    return botocore.credentials.Credentials(
+        other.get("key", server.exports["AWS_ACCESS_KEY_ID"]), other.get("secret", server.exports["AWS_SECRET_ACCESS_KEY"]))
+
+
+def signed(server, method, service, path, body=b"", headers=None, signer=None, host=None):
+    """The headers of a request signed by botocore, for the host of the server."""
+    request = botocore.awsrequest.AWSRequest(
+        method, f"http://{host or server.address}{path}", data=body, headers=dict(headers or {}))
+    if path.startswith("/v20180820/") and "x-amz-account-id" not in request.headers:
+        request.headers["x-amz-account-id"] = ACCOUNT
+    if signer is None:
+        kind = botocore.auth.S3SigV4Auth if service == "s3" else botocore.auth.SigV4Auth
+        signer = kind(credentials(server), service, REGION)
+    # Sent over plain HTTP, botocore signs the body; over TLS it would leave it out for S3.
+    signer.add_auth(request)
+    return dict(request.headers)
+
+
+def send(server, method, target, headers=None, body=b"", host=None):
+    """Sends exactly this request. Returns the status, the headers and the body."""
+    connection = http.client.HTTPConnection(server.address, timeout=10)
+    connection.putrequest(method, target, skip_host=True, skip_accept_encoding=True)
+    headers = dict(headers or {})
+    connection.putheader("Host", headers.pop("Host", host or server.address))
+    for name, value in headers.items():
+        connection.putheader(name, value)
+    if body or method in ("PUT", "POST"):
+        connection.putheader("Content-Length", str(len(body)))
+    connection.endheaders(body)
+    response = connection.getresponse()
+    content = response.read()
+    connection.close()
+    return response.status, response.headers, content
 
 
 # --- the oracle ---

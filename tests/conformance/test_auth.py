@@ -1,7 +1,6 @@
 """Who gets in: nobody without a right signature, and nobody gets through to anywhere else."""
 
 import datetime
-import http.client
 import json
 import os
 import socket
@@ -10,12 +9,10 @@ import urllib.parse
 import xml.etree.ElementTree
 
 import botocore.auth
-import botocore.awsrequest
-import botocore.credentials
 import pytest
 
 import harness
-from harness import ACCOUNT, REGION
+from harness import ACCOUNT, REGION, credentials, send, signed
 
 S3, LAMBDA, CONTROL = (
     ("GET", "s3", "/"),
@@ -23,42 +20,6 @@ S3, LAMBDA, CONTROL = (
     ("GET", "s3", "/v20180820/jobs"),
 )
 SERVICES = pytest.mark.parametrize("method, service, path", [S3, LAMBDA, CONTROL], ids=["s3", "lambda", "s3control"])
-
-
-def credentials(server, **other):
-    return botocore.credentials.Credentials(
-        other.get("key", server.exports["AWS_ACCESS_KEY_ID"]), other.get("secret", server.exports["AWS_SECRET_ACCESS_KEY"]))
-
-
-def signed(server, method, service, path, body=b"", headers=None, signer=None, host=None):
-    """The headers of a request signed by botocore, for the host of the server."""
-    request = botocore.awsrequest.AWSRequest(
-        method, f"http://{host or server.address}{path}", data=body, headers=dict(headers or {}))
-    if path.startswith("/v20180820/") and "x-amz-account-id" not in request.headers:
-        request.headers["x-amz-account-id"] = ACCOUNT
-    if signer is None:
-        kind = botocore.auth.S3SigV4Auth if service == "s3" else botocore.auth.SigV4Auth
-        signer = kind(credentials(server), service, REGION)
-    # Sent over plain HTTP, botocore signs the body; over TLS it would leave it out for S3.
-    signer.add_auth(request)
-    return dict(request.headers)
-
-
-def send(server, method, target, headers=None, body=b"", host=None):
-    """Sends exactly this request. Returns the status, the headers and the body."""
-    connection = http.client.HTTPConnection(server.address, timeout=10)
-    connection.putrequest(method, target, skip_host=True, skip_accept_encoding=True)
-    headers = dict(headers or {})
-    connection.putheader("Host", headers.pop("Host", host or server.address))
-    for name, value in headers.items():
-        connection.putheader(name, value)
-    if body or method in ("PUT", "POST"):
-        connection.putheader("Content-Length", str(len(body)))
-    connection.endheaders(body)
-    response = connection.getresponse()
-    content = response.read()
-    connection.close()
-    return response.status, response.headers, content
 
 
 def error_code(service, path, status, headers, body):

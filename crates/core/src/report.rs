@@ -34,8 +34,13 @@ impl TaskStatus {
 }
 
 /// A result file is closed at this many rows or bytes, whichever comes first. Source: rule RP-3, our choice.
-pub const PART_ROWS_MAX: u64 = 1_000_000;
-pub const PART_BYTES_MAX: u64 = 256 << 20;
+const PART_ROWS_MAX: u64 = 1_000_000;
+const PART_BYTES_MAX: u64 = 256 << 20;
+
+/// Whether a result file that has so many rows and bytes is closed before the next row.
+pub fn is_part_full(rows: u64, bytes: u64) -> bool {
+    rows >= PART_ROWS_MAX || bytes >= PART_BYTES_MAX
+}
 
 /// As AWS writes it. It names ErrorCode before HTTPStatusCode; the rows have them the other way round (rule 7.4).
 pub const REPORT_SCHEMA: &str = "Bucket, Key, VersionId, TaskStatus, ErrorCode, HTTPStatusCode, ResultMessage";
@@ -363,6 +368,19 @@ mod tests {
         assert!(plain("a\r\nb").ends_with(",\"a\r\nb\"\r\n"));
         assert!(row("x,y", VersionId::Missing, Outcome::succeeded("")).contains(",\"x,y\",\\N,"));
         assert!(row("k", VersionId::Given("null".into()), Outcome::succeeded("")).contains(",k,null,"));
+    }
+
+    #[test]
+    fn a_part_is_full_at_a_million_rows_or_256_mebibytes() {
+        for (rows, bytes, full) in [
+            (0, 0, false),
+            (999_999, 0, false),
+            (1_000_000, 0, true),
+            (1, (256 << 20) - 1, false),
+            (1, 256 << 20, true),
+        ] {
+            assert_eq!(is_part_full(rows, bytes), full, "{rows} rows, {bytes} bytes");
+        }
     }
 
     #[test]

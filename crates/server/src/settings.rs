@@ -7,6 +7,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use longshore_core::manifest::ROWS_MAX;
 use longshore_core::rate::Rate;
 use longshore_functions::host::HostSettings;
 use longshore_jobs::Dialect;
@@ -225,6 +226,9 @@ impl Settings {
         if let Some((name, _)) = at_least_one.iter().find(|(_, value)| *value == 0) {
             return Err(Failure::usage(format!("{name} must be at least 1")));
         }
+        if jobs.rows_max > ROWS_MAX {
+            return Err(Failure::usage(format!("jobs.rows_max must be at most {ROWS_MAX}, as on AWS")));
+        }
         if !(0.0..=1.0).contains(&jobs.failure_ratio) {
             return Err(Failure::usage("jobs.failure_ratio must be between 0 and 1"));
         }
@@ -345,6 +349,13 @@ mod tests {
         let dir = Path::new("/d");
         let (ours, theirs) = (load("", &[]).unwrap().host(dir), HostSettings::new("us-east-1", "000000000000", dir));
         assert_eq!(format!("{ours:?}"), format!("{theirs:?}"));
+    }
+
+    #[test]
+    fn a_limit_of_rows_above_awss_own_is_refused() {
+        assert!(load("[jobs]\nrows_max = 20000000000", &[]).is_ok());
+        let refused = load("[jobs]\nrows_max = 20000000001", &[]).unwrap_err();
+        assert!(refused.message.contains("jobs.rows_max") && refused.message.contains("20000000000"));
     }
 
     #[test]

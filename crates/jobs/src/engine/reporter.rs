@@ -11,7 +11,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use longshore_core::job::Status;
 use longshore_core::record::Entry;
-use longshore_core::report::{self, Names, PART_BYTES_MAX, PART_ROWS_MAX, Part, Scope, TaskStatus};
+use longshore_core::report::{self, Names, Part, Scope, TaskStatus, is_part_full};
 use longshore_store::StoreError;
 use longshore_wire::arn;
 use md5::{Digest, Md5};
@@ -162,11 +162,13 @@ impl<W: Write> Filling<W> {
     }
 }
 
-/// Makes the result files of a log, each in a sink that `make` gives. Returns how many tasks were settled, listed there or
-/// not, and the files. Blocks. Memory: a segment and the sinks' buffers.
+/// Makes the result files of a log, each in a sink that `make` gives; a new one begins where one `is_full` by its rows
+/// and bytes. Returns how many tasks were settled, listed there or not, and the files. Blocks. Memory: a segment and the
+/// sinks' buffers.
 fn fill_parts<W: Write>(
     job_dir: &Path,
     scope: Scope,
+    is_full: impl Fn(u64, u64) -> bool,
     mut make: impl FnMut(TaskStatus, u32) -> std::io::Result<W>,
 ) -> Result<(u64, Vec<Filling<W>>), StoreError> {
     let io = |e: std::io::Error| match e.kind() {
@@ -190,7 +192,7 @@ fn fill_parts<W: Write>(
         let written = (|| {
             let slot = &mut open[usize::from(!outcome.succeeded)];
             let mut number = 0;
-            if let Some(mut full) = slot.take_if(|s| s.rows >= PART_ROWS_MAX || s.bytes >= PART_BYTES_MAX) {
+            if let Some(mut full) = slot.take_if(|s| is_full(s.rows, s.bytes)) {
                 number = full.number + 1;
                 full.sink.flush()?;
                 done.push(full);
@@ -224,7 +226,7 @@ fn fill_parts<W: Write>(
 /// Writes the log's results as CSVs below `dir`.
 fn spool_parts(job_dir: &Path, dir: &Path, scope: Scope) -> Result<(u64, Vec<Spooled>), StoreError> {
     let path = |status: TaskStatus, number: u32| dir.join(format!("{}-{number}.csv", status.name()));
-    let (settled, filled) = fill_parts(job_dir, scope, |status, number| {
+    let (settled, filled) = fill_parts(job_dir, scope, is_part_full, |status, number| {
         std::fs::create_dir_all(dir)?;
         Ok(BufWriter::with_capacity(1 << 18, File::create(path(status, number))?))
     })?;
@@ -241,7 +243,7 @@ pub(super) fn parts_of(job: &JobRow, job_dir: &Path) -> Result<Vec<Part>, StoreE
     let bucket = wanted.bucket.as_deref().and_then(arn::bucket_of);
     let (true, Some(bucket)) = (wanted.enabled, bucket) else { return Ok(Vec::new()) };
     let names = Names::new(wanted.prefix.as_deref(), &job.id);
-    let (_, filled) = fill_parts(job_dir, scope(job), |_, _| Ok(std::io::sink()))?;
+    let (_, filled) = fill_parts(job_dir, scope(job), is_part_full, |_, _| Ok(std::io::sink()))?;
     let parts = filled.into_iter().map(|part| Part {
         status: part.status,
         bucket: bucket.to_owned(),
@@ -249,4 +251,46 @@ pub(super) fn parts_of(job: &JobRow, job_dir: &Path) -> Result<Vec<Part>, StoreE
         md5: hex::encode(part.md5.finalize()),
     });
     Ok(parts.collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use longshore_core::task::{Outcome, Task, VersionId};
+    use longshore_store::Fatal;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_new_file_begins_at_so_many_rows_or_bytes_and_holds_one_status() {
+        let dir = tempfile::tempdir().unwrap();
+        let (log, _) = recorder::open(dir.path(), Fatal::new()).await.unwrap();
+        let settled = |row: u64| {
+            let key: Box<str> = format!("k{row}").into();
+            let outcome = match row % 3 {
+                0 => Outcome::failed(200, "PermanentFailure", "no"),
+                _ => Outcome::succeeded("yes"),
+            };
+            let task = Task { row, number: row, bucket: "b".into(), key, version: VersionId::NoColumn };
+            Entry::Settled { task: Arc::new(task), attempts: 1, outcome }
+        };
+        recorder::write(&log, 0, Arc::new((0..10).map(settled).collect())).await.1.unwrap();
+        // Succeeded: 1, 2, 4, 5, 7, 8. Failed: 0, 3, 6, 9.
+        for (is_full, wanted) in [
+            ((|rows, _| rows >= 4) as fn(u64, u64) -> bool, vec![(0, 4), (1, 2), (0, 4)]),
+            (|_, bytes| bytes >= 60, vec![(0, 3), (1, 3), (0, 2), (1, 2)]),
+            (|_, _| false, vec![(0, 6), (0, 4)]),
+        ] {
+            let (all, files) = fill_parts(dir.path(), Scope::AllTasks, is_full, |_, _| Ok(Vec::new())).unwrap();
+            assert_eq!(all, 10);
+            assert_eq!(files.iter().map(|file| (file.number, file.rows)).collect::<Vec<_>>(), wanted);
+            for file in files {
+                let text = String::from_utf8(file.sink).unwrap();
+                assert_eq!(text.len() as u64, file.bytes);
+                let told = format!(",{},", file.status.name());
+                assert_eq!(text.split_terminator("\r\n").filter(|row| row.contains(&told)).count() as u64, file.rows);
+            }
+        }
+    }
 }

@@ -17,6 +17,8 @@ use super::*;
 use crate::Jobs;
 use crate::ports::{Invoker, ListPage, ListQuery, Listed, ObjectBody, ObjectError, ObjectFacts, Objects, PutBody};
 
+mod store;
+
 const ACCOUNT: &str = "123456789012";
 
 /// Objects in memory, by `bucket/key`.
