@@ -32,6 +32,7 @@ impl Place {
         }
         let files = Files::read(&variable)?;
         let told = Told::gather(at, &files, &variable)?;
+        let credentials = told.credentials().await?;
         let account = match asked.map(str::to_owned).or_else(|| told.account.clone()) {
             // It becomes a part of the host's name.
             Some(account) if !is_account(&account) => {
@@ -39,7 +40,7 @@ impl Place {
             }
             Some(account) => account,
             None => {
-                let client = Client::of(told.endpoints(""), told.credentials.clone(), &told.region, "");
+                let client = Client::of(told.endpoints(""), credentials.clone(), &told.region, "");
                 client.caller_account().await.map_err(|error| {
                     Failure::new(format!("cannot find out whose jobs are meant (STS GetCallerIdentity): {error}"))
                         .hint("name the account with --account-id")
@@ -47,7 +48,7 @@ impl Place {
             }
         };
         let endpoints = told.endpoints(&account);
-        let client = Client::of(endpoints, told.credentials, &told.region, &account);
+        let client = Client::of(endpoints, credentials, &told.region, &account);
         Ok(Self { client, flags: flags(at), near: false })
     }
 
@@ -68,7 +69,11 @@ impl Place {
 
 /// What was said, but for the account.
 struct Told {
-    credentials: longshore_wire::sigv4::Credentials,
+    /// `None`: to be found by AWS's chain.
+    credentials: Option<longshore_wire::sigv4::Credentials>,
+    profile: String,
+    /// Whether somebody named the profile.
+    profile_named: bool,
     region: String,
     account: Option<String>,
     control: Option<Endpoint>,
@@ -83,20 +88,13 @@ impl Told {
             return Err(Failure::usage(format!("there is no profile {profile} in the AWS configuration files"))
                 .hint("aws configure list-profiles shows those that there are"));
         }
+        let profile_named = named.is_some();
         let profile = named.unwrap_or_else(|| "default".into());
         // A profile that is named by a flag goes before the environment, as with the AWS CLI.
         let of_environment = if at.profile.is_some() { None } else { of_environment(variable)? };
         let (credentials, account) = match of_environment {
-            Some(credentials) => (credentials, variable("AWS_ACCOUNT_ID")),
-            None => match files.credentials(&profile)? {
-                Some(credentials) => (credentials, files.setting(&profile, "aws_account_id").map(str::to_owned)),
-                None => {
-                    return Err(Failure::usage(format!(
-                        "there are no credentials: none in the environment, no access key in the profile {profile}"
-                    ))
-                    .hint("set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or name a profile with --profile"));
-                }
-            },
+            Some(credentials) => (Some(credentials), variable("AWS_ACCOUNT_ID")),
+            None => (files.credentials(&profile)?, files.setting(&profile, "aws_account_id").map(str::to_owned)),
         };
         let endpoint = |service: &str, own: &str| -> Result<Option<Endpoint>, Failure> {
             let ignored =
@@ -128,6 +126,8 @@ impl Told {
         };
         Ok(Self {
             credentials,
+            profile: profile.clone(),
+            profile_named,
             region,
             account,
             s3: match &control {
@@ -137,6 +137,25 @@ impl Told {
             },
             sts: endpoint("sts", "AWS_ENDPOINT_URL_STS")?.filter(|endpoint| !endpoint.is_aws()),
             control,
+        })
+    }
+
+    /// The keys that were found, or those of AWS's chain: a role that the profile assumes, web identity, container,
+    /// instance.
+    async fn credentials(&self) -> Result<longshore_wire::sigv4::Credentials, Failure> {
+        if let Some(credentials) = &self.credentials {
+            return Ok(credentials.clone());
+        }
+        let profile = self.profile_named.then_some(self.profile.as_str());
+        let found = longshore_aws::identity(profile, Some(&self.region)).await;
+        let identity = found.map_err(|error| {
+            Failure::usage(format!("there are no credentials: none in the environment, and {error}"))
+                .hint("set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or name a profile with --profile")
+        })?;
+        Ok(longshore_wire::sigv4::Credentials {
+            access_key_id: identity.access_key_id,
+            secret_access_key: identity.secret_access_key,
+            session_token: identity.session_token,
         })
     }
 

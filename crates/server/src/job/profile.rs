@@ -1,7 +1,7 @@
 //! The AWS configuration files: access keys, region and endpoint of a profile.
 //!
-//! Static keys alone. A profile that gets its keys by single sign-on, a role or a process is refused by name: keys of
-//! another identity that happen to lie in the same profile are never used instead.
+//! Keys are read here; a profile that assumes a role is left to AWS's own chain, and one that signs in or starts a
+//! process is refused by name: keys of another identity that happen to lie in the same profile are never used instead.
 //! Source: AWS SDKs and Tools Reference Guide, "Shared config and credentials files".
 
 use std::collections::BTreeMap;
@@ -67,7 +67,7 @@ impl Files {
         own.map(String::as_str).or_else(|| self.setting(profile, "endpoint_url"))
     }
 
-    /// The access key of a profile; `None` if it has none.
+    /// The access key of a profile; `None` if it has none of its own, and the chain has to find one.
     pub fn credentials(&self, profile: &str) -> Result<Option<Credentials>, Failure> {
         let (config, keys) = (self.of(profile), self.credentials.get(profile));
         let named = |name: &str| [config, keys].into_iter().flatten().any(|settings| settings.contains_key(name));
@@ -76,8 +76,10 @@ impl Files {
                 .hint(format!("eval \"$(aws configure export-credentials --profile {profile} --format env)\" puts them into the environment; then leave --profile out"))
         };
         // In the order in which the AWS CLI looks.
+        if named("role_arn") {
+            return Ok(None);
+        }
         for (setting, how) in [
-            ("role_arn", "assuming a role (role_arn)"),
             ("sso_session", "single sign-on (sso_session)"),
             ("sso_start_url", "single sign-on (sso_start_url)"),
             ("login_session", "signing in (login_session)"),
@@ -161,10 +163,16 @@ mod tests {
     }
 
     #[test]
-    fn a_profile_that_needs_more_than_a_key_is_refused_by_name() {
+    fn a_profile_that_assumes_a_role_is_left_to_the_chain_also_where_it_has_keys() {
+        let keys = "[p]\naws_access_key_id = AK\naws_secret_access_key = s\n";
+        let files = files("[profile p]\nrole_arn = arn\nsource_profile = q\n", keys);
+        assert!(files.credentials("p").unwrap().is_none());
+    }
+
+    #[test]
+    fn a_profile_that_needs_a_person_or_a_process_is_refused_by_name() {
         let keys = "[p]\naws_access_key_id = AK\naws_secret_access_key = s\n";
         for (config, keys, wanted) in [
-            ("[profile p]\nrole_arn = arn\nsource_profile = q\n", keys, Some("role_arn")),
             ("[profile p]\nsso_session = s\n", keys, Some("sso_session")),
             ("[profile p]\nsso_start_url = s\n", "", Some("sso_start_url")),
             ("[profile p]\ncredential_process = cat\n", "", Some("credential_process")),
