@@ -50,6 +50,41 @@ def kills(until):
     return counted
 
 
+def peers(until):
+    """The tests of other stores on every server that is installed, and the engine's door to them; once, and again till then."""
+    import peers as stores
+
+    counted = collections.Counter()
+    while True:
+        env = dict(os.environ, LONGSHORE_TEST_PEERS=",".join(stores.PEERS), PYTHONDONTWRITEBYTECODE="1")
+        done = subprocess.run([sys.executable, "-m", "pytest", "-q", "-c", "tests/conformance/pytest.ini",
+                               "tests/conformance/test_remote.py"], cwd=ROOT, env=env, capture_output=True, text=True)
+        print(done.stdout[-3000:] if done.returncode else done.stdout.splitlines()[-1], file=sys.stderr)
+        for number, what in re.findall(r"(\d+) (passed|failed|skipped|error)", done.stdout.splitlines()[-1]):
+            counted[f"tests_{what}"] += int(number)
+        counted["failures"] += done.returncode != 0
+        for name, kind in stores.PEERS.items():
+            if kind.missing():
+                print(f"SKIPPED {name}: {kind.missing()}", file=sys.stderr)
+                counted["peers_missing"] += 1
+                continue
+            with tempfile.TemporaryDirectory() as folder:
+                store = kind(folder)
+                try:
+                    store.start()
+                    place = f"{store.url} {store.access_key} {store.secret_key}"
+                    done = subprocess.run(["cargo", "test", "--quiet", "--release", "--package", "longshore-aws", "--", "--ignored"],
+                                          cwd=ROOT, env=dict(os.environ, LONGSHORE_TEST_STORE=place), capture_output=True, text=True)
+                finally:
+                    store.stop()
+            counted[f"doors_{name}"] += done.returncode == 0
+            if done.returncode != 0:
+                print(f"{name}:\n{done.stdout[-3000:]}{done.stderr[-3000:]}", file=sys.stderr)
+                counted["failures"] += 1
+        if time.monotonic() >= until:
+            return counted
+
+
 def power(until):
     """A file system is shut down under the stopped server, which loses everything that was not synced.
 
@@ -141,11 +176,11 @@ def unmount(mount):
 
 def main():
     ap = argparse.ArgumentParser(description="Runs a long lane and counts it in qa/ledger.jsonl.")
-    ap.add_argument("lane", choices=["simulation", "kills", "power"])
+    ap.add_argument("lane", choices=["simulation", "kills", "peers", "power"])
     ap.add_argument("--minutes", type=float, default=10)
     a = ap.parse_args()
     began = time.monotonic()
-    counted = {"simulation": simulation, "kills": kills, "power": power}[a.lane](began + 60 * a.minutes)
+    counted = {"simulation": simulation, "kills": kills, "peers": peers, "power": power}[a.lane](began + 60 * a.minutes)
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     commit = sh("git", "-C", ROOT, "rev-parse", "--short=12", "HEAD").stdout.strip()
     line = {"commit": commit, "lane": a.lane, **counted, "failures": counted["failures"],

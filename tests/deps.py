@@ -17,9 +17,10 @@ LICENCES = {
 REGISTRY = "registry+https://github.com/rust-lang/crates.io-index"
 # Versions below these have known faults on input from outside.
 FLOORS = {"quick-xml": (0, 41, 0), "zip": (2, 3, 0), "h2": (0, 4, 16)}
-# A second TLS or crypto stack in C; rustls with ring is the one we take when TLS arrives.
+# A second TLS or crypto stack in C; rustls with ring is the one we have.
 BANNED = {"openssl-sys", "aws-lc-sys", "native-tls"}
-SERVER, CRATES_MAX = "longshore", 250
+# The client for other S3 stores (the AWS SDK, TLS) is some forty of them, and its own leaf crate.
+SERVER, CRATES_MAX = "longshore", 290
 
 
 def acceptable(expression):

@@ -104,8 +104,8 @@ def test_a_sample_of_5_of_200_rows_runs_first_and_the_rest_once_it_is_promoted(c
     sampled = log.keys()
     assert len(sampled) == sum(sampled.values()) == 5
     assert ours(server, f"/_longshore/v1/jobs/{job}/results") == {
-        "JobId": job, "Status": "Suspended", "TotalNumberOfTasks": 200, "NumberOfTasksSucceeded": 5,
-        "NumberOfTasksFailed": 0, "FailureGroups": [], "NumberOfTasksInNoGroup": 0}
+        "jobId": job, "status": "Suspended", "totalNumberOfTasks": 200, "numberOfTasksSucceeded": 5,
+        "numberOfTasksFailed": 0, "failureGroups": [], "numberOfTasksInNoGroup": 0}
     for wrong in ({"signed": False}, {"account": "999999999999"}):
         with pytest.raises(urllib.error.HTTPError) as refused:
             ours(server, f"/_longshore/v1/jobs/{job}/results", **wrong)
@@ -139,10 +139,10 @@ def test_a_sample_that_is_cancelled_is_reported(server, name, tmp_path):
     rows = [(name, f"bad-{row}") for row in range(100)]
     job = server.create_job(server.bucket(name), function, server.put_manifest(name, rows), Tags=tags(sample="7"))
     server.wait(job, "Suspended")
-    [group] = ours(server, f"/_longshore/v1/jobs/{job}/results")["FailureGroups"]
-    assert group.pop("Example")["Key"] in log.keys()
+    [group] = ours(server, f"/_longshore/v1/jobs/{job}/results")["failureGroups"]
+    assert group.pop("example")["key"] in log.keys()
     assert group == {
-        "NumberOfTasks": 7, "HTTPStatusCode": 200, "ErrorCode": "PermanentFailure", "ResultMessage": "r"}
+        "numberOfTasks": 7, "httpStatusCode": 200, "errorCode": "PermanentFailure", "resultMessage": "r"}
     server.control.update_job_status(AccountId=ACCOUNT, JobId=job, RequestedJobStatus="Cancelled")
     described = server.wait(job, "Cancelled")
     report = harness.read_report(server, job, described)

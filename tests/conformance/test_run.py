@@ -124,12 +124,6 @@ def test_what_is_not_understood_gives_status_64(shell, arguments, words):
     assert words in done.stderr
 
 
-def test_a_remote_endpoint_is_told_to_come_later(shell):
-    shell.write("handler.py", ANSWER)
-    done = shell.run("handler.py", "--source", "s3://bucket/prefix", "--endpoint-url", "http://127.0.0.1:9", status=64)
-    assert "not" in done.stderr and "endpoint" in done.stderr
-
-
 def test_a_function_may_be_a_named_one_a_folder_a_zip_or_a_program(shell):
     shell.objects("ok")
     renamed = textwrap.dedent(ANSWER).replace("def handler", "def my_function")

@@ -14,7 +14,7 @@ use crate::{FOOTER_BYTES_MAX, Read, VALUE_BYTES_MAX};
 /// A block of a stream, stored and inflated. Writers use 64 or 256 KiB; the format itself ends at 8 MiB.
 const BLOCK_BYTES_MAX: u64 = 4 << 20;
 /// The dictionary of one column of a stripe. Writers drop dictionaries that are not far smaller than the stripe's 64 MB.
-const DICTIONARY_BYTES_MAX: usize = 64 << 20;
+const DICTIONARY_BYTES_MAX: usize = 32 << 20;
 /// Columns of a file, and streams of a stripe; an inventory has some twenty, and some five streams for each.
 const COLUMNS_MAX: usize = 10_000;
 

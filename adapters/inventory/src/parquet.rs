@@ -14,7 +14,7 @@ use crate::{FOOTER_BYTES_MAX, Read, VALUE_BYTES_MAX};
 
 /// A page, stored and inflated. Writers aim at 1 MiB; those that put a whole column of a row group into one page reach
 /// a multiple.
-const PAGE_BYTES_MAX: usize = 32 << 20;
+const PAGE_BYTES_MAX: usize = 16 << 20;
 /// The header of a page, which may hold the least and the greatest value of it.
 const PAGE_HEADER_BYTES_MAX: u64 = 64 << 10;
 /// Pages without values in a row, at most: a dictionary and an index make two.

@@ -136,7 +136,7 @@ fn a_page_that_says_it_is_huge_is_refused_before_memory_is_taken_for_it() {
     // The first page of the file follows its magic.
     whole[4..4 + huge.len()].copy_from_slice(&huge);
     std::fs::write(&path, &whole).unwrap();
-    assert_eq!(read("huge.parquet", &path, true), Err(format!("a page is longer than {} bytes", 32 << 20)));
+    assert_eq!(read("huge.parquet", &path, true), Err(format!("a page is longer than {} bytes", 16 << 20)));
 }
 
 #[test]

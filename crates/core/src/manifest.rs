@@ -329,6 +329,10 @@ mod tests {
             ("b,a%2Bb", "a%2Bb"),
             ("b,\"x,y.txt\"", "x,y.txt"),
             ("b,x%2Cy.txt", "x%2Cy.txt"),
+            (
+                "b,%7B%22origKey%22%3A%20%22object1key%22%2C%20%22newKey%22%3A%20%22newObject1Key%22%7D",
+                "%7B%22origKey%22%3A%20%22object1key%22%2C%20%22newKey%22%3A%20%22newObject1Key%22%7D",
+            ),
             ("b,stanza%7Cupper", "stanza%7Cupper"),
             ("b,%E6%97%A5%E6%9C%AC.txt", "%E6%97%A5%E6%9C%AC.txt"),
             ("b,raw key with spaces", "raw key with spaces"),

@@ -326,6 +326,20 @@ mod tests {
         assert_eq!(read_manifest_json(manifest_json("now", &parts).as_bytes()).unwrap(), parts);
     }
 
+    proptest::proptest! {
+        #[test]
+        fn whatever_a_report_holds_is_read_or_refused(text in "[bk,\"\r\n\\\\Nfailed0]{0,60}", piece in 1..9_usize) {
+            let read = records(&text, piece);
+            proptest::prop_assert_eq!(&read, &records(&text, 1_000), "where it is cut does not matter");
+            for record in read {
+                if let Ok(row) = ReportedRow::parse(record.as_bytes()) {
+                    proptest::prop_assert!(row.key.len() <= record.len());
+                }
+            }
+            let _ = read_manifest_json(text.as_bytes());
+        }
+    }
+
     fn row(key: &str, version: VersionId, outcome: Outcome) -> String {
         let mut out = Vec::new();
         push_row(

@@ -332,6 +332,9 @@ struct Rest {
 /// How often the number of slots is asked for, and how often progress is noted in the table.
 const SLOTS_EVERY: Duration = Duration::from_millis(200);
 const NOTE_EVERY_MS: u64 = 5_000;
+/// How often more rows of a manifest that is being checked are made known, at most: a note is a commit, and a chunk is
+/// checked within a millisecond.
+const ROWS_NOTED_EVERY: Duration = Duration::from_millis(20);
 
 /// A note of how many rows are known on its way to the table: the rows, whether these are all, and what came of it.
 type NotingRows<'a> = Pin<Box<dyn Future<Output = (u64, bool, Result<(), StoreError>)> + Send + 'a>>;
@@ -438,6 +441,7 @@ async fn drive(
     let mut recording = None;
     let mut noting: Option<Noting> = None;
     let mut noting_rows: Option<NotingRows<'_>> = None;
+    let mut rows_noted: Option<Instant> = None;
     let mut stopping = false;
     let mut slots_tick = tokio::time::interval(SLOTS_EVERY);
     slots_tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -504,7 +508,11 @@ async fn drive(
             news = some_feed(&mut feed), if noting_rows.is_none() => match news {
                 feed::News::Known { rows, whole } => {
                     feed = feed.filter(|_| !whole);
+                    let not_before = rows_noted.map(|at| at + ROWS_NOTED_EVERY);
                     noting_rows = Some(Box::pin(async move {
+                        if let Some(not_before) = not_before {
+                            tokio::time::sleep_until(not_before).await;
+                        }
                         // On disk before a task of them starts: what is shown must neither go back nor be passed.
                         (rows, whole, agent::persist(engine, || world.table.note_rows(&job.id, rows)).await)
                     }));
@@ -515,10 +523,17 @@ async fn drive(
                     reason = Some(why);
                     Event::Command(Command::Fail)
                 }
+                feed::News::Broken(StoreError::Damaged(what)) => {
+                    tracing::error!(job = job.id, what, "the manifest cannot be read to its end");
+                    feed = None;
+                    reason = Some(FailureReason::new("ManifestDamaged", what));
+                    Event::Command(Command::Fail)
+                }
                 feed::News::Broken(error) => return Err(error),
             },
             (rows_total, whole, written) = some(&mut noting_rows) => {
                 noting_rows = None;
+                rows_noted = Some(Instant::now());
                 match written {
                     Ok(()) => Event::RowsKnown { rows_total, whole },
                     // They are read and noted again at the next start.

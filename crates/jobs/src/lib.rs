@@ -77,13 +77,13 @@ impl Settings {
             run: run::Settings::default(),
             confirmation_default: true,
             confirmation_ms_max: 30 * DAY_MS,
+            columnar: Arc::new(ports::NoTables),
             retention_ms: 90 * DAY_MS,
             retained_max: 0,
             event_sinks: Vec::new(),
             delivery: delivery::Policy::default(),
             dialect: Dialect::default(),
             rate: None,
-            columnar: Arc::new(ports::NoTables),
             wall_clock: Arc::new(|| Timestamp(jiff::Timestamp::now().as_millisecond())),
         }
     }

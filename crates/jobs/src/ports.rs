@@ -1,5 +1,6 @@
-//! The engine's doors to the world: where objects are, where functions are called, and where events go, each ours
-//! (embedded) or somebody else's; and its reader of tables by column. They are wired in `server`.
+//! The engine's doors to the world: where objects are, where functions are called, and where events go. Each may be ours
+//! (embedded) or somebody else's. Besides them its reader of tables by column, a guest too heavy to live here. They are wired
+//! in `server`.
 
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
@@ -118,22 +119,6 @@ pub trait Invoker: Send + Sync + 'static {
     fn slots(&self, function: &str) -> Option<u32>;
 }
 
-/// Where events of jobs go.
-#[async_trait::async_trait]
-pub trait EventSink: Send + Sync + 'static {
-    /// What it is called in the settings, and in what is kept of its deliveries; no two have one name.
-    fn name(&self) -> &str;
-
-    /// Hands one event over, and returns once it is the sink's: it is not handed over again. May be called for several
-    /// jobs at once, never for two events of one job. It may take as long as it likes; the engine gives it up.
-    async fn deliver(&self, event: &JobEvent) -> Result<(), SinkError>;
-}
-
-/// Why an event was not taken, in words for whoever set the sink up; without secrets.
-#[derive(Debug, Clone, thiserror::Error)]
-#[error("{0}")]
-pub struct SinkError(pub String);
-
 /// How the data files of an inventory may lie by column.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TableFormat {
@@ -181,3 +166,19 @@ impl Columnar for NoTables {
         Err(format!("this server has no reader for {format:?}"))
     }
 }
+
+/// Where events of jobs go.
+#[async_trait::async_trait]
+pub trait EventSink: Send + Sync + 'static {
+    /// What it is called in the settings, and in what is kept of its deliveries; no two have one name.
+    fn name(&self) -> &str;
+
+    /// Hands one event over, and returns once it is the sink's: it is not handed over again. May be called for several
+    /// jobs at once, never for two events of one job. It may take as long as it likes; the engine gives it up.
+    async fn deliver(&self, event: &JobEvent) -> Result<(), SinkError>;
+}
+
+/// Why an event was not taken, in words for whoever set the sink up; without secrets.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("{0}")]
+pub struct SinkError(pub String);

@@ -361,8 +361,8 @@ impl Table {
 
     /// Moves a job by an event, with what changes at the same time. Returns the new status once it is durable; an
     /// illegal move changes nothing. A move into the status the job has already (a cancel that is repeated) is no event
-    /// and changes nothing but the reason that the call gives (C-10). A job
-    /// whose sample has run takes the event as [`Event::after_sample`] says.
+    /// and changes nothing but the reason that the call gives (C-10). A job whose sample has run takes the event as
+    /// [`Event::after_sample`] says.
     pub async fn transition(&self, id: &str, event: Event, change: Change) -> Result<Status, MoveError> {
         let (id, now) = (id.to_owned(), self.now());
         let settings = Arc::clone(&self.settings);
@@ -485,20 +485,28 @@ impl Table {
                     "SELECT {EVENT_COLUMNS}, d.attempts, d.tried_ms
                      FROM job_event_delivery d JOIN job_event e ON e.job_id = d.job_id AND e.number = d.number
                      WHERE d.sink = ?1 AND d.state = 'pending' AND d.not_before IS NOT NULL
-                     AND (d.not_before <= ?2 OR d.not_before > ?3)
+                     AND d.not_before BETWEEN ?2 AND ?3
                      ORDER BY d.not_before LIMIT ?4"
                 );
                 let mut statement = db.prepare_cached(&sql)?;
                 let horizon = now.0.saturating_add(signed(wait_ms_max));
-                let rows = statement.query_map(params![sink, now.0, horizon, max as i64], |row| {
-                    Ok(Due {
-                        number: row.get::<_, i64>(1)?.unsigned_abs(),
-                        event: job_event(row, &settings)?,
-                        attempts: row.get(9)?,
-                        tried_ms: row.get::<_, i64>(10)?.unsigned_abs(),
-                    })
-                })?;
-                Ok(rows.collect::<Result<Vec<_>, _>>()?)
+                let mut due = Vec::new();
+                // Two ranges of the index, so that what waits between them is not looked at.
+                for (from, to) in [(i64::MIN, now.0), (horizon.saturating_add(1), i64::MAX)] {
+                    let left = max - due.len();
+                    let rows = statement.query_map(params![sink, from, to, left as i64], |row| {
+                        Ok(Due {
+                            number: row.get::<_, i64>(1)?.unsigned_abs(),
+                            event: job_event(row, &settings)?,
+                            attempts: row.get(9)?,
+                            tried_ms: row.get::<_, i64>(10)?.unsigned_abs(),
+                        })
+                    })?;
+                    for row in rows {
+                        due.push(row?);
+                    }
+                }
+                Ok(due)
             })
             .await
     }
@@ -554,14 +562,17 @@ impl Table {
                     }
                 };
                 let sinks: Vec<&str> = settings.event_sinks.iter().map(|sink| sink.name()).collect();
+                // By its own index: this is asked often, and mostly answered with nothing.
                 let mut statement = db.prepare_cached(
-                    "SELECT id, terminated FROM job WHERE account = ?1 AND terminated IS NOT NULL
+                    "SELECT id, terminated FROM job INDEXED BY job_over
+                     WHERE terminated IS NOT NULL AND terminated < ?4 AND account = ?1
                      AND NOT EXISTS (SELECT 1 FROM job_event_delivery d WHERE d.job_id = job.id AND d.state = 'pending'
                         AND d.sink IN (SELECT value FROM json_each(?2)))
                      ORDER BY terminated LIMIT ?3",
                 )?;
+                let ended_before = if too_many > 0 { i64::MAX } else { before.0 };
                 let sinks = serde_json::to_string(&sinks).map_err(|e| StoreError::Damaged(e.to_string()))?;
-                let rows = statement.query_map(params![settings.account, sinks, max as i64], |row| {
+                let rows = statement.query_map(params![settings.account, sinks, max as i64, ended_before], |row| {
                     Ok((row.get::<_, String>(0)?, row.get::<_, i64>(1)?))
                 })?;
                 let mut expired = Vec::new();

@@ -139,6 +139,12 @@ impl Objects {
         self.inner.records.read(move |c| table::bucket(c, &name)).await
     }
 
+    /// The names of all buckets, in order.
+    pub async fn bucket_names(&self) -> Result<Vec<String>, ObjectsError> {
+        let buckets = self.inner.records.read(|c| table::buckets(c, "", "", usize::MAX)).await?;
+        Ok(buckets.into_iter().map(|bucket| bucket.name).collect())
+    }
+
     /// Opens an object, its current version by default.
     pub async fn get(&self, bucket: &str, key: &str, version: Option<&str>) -> Result<Opened, ObjectsError> {
         let (version, held) = self.inner.open(bucket, key, version).await?;

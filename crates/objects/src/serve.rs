@@ -67,7 +67,8 @@ impl Trailers {
         let _ = self.0.set(trailers);
     }
 
-    pub(crate) fn get(&self, name: &str) -> Option<&str> {
+    /// The value of a trailer; `None` before the end, and without it.
+    pub fn get(&self, name: &str) -> Option<&str> {
         self.0.get()?.get(name)
     }
 }

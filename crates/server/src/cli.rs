@@ -124,10 +124,10 @@ pub struct Run {
     #[arg(required_unless_present = "resume")]
     pub function: Option<String>,
 
-    /// The objects: a local folder, or s3://bucket/prefix of the embedded storage
+    /// The objects: a local folder, or s3://bucket/prefix of the embedded storage or of --endpoint-url
     #[arg(long, value_name = "DIR|s3://…", conflicts_with = "manifest")]
     pub source: Option<String>,
-    /// The objects: a CSV manifest (bucket,key[,version]; keys URL-encoded), local or in the embedded storage
+    /// The objects: a CSV manifest (bucket,key[,version]; keys URL-encoded), local or in a storage
     #[arg(long, value_name = "FILE|s3://…")]
     pub manifest: Option<String>,
     /// The objects: keys below --source, one a line, from a file or "-" for standard input. Without --source and
@@ -178,22 +178,29 @@ pub struct Run {
     /// Go on with a run that was stopped: the one named, or the latest
     #[arg(long, value_name = "RUN", num_args = 0..=1, default_missing_value = "", conflicts_with_all = [
         "function", "source", "manifest", "keys", "sample", "handler", "runtime", "timeout", "memory", "variables",
-        "arguments", "concurrency", "attempts",
+        "arguments", "concurrency", "attempts", "endpoint_url", "profile", "region", "no_sign_request", "allow_plain_http",
     ])]
     pub resume: Option<String>,
     /// The data directory with the embedded storage to use [default: one of the run's own; for s3:// the server's]
     #[arg(long, value_name = "DIR")]
     pub data_dir: Option<PathBuf>,
 
-    /// An S3 of somebody else (not in this release)
+    /// The S3 in which s3:// places are: any store that speaks S3. Without it, --profile or --region mean that of the
+    /// profile, else Amazon S3; without all of them, s3:// is the embedded storage
     #[arg(long, value_name = "URL")]
     pub endpoint_url: Option<String>,
-    /// A profile of the AWS configuration (not in this release)
+    /// The profile of the AWS configuration with the credentials for it [default: AWS's credential chain]
     #[arg(long, value_name = "NAME")]
     pub profile: Option<String>,
-    /// The region of --endpoint-url (not in this release)
+    /// The region of that S3 [default: what profile or environment say, else us-east-1]
     #[arg(long, value_name = "REGION")]
     pub region: Option<String>,
+    /// Do not sign requests to that S3: for public buckets
+    #[arg(long, conflicts_with = "profile")]
+    pub no_sign_request: bool,
+    /// Let --endpoint-url be plain HTTP to another machine, although nothing is encrypted
+    #[arg(long)]
+    pub allow_plain_http: bool,
 }
 
 #[derive(Debug, Args)]

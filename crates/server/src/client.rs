@@ -334,13 +334,18 @@ impl Client {
         let (_, body) = self.call(Api::S3, Method::GET, &path, HeaderMap::new(), none).await?;
         let document = parse(&body)?;
         let mut page = Vec::new();
+        // Another store behind us may not encode what it lists.
+        let encoded = document.child_text("EncodingType") == Some("url");
         for object in document.children.iter().filter(|c| c.name == "Contents") {
             let key = object.child_text("Key").unwrap_or("");
             // In a list, unlike in a path, S3 encodes a space as a plus.
-            let key = percent_encoding::percent_decode_str(&key.replace('+', " "))
-                .decode_utf8()
-                .map_err(|_| ClientError::Broken(format!("the list of {bucket} has a key that is not UTF-8")))?
-                .into_owned();
+            let key = match encoded {
+                false => key.to_owned(),
+                true => percent_encoding::percent_decode_str(&key.replace('+', " "))
+                    .decode_utf8()
+                    .map_err(|_| ClientError::Broken(format!("the list of {bucket} has a key that is not UTF-8")))?
+                    .into_owned(),
+            };
             page.push(Listed { key, size: object.child_text("Size").and_then(|s| s.parse().ok()).unwrap_or(0) });
         }
         let next = document.child_text("NextContinuationToken").map(str::to_owned);

@@ -16,7 +16,6 @@ use http_body_util::{BodyExt, Full, StreamBody};
 use hyper::body::{Body, Frame};
 use longshore_functions::Functions;
 use longshore_jobs::{JobError, Jobs};
-use longshore_objects::Objects;
 use longshore_store::Fatal;
 use longshore_wire::payload::Decoder;
 use longshore_wire::sigv4::{AuthError, Claim, Dialect, Key, KeyCache, Rules, Verified};
@@ -27,6 +26,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use crate::credentials::Credentials;
 use crate::listener::{Answer, AnswerBody, RequestBody, Service};
 use crate::names::{Host, Names};
+use crate::rooms::S3;
 
 /// The one route that needs no permission at all. (A link to a function's code has its permission in its query.)
 const HEALTH: &str = "/_longshore/health";
@@ -57,7 +57,7 @@ pub struct Dispatch {
     pub unsigned_payload: bool,
     /// What may stand before the paths of S3 Control: empty, or like `/base`.
     pub base_path: String,
-    pub objects: Objects,
+    pub s3: S3,
     pub functions: Functions,
     pub jobs: Jobs,
     pub fatal: Fatal,
@@ -270,7 +270,7 @@ impl Dispatch {
             }
         };
         let body = decoded(body, decoder);
-        let served = self.objects.serve(caller, parts, host.prefix.as_deref(), body, id).await;
+        let served = self.s3.serve(caller, parts, host.prefix.as_deref(), body, id).await;
         served.map(BodyExt::boxed_unsync)
     }
 

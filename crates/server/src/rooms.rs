@@ -1,4 +1,5 @@
-//! Where the rooms meet: the engine's two doors, the functions' way to S3, and where code is fetched from.
+//! Where the rooms meet: the engine's two doors, the way of clients and functions to S3, and where code is fetched from.
+//! Each knows which bucket is embedded and which is in a store of somebody else.
 
 use std::sync::Arc;
 
@@ -10,9 +11,12 @@ use longshore_core::invocation::Reply;
 use longshore_functions::host::{FunctionCredentials, Patience, S3Door};
 use longshore_functions::{CodeSource, Functions, Invoked, SourceError};
 use longshore_jobs::ports::{self, ListPage, ListQuery, Listed, ObjectBody, ObjectError, ObjectFacts, PutBody};
-use longshore_objects::{Objects, ObjectsError};
-use longshore_wire::sigv4::{Claim, Dialect, Key, Rules};
+use longshore_objects::{Objects, ObjectsError, RequestBody, ResponseBody};
+use longshore_wire::sigv4::{Claim, Dialect, Key, Rules, Verified};
 use longshore_wire::{ApiError, RequestId};
+
+use crate::endpoints::Routes;
+use crate::gateway::{Gateway, Target, route};
 
 /// Objects in one page of a listing, as S3 has it.
 const PAGE_OBJECTS: usize = 1_000;
@@ -88,6 +92,89 @@ fn object_error(error: &ObjectsError) -> ObjectError {
     ObjectError { code: told.code.into_owned(), message: told.message, passing: error.passing() }
 }
 
+/// The engine's manifests and reports, wherever their bucket is.
+pub struct RoutedObjects {
+    pub embedded: EmbeddedObjects,
+    pub routes: Routes,
+}
+
+impl RoutedObjects {
+    fn of(&self, bucket: &str) -> &dyn ports::Objects {
+        self.routes.of(bucket).map_or(&self.embedded as &dyn ports::Objects, |remote| &remote.objects)
+    }
+}
+
+#[async_trait::async_trait]
+impl ports::Objects for RoutedObjects {
+    async fn get(&self, bucket: &str, key: &str, version_id: Option<&str>) -> Result<ObjectBody, ObjectError> {
+        self.of(bucket).get(bucket, key, version_id).await
+    }
+
+    async fn put(&self, bucket: &str, key: &str, content_type: &str, body: PutBody) -> Result<String, ObjectError> {
+        self.of(bucket).put(bucket, key, content_type, body).await
+    }
+
+    async fn list(&self, bucket: &str, query: &ListQuery) -> Result<ListPage, ObjectError> {
+        self.of(bucket).list(bucket, query).await
+    }
+
+    async fn facts(&self, bucket: &str, key: &str, version_id: Option<&str>) -> Result<ObjectFacts, ObjectError> {
+        self.of(bucket).facts(bucket, key, version_id).await
+    }
+
+    async fn check_owner(&self, bucket: &str, account: &str) -> Result<(), ObjectError> {
+        self.of(bucket).check_owner(bucket, account).await
+    }
+}
+
+/// S3 as clients and functions see it: the embedded one, and through the gateway all others. Cheap to clone.
+#[derive(Clone)]
+pub struct S3 {
+    pub embedded: Objects,
+    pub routes: Routes,
+    /// Where there is an endpoint.
+    pub gateway: Option<Arc<Gateway>>,
+}
+
+impl S3 {
+    /// Serves a verified request where its bucket is.
+    pub async fn serve(
+        &self,
+        caller: &Verified,
+        parts: http::request::Parts,
+        host_bucket: Option<&str>,
+        body: RequestBody,
+        id: &RequestId,
+    ) -> http::Response<ResponseBody> {
+        let Some(gateway) = &self.gateway else {
+            return self.embedded.serve(caller, parts, host_bucket, body, id).await;
+        };
+        let target = Target::of(parts.uri.path(), host_bucket);
+        let admitted = match (route(&self.routes, target.as_ref(), &parts.headers), &target) {
+            (Ok(Some(remote)), Some(target)) => match Gateway::check(target, caller, &parts) {
+                Ok(()) => Ok((remote, target)),
+                Err(error) => Err(error),
+            },
+            (Ok(_), _) => return self.embedded.serve(caller, parts, host_bucket, body, id).await,
+            (Err(error), _) => Err(error),
+        };
+        let answered = match admitted {
+            Ok((remote, target)) => gateway.forward(remote, target, caller, parts, body, id).await,
+            Err(error) => {
+                // A client that waits for "100 Continue" sends nothing until it is read.
+                if !parts.headers.contains_key(http::header::EXPECT) {
+                    crate::gateway::drain(body).await;
+                }
+                Err(error)
+            }
+        };
+        answered.unwrap_or_else(|error| {
+            tracing::debug!(request_id = %id, code = %error.code, message = error.message, "S3 request refused");
+            refusal(&error, id)
+        })
+    }
+}
+
 /// The engine's functions in the embedded host.
 pub struct EmbeddedInvoker(pub Functions);
 
@@ -116,10 +203,10 @@ fn reply(invoked: Invoked) -> Reply {
 }
 
 /// Packages that CreateFunction names by bucket and key.
-pub struct EmbeddedCode(pub Objects);
+pub struct Code(pub Arc<RoutedObjects>);
 
 #[async_trait::async_trait]
-impl CodeSource for EmbeddedCode {
+impl CodeSource for Code {
     async fn fetch(
         &self,
         bucket: &str,
@@ -127,12 +214,9 @@ impl CodeSource for EmbeddedCode {
         version_id: Option<&str>,
         bytes_max: usize,
     ) -> Result<Bytes, SourceError> {
-        let failed = |error: ObjectsError| {
-            let told = error.told();
-            SourceError::S3 { code: told.code.into_owned(), message: told.message }
-        };
-        let mut opened = self.0.get(bucket, key, version_id).await.map_err(failed)?;
-        if opened.size() > bytes_max as u64 {
+        let failed = |error: ObjectError| SourceError::S3 { code: error.code, message: error.message };
+        let mut opened = ports::Objects::get(&*self.0, bucket, key, version_id).await.map_err(failed)?;
+        if opened.size.is_none_or(|size| size > bytes_max as u64) {
             return Err(SourceError::TooLarge);
         }
         let mut code = BytesMut::new();
@@ -144,14 +228,15 @@ impl CodeSource for EmbeddedCode {
 }
 
 /// What a function reaches: S3, with the credentials of its own environment, and nothing else of this server.
-pub fn s3_door(objects: Objects) -> S3Door {
+pub fn s3_door(s3: S3) -> S3Door {
     Arc::new(move |credentials: Arc<FunctionCredentials>, request| {
-        let objects = objects.clone();
+        let s3 = s3.clone();
         Box::pin(async move {
             let id = RequestId(uuid::Uuid::new_v4().to_string());
             let (parts, body) = request.into_parts();
             let target = parts.uri.path_and_query().map_or("/", |t| t.as_str());
-            let (region, account) = (objects.settings().region.clone(), objects.settings().account.clone());
+            let settings = s3.embedded.settings();
+            let (region, account) = (settings.region.clone(), settings.account.clone());
             // The way from an environment to here does not leave the machine, and the body would be the function's own.
             let rules = Rules { regions: &[&region], services: &["s3"], unsigned_payload: true, keys: None };
             let verified = Claim::parse(&parts.method, target, &parts.headers).and_then(|claim| {
@@ -171,7 +256,7 @@ pub fn s3_door(objects: Objects) -> S3Door {
                 }
             };
             match caller.decoder() {
-                Ok(decoder) => objects.serve(&caller, parts, None, crate::dispatch::decoded(body, decoder), &id).await,
+                Ok(decoder) => s3.serve(&caller, parts, None, crate::dispatch::decoded(body, decoder), &id).await,
                 Err(error) => refusal(&error.told(), &id),
             }
         })

@@ -15,13 +15,14 @@ use std::time::Duration;
 
 use crate::cli;
 use crate::client::{Client, ClientError, Content, Described, NewFunction, NewJob};
+use crate::endpoints::EndpointSettings;
 use crate::failure::{Because, FAILED, Failure, INTERRUPTED, JOB_FAILED, OK, plain};
 use crate::interrupt::Interrupt;
 use crate::progress::Progress;
 use crate::report::{self, Failures};
 use crate::run::package::Package;
 use crate::run::rows::RowWriter;
-use crate::run::state::{ManifestPlace, Plan, ReportPlace, RunFolder, runs_folder};
+use crate::run::state::{EndpointPlan, ManifestPlace, Plan, ReportPlace, RunFolder, runs_folder};
 use crate::server::{Server, open_data_dir};
 use crate::settings::{self, Settings};
 
@@ -34,7 +35,6 @@ const IMPORT_BATCH: usize = 10_000;
 
 /// Runs the command and returns its exit status.
 pub async fn run(args: cli::Run) -> Result<u8, Failure> {
-    refuse_remote(&args)?;
     let mut interrupt = Interrupt::listen()?;
     let environment = |name: &str| std::env::var(name).ok();
     let runs = runs_folder(args.data_dir.as_deref(), environment)?;
@@ -66,7 +66,8 @@ pub async fn run(args: cli::Run) -> Result<u8, Failure> {
         }
         None => {
             let package = read_package(&args)?;
-            let stored = is_stored(&args);
+            let endpoint = endpoint(&args, environment).await?;
+            let stored = is_stored(&args) && endpoint.is_none();
             let named = match (&args.data_dir, stored) {
                 (None, false) => None,
                 (flag, _) => Some(settings::data_dir(flag.as_deref(), environment)?),
@@ -94,6 +95,7 @@ pub async fn run(args: cli::Run) -> Result<u8, Failure> {
                 manifest: ManifestPlace::Here,
                 with_versions: false,
                 report: report_place(args.report.as_deref(), &folder)?,
+                endpoint,
                 json: args.json,
                 job: None,
                 ended: None,
@@ -182,14 +184,54 @@ fn resume_command(plan: &Plan, args: &cli::Run) -> String {
     format!("longshore run --resume {}{place}", plan.id)
 }
 
-fn refuse_remote(args: &cli::Run) -> Result<(), Failure> {
-    let given = [("--endpoint-url", &args.endpoint_url), ("--profile", &args.profile), ("--region", &args.region)];
-    match given.iter().find(|(_, value)| value.is_some()) {
-        Some((flag, _)) => Err(Failure::usage(format!(
-            "{flag}: remote endpoints are not there yet, they arrive with the next release"
-        ))
-        .hint("today: local folders (--source DIR) and the embedded storage (--source s3://bucket/prefix)")),
-        None => Ok(()),
+/// The store of somebody else that the flags name, if they do. Looks for its credentials, so that a run which could read
+/// nothing ends before it begins.
+async fn endpoint(
+    args: &cli::Run,
+    environment: impl Fn(&str) -> Option<String>,
+) -> Result<Option<EndpointPlan>, Failure> {
+    let given = [
+        ("--endpoint-url", args.endpoint_url.is_some()),
+        ("--profile", args.profile.is_some()),
+        ("--region", args.region.is_some()),
+        ("--no-sign-request", args.no_sign_request),
+        ("--allow-plain-http", args.allow_plain_http),
+    ];
+    let Some((flag, _)) = given.iter().find(|(_, given)| *given) else { return Ok(None) };
+    if !is_stored(args) {
+        return Err(Failure::usage(format!("{flag}: nothing of this run is in a store"))
+            .hint("--source s3://bucket/prefix, --manifest or --report s3://bucket/prefix says what is there"));
+    }
+    // Kept with the run, which may be resumed where the variable says something else.
+    let profile = args.profile.clone().or_else(|| environment("AWS_PROFILE").filter(|profile| !profile.is_empty()));
+    let told = |e: longshore_aws::CredentialsFailed| Failure::usage(e.to_string());
+    let mut url = args.endpoint_url.clone();
+    if let (None, Some(profile)) = (&url, &profile) {
+        url = longshore_aws::profile_endpoint(profile).await.map_err(told)?;
+    }
+    let (region, anonymous) = (args.region.clone(), args.no_sign_request);
+    let plan = EndpointPlan { url, profile, region, anonymous, allow_plain_http: args.allow_plain_http };
+    settings_of("run", &plan).check()?;
+    if !anonymous {
+        let found = longshore_aws::identity(plan.profile.as_deref(), plan.region.as_deref()).await;
+        found.map_err(|e| {
+            told(e).hint("--profile names a profile of AWS's configuration, --no-sign-request needs none")
+        })?;
+    }
+    Ok(Some(plan))
+}
+
+/// The endpoint of a run: it has every bucket but the run's own.
+fn settings_of(own_bucket: &str, plan: &EndpointPlan) -> EndpointSettings {
+    EndpointSettings {
+        name: "run".into(),
+        url: plan.url.clone(),
+        region: plan.region.clone(),
+        buckets: vec![format!("!{own_bucket}"), "*".into()],
+        profile: plan.profile.clone().filter(|_| !plan.anonymous),
+        anonymous: plan.anonymous,
+        allow_plain_http: plan.allow_plain_http,
+        ..EndpointSettings::default()
     }
 }
 
@@ -198,7 +240,7 @@ fn read_package(args: &cli::Run) -> Result<Package, Failure> {
     Package::read(function, args.handler.as_deref(), args.runtime.as_deref())
 }
 
-/// Whether objects, manifest or report are in the embedded storage, which then is the server's.
+/// Whether objects, manifest or report are in a storage: the embedded one, which then is the server's, or an endpoint.
 fn is_stored(args: &cli::Run) -> bool {
     let stored = |place: &Option<String>| place.as_deref().is_some_and(|p| p.starts_with("s3://"));
     args.manifest.is_some() || stored(&args.source) || stored(&args.report)
@@ -337,6 +379,12 @@ fn some(rows: u64, otherwise: &str) -> Result<(), Failure> {
 fn inner_settings(plan: &Plan) -> Result<Settings, Failure> {
     let mut settings = Settings::load(&plan.data_dir, None, settings::variables())?;
     settings.listen = ([127, 0, 0, 1], 0).into();
+    let own = bucket_of(plan);
+    match &plan.endpoint {
+        Some(endpoint) => settings.endpoint = vec![settings_of(&own, endpoint)],
+        // Files are taken into the run's bucket, and its manifest is there, without copying them anywhere.
+        None => settings.endpoint.iter_mut().for_each(|endpoint| endpoint.buckets.insert(0, format!("!{own}"))),
+    }
     if let Some(concurrency) = plan.concurrency {
         settings.functions.environments_max = concurrency;
     }
@@ -599,6 +647,26 @@ pub fn summarize(described: &Described, failures: Option<&Failures>, report: Opt
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_endpoint_of_a_run_has_every_bucket_but_its_own_and_keeps_no_secret() {
+        let plan = EndpointPlan {
+            url: Some("http://127.0.0.1:9000".into()),
+            profile: Some("p".into()),
+            region: None,
+            anonymous: false,
+            allow_plain_http: false,
+        };
+        let settings = settings_of("run-1", &plan);
+        settings.check().unwrap();
+        assert_eq!(settings.buckets, ["!run-1", "*"]);
+        let kept = serde_json::to_value(&plan).unwrap();
+        let mut names: Vec<&str> = kept.as_object().unwrap().keys().map(String::as_str).collect();
+        names.sort_unstable();
+        assert_eq!(names, ["allow_plain_http", "anonymous", "profile", "region", "url"]);
+        let public = EndpointPlan { anonymous: true, ..plan };
+        settings_of("run-1", &public).check().expect("AWS_PROFILE does not keep a run from being anonymous");
+    }
 
     #[test]
     fn a_place_in_the_storage_is_a_bucket_and_a_rest() {

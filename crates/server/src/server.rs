@@ -18,8 +18,10 @@ use tokio::task::JoinHandle;
 use crate::client::Client;
 use crate::credentials::Credentials;
 use crate::dispatch::{Dispatch, room_for_bodies};
+use crate::endpoints::Routes;
 use crate::env::dialled;
 use crate::failure::{Because, Failure, OK};
+use crate::gateway::Gateway;
 use crate::names::Names;
 use crate::settings::Settings;
 use crate::state_file::ServerFile;
@@ -86,6 +88,15 @@ impl Server {
             longshore_objects::Settings { region: region.clone(), account: account.clone() },
         )
         .because(cannot("the objects"))?;
+        let routes = Routes::open(&settings.endpoint, |name| std::env::var(name).ok()).await?;
+        let mut gateway = None;
+        if !routes.is_empty() {
+            let buckets = objects.bucket_names().await.because(cannot("the buckets"))?;
+            routes.check_embedded(buckets.iter().map(String::as_str))?;
+            gateway = Some(Arc::new(Gateway::new()?));
+        }
+        let s3 = rooms::S3 { embedded: objects.clone(), routes: routes.clone(), gateway };
+        let routed = Arc::new(rooms::RoutedObjects { embedded: rooms::EmbeddedObjects(objects.clone()), routes });
         let mut host = settings.host(&path);
         // What the host would only queue waits at the engine's gate, where a cancel still calls it off.
         let mut jobs_settings = jobs_settings;
@@ -95,11 +106,11 @@ impl Server {
         if let Ok(usual) = crate::settings::data_dir(None, |name| std::env::var(name).ok()) {
             host.runtimes_dirs.push(usual.join(crate::runtimes::FOLDER));
         }
-        let host = Host::new(host, rooms::s3_door(objects.clone())).because(cannot("the function host"))?;
+        let host = Host::new(host, rooms::s3_door(s3.clone())).because(cannot("the function host"))?;
         let functions = Functions::open(
             records.clone(),
             host.clone(),
-            Arc::new(rooms::EmbeddedCode(objects.clone())),
+            Arc::new(rooms::Code(routed.clone())),
             &sub("code")?,
             longshore_functions::Settings::new(region.as_str(), account.as_str()),
         )
@@ -109,7 +120,7 @@ impl Server {
             sub("jobs")?,
             fatal.clone(),
             jobs_settings,
-            Arc::new(rooms::EmbeddedObjects(objects.clone())),
+            routed,
             Arc::new(rooms::EmbeddedInvoker(functions.clone())),
         )
         .await
@@ -122,7 +133,7 @@ impl Server {
             region: region.clone(),
             unsigned_payload: settings.unsigned_payload,
             base_path: settings.base_path.clone(),
-            objects: objects.clone(),
+            s3,
             functions,
             jobs: jobs.clone(),
             fatal: fatal.clone(),

@@ -14,6 +14,7 @@ use longshore_jobs::Dialect;
 use serde::Deserialize;
 use toml::{Table, Value};
 
+use crate::endpoints::EndpointSettings;
 use crate::failure::{Because, Failure};
 use crate::names;
 use crate::sinks::{self, SinkSettings};
@@ -41,6 +42,7 @@ pub struct Settings {
     pub base_path: String,
     pub unsigned_payload: bool,
     pub events: Vec<SinkSettings>,
+    pub endpoint: Vec<EndpointSettings>,
     pub limits: Limits,
     pub jobs: Jobs,
     pub functions: Functions,
@@ -206,6 +208,7 @@ impl Settings {
             let text = format!("base_path must be empty or like /base, not {:?}", self.base_path);
             return Err(Failure::usage(text));
         }
+        self.endpoint.iter().try_for_each(EndpointSettings::check)?;
         let jobs = &self.jobs;
         let at_least_one = [
             ("limits.connections_max", self.limits.connections_max as u64),

@@ -1,6 +1,7 @@
 //! The engine with real state on disk and a pretend world behind its two doors.
 
 mod beyond;
+mod life;
 
 use std::collections::BTreeMap;
 use std::sync::atomic::AtomicUsize;
@@ -16,7 +17,6 @@ use super::*;
 use crate::Jobs;
 use crate::ports::{Invoker, ListPage, ListQuery, Listed, ObjectBody, ObjectError, ObjectFacts, Objects, PutBody};
 
-mod life;
 mod store;
 
 const ACCOUNT: &str = "123456789012";

@@ -25,7 +25,7 @@ async fn job_results(jobs: &Jobs, call: Call) -> Result<Response, JobError> {
         .iter()
         .map(|group| {
             json!({
-                "tasks": group.tasks,
+                "numberOfTasks": group.tasks,
                 "httpStatusCode": group.outcome.http_status,
                 "errorCode": group.outcome.error_code,
                 "resultMessage": group.outcome.message,
@@ -36,11 +36,11 @@ async fn job_results(jobs: &Jobs, call: Call) -> Result<Response, JobError> {
     let answer = json!({
         "jobId": id,
         "status": job.status.name(),
-        "tasks": job.rows_total,
-        "succeeded": succeeded,
-        "failed": failed,
+        "totalNumberOfTasks": job.rows_total,
+        "numberOfTasksSucceeded": succeeded,
+        "numberOfTasksFailed": failed,
         "failureGroups": groups,
-        "failedInNoGroup": others,
+        "numberOfTasksInNoGroup": others,
     });
     Ok(Response::json(StatusCode::OK, &answer))
 }

@@ -3,6 +3,7 @@
 //! Every member is kept as it was sent, for DescribeJob; [`Generator::filter`] says what it means.
 
 use longshore_core::filter::{self, Filter};
+use longshore_core::time::Timestamp;
 use longshore_wire::arn;
 use longshore_wire::xml::{Element, Writer};
 use serde::{Deserialize, Serialize};
@@ -10,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use super::members::Members;
 use super::{Checked, invalid, is_account, is_special_bucket, optional_text, text};
 use crate::error::JobError;
+use crate::operations::iso;
 
 /// The one format in which a generated manifest is written.
 pub const GENERATED_FORMAT: &str = "S3InventoryReport_CSV_20211130";
@@ -242,8 +244,11 @@ impl FilterShape {
     fn write(&self, xml: &mut Writer) {
         xml.open("Filter");
         optional(xml, "EligibleForReplication", self.eligible_for_replication.map(bool_text));
-        optional(xml, "CreatedAfter", self.created_after.as_deref());
-        optional(xml, "CreatedBefore", self.created_before.as_deref());
+        // In the one form that answers have (rule X-5), however it was sent.
+        let date =
+            |given: &Option<String>| given.as_deref().and_then(|t| timestamp("", t).ok()).map(|ms| iso(Timestamp(ms)));
+        optional(xml, "CreatedAfter", date(&self.created_after).as_deref());
+        optional(xml, "CreatedBefore", date(&self.created_before).as_deref());
         list(xml, "ObjectReplicationStatuses", self.replication_statuses.as_deref());
         if let Some(names) = &self.key_names {
             xml.open("KeyNameConstraint");
@@ -429,12 +434,15 @@ mod tests {
     }
 
     #[test]
-    fn every_member_is_echoed_as_it_was_sent_and_also_after_it_was_stored() {
+    fn every_member_is_echoed_also_after_it_was_stored_and_dates_in_the_one_form_of_answers() {
         let source = parse(&request(GENERATOR)).unwrap().source;
         let stored: Source = serde_json::from_str(&serde_json::to_string(&source).unwrap()).unwrap();
         let mut xml = Writer::document("Job", None);
         stored.write(&mut xml);
-        assert!(xml.finish().contains(GENERATOR));
+        let echoed = GENERATOR
+            .replace("2026-01-01T00:00:00Z", "2026-01-01T00:00:00.000Z")
+            .replace("2026-02-01T01:00:00+01:00", "2026-02-01T00:00:00.000Z");
+        assert!(xml.finish().contains(&echoed));
     }
 
     #[test]

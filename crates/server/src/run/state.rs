@@ -34,6 +34,9 @@ pub struct Plan {
     pub manifest: ManifestPlace,
     pub with_versions: bool,
     pub report: ReportPlace,
+    /// The store of all buckets but the run's own; `None` for the embedded one.
+    #[serde(default)]
+    pub endpoint: Option<EndpointPlan>,
     pub json: bool,
     /// The job, once it was created.
     pub job: Option<String>,
@@ -57,6 +60,17 @@ pub enum ReportPlace {
         bucket: String,
         prefix: String,
     },
+}
+
+/// The S3 of somebody else that a run works on, without any secret: credentials are found anew at each start.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EndpointPlan {
+    /// `None` for Amazon S3.
+    pub url: Option<String>,
+    pub profile: Option<String>,
+    pub region: Option<String>,
+    pub anonymous: bool,
+    pub allow_plain_http: bool,
 }
 
 /// The folder of one run.
@@ -202,6 +216,7 @@ mod tests {
             manifest: ManifestPlace::Here,
             with_versions: false,
             report: ReportPlace::Folder("/r".into()),
+            endpoint: None,
             json: false,
             job: None,
             ended,

@@ -44,10 +44,13 @@ async fn a_sample_runs_first_and_the_rest_once_it_is_confirmed() {
     let (_, results) = world.send("GET", &format!("/_longshore/v1/jobs/{id}/results"), "", "").await;
     let results: serde_json::Value = serde_json::from_str(&results).unwrap();
     let bad = sampled.iter().filter(|key| key.starts_with("bad")).count();
-    assert_eq!((&results["failed"], &results["succeeded"]), (&bad.into(), &(20 - bad).into()));
+    assert_eq!(
+        (&results["numberOfTasksFailed"], &results["numberOfTasksSucceeded"]),
+        (&bad.into(), &(20 - bad).into())
+    );
     assert_eq!(results["failureGroups"].as_array().unwrap().len(), bad, "each has a message of its own");
     for group in results["failureGroups"].as_array().unwrap() {
-        assert_eq!((&group["errorCode"], &group["tasks"]), (&"PermanentFailure".into(), &1.into()));
+        assert_eq!((&group["errorCode"], &group["numberOfTasks"]), (&"PermanentFailure".into(), &1.into()));
         assert_eq!(group["example"]["key"], group["resultMessage"]);
     }
     world.restart().await;
@@ -155,6 +158,8 @@ struct Slow {
     /// Bytes that come at once.
     first: usize,
     go: watch::Sender<bool>,
+    /// Whether the next second part breaks off.
+    breaks: std::sync::atomic::AtomicBool,
     etag: Mutex<String>,
 }
 
@@ -168,11 +173,14 @@ impl Objects for Slow {
             bytes.extend_from_slice(&piece?);
         }
         let second = Bytes::from(bytes.split_off(self.first.min(bytes.len())));
-        let mut go = self.go.subscribe();
+        let (mut go, breaks) = (self.go.subscribe(), self.breaks.swap(false, Ordering::SeqCst));
         let first = futures::stream::once(async move { Ok(Bytes::from(bytes)) });
         let rest = futures::stream::once(async move {
             let _ = go.wait_for(|go| *go).await;
-            Ok(second)
+            match breaks {
+                true => Err(ObjectError { code: "InternalError".into(), message: "broken".into(), passing: true }),
+                false => Ok(second),
+            }
         });
         let stream = Box::pin(first.chain(rest));
         Ok(ObjectBody { etag: self.etag.lock().unwrap().clone(), size: None, stream })
@@ -208,7 +216,7 @@ impl Early {
         let (shelf, function) = (Arc::new(Shelf::default()), Function::new());
         let first = rows[..first].iter().map(|key| format!("b,{key}\n").len()).sum();
         let (go, etag) = (watch::Sender::new(false), Mutex::new("\"e1\"".into()));
-        let slow = Arc::new(Slow { shelf: Arc::clone(&shelf), first, go, etag });
+        let slow = Arc::new(Slow { shelf: Arc::clone(&shelf), first, go, breaks: false.into(), etag });
         let jobs = Self::open(dir.path(), &slow, &function).await;
         let world = World { dir, shelf, function, jobs };
         world.manifest(rows);
@@ -304,6 +312,46 @@ async fn an_early_job_whose_manifest_is_another_after_an_interruption_fails_and_
     early.restart().await;
     let described = early.world.wait_for(&early.id, "Failed").await;
     assert!(described.contains("<FailureCode>ManifestETagMismatch</FailureCode>"), "{described}");
+    assert_eq!(early.world.report(&early.id).len(), 1_024);
+    assert_once(&early.world, &rows[..1_024]);
+}
+
+/// An early job whose first chunk has run, and whose store breaks off then.
+async fn broken_off(rows: &[String]) -> Early {
+    let early = Early::new(rows, 1_500).await;
+    early.wait_for_results(1_024).await;
+    // What waits for its second part was asked for before this; so it is asked for once more.
+    early.slow.breaks.store(true, Ordering::SeqCst);
+    let mut early = early;
+    early.restart().await;
+    early.wait_for_results(1_024).await;
+    while early.slow.breaks.load(Ordering::SeqCst) {
+        tokio::task::yield_now().await;
+    }
+    early
+}
+
+#[tokio::test]
+async fn a_store_that_breaks_off_while_tasks_run_is_asked_again_and_nothing_is_repeated() {
+    let rows = keys(2_600);
+    let early = broken_off(&rows).await;
+    early.go();
+    early.world.wait_for(&early.id, "Complete").await;
+    assert_once(&early.world, &rows);
+    assert_eq!(early.world.report(&early.id).len(), 2_600);
+}
+
+#[tokio::test]
+async fn a_store_that_gives_other_bytes_under_one_etag_fails_the_job_and_what_ran_is_reported() {
+    let rows = keys(2_600);
+    let early = broken_off(&rows).await;
+    // Known to the run before the bytes change.
+    early.world.wait_for(&early.id, "Active").await;
+    let other: Vec<_> = rows.iter().rev().cloned().collect();
+    early.world.manifest(&other);
+    early.go();
+    let described = early.world.wait_for(&early.id, "Failed").await;
+    assert!(described.contains("<FailureCode>ManifestDamaged</FailureCode>"), "{described}");
     assert_eq!(early.world.report(&early.id).len(), 1_024);
     assert_once(&early.world, &rows[..1_024]);
 }

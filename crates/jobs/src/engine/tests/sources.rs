@@ -30,6 +30,60 @@ fn gzip(text: &str) -> Vec<u8> {
     gzip.finish().unwrap()
 }
 
+/// A shelf that cannot list versions, and whose first read of each data file breaks off half-way.
+struct Poor(Arc<Shelf>, Mutex<Vec<String>>);
+
+#[async_trait::async_trait]
+impl Objects for Poor {
+    async fn get(&self, bucket: &str, key: &str, version: Option<&str>) -> Result<ObjectBody, ObjectError> {
+        let mut body = self.0.get(bucket, key, version).await?;
+        let mut seen = self.1.lock().unwrap();
+        if key.starts_with("data/") && !seen.iter().any(|other| other == key) {
+            seen.push(key.to_owned());
+            let broken = ObjectError { code: "InternalError".into(), message: "broken".into(), passing: true };
+            body.stream = Box::pin(futures::StreamExt::chain(
+                futures::StreamExt::take(body.stream, 2),
+                futures::stream::iter([Err(broken)]),
+            ));
+        }
+        Ok(body)
+    }
+
+    async fn put(&self, bucket: &str, key: &str, kind: &str, body: PutBody) -> Result<String, ObjectError> {
+        self.0.put(bucket, key, kind, body).await
+    }
+
+    async fn list(&self, bucket: &str, query: &ListQuery) -> Result<ListPage, ObjectError> {
+        if query.versions {
+            return Err(ObjectError { code: "NotImplemented".into(), message: "no".into(), passing: false });
+        }
+        self.0.list(bucket, query).await
+    }
+
+    async fn facts(&self, bucket: &str, key: &str, version: Option<&str>) -> Result<ObjectFacts, ObjectError> {
+        self.0.facts(bucket, key, version).await
+    }
+
+    async fn check_owner(&self, bucket: &str, account: &str) -> Result<(), ObjectError> {
+        self.0.check_owner(bucket, account).await
+    }
+}
+
+/// A world with a poor store, or with settings of its own.
+async fn world_with(poor: bool, change: impl Fn(&mut crate::Settings)) -> World {
+    let dir = tempfile::tempdir().unwrap();
+    let (shelf, function) = (Arc::new(Shelf::default()), Function::new());
+    let fatal = Fatal::new();
+    let records = Records::open(&dir.path().join("records.db"), &[crate::SCHEMA], fatal.clone()).unwrap();
+    let mut settings = crate::Settings::new(ACCOUNT, "us-west-2");
+    change(&mut settings);
+    let objects: Arc<dyn Objects> =
+        if poor { Arc::new(Poor(Arc::clone(&shelf), Mutex::default())) } else { Arc::clone(&shelf) as _ };
+    let invoker = Arc::clone(&function) as Arc<dyn Invoker>;
+    let jobs = Jobs::open(records, dir.path().join("jobs"), fatal, settings, objects, invoker).await.unwrap();
+    World { dir, shelf, function, jobs }
+}
+
 impl World {
     fn put(&self, name: &str, body: impl Into<Bytes>) {
         self.shelf.0.lock().unwrap().insert(name.to_owned(), body.into());
@@ -141,4 +195,48 @@ async fn a_list_that_nobody_takes_fails_the_job() {
     };
     let id = world.create(foreign).await;
     assert!(world.wait_for(&id, "Failed").await.contains("<FailureCode>BucketOwnerMismatch</FailureCode>"));
+}
+
+#[tokio::test]
+async fn more_rows_than_a_job_may_have_fail_it_wherever_they_come_from() {
+    let world = world_with(false, |settings| settings.rows_max = 2).await;
+    world.inventory(&[gzip("1,b,k\n1,b,l\n"), gzip("1,b,m\n")]);
+    for key in ["a", "b", "c"] {
+        world.put(&format!("source/{key}"), "x");
+    }
+    for (number, change) in [|b: String| b, inventory, generator].iter().enumerate() {
+        world.manifest(&keys(3));
+        let id = world.create(|b| change(b).replace("tok-1", &format!("tok-{number}"))).await;
+        let described = world.wait_for(&id, "Failed").await;
+        assert!(described.contains("contains more keys than the maximum allowed in a single job"), "{described}");
+    }
+    world.manifest(&keys(2));
+    let id = world.create(|b| b.replace("tok-1", "tok-4")).await;
+    world.wait_for(&id, "Complete").await;
+}
+
+#[tokio::test]
+async fn a_data_file_that_breaks_off_is_read_again_and_no_half_of_it_counts() {
+    let world = world_with(true, |_| {}).await;
+    world.inventory(&[gzip("1,b,k\n1,b,l\n"), b"1,b,m\n1,b,no\n".to_vec()]);
+    let id = world.create(inventory).await;
+    world.wait_for(&id, "Suspended").await;
+    assert_eq!(world.pinned(&id), "b,k\nb,l\nb,m\nb,no\n");
+}
+
+#[tokio::test]
+async fn a_store_that_cannot_list_versions_gives_lists_without_them_and_no_replication_statuses() {
+    let world = world_with(true, |_| {}).await;
+    world.put("source/a b", "x");
+    let id = world.create(generator).await;
+    world.wait_for(&id, "Suspended").await;
+    assert_eq!(world.pinned(&id), "source,a%20b\n");
+    let json = world.shelf.0.lock().unwrap()[&format!("lists/p/{id}/manifest.json")].clone();
+    assert!(String::from_utf8(json.to_vec()).unwrap().contains("\"fileSchema\":\"Bucket, Key\""));
+    let statuses = "<Filter><ObjectReplicationStatuses><member>NONE</member></ObjectReplicationStatuses></Filter>\
+                    <EnableManifestOutput>";
+    let asks = |b: String| generator(b).replace("<EnableManifestOutput>", statuses).replace("tok-1", "tok-2");
+    let id = world.create(asks).await;
+    let described = world.wait_for(&id, "Failed").await;
+    assert!(described.contains("Listing the source bucket failed: NotImplemented"), "{described}");
 }

@@ -1,0 +1,337 @@
+//! Stores of somebody else: which there are, and which bucket is in which.
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use http::Uri;
+use longshore_aws::{CredentialSource, Endpoint, Patience, RemoteObjects};
+use serde::Deserialize;
+
+use crate::failure::Failure;
+
+/// An `[[endpoint]]` of the settings. Meanings: `longshore.toml` beside this crate's manifest.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct EndpointSettings {
+    pub name: String,
+    pub url: Option<String>,
+    pub region: Option<String>,
+    pub buckets: Vec<String>,
+    pub profile: Option<String>,
+    pub credentials_file: Option<PathBuf>,
+    pub access_key_id_variable: Option<String>,
+    pub secret_access_key_variable: Option<String>,
+    pub session_token_variable: Option<String>,
+    #[serde(default)]
+    pub anonymous: bool,
+    pub path_style: Option<bool>,
+    #[serde(default)]
+    pub allow_plain_http: bool,
+}
+
+impl EndpointSettings {
+    /// What the types do not say. Names the endpoint in what it refuses.
+    pub fn check(&self) -> Result<(), Failure> {
+        let name = &self.name;
+        let wrong = |what: &str| Err(Failure::usage(format!("endpoint {name:?}: {what}")));
+        if name.is_empty() || !name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.')) {
+            return wrong("name must be of letters, digits, - _ .");
+        }
+        if let Some(url) = &self.url {
+            let place = Place::parse(url).map_err(|e| Failure::usage(format!("endpoint {name:?}: {e}")))?;
+            if !place.encrypted && !place.is_loopback() && !self.allow_plain_http {
+                return Err(Failure::usage(format!(
+                    "endpoint {name:?}: {url} is plain HTTP to another machine: others could read along"
+                ))
+                .hint("use https://, or set allow_plain_http = true (--allow-plain-http) in a network you trust"));
+            }
+        }
+        let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, '-' | '_');
+        if self.region.as_deref().is_some_and(|region| region.is_empty() || !region.chars().all(plain)) {
+            return wrong("region must be like us-east-1");
+        }
+        if !self.buckets.iter().any(|pattern| !pattern.starts_with('!')) {
+            return wrong("buckets must name a bucket, or a pattern such as \"data-*\"");
+        }
+        let letters = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_' | b'*');
+        if let Some(pattern) = self.buckets.iter().find(|pattern| {
+            let pattern = pattern.strip_prefix('!').unwrap_or(pattern);
+            pattern.is_empty() || !pattern.bytes().all(letters)
+        }) {
+            return wrong(&format!(
+                "buckets: {pattern:?} is no pattern: letters, digits, - . _ *, and ! before it all"
+            ));
+        }
+        let variables = [&self.access_key_id_variable, &self.secret_access_key_variable];
+        let by_variables = variables.iter().any(|v| v.is_some()) || self.session_token_variable.is_some();
+        if by_variables && variables.iter().any(|v| v.is_none()) {
+            return wrong("access_key_id_variable and secret_access_key_variable go together");
+        }
+        let by_profile = self.profile.is_some() || self.credentials_file.is_some();
+        if [by_variables, by_profile, self.anonymous].iter().filter(|way| **way).count() > 1 {
+            return wrong("credentials come from a profile, from variables, or are none (anonymous): choose one");
+        }
+        Ok(())
+    }
+
+    fn credentials(&self, variable: impl Fn(&str) -> Option<String>) -> Result<CredentialSource, Failure> {
+        if self.anonymous {
+            return Ok(CredentialSource::Anonymous);
+        }
+        if let (Some(id), Some(secret)) = (&self.access_key_id_variable, &self.secret_access_key_variable) {
+            let value = |name: &str| {
+                variable(name).filter(|v| !v.is_empty()).ok_or_else(|| {
+                    Failure::usage(format!("endpoint {:?}: the environment variable {name} is not set", self.name))
+                })
+            };
+            return Ok(CredentialSource::Given {
+                access_key_id: value(id)?,
+                secret_access_key: value(secret)?,
+                session_token: self.session_token_variable.as_deref().map(value).transpose()?,
+            });
+        }
+        if self.profile.is_none() && self.credentials_file.is_none() {
+            return Ok(CredentialSource::Chain);
+        }
+        if let Some(file) = self.credentials_file.as_ref().filter(|file| !file.is_file()) {
+            let file = file.display();
+            return Err(Failure::usage(format!("endpoint {:?}: the credentials file {file} is not there", self.name)));
+        }
+        let name = self.profile.clone().unwrap_or_else(|| "default".into());
+        Ok(CredentialSource::Profile { name, file: self.credentials_file.clone() })
+    }
+}
+
+/// Where an endpoint is: what a URL in the settings says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Place {
+    pub encrypted: bool,
+    /// Host and, if it is not the scheme's, port.
+    pub authority: String,
+    host: String,
+}
+
+impl Place {
+    fn parse(url: &str) -> Result<Self, String> {
+        let wrong = || format!("{url:?} is no endpoint: write https://host or https://host:port");
+        let uri: Uri = url.parse().map_err(|_| wrong())?;
+        let encrypted = match uri.scheme_str() {
+            Some("https") => true,
+            Some("http") => false,
+            _ => return Err(wrong()),
+        };
+        let authority = uri.authority().ok_or_else(wrong)?;
+        if authority.host().is_empty() || authority.as_str().contains('@') || !matches!(uri.path(), "" | "/") {
+            return Err(wrong());
+        }
+        if uri.query().is_some() || url.contains('#') {
+            return Err(wrong());
+        }
+        Ok(Self { encrypted, authority: authority.as_str().to_owned(), host: authority.host().to_owned() })
+    }
+
+    /// Amazon's, of one region.
+    fn amazon(region: &str) -> Self {
+        let suffix = if region.starts_with("cn-") { ".cn" } else { "" };
+        let host = format!("s3.{region}.amazonaws.com{suffix}");
+        Self { encrypted: true, authority: host.clone(), host }
+    }
+
+    fn is_loopback(&self) -> bool {
+        let host = self.host.trim_start_matches('[').trim_end_matches(']');
+        host == "localhost" || host.ends_with(".localhost") || host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
+    }
+}
+
+/// One store of somebody else.
+pub struct Remote {
+    pub name: String,
+    pub place: Place,
+    pub path_style: bool,
+    pub objects: RemoteObjects,
+    patterns: Vec<String>,
+}
+
+impl Remote {
+    fn has(&self, bucket: &str) -> bool {
+        matched(&self.patterns, bucket)
+    }
+}
+
+/// Whether the first of the patterns that a name fits takes it: one with `!` before it does not.
+fn matched(patterns: &[String], name: &str) -> bool {
+    let first = patterns.iter().find(|pattern| fits(pattern.strip_prefix('!').unwrap_or(pattern), name));
+    first.is_some_and(|pattern| !pattern.starts_with('!'))
+}
+
+/// Whether a name fits a pattern in which `*` is any number of any characters.
+fn fits(pattern: &str, name: &str) -> bool {
+    let Some((head, tail)) = pattern.split_once('*') else { return pattern == name };
+    let Some(rest) = name.strip_prefix(head) else { return false };
+    if tail.is_empty() {
+        return true;
+    }
+    // Each of at most 63 places is tried once a star; names and patterns are short.
+    (0..=rest.len()).filter(|at| rest.is_char_boundary(*at)).any(|at| fits(tail, &rest[at..]))
+}
+
+/// Which bucket is where: the first endpoint that has it, else the embedded S3.
+#[derive(Clone, Default)]
+pub struct Routes(Arc<Vec<Arc<Remote>>>);
+
+impl Routes {
+    /// Makes the clients of all endpoints. Contacts none of them.
+    pub async fn open(
+        endpoints: &[EndpointSettings],
+        variable: impl Fn(&str) -> Option<String>,
+    ) -> Result<Self, Failure> {
+        let mut remotes: Vec<Arc<Remote>> = Vec::with_capacity(endpoints.len());
+        if endpoints.is_empty() {
+            return Ok(Self::default());
+        }
+        let http = longshore_aws::http_client();
+        for settings in endpoints {
+            settings.check()?;
+            if remotes.iter().any(|remote| remote.name == settings.name) {
+                return Err(Failure::usage(format!("there are two endpoints with the name {:?}", settings.name)));
+            }
+            // Amazon's own names have the bucket before the host; hardly another store has the names for it.
+            let path_style = settings.path_style.unwrap_or(settings.url.is_some());
+            let endpoint = Endpoint {
+                name: settings.name.clone(),
+                url: settings.url.as_ref().map(|url| url.trim_end_matches('/').to_owned()),
+                region: settings.region.clone(),
+                path_style,
+                credentials: settings.credentials(&variable)?,
+            };
+            let objects = endpoint.open(&http, Patience::default()).await;
+            let place = match &settings.url {
+                Some(url) => Place::parse(url).map_err(Failure::usage)?,
+                None => Place::amazon(objects.region()),
+            };
+            let (name, patterns) = (settings.name.clone(), settings.buckets.clone());
+            remotes.push(Arc::new(Remote { name, place, path_style, objects, patterns }));
+        }
+        Ok(Self(Arc::new(remotes)))
+    }
+
+    /// The endpoint of a bucket; `None` for the embedded S3.
+    pub fn of(&self, bucket: &str) -> Option<&Arc<Remote>> {
+        self.0.iter().find(|remote| remote.has(bucket))
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Refuses to hide an embedded bucket behind an endpoint: its objects would seem to be gone.
+    pub fn check_embedded<'a>(&self, buckets: impl Iterator<Item = &'a str>) -> Result<(), Failure> {
+        for bucket in buckets {
+            if let Some(remote) = self.of(bucket) {
+                let name = &remote.name;
+                return Err(Failure::usage(format!(
+                    "the bucket {bucket} is in the embedded storage, and endpoint {name:?} claims it too"
+                ))
+                .hint(format!("put \"!{bucket}\" before the endpoint's other buckets, or delete the embedded one")));
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn endpoint(buckets: &[&str]) -> EndpointSettings {
+        EndpointSettings {
+            name: "e".into(),
+            url: Some("https://s3.example.org".into()),
+            buckets: buckets.iter().map(|b| (*b).to_owned()).collect(),
+            ..EndpointSettings::default()
+        }
+    }
+
+    #[test]
+    fn a_pattern_is_a_name_with_stars_and_the_first_that_fits_counts() {
+        let cases: [(&[&str], &str, bool); 9] = [
+            (&["data"], "data", true),
+            (&["data"], "data-1", false),
+            (&["data-*"], "data-1", true),
+            (&["*-logs-*x"], "a-logs-logs-bx", true),
+            (&["*-logs-*x"], "a-logs-b", false),
+            (&["!data-1", "data-*"], "data-1", false),
+            (&["!data-1", "data-*"], "data-2", true),
+            (&["data-*", "!data-1"], "data-1", true),
+            (&["!x"], "y", false),
+        ];
+        for (patterns, name, wanted) in cases {
+            assert_eq!(matched(&endpoint(patterns).buckets, name), wanted, "{patterns:?} {name}");
+        }
+    }
+
+    #[test]
+    fn an_endpoint_is_a_host_and_plain_http_leaves_the_machine_only_if_that_was_asked_for() {
+        for (url, allowed, fine) in [
+            ("https://s3.example.org", false, true),
+            ("https://s3.example.org:9000/", false, true),
+            ("http://127.0.0.1:9000", false, true),
+            ("http://[::1]:9000", false, true),
+            ("http://localhost:9000", false, true),
+            ("http://localhost.example.org", false, false),
+            ("http://10.0.0.1:9000", false, false),
+            ("http://10.0.0.1:9000", true, true),
+            ("ftp://s3.example.org", true, false),
+            ("s3.example.org", true, false),
+            ("https://user:secret@s3.example.org", true, false),
+            ("https://s3.example.org/path", true, false),
+            ("https://s3.example.org?x", true, false),
+        ] {
+            let settings = EndpointSettings { url: Some(url.into()), allow_plain_http: allowed, ..endpoint(&["b"]) };
+            assert_eq!(settings.check().is_ok(), fine, "{url}");
+        }
+    }
+
+    #[test]
+    fn credentials_come_from_one_place_and_never_from_the_file() {
+        let none = || endpoint(&["b"]);
+        let id = |name: &str| Some(name.to_owned());
+        let wrong = [
+            EndpointSettings { access_key_id_variable: id("A"), ..none() },
+            EndpointSettings { anonymous: true, profile: id("p"), ..none() },
+            EndpointSettings {
+                access_key_id_variable: id("A"),
+                secret_access_key_variable: id("B"),
+                profile: id("p"),
+                ..none()
+            },
+            EndpointSettings { buckets: vec!["!x".into()], ..none() },
+            EndpointSettings { buckets: vec!["a/b".into()], ..none() },
+            EndpointSettings { name: "a b".into(), ..none() },
+        ];
+        for settings in wrong {
+            assert!(settings.check().is_err(), "{settings:?}");
+        }
+        let by_variables =
+            EndpointSettings { access_key_id_variable: id("A"), secret_access_key_variable: id("B"), ..none() };
+        by_variables.check().unwrap();
+        let unset = by_variables.credentials(|name| (name == "A").then(|| "key".into())).unwrap_err();
+        assert!(unset.message.contains("variable B is not set"), "{}", unset.message);
+        let given = by_variables.credentials(|name| Some(name.to_lowercase())).unwrap();
+        let (access_key_id, secret_access_key) = ("a".into(), "b".into());
+        assert_eq!(given, CredentialSource::Given { access_key_id, secret_access_key, session_token: None });
+    }
+
+    #[tokio::test]
+    async fn the_first_endpoint_with_the_bucket_has_it_and_no_embedded_one_is_hidden() {
+        let second = EndpointSettings { name: "f".into(), ..endpoint(&["*"]) };
+        let both = [endpoint(&["a-*"]), EndpointSettings { buckets: vec!["!own".into(), "*".into()], ..second }];
+        let routes = Routes::open(&both, |_| None).await.unwrap();
+        let name = |bucket| routes.of(bucket).map(|remote| remote.name.as_str());
+        assert_eq!((name("a-1"), name("b"), name("own")), (Some("e"), Some("f"), None));
+        routes.check_embedded(["own"].into_iter()).unwrap();
+        assert!(routes.check_embedded(["own", "a-1"].into_iter()).unwrap_err().message.contains("a-1"));
+        assert!(Routes::open(&[endpoint(&["a"]), endpoint(&["b"])], |_| None).await.is_err(), "two of one name");
+    }
+}
