@@ -6,6 +6,7 @@ import hashlib
 import io
 import json
 import re
+import textwrap
 import uuid
 import xml.etree.ElementTree
 
@@ -32,11 +33,12 @@ ECHO = """
         }
 """
 
-# Every call waits until the file $GATE is there.
+# Every call waits until the file $GATE is there; "$GATE-reached" says that one has begun.
 GATED = """
     import os, time
     def handler(event, context):
         task = event["tasks"][0]
+        open(os.environ["GATE"] + "-reached", "w").close()
         while not os.path.exists(os.environ["GATE"]):
             time.sleep(0.01)
         return {"invocationSchemaVersion": "1.0", "invocationId": event["invocationId"], "results": [
@@ -62,7 +64,7 @@ def handler(event, context):
 
 def batch_function(work):
     """The source of a function around `work(job, bucket, key, version)`, which returns (result code, result string)."""
-    return {"handler.py": harness.textwrap.dedent(work) + AROUND}
+    return {"handler.py": textwrap.dedent(work) + AROUND}
 
 
 # Takes a delete marker away, as AWS's example for versioned buckets does. Keys that begin with "slow" time out.

@@ -11,7 +11,7 @@ import pytest
 
 import acceptance
 import harness
-from acceptance import cli_error, cli_job, csv_manifest, java, named_rows, refusal, report_in, update_status
+from acceptance import cli_job, csv_manifest, java, named_rows, refusal, report_in, update_status
 from harness import ACCOUNT, REGION, ROLE, TERMINAL, wait_for
 from test_events import PATTERN, details, matches, settings
 

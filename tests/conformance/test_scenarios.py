@@ -4,10 +4,8 @@ Operations on objects other than LambdaInvoke do not run yet: their scenarios go
 """
 
 import json
-import pathlib
 import random
 import re
-import shlex
 import time
 import urllib.parse
 import uuid
@@ -18,8 +16,8 @@ import pytest
 import acceptance
 import harness
 from acceptance import (
-    FORBIDDEN, cli_create, cli_error, cli_job, csv_manifest, generator_of, inventory_manifest, java, java_create_job, java_manifest, java_report, named_rows,
-    native, put_inventory, refusal, report_in, update_status,
+    FORBIDDEN, cli_create, cli_error, cli_job, csv_manifest, generator_of, inventory_manifest, java, java_create_job,
+    java_manifest, java_report, named_rows, native, put_inventory, refusal, report_in, update_status,
 )
 from harness import ACCOUNT, REGION, ROLE, ROOT, TERMINAL, wait_for
 from test_events import PATTERN, Receiver, details, matches, settings
@@ -302,7 +300,7 @@ def test_a_13_a_running_job_is_cancelling_until_its_calls_have_come_back(server,
     function, path = gate
     rows = [(server.bucket(name), f"k{number}") for number in range(100)]
     job = server.create_job(name, function, server.put_manifest(name, rows))
-    server.wait(job, "Active")
+    wait_for("a call", path.with_name(path.name + "-reached").exists)
     answer = cli_control(server, "update-job-status", "--job-id", job, "--requested-job-status", "Cancelled")
     assert answer == {"Status": "Cancelling", "JobId": job}
     assert server.describe(job)["Status"] == "Cancelling", "its calls are not over"
@@ -673,8 +671,8 @@ def test_a_34_a_copy_across_accounts_is_refused_by_its_name_and_a_role_of_anothe
 
 def test_a_35_a_copy_across_accounts_from_an_inventory_is_refused_by_its_name(server, name):
     server.bucket(name)
-    native(server, name, {"S3PutObjectCopy": {"TargetResource": f"arn:aws:s3:::{name}", "CannedAccessControlList": "bucket-owner-full-control"}},
-           manifest=inventory_manifest(name, "69f52a4e9f797e987155d9c8f5880897"))
+    copy = {"TargetResource": f"arn:aws:s3:::{name}", "CannedAccessControlList": "bucket-owner-full-control"}
+    native(server, name, {"S3PutObjectCopy": copy}, manifest=inventory_manifest(name, "69f52a4e9f797e987155d9c8f5880897"))
 
 
 def test_a_36_null_versions_from_a_query_result_are_read_quoted_and_a_header_is_a_task_that_fails(server, name):

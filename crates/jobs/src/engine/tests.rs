@@ -351,6 +351,8 @@ async fn two_jobs_of_one_function_share_its_slots_and_a_cancel_calls_off_what_wa
     let described = world.wait_for(&second, "Cancelled").await;
     assert!(described.contains("<NumberOfTasksFailed>0</NumberOfTasksFailed>"), "{described}");
     assert_eq!(world.function.calls().len(), 4);
+    let reported = world.shelf.0.lock().unwrap().keys().any(|key| key.contains(&second));
+    assert!(!reported, "a job none of whose tasks was invoked has no report");
     world.function.gate.add_permits(Semaphore::MAX_PERMITS / 2);
     world.wait_for(&first, "Complete").await;
     // The function itself sees to it that never more than four run.
