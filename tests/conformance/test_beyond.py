@@ -202,8 +202,9 @@ def test_a_bad_row_that_is_found_late_fails_an_early_job_and_what_ran_is_reporte
     etag = server.put_manifest(server.bucket(name), body)
     job = server.create_job(name, function, etag, Tags=tags(start="while-preparing"))
     described = server.wait(job, "Failed")
-    assert described["FailureReasons"] == [
-        {"FailureCode": "InvalidManifestContent", "FailureReason": "Invalid object key format"}]
+    failure, detail = described["FailureReasons"]
+    assert failure == {"FailureCode": "InvalidManifestContent", "FailureReason": "Invalid object key format"}
+    assert detail["FailureReason"].startswith(f"Row {BIG + 1}: ")
     progress = described["ProgressSummary"]
     assert 0 < progress["TotalNumberOfTasks"] <= BIG
     ran = log.keys(job)

@@ -333,8 +333,9 @@ def test_b_17_a_report_that_cannot_be_written_fails_a_job_all_of_whose_tasks_ran
     for report in (report_in(name + "-nowhere"), report_in(name) | {"ExpectedBucketOwner": "111122223333"}):
         job = server.create_job(name, echo, etag, Report=report)
         described = server.wait(job, "Failed")
-        [failure] = described["FailureReasons"]
-        assert failure["FailureCode"] == "ReportDeliveryFailed"
+        failure, detail = described["FailureReasons"]
+        assert failure["FailureCode"] == detail["FailureCode"] == "ReportDeliveryFailed"
+        assert name in detail["FailureReason"], "the bucket is named beside AWS's sentence"
         assert failure["FailureReason"].startswith(
             "The job report could not be written to your report bucket. Please check your permissions.")
         progress = described["ProgressSummary"]
@@ -369,8 +370,9 @@ def test_b_22_one_row_of_another_width_ends_the_whole_job(server, name, echo, ro
     body = "".join(f"{name},k{number}\n" for number in range(500)) + row.format(name) + "\n"
     job = server.create_job(server.bucket(name), echo, server.put_manifest(name, body))
     described = server.wait(job, "Failed", timeout=60)
-    [failure] = described["FailureReasons"]
-    assert failure["FailureCode"] == "InvalidManifestContent"
+    failure, detail = described["FailureReasons"]
+    assert failure["FailureCode"] == detail["FailureCode"] == "InvalidManifestContent"
+    assert detail["FailureReason"].startswith("Row 501: it has "), "and which row it is"
     assert failure["FailureReason"].startswith("Unexpected number of task fields")
     progress = described["ProgressSummary"]
     assert {progress[kind] for kind in ("TotalNumberOfTasks", "NumberOfTasksSucceeded", "NumberOfTasksFailed")} == {0}
@@ -385,8 +387,9 @@ def test_b_23_a_header_is_a_task_and_byte_order_marks_and_blank_lines_fail_the_j
     assert report["Key"].bucket == "Bucket", "the header went to the function like any other row"
     for body in (f"\ufeff{name},k\n", f"{name},k\n\n{name},l\n", f"\n{name},k\n"):
         job = server.create_job(name, echo, server.put_manifest(name, body))
-        [failure] = server.wait(job, "Failed", timeout=60)["FailureReasons"]
+        failure, detail = server.wait(job, "Failed", timeout=60)["FailureReasons"]
         assert failure["FailureCode"] == "InvalidManifestContent"
+        assert "byte order mark" in detail["FailureReason"] or "blank" in detail["FailureReason"]
         assert failure["FailureReason"].startswith("Manifest file is not properly formatted"), failure
 
 

@@ -61,7 +61,71 @@ pub const LINE_BYTES_MAX: usize = 64 << 10;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Fault {
     pub row: u64,
-    pub what: FaultKind,
+    pub flaw: Flaw,
+}
+
+impl Fault {
+    pub fn kind(&self) -> FaultKind {
+        self.flaw.kind()
+    }
+}
+
+impl std::fmt::Display for Fault {
+    /// What is wrong and where, for whoever has to mend the manifest. Rows are counted from 1 here, as editors do.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Row {}: {}", self.row + 1, self.flaw)
+    }
+}
+
+/// What exactly is wrong with a row.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Flaw {
+    #[error(
+        "it has {found} fields where the job names {wanted}; a comma or quote inside a field needs quotes around it"
+    )]
+    Fields { found: usize, wanted: usize },
+    #[error("its key is empty")]
+    EmptyKey,
+    #[error("its key is longer than 1,024 bytes")]
+    LongKey,
+    #[error("its key has a % without two hexadecimal digits behind it; a literal % is written %25")]
+    Escape,
+    #[error("its version ID has characters that no version ID has, or more than 1,024")]
+    Version,
+    #[error("the manifest begins with a byte order mark; save it as UTF-8 without one")]
+    ByteOrderMark,
+    #[error("the manifest is compressed; only the data files of an inventory may be")]
+    Compressed,
+    #[error("it is blank")]
+    Blank,
+    #[error("it is longer than 65,536 bytes")]
+    LongLine,
+    #[error("it is not UTF-8")]
+    NotUtf8,
+    #[error("its quotes do not match, or a line break stands inside of them")]
+    Quotes,
+    #[error("its bucket is longer than 255 bytes")]
+    LongBucket,
+    #[error("its task number is none")]
+    Number,
+}
+
+impl Flaw {
+    fn kind(self) -> FaultKind {
+        match self {
+            Self::Fields { .. } => FaultKind::FieldCount,
+            Self::EmptyKey | Self::LongKey | Self::Escape => FaultKind::KeyFormat,
+            Self::Version => FaultKind::VersionFormat,
+            Self::ByteOrderMark
+            | Self::Compressed
+            | Self::Blank
+            | Self::LongLine
+            | Self::NotUtf8
+            | Self::Quotes
+            | Self::LongBucket
+            | Self::Number => FaultKind::Malformed,
+        }
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -106,20 +170,33 @@ impl RowFormat {
 
     /// Reads one line, without its line break (a trailing CR is taken off here).
     pub fn parse(&self, row: u64, line: &[u8]) -> Result<Task, Fault> {
-        let fault = |what| Fault { row, what };
+        let fault = |flaw| Fault { row, flaw };
         let line = line.strip_suffix(b"\r").unwrap_or(line);
-        if line.is_empty() || line.len() > LINE_BYTES_MAX || (row == 0 && line.starts_with(b"\xEF\xBB\xBF")) {
-            return Err(fault(FaultKind::Malformed));
+        if row == 0 && line.starts_with(b"\xEF\xBB\xBF") {
+            return Err(fault(Flaw::ByteOrderMark));
         }
-        let line = std::str::from_utf8(line).map_err(|_| fault(FaultKind::Malformed))?;
+        if row == 0 && line.starts_with(b"\x1F\x8B") {
+            return Err(fault(Flaw::Compressed));
+        }
+        if line.is_empty() {
+            return Err(fault(Flaw::Blank));
+        }
+        if line.len() > LINE_BYTES_MAX {
+            return Err(fault(Flaw::LongLine));
+        }
+        let line = std::str::from_utf8(line).map_err(|_| fault(Flaw::NotUtf8))?;
+        let other_count = || {
+            let found = Fields { rest: Some(line) }.take_while(Result::is_ok).count();
+            fault(Flaw::Fields { found, wanted: self.columns.len() })
+        };
         let mut bucket = None;
         let mut key = None;
         let mut version = VersionId::NoColumn;
         let mut number = row;
         let mut fields = Fields { rest: Some(line) };
         for column in &self.columns {
-            let field = fields.next().ok_or(fault(FaultKind::FieldCount))?;
-            let field = field.map_err(|()| fault(FaultKind::Malformed))?;
+            let field = fields.next().ok_or_else(other_count)?;
+            let field = field.map_err(|()| fault(Flaw::Quotes))?;
             match column {
                 Column::Ignore => {}
                 Column::Bucket => bucket = Some(field),
@@ -129,20 +206,18 @@ impl RowFormat {
                 Column::ReportedVersion if field.is_empty() => version = VersionId::NoColumn,
                 Column::ReportedVersion if field == "\\N" => version = VersionId::Missing,
                 Column::ReportedVersion if version_fits(&field) => version = VersionId::Given(field.into()),
-                Column::VersionId | Column::ReportedVersion => return Err(fault(FaultKind::VersionFormat)),
-                Column::Number => number = field.parse().map_err(|_| fault(FaultKind::Malformed))?,
+                Column::VersionId | Column::ReportedVersion => return Err(fault(Flaw::Version)),
+                Column::Number => number = field.parse().map_err(|_| fault(Flaw::Number))?,
             }
         }
         if fields.rest.is_some() {
-            return Err(fault(FaultKind::FieldCount));
+            return Err(other_count());
         }
-        let (Some(bucket), Some(key)) = (bucket, key) else { return Err(fault(FaultKind::FieldCount)) };
+        let (Some(bucket), Some(key)) = (bucket, key) else { return Err(other_count()) };
         if bucket.len() > BUCKET_BYTES_MAX {
-            return Err(fault(FaultKind::Malformed));
+            return Err(fault(Flaw::LongBucket));
         }
-        if !key_fits(&key) {
-            return Err(fault(FaultKind::KeyFormat));
-        }
+        check_key(&key).map_err(fault)?;
         Ok(Task { row, number, bucket: bucket.into(), key: key.into(), version })
     }
 }
@@ -153,9 +228,12 @@ fn version_fits(version: &str) -> bool {
 }
 
 /// Not empty, whole percent escapes, not too long before or after decoding.
-fn key_fits(key: &str) -> bool {
-    if key.is_empty() || key.len() > RAW_KEY_BYTES_MAX {
-        return false;
+fn check_key(key: &str) -> Result<(), Flaw> {
+    if key.is_empty() {
+        return Err(Flaw::EmptyKey);
+    }
+    if key.len() > RAW_KEY_BYTES_MAX {
+        return Err(Flaw::LongKey);
     }
     let bytes = key.as_bytes();
     let mut escapes = 0;
@@ -163,12 +241,12 @@ fn key_fits(key: &str) -> bool {
         if *byte == b'%' {
             let digits = bytes.get(at + 1..at + 3);
             if !digits.is_some_and(|d| d.iter().all(u8::is_ascii_hexdigit)) {
-                return false;
+                return Err(Flaw::Escape);
             }
             escapes += 1;
         }
     }
-    key.len() - 2 * escapes <= KEY_BYTES_MAX
+    if key.len() - 2 * escapes > KEY_BYTES_MAX { Err(Flaw::LongKey) } else { Ok(()) }
 }
 
 /// The fields of one line: comma-separated, RFC 4180 quotes.
@@ -294,7 +372,7 @@ mod tests {
         let format = RowFormat::new(columns.to_vec()).unwrap();
         match format.parse(0, line.as_bytes()) {
             Ok(task) => Ok((task.bucket.into(), task.key.into(), task.version)),
-            Err(fault) => Err(fault.what),
+            Err(fault) => Err(fault.kind()),
         }
     }
 
@@ -358,6 +436,19 @@ mod tests {
             assert_eq!(key(line), Err(wanted), "{line}");
         }
         assert_eq!(RowFormat::new(vec![Bucket, Key]).unwrap().parse(3, b"b,\xff").unwrap_err().row, 3);
+    }
+
+    #[test]
+    fn a_fault_says_where_it_is_and_what_to_mend() {
+        let format = RowFormat::new(vec![Bucket, Key]).unwrap();
+        let told = |row, line: &[u8]| format.parse(row, line).unwrap_err().to_string();
+        assert!(told(1, b"b,a,b.txt").starts_with("Row 2: it has 3 fields where the job names 2"));
+        assert!(told(0, b"b").contains("it has 1 fields"));
+        assert!(told(0, b"\xEF\xBB\xBFb,k").contains("byte order mark"));
+        assert!(told(0, b"\x1F\x8B\x08\0").contains("compressed"));
+        assert!(told(9, b"").ends_with("Row 10: it is blank"));
+        assert!(told(0, b"b,100%").contains("%25"));
+        assert!(told(0, b"b,\xff").contains("not UTF-8"));
     }
 
     #[test]

@@ -166,17 +166,27 @@ fn both(status: u16, code: &str, message: String) -> ((u16, &str), (u16, &str), 
 pub struct FailureReason {
     /// At most 64 characters.
     pub code: String,
-    /// At most 256 characters.
+    /// At most 256 characters. Where AWS has a sentence for it, that sentence and no other.
     pub reason: String,
+    /// What is known beside AWS's sentence; shown as a second entry of the same code. At most 256 characters.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub detail: Option<String>,
 }
 
 impl FailureReason {
     pub fn new(code: &str, reason: impl Into<String>) -> Self {
-        let cut = |text: String, max: usize| match text.char_indices().nth(max) {
-            Some((end, _)) => text[..end].to_owned(),
-            None => text,
-        };
-        Self { code: cut(code.to_owned(), 64), reason: cut(reason.into(), 256) }
+        Self { code: cut(code.to_owned(), 64), reason: cut(reason.into(), 256), detail: None }
+    }
+
+    pub fn detailed(self, detail: impl Into<String>) -> Self {
+        Self { detail: Some(cut(detail.into(), 256)), ..self }
+    }
+}
+
+fn cut(text: String, chars_max: usize) -> String {
+    match text.char_indices().nth(chars_max) {
+        Some((end, _)) => text[..end].to_owned(),
+        None => text,
     }
 }
 

@@ -311,7 +311,7 @@ impl Pinned {
         let mut tasks = Vec::with_capacity(chunk.rows as usize - skip.min(chunk.rows as usize));
         let lines = bytes.split(|b| *b == b'\n').take(chunk.rows as usize);
         for (row, line) in (first_of_chunk..).zip(lines).skip(skip) {
-            tasks.push(format.parse(row, line).map_err(|fault| damaged(fault.what.reason()))?);
+            tasks.push(format.parse(row, line).map_err(|fault| damaged(&fault.to_string()))?);
         }
         Ok(tasks)
     }

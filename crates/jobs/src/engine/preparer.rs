@@ -9,6 +9,7 @@ mod inventory;
 mod pinning;
 mod report;
 
+use longshore_core::manifest::FaultKind;
 use longshore_store::StoreError;
 use longshore_wire::arn;
 
@@ -132,6 +133,11 @@ fn failed(code: &str, reason: impl Into<String>) -> Unprepared {
 /// What is in the manifest fails the job.
 fn content(reason: impl Into<String>) -> Unprepared {
     failed("InvalidManifestContent", reason)
+}
+
+/// AWS's sentence for a bad row, and which one it is.
+fn bad(kind: FaultKind, detail: impl Into<String>) -> Unprepared {
+    Unprepared::Failed(FailureReason::new("InvalidManifestContent", kind.reason()).detailed(detail))
 }
 
 /// Sorts a store's refusal into the reasons of S3 Batch spec 2.7.

@@ -72,8 +72,18 @@ pub(super) async fn report(engine: &Engine, job: &JobRow, status: Status) -> Res
     if settled == 0 {
         return Ok(());
     }
-    if wanted.expected_bucket_owner.as_deref().is_some_and(|owner| owner != world.settings.account) {
-        return Err(Unreported::Failed(undeliverable()));
+    if let Some(owner) = &wanted.expected_bucket_owner {
+        match world.objects.check_owner(bucket, owner).await {
+            Ok(()) => {}
+            // The agent stands still and asks again.
+            Err(error) if error.passing => return Err(Unreported::Store(StoreError::Io(std::io::Error::other(error)))),
+            Err(error) if error.code == "AccessDenied" => {
+                return Err(Unreported::Failed(
+                    undeliverable().detailed(format!("The bucket {bucket} does not belong to the account {owner}")),
+                ));
+            }
+            Err(error) => return Err(Unreported::Failed(undeliverable().detailed(format!("{bucket}: {error}")))),
+        }
     }
     let created = agent::persist(engine, || world.table.report_created(&job.id)).await?;
     let mut parts = Vec::new();
@@ -114,7 +124,7 @@ async fn put(engine: &Engine, bucket: &str, key: &str, kind: &str, body: PutBody
             }
             Err(error) => {
                 tracing::warn!(bucket, key, %error, "a report cannot be delivered");
-                return Err(Unreported::Failed(undeliverable()));
+                return Err(Unreported::Failed(undeliverable().detailed(format!("{bucket}: {error}"))));
             }
         }
     }

@@ -43,10 +43,12 @@ fn document(job: &JobRow, region: &str, account: &str) -> String {
     }
     xml.open("FailureReasons");
     for failure in &job.failure_reasons {
-        xml.open("member");
-        xml.text("FailureCode", &failure.code);
-        xml.text("FailureReason", &failure.reason);
-        xml.close();
+        for text in [Some(&failure.reason), failure.detail.as_ref()].into_iter().flatten() {
+            xml.open("member");
+            xml.text("FailureCode", &failure.code);
+            xml.text("FailureReason", text);
+            xml.close();
+        }
     }
     xml.close();
     request.report.write(&mut xml);

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use bytes::{Buf, Bytes, BytesMut};
 use futures::StreamExt;
 use longshore_core::inventory::{self, DataFile, FileFormat, Inventory};
-use longshore_core::manifest::{FaultKind, LineTooLong, Lines, RowFormat, write_row};
+use longshore_core::manifest::{Fault, FaultKind, LineTooLong, Lines, RowFormat, write_row};
 use longshore_core::task::VersionId;
 use longshore_store::StoreError;
 use longshore_wire::arn;
@@ -20,7 +20,7 @@ use tokio::io::AsyncReadExt;
 use tokio::sync::mpsc;
 use tokio_util::task::AbortOnDropHandle;
 
-use super::{TOO_MANY_ROWS, Unprepared, check_whole, content, pinning, unreadable};
+use super::{TOO_MANY_ROWS, Unprepared, bad, check_whole, content, pinning, unreadable};
 use crate::engine::{Engine, pinned, spool_dir};
 use crate::ports::{Columnar, ObjectBody, TableFormat, TableRow};
 use crate::shape::Manifest;
@@ -124,7 +124,9 @@ struct Reading {
 enum Unread {
     /// A detail for the job's failure reason.
     Malformed(String),
-    Fault(FaultKind),
+    Fault(Fault),
+    /// A line longer than any row may be.
+    LongLine,
     TooManyRows,
     Store(StoreError),
     /// The fetch ended early, and knows why.
@@ -133,7 +135,7 @@ enum Unread {
 
 impl From<LineTooLong> for Unread {
     fn from(_: LineTooLong) -> Self {
-        Unread::Fault(FaultKind::Malformed)
+        Unread::LongLine
     }
 }
 
@@ -195,7 +197,10 @@ impl Reading {
             // What is wrong with half a file may be right in the whole one.
             Err(_) if fetched.is_err() => fetched.map(|()| lines),
             Err(Unread::Malformed(what)) => Err(detail(&what)),
-            Err(Unread::Fault(fault)) => Err(content(fault.reason())),
+            Err(Unread::Fault(fault)) => Err(bad(fault.kind(), format!("{}: {fault}", file.key))),
+            Err(Unread::LongLine) => {
+                Err(bad(FaultKind::Malformed, format!("{}: a line is longer than 65,536 bytes", file.key)))
+            }
             Err(Unread::TooManyRows) => Err(content(TOO_MANY_ROWS)),
             Err(Unread::Store(error)) => Err(error.into()),
             Err(Unread::GivenUp) => Err(StoreError::Damaged("a data file's reader lost its fetch".into()).into()),
@@ -317,7 +322,7 @@ fn each_row<R: Read>(
     spool: &mut Spool,
 ) -> Result<(), Unread> {
     let mut row = |line: &[u8]| {
-        let task = columns.parse(spool.rows, line).map_err(|fault| Unread::Fault(fault.what))?;
+        let task = columns.parse(spool.rows, line).map_err(Unread::Fault)?;
         let version = match &task.version {
             VersionId::Given(version) => Some(&**version),
             VersionId::NoColumn | VersionId::Missing => None,

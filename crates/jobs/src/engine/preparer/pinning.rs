@@ -1,11 +1,11 @@
 //! The one stage through which every row comes in: it checks each line, keeps it on disk, and counts.
 
 use bytes::Bytes;
-use longshore_core::manifest::{Fault, FaultKind, LineTooLong, Lines, ROWS_MAX, RowFormat};
+use longshore_core::manifest::{Fault, Flaw, LineTooLong, Lines, ROWS_MAX, RowFormat};
 use longshore_store::StoreError;
 use tokio::sync::mpsc;
 
-use super::{TOO_MANY_ROWS, Unprepared, content};
+use super::{TOO_MANY_ROWS, Unprepared, bad, content};
 use crate::engine::{Engine, pinned};
 
 /// Pieces of lines between a source and the thread that checks them: 8 pieces of usually 64 KiB to 1 MiB.
@@ -55,8 +55,8 @@ where
     match checked? {
         Ok(rows) => Ok(rows),
         Err(Stop::Fault(fault)) => {
-            tracing::info!(job = job_id, row = fault.row, fault = ?fault.what, "the manifest has a bad row");
-            Err(content(fault.what.reason()))
+            tracing::info!(job = job_id, row = fault.row, %fault, "the manifest has a bad row");
+            Err(bad(fault.kind(), fault.to_string()))
         }
         Err(Stop::TooManyRows) => Err(content(TOO_MANY_ROWS)),
         Err(Stop::Store(error)) => Err(error.into()),
@@ -117,7 +117,7 @@ fn check(
     let checked = match checked {
         Ok(()) => lines.finish().map_or(Ok(()), |last| row(&last)),
         Err(Cut(Some(stop))) => Err(stop),
-        Err(Cut(None)) => Err(Stop::Fault(Fault { row: writer.rows(), what: FaultKind::Malformed })),
+        Err(Cut(None)) => Err(Stop::Fault(Fault { row: writer.rows(), flaw: Flaw::LongLine })),
     };
     match checked {
         Ok(()) => {
