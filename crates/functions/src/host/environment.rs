@@ -178,6 +178,14 @@ impl Environment {
             }
             guarded.deadline = Some(deadline);
             let mut log = lock(&self.log);
+            // What was printed while it started may not have been read yet. Later, nothing is printed between two
+            // invocations but by threads of the function's own, and a read a call for that would cost everybody.
+            if (guarded.init.is_some() || tail.is_some())
+                && let Some(process) = self.process.get()
+            {
+                log.drain(|buffer| Ok(rustix::io::read(&process.output, buffer)?));
+                log.end_line();
+            }
             log.tail = tail;
             log.line(&start);
         }
