@@ -9,6 +9,7 @@ pub mod error;
 pub mod event;
 pub mod http;
 pub mod operation;
+pub mod page_token;
 pub mod payload;
 pub mod sigv4;
 pub mod xml;
