@@ -9,6 +9,7 @@ mod deliverer;
 mod dispatcher;
 mod feed;
 mod gate;
+mod patience;
 mod pinned;
 mod preparer;
 mod recorder;
@@ -313,6 +314,7 @@ fn clean(dir: &std::path::Path) -> std::io::Result<()> {
         _ => Ok(()),
     };
     gone(std::fs::remove_file(dir.join("manifest.idx")))?;
+    gone(std::fs::remove_file(dir.join("manifest.idx.new")))?;
     gone(std::fs::remove_file(dir.join("manifest.csv")))?;
     gone(std::fs::remove_dir_all(spool_dir(dir)))?;
     gone(std::fs::remove_dir_all(dir.join("report")))
@@ -520,7 +522,10 @@ async fn drive(
                 }
                 feed::News::Failed(why) => {
                     feed = None;
-                    reason = Some(why);
+                    // A job that ends already has its reason.
+                    if !run.winds_down() {
+                        reason = Some(why);
+                    }
                     Event::Command(Command::Fail)
                 }
                 feed::News::Broken(StoreError::Damaged(what)) => {

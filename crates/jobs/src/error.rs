@@ -9,6 +9,8 @@ use longshore_store::StoreError;
 use longshore_wire::ApiError;
 use serde::{Deserialize, Serialize};
 
+use crate::shape::is_xml_char;
+
 use crate::shape::TAGS_MAX;
 
 /// Which names errors have. AWS's model and what real clients observe are not the same (decision 0008).
@@ -183,7 +185,9 @@ impl FailureReason {
     }
 }
 
+/// Text that an answer's XML can carry: what it holds of others' names must not keep clients from reading of the job.
 fn cut(text: String, chars_max: usize) -> String {
+    let text: String = text.chars().map(|c| if is_xml_char(c) { c } else { char::REPLACEMENT_CHARACTER }).collect();
     match text.char_indices().nth(chars_max) {
         Some((end, _)) => text[..end].to_owned(),
         None => text,
@@ -193,6 +197,13 @@ fn cut(text: String, chars_max: usize) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_failure_reason_is_cut_and_holds_nothing_that_xml_cannot_carry() {
+        let reason = FailureReason::new("c", format!("a\u{1}{}", "x".repeat(300))).detailed("b\u{0}\u{ffff}\tc");
+        assert!(reason.reason.starts_with("a\u{fffd}x") && reason.reason.chars().count() == 256);
+        assert_eq!(reason.detail.as_deref(), Some("b\u{fffd}\u{fffd}\tc"));
+    }
 
     #[test]
     fn each_situation_has_its_name_in_both_dialects() {

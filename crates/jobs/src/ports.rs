@@ -107,6 +107,16 @@ pub struct ObjectError {
     pub passing: bool,
 }
 
+impl ObjectError {
+    /// The code of a refusal because our own disk is full: waited for without end, for it is no reason for a job to fail
+    /// (promise D5). No store of somebody else has it, whose own full disk is a failure like any other.
+    pub const DISK_FULL: &str = "LongshoreDiskFull";
+
+    pub fn is_disk_full(&self) -> bool {
+        self.code == Self::DISK_FULL
+    }
+}
+
 /// Where functions are called.
 #[async_trait::async_trait]
 pub trait Invoker: Send + Sync + 'static {

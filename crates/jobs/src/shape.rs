@@ -23,7 +23,7 @@ pub use beyond::{Beyond, ReportedRows};
 pub use generator::{GENERATED_FORMAT, Generator, Output};
 pub use manifest::{Manifest, Source, bare_etag};
 use members::Members;
-pub use members::{is_xml, whole};
+pub use members::{is_xml, is_xml_char, whole};
 pub use operation::{LAMBDA_INVOKE, LambdaInvoke, Operation};
 pub use report::Report;
 

@@ -556,7 +556,8 @@ impl Table {
                 let too_many = match jobs_max {
                     0 => 0,
                     jobs_max => {
-                        let sql = "SELECT count(*) FROM job WHERE account = ?1";
+                        // Of those that are over: one that waits takes no other's place.
+                        let sql = "SELECT count(*) FROM job WHERE account = ?1 AND terminated IS NOT NULL";
                         let there: i64 = db.query_row(sql, [&settings.account], |r| r.get(0))?;
                         usize::try_from(there).unwrap_or(0).saturating_sub(jobs_max)
                     }

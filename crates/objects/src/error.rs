@@ -115,6 +115,11 @@ impl ObjectsError {
         }
     }
 
+    /// Whether it is for want of space on the disk.
+    pub fn is_full(&self) -> bool {
+        matches!(self, ObjectsError::Store(error) if error.is_full())
+    }
+
     /// What the caller is told. What we know goes to the log, under the same request ID.
     pub fn told(&self) -> ApiError {
         use StatusCode as S;
@@ -245,7 +250,7 @@ impl ObjectsError {
             Self::Refused(code, why) => error(S::BAD_REQUEST, code, why),
             Self::Upload(told) => told.clone(),
             Self::SourceChanged { .. } => ApiError::new(S::CONFLICT, "SourceChanged", self.to_string()),
-            Self::Store(store) if store.is_full() => error(
+            _ if self.is_full() => error(
                 S::SERVICE_UNAVAILABLE,
                 "SlowDown",
                 "There is no space left to store this. Please try again when there is.",

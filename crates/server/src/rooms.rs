@@ -89,7 +89,8 @@ impl ports::Objects for EmbeddedObjects {
 
 fn object_error(error: &ObjectsError) -> ObjectError {
     let told = error.told();
-    ObjectError { code: told.code.into_owned(), message: told.message, passing: error.passing() }
+    let code = if error.is_full() { ObjectError::DISK_FULL.to_owned() } else { told.code.into_owned() };
+    ObjectError { code, message: told.message, passing: error.passing() }
 }
 
 /// The engine's manifests and reports, wherever their bucket is.

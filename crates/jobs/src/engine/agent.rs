@@ -25,6 +25,9 @@ const PAUSE_MAX: Duration = Duration::from_secs(15);
 /// How long a store may refuse a manifest for passing reasons before that fails the job; as long as it may refuse a
 /// report.
 const MANIFEST_WAIT_MAX: Duration = Duration::from_secs(15 * 60);
+/// A reading that went on for longer before it failed had made way: no single call to a store takes so long. What it
+/// fails with is new trouble, and the waiting begins anew.
+const READING_LONG: Duration = Duration::from_secs(5 * 60);
 
 /// Starts the agent of a job, unless it has one.
 pub(super) fn spawn(engine: &Engine, job: JobRow) {
@@ -161,13 +164,22 @@ pub(super) async fn pin(engine: &Engine, job: &JobRow, growing: Option<&Arc<Grow
             Some(growing) => Some(growing.turn().await),
             None => None,
         };
+        let began = Instant::now();
         match preparer::prepare(engine, job, growth).await {
+            // Of a job that runs already an error of our disk must not call off what is in flight.
+            Err(Unprepared::Store(error @ StoreError::Io(_))) if growing.is_some() => {
+                tracing::error!(job = job.id, %error, "the manifest cannot be kept, will retry");
+                wait = (wait * 2).min(PAUSE_MAX);
+            }
             Err(Unprepared::NoSpace(error)) => {
                 tracing::warn!(job = job.id, %error, "the manifest waits for space on the disk");
                 refused_since = None;
                 wait = (wait * 2).min(PAUSE_MAX);
             }
             Err(Unprepared::Unavailable(error)) => {
+                if began.elapsed() >= READING_LONG {
+                    (refused_since, wait) = (None, PAUSE);
+                }
                 let since = *refused_since.get_or_insert_with(Instant::now);
                 if since.elapsed() >= MANIFEST_WAIT_MAX {
                     let text = format!("Reading the manifest failed: {}", error.code);
@@ -221,6 +233,12 @@ async fn prepare(engine: &Engine, job: &JobRow, orders: &mut mpsc::Receiver<Orde
         Err(Unprepared::Failed(reason)) => {
             engine.clean(&job.id).await;
             fail(engine, job, reason).await
+        }
+        // No waiting mends it, and it would hold a place among those that prepare.
+        Err(Unprepared::Store(StoreError::Damaged(what))) => {
+            tracing::error!(job = job.id, what, "a job fails because its manifest cannot be kept");
+            engine.clean(&job.id).await;
+            fail(engine, job, FailureReason::new("StateDamaged", what)).await
         }
         Err(Unprepared::Store(error) | Unprepared::NoSpace(error)) => Err(error),
         Err(Unprepared::Unavailable(error)) => Err(StoreError::Io(std::io::Error::other(error))),

@@ -74,10 +74,18 @@ async fn deliver_all(engine: &Engine, sink: &Arc<dyn EventSink>, mut random: Ran
             Some((due, took, handed)) = under_way.next() => {
                 let (tried, delay) = judge(engine, sink.name(), &due, took, handed, &mut random);
                 pause = pause.min(delay);
-                agent::persist(engine, || {
+                let noted = agent::persist(engine, || {
                     world.table.note_try(&due.event.job_id, due.number, sink.name(), tried.clone())
-                })
-                .await?;
+                });
+                match noted.await {
+                    Err(error @ StoreError::Broken(_)) => return Err(error),
+                    // It is handed over once more, which a receiver has to bear in any case.
+                    Err(error) => {
+                        tracing::warn!(sink = sink.name(), %error, "what came of a delivery is not noted");
+                        tokio::time::sleep(TABLE_PAUSE).await;
+                    }
+                    Ok(()) => {}
+                }
                 busy.remove(&due.event.job_id);
             }
             // Fails only if the table is gone, and with it the engine.

@@ -133,8 +133,11 @@ impl Writer {
             }
             segment::push_frame(&mut bytes, &payload);
         }
-        let index = File::create(paths(&self.dir).1).map_err(&failed)?;
+        // Under another name first: an index that is there says that the manifest is whole.
+        let unfinished = self.dir.join("manifest.idx.new");
+        let index = File::create(&unfinished).map_err(&failed)?;
         (&index).write_all(&bytes).and_then(|()| index.sync_all()).map_err(&failed)?;
+        std::fs::rename(&unfinished, paths(&self.dir).1).map_err(&failed)?;
         // Both the files' names and the folder's own: a power cut must not leave a Ready job without them.
         let folders = [Some(self.dir.as_path()), self.dir.parent()];
         for folder in folders.into_iter().flatten() {
@@ -372,6 +375,19 @@ mod tests {
         writer.finish().unwrap();
         assert_eq!((*known.borrow(), pinned.read_from(CHUNK_ROWS).unwrap().len()), (CHUNK_ROWS + 3, 3));
         assert_eq!(Pinned::open(dir.path()).await.unwrap().rows(), CHUNK_ROWS + 3);
+    }
+
+    #[tokio::test]
+    async fn an_index_that_a_crash_has_left_half_written_makes_no_manifest_whole() {
+        let dir = tempfile::tempdir().unwrap();
+        write(dir.path(), 10);
+        let index = std::fs::read(dir.path().join("manifest.idx")).unwrap();
+        std::fs::remove_file(dir.path().join("manifest.idx")).unwrap();
+        std::fs::write(dir.path().join("manifest.idx.new"), &index[..index.len() / 2]).unwrap();
+        assert!(!Pinned::is_whole(dir.path()));
+        write(dir.path(), 20);
+        assert_eq!(Pinned::open(dir.path()).await.unwrap().rows(), 20);
+        assert!(!dir.path().join("manifest.idx.new").exists());
     }
 
     #[tokio::test]

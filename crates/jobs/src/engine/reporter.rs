@@ -6,7 +6,6 @@
 use std::fs::File;
 use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use bytes::Bytes;
 use longshore_core::job::Status;
@@ -16,11 +15,12 @@ use longshore_store::StoreError;
 use longshore_wire::arn;
 use md5::{Digest, Md5};
 
+use super::patience::{GaveUp, patiently};
 use super::recorder::{self, blocking};
 use super::{Engine, agent};
 use crate::error::FailureReason;
 use crate::operations::iso;
-use crate::ports::{ObjectError, PutBody};
+use crate::ports::PutBody;
 use crate::table::JobRow;
 
 /// Why there is no report.
@@ -35,10 +35,6 @@ impl From<StoreError> for Unreported {
         Unreported::Store(error)
     }
 }
-
-/// How often a put that failed for a passing reason is tried, and the longest wait between: about 15 minutes in all.
-const PUT_TRIES_MAX: u32 = 20;
-const PUT_WAIT_MAX: Duration = Duration::from_secs(60);
 
 /// Writes the report of a job whose results are final, if it is to have one. Safe to repeat.
 pub(super) async fn report(engine: &Engine, job: &JobRow, status: Status) -> Result<(), Unreported> {
@@ -73,17 +69,14 @@ pub(super) async fn report(engine: &Engine, job: &JobRow, status: Status) -> Res
         return Ok(());
     }
     if let Some(owner) = &wanted.expected_bucket_owner {
-        match world.objects.check_owner(bucket, owner).await {
-            Ok(()) => {}
-            // The agent stands still and asks again.
-            Err(error) if error.passing => return Err(Unreported::Store(StoreError::Io(std::io::Error::other(error)))),
-            Err(error) if error.code == "AccessDenied" => {
-                return Err(Unreported::Failed(
-                    undeliverable().detailed(format!("The bucket {bucket} does not belong to the account {owner}")),
-                ));
+        let checked = patiently(engine, "the owner of a report's bucket", || world.objects.check_owner(bucket, owner));
+        checked.await.map_err(|gave_up| match gave_up {
+            GaveUp::Refused(error) if error.code == "AccessDenied" => {
+                let detail = format!("The bucket {bucket} does not belong to the account {owner}");
+                Unreported::Failed(undeliverable().detailed(detail))
             }
-            Err(error) => return Err(Unreported::Failed(undeliverable().detailed(format!("{bucket}: {error}")))),
-        }
+            other => undelivered(bucket, other),
+        })?;
     }
     let created = agent::persist(engine, || world.table.report_created(&job.id)).await?;
     let mut parts = Vec::new();
@@ -106,34 +99,21 @@ fn undeliverable() -> FailureReason {
     )
 }
 
-async fn put(engine: &Engine, bucket: &str, key: &str, kind: &str, body: PutBody) -> Result<(), Unreported> {
-    let mut wait = Duration::from_millis(200);
-    for attempt in 1_u32.. {
-        match engine.shared.world.objects.put(bucket, key, kind, body.clone()).await {
-            Ok(_) => return Ok(()),
-            Err(error) if error.passing && (attempt < PUT_TRIES_MAX || is_full(&error)) => {
-                tracing::warn!(bucket, key, attempt, %error, "a report object is not written yet, will retry");
-                tokio::select! {
-                    () = tokio::time::sleep(wait) => {}
-                    // The report is written anew at the next start.
-                    () = engine.shared.stopping.cancelled() => {
-                        return Err(Unreported::Store(StoreError::Io(std::io::Error::other(error))));
-                    }
-                }
-                wait = (wait * 2).min(PUT_WAIT_MAX);
-            }
-            Err(error) => {
-                tracing::warn!(bucket, key, %error, "a report cannot be delivered");
-                return Err(Unreported::Failed(undeliverable().detailed(format!("{bucket}: {error}"))));
-            }
+fn undelivered(bucket: &str, gave_up: GaveUp) -> Unreported {
+    match gave_up {
+        GaveUp::Refused(error) => {
+            tracing::warn!(bucket, %error, "a report cannot be delivered");
+            Unreported::Failed(undeliverable().detailed(format!("{bucket}: {error}")))
         }
+        // The report is written anew at the next start.
+        GaveUp::Stopping(error) => Unreported::Store(error),
     }
-    unreachable!("the loop has no other end")
 }
 
-/// A full disk of our own is waited for without end: it is no reason for a job to fail (promise D5).
-fn is_full(error: &ObjectError) -> bool {
-    error.code == "ServiceUnavailable" || error.code == "SlowDown"
+async fn put(engine: &Engine, bucket: &str, key: &str, kind: &str, body: PutBody) -> Result<(), Unreported> {
+    let objects = &engine.shared.world.objects;
+    let put = patiently(engine, "a report's object", || objects.put(bucket, key, kind, body.clone()));
+    put.await.map(drop).map_err(|gave_up| undelivered(bucket, gave_up))
 }
 
 fn scope(job: &JobRow) -> Scope {

@@ -23,7 +23,7 @@ const ACCOUNT: &str = "123456789012";
 
 /// Objects in memory, by `bucket/key`.
 #[derive(Default)]
-struct Shelf(Mutex<BTreeMap<String, Bytes>>, std::sync::atomic::AtomicBool);
+struct Shelf(Mutex<BTreeMap<String, Bytes>>, std::sync::atomic::AtomicBool, Mutex<Option<&'static str>>);
 
 impl Shelf {
     /// From now on every call is refused as by a store that is down, or served again.
@@ -31,8 +31,15 @@ impl Shelf {
         self.1.store(down, Ordering::SeqCst);
     }
 
+    /// [`Shelf::set_down`], with the code of each refusal.
+    fn set_down_with(&self, code: &'static str) {
+        *self.2.lock().unwrap() = Some(code);
+        self.set_down(true);
+    }
+
     fn check(&self) -> Result<(), ObjectError> {
-        let down = || ObjectError { code: "InternalError".into(), message: "down".into(), passing: true };
+        let code = self.2.lock().unwrap().unwrap_or("InternalError");
+        let down = || ObjectError { code: code.into(), message: "down".into(), passing: true };
         if self.1.load(Ordering::SeqCst) { Err(down()) } else { Ok(()) }
     }
 }
@@ -513,6 +520,48 @@ async fn a_manifest_that_a_store_refuses_to_give_for_long_fails_its_job() {
     tokio::time::resume();
     let described = world.wait_for(&id, "Failed").await;
     assert!(described.contains("Reading the manifest failed: InternalError"), "{described}");
+}
+
+/// A job whose tasks have run, and whose report's store refuses with `code` by then.
+async fn unreported(code: &'static str) -> (World, String) {
+    let world = World::new().await;
+    world.manifest(&keys(3));
+    world.function.gate.forget_permits(Semaphore::MAX_PERMITS);
+    let id = world.create(|b| b).await;
+    while world.function.calls().len() < 3 {
+        tokio::task::yield_now().await;
+    }
+    world.shelf.set_down_with(code);
+    world.function.gate.add_permits(3);
+    world.wait_for(&id, "Completing").await;
+    tokio::time::pause();
+    (world, id)
+}
+
+#[tokio::test]
+async fn a_store_that_refuses_a_report_for_long_fails_the_job_whatever_it_calls_that() {
+    for code in ["ServiceUnavailable", "SlowDown", "InternalError"] {
+        let (world, id) = unreported(code).await;
+        tokio::time::sleep(Duration::from_secs(10 * 60)).await;
+        assert!(world.describe(&id).await.contains("<Status>Completing</Status>"), "a short trouble is waited for");
+        tokio::time::sleep(Duration::from_secs(10 * 60)).await;
+        tokio::time::resume();
+        let described = world.wait_for(&id, "Failed").await;
+        assert!(described.contains("ReportDeliveryFailed") && described.contains(code), "{described}");
+    }
+}
+
+#[tokio::test]
+async fn a_full_disk_of_our_own_is_waited_for_and_fails_no_report() {
+    let (world, id) = unreported(ObjectError::DISK_FULL).await;
+    tokio::time::sleep(Duration::from_secs(3 * 60 * 60)).await;
+    tokio::time::resume();
+    assert!(world.describe(&id).await.contains("<Status>Completing</Status>"));
+    world.shelf.set_down(false);
+    tokio::time::pause();
+    tokio::time::sleep(Duration::from_secs(2 * 60)).await;
+    tokio::time::resume();
+    world.wait_for(&id, "Complete").await;
 }
 
 #[tokio::test]

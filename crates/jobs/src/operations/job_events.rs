@@ -6,6 +6,7 @@ use serde::Serialize;
 use crate::Jobs;
 use crate::error::JobError;
 use crate::operations::iso;
+use crate::shape;
 use crate::table::{DeliveryState, Kept};
 use longshore_core::time::Timestamp;
 
@@ -54,15 +55,15 @@ struct ShownDelivery<'a> {
 /// Shows a job's events, oldest first, with what became of each at the sinks that there were when it happened.
 async fn job_events(jobs: &Jobs, call: Call) -> Result<Response, JobError> {
     let query = &call.request.query;
-    let max = match query.get("maxResults") {
+    let max = match super::parameter(query, "maxResults")? {
         None => PAGE_MAX,
-        Some(text) => match text.parse::<usize>() {
-            Ok(max) if (1..=PAGE_MAX).contains(&max) => max,
+        Some(text) => match shape::whole(text) {
+            Some(max) if (1..=PAGE_MAX as u64).contains(&max) => max as usize,
             _ => return Err(JobError::Invalid("maxResults must be a whole number from 1 to 1000".into())),
         },
     };
     // The number of the last event that was shown. It says nothing that its holder has not seen.
-    let after = match query.get("nextToken") {
+    let after = match super::parameter(query, "nextToken")? {
         None => 0,
         Some(token) => token.parse::<u64>().ok().filter(|n| *n > 0).ok_or(JobError::BadToken)?,
     };

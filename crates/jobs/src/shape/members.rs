@@ -200,9 +200,11 @@ fn only_child<'a>(parent: &'a Element, name: &str) -> Option<Option<&'a Element>
 /// Whether all characters may stand in a document of XML 1.0. One that may not in a job's description would keep every
 /// client from reading any page of ListJobs that it is on.
 pub fn is_xml(text: &str) -> bool {
-    !text.chars().any(|c| {
-        (c.is_ascii_control() && !matches!(c, '\t' | '\n' | '\r' | '\u{7f}')) || matches!(c, '\u{fffe}' | '\u{ffff}')
-    })
+    text.chars().all(is_xml_char)
+}
+
+pub fn is_xml_char(c: char) -> bool {
+    !(c.is_ascii_control() && !matches!(c, '\t' | '\n' | '\r' | '\u{7f}') || matches!(c, '\u{fffe}' | '\u{ffff}'))
 }
 
 /// Digits alone: no sign, which Rust's own parser would let pass.

@@ -18,7 +18,9 @@ use md5::{Digest, Md5};
 use sha1::Sha1;
 
 use super::{Prepared, Unprepared, failed, pinning};
+use crate::engine::patience::{GaveUp, patiently};
 use crate::engine::{Engine, pinned, spool_dir};
+use crate::error::FailureReason;
 use crate::ports::{ListPage, ListQuery, Listed, ObjectError, ObjectFacts, PutBody};
 use crate::shape::{Generator, Output};
 use crate::table::GeneratedManifest;
@@ -159,12 +161,18 @@ async fn save(
     versions: bool,
 ) -> Result<GeneratedManifest, Unprepared> {
     let world = &engine.shared.world;
-    let unwritten = |error: ObjectError| match error.passing {
-        true => Unprepared::Unavailable(error),
-        false => {
-            tracing::info!(job = job_id, %error, "a generated manifest cannot be written");
-            failed("ManifestOutputFailed", "Error occurred when preparing manifest: Failed to write manifest")
-        }
+    let put = |key: String, kind: &'static str, body: PutBody| async move {
+        let put =
+            patiently(engine, "a generated manifest", || world.objects.put(output.bucket(), &key, kind, body.clone()));
+        put.await.map_err(|gave_up| match gave_up {
+            GaveUp::Refused(error) => {
+                tracing::info!(job = job_id, %error, "a generated manifest cannot be written");
+                let reason = "Error occurred when preparing manifest: Failed to write manifest";
+                let reason = FailureReason::new("ManifestOutputFailed", reason);
+                Unprepared::Failed(reason.detailed(format!("{}: {error}", output.bucket())))
+            }
+            GaveUp::Stopping(error) => error.into(),
+        })
     };
     // Joined verbatim, as the report's is: a prefix that ends in `/` gives `//`.
     let prefix = output.prefix.as_deref().map_or(String::new(), |prefix| format!("{prefix}/"));
@@ -185,7 +193,7 @@ async fn save(
         let Some((size, md5)) = written else { break };
         let key = format!("{base}data/{}.csv.gz", data_file_id(job_id, files.len()));
         let body = PutBody::File(path.clone(), size);
-        world.objects.put(output.bucket(), &key, "application/gzip", body).await.map_err(unwritten)?;
+        put(key.clone(), "application/gzip", body).await?;
         super::blocking(engine, move || std::fs::remove_file(path).map_err(spooling)).await?;
         files.push(WrittenFile { key, size, md5 });
     }
@@ -193,7 +201,7 @@ async fn save(
     let json = inventory::write_json(source, output.bucket(), created, versions, &files);
     let key = format!("{base}manifest.json");
     let body = PutBody::Bytes(json.into());
-    let etag = world.objects.put(output.bucket(), &key, "application/json", body).await.map_err(unwritten)?;
+    let etag = put(key.clone(), "application/json", body).await?;
     // What cannot be removed now is removed when the job is over.
     let _ = super::blocking(engine, move || std::fs::remove_dir_all(dir).map_err(spooling)).await;
     Ok(GeneratedManifest { object_arn: format!("arn:aws:s3:::{}/{key}", output.bucket()), etag })

@@ -16,7 +16,7 @@ use tokio::sync::mpsc;
 use super::pinning::Feed;
 use super::{Unprepared, check_whole, content, pinning, unreadable};
 use crate::engine::{Engine, pinned, recorder, reporter};
-use crate::ports::ObjectBody;
+use crate::ports::{ObjectBody, ObjectError};
 use crate::shape::ReportedRows;
 use crate::table::JobRow;
 
@@ -187,8 +187,13 @@ impl Numbers {
             }
             self.piece = match self.pieces.recv().await {
                 Some(piece) => piece?.into_iter(),
-                // The files' MD5s are the log's own, so a file with more rows fails for its MD5 in the end.
-                None => return Err(content("The completion report has more rows than its job")),
+                // The files' MD5s are the log's own, so a file with more rows fails for its MD5 in the end. What is left
+                // is a log that was deleted meanwhile, since its job's time was over: the next try finds no such job.
+                None => {
+                    let message = "the job that made the report was deleted while it was read".to_owned();
+                    let error = ObjectError { code: "ReportOriginGone".into(), message, passing: true };
+                    return Err(Unprepared::Unavailable(error));
+                }
             };
         }
     }

@@ -1,0 +1,52 @@
+//! How long a store that refuses for passing reasons is asked again.
+
+use std::time::Duration;
+
+use longshore_store::StoreError;
+
+use super::Engine;
+use crate::ports::ObjectError;
+
+/// How often a call that failed for a passing reason is tried, and the longest wait between: about 15 minutes in all.
+const TRIES_MAX: u32 = 20;
+const WAIT_FIRST: Duration = Duration::from_millis(200);
+const WAIT_MAX: Duration = Duration::from_secs(60);
+
+/// Why a call was given up.
+#[derive(Debug)]
+pub(super) enum GaveUp {
+    /// The store refused for good, or for too long.
+    Refused(ObjectError),
+    /// The server stops; the same step is taken again at the next start.
+    Stopping(StoreError),
+}
+
+/// Repeats a call to a store until it is served, is refused for good, or was refused for too long. A full disk of our own
+/// is waited for without end. `what` names the call in the log.
+pub(super) async fn patiently<T, F: Future<Output = Result<T, ObjectError>>>(
+    engine: &Engine,
+    what: &str,
+    mut call: impl FnMut() -> F,
+) -> Result<T, GaveUp> {
+    let mut wait = WAIT_FIRST;
+    let mut tries = 0;
+    loop {
+        let error = match call().await {
+            Ok(done) => return Ok(done),
+            Err(error) => error,
+        };
+        // Time that the disk is full is none that the store was asked in.
+        tries += u32::from(!error.is_disk_full());
+        if !error.passing || tries >= TRIES_MAX {
+            return Err(GaveUp::Refused(error));
+        }
+        tracing::warn!(what, tries, %error, "a store refuses for the moment, will retry");
+        tokio::select! {
+            () = tokio::time::sleep(wait) => {}
+            () = engine.shared.stopping.cancelled() => {
+                return Err(GaveUp::Stopping(StoreError::Io(std::io::Error::other(error))));
+            }
+        }
+        wait = (wait * 2).min(WAIT_MAX);
+    }
+}
