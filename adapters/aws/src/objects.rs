@@ -33,6 +33,8 @@ const PARTS_MAX: u64 = 10_000;
 /// How often the body of one object is taken up again where it broke off, before the reader is told. Each needs an
 /// answer of the store, which has its own tries.
 const RESUMES_MAX: u32 = 5;
+/// After so many bytes a body that breaks off again is in new trouble: one that takes hours may break off often.
+const RESUME_PROGRESS_BYTES: u64 = 8 << 20;
 /// Answers that the SDK reads whole: 1,000 entries with keys of 1,024 bytes, each encoded threefold, are below 4 MiB.
 const ANSWER_BYTES_MAX: usize = 16 * 1024 * 1024;
 const PAGE_OBJECTS: i32 = 1_000;
@@ -482,7 +484,9 @@ struct Reading {
     size: u64,
     /// Bytes that were handed on.
     offset: u64,
+    /// Since so many bytes in a row came: see [`RESUME_PROGRESS_BYTES`].
     resumes: u32,
+    resumed_at: u64,
     body: Option<ByteStream>,
 }
 
@@ -499,12 +503,17 @@ impl Reading {
             };
             self.body = None;
             // A byte too many is not a connection that broke.
-            if self.resumes >= RESUMES_MAX || !failed.passing || failed.code == "PreconditionFailed" {
+            let going = self.offset - self.resumed_at >= RESUME_PROGRESS_BYTES;
+            if self.resumes >= RESUMES_MAX && !going || !failed.passing || failed.code == "PreconditionFailed" {
                 return Err(failed);
             }
             tracing::debug!(endpoint = store.name, offset = self.offset, error = %failed, "reading an object goes on");
+            if going {
+                self.resumes = 0;
+            }
             tokio::time::sleep(store.patience.first_retry * 2_u32.pow(self.resumes)).await;
             self.resumes += 1;
+            self.resumed_at = self.offset;
         }
     }
 
@@ -547,7 +556,8 @@ impl ports::Objects for RemoteObjects {
         let version_id = version_id.map(str::to_owned).or(answer.version_id.filter(|v| v != "null" && !v.is_empty()));
         let (bucket, key) = (bucket.to_owned(), key.to_owned());
         let body = Some(answer.body);
-        let reading = Reading { bucket, key, version_id, etag: etag.clone(), size, offset: 0, resumes: 0, body };
+        let reading =
+            Reading { bucket, key, version_id, etag: etag.clone(), size, offset: 0, resumes: 0, resumed_at: 0, body };
         let stream = futures::stream::unfold(Some(reading), move |state| {
             let inner = inner.clone();
             async move {
