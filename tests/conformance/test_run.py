@@ -347,6 +347,42 @@ def test_a_function_that_is_not_in_its_file_is_refused_before_the_start(shell):
     assert "nofn" in done.stderr
 
 
+def works(program):
+    try:
+        return subprocess.run([program, "--version"], capture_output=True).returncode == 0
+    except FileNotFoundError:
+        return False
+
+
+def test_another_version_of_the_interpreter_than_the_one_asked_for_is_told(shell):
+    missing = [minor for minor in (14, 8, 9, 10, 13) if not works(f"python3.{minor}")]
+    if not missing:
+        pytest.skip("every Python that Lambda has is installed")
+    shell.objects("a")
+    runtime = f"python3.{missing[0]}"
+    done = shell.run(shell.write("handler.py", ANSWER), "--source", "source", "--runtime", runtime)
+    assert re.search(rf"The runtime {runtime} asks for .* which is not installed: .* is used instead", done.stderr), done.stderr
+
+
+@pytest.mark.parametrize("name, text, arguments, words", [
+    ("handler.py", "def handler(event, context):\n  return {\n", [], "handler.py, line 2: syntax error"),
+    ("handler.mjs", "export const handler = async () => {\n", [], "handler.mjs, line "),
+    ("handler.py", ANSWER, ["--runtime", "python"], "python3.12"),
+    ("handler.py", ANSWER, ["--runtime", "nodejs20.x"], "handler.py is Python"),
+    ("handler.py", ANSWER, ["--env", "X=1"], "a letter, and then one letter"),
+    ("handler.py", ANSWER, ["--env", "AWS_REGION=x"], "Lambda sets AWS_REGION itself"),
+    ("handler.zip", "no zip", [], "handler.zip is not a readable zip"),
+], ids=["python-syntax", "node-syntax", "no-runtime", "other-language", "short-name", "reserved", "no-zip"])
+def test_what_would_fail_for_every_object_is_told_before_the_first(shell, name, text, arguments, words):
+    if name.endswith(".mjs"):
+        harness.need("node")
+    shell.objects("a", "b")
+    done = shell.run(shell.write(name, text), "--source", "source", *arguments, status=64)
+    assert words in done.stderr, done.stderr
+    assert "preparing" not in done.stderr and "regular expression" not in done.stderr
+    assert not list(shell.folder.glob(".local/state/longshore/runs/*")), "nothing is left of it"
+
+
 # --- the first command of the README ---
 
 

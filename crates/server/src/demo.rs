@@ -11,8 +11,8 @@ use crate::failure::{Because, Failure, INTERRUPTED, OK};
 use crate::interrupt::Interrupt;
 use crate::progress::{Progress, duration};
 use crate::report;
-use crate::run::{package, summarize, walk, watch};
-use crate::server::{Server, open_data_dir};
+use crate::run::{check, package, summarize, walk, watch};
+use crate::server::{Server, open_data_dir, runtimes_dirs};
 use crate::settings::{self, Settings};
 
 /// The function that the demo deploys, as it stands in the repository.
@@ -32,6 +32,7 @@ pub async fn demo(args: cli::Demo) -> Result<u8, Failure> {
     let mut interrupt = Interrupt::listen()?;
     let source = source(args.source.as_deref())?;
     let runtime = package::python_runtime()?;
+    check::runtime(&runtime, &runtimes_dirs(args.data_dir.as_deref()))?;
     // Removed when it is dropped, unless it is kept.
     let mut temporary = None;
     let data_dir = match &args.data_dir {

@@ -4,6 +4,7 @@
 //! any moment after that loses nothing: `--resume` starts a server on the same data directory, and the engine there
 //! invokes what has no recorded result.
 
+pub mod check;
 pub mod package;
 mod rows;
 pub mod state;
@@ -23,7 +24,7 @@ use crate::report::{self, Failures};
 use crate::run::package::Package;
 use crate::run::rows::RowWriter;
 use crate::run::state::{EndpointPlan, ManifestPlace, Plan, ReportPlace, RunFolder, runs_folder};
-use crate::server::{Server, open_data_dir};
+use crate::server::{Server, open_data_dir, runtimes_dirs};
 use crate::settings::{self, Settings};
 
 /// Between two looks at the job.
@@ -72,6 +73,14 @@ pub async fn run(args: cli::Run) -> Result<u8, Failure> {
                 (None, false) => None,
                 (flag, _) => Some(settings::data_dir(flag.as_deref(), environment)?),
             };
+            if let Some(chosen) = &package.chosen {
+                eprintln!("using {chosen} with {}", package.runtime);
+            }
+            check::variables(&args.variables)?;
+            let found = check::runtime(&package.runtime, &runtimes_dirs(named.as_deref()))?;
+            if let Some(source) = &package.source {
+                check::syntax(&found, source)?;
+            }
             // Taken before the run's folder is made in it: the directory must be new, or one of ours.
             let named = named.as_deref().map(open_data_dir).transpose()?;
             let (folder, id) = RunFolder::make(&runs)?;
@@ -101,9 +110,6 @@ pub async fn run(args: cli::Run) -> Result<u8, Failure> {
                 ended: None,
             };
             std::fs::write(folder.zip(), &package.zip).because("cannot keep the function's zip")?;
-            if let Some(chosen) = &package.chosen {
-                eprintln!("using {chosen} with {}", package.runtime);
-            }
             (folder, plan, data_dir)
         }
     };
@@ -562,7 +568,7 @@ async fn create_job(folder: &RunFolder, plan: &Plan, server: &Server, client: &C
         memory_mib: plan.memory_mib,
         variables: &plan.variables,
     };
-    client.create_function(&new).await.map_err(|e| Failure::job(format!("the function was refused: {e}")))?;
+    client.create_function(&new).await.map_err(|e| refused("the function", &e))?;
     client.function_active(&bucket).await.map_err(|e| Failure::job(e.to_string()))?;
     let (manifest_bucket, manifest_key, etag) = match &plan.manifest {
         ManifestPlace::Here => {
@@ -590,7 +596,18 @@ async fn create_job(folder: &RunFolder, plan: &Plan, server: &Server, client: &C
         // Its first rows are at work while the others are checked (decision 0013).
         tags: vec![("longshore:start".to_owned(), "while-preparing".to_owned())],
     };
-    client.create_job(&new).await.map_err(|e| Failure::job(format!("the job was refused: {e}")))
+    client.create_job(&new).await.map_err(|e| refused("the job", &e))
+}
+
+/// What the server will not have: something that the caller gave, unless the server is at fault.
+fn refused(what: &str, error: &ClientError) -> Failure {
+    let message = format!("{what} was refused: {error}");
+    match error {
+        ClientError::Refused { status, .. } if status.is_client_error() => {
+            Failure::usage(message).hint("nothing was invoked")
+        }
+        _ => Failure::job(message),
+    }
 }
 
 /// Makes the local files of the manifest objects, without copying them.
