@@ -328,15 +328,18 @@ def test_a_report_that_could_not_be_written_is_written_elsewhere_by_resume(shell
 
 def test_a_path_without_a_file_is_told_with_its_line(shell):
     shell.objects("a")
-    done = shell.run(shell.write("handler.py", ANSWER), stdin="./source/a\nsource/missing\n", status=2)
+    # What the caller gave wrongly, before anything ran.
+    done = shell.run(shell.write("handler.py", ANSWER), stdin="./source/a\nsource/missing\n", status=64)
     assert "line 2 of standard input" in done.stderr and "source/missing" in done.stderr
 
 
 def test_what_is_left_out_of_a_folder_is_counted(shell):
     shell.objects("a", ".hidden")
     (shell.source / "link").symlink_to("a")
+    with open(os.fsencode(shell.source) + b"/caf\xe9", "w"):
+        pass
     done = shell.run(shell.write("handler.py", ANSWER), "--source", "source", "--report", "report")
-    assert "1 symbolic link" in done.stderr
+    assert "1 symbolic link" in done.stderr and "1 file whose name is not UTF-8" in done.stderr
     assert sorted(row.key for row in report_rows(shell.folder / "report")) == [".hidden", "a"]
 
 
@@ -381,6 +384,26 @@ def test_what_would_fail_for_every_object_is_told_before_the_first(shell, name, 
     assert words in done.stderr, done.stderr
     assert "preparing" not in done.stderr and "regular expression" not in done.stderr
     assert not list(shell.folder.glob(".local/state/longshore/runs/*")), "nothing is left of it"
+
+
+@pytest.mark.parametrize("stdin, words", [
+    ("", ["no objects to work on", "hint: name them: --source DIR"]),
+    ("source/a\0source/b\0", ["line 1 of standard input has NUL characters", "find -print instead of find -print0"]),
+], ids=["nothing", "print0"])
+def test_a_list_that_cannot_be_meant_is_refused_with_a_hint(shell, stdin, words):
+    shell.objects("a", "b")
+    done = shell.run(shell.write("handler.py", ANSWER), stdin=stdin, status=64)
+    assert all(word in done.stderr for word in words), done.stderr
+    assert "\ufffd" not in done.stderr, "the list is not repeated"
+
+
+def test_a_manifest_that_begins_with_a_header_is_worked_on_with_a_warning(shell):
+    shell.write("manifest.csv", "Bucket,Key\nb,k\n")
+    done = shell.run(shell.write("handler.py", ANSWER), "--manifest", "manifest.csv", "--report", "report")
+    assert "warning: the first line of manifest.csv looks like a header" in done.stderr
+    assert sorted((row.bucket, row.key) for row in report_rows(shell.folder / "report")) == [("Bucket", "Key"), ("b", "k")]
+    shell.write("manifest.csv", "b,k\n")
+    assert "header" not in shell.run("handler.py", "--manifest", "manifest.csv").stderr
 
 
 # --- the first command of the README ---

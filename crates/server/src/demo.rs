@@ -209,13 +209,18 @@ fn megabytes(bytes: u64) -> String {
 /// Key, path and size of each file.
 fn files(source: &Path) -> Result<Vec<(String, PathBuf, u64)>, Failure> {
     let mut files = Vec::new();
-    walk::files(source, &[".git", "target"], |path, key| {
+    let left_out = walk::files(source, &[".git", "target"], |path, key| {
         let size = path.metadata().because(format!("cannot read {}", path.display()))?.len();
         files.push((key.to_owned(), path.to_owned(), size));
         Ok(())
     })?;
     if files.is_empty() {
         return Err(Failure::usage(format!("there are no files in {}", source.display())));
+    }
+    if left_out.unnameable > 0
+        && let Some(said) = (walk::LeftOut { unnameable: left_out.unnameable, ..walk::LeftOut::default() }).told()
+    {
+        eprintln!("{said}");
     }
     Ok(files)
 }

@@ -17,7 +17,7 @@ use std::time::Duration;
 use crate::cli;
 use crate::client::{Client, ClientError, Content, Described, NewFunction, NewJob};
 use crate::endpoints::EndpointSettings;
-use crate::failure::{Because, FAILED, Failure, INTERRUPTED, JOB_FAILED, OK, plain};
+use crate::failure::{Because, BecauseGiven, FAILED, Failure, INTERRUPTED, JOB_FAILED, OK, plain};
 use crate::interrupt::Interrupt;
 use crate::progress::Progress;
 use crate::report::{self, Failures};
@@ -323,9 +323,10 @@ fn write_manifest(args: &cli::Run, folder: &RunFolder, plan: &mut Plan) -> Resul
         let mut rows = create()?;
         let mut first = true;
         for line in std::io::BufReader::new(file).lines() {
-            let line = line.because(format!("cannot read the manifest {manifest}"))?;
+            let line = line.because_given(format!("cannot read the manifest {manifest}"))?;
             if std::mem::take(&mut first) {
                 plan.with_versions = rows::has_versions(&line);
+                warn_of_header(manifest, &line);
             }
             rows.line(&line)?;
         }
@@ -366,15 +367,26 @@ fn write_manifest(args: &cli::Run, folder: &RunFolder, plan: &mut Plan) -> Resul
         (None, from) => {
             let from = from.as_deref().unwrap_or("-");
             if from == "-" && std::io::stdin().is_terminal() {
-                return Err(Failure::usage("there are no objects to work on").hint(
-                    "name them: --source DIR, --source s3://bucket/prefix, --manifest FILE, or paths on standard input",
-                ));
+                return Err(nothing_to_work_on());
             }
             rows::keys(from, |path| rows.key(&bucket, &rows::key_of_file(path, &base)?))?;
         }
     }
     plan.local_folder = Some(base);
-    some(rows.finish()?, "there are no objects to work on")
+    if rows.finish()? == 0 { Err(nothing_to_work_on()) } else { Ok(()) }
+}
+
+/// A row is a row, for Longshore as for AWS; that one of them was not meant to be is worth a word.
+fn warn_of_header(manifest: &str, first_line: &str) {
+    if rows::looks_like_a_header(first_line) {
+        eprintln!("warning: the first line of {manifest} looks like a header; it is a task like every other line");
+        eprintln!("hint: a manifest has no header: leave that line out");
+    }
+}
+
+fn nothing_to_work_on() -> Failure {
+    Failure::usage("there are no objects to work on")
+        .hint("name them: --source DIR, --source s3://bucket/prefix, --manifest FILE, or paths on standard input")
 }
 
 fn some(rows: u64, otherwise: &str) -> Result<(), Failure> {
@@ -513,6 +525,7 @@ async fn look_up_stored(args: &cli::Run, folder: &RunFolder, plan: &mut Plan, cl
         let mut lines = std::io::BufReader::new(std::fs::File::open(&here).because(cannot())?).lines();
         let first = lines.next().transpose().because(cannot())?.unwrap_or_default();
         plan.with_versions = rows::has_versions(&first);
+        warn_of_header(&format!("s3://{bucket}/{key}"), &first);
         let Some(sample) = args.sample else {
             drop(lines);
             return std::fs::remove_file(&here).because(cannot());

@@ -283,7 +283,7 @@ fn add(zip: &mut zip::ZipWriter<Cursor<Vec<u8>>>, name: &str, content: &[u8], mo
 fn zip_folder(folder: &Path) -> Result<Vec<u8>, Failure> {
     let mut zip = zip::ZipWriter::new(Cursor::new(Vec::new()));
     let (mut files, mut bytes) = (0_usize, 0_u64);
-    super::walk::files(folder, &[".git", "__pycache__"], |path, relative| {
+    let left_out = super::walk::files(folder, &[".git", "__pycache__"], |path, relative| {
         let metadata = path.metadata().because(format!("cannot read {}", path.display()))?;
         files += 1;
         bytes += metadata.len();
@@ -296,6 +296,11 @@ fn zip_folder(folder: &Path) -> Result<Vec<u8>, Failure> {
         let mode = if metadata.permissions().mode() & 0o111 != 0 { 0o755 } else { 0o644 };
         add(&mut zip, relative, &content, mode).because("cannot make a zip")
     })?;
+    if left_out.unnameable > 0 {
+        // Of code, nothing is left out.
+        return Err(Failure::usage(format!("{} has a file whose name is not UTF-8", folder.display()))
+            .hint("rename it, or name a folder that holds the function alone"));
+    }
     let zip = zip.finish().because("cannot make a zip")?.into_inner();
     if zip.len() as u64 > ZIP_BYTES_MAX {
         return Err(too_large(folder, zip.len() as u64));
