@@ -211,13 +211,17 @@ def test_an_interrupt_finishes_what_is_in_flight_and_resume_does_the_rest(shell)
             with open({str(log)!r}, "a") as file:
                 file.write("end " + task["s3Key"] + "\\n")
             return {{"invocationSchemaVersion": "1.0", "invocationId": "i", "results": [
-                {{"taskId": task["taskId"], "resultCode": "Succeeded", "resultString": ""}}]}}
+                {{"taskId": task["taskId"], "resultCode": "PermanentFailure" if task["s3Key"][-1] == "5" else "Succeeded",
+                  "resultString": "broken"}}]}}
+        print("Hello from the function")
     """)
     arguments = [function, "--source", "source", "--concurrency", "2", "--report", "report"]
     running = subprocess.Popen(
         [str(harness.LONGSHORE), "run", *map(str, arguments)], env=shell.environment, cwd=shell.folder,
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     harness.wait_for("the twentieth task", lambda: log.exists() and log.read_text().count("end") >= 20)
+    early = shell.run("--resume", status=64)
+    assert re.search(rf"run \S+ is still running \(process {running.pid}\)", early.stderr), early.stderr
     running.send_signal(signal.SIGINT)
     out, err = running.communicate(timeout=30)
     assert running.returncode == 130, f"{running.returncode}\n{out}\n{err}"
@@ -225,6 +229,8 @@ def test_an_interrupt_finishes_what_is_in_flight_and_resume_does_the_rest(shell)
     started = {line.split()[1] for line in first if line.startswith("start")}
     ended = {line.split()[1] for line in first if line.startswith("end")}
     assert started == ended, "what was in flight was finished"
+    assert re.search(r"\d+ × PermanentFailure: broken  \(for example k0..\)", err), err
+    assert "Hello from the function" in pathlib.Path(re.search(r"function's log so far: (.*)", err)[1]).read_text()
     assert len(ended) < 200
     printed = [line.strip() for line in (out + err).splitlines() if "--resume" in line]
     assert printed, f"the command that resumes is printed\n{out}\n{err}"
@@ -232,7 +238,7 @@ def test_an_interrupt_finishes_what_is_in_flight_and_resume_does_the_rest(shell)
     resumed = harness.run(
         ["sh", "-c", command], shell.environment | {"PATH": f"{harness.LONGSHORE.parent}:{os.environ['PATH']}"},
         cwd=shell.folder, check=False)
-    assert resumed.returncode == 0, resumed.stdout + resumed.stderr
+    assert resumed.returncode == 1, resumed.stdout + resumed.stderr
     again = [line.split()[1] for line in log.read_text().split("\n") if line.startswith("start")]
     assert len(again) == 200 and len(set(again)) == 200, "only what had no recorded result was invoked"
     assert len({row.key for row in report_rows(shell.folder / "report")}) == 200
@@ -328,15 +334,18 @@ def test_a_report_that_could_not_be_written_is_written_elsewhere_by_resume(shell
 
 def test_a_path_without_a_file_is_told_with_its_line(shell):
     shell.objects("a")
-    done = shell.run(shell.write("handler.py", ANSWER), stdin="./source/a\nsource/missing\n", status=2)
+    # What the caller gave wrongly, before anything ran.
+    done = shell.run(shell.write("handler.py", ANSWER), stdin="./source/a\nsource/missing\n", status=64)
     assert "line 2 of standard input" in done.stderr and "source/missing" in done.stderr
 
 
 def test_what_is_left_out_of_a_folder_is_counted(shell):
     shell.objects("a", ".hidden")
     (shell.source / "link").symlink_to("a")
+    with open(os.fsencode(shell.source) + b"/caf\xe9", "w"):
+        pass
     done = shell.run(shell.write("handler.py", ANSWER), "--source", "source", "--report", "report")
-    assert "1 symbolic link" in done.stderr
+    assert "1 symbolic link" in done.stderr and "1 file whose name is not UTF-8" in done.stderr
     assert sorted(row.key for row in report_rows(shell.folder / "report")) == [".hidden", "a"]
 
 
@@ -345,6 +354,125 @@ def test_a_function_that_is_not_in_its_file_is_refused_before_the_start(shell):
     shell.write("handler.py", ANSWER)
     done = shell.run("handler.py:nofn", "--source", "source", status=64)
     assert "nofn" in done.stderr
+
+
+def works(program):
+    try:
+        return subprocess.run([program, "--version"], capture_output=True).returncode == 0
+    except FileNotFoundError:
+        return False
+
+
+def test_another_version_of_the_interpreter_than_the_one_asked_for_is_told(shell):
+    missing = [minor for minor in (14, 8, 9, 10, 13) if not works(f"python3.{minor}")]
+    if not missing:
+        pytest.skip("every Python that Lambda has is installed")
+    shell.objects("a")
+    runtime = f"python3.{missing[0]}"
+    done = shell.run(shell.write("handler.py", ANSWER), "--source", "source", "--runtime", runtime)
+    assert re.search(rf"The runtime {runtime} asks for .* which is not installed: .* is used instead", done.stderr), done.stderr
+
+
+@pytest.mark.parametrize("name, text, arguments, words", [
+    ("handler.py", "def handler(event, context):\n  return {\n", [], "handler.py, line 2: syntax error"),
+    ("handler.mjs", "export const handler = async () => {\n", [], "handler.mjs, line "),
+    ("handler.py", ANSWER, ["--runtime", "python"], "python3.12"),
+    ("handler.py", ANSWER, ["--runtime", "nodejs20.x"], "handler.py is Python"),
+    ("handler.py", ANSWER, ["--env", "X=1"], "a letter, and then one letter"),
+    ("handler.py", ANSWER, ["--env", "AWS_REGION=x"], "Lambda sets AWS_REGION itself"),
+    ("handler.zip", "no zip", [], "handler.zip is not a readable zip"),
+], ids=["python-syntax", "node-syntax", "no-runtime", "other-language", "short-name", "reserved", "no-zip"])
+def test_what_would_fail_for_every_object_is_told_before_the_first(shell, name, text, arguments, words):
+    if name.endswith(".mjs"):
+        harness.need("node")
+    shell.objects("a", "b")
+    done = shell.run(shell.write(name, text), "--source", "source", *arguments, status=64)
+    assert words in done.stderr, done.stderr
+    assert "preparing" not in done.stderr and "regular expression" not in done.stderr
+    assert not list(shell.folder.glob(".local/state/longshore/runs/*")), "nothing is left of it"
+
+
+@pytest.mark.parametrize("stdin, words", [
+    ("", ["no objects to work on", "hint: name them: --source DIR"]),
+    ("source/a\0source/b\0", ["line 1 of standard input has NUL characters", "find -print instead of find -print0"]),
+], ids=["nothing", "print0"])
+def test_a_list_that_cannot_be_meant_is_refused_with_a_hint(shell, stdin, words):
+    shell.objects("a", "b")
+    done = shell.run(shell.write("handler.py", ANSWER), stdin=stdin, status=64)
+    assert all(word in done.stderr for word in words), done.stderr
+    assert "\ufffd" not in done.stderr, "the list is not repeated"
+
+
+def test_a_manifest_that_begins_with_a_header_is_worked_on_with_a_warning(shell):
+    shell.write("manifest.csv", "Bucket,Key\nb,k\n")
+    done = shell.run(shell.write("handler.py", ANSWER), "--manifest", "manifest.csv", "--report", "report")
+    assert "warning: the first line of manifest.csv looks like a header" in done.stderr
+    assert sorted((row.bucket, row.key) for row in report_rows(shell.folder / "report")) == [("Bucket", "Key"), ("b", "k")]
+    shell.write("manifest.csv", "b,k\n")
+    assert "header" not in shell.run("handler.py", "--manifest", "manifest.csv").stderr
+
+
+def test_a_folder_with_another_report_is_refused_and_stays_as_it_is(shell):
+    shell.objects("a")
+    shell.run(shell.write("handler.py", ANSWER), "--source", "source", "--report", "report")
+    before = {path: path.read_bytes() for path in (shell.folder / "report").rglob("*") if path.is_file()}
+    done = shell.run("handler.py", "--source", "source", "--report", "report", status=64)
+    assert "there is another report in" in done.stderr and "hint: nothing was invoked; name another folder" in done.stderr
+    assert {path: path.read_bytes() for path in (shell.folder / "report").rglob("*") if path.is_file()} == before
+
+
+def test_a_function_that_returns_nothing_is_told_what_it_should_return(shell):
+    shell.objects("a b+c.txt")
+    silent = shell.write("silent.py", """
+        def handler(event, context):
+            print("but works")
+    """)
+    done = shell.run(silent, "--source", "source", status=1)
+    assert "Invalid JSON returned in Lambda payload  (for example a b+c.txt)" in done.stderr
+    assert 'hint: the function must return an object with "results"' in done.stderr
+    assert "function's log: " in done.stderr and "each error" not in done.stderr, "the log has nothing of it"
+    done = shell.run(shell.write("handler.py", NOISY), "--source", "source", status=1)
+    assert "(with the whole of each error that it raised)" in done.stderr and "hint: the function" not in done.stderr
+
+
+def test_what_failed_in_a_run_is_tried_again_by_a_run_of_its_own(shell):
+    failing = ["fail-1", "dir/fail, 2+ü.txt"]
+    shell.objects("ok", *failing)
+    first = shell.run(shell.write("handler.py", ANSWER), "--source", "source", "--arg", "a=1", "--report", "report", status=1)
+    run = re.search(r"to try again what failed: longshore run --retry (\S+)$", first.stderr, re.M)[1]
+    # The function as it was, with its arguments, whatever became of the file.
+    shell.write("handler.py", "no longer a function")
+    shell.run("--retry", "--report", "second", status=1)
+    rows = report_rows(shell.folder / "second")
+    assert sorted(urllib.parse.unquote(row.key) for row in rows) == sorted(failing)
+    assert {row.message for row in rows} == {'{"a": "1"}'}
+    # Another function, and other arguments.
+    mended = shell.write("mended.py", ANSWER.replace('"PermanentFailure" if "fail" in key else "Succeeded"', '"Succeeded"'))
+    done = shell.run(mended, "--retry", run, "--arg", "b=2", "--report", "third")
+    assert "--retry" not in done.stderr
+    rows = report_rows(shell.folder / "third")
+    assert sorted((urllib.parse.unquote(row.key), row.message) for row in rows) == sorted((key, '{"b": "2"}') for key in failing)
+    done = shell.run("--retry", status=64)
+    assert "nothing failed in run" in done.stderr
+    (shell.folder / "report/manifest.json").unlink()
+    assert "cannot read the report" in shell.run("--retry", run, status=64).stderr
+
+
+def test_a_run_on_the_servers_storage_is_tried_again_from_its_report_there(tmp_path):
+    server = harness.Server(tmp_path / "server").start()
+    try:
+        server.s3.put_object(Bucket=server.bucket("stored"), Key="a b.txt", Body=b"one\n")
+    finally:
+        server.stop()
+    (tmp_path / "work").mkdir()
+    shell = Shell(tmp_path / "work")
+    shell.write("manifest.csv", "stored,a+b.txt\nstored,no+where.txt\n")
+    at = ["--data-dir", server.data_dir]
+    done = shell.run(CHECKSUM, "--manifest", "manifest.csv", "--report", "s3://stored/reports", *at, status=1)
+    printed = re.search(r"longshore run (--retry \S+ --data-dir \S+)$", done.stderr, re.M)[1].split()
+    shell.run(*printed, "--report", "report", status=1)
+    assert [(row.bucket, row.key, row.status) for row in report_rows(shell.folder / "report")] == \
+        [("stored", "no+where.txt", "failed")]
 
 
 # --- the first command of the README ---

@@ -142,7 +142,8 @@ pub enum Judgement {
 }
 
 const MISSING: &str = "Task result missing from Lambda response";
-const NOT_JSON: &str = "Invalid JSON returned in Lambda payload";
+/// What the report says of an answer that is not one, `null` for instance.
+pub const NOT_JSON: &str = "Invalid JSON returned in Lambda payload";
 
 /// Reads one reply by the decision table of S3 Batch spec 5.5, top to bottom (rules ).
 pub fn judge(reply: &Reply, task_id: &str) -> Judgement {

@@ -32,7 +32,7 @@ mod variables;
 pub use launch::Bounds;
 pub use outcome::RESPONSE_BYTES_MAX;
 pub use process::Launcher;
-pub use runtimes::{Found, check_runtime};
+pub use runtimes::{Found, check_runtime, is_supported};
 
 use environment::Environment;
 
@@ -604,7 +604,7 @@ impl Shared {
     }
 
     fn check_runtime(&self, runtime: &str) -> Result<Found, String> {
-        let found = runtimes::resolve(runtime, &self.settings.runtimes_dirs)?;
+        let found = runtimes::check_runtime(runtime, &self.settings.runtimes_dirs)?;
         match &found.notice {
             Some(notice) if self.settings.strict_runtimes => {
                 Err(format!("{notice} The setting strict_runtimes forbids that."))

@@ -37,8 +37,10 @@ use crate::host::Host;
 
 pub use crate::download::Download;
 pub use crate::invocation::Invoked;
+pub use crate::members::runtimes;
 pub use crate::operations::{BodyLimit, OPERATIONS, body_limit};
 pub use crate::table::SCHEMA;
+pub use crate::validate::{VARIABLES_BYTES_MAX, is_reserved_variable, is_variable_name, variables_bytes};
 
 /// What the API needs to know about the server it is part of.
 #[derive(Debug, Clone)]

@@ -46,6 +46,12 @@ const RUNTIMES: &[&str] = &[
     "provided.al2",
     "provided.al2023",
 ];
+
+/// The runtimes that CreateFunction takes and that run here.
+pub fn runtimes() -> impl Iterator<Item = &'static str> {
+    RUNTIMES.iter().copied().filter(|runtime| crate::host::is_supported(runtime))
+}
+
 /// In the API model, and refused by AWS for new code.
 const RETIRED_RUNTIMES: &[&str] = &[
     "python2.7",

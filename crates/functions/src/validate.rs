@@ -9,7 +9,7 @@ pub const QUALIFIER_PATTERN: &str = "\\$(LATEST(\\.PUBLISHED)?)|[a-zA-Z0-9-_$]+"
 const ROLE_PATTERN: &str = "arn:(aws[a-zA-Z-]*)?:iam::\\d{12}:role/?[a-zA-Z_0-9+=,.@\\-_/]+";
 const VARIABLE_PATTERN: &str = "[a-zA-Z]([a-zA-Z0-9_])+";
 /// Bytes of the JSON of all environment variables.
-const VARIABLES_BYTES_MAX: usize = 4_096;
+pub const VARIABLES_BYTES_MAX: usize = 4_096;
 const TAGS_MAX: usize = 50;
 /// Characters of a value that are repeated in a message: enough to recognise it, not enough to fill a log.
 const ECHO_CHARS_MAX: usize = 512;
@@ -109,12 +109,7 @@ impl Violations {
     }
 
     pub fn variable_names(&mut self, variables: &BTreeMap<String, String>) {
-        let ok = |name: &str| {
-            name.len() >= 2
-                && name.starts_with(|c: char| c.is_ascii_alphabetic())
-                && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_')
-        };
-        if let Some(name) = variables.keys().find(|name| !ok(name)) {
+        if let Some(name) = variables.keys().find(|name| !is_variable_name(name)) {
             self.add(
                 name,
                 "environment.variables",
@@ -135,12 +130,28 @@ impl Violations {
     }
 }
 
+/// Whether Lambda allows an environment variable of this name: a letter, then letters, digits and underscores, one at least.
+pub fn is_variable_name(name: &str) -> bool {
+    name.len() >= 2
+        && name.starts_with(|c: char| c.is_ascii_alphabetic())
+        && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_')
+}
+
+/// Whether the host sets this variable, so that a function's configuration may not.
+pub fn is_reserved_variable(name: &str) -> bool {
+    RESERVED_VARIABLES.contains(&name)
+}
+
+/// What counts against [`VARIABLES_BYTES_MAX`].
+pub fn variables_bytes(variables: &BTreeMap<String, String>) -> usize {
+    serde_json::to_string(variables).unwrap_or_default().len()
+}
+
 /// What the model allows and Lambda refuses: reserved names, more than 4 KB.
 pub fn variables(variables: &BTreeMap<String, String>) -> Result<(), FunctionError> {
     const UNABLE: &str = "Lambda was unable to configure your environment variables because the environment variables \
                           you have provided";
-    let reserved: Vec<&str> =
-        variables.keys().map(String::as_str).filter(|name| RESERVED_VARIABLES.contains(name)).collect();
+    let reserved: Vec<&str> = variables.keys().map(String::as_str).filter(|name| is_reserved_variable(name)).collect();
     if !reserved.is_empty() {
         return Err(FunctionError::Parameter(format!(
             "{UNABLE} contains reserved keys that are currently not supported for modification. Reserved keys used in \

@@ -115,13 +115,17 @@ pub struct Demo {
 #[derive(Debug, Args)]
 #[command(
     after_help = "Of a folder, every regular file is taken, hidden ones and those in folders like target/ or node_modules/ too; only .git folders, \
-symbolic links and special files are left out, and counted. A path given twice is two tasks, as in a manifest; ./a is a.\n\n\
-Exit status: 0 all succeeded, 1 some failed, 2 the job itself failed or its report could not be written, 64 usage, \
-130 stopped by Ctrl-C."
+symbolic links, special files and names that are not UTF-8 are left out, and counted. A path given twice is two tasks, as in a \
+manifest; ./a is a.\n\n\
+Exit status: 0 all succeeded, 1 some failed, 2 the job itself failed or its report could not be written, 64 what was given cannot \
+be meant and nothing was invoked, 130 stopped by Ctrl-C.",
+    // Which flags go with which form is more than clap can say by itself.
+    override_usage = "longshore run [OPTIONS] FUNCTION\n       longshore run --resume [RUN] [--report DIR] [--json] [--data-dir DIR]\n       \
+longshore run --retry [RUN] [FUNCTION] [OPTIONS]"
 )]
 pub struct Run {
     /// A Python or Node file (handler.py, handler.py:function), a folder, a zip, or an executable bootstrap
-    #[arg(required_unless_present = "resume")]
+    #[arg(required_unless_present_any = ["resume", "retry"])]
     pub function: Option<String>,
 
     /// The objects: a local folder, or s3://bucket/prefix of the embedded storage or of --endpoint-url
@@ -142,17 +146,17 @@ pub struct Run {
     pub seed: u64,
 
     /// The function in the file or package, as Lambda writes it (module.function)
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", requires = "function")]
     pub handler: Option<String>,
     /// The Lambda runtime (python3.12, nodejs22.x, provided.al2023) [default: by the file's kind and what is installed]
-    #[arg(long, value_name = "RUNTIME")]
+    #[arg(long, value_name = "RUNTIME", requires = "function")]
     pub runtime: Option<String>,
-    /// Seconds that one invocation may take
-    #[arg(long, value_name = "SECONDS", default_value_t = 60, value_parser = clap::value_parser!(u32).range(1..=900))]
-    pub timeout: u32,
-    /// Memory of one environment in MiB
-    #[arg(long, value_name = "MIB", default_value_t = 512, value_parser = clap::value_parser!(u32).range(128..=10240))]
-    pub memory: u32,
+    /// Seconds that one invocation may take [default: 60]
+    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(1..=900))]
+    pub timeout: Option<u32>,
+    /// Memory of one environment in MiB [default: 512]
+    #[arg(long, value_name = "MIB", value_parser = clap::value_parser!(u32).range(128..=10240))]
+    pub memory: Option<u32>,
     /// An environment variable of the function; may be repeated
     #[arg(long = "env", value_name = "KEY=VALUE", value_parser = pair)]
     pub variables: Vec<(String, String)>,
@@ -181,6 +185,13 @@ pub struct Run {
         "arguments", "concurrency", "attempts", "endpoint_url", "profile", "region", "no_sign_request", "allow_plain_http",
     ])]
     pub resume: Option<String>,
+    /// Try again what failed in a run that is over: the one named, or the latest. A run of its own, with the function, the
+    /// settings and the arguments of the earlier one where no others are given
+    #[arg(long, value_name = "RUN", num_args = 0..=1, default_missing_value = "", conflicts_with_all = [
+        "resume", "source", "manifest", "keys", "sample", "endpoint_url", "profile", "region", "no_sign_request",
+        "allow_plain_http",
+    ])]
+    pub retry: Option<String>,
     /// The data directory with the embedded storage to use [default: one of the run's own; for s3:// the server's]
     #[arg(long, value_name = "DIR")]
     pub data_dir: Option<PathBuf>,
@@ -535,6 +546,13 @@ mod tests {
         assert!(parse(&[]).is_err());
         assert!(parse(&["f.py", "--resume"]).is_err());
         assert!(parse(&["--resume", "--timeout", "9"]).is_err(), "what would be ignored is refused");
+        let told = parse(&["--resume", "--timeout", "9"]).unwrap_err().to_string();
+        assert!(told.contains("longshore run --resume [RUN] [--report DIR]"), "{told}");
+        assert!(parse(&["--retry"]).is_ok());
+        assert!(parse(&["g.py", "--retry", "20261122-1", "--timeout", "9", "--handler", "h.f"]).is_ok());
+        assert!(parse(&["--retry", "--handler", "h.f"]).is_err(), "of which function?");
+        assert!(parse(&["--retry", "--source", "."]).is_err());
+        assert!(parse(&["--retry", "a", "--resume", "b"]).is_err());
         assert!(parse(&["--resume", "--report", "x"]).is_ok());
         assert!(parse(&["--resume", "--json"]).is_ok());
         assert!(parse(&["--resume"]).is_ok());

@@ -557,10 +557,19 @@ impl Client {
         if let Some(token) = token {
             target.push_str(&format!("?nextToken={}", utf8_percent_encode(token, COMPONENT)));
         }
+        self.beyond_aws(&target).await
+    }
+
+    /// What a job's results amount to before there is a report, as Longshore tells it.
+    pub async fn job_results(&self, id: &str) -> Result<serde_json::Value, ClientError> {
+        self.beyond_aws(&format!("/_longshore/v1/jobs/{id}/results")).await
+    }
+
+    async fn beyond_aws(&self, target: &str) -> Result<serde_json::Value, ClientError> {
         let mut headers = HeaderMap::new();
         headers.insert("x-amz-account-id", self.account_header()?);
         let none = Content::Bytes(Bytes::new());
-        let (_, answer) = self.call(Api::Control, Method::GET, &target, headers, none).await?;
+        let (_, answer) = self.call(Api::Control, Method::GET, target, headers, none).await?;
         serde_json::from_slice(&answer).map_err(|e| ClientError::Broken(format!("the answer is no JSON: {e}")))
     }
 

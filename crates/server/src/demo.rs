@@ -11,8 +11,8 @@ use crate::failure::{Because, Failure, INTERRUPTED, OK};
 use crate::interrupt::Interrupt;
 use crate::progress::{Progress, duration};
 use crate::report;
-use crate::run::{package, summarize, walk, watch};
-use crate::server::{Server, open_data_dir};
+use crate::run::{check, package, summarize, walk, watch};
+use crate::server::{Server, open_data_dir, runtimes_dirs};
 use crate::settings::{self, Settings};
 
 /// The function that the demo deploys, as it stands in the repository.
@@ -32,6 +32,7 @@ pub async fn demo(args: cli::Demo) -> Result<u8, Failure> {
     let mut interrupt = Interrupt::listen()?;
     let source = source(args.source.as_deref())?;
     let runtime = package::python_runtime()?;
+    check::runtime(&runtime, &runtimes_dirs(args.data_dir.as_deref()))?;
     // Removed when it is dropped, unless it is kept.
     let mut temporary = None;
     let data_dir = match &args.data_dir {
@@ -208,13 +209,18 @@ fn megabytes(bytes: u64) -> String {
 /// Key, path and size of each file.
 fn files(source: &Path) -> Result<Vec<(String, PathBuf, u64)>, Failure> {
     let mut files = Vec::new();
-    walk::files(source, &[".git", "target"], |path, key| {
+    let left_out = walk::files(source, &[".git", "target"], |path, key| {
         let size = path.metadata().because(format!("cannot read {}", path.display()))?.len();
         files.push((key.to_owned(), path.to_owned(), size));
         Ok(())
     })?;
     if files.is_empty() {
         return Err(Failure::usage(format!("there are no files in {}", source.display())));
+    }
+    if left_out.unnameable > 0
+        && let Some(said) = (walk::LeftOut { unnameable: left_out.unnameable, ..walk::LeftOut::default() }).told()
+    {
+        eprintln!("{said}");
     }
     Ok(files)
 }

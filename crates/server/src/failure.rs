@@ -59,6 +59,17 @@ impl<T, E: Display> Because<T> for Result<T, E> {
     }
 }
 
+/// As [`Because`], for what the caller gave: nothing of it was begun, and the exit status says so.
+pub trait BecauseGiven<T> {
+    fn because_given(self, doing: impl Display) -> Result<T, Failure>;
+}
+
+impl<T, E: Display> BecauseGiven<T> for Result<T, E> {
+    fn because_given(self, doing: impl Display) -> Result<T, Failure> {
+        self.map_err(|error| Failure::usage(format!("{doing}: {error}")))
+    }
+}
+
 /// Text from outside (keys, a function's messages) without control characters: a terminal obeys them.
 pub fn plain(text: &str) -> String {
     text.chars().map(|c| if c.is_control() && c != '\t' { '\u{fffd}' } else { c }).collect()

@@ -3,11 +3,12 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use longshore_core::report::Names;
 use md5::{Digest, Md5};
 use serde::Deserialize;
 
 use crate::client::{Client, ClientError};
-use crate::failure::{Because, Failure, plain};
+use crate::failure::{Because, BecauseGiven, Failure, plain};
 
 /// Different failures that are told apart; what comes later counts as "other".
 const GROUPS_MAX: usize = 1_000;
@@ -46,6 +47,8 @@ pub struct Failures {
     /// By code and [`told`] message.
     groups: BTreeMap<(String, String), (u64, Vec<String>)>,
     other: u64,
+    /// Of all of them, those that are an error of the function itself, which its log has in full.
+    thrown: u64,
 }
 
 /// Failures that have code and message in common.
@@ -140,6 +143,31 @@ pub async fn download(
     Ok(Some(report))
 }
 
+/// Reads what is wanted of a report in a local folder, checks it against its MD5s, and hands out each row, as [`download`]
+/// does. It must be the report of `job`.
+pub fn read(
+    folder: &Path,
+    job: &str,
+    wanted: Wanted,
+    mut each: impl FnMut(&[String]) -> Result<(), Failure>,
+) -> Result<(), Failure> {
+    let path = folder.join("manifest.json");
+    let manifest = std::fs::read(&path).because_given(format!("cannot read the report {}", path.display()))?;
+    let manifest: Manifest =
+        serde_json::from_slice(&manifest).because_given(format!("{} is damaged", path.display()))?;
+    for file in &manifest.results {
+        if Names::job_of_part(&file.key) != Some(job) {
+            return Err(Failure::usage(format!("{} has another report now", folder.display())));
+        }
+        if wanted == Wanted::Failed && file.status != "failed" {
+            continue;
+        }
+        let path = folder.join("results").join(file.key.rsplit('/').next().unwrap_or(&file.key));
+        check(&path.display().to_string(), &file.md5.to_ascii_lowercase(), &read_rows(&path, &mut each)?)?;
+    }
+    Ok(())
+}
+
 async fn get_if_there(client: &Client, bucket: &str, key: &str) -> Result<Option<bytes::Bytes>, Failure> {
     match client.get(bucket, key).await {
         Ok(found) => Ok(Some(found)),
@@ -181,18 +209,55 @@ impl Failures {
     /// Takes one row: Bucket, Key, VersionId, TaskStatus, HTTPStatusCode, ErrorCode, ResultMessage.
     fn add(&mut self, row: &[String]) {
         let [_, key, _, _, status, code, message] = row else { return };
-        let code = if code.is_empty() { format!("HTTP {status}") } else { code.clone() };
+        self.add_some(1, key, status, code, message);
+    }
+
+    /// Takes `count` failures of the same kind, `key` one of those that it happened to.
+    fn add_some(&mut self, count: u64, key: &str, status: &str, code: &str, message: &str) {
+        let code = if code.is_empty() { format!("HTTP {status}") } else { code.to_owned() };
+        if message.starts_with(FUNCTION_ERROR) {
+            self.thrown += count;
+        }
         let message = told(message);
-        if let Some((count, keys)) = self.groups.get_mut(&(code.clone(), message.clone())) {
-            *count += 1;
+        if let Some((before, keys)) = self.groups.get_mut(&(code.clone(), message.clone())) {
+            *before += count;
             if keys.len() < EXAMPLES {
-                keys.push(key.clone());
+                keys.push(key.to_owned());
             }
         } else if self.groups.len() < GROUPS_MAX {
-            self.groups.insert((code, message), (1, vec![key.clone()]));
+            self.groups.insert((code, message), (count, vec![key.to_owned()]));
         } else {
-            self.other += 1;
+            self.other += count;
         }
+    }
+
+    /// The failures so far of a job that is not over: of [`Client::job_results`].
+    pub fn of_results(results: &serde_json::Value) -> Self {
+        let mut failures = Self::default();
+        let groups = results["failureGroups"].as_array().map(Vec::as_slice).unwrap_or_default();
+        for group in groups {
+            let text = |name: &str| group[name].as_str().unwrap_or("");
+            let count = group["numberOfTasks"].as_u64().unwrap_or(0);
+            let key = group["example"]["key"].as_str().unwrap_or("");
+            let status = group["httpStatusCode"].to_string();
+            failures.add_some(count, key, &status, text("errorCode"), text("resultMessage"));
+        }
+        failures.other += results["numberOfTasksInNoGroup"].as_u64().unwrap_or(0);
+        failures
+    }
+
+    /// Whether the function's log says more of some of them than the report does.
+    pub fn are_in_the_log(&self) -> bool {
+        self.thrown > 0
+    }
+
+    /// What helps where a failure has one usual cause.
+    pub fn hint(&self) -> Option<&'static str> {
+        let is_no_answer = |(_, message): &(String, String)| message == longshore_core::invocation::NOT_JSON;
+        self.groups.keys().any(is_no_answer).then_some(
+            "the function must return an object with \"results\", as the README's example does; one that ends without \
+             a return statement returns nothing",
+        )
     }
 
     /// The groups, the most frequent first, and how many failures are in none of them.
@@ -210,7 +275,7 @@ impl Failures {
         let shown = groups.iter().take(GROUPS_SHOWN);
         let mut lines: Vec<String> = shown
             .map(|group| {
-                let example = group.keys.first().map(|key| plain(key)).unwrap_or_default();
+                let example = group.keys.first().map(|key| plain(&decoded(key))).unwrap_or_default();
                 format!("{}  (for example {example})", group.line())
             })
             .collect();
@@ -228,6 +293,11 @@ impl Group<'_> {
         let colon = if self.message.is_empty() { "" } else { ": " };
         format!("{:>8} × {}{colon}{}", self.count, plain(self.code), self.message)
     }
+}
+
+/// A key as people call it: a report has it URL-encoded, as the manifest did.
+fn decoded(key: &str) -> String {
+    percent_encoding::percent_decode_str(&key.replace('+', " ")).decode_utf8_lossy().into_owned()
 }
 
 /// A message as it is shown and grouped: a function's error without its stack, no identifiers or times, which would make
@@ -416,5 +486,44 @@ mod tests {
         );
         let (groups, other) = failures.groups();
         assert_eq!((groups[0].keys, groups[0].count, other), (&["k1".to_owned(), "k3".to_owned()][..], 2, 0));
+        assert!(!failures.are_in_the_log() && failures.hint().is_none());
+    }
+
+    #[test]
+    fn an_example_is_named_as_its_file_is_and_cannot_steer_a_terminal() {
+        let mut failures = Failures::default();
+        for row in rows("b,a%2Bb+%C3%BC%1B.txt,,failed,404,,\r\n") {
+            failures.add(&row);
+        }
+        assert_eq!(failures.lines(), ["       1 × HTTP 404  (for example a+b ü\u{fffd}.txt)"]);
+    }
+
+    #[test]
+    fn an_answer_that_is_none_has_a_hint_and_only_what_was_thrown_is_said_to_be_in_the_log() {
+        let mut failures = Failures::default();
+        failures.add_some(2, "k", "200", "PermanentFailure", longshore_core::invocation::NOT_JSON);
+        assert!(failures.hint().unwrap().contains("\"results\"") && !failures.are_in_the_log());
+        failures.add_some(1, "k", "200", "PermanentFailure", &format!("{FUNCTION_ERROR}{{\"errorMessage\":\"x\"}}"));
+        assert!(failures.are_in_the_log());
+    }
+
+    #[test]
+    fn failures_of_a_job_that_is_not_over_are_grouped_in_the_same_way() {
+        let results = serde_json::json!({
+            "failureGroups": [
+                {"numberOfTasks": 3, "httpStatusCode": 200, "errorCode": "PermanentFailure", "resultMessage": "broken",
+                 "example": {"bucket": "b", "key": "a%20b", "versionId": null}},
+                {"numberOfTasks": 1, "httpStatusCode": 404, "errorCode": "", "resultMessage": "", "example": {"key": "k"}},
+            ],
+            "numberOfTasksInNoGroup": 5,
+        });
+        assert_eq!(
+            Failures::of_results(&results).lines(),
+            [
+                "       3 × PermanentFailure: broken  (for example a b)",
+                "       1 × HTTP 404  (for example k)",
+                "       5 × other failures; the report has each one",
+            ]
+        );
     }
 }

@@ -4,6 +4,7 @@
 //! any moment after that loses nothing: `--resume` starts a server on the same data directory, and the engine there
 //! invokes what has no recorded result.
 
+pub mod check;
 pub mod package;
 mod rows;
 pub mod state;
@@ -13,23 +14,29 @@ use std::io::{BufRead, IsTerminal};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use longshore_store::DataDir;
+use longshore_store::data_dir::DataDirError;
+
 use crate::cli;
 use crate::client::{Client, ClientError, Content, Described, NewFunction, NewJob};
 use crate::endpoints::EndpointSettings;
-use crate::failure::{Because, FAILED, Failure, INTERRUPTED, JOB_FAILED, OK, plain};
+use crate::failure::{Because, BecauseGiven, FAILED, Failure, INTERRUPTED, JOB_FAILED, OK, plain};
 use crate::interrupt::Interrupt;
 use crate::progress::Progress;
-use crate::report::{self, Failures};
+use crate::report::{self, Failures, Wanted};
 use crate::run::package::Package;
 use crate::run::rows::RowWriter;
 use crate::run::state::{EndpointPlan, ManifestPlace, Plan, ReportPlace, RunFolder, runs_folder};
-use crate::server::{Server, open_data_dir};
+use crate::server::{Server, open_data_dir, runtimes_dirs};
 use crate::settings::{self, Settings};
 
 /// Between two looks at the job.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
 /// Where a run's report is written in its bucket, before it is copied out.
 const REPORT_PREFIX: &str = "report";
+/// What an invocation may take where nothing else is asked for.
+const TIMEOUT_SECONDS: u32 = 60;
+const MEMORY_MIB: u32 = 512;
 /// Files taken into the storage in one go.
 const IMPORT_BATCH: usize = 10_000;
 
@@ -38,9 +45,13 @@ pub async fn run(args: cli::Run) -> Result<u8, Failure> {
     let mut interrupt = Interrupt::listen()?;
     let environment = |name: &str| std::env::var(name).ok();
     let runs = runs_folder(args.data_dir.as_deref(), environment)?;
+    let earlier = match &args.retry {
+        Some(name) => Some(RunFolder::find_to_retry(&runs, name)?),
+        None => None,
+    };
     let (folder, mut plan, data_dir) = match &args.resume {
         Some(name) => {
-            let (folder, mut plan) = RunFolder::find(&runs, name)?;
+            let (folder, mut plan) = RunFolder::find_to_resume(&runs, name)?;
             plan.json |= args.json;
             if let Some(status) = plan.ended {
                 let over = format!("run {} is over; its report: {}", plan.id, place_of_report(&plan));
@@ -50,7 +61,8 @@ pub async fn run(args: cli::Run) -> Result<u8, Failure> {
                 eprintln!("{over}");
                 return Ok(status);
             }
-            let data_dir = open_data_dir(&plan.data_dir)?;
+            let data_dir = open_to_resume(&plan)?;
+            let before = plan.report.clone();
             if let Some(asked) = &args.report {
                 let place = report_place(Some(asked), &folder)?;
                 let both_local = matches!((&plan.report, &place), (ReportPlace::Folder(_), ReportPlace::Folder(_)));
@@ -60,18 +72,37 @@ pub async fn run(args: cli::Run) -> Result<u8, Failure> {
                 }
                 plan.report = place;
             }
-            check_report(&plan.report)?;
+            check_report(&plan.report, plan.report != before)?;
             folder.write(&plan)?;
             (folder, plan, data_dir)
         }
         None => {
-            let package = read_package(&args)?;
-            let endpoint = endpoint(&args, environment).await?;
+            let package = match &earlier {
+                Some((folder, plan)) if args.function.is_none() => kept_package(folder, plan)?,
+                _ => read_package(&args)?,
+            };
+            let earlier = earlier.as_ref().map(|(_, plan)| plan);
+            let endpoint = match earlier {
+                Some(earlier) => earlier.endpoint.clone(),
+                None => endpoint(&args, environment).await?,
+            };
             let stored = is_stored(&args) && endpoint.is_none();
             let named = match (&args.data_dir, stored) {
+                // Where the objects are.
+                _ if earlier.is_some_and(|earlier| !earlier.data_dir_is_ours) => {
+                    earlier.map(|earlier| earlier.data_dir.clone())
+                }
                 (None, false) => None,
                 (flag, _) => Some(settings::data_dir(flag.as_deref(), environment)?),
             };
+            if let Some(chosen) = &package.chosen {
+                eprintln!("using {chosen} with {}", package.runtime);
+            }
+            check::variables(&args.variables)?;
+            let found = check::runtime(&package.runtime, &runtimes_dirs(named.as_deref()))?;
+            if let Some(source) = &package.source {
+                check::syntax(&found, source)?;
+            }
             // Taken before the run's folder is made in it: the directory must be new, or one of ours.
             let named = named.as_deref().map(open_data_dir).transpose()?;
             let (folder, id) = RunFolder::make(&runs)?;
@@ -85,12 +116,12 @@ pub async fn run(args: cli::Run) -> Result<u8, Failure> {
                 data_dir_is_ours: is_ours,
                 runtime: package.runtime.clone(),
                 handler: package.handler.clone(),
-                timeout_seconds: args.timeout,
-                memory_mib: args.memory,
-                variables: args.variables.clone(),
-                arguments: args.arguments.clone(),
-                concurrency: args.concurrency,
-                attempts: args.attempts,
+                timeout_seconds: args.timeout.or(earlier.map(|e| e.timeout_seconds)).unwrap_or(TIMEOUT_SECONDS),
+                memory_mib: args.memory.or(earlier.map(|e| e.memory_mib)).unwrap_or(MEMORY_MIB),
+                variables: given_or(&args.variables, earlier.map(|e| &e.variables)),
+                arguments: given_or(&args.arguments, earlier.map(|e| &e.arguments)),
+                concurrency: args.concurrency.or(earlier.and_then(|e| e.concurrency)),
+                attempts: args.attempts.or(earlier.and_then(|e| e.attempts)),
                 local_folder: None,
                 manifest: ManifestPlace::Here,
                 with_versions: false,
@@ -101,14 +132,15 @@ pub async fn run(args: cli::Run) -> Result<u8, Failure> {
                 ended: None,
             };
             std::fs::write(folder.zip(), &package.zip).because("cannot keep the function's zip")?;
-            if let Some(chosen) = &package.chosen {
-                eprintln!("using {chosen} with {}", package.runtime);
-            }
             (folder, plan, data_dir)
         }
     };
+    let earlier = earlier.map(|(_, plan)| plan);
     if args.resume.is_none() {
-        let prepared = write_manifest(&args, &folder, &mut plan).and_then(|()| check_report(&plan.report));
+        let prepared = check_report(&plan.report, true).and_then(|()| match &earlier {
+            Some(earlier) => write_failed(earlier, &folder, &mut plan),
+            None => write_manifest(&args, &folder, &mut plan),
+        });
         if let Err(failure) = prepared {
             // Nothing has happened yet that could be resumed.
             drop(data_dir);
@@ -124,7 +156,7 @@ pub async fn run(args: cli::Run) -> Result<u8, Failure> {
     let fatal = server.fatal.clone();
     let mut progress = Progress::new();
     let outcome = tokio::select! {
-        outcome = carry_out(&args, &folder, &mut plan, &server, &client, &mut progress) => Some(outcome),
+        outcome = carry_out(&args, earlier.as_ref(), &folder, &mut plan, &server, &client, &mut progress) => Some(outcome),
         () = interrupt.asked() => None,
         reason = fatal.thrown() => {
             let failure = crate::not_durable(&reason);
@@ -148,8 +180,17 @@ pub async fn run(args: cli::Run) -> Result<u8, Failure> {
             if total > 0 {
                 eprintln!("{} of {total} done: {succeeded} succeeded, {failed} failed", succeeded + failed);
             }
+            if failed > 0
+                && let Ok(results) = client.job_results(&job).await
+            {
+                tell_failures(&Failures::of_results(&results));
+            }
         }
         server.stop(None).await;
+        let log = longshore_functions::host::logs::path(&plan.data_dir, &function_of(&plan));
+        if log.metadata().is_ok_and(|metadata| metadata.len() > 0) {
+            eprintln!("function's log so far: {}", log.display());
+        }
         return Ok(INTERRUPTED);
     };
     progress.end();
@@ -158,7 +199,7 @@ pub async fn run(args: cli::Run) -> Result<u8, Failure> {
         Ok(ended) => {
             // The server has written the last line of it.
             let log = folder.keep_log(&plan, &function_of(&plan))?;
-            let status = tell(&plan, &ended, log.as_deref());
+            let status = tell(&plan, &args, &ended, log.as_deref());
             plan.ended = Some(status);
             folder.write(&plan)?;
             folder.tidy(&plan);
@@ -177,11 +218,15 @@ pub async fn run(args: cli::Run) -> Result<u8, Failure> {
 
 /// The command that goes on with a run, to be pasted into a shell.
 fn resume_command(plan: &Plan, args: &cli::Run) -> String {
+    command_for("--resume", plan, args)
+}
+
+fn command_for(flag: &str, plan: &Plan, args: &cli::Run) -> String {
     let place = args.data_dir.as_ref().map_or_else(String::new, |dir| {
         let dir = std::path::absolute(dir).unwrap_or_else(|_| dir.clone());
         format!(" --data-dir {}", crate::env::quoted(&dir.to_string_lossy()))
     });
-    format!("longshore run --resume {}{place}", plan.id)
+    format!("longshore run {flag} {}{place}", plan.id)
 }
 
 /// The store of somebody else that the flags name, if they do. Looks for its credentials, so that a run which could read
@@ -235,6 +280,21 @@ fn settings_of(own_bucket: &str, plan: &EndpointPlan) -> EndpointSettings {
     }
 }
 
+/// What is given, else what the run that is tried again had.
+fn given_or(given: &[(String, String)], earlier: Option<&Vec<(String, String)>>) -> Vec<(String, String)> {
+    if given.is_empty() { earlier.cloned().unwrap_or_default() } else { given.to_vec() }
+}
+
+/// The function of a run that is over.
+fn kept_package(folder: &RunFolder, plan: &Plan) -> Result<Package, Failure> {
+    let zip = std::fs::read(folder.zip()).map_err(|_| {
+        Failure::usage(format!("the function of run {} was not kept", plan.id))
+            .hint(format!("name one: longshore run FUNCTION --retry {}", plan.id))
+    })?;
+    let (runtime, handler) = (plan.runtime.clone(), plan.handler.clone());
+    Ok(Package { zip, runtime, handler, chosen: None, source: None })
+}
+
 fn read_package(args: &cli::Run) -> Result<Package, Failure> {
     let function = args.function.as_deref().unwrap_or_default();
     Package::read(function, args.handler.as_deref(), args.runtime.as_deref())
@@ -286,11 +346,33 @@ fn function_of(plan: &Plan) -> String {
     bucket_of(plan)
 }
 
-/// Finds out, before anything is invoked, whether the report can be written to the folder it is for. Makes the folder.
-fn check_report(place: &ReportPlace) -> Result<(), Failure> {
+/// The data directory of a run to go on with, which may still be at work.
+fn open_to_resume(plan: &Plan) -> Result<DataDir, Failure> {
+    if !plan.data_dir_is_ours {
+        return open_data_dir(&plan.data_dir);
+    }
+    match DataDir::open(&plan.data_dir) {
+        // Nobody else has one: it is the run.
+        Err(DataDirError::InUse { pid, .. }) => Err(Failure::usage(format!("run {} is still running{pid}", plan.id))
+            .hint("wait until it is over, or stop it with Ctrl-C where it runs")),
+        Ok(data_dir) => Ok(data_dir),
+        // In the words that it has for all commands.
+        Err(_) => open_data_dir(&plan.data_dir),
+    }
+}
+
+/// Finds out, before anything is invoked, whether the report can be written to the folder it is for. Makes the folder. One
+/// that is `new` to the run must have no report in it yet: the two would be mixed.
+fn check_report(place: &ReportPlace, new: bool) -> Result<(), Failure> {
     // A bucket that is not there is refused with the job, which is before the first invocation too.
     let ReportPlace::Folder(folder) = place else { return Ok(()) };
     let results = folder.join("results");
+    let mut there = results.read_dir().into_iter().flatten().flatten();
+    if new && (folder.join("manifest.json").exists() || there.any(|e| e.path().extension().is_some_and(|e| e == "csv")))
+    {
+        return Err(Failure::usage(format!("there is another report in {} already", folder.display()))
+            .hint("nothing was invoked; name another folder with --report DIR, or take that report away first"));
+    }
     let probe = std::fs::create_dir_all(&results)
         .and_then(|()| tempfile::tempfile_in(folder).map(drop))
         .and_then(|()| tempfile::tempfile_in(&results).map(drop));
@@ -317,9 +399,10 @@ fn write_manifest(args: &cli::Run, folder: &RunFolder, plan: &mut Plan) -> Resul
         let mut rows = create()?;
         let mut first = true;
         for line in std::io::BufReader::new(file).lines() {
-            let line = line.because(format!("cannot read the manifest {manifest}"))?;
+            let line = line.because_given(format!("cannot read the manifest {manifest}"))?;
             if std::mem::take(&mut first) {
                 plan.with_versions = rows::has_versions(&line);
+                warn_of_header(manifest, &line);
             }
             rows.line(&line)?;
         }
@@ -360,15 +443,68 @@ fn write_manifest(args: &cli::Run, folder: &RunFolder, plan: &mut Plan) -> Resul
         (None, from) => {
             let from = from.as_deref().unwrap_or("-");
             if from == "-" && std::io::stdin().is_terminal() {
-                return Err(Failure::usage("there are no objects to work on").hint(
-                    "name them: --source DIR, --source s3://bucket/prefix, --manifest FILE, or paths on standard input",
-                ));
+                return Err(nothing_to_work_on());
             }
             rows::keys(from, |path| rows.key(&bucket, &rows::key_of_file(path, &base)?))?;
         }
     }
     plan.local_folder = Some(base);
-    some(rows.finish()?, "there are no objects to work on")
+    if rows.finish()? == 0 { Err(nothing_to_work_on()) } else { Ok(()) }
+}
+
+/// Writes the manifest of a run that tries again what failed in an earlier one, from a report in a local folder; one in the
+/// storage is looked up once a server runs. Sets the plan's fields about it.
+fn write_failed(earlier: &Plan, folder: &RunFolder, plan: &mut Plan) -> Result<(), Failure> {
+    plan.local_folder = earlier.local_folder.clone();
+    plan.with_versions = earlier.with_versions;
+    let ReportPlace::Folder(report) = &earlier.report else { return Ok(()) };
+    let mut rows = RowWriter::create(&folder.manifest(), None, 0)?;
+    report::read(report, earlier.job.as_deref().unwrap_or(""), Wanted::Failed, |row| failed_row(&mut rows, plan, row))?;
+    some(rows.finish()?, &nothing_failed(earlier))
+}
+
+/// [`write_failed`] for a report in the storage.
+async fn look_up_failed(earlier: &Plan, folder: &RunFolder, plan: &Plan, client: &Client) -> Result<(), Failure> {
+    let ReportPlace::Stored { bucket, prefix } = &earlier.report else { return Ok(()) };
+    let mut rows = RowWriter::create(&folder.manifest(), None, 0)?;
+    let copy = tempfile::tempdir().because("cannot make a temporary folder")?;
+    let base = report::base(prefix, earlier.job.as_deref().unwrap_or(""));
+    let found =
+        report::download(client, bucket, &base, copy.path(), Wanted::Failed, |row| failed_row(&mut rows, plan, row));
+    if found.await?.is_none() {
+        return Err(Failure::usage(format!("there is no report at {}", place_of_report(earlier))));
+    }
+    some(rows.finish()?, &nothing_failed(earlier))
+}
+
+fn nothing_failed(earlier: &Plan) -> String {
+    format!("the report of run {} has nothing that failed", earlier.id)
+}
+
+/// A row of a report as one of a manifest. Its key is encoded as the manifest had it, and stays so.
+fn failed_row(rows: &mut RowWriter, plan: &Plan, row: &[String]) -> Result<(), Failure> {
+    let [bucket, key, version, ..] = row else { return Err(Failure::new("a row of the report is cut short")) };
+    // Files are in the bucket of the run that takes them.
+    let own = bucket_of(plan);
+    let bucket = if plan.local_folder.is_some() { &own } else { bucket };
+    // `\N` is how a report says that the column was empty.
+    let version = plan.with_versions.then_some(if version == "\\N" { "" } else { version.as_str() });
+    let mut line = Vec::new();
+    longshore_core::manifest::write_row(&mut line, bucket, key, version);
+    rows.line(String::from_utf8_lossy(&line).trim_end_matches('\n'))
+}
+
+/// A row is a row, for Longshore as for AWS; that one of them was not meant to be is worth a word.
+fn warn_of_header(manifest: &str, first_line: &str) {
+    if rows::looks_like_a_header(first_line) {
+        eprintln!("warning: the first line of {manifest} looks like a header; it is a task like every other line");
+        eprintln!("hint: a manifest has no header: leave that line out");
+    }
+}
+
+fn nothing_to_work_on() -> Failure {
+    Failure::usage("there are no objects to work on")
+        .hint("name them: --source DIR, --source s3://bucket/prefix, --manifest FILE, or paths on standard input")
 }
 
 fn some(rows: u64, otherwise: &str) -> Result<(), Failure> {
@@ -412,7 +548,7 @@ struct Ended {
 
 /// Tells the outcome: the job on standard output where JSON was asked for, the rest on standard error. Returns the exit
 /// status.
-fn tell(plan: &Plan, ended: &Ended, log: Option<&Path>) -> u8 {
+fn tell(plan: &Plan, args: &cli::Run, ended: &Ended, log: Option<&Path>) -> u8 {
     let report = ended.failures.as_ref().map(|_| place_of_report(plan));
     if plan.json {
         // Beside the job, which has the API's own shape.
@@ -424,8 +560,13 @@ fn tell(plan: &Plan, ended: &Ended, log: Option<&Path>) -> u8 {
     }
     let status = summarize(&ended.described, ended.failures.as_ref(), report.as_deref());
     if let Some(log) = log {
-        let more = if status == OK { "" } else { " (with the whole of each error)" };
+        let is_more = ended.failures.as_ref().is_some_and(Failures::are_in_the_log);
+        let more = if is_more { " (with the whole of each error that it raised)" } else { "" };
         eprintln!("function's log: {}{more}", log.display());
+    }
+    let (_, _, failed) = ended.described.progress();
+    if failed > 0 && report.is_some() {
+        eprintln!("to try again what failed: {}", command_for("--retry", plan, args));
     }
     status
 }
@@ -433,6 +574,7 @@ fn tell(plan: &Plan, ended: &Ended, log: Option<&Path>) -> u8 {
 /// Brings the run to its end, from wherever it was.
 async fn carry_out(
     args: &cli::Run,
+    earlier: Option<&Plan>,
     folder: &RunFolder,
     plan: &mut Plan,
     server: &Server,
@@ -443,7 +585,10 @@ async fn carry_out(
         Some(job) => job.clone(),
         None => {
             if args.resume.is_none() {
-                look_up_stored(args, folder, plan, client).await?;
+                match earlier {
+                    Some(earlier) => look_up_failed(earlier, folder, plan, client).await?,
+                    None => look_up_stored(args, folder, plan, client).await?,
+                }
                 folder.write(plan)?;
             }
             let job = create_job(folder, plan, server, client).await?;
@@ -507,6 +652,7 @@ async fn look_up_stored(args: &cli::Run, folder: &RunFolder, plan: &mut Plan, cl
         let mut lines = std::io::BufReader::new(std::fs::File::open(&here).because(cannot())?).lines();
         let first = lines.next().transpose().because(cannot())?.unwrap_or_default();
         plan.with_versions = rows::has_versions(&first);
+        warn_of_header(&format!("s3://{bucket}/{key}"), &first);
         let Some(sample) = args.sample else {
             drop(lines);
             return std::fs::remove_file(&here).because(cannot());
@@ -562,7 +708,7 @@ async fn create_job(folder: &RunFolder, plan: &Plan, server: &Server, client: &C
         memory_mib: plan.memory_mib,
         variables: &plan.variables,
     };
-    client.create_function(&new).await.map_err(|e| Failure::job(format!("the function was refused: {e}")))?;
+    client.create_function(&new).await.map_err(|e| refused("the function", &e))?;
     client.function_active(&bucket).await.map_err(|e| Failure::job(e.to_string()))?;
     let (manifest_bucket, manifest_key, etag) = match &plan.manifest {
         ManifestPlace::Here => {
@@ -590,7 +736,18 @@ async fn create_job(folder: &RunFolder, plan: &Plan, server: &Server, client: &C
         // Its first rows are at work while the others are checked (decision 0013).
         tags: vec![("longshore:start".to_owned(), "while-preparing".to_owned())],
     };
-    client.create_job(&new).await.map_err(|e| Failure::job(format!("the job was refused: {e}")))
+    client.create_job(&new).await.map_err(|e| refused("the job", &e))
+}
+
+/// What the server will not have: something that the caller gave, unless the server is at fault.
+fn refused(what: &str, error: &ClientError) -> Failure {
+    let message = format!("{what} was refused: {error}");
+    match error {
+        ClientError::Refused { status, .. } if status.is_client_error() => {
+            Failure::usage(message).hint("nothing was invoked")
+        }
+        _ => Failure::job(message),
+    }
 }
 
 /// Makes the local files of the manifest objects, without copying them.
@@ -624,12 +781,21 @@ pub async fn watch(client: &Client, job: &str, progress: &mut Progress) -> Resul
     }
 }
 
+fn tell_failures(failures: &Failures) {
+    for line in failures.lines() {
+        eprintln!("{line}");
+    }
+    if let Some(hint) = failures.hint() {
+        eprintln!("hint: {hint}");
+    }
+}
+
 /// Says on standard error how the job ended, and makes that an exit status.
 pub fn summarize(described: &Described, failures: Option<&Failures>, report: Option<&str>) -> u8 {
     let (total, succeeded, failed) = described.progress();
     eprintln!("{}: {succeeded} of {total} succeeded, {failed} failed", plain(described.status()));
-    for line in failures.map(Failures::lines).unwrap_or_default() {
-        eprintln!("{line}");
+    if let Some(failures) = failures {
+        tell_failures(failures);
     }
     for (code, reason) in described.failure_reasons() {
         eprintln!("{}: {}", plain(&code), plain(&reason));

@@ -22,7 +22,7 @@ pub fn install(data_dir: &Path, runtime: &str, packages: &[String]) -> Result<Pa
             "name one such as python3.12; a Node function brings its packages in its folder or zip (npm install there)",
         ));
     }
-    let found = check_runtime(runtime).map_err(Failure::new)?;
+    let found = check_runtime(runtime, &[]).map_err(Failure::new)?;
     if let Some(notice) = &found.notice {
         eprintln!("{notice}");
     }

@@ -55,6 +55,14 @@ pub fn open_data_dir(path: &Path) -> Result<DataDir, Failure> {
     })
 }
 
+/// Where interpreters for functions are looked for first: those of the data directory, then those of the usual one, for
+/// `run` and `demo` keep their state elsewhere, and use what the user has installed all the same.
+pub fn runtimes_dirs(data_dir: Option<&Path>) -> Vec<PathBuf> {
+    let usual = crate::settings::data_dir(None, |name| std::env::var(name).ok()).ok();
+    let places = data_dir.map(Path::to_owned).into_iter().chain(usual);
+    places.map(|place| place.join(crate::runtimes::FOLDER)).collect()
+}
+
 impl Server {
     /// Starts on an opened data directory. When this returns, requests are answered and jobs go on.
     pub async fn start(
@@ -102,10 +110,7 @@ impl Server {
         let mut jobs_settings = jobs_settings;
         jobs_settings.concurrency_total_max = jobs_settings.concurrency_total_max.min(host.environments_max);
         jobs_settings.event_sinks = sinks::make(&settings.events, &path)?;
-        // `run` and `demo` keep their state elsewhere, and use what the user has installed all the same.
-        if let Ok(usual) = crate::settings::data_dir(None, |name| std::env::var(name).ok()) {
-            host.runtimes_dirs.push(usual.join(crate::runtimes::FOLDER));
-        }
+        host.runtimes_dirs = runtimes_dirs(Some(&path));
         let host = Host::new(host, rooms::s3_door(s3.clone())).because(cannot("the function host"))?;
         let functions = Functions::open(
             records.clone(),

@@ -83,12 +83,9 @@ fn number(digits: &str) -> Option<u32> {
 
 /// Finds what runs `runtime` on this machine; an interpreter is asked for its version once and remembered. The error
 /// says what is missing and what provides it. Blocking: it may start an interpreter.
-pub fn check_runtime(runtime: &str) -> Result<Found, String> {
-    resolve(runtime, &[])
-}
-
-/// As [`check_runtime`], but an interpreter installed for functions (`<one of the folders>/<runtime>/bin`) goes first.
-pub(super) fn resolve(runtime: &str, installed: &[PathBuf]) -> Result<Found, String> {
+///
+/// One that was installed for functions (`<one of the folders>/<runtime>/bin`) goes first.
+pub fn check_runtime(runtime: &str, installed: &[PathBuf]) -> Result<Found, String> {
     let language = Language::of(runtime).ok_or_else(|| {
         format!(
             "This server does not run functions of the runtime {runtime}: it runs python3.N, nodejsN.x and, for a \
@@ -101,6 +98,11 @@ pub(super) fn resolve(runtime: &str, installed: &[PathBuf]) -> Result<Found, Str
     let path: Vec<PathBuf> = std::env::var_os("PATH").map(|p| std::env::split_paths(&p).collect()).unwrap_or_default();
     let installed: Vec<PathBuf> = installed.iter().map(|dir| dir.join(runtime).join("bin")).collect();
     find(runtime, language, &installed, &path)
+}
+
+/// Whether functions of this runtime run here, as far as its name says.
+pub fn is_supported(runtime: &str) -> bool {
+    Language::of(runtime).is_some()
 }
 
 /// Whether an interpreter was installed for functions of this runtime, in one of these folders.
@@ -348,7 +350,7 @@ mod tests {
             found("python3.12", &[("python3", "3.6.1"), ("node", "20.0.0")]).unwrap_err(),
             "The runtime python3.12 needs Python 3.12, and no python3 is on this server's PATH. Install python3.12 (or any python3 from 3.8 on) and restart the server."
         );
-        assert!(check_runtime("java21").unwrap_err().contains("does not run functions of the runtime java21"));
+        assert!(check_runtime("java21", &[]).unwrap_err().contains("does not run functions of the runtime java21"));
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use zip::write::SimpleFileOptions;
 
-use crate::failure::{Because, Failure};
+use crate::failure::{Because, BecauseGiven, Failure};
 
 /// What CreateFunction takes, with a sentence on what was chosen for the user.
 #[derive(Debug, Clone)]
@@ -17,7 +17,19 @@ pub struct Package {
     pub handler: String,
     /// What was guessed; `None` if all was said.
     pub chosen: Option<String>,
+    /// The file with the handler, if it is known and was read as a whole.
+    pub source: Option<Source>,
 }
+
+/// A source file of a function.
+#[derive(Debug, Clone)]
+pub struct Source {
+    pub file: String,
+    pub bytes: Vec<u8>,
+}
+
+/// Bytes of a source file in a zip that are read; what is longer is no handler that somebody wrote.
+const SOURCE_BYTES_MAX: u64 = 1 << 20;
 
 /// Lambda's limit on a zip that is sent with the request.
 pub const ZIP_BYTES_MAX: u64 = 52_428_800;
@@ -27,13 +39,13 @@ const FILES_MAX: usize = 10_000;
 const USUAL: [&str; 2] = ["handler", "lambda_handler"];
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Language {
+pub enum Language {
     Python,
     Node,
 }
 
 impl Language {
-    fn of(name: &str) -> Option<Self> {
+    pub fn of(name: &str) -> Option<Self> {
         match Path::new(name).extension()?.to_str()? {
             "py" => Some(Self::Python),
             "js" | "mjs" | "cjs" => Some(Self::Node),
@@ -47,7 +59,8 @@ impl Package {
     pub fn read(function: &str, handler: Option<&str>, runtime: Option<&str>) -> Result<Self, Failure> {
         let (path, named) = split(function)?;
         let named = handler.map(str::to_owned).or(named);
-        let metadata = path.metadata().because(format!("cannot read {}", path.display()))?;
+        let cannot = || format!("cannot read {}", path.display());
+        let metadata = path.metadata().because_given(cannot())?;
         let name = path.file_name().map_or_else(String::new, |n| n.to_string_lossy().into_owned());
         if metadata.is_dir() {
             let zip = zip_folder(&path)?;
@@ -57,37 +70,44 @@ impl Package {
             if metadata.len() > ZIP_BYTES_MAX {
                 return Err(too_large(&path, metadata.len()));
             }
-            let zip = std::fs::read(&path).because(format!("cannot read {}", path.display()))?;
+            let zip = std::fs::read(&path).because_given(cannot())?;
             return Self::of_zip(zip, &path, named, runtime);
         }
         if let Some(language) = Language::of(&name) {
-            let text = std::fs::read_to_string(&path).because(format!("cannot read {}", path.display()))?;
+            // An encoding other than UTF-8 is the language's own business; the names looked for are ASCII in any.
+            let bytes = std::fs::read(&path).because_given(cannot())?;
+            let text = String::from_utf8_lossy(&bytes);
             if let Some(named) = &named {
                 names_something(&name, &text, named)?;
             }
             let (handler, chosen) = handler_of(language, &name, &text, named)?;
-            let zip = zip_of(&[(name.as_str(), text.as_bytes(), 0o644)])?;
-            return Ok(Self { zip, runtime: runtime_of(language, runtime)?, handler, chosen });
+            let zip = zip_of(&[(name.as_str(), &bytes, 0o644)])?;
+            let runtime = runtime_of(language, &name, runtime)?;
+            return Ok(Self { zip, runtime, handler, chosen, source: Some(Source { file: name, bytes }) });
         }
         if metadata.permissions().mode() & 0o111 != 0 {
-            let content = std::fs::read(&path).because(format!("cannot read {}", path.display()))?;
-            let zip = zip_of(&[("bootstrap", &content, 0o755)])?;
-            let runtime = runtime.unwrap_or("provided.al2023").to_owned();
-            return Ok(Self { zip, runtime, handler: named.unwrap_or_else(|| "bootstrap".into()), chosen: None });
+            let content = std::fs::read(&path).because_given(cannot())?;
+            return Self::of_bootstrap(zip_of(&[("bootstrap", &content, 0o755)])?, named, runtime);
         }
         Err(Failure::usage(format!("{} is not a function", path.display()))
             .hint("name a .py, .js, .mjs or .cjs file, a folder, a .zip, or an executable that speaks the Runtime API"))
     }
 
+    fn of_bootstrap(zip: Vec<u8>, named: Option<String>, runtime: Option<&str>) -> Result<Self, Failure> {
+        let runtime = runtime.unwrap_or("provided.al2023").to_owned();
+        let handler = named.unwrap_or_else(|| "bootstrap".into());
+        Ok(Self { zip, runtime, handler, chosen: None, source: None })
+    }
+
     fn of_zip(zip: Vec<u8>, path: &Path, named: Option<String>, runtime: Option<&str>) -> Result<Self, Failure> {
         let not_readable = format!("{} is not a readable zip", path.display());
-        let mut archive = zip::ZipArchive::new(Cursor::new(&zip)).because(&not_readable)?;
+        let mut archive = zip::ZipArchive::new(Cursor::new(&zip)).because_given(&not_readable)?;
         let names: Result<Vec<String>, _> = archive.file_names().map(|n| n.map(|n| n.into_owned())).collect();
-        let names = names.because(&not_readable)?;
+        let names = names.because_given(&not_readable)?;
         let has = |wanted: &str| names.iter().any(|n| n == wanted);
         if has("bootstrap") && runtime.is_none_or(|r| r.starts_with("provided")) {
-            let runtime = runtime.unwrap_or("provided.al2023").to_owned();
-            return Ok(Self { zip, runtime, handler: named.unwrap_or_else(|| "bootstrap".into()), chosen: None });
+            drop(archive);
+            return Self::of_bootstrap(zip, named, runtime);
         }
         // `module.function` says which file it is in; a bare function name does not.
         let module = named.as_deref().and_then(|n| n.rsplit_once('.')).map(|(m, _)| m.replace('.', "/"));
@@ -105,19 +125,18 @@ impl Package {
                 .hint(format!("say it with --handler module.function, or {}:module.function", path.display())));
         };
         let language = Language::of(&file).expect("only files of known languages are looked for");
-        let runtime = runtime_of(language, runtime)?;
-        if let (Some(named), Some(_)) = (&named, &module) {
-            return Ok(Self { zip, runtime, handler: named.clone(), chosen: None });
-        }
-        let mut text = String::new();
-        // A source file of more than a megabyte is searched in its first megabyte.
-        let entry = archive.by_name(&file).because(&not_readable)?;
+        let runtime = runtime_of(language, &file, runtime)?;
+        // A longer one is searched in its beginning.
+        let entry = archive.by_name(&file).because_given(&not_readable)?;
         let mut bytes = Vec::new();
-        entry.take(1 << 20).read_to_end(&mut bytes).because(&not_readable)?;
-        text.push_str(&String::from_utf8_lossy(&bytes));
+        entry.take(SOURCE_BYTES_MAX).read_to_end(&mut bytes).because_given(&not_readable)?;
         drop(archive);
-        let (handler, chosen) = handler_of(language, &file, &text, named)?;
-        Ok(Self { zip, runtime, handler, chosen })
+        let (handler, chosen) = match (named, &module) {
+            (Some(named), Some(_)) => (named, None),
+            (named, _) => handler_of(language, &file, &String::from_utf8_lossy(&bytes), named)?,
+        };
+        let is_whole = (bytes.len() as u64) < SOURCE_BYTES_MAX;
+        Ok(Self { zip, runtime, handler, chosen, source: is_whole.then_some(Source { file, bytes }) })
     }
 }
 
@@ -196,9 +215,20 @@ fn only_source(names: &[String]) -> Option<String> {
     sources.next().is_none().then(|| first.clone())
 }
 
-/// The runtime of the interpreter that is installed, so that nothing has to stand in for another version.
-fn runtime_of(language: Language, asked: Option<&str>) -> Result<String, Failure> {
+/// The runtime of the interpreter that is installed, so that nothing has to stand in for another version; or the one that
+/// was asked for, if it can run `file`.
+fn runtime_of(language: Language, file: &str, asked: Option<&str>) -> Result<String, Failure> {
     if let Some(asked) = asked {
+        let (name, prefix) = match language {
+            Language::Python => ("Python", "python"),
+            Language::Node => ("Node.js", "nodejs"),
+        };
+        // What is no runtime at all is told by whoever knows them all.
+        let is_other = longshore_functions::runtimes().any(|known| known == asked) && !asked.starts_with(prefix);
+        if is_other {
+            return Err(Failure::usage(format!("{file} is {name}, which the runtime {asked} does not run"))
+                .hint("without --runtime, the one for the file is taken"));
+        }
         return Ok(asked.to_owned());
     }
     let version = |program: &str| {
@@ -207,17 +237,17 @@ fn runtime_of(language: Language, asked: Option<&str>) -> Result<String, Failure
     };
     match language {
         Language::Python => {
-            let missing = || Failure::new("python3 is not installed").hint("install Python 3.9 or newer");
+            let missing = || Failure::new("python3 is not installed").hint("install Python 3.8 or newer");
             let said = version("python3").ok_or_else(missing)?;
             let minor: u32 = said
                 .strip_prefix("Python 3.")
                 .and_then(|rest| rest.split('.').next())
                 .and_then(|minor| minor.parse().ok())
                 .ok_or_else(missing)?;
-            Ok(format!("python3.{}", minor.clamp(9, 14)))
+            Ok(format!("python3.{}", minor.clamp(8, 14)))
         }
         Language::Node => {
-            let missing = || Failure::new("node is not installed").hint("install Node.js 20 or newer");
+            let missing = || Failure::new("node is not installed").hint("install Node.js 16 or newer");
             let said = version("node").ok_or_else(missing)?;
             let major: u32 = said
                 .strip_prefix('v')
@@ -225,14 +255,14 @@ fn runtime_of(language: Language, asked: Option<&str>) -> Result<String, Failure
                 .and_then(|major| major.parse().ok())
                 .ok_or_else(missing)?;
             // Lambda has the even ones, which are those with long support.
-            Ok(format!("nodejs{}.x", (major - major % 2).clamp(20, 24)))
+            Ok(format!("nodejs{}.x", (major - major % 2).clamp(16, 24)))
         }
     }
 }
 
 /// The runtime of the Python that is installed.
 pub fn python_runtime() -> Result<String, Failure> {
-    runtime_of(Language::Python, None)
+    runtime_of(Language::Python, "", None)
 }
 
 /// A zip in memory of these files: name, content, Unix mode.
@@ -253,7 +283,7 @@ fn add(zip: &mut zip::ZipWriter<Cursor<Vec<u8>>>, name: &str, content: &[u8], mo
 fn zip_folder(folder: &Path) -> Result<Vec<u8>, Failure> {
     let mut zip = zip::ZipWriter::new(Cursor::new(Vec::new()));
     let (mut files, mut bytes) = (0_usize, 0_u64);
-    super::walk::files(folder, &[".git", "__pycache__"], |path, relative| {
+    let left_out = super::walk::files(folder, &[".git", "__pycache__"], |path, relative| {
         let metadata = path.metadata().because(format!("cannot read {}", path.display()))?;
         files += 1;
         bytes += metadata.len();
@@ -266,6 +296,11 @@ fn zip_folder(folder: &Path) -> Result<Vec<u8>, Failure> {
         let mode = if metadata.permissions().mode() & 0o111 != 0 { 0o755 } else { 0o644 };
         add(&mut zip, relative, &content, mode).because("cannot make a zip")
     })?;
+    if left_out.unnameable > 0 {
+        // Of code, nothing is left out.
+        return Err(Failure::usage(format!("{} has a file whose name is not UTF-8", folder.display()))
+            .hint("rename it, or name a folder that holds the function alone"));
+    }
     let zip = zip.finish().because("cannot make a zip")?.into_inner();
     if zip.len() as u64 > ZIP_BYTES_MAX {
         return Err(too_large(folder, zip.len() as u64));

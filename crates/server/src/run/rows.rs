@@ -7,7 +7,7 @@ use longshore_core::random::Random;
 use percent_encoding::{percent_decode_str, utf8_percent_encode};
 
 use crate::client::KEY;
-use crate::failure::{Because, Failure};
+use crate::failure::{Because, BecauseGiven, Failure};
 
 /// Takes the lines of a manifest and writes them into a file: all of them, or N drawn evenly, in their order.
 pub struct RowWriter {
@@ -35,7 +35,7 @@ impl RowWriter {
     /// A row for a key as it is.
     pub fn key(&mut self, bucket: &str, key: &str) -> Result<(), Failure> {
         if key.is_empty() || key.len() > 1_024 {
-            return Err(Failure::new(format!("{key:?} cannot be an S3 key: those have 1 to 1,024 bytes")));
+            return Err(Failure::usage(format!("{key:?} cannot be an S3 key: those have 1 to 1,024 bytes")));
         }
         self.line(&format!("{bucket},{}", utf8_percent_encode(key, KEY)))
     }
@@ -86,16 +86,16 @@ pub fn key_of_path(path: &str, working_folder: &Path) -> Result<String, Failure>
         let key: PathBuf = parts.collect();
         return Ok(key.to_str().expect("a path made of UTF-8 is UTF-8").to_owned());
     }
-    let absolute = working_folder.join(given).canonicalize().because(format!("cannot read {path}"))?;
+    let absolute = working_folder.join(given).canonicalize().because_given(format!("cannot read {path}"))?;
     let text = absolute.to_str();
-    text.map(str::to_owned).ok_or_else(|| Failure::new(format!("the path of {path} is not UTF-8, which S3 keys are")))
+    text.map(str::to_owned).ok_or_else(|| Failure::usage(format!("the path of {path} is not UTF-8, which S3 keys are")))
 }
 
 /// [`key_of_path`], if there is a file to read.
 pub fn key_of_file(path: &str, base: &Path) -> Result<String, Failure> {
     let key = key_of_path(path, base)?;
-    let metadata = base.join(&key).metadata().because(format!("cannot read {path}"))?;
-    if metadata.is_file() { Ok(key) } else { Err(Failure::new(format!("{path} is not a file"))) }
+    let metadata = base.join(&key).metadata().because_given(format!("cannot read {path}"))?;
+    if metadata.is_file() { Ok(key) } else { Err(Failure::usage(format!("{path} is not a file"))) }
 }
 
 /// Keys, one a line, from a file or "-". Empty lines are left out; a line that is not UTF-8 is an error. A key given
@@ -104,20 +104,32 @@ pub fn keys(from: &str, mut each: impl FnMut(&str) -> Result<(), Failure>) -> Re
     let reader: Box<dyn BufRead> = if from == "-" {
         Box::new(std::io::stdin().lock())
     } else {
-        Box::new(std::io::BufReader::new(std::fs::File::open(from).because(format!("cannot read {from}"))?))
+        Box::new(std::io::BufReader::new(std::fs::File::open(from).because_given(format!("cannot read {from}"))?))
     };
     let name = if from == "-" { "standard input" } else { from };
     for (number, line) in (1_u64..).zip(reader.lines()) {
-        let line = line.because(format!("cannot read line {number} of {name}"))?;
+        let line = line.because_given(format!("cannot read line {number} of {name}"))?;
         let key = line.strip_suffix('\r').unwrap_or(&line);
+        if key.contains('\0') {
+            // Not repeated: it is the whole list.
+            return Err(Failure::usage(format!("line {number} of {name} has NUL characters in it"))
+                .hint("names are told apart by line breaks: find -print instead of find -print0, no -z or -0"));
+        }
         if !key.is_empty() {
             each(key).map_err(|failure| {
-                Failure::job(format!("line {number} of {name}: {}", failure.message))
+                Failure::usage(format!("line {number} of {name}: {}", failure.message))
                     .hint("nothing was invoked; each line is the path of one file, as \"find . -type f\" prints them")
             })?;
         }
     }
     Ok(())
+}
+
+/// Whether the first line of a manifest looks like the header of a table, which a manifest does not have.
+pub fn looks_like_a_header(first_line: &str) -> bool {
+    let mut cells = first_line.trim_start_matches('\u{feff}').split(',').map(|cell| cell.trim().trim_matches('"'));
+    let is = |cell: Option<&str>, wanted: &str| cell.is_some_and(|cell| cell.eq_ignore_ascii_case(wanted));
+    is(cells.next(), "bucket") && is(cells.next(), "key")
 }
 
 /// The keys of a manifest that this module wrote.
@@ -200,6 +212,26 @@ mod tests {
             key_of_path("bin/../bin", here).unwrap(),
             Path::new("/usr/bin").canonicalize().unwrap().to_str().unwrap()
         );
+    }
+
+    #[test]
+    fn the_names_of_the_columns_are_told_from_a_row() {
+        for header in ["Bucket,Key", "bucket, key", "\"Bucket\",\"Key\",VersionId", "\u{feff}Bucket,Key\r"] {
+            assert!(looks_like_a_header(header), "{header}");
+        }
+        for row in ["bucket,a/key", "photos,key", "bucket", ""] {
+            assert!(!looks_like_a_header(row), "{row}");
+        }
+    }
+
+    #[test]
+    fn names_between_nul_characters_are_refused_without_repeating_them() {
+        let temp = tempfile::tempdir().unwrap();
+        let path = temp.path().join("list");
+        std::fs::write(&path, "a\0b\0").unwrap();
+        let failure = keys(path.to_str().unwrap(), |_| Ok(())).unwrap_err();
+        assert_eq!(failure.status, crate::failure::USAGE);
+        assert!(failure.message.ends_with("list has NUL characters in it") && failure.hint.is_some(), "{failure:?}");
     }
 
     #[test]

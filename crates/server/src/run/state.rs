@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use crate::credentials::write_file;
-use crate::failure::{Because, Failure};
+use crate::failure::{Because, Failure, OK};
 
 const FILE: &str = "run.json";
 
@@ -52,7 +52,7 @@ pub enum ManifestPlace {
     Stored { bucket: String, key: String },
 }
 
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ReportPlace {
     /// Copied to this folder.
     Folder(PathBuf),
@@ -92,8 +92,8 @@ impl RunFolder {
         Ok((Self(folder), id))
     }
 
-    /// The run named, or the latest that is not over if `name` is empty.
-    pub fn find(runs: &Path, name: &str) -> Result<(Self, Plan), Failure> {
+    /// The run named, or the latest that is `wanted` if `name` is empty; `what` is the sentence if there is none.
+    pub fn find(runs: &Path, name: &str, what: &str, wanted: impl Fn(&Plan) -> bool) -> Result<(Self, Plan), Failure> {
         if !name.is_empty() {
             let plain = name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
             let folder = Self(runs.join(name));
@@ -108,9 +108,27 @@ impl RunFolder {
         folders.sort_unstable();
         let latest = folders.into_iter().rev().map(Self).find_map(|folder| {
             let plan = folder.read().ok()?;
-            plan.ended.is_none().then_some((folder, plan))
+            wanted(&plan).then_some((folder, plan))
         });
-        latest.ok_or_else(|| Failure::usage(format!("there is no run to resume in {}", runs.display())))
+        latest.ok_or_else(|| Failure::usage(format!("there is no run {what} in {}", runs.display())))
+    }
+
+    /// The run named, or the latest that is not over.
+    pub fn find_to_resume(runs: &Path, name: &str) -> Result<(Self, Plan), Failure> {
+        Self::find(runs, name, "to resume", |plan| plan.ended.is_none())
+    }
+
+    /// The run named, or the latest that is over. Refuses one in which nothing can be tried again.
+    pub fn find_to_retry(runs: &Path, name: &str) -> Result<(Self, Plan), Failure> {
+        let (folder, plan) = Self::find(runs, name, "that is over", |plan| plan.ended.is_some())?;
+        match plan.ended {
+            None => Err(Failure::usage(format!("run {} is not over", plan.id))
+                .hint(format!("longshore run --resume {} goes on with it", plan.id))),
+            Some(OK) => {
+                Err(Failure::usage(format!("nothing failed in run {}, so there is nothing to try again", plan.id)))
+            }
+            Some(_) => Ok((folder, plan)),
+        }
     }
 
     fn read(&self) -> Result<Plan, Failure> {
@@ -161,11 +179,14 @@ impl RunFolder {
         Ok(to.metadata().is_ok_and(|m| m.len() > 0).then_some(to))
     }
 
-    /// Removes what only resuming would need. The report, the function's log and `run.json` stay.
+    /// Removes what only resuming would need. The report, the function's log and `run.json` stay, and where something
+    /// failed the function, with which it can be tried again.
     pub fn tidy(&self, plan: &Plan) {
         // What cannot be removed does no harm but take space.
         let _ = std::fs::remove_file(self.manifest());
-        let _ = std::fs::remove_file(self.zip());
+        if plan.ended == Some(OK) {
+            let _ = std::fs::remove_file(self.zip());
+        }
         if plan.data_dir_is_ours {
             let _ = std::fs::remove_dir_all(&plan.data_dir);
         }
@@ -226,16 +247,47 @@ mod tests {
     #[test]
     fn the_latest_run_that_is_not_over_is_the_one_to_resume() {
         let temp = tempfile::tempdir().unwrap();
-        assert!(RunFolder::find(&temp.path().join("none"), "").is_err());
+        assert!(RunFolder::find_to_resume(&temp.path().join("none"), "").is_err());
         for (id, ended) in [("20260101-000000-a", None), ("20260102-000000-a", None), ("20260103-000000-a", Some(0))] {
             let folder = RunFolder(temp.path().join(id));
             std::fs::create_dir(&folder.0).unwrap();
             folder.write(&plan(id, ended)).unwrap();
         }
         std::fs::create_dir(temp.path().join("20260104-000000-a")).unwrap();
-        assert_eq!(RunFolder::find(temp.path(), "").unwrap().1.id, "20260102-000000-a");
-        assert_eq!(RunFolder::find(temp.path(), "20260103-000000-a").unwrap().1.ended, Some(0));
-        assert!(RunFolder::find(temp.path(), "../x").is_err());
-        assert!(RunFolder::find(temp.path(), "20260109-000000-a").is_err());
+        let find = |name| RunFolder::find_to_resume(temp.path(), name);
+        assert_eq!(find("").unwrap().1.id, "20260102-000000-a");
+        assert_eq!(find("20260103-000000-a").unwrap().1.ended, Some(0));
+        assert!(find("../x").is_err());
+        assert!(find("20260109-000000-a").is_err());
+    }
+
+    #[test]
+    fn a_run_is_tried_again_once_it_is_over_and_only_if_something_failed() {
+        let temp = tempfile::tempdir().unwrap();
+        let find = |name| RunFolder::find_to_retry(temp.path(), name).map(|(_, plan)| plan.id).map_err(|f| f.message);
+        let make = |id: &str, ended| {
+            let folder = RunFolder(temp.path().join(id));
+            std::fs::create_dir(&folder.0).unwrap();
+            folder.write(&plan(id, ended)).unwrap();
+        };
+        assert!(find("").unwrap_err().starts_with("there is no run that is over in "));
+        make("20260101-000000-a", Some(1));
+        make("20260102-000000-a", None);
+        assert_eq!(find(""), Ok("20260101-000000-a".into()));
+        assert_eq!(find("20260102-000000-a"), Err("run 20260102-000000-a is not over".into()));
+        make("20260103-000000-a", Some(0));
+        assert!(find("").unwrap_err().starts_with("nothing failed in run 20260103-000000-a"));
+        assert_eq!(find("20260101-000000-a"), Ok("20260101-000000-a".into()));
+    }
+
+    #[test]
+    fn the_function_stays_where_something_failed() {
+        for (ended, stays) in [(0, false), (1, true), (2, true)] {
+            let temp = tempfile::tempdir().unwrap();
+            let folder = RunFolder(temp.path().to_owned());
+            std::fs::write(folder.zip(), "").unwrap();
+            folder.tidy(&plan("a", Some(ended)));
+            assert_eq!(folder.zip().exists(), stays, "{ended}");
+        }
     }
 }
