@@ -20,7 +20,7 @@ use super::recorder::{self, blocking};
 use super::{Engine, agent};
 use crate::error::FailureReason;
 use crate::operations::iso;
-use crate::ports::{ObjectError, PutBody};
+use crate::ports::{ObjectError, PutBody, PutTerms};
 use crate::table::JobRow;
 
 /// Why there is no report.
@@ -107,9 +107,12 @@ fn undeliverable() -> FailureReason {
 }
 
 async fn put(engine: &Engine, bucket: &str, key: &str, kind: &str, body: PutBody) -> Result<(), Unreported> {
+    let objects = &engine.shared.world.objects;
+    let encryption = objects.report_encryption(bucket);
+    let terms = PutTerms { content_type: kind, encryption: &encryption };
     let mut wait = Duration::from_millis(200);
     for attempt in 1_u32.. {
-        match engine.shared.world.objects.put(bucket, key, kind, body.clone()).await {
+        match objects.put(bucket, key, terms, body.clone()).await {
             Ok(_) => return Ok(()),
             Err(error) if error.passing && (attempt < PUT_TRIES_MAX || is_full(&error)) => {
                 tracing::warn!(bucket, key, attempt, %error, "a report object is not written yet, will retry");

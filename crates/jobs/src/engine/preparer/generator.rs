@@ -19,8 +19,9 @@ use sha1::Sha1;
 
 use super::{Prepared, Unprepared, failed, pinning};
 use crate::engine::{Engine, pinned, spool_dir};
-use crate::ports::{ListPage, ListQuery, Listed, ObjectError, ObjectFacts, PutBody};
-use crate::shape::{Generator, Output};
+use crate::error::FailureReason;
+use crate::ports::{Encryption, ListPage, ListQuery, Listed, ObjectError, ObjectFacts, PutBody, PutTerms};
+use crate::shape::{Generator, ManifestEncryption, Output};
 use crate::table::GeneratedManifest;
 
 /// Objects looked at at once where the listing does not say enough: a round trip each, so that a page of 1,000 takes
@@ -163,8 +164,15 @@ async fn save(
         true => Unprepared::Unavailable(error),
         false => {
             tracing::info!(job = job_id, %error, "a generated manifest cannot be written");
-            failed("ManifestOutputFailed", "Error occurred when preparing manifest: Failed to write manifest")
+            let text = "Error occurred when preparing manifest: Failed to write manifest";
+            let reason = FailureReason::new("ManifestOutputFailed", text);
+            Unprepared::Failed(reason.detailed(format!("{}: {error}", output.bucket())))
         }
+    };
+    let encryption = match &output.encryption {
+        None => Encryption::Unasked,
+        Some(ManifestEncryption::SseS3) => Encryption::SseS3,
+        Some(ManifestEncryption::SseKms { key_id }) => Encryption::SseKms { key_id: Some(key_id.clone()) },
     };
     // Joined verbatim, as the report's is: a prefix that ends in `/` gives `//`.
     let prefix = output.prefix.as_deref().map_or(String::new(), |prefix| format!("{prefix}/"));
@@ -185,7 +193,8 @@ async fn save(
         let Some((size, md5)) = written else { break };
         let key = format!("{base}data/{}.csv.gz", data_file_id(job_id, files.len()));
         let body = PutBody::File(path.clone(), size);
-        world.objects.put(output.bucket(), &key, "application/gzip", body).await.map_err(unwritten)?;
+        let terms = PutTerms { content_type: "application/gzip", encryption: &encryption };
+        world.objects.put(output.bucket(), &key, terms, body).await.map_err(unwritten)?;
         super::blocking(engine, move || std::fs::remove_file(path).map_err(spooling)).await?;
         files.push(WrittenFile { key, size, md5 });
     }
@@ -193,7 +202,8 @@ async fn save(
     let json = inventory::write_json(source, output.bucket(), created, versions, &files);
     let key = format!("{base}manifest.json");
     let body = PutBody::Bytes(json.into());
-    let etag = world.objects.put(output.bucket(), &key, "application/json", body).await.map_err(unwritten)?;
+    let terms = PutTerms { content_type: "application/json", encryption: &encryption };
+    let etag = world.objects.put(output.bucket(), &key, terms, body).await.map_err(unwritten)?;
     // What cannot be removed now is removed when the job is over.
     let _ = super::blocking(engine, move || std::fs::remove_dir_all(dir).map_err(spooling)).await;
     Ok(GeneratedManifest { object_arn: format!("arn:aws:s3:::{}/{key}", output.bucket()), etag })
