@@ -13,10 +13,12 @@ use aws_sdk_s3::config::{ConfigBag, Intercept, RuntimeComponents};
 use aws_sdk_s3::error::BoxError;
 use aws_sdk_s3::operation::get_object::GetObjectOutput;
 use aws_sdk_s3::primitives::{ByteStream, DateTime, SdkBody};
-use aws_sdk_s3::types::{CompletedMultipartUpload, CompletedPart, EncodingType};
+use aws_sdk_s3::types::{CompletedMultipartUpload, CompletedPart, EncodingType, ServerSideEncryption};
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt};
-use longshore_jobs::ports::{self, ListPage, ListQuery, Listed, ObjectBody, ObjectError, ObjectFacts, PutBody};
+use longshore_jobs::ports::{
+    self, Encryption, ListPage, ListQuery, Listed, ObjectBody, ObjectError, ObjectFacts, PutBody, PutTerms,
+};
 use percent_encoding::percent_decode_str;
 use tokio::io::{AsyncReadExt, AsyncSeekExt};
 
@@ -214,20 +216,40 @@ impl Inner {
         passing("InvalidResponse", format!("endpoint {}: {what}", self.name))
     }
 
-    /// Puts a document or a small file.
-    async fn put_whole(&self, at: At<'_>, content_type: &str, body: Bytes) -> Result<String, ObjectError> {
+    /// Holds an answer to a put against the encryption that was asked for: a store that does not know the headers passes
+    /// over them, and keeps the object in the clear.
+    fn check_encrypted(&self, asked: &Encryption, given: Option<&ServerSideEncryption>) -> Result<(), ObjectError> {
+        let (Some(wanted), _) = encryption(asked) else { return Ok(()) };
+        if given == Some(&wanted) {
+            return Ok(());
+        }
+        let given = given.map_or("none", |given| given.as_str());
+        let message = format!("endpoint {}: asked for the encryption {wanted}, it answered with {given}", self.name);
+        Err(lasting("NotEncrypted", message))
+    }
+
+    /// Puts a document or a small file. One that turns out not to be encrypted as asked stays where it is, for what was
+    /// there before is gone already.
+    async fn put_whole(&self, at: At<'_>, terms: PutTerms<'_>, body: Bytes) -> Result<String, ObjectError> {
         let length = body.len() as i64;
-        let put = self.client.put_object().bucket(at.bucket).key(at.key).content_type(content_type);
+        let (algorithm, key_id) = encryption(terms.encryption);
+        let put = self.client.put_object().bucket(at.bucket).key(at.key).content_type(terms.content_type);
+        let put = put.set_server_side_encryption(algorithm).set_ssekms_key_id(key_id);
         let put = put.content_length(length).body(ByteStream::from(body));
         let put = put.customize().config_override(self.uploading()).interceptor(WHOLE);
         let answer = put.send().await.map_err(|e| self.told(&e))?;
+        self.check_encrypted(terms.encryption, answer.server_side_encryption())?;
         answer.e_tag.ok_or_else(|| self.malformed("its answer to a put has no ETag"))
     }
 
     /// Puts a file in parts. What was begun and fails is aborted, also where the caller gives up.
-    async fn put_parts(&self, at: At<'_>, content_type: &str, path: &Path, size: u64) -> Result<String, ObjectError> {
-        let begin = self.client.create_multipart_upload().bucket(at.bucket).key(at.key).content_type(content_type);
+    async fn put_parts(&self, at: At<'_>, terms: PutTerms<'_>, path: &Path, size: u64) -> Result<String, ObjectError> {
+        let (algorithm, key_id) = encryption(terms.encryption);
+        let begin = self.client.create_multipart_upload().bucket(at.bucket).key(at.key);
+        let begin = begin.content_type(terms.content_type);
+        let begin = begin.set_server_side_encryption(algorithm).set_ssekms_key_id(key_id);
         let begun = begin.customize().interceptor(WHOLE).send().await.map_err(|e| self.told(&e))?;
+        let encrypted = self.check_encrypted(terms.encryption, begun.server_side_encryption());
         let id = begun.upload_id.ok_or_else(|| self.malformed("a multipart upload has no ID"))?;
         let mut abort = Abort {
             client: self.client.clone(),
@@ -236,6 +258,10 @@ impl Inner {
             key: at.key.to_owned(),
             id: Some(id.clone()),
         };
+        if let Err(error) = encrypted {
+            abort.now().await;
+            return Err(error);
+        }
 
         let part_bytes = part_bytes(size);
         let numbered = (1..).zip(spans(size, part_bytes));
@@ -572,15 +598,15 @@ impl ports::Objects for RemoteObjects {
         Ok(ObjectBody { etag, size: Some(size), stream: stream.boxed() })
     }
 
-    async fn put(&self, bucket: &str, key: &str, content_type: &str, body: PutBody) -> Result<String, ObjectError> {
+    async fn put(&self, bucket: &str, key: &str, terms: PutTerms<'_>, body: PutBody) -> Result<String, ObjectError> {
         check_names(bucket, Some(key))?;
         let at = At { bucket, key };
         match body {
-            PutBody::Bytes(bytes) => self.inner.put_whole(at, content_type, bytes).await,
+            PutBody::Bytes(bytes) => self.inner.put_whole(at, terms, bytes).await,
             PutBody::File(path, size) if size <= PART_BYTES_MIN => {
-                self.inner.put_whole(at, content_type, read_span(&path, 0, size).await?).await
+                self.inner.put_whole(at, terms, read_span(&path, 0, size).await?).await
             }
-            PutBody::File(path, size) => self.inner.put_parts(at, content_type, &path, size).await,
+            PutBody::File(path, size) => self.inner.put_parts(at, terms, &path, size).await,
         }
     }
 
@@ -683,6 +709,15 @@ impl Drop for Abort {
         } else {
             given_up.id = None;
         }
+    }
+}
+
+/// The algorithm and the key of KMS that a store is asked to encrypt with.
+fn encryption(asked: &Encryption) -> (Option<ServerSideEncryption>, Option<String>) {
+    match asked {
+        Encryption::Unasked => (None, None),
+        Encryption::SseS3 => (Some(ServerSideEncryption::Aes256), None),
+        Encryption::SseKms { key_id } => (Some(ServerSideEncryption::AwsKms), key_id.clone()),
     }
 }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures::TryStreamExt;
-use longshore_jobs::ports::{ListQuery, ObjectError, Objects, PutBody};
+use longshore_jobs::ports::{Encryption, ListQuery, ObjectError, Objects, PutBody, PutTerms};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
@@ -32,6 +32,8 @@ enum Act {
     /// Sends a head and then without end.
     Flood(Vec<u8>),
 }
+
+const PLAIN: PutTerms<'_> = PutTerms { content_type: "text/csv", encryption: &Encryption::Unasked };
 
 struct Store {
     url: String,
@@ -376,10 +378,14 @@ async fn versions_and_delete_markers_come_in_one_order_and_pages_go_on_after_bot
 
 /// A file of one part and a byte, and the put of it.
 async fn put_large(store: &Store) -> Result<String, ObjectError> {
+    put_large_on(store, PLAIN).await
+}
+
+async fn put_large_on(store: &Store, terms: PutTerms<'_>) -> Result<String, ObjectError> {
     let file = tempfile::NamedTempFile::new().unwrap();
     file.as_file().set_len(PART_BYTES_MIN + 1).unwrap();
     let body = PutBody::File(file.path().to_owned(), PART_BYTES_MIN + 1);
-    store.objects().await.put("bucket", "key", "text/csv", body).await
+    store.objects().await.put("bucket", "key", terms, body).await
 }
 
 fn part() -> Act {
@@ -434,14 +440,82 @@ async fn an_upload_that_fails_is_aborted_even_if_its_failure_looks_like_success(
 async fn a_put_is_repeated_after_a_reset_and_needs_an_etag() {
     let put = |acts| async {
         let store = Store::of(acts).await;
-        let put =
-            store.objects().await.put("bucket", "key", "text/csv", PutBody::Bytes(Bytes::from_static(b"row"))).await;
+        let put = store.objects().await.put("bucket", "key", PLAIN, PutBody::Bytes(Bytes::from_static(b"row"))).await;
         (put, store.asked().len())
     };
     let (done, asked) = put(vec![Act::Reset(Vec::new()), part()]).await;
     assert_eq!((done.unwrap().as_str(), asked), ("\"p\"", 2));
     let (failed, _) = put(vec![Act::Send(answer("200 OK", "", ""))]).await;
     assert_eq!(failed.unwrap_err().code, "InvalidResponse");
+}
+
+const ALGORITHM: &str = "x-amz-server-side-encryption: ";
+const KMS_KEY: &str = "x-amz-server-side-encryption-aws-kms-key-id: ";
+
+/// The value of a header of a request.
+fn header<'a>(request: &'a str, name: &str) -> Option<&'a str> {
+    request.lines().find_map(|line| line.strip_prefix(name))
+}
+
+fn on(encryption: &Encryption) -> PutTerms<'_> {
+    PutTerms { content_type: "text/csv", encryption }
+}
+
+#[tokio::test]
+async fn an_encryption_is_asked_for_with_the_object_and_with_the_begin_of_an_upload() {
+    let kms = |key_id: Option<&str>| Encryption::SseKms { key_id: key_id.map(str::to_owned) };
+    for (encryption, algorithm, key) in [
+        (Encryption::Unasked, None, None),
+        (Encryption::SseS3, Some("AES256"), None),
+        (kms(None), Some("aws:kms"), None),
+        (kms(Some("arn:k")), Some("aws:kms"), Some("arn:k")),
+    ] {
+        let confirmed = algorithm.map_or(String::new(), |algorithm| format!("{ALGORITHM}{algorithm}\r\n"));
+        let whole = Act::Send(answer("200 OK", &format!("ETag: \"p\"\r\n{confirmed}"), ""));
+        let store = Store::of(vec![whole]).await;
+        let body = PutBody::Bytes(Bytes::from_static(b"row"));
+        store.objects().await.put("bucket", "key", on(&encryption), body).await.unwrap();
+        let begun = Act::Send(answer("200 OK", &confirmed, BEGUN));
+        let ended = xml("<CompleteMultipartUploadResult><ETag>\"e-2\"</ETag></CompleteMultipartUploadResult>");
+        let parts = Store::of(vec![begun, part(), part(), ended]).await;
+        put_large_on(&parts, on(&encryption)).await.unwrap();
+        assert!(parts.asked()[0].starts_with("POST /bucket/key?uploads"), "{:?}", parts.asked());
+        for asked in [&store.asked()[0], &parts.asked()[0]] {
+            assert_eq!((header(asked, ALGORITHM), header(asked, KMS_KEY)), (algorithm, key), "{asked}");
+            assert_eq!(header(asked, "content-type: "), Some("text/csv"));
+        }
+        for asked in &parts.asked()[1..] {
+            assert_eq!(header(asked, ALGORITHM), None, "S3 refuses it here: {asked}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_store_that_passes_over_an_encryption_is_not_believed_and_gets_no_part() {
+    let other = format!("{ALGORITHM}aws:kms\r\n");
+    for confirmed in ["", &other] {
+        let store = Store::of(vec![Act::Send(answer("200 OK", &format!("ETag: \"p\"\r\n{confirmed}"), ""))]).await;
+        let body = PutBody::Bytes(Bytes::from_static(b"row"));
+        let error = store.objects().await.put("bucket", "key", on(&Encryption::SseS3), body).await.unwrap_err();
+        assert_eq!((error.code.as_str(), error.passing), ("NotEncrypted", false), "{error}");
+        assert!(error.message.contains("asked for the encryption AES256, it answered with"), "{error}");
+
+        let store = Store::of(vec![Act::Send(answer("200 OK", confirmed, BEGUN)), part()]).await;
+        let error = put_large_on(&store, on(&Encryption::SseS3)).await.unwrap_err();
+        assert_eq!((error.code.as_str(), error.passing), ("NotEncrypted", false), "{error}");
+        let asked = store.asked();
+        assert_eq!(asked.len(), 2, "{asked:?}");
+        assert!(asked[1].starts_with("DELETE /bucket/key?") && asked[1].contains("uploadId=u1"), "{asked:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_store_that_refuses_an_encryption_is_asked_once_and_quoted() {
+    let store = Store::of(vec![error("501 Not Implemented", "NotImplemented")]).await;
+    let body = PutBody::Bytes(Bytes::from_static(b"row"));
+    let refused = store.objects().await.put("bucket", "key", on(&Encryption::SseS3), body).await.unwrap_err();
+    assert_eq!((refused.to_string(), refused.passing), ("NotImplemented: said".into(), false));
+    assert_eq!(store.asked().len(), 1);
 }
 
 #[tokio::test]
@@ -497,7 +571,7 @@ async fn a_real_store_is_read_written_and_listed_as_the_engine_does() {
     // Whole and in parts, and back; keys that need each their own encoding.
     let keys = ["a b+c/ü%.txt", "plain", "q\"uote,;@&=~", "x/y/z"];
     for key in keys {
-        let etag = store.put(&bucket, key, "text/plain", PutBody::Bytes(Bytes::from(key))).await.unwrap();
+        let etag = store.put(&bucket, key, PLAIN, PutBody::Bytes(Bytes::from(key))).await.unwrap();
         let opened = store.get(&bucket, key, None).await.unwrap();
         assert_eq!(opened.etag, etag, "{key}");
         assert_eq!(opened.stream.try_collect::<Vec<_>>().await.unwrap().concat(), key.as_bytes());
@@ -506,7 +580,7 @@ async fn a_real_store_is_read_written_and_listed_as_the_engine_does() {
     let content: Vec<u8> = (0..PART_BYTES_MIN + 12_345).map(|n| (n / 7 % 251) as u8).collect();
     std::fs::write(file.path(), &content).unwrap();
     let large = PutBody::File(file.path().to_owned(), content.len() as u64);
-    let etag = store.put(&bucket, "z-large", "text/csv", large).await.unwrap();
+    let etag = store.put(&bucket, "z-large", PLAIN, large).await.unwrap();
     let opened = store.get(&bucket, "z-large", None).await.unwrap();
     assert_eq!((opened.etag, opened.size), (etag, Some(content.len() as u64)));
     assert!(
@@ -517,7 +591,7 @@ async fn a_real_store_is_read_written_and_listed_as_the_engine_does() {
     // Listed over more than one page, by prefix, and decoded.
     for n in 0..1_005 {
         let key = format!("many/{n:04} +");
-        store.put(&bucket, &key, "text/plain", PutBody::Bytes(Bytes::new())).await.unwrap();
+        store.put(&bucket, &key, PLAIN, PutBody::Bytes(Bytes::new())).await.unwrap();
     }
     let whole = |prefix: &'static str, versions: bool| {
         let (store, bucket) = (&store, &bucket);
@@ -558,7 +632,7 @@ async fn a_real_store_is_read_written_and_listed_as_the_engine_does() {
     let versioning = store.for_tests().put_bucket_versioning().bucket(&bucket).versioning_configuration(enabled);
     versioning.send().await.unwrap();
     for body in ["one", "two!"] {
-        store.put(&bucket, "v/ü +", "text/plain", PutBody::Bytes(Bytes::from(body))).await.unwrap();
+        store.put(&bucket, "v/ü +", PLAIN, PutBody::Bytes(Bytes::from(body))).await.unwrap();
     }
     store.for_tests().delete_object().bucket(&bucket).key("v/ü +").send().await.unwrap();
     let versions = whole("v/", true).await.unwrap();

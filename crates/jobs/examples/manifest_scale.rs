@@ -14,7 +14,9 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use futures::StreamExt;
 use longshore_core::invocation::Reply;
-use longshore_jobs::ports::{Invoker, ListPage, ListQuery, ObjectBody, ObjectError, ObjectFacts, Objects, PutBody};
+use longshore_jobs::ports::{
+    Invoker, ListPage, ListQuery, ObjectBody, ObjectError, ObjectFacts, Objects, PutBody, PutTerms,
+};
 use longshore_jobs::{Jobs, SCHEMA, Settings};
 use longshore_store::{Fatal, Records};
 use longshore_wire::sigv4::Verified;
@@ -45,7 +47,7 @@ impl Objects for Rows {
         Ok(ObjectBody { etag: "e".into(), size: None, stream: pieces.boxed() })
     }
 
-    async fn put(&self, _: &str, _: &str, _: &str, _: PutBody) -> Result<String, ObjectError> {
+    async fn put(&self, _: &str, _: &str, _: PutTerms<'_>, _: PutBody) -> Result<String, ObjectError> {
         Ok("e".into())
     }
 

@@ -17,8 +17,14 @@ pub trait Objects: Send + Sync + 'static {
     /// must never mix two versions of an object in one body.
     async fn get(&self, bucket: &str, key: &str, version_id: Option<&str>) -> Result<ObjectBody, ObjectError>;
 
-    /// Writes one object, whole or not at all. Safe to repeat. Returns its ETag, as the store gives it.
-    async fn put(&self, bucket: &str, key: &str, content_type: &str, body: PutBody) -> Result<String, ObjectError>;
+    /// Writes one object, whole or not at all. Safe to repeat. Returns its ETag, as the store gives it. An encryption
+    /// that is asked for and that the store does not confirm is an error.
+    async fn put(&self, bucket: &str, key: &str, terms: PutTerms<'_>, body: PutBody) -> Result<String, ObjectError>;
+
+    /// With which encryption completion reports are put into the bucket: a setting of its store.
+    fn report_encryption(&self, _bucket: &str) -> Encryption {
+        Encryption::Unasked
+    }
 
     /// One page of a bucket's objects in the store's order: current ones, or every version with its delete markers.
     async fn list(&self, bucket: &str, query: &ListQuery) -> Result<ListPage, ObjectError>;
@@ -95,6 +101,25 @@ pub enum PutBody {
     Bytes(Bytes),
     /// A local file and its length in bytes.
     File(PathBuf, u64),
+}
+
+/// What is asked of the store for an object, beside keeping its bytes.
+#[derive(Debug, Clone, Copy)]
+pub struct PutTerms<'a> {
+    pub content_type: &'a str,
+    pub encryption: &'a Encryption,
+}
+
+/// Server-side encryption that a store is asked for.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum Encryption {
+    /// Nothing is asked: the store does as its bucket is set.
+    #[default]
+    Unasked,
+    /// `AES256`: with keys of the store's own.
+    SseS3,
+    /// `aws:kms`: with a key of KMS; `None` for the one that the store takes by itself.
+    SseKms { key_id: Option<String> },
 }
 
 /// Why a store did not do it. `code` and `message` as S3 names them (`NoSuchKey`, `AccessDenied`).

@@ -20,7 +20,7 @@ use crate::Settings;
 use crate::error::JobError;
 
 pub use beyond::{Beyond, ReportedRows};
-pub use generator::{GENERATED_FORMAT, Generator, Output};
+pub use generator::{GENERATED_FORMAT, Generator, ManifestEncryption, Output};
 pub use manifest::{Manifest, Source, bare_etag};
 use members::Members;
 pub use members::{is_xml, is_xml_char, whole};

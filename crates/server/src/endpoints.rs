@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use http::Uri;
 use longshore_aws::{CredentialSource, Endpoint, Patience, RemoteObjects};
+use longshore_jobs::ports::Encryption;
 use serde::Deserialize;
 
 use crate::failure::Failure;
@@ -28,6 +29,19 @@ pub struct EndpointSettings {
     pub path_style: Option<bool>,
     #[serde(default)]
     pub allow_plain_http: bool,
+    pub report_encryption: Option<ReportEncryption>,
+    pub report_kms_key_id: Option<String>,
+}
+
+/// With which encryption a store is asked to keep completion reports.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+pub enum ReportEncryption {
+    #[serde(rename = "none")]
+    Unasked,
+    #[serde(rename = "AES256")]
+    SseS3,
+    #[serde(rename = "aws:kms")]
+    SseKms,
 }
 
 impl EndpointSettings {
@@ -72,7 +86,26 @@ impl EndpointSettings {
         if [by_variables, by_profile, self.anonymous].iter().filter(|way| **way).count() > 1 {
             return wrong("credentials come from a profile, from variables, or are none (anonymous): choose one");
         }
+        if let Some(key_id) = &self.report_kms_key_id {
+            if self.report_encryption != Some(ReportEncryption::SseKms) {
+                return wrong("report_kms_key_id needs report_encryption = \"aws:kms\"");
+            }
+            if key_id.is_empty() || !key_id.bytes().all(|b| b.is_ascii_graphic()) {
+                return wrong("report_kms_key_id must be the ID, the ARN or the alias of a KMS key");
+            }
+        }
         Ok(())
+    }
+
+    /// What is asked for reports. Amazon S3 keeps those of its own jobs with SSE-S3, whatever the bucket's default is;
+    /// many other stores refuse the header.
+    fn report_encryption(&self) -> Encryption {
+        let amazon = || if self.url.is_none() { ReportEncryption::SseS3 } else { ReportEncryption::Unasked };
+        match self.report_encryption.unwrap_or_else(amazon) {
+            ReportEncryption::Unasked => Encryption::Unasked,
+            ReportEncryption::SseS3 => Encryption::SseS3,
+            ReportEncryption::SseKms => Encryption::SseKms { key_id: self.report_kms_key_id.clone() },
+        }
     }
 
     fn credentials(&self, variable: impl Fn(&str) -> Option<String>) -> Result<CredentialSource, Failure> {
@@ -150,6 +183,7 @@ pub struct Remote {
     pub place: Place,
     pub path_style: bool,
     pub objects: RemoteObjects,
+    pub report_encryption: Encryption,
     patterns: Vec<String>,
 }
 
@@ -211,7 +245,8 @@ impl Routes {
                 None => Place::amazon(objects.region()),
             };
             let (name, patterns) = (settings.name.clone(), settings.buckets.clone());
-            remotes.push(Arc::new(Remote { name, place, path_style, objects, patterns }));
+            let report_encryption = settings.report_encryption();
+            remotes.push(Arc::new(Remote { name, place, path_style, objects, report_encryption, patterns }));
         }
         Ok(Self(Arc::new(remotes)))
     }
@@ -321,6 +356,30 @@ mod tests {
         let given = by_variables.credentials(|name| Some(name.to_lowercase())).unwrap();
         let (access_key_id, secret_access_key) = ("a".into(), "b".into());
         assert_eq!(given, CredentialSource::Given { access_key_id, secret_access_key, session_token: None });
+    }
+
+    #[test]
+    fn reports_are_encrypted_as_the_setting_says_and_without_it_as_amazon_does_where_it_is_amazon() {
+        let key = || Some("alias/reports".to_owned());
+        let kms = |key_id| Some(Encryption::SseKms { key_id });
+        let url = || Some("https://s3.example.org".to_owned());
+        use ReportEncryption::{SseKms, SseS3, Unasked};
+        for (report_encryption, report_kms_key_id, url, wanted) in [
+            (None, None, None, Some(Encryption::SseS3)),
+            (None, None, url(), Some(Encryption::Unasked)),
+            (Some(Unasked), None, None, Some(Encryption::Unasked)),
+            (Some(SseS3), None, url(), Some(Encryption::SseS3)),
+            (Some(SseKms), None, url(), kms(None)),
+            (Some(SseKms), key(), None, kms(key())),
+            (Some(SseS3), key(), None, None),
+            (None, key(), None, None),
+            (Some(SseKms), Some("two words".into()), None, None),
+            (Some(SseKms), Some(String::new()), None, None),
+        ] {
+            let settings = EndpointSettings { report_encryption, report_kms_key_id, url, ..endpoint(&["b"]) };
+            let given = settings.check().ok().map(|()| settings.report_encryption());
+            assert_eq!(given, wanted, "{settings:?}");
+        }
     }
 
     #[tokio::test]

@@ -10,7 +10,9 @@ use http_body_util::{BodyExt, Full};
 use longshore_core::invocation::Reply;
 use longshore_functions::host::{FunctionCredentials, Patience, S3Door};
 use longshore_functions::{CodeSource, Functions, Invoked, SourceError};
-use longshore_jobs::ports::{self, ListPage, ListQuery, Listed, ObjectBody, ObjectError, ObjectFacts, PutBody};
+use longshore_jobs::ports::{
+    self, Encryption, ListPage, ListQuery, Listed, ObjectBody, ObjectError, ObjectFacts, PutBody, PutTerms,
+};
 use longshore_objects::{Objects, ObjectsError, RequestBody, ResponseBody};
 use longshore_wire::sigv4::{Claim, Dialect, Key, Rules, Verified};
 use longshore_wire::{ApiError, RequestId};
@@ -35,10 +37,15 @@ impl ports::Objects for EmbeddedObjects {
         })
     }
 
-    async fn put(&self, bucket: &str, key: &str, content_type: &str, body: PutBody) -> Result<String, ObjectError> {
+    async fn put(&self, bucket: &str, key: &str, terms: PutTerms<'_>, body: PutBody) -> Result<String, ObjectError> {
+        if *terms.encryption != Encryption::Unasked {
+            // As a client is told that asks for it.
+            return Err(object_error(&ObjectsError::NotImplemented("Server-side encryption".into())));
+        }
+        let content_type = Some(terms.content_type);
         let put = match body {
-            PutBody::Bytes(bytes) => self.0.put_bytes(bucket, key, Some(content_type), bytes).await,
-            PutBody::File(path, _) => self.0.put_file(bucket, key, Some(content_type), &path).await,
+            PutBody::Bytes(bytes) => self.0.put_bytes(bucket, key, content_type, bytes).await,
+            PutBody::File(path, _) => self.0.put_file(bucket, key, content_type, &path).await,
         };
         put.map(|put| format!("\"{}\"", put.etag)).map_err(|e| object_error(&e))
     }
@@ -111,8 +118,12 @@ impl ports::Objects for RoutedObjects {
         self.of(bucket).get(bucket, key, version_id).await
     }
 
-    async fn put(&self, bucket: &str, key: &str, content_type: &str, body: PutBody) -> Result<String, ObjectError> {
-        self.of(bucket).put(bucket, key, content_type, body).await
+    async fn put(&self, bucket: &str, key: &str, terms: PutTerms<'_>, body: PutBody) -> Result<String, ObjectError> {
+        self.of(bucket).put(bucket, key, terms, body).await
+    }
+
+    fn report_encryption(&self, bucket: &str) -> Encryption {
+        self.routes.of(bucket).map(|remote| remote.report_encryption.clone()).unwrap_or_default()
     }
 
     async fn list(&self, bucket: &str, query: &ListQuery) -> Result<ListPage, ObjectError> {

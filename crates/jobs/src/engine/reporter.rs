@@ -20,7 +20,7 @@ use super::recorder::{self, blocking};
 use super::{Engine, agent};
 use crate::error::FailureReason;
 use crate::operations::iso;
-use crate::ports::PutBody;
+use crate::ports::{PutBody, PutTerms};
 use crate::table::JobRow;
 
 /// Why there is no report.
@@ -112,7 +112,9 @@ fn undelivered(bucket: &str, gave_up: GaveUp) -> Unreported {
 
 async fn put(engine: &Engine, bucket: &str, key: &str, kind: &str, body: PutBody) -> Result<(), Unreported> {
     let objects = &engine.shared.world.objects;
-    let put = patiently(engine, "a report's object", || objects.put(bucket, key, kind, body.clone()));
+    let encryption = objects.report_encryption(bucket);
+    let terms = PutTerms { content_type: kind, encryption: &encryption };
+    let put = patiently(engine, "a report's object", || objects.put(bucket, key, terms, body.clone()));
     put.await.map(drop).map_err(|gave_up| undelivered(bucket, gave_up))
 }
 

@@ -15,15 +15,22 @@ use tokio::sync::Semaphore;
 
 use super::*;
 use crate::Jobs;
-use crate::ports::{Invoker, ListPage, ListQuery, Listed, ObjectBody, ObjectError, ObjectFacts, Objects, PutBody};
+use crate::ports::{
+    Encryption, Invoker, ListPage, ListQuery, Listed, ObjectBody, ObjectError, ObjectFacts, Objects, PutBody, PutTerms,
+};
 
 mod store;
 
 const ACCOUNT: &str = "123456789012";
 
-/// Objects in memory, by `bucket/key`.
+/// Objects in memory, by `bucket/key`, whether the store is down, and with which encryption each object was put.
 #[derive(Default)]
-struct Shelf(Mutex<BTreeMap<String, Bytes>>, std::sync::atomic::AtomicBool, Mutex<Option<&'static str>>);
+struct Shelf(
+    Mutex<BTreeMap<String, Bytes>>,
+    std::sync::atomic::AtomicBool,
+    Mutex<BTreeMap<String, Encryption>>,
+    Mutex<Option<&'static str>>,
+);
 
 impl Shelf {
     /// From now on every call is refused as by a store that is down, or served again.
@@ -33,12 +40,12 @@ impl Shelf {
 
     /// [`Shelf::set_down`], with the code of each refusal.
     fn set_down_with(&self, code: &'static str) {
-        *self.2.lock().unwrap() = Some(code);
+        *self.3.lock().unwrap() = Some(code);
         self.set_down(true);
     }
 
     fn check(&self) -> Result<(), ObjectError> {
-        let code = self.2.lock().unwrap().unwrap_or("InternalError");
+        let code = self.3.lock().unwrap().unwrap_or("InternalError");
         let down = || ObjectError { code: code.into(), message: "down".into(), passing: true };
         if self.1.load(Ordering::SeqCst) { Err(down()) } else { Ok(()) }
     }
@@ -56,10 +63,13 @@ impl Objects for Shelf {
         Ok(ObjectBody { etag: "\"e1\"".into(), size: None, stream: Box::pin(futures::stream::iter(pieces)) })
     }
 
-    async fn put(&self, bucket: &str, key: &str, _: &str, body: PutBody) -> Result<String, ObjectError> {
+    async fn put(&self, bucket: &str, key: &str, terms: PutTerms<'_>, body: PutBody) -> Result<String, ObjectError> {
         self.check()?;
         if bucket == "denied" {
             return Err(ObjectError { code: "AccessDenied".into(), message: "no".into(), passing: false });
+        }
+        if bucket == "plain" && *terms.encryption != Encryption::Unasked {
+            return Err(ObjectError { code: "NotImplemented".into(), message: "no keys".into(), passing: false });
         }
         let bytes = match body {
             PutBody::Bytes(bytes) => bytes,
@@ -70,7 +80,15 @@ impl Objects for Shelf {
             }
         };
         self.0.lock().unwrap().insert(format!("{bucket}/{key}"), bytes);
+        self.2.lock().unwrap().insert(format!("{bucket}/{key}"), terms.encryption.clone());
         Ok("\"e1\"".into())
+    }
+
+    fn report_encryption(&self, bucket: &str) -> Encryption {
+        match bucket {
+            "sealed" | "plain" => Encryption::SseKms { key_id: Some("reports".into()) },
+            _ => Encryption::Unasked,
+        }
     }
 
     async fn list(&self, bucket: &str, query: &ListQuery) -> Result<ListPage, ObjectError> {

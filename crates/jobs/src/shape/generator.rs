@@ -10,7 +10,6 @@ use serde::{Deserialize, Serialize};
 
 use super::members::Members;
 use super::{Checked, invalid, is_account, is_special_bucket, optional_text, text};
-use crate::error::JobError;
 use crate::operations::iso;
 
 /// The one format in which a generated manifest is written.
@@ -42,6 +41,15 @@ pub struct Output {
     /// An ARN.
     pub bucket: String,
     pub prefix: Option<String>,
+    pub encryption: Option<ManifestEncryption>,
+}
+
+/// A `GeneratedManifestEncryption`: how the saved list is to be encrypted by the store that it is put into.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ManifestEncryption {
+    SseS3,
+    SseKms { key_id: String },
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -153,6 +161,9 @@ impl Generator {
             optional(xml, "ExpectedManifestBucketOwner", output.expected_bucket_owner.as_deref());
             xml.text("Bucket", &output.bucket);
             optional(xml, "ManifestPrefix", output.prefix.as_deref());
+            if let Some(encryption) = &output.encryption {
+                encryption.write(xml);
+            }
             xml.text("ManifestFormat", GENERATED_FORMAT);
             xml.close();
         }
@@ -171,21 +182,10 @@ impl Output {
             expected_bucket_owner: owner(element, "ExpectedManifestBucketOwner")?,
             bucket: bucket(element, "Bucket")?,
             prefix: optional_text(element, "ManifestPrefix", 1, 512)?,
+            encryption: element.child("ManifestEncryption").map(ManifestEncryption::parse).transpose()?,
         };
         if text(element, "ManifestFormat", 1, 64)? != GENERATED_FORMAT {
             return invalid(format!("ManifestFormat must be {GENERATED_FORMAT}"));
-        }
-        if let Some(encryption) = element.child("ManifestEncryption") {
-            let [kind] = encryption.children.as_slice() else {
-                return invalid("ManifestEncryption must have exactly one member");
-            };
-            match kind.name.as_str() {
-                "SSE-S3" => {}
-                "SSE-KMS" => drop(text(kind, "KeyId", 1, 2_000)?),
-                other => return invalid(format!("ManifestEncryption has an unknown member {other}")),
-            }
-            // To take it and to write the list in the clear would be a promise broken in silence.
-            return Err(JobError::NotImplemented(format!("ManifestEncryption {}", kind.name)));
         }
         Ok(this)
     }
@@ -193,6 +193,39 @@ impl Output {
     /// Plain name of the bucket.
     pub fn bucket(&self) -> &str {
         arn::bucket_of(&self.bucket).unwrap_or_default()
+    }
+}
+
+impl ManifestEncryption {
+    fn parse(element: &Element) -> Checked<Self> {
+        let [kind] = element.children.as_slice() else {
+            return invalid("ManifestEncryption must have exactly one member");
+        };
+        match kind.name.as_str() {
+            "SSE-S3" => Ok(Self::SseS3),
+            "SSE-KMS" => {
+                let key_id = text(kind, "KeyId", 1, 2_000)?;
+                // It goes to the store in a header.
+                if !key_id.bytes().all(|b| b.is_ascii_graphic()) {
+                    return invalid("ManifestEncryption: KeyId must be the ID, the ARN or the alias of a KMS key");
+                }
+                Ok(Self::SseKms { key_id })
+            }
+            other => invalid(format!("ManifestEncryption has an unknown member {other}")),
+        }
+    }
+
+    fn write(&self, xml: &mut Writer) {
+        xml.open("ManifestEncryption");
+        match self {
+            Self::SseS3 => xml.empty("SSE-S3"),
+            Self::SseKms { key_id } => {
+                xml.open("SSE-KMS");
+                xml.text("KeyId", key_id);
+                xml.close();
+            }
+        }
+        xml.close();
     }
 }
 
@@ -505,18 +538,47 @@ mod tests {
         assert!(parse(&request(&without.replace("Output>true", "Output>false"))).is_ok());
     }
 
+    fn encrypted(kind: &str) -> String {
+        GENERATOR
+            .replace("<ManifestFormat>", &format!("<ManifestEncryption>{kind}</ManifestEncryption><ManifestFormat>"))
+    }
+
     #[test]
-    fn an_encryption_that_nobody_would_keep_is_refused_by_name() {
-        for (kind, status) in [
-            ("<SSE-S3/>", 501),
-            ("<SSE-KMS><KeyId>k</KeyId></SSE-KMS>", 501),
-            ("<SSE-KMS/>", 400),
-            ("<Other/>", 400),
-            ("", 400),
+    fn the_encryption_of_the_list_is_kept_with_the_job_and_echoed() {
+        let key_id = || "arn:aws:kms:us-east-1:123456789012:alias/k".to_owned();
+        for (kind, wanted) in [
+            ("<SSE-S3></SSE-S3>".to_owned(), ManifestEncryption::SseS3),
+            (
+                format!("<SSE-KMS><KeyId>{}</KeyId></SSE-KMS>", key_id()),
+                ManifestEncryption::SseKms { key_id: key_id() },
+            ),
         ] {
-            let encryption = format!("<ManifestEncryption>{kind}</ManifestEncryption><ManifestFormat>");
-            let told = parse(&request(&GENERATOR.replace("<ManifestFormat>", &encryption))).unwrap_err().told();
-            assert_eq!(told.status.as_u16(), status, "{kind}: {}", told.message);
+            let source = parse(&request(&encrypted(&kind))).unwrap().source;
+            let stored: Source = serde_json::from_str(&serde_json::to_string(&source).unwrap()).unwrap();
+            let Source::ManifestGenerator(generator) = &stored else { panic!("no list") };
+            assert_eq!(generator.written_to().unwrap().encryption, Some(wanted));
+            let mut xml = Writer::document("Job", None);
+            stored.write(&mut xml);
+            let (echoed, element) = (xml.finish(), format!("<ManifestEncryption>{kind}</ManifestEncryption>"));
+            let element = element.replace("<SSE-S3></SSE-S3>", "<SSE-S3/>");
+            assert!(echoed.contains(&format!("{element}<ManifestFormat>")), "{echoed}");
+        }
+    }
+
+    #[test]
+    fn an_encryption_of_the_list_that_cannot_be_meant_is_refused_in_words() {
+        for (kind, wanted) in [
+            ("<SSE-KMS/>", "KeyId is required"),
+            ("<SSE-KMS><KeyId>two words</KeyId></SSE-KMS>", "KeyId must be the ID"),
+            ("<SSE-KMS><KeyId>k&#10;x: y</KeyId></SSE-KMS>", "KeyId must be the ID"),
+            ("<SSE-KMS><KeyId>schl\u{fc}ssel</KeyId></SSE-KMS>", "KeyId must be the ID"),
+            ("<SSE-C/>", "unknown member SSE-C"),
+            ("<SSE-S3/><SSE-KMS/>", "exactly one member"),
+            ("", "exactly one member"),
+        ] {
+            let told = parse(&request(&encrypted(kind))).unwrap_err().told();
+            assert_eq!(told.status.as_u16(), 400, "{kind}: {}", told.message);
+            assert!(told.message.contains(wanted), "{kind}: {}", told.message);
         }
     }
 

@@ -21,8 +21,8 @@ use super::{Prepared, Unprepared, failed, pinning};
 use crate::engine::patience::{GaveUp, patiently};
 use crate::engine::{Engine, pinned, spool_dir};
 use crate::error::FailureReason;
-use crate::ports::{ListPage, ListQuery, Listed, ObjectError, ObjectFacts, PutBody};
-use crate::shape::{Generator, Output};
+use crate::ports::{Encryption, ListPage, ListQuery, Listed, ObjectError, ObjectFacts, PutBody, PutTerms};
+use crate::shape::{Generator, ManifestEncryption, Output};
 use crate::table::GeneratedManifest;
 
 /// Objects looked at at once where the listing does not say enough: a round trip each, so that a page of 1,000 takes
@@ -161,9 +161,16 @@ async fn save(
     versions: bool,
 ) -> Result<GeneratedManifest, Unprepared> {
     let world = &engine.shared.world;
-    let put = |key: String, kind: &'static str, body: PutBody| async move {
+    let encryption = match &output.encryption {
+        None => Encryption::Unasked,
+        Some(ManifestEncryption::SseS3) => Encryption::SseS3,
+        Some(ManifestEncryption::SseKms { key_id }) => Encryption::SseKms { key_id: Some(key_id.clone()) },
+    };
+    let encryption = &encryption;
+    let put = |key: String, content_type: &'static str, body: PutBody| async move {
+        let terms = PutTerms { content_type, encryption };
         let put =
-            patiently(engine, "a generated manifest", || world.objects.put(output.bucket(), &key, kind, body.clone()));
+            patiently(engine, "a generated manifest", || world.objects.put(output.bucket(), &key, terms, body.clone()));
         put.await.map_err(|gave_up| match gave_up {
             GaveUp::Refused(error) => {
                 tracing::info!(job = job_id, %error, "a generated manifest cannot be written");

@@ -186,8 +186,8 @@ impl Objects for Slow {
         Ok(ObjectBody { etag: self.etag.lock().unwrap().clone(), size: None, stream })
     }
 
-    async fn put(&self, bucket: &str, key: &str, kind: &str, body: PutBody) -> Result<String, ObjectError> {
-        self.shelf.put(bucket, key, kind, body).await
+    async fn put(&self, bucket: &str, key: &str, terms: PutTerms<'_>, body: PutBody) -> Result<String, ObjectError> {
+        self.shelf.put(bucket, key, terms, body).await
     }
 
     async fn list(&self, bucket: &str, query: &ListQuery) -> Result<ListPage, ObjectError> {

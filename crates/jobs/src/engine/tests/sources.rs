@@ -49,8 +49,8 @@ impl Objects for Poor {
         Ok(body)
     }
 
-    async fn put(&self, bucket: &str, key: &str, kind: &str, body: PutBody) -> Result<String, ObjectError> {
-        self.0.put(bucket, key, kind, body).await
+    async fn put(&self, bucket: &str, key: &str, terms: PutTerms<'_>, body: PutBody) -> Result<String, ObjectError> {
+        self.0.put(bucket, key, terms, body).await
     }
 
     async fn list(&self, bucket: &str, query: &ListQuery) -> Result<ListPage, ObjectError> {
@@ -195,6 +195,54 @@ async fn a_list_that_nobody_takes_fails_the_job() {
     };
     let id = world.create(foreign).await;
     assert!(world.wait_for(&id, "Failed").await.contains("<FailureCode>BucketOwnerMismatch</FailureCode>"));
+}
+
+/// The encryption of the list that a generator asks for.
+fn encrypted(kind: &str) -> impl Fn(String) -> String {
+    let element = format!("<ManifestEncryption>{kind}</ManifestEncryption><ManifestFormat>");
+    move |b| generator(b).replace("<ManifestFormat>", &element)
+}
+
+#[tokio::test]
+async fn every_object_of_a_list_is_put_with_the_encryption_that_the_job_asks_for_also_after_a_restart() {
+    for (kind, wanted) in [
+        ("<SSE-S3/>", Encryption::SseS3),
+        ("<SSE-KMS><KeyId>k</KeyId></SSE-KMS>", Encryption::SseKms { key_id: Some("k".into()) }),
+    ] {
+        let mut world = World::new().await;
+        world.put("source/a", "x");
+        // The list is written by another process than the one that took the job.
+        world.shelf.set_down(true);
+        let id = world.create(encrypted(kind)).await;
+        world.restart().await;
+        world.shelf.set_down(false);
+        world.wait_for(&id, "Suspended").await;
+        let asked = world.shelf.2.lock().unwrap().clone();
+        let names: Vec<_> = asked.keys().map(|name| name.rsplit_once('.').unwrap().1).collect();
+        assert_eq!(names, ["gz", "json"], "{asked:?}");
+        assert!(asked.values().all(|given| *given == wanted), "{asked:?}");
+    }
+    let world = World::new().await;
+    world.put("source/a", "x");
+    let id = world.create(generator).await;
+    world.wait_for(&id, "Suspended").await;
+    assert!(world.shelf.2.lock().unwrap().values().all(|given| *given == Encryption::Unasked));
+}
+
+#[tokio::test]
+async fn a_list_that_the_store_does_not_encrypt_fails_the_job_in_awss_words_and_the_stores_own() {
+    let world = World::new().await;
+    world.put("source/a", "x");
+    let id = world.create(|b| encrypted("<SSE-S3/>")(b).replace("s3:::lists", "s3:::plain")).await;
+    let described = world.wait_for(&id, "Failed").await;
+    for wanted in [
+        "<FailureCode>ManifestOutputFailed</FailureCode>",
+        "<FailureReason>Error occurred when preparing manifest: Failed to write manifest</FailureReason>",
+        "<FailureReason>plain: NotImplemented: no keys</FailureReason>",
+    ] {
+        assert!(described.contains(wanted), "{described}");
+    }
+    assert!(world.shelf.2.lock().unwrap().is_empty(), "nothing was written in the clear");
 }
 
 #[tokio::test]

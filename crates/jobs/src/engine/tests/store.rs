@@ -24,11 +24,11 @@ impl Objects for Noted {
         self.shelf.get(bucket, key, version).await
     }
 
-    async fn put(&self, bucket: &str, key: &str, kind: &str, body: PutBody) -> Result<String, ObjectError> {
+    async fn put(&self, bucket: &str, key: &str, terms: PutTerms<'_>, body: PutBody) -> Result<String, ObjectError> {
         if self.no_put.lock().unwrap().is_some_and(|end| key.ends_with(end)) {
             return Err(ObjectError { code: "InternalError".into(), message: "down".into(), passing: true });
         }
-        let etag = self.shelf.put(bucket, key, kind, body).await?;
+        let etag = self.shelf.put(bucket, key, terms, body).await?;
         let bytes = self.shelf.0.lock().unwrap()[&format!("{bucket}/{key}")].clone();
         self.puts.lock().unwrap().push((key.to_owned(), bytes));
         Ok(etag)
@@ -91,6 +91,28 @@ async fn a_report_that_is_written_again_has_the_same_names_and_bytes_and_its_man
     assert!(names[..2].iter().all(|(path, name)| *path == format!("{folder}/results") && name.ends_with(".csv")));
     assert_eq!(names[2..], [(&*folder, "manifest.json.md5"), (&*folder, "manifest.json")]);
     assert!(second.function.calls().is_empty(), "nothing ran again");
+}
+
+#[tokio::test]
+async fn every_object_of_a_report_is_put_with_the_encryption_of_its_store() {
+    let kms = Encryption::SseKms { key_id: Some("reports".into()) };
+    for (bucket, wanted) in [("sealed", kms), ("r", Encryption::Unasked)] {
+        let world = World::new().await;
+        world.manifest(&keys(3));
+        let id = world.create(|b| b.replace("arn:aws:s3:::r<", &format!("arn:aws:s3:::{bucket}<"))).await;
+        world.wait_for(&id, "Complete").await;
+        let asked = world.shelf.2.lock().unwrap().clone();
+        let ends = |end: &str| asked.keys().filter(|name| name.ends_with(end)).count();
+        assert_eq!((ends(".csv") > 0, ends("manifest.json"), ends(".md5")), (true, 1, 1), "{asked:?}");
+        assert!(asked.iter().all(|(name, given)| name.starts_with(bucket) && *given == wanted), "{asked:?}");
+    }
+    // A report that was to be encrypted and cannot be is no report.
+    let world = World::new().await;
+    world.manifest(&keys(3));
+    let id = world.create(|b| b.replace("arn:aws:s3:::r<", "arn:aws:s3:::plain<")).await;
+    let described = world.wait_for(&id, "Failed").await;
+    assert!(described.contains("<FailureCode>ReportDeliveryFailed</FailureCode>"), "{described}");
+    assert!(described.contains("<FailureReason>plain: NotImplemented: no keys</FailureReason>"), "{described}");
 }
 
 #[tokio::test]
