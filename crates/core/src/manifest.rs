@@ -214,12 +214,22 @@ impl RowFormat {
             return Err(other_count());
         }
         let (Some(bucket), Some(key)) = (bucket, key) else { return Err(other_count()) };
-        if bucket.len() > BUCKET_BYTES_MAX {
-            return Err(fault(Flaw::LongBucket));
-        }
-        check_key(&key).map_err(fault)?;
+        check_row(&bucket, &key, None).map_err(fault)?;
         Ok(Task { row, number, bucket: bucket.into(), key: key.into(), version })
     }
+}
+
+/// Whether a row of a table by column could stand in a CSV manifest, so that no other one is written down as a line. `key`
+/// is percent-encoded; a `version` that is missing or blank is a row without one.
+pub fn check_row(bucket: &str, key: &str, version: Option<&str>) -> Result<(), Flaw> {
+    if bucket.len() > BUCKET_BYTES_MAX {
+        return Err(Flaw::LongBucket);
+    }
+    if bucket.contains('\n') {
+        return Err(Flaw::Quotes);
+    }
+    check_key(key)?;
+    if version.is_none_or(version_fits) { Ok(()) } else { Err(Flaw::Version) }
 }
 
 /// Version IDs are taken literally: 1 to 1,024 printable ASCII characters without comma or quote (spec 3.7).

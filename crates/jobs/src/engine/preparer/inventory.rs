@@ -11,13 +11,14 @@ use std::sync::Arc;
 use bytes::{Buf, Bytes, BytesMut};
 use futures::StreamExt;
 use longshore_core::inventory::{self, DataFile, FileFormat, Inventory};
-use longshore_core::manifest::{Fault, FaultKind, LineTooLong, Lines, RowFormat, write_row};
+use longshore_core::manifest::{Fault, FaultKind, LineTooLong, Lines, RowFormat, check_row, write_row};
 use longshore_core::task::VersionId;
 use longshore_store::StoreError;
 use longshore_wire::arn;
 use md5::{Digest, Md5};
 use tokio::io::AsyncReadExt;
 use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::{TOO_MANY_ROWS, Unprepared, bad, check_whole, content, pinning, unreadable};
@@ -32,11 +33,16 @@ const FILES_AT_ONCE: usize = 4;
 const PIECES_MAX: usize = 8;
 /// Ready lines are pinned in pieces of this size.
 const PIECE_BYTES: usize = 256 << 10;
-/// A data file may grow to this when it is inflated, whatever its size was…
+/// A data file may grow to this when it is inflated, and when its rows are written as lines, whatever its size was…
 const INFLATED_FREE: u64 = 16 << 20;
 /// … and beyond that by this factor. Rows of an inventory, which differ at least in their keys, shrink 10 to 60 times;
 /// what shrinks hundreds of times was made to fill a disk.
 const INFLATED_RATIO_MAX: u64 = 100;
+
+/// What a data file of so many stored bytes may grow to.
+fn inflated_max(stored: u64) -> u64 {
+    INFLATED_FREE.saturating_add(stored.saturating_mul(INFLATED_RATIO_MAX))
+}
 
 pub(super) async fn pin(
     engine: &Engine,
@@ -161,10 +167,14 @@ impl Reading {
         let this = Arc::clone(&self);
         let (columnar, rows_max) = (Arc::clone(&world.settings.columnar), world.settings.rows_max);
         let into = lines.clone();
+        // The thread cannot be stopped from outside: it looks at this, which is set when this call ends or is dropped.
+        let given_up = CancellationToken::new();
+        let _waiting = given_up.clone().drop_guard();
         let reading = self.engine.shared.tasks.spawn_blocking(move || {
             let pieces = Pieces { incoming, current: Bytes::new(), ended: false, md5: Md5::new(), stored: 0 };
+            let (file, versions) = (create(&into)?, this.versions);
             let mut spool =
-                Spool { file: create(&into)?, line: Vec::new(), rows: 0, rows_max, versions: this.versions };
+                Spool { file, line: Vec::new(), rows: 0, bytes: 0, rows_max, bytes_max: None, versions, given_up };
             let md5 = match this.format {
                 FileFormat::Csv => read_csv(pieces, &this.columns, &mut spool)?,
                 FileFormat::Parquet => read_table(pieces, TableFormat::Parquet, &into, &*columnar, &mut spool)?,
@@ -221,18 +231,31 @@ struct Spool {
     file: BufWriter<std::fs::File>,
     line: Vec<u8>,
     rows: u64,
+    /// Of the lines so far.
+    bytes: u64,
     rows_max: u64,
+    /// What the lines may take together; `None` where what they are read from is held to it.
+    bytes_max: Option<u64>,
     versions: bool,
+    /// Set once nobody waits for the lines any more.
+    given_up: CancellationToken,
 }
 
 impl Spool {
     fn push(&mut self, bucket: &str, key: &str, version: Option<&str>) -> Result<(), Unread> {
+        if self.given_up.is_cancelled() {
+            return Err(Unread::GivenUp);
+        }
         if self.rows == self.rows_max {
             return Err(Unread::TooManyRows);
         }
         self.rows += 1;
         self.line.clear();
         write_row(&mut self.line, bucket, key, self.versions.then_some(version.unwrap_or("")));
+        self.bytes += self.line.len() as u64;
+        if self.bytes_max.is_some_and(|max| self.bytes > max) {
+            return Err(Unread::Malformed("holds more rows than an inventory of its size can".into()));
+        }
         Ok(self.file.write_all(&self.line)?)
     }
 }
@@ -306,7 +329,7 @@ fn read_csv(mut pieces: Pieces, columns: &RowFormat, spool: &mut Spool) -> Resul
     let mut inflating = flate2::read::MultiGzDecoder::new(whole);
     let bounded = |inflating: &flate2::read::MultiGzDecoder<std::io::Chain<_, Pieces>>, inflated: u64| {
         let stored = inflating.get_ref().get_ref().1.stored;
-        if inflated > INFLATED_FREE + stored.saturating_mul(INFLATED_RATIO_MAX) {
+        if inflated > inflated_max(stored) {
             return Err(Unread::Malformed("inflates to more than an inventory can".into()));
         }
         Ok(())
@@ -366,6 +389,8 @@ fn read_table(
     }
     file.flush()?;
     drop(file);
+    // A dictionary's one entry and a run's one length stand for as many rows as anyone likes.
+    spool.bytes_max = Some(inflated_max(pieces.stored));
     let versions = spool.versions;
     let mut stopped = None;
     let mut encoded = String::new();
@@ -373,7 +398,10 @@ fn read_table(
         encoded.clear();
         // Only inventories in CSV have their keys encoded; a manifest's rows always have.
         inventory::encode_key(row.key, &mut encoded);
-        match spool.push(row.bucket, &encoded, row.version) {
+        let number = spool.rows;
+        let checked =
+            check_row(row.bucket, &encoded, row.version).map_err(|flaw| Unread::Fault(Fault { row: number, flaw }));
+        match checked.and_then(|()| spool.push(row.bucket, &encoded, row.version)) {
             Ok(()) => ControlFlow::Continue(()),
             Err(stop) => {
                 stopped = Some(stop);

@@ -148,6 +148,107 @@ async fn an_inventory_by_column_without_a_reader_for_it_fails_in_words() {
     assert!(described.contains("this server has no reader for Parquet"), "{described}");
 }
 
+/// A table of one row, again and again until it is told to stop. Says when it has begun, goes on when it may, and says how
+/// many rows it gave.
+struct Endless {
+    bucket: &'static str,
+    key: &'static str,
+    version: &'static str,
+    begun: tokio::sync::mpsc::UnboundedSender<()>,
+    may_go_on: Mutex<std::sync::mpsc::Receiver<()>>,
+    given: tokio::sync::mpsc::UnboundedSender<u64>,
+}
+
+impl crate::ports::Columnar for Endless {
+    fn read(
+        &self,
+        _: crate::ports::TableFormat,
+        _: &std::path::Path,
+        _: bool,
+        each: &mut dyn FnMut(crate::ports::TableRow<'_>) -> std::ops::ControlFlow<()>,
+    ) -> Result<(), String> {
+        let row = crate::ports::TableRow { bucket: self.bucket, key: self.key, version: Some(self.version) };
+        self.begun.send(()).unwrap();
+        self.may_go_on.lock().unwrap().recv().unwrap();
+        let mut rows = 1;
+        while each(row).is_continue() {
+            rows += 1;
+        }
+        self.given.send(rows).unwrap();
+        Ok(())
+    }
+}
+
+/// The lines of a small table are at most this; the rule is the engine's own.
+const TABLE_BYTES_MAX: u64 = (16 << 20) + 100 * 4;
+
+/// A world where every table is endless, and what is heard of it.
+async fn endless(
+    bucket: &'static str,
+    key: &'static str,
+    version: &'static str,
+) -> (
+    World,
+    tokio::sync::mpsc::UnboundedReceiver<()>,
+    std::sync::mpsc::Sender<()>,
+    tokio::sync::mpsc::UnboundedReceiver<u64>,
+) {
+    let (begun, has_begun) = tokio::sync::mpsc::unbounded_channel();
+    let (go_on, may_go_on) = std::sync::mpsc::channel();
+    let (given, were_given) = tokio::sync::mpsc::unbounded_channel();
+    let table = Arc::new(Endless { bucket, key, version, begun, may_go_on: Mutex::new(may_go_on), given });
+    let world = world_with(false, |settings| settings.columnar = Arc::clone(&table) as _).await;
+    world.inventory(&[b"PAR1".to_vec()]);
+    let json = world.shelf.0.lock().unwrap()["m/manifest.json"].clone();
+    let json = String::from_utf8(json.to_vec()).unwrap().replace("\"CSV\"", "\"Parquet\"");
+    world.put("m/manifest.json", json.replace("Size, Bucket, Key", "bucket, key, version_id"));
+    (world, has_begun, go_on, were_given)
+}
+
+#[tokio::test]
+async fn a_small_table_with_rows_without_end_fills_no_disk() {
+    let key = "k".repeat(1_000).leak();
+    let (world, _begun, go_on, mut given) = endless("b", key, "v").await;
+    go_on.send(()).unwrap();
+    let id = world.create(inventory).await;
+    let described = world.wait_for(&id, "Failed").await;
+    assert!(described.contains("data/0 holds more rows than an inventory of its size can"), "{described}");
+    assert_eq!(given.recv().await, Some(TABLE_BYTES_MAX / 1_005 + 1));
+    assert!(!world.dir.path().join("jobs").join(&id).join("prepare").exists());
+}
+
+#[tokio::test]
+async fn a_row_of_a_table_that_no_manifest_may_have_is_refused_before_it_is_written() {
+    let long: &str = "x".repeat(16 << 10).leak();
+    for (bucket, key, version, wanted) in [
+        (long, "k", "v", "its bucket is longer than 255 bytes"),
+        ("a\nb", "k", "v", "a line break stands inside of them"),
+        ("b", long, "v", "its key is longer than 1,024 bytes"),
+        ("b", "", "v", "its key is empty"),
+        ("b", "k", long, "its version ID has characters that no version ID has, or more than 1,024"),
+    ] {
+        let (world, _begun, go_on, mut given) = endless(bucket, key, version).await;
+        go_on.send(()).unwrap();
+        let id = world.create(inventory).await;
+        let described = world.wait_for(&id, "Failed").await;
+        assert!(described.contains("data/0: Row 1: ") && described.contains(wanted), "{described}");
+        assert_eq!(given.recv().await, Some(1), "the first row ends the reading: {wanted}");
+    }
+}
+
+#[tokio::test]
+async fn a_table_is_read_no_further_once_its_job_is_cancelled() {
+    let (world, mut begun, go_on, mut given) = endless("b", "k", "v").await;
+    let id = world.create(inventory).await;
+    begun.recv().await.unwrap();
+    let path = format!("/v20180820/jobs/{id}/status");
+    assert_eq!(world.send("POST", &path, "requestedJobStatus=Cancelled", "").await.0, 200);
+    world.wait_for(&id, "Cancelled").await;
+    go_on.send(()).unwrap();
+    let rows = given.recv().await.unwrap();
+    assert!(rows < TABLE_BYTES_MAX / 6, "{rows} rows were written for nobody");
+}
+
 #[tokio::test]
 async fn a_list_that_is_made_again_after_a_crash_has_the_same_objects_and_is_named_once_it_is_whole() {
     let mut world = World::new().await;
