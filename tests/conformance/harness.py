@@ -424,6 +424,16 @@ def by_key(rows):
     return found
 
 
+def certificate(folder, name):
+    """Makes a certificate for 127.0.0.1 that vouches for itself; returns its file, and that of its key."""
+    need("openssl")
+    files = folder / f"{name}.pem", folder / f"{name}.key"
+    run(["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2",
+         "-subj", f"/CN={name}", "-addext", "subjectAltName=IP:127.0.0.1", "-addext", "basicConstraints=CA:FALSE",
+         "-keyout", files[1], "-out", files[0]], dict(os.environ))
+    return files
+
+
 def need(program):
     """Skips the test, loudly, where a program is missing that it cannot do without."""
     import pytest

@@ -10,6 +10,7 @@ import hmac
 import http.server
 import json
 import re
+import ssl
 import subprocess
 import threading
 import time
@@ -46,7 +47,7 @@ def matches(pattern, document):
 class Receiver:
     """A webhook. Keeps what it is sent, in order, and answers as `answer` says; a wrong signature is an error."""
 
-    def __init__(self, port=0, secret=SECRET, answer=lambda event, times: 200):
+    def __init__(self, port=0, secret=SECRET, answer=lambda event, times: 200, tls=None):
         self.requests, self.errors, self.times = [], [], collections.Counter()
         receiver = self
 
@@ -72,6 +73,12 @@ class Receiver:
                 pass
 
         self.server = http.server.ThreadingHTTPServer(("127.0.0.1", port), Handler)
+        if tls:
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            context.load_cert_chain(*tls)
+            # The handshake is left to each request's thread: one that comes to nothing must not hold up the others.
+            self.server.socket = context.wrap_socket(self.server.socket, server_side=True, do_handshake_on_connect=False)
+            self.server.handle_error = lambda request, address: None
         self.port = self.server.server_address[1]
         threading.Thread(target=self.server.serve_forever, daemon=True).start()
 
@@ -288,6 +295,53 @@ def test_a_consumer_that_describes_the_job_at_once_finds_it_complete_with_its_re
     receiver.close()
 
 
+def test_a_webhook_over_https_hands_events_to_nobody_but_whom_a_trusted_certificate_vouches_for(told, name, tmp_path):
+    pairs = {who: harness.certificate(tmp_path, who) for who in ("own", "bundled", "foreign")}
+    (tmp_path / "secret").write_text(SECRET)
+    receivers = {who: Receiver(tls=pair) for who, pair in pairs.items()}
+    plain = Receiver()
+    hook = lambda sink, who, host="127.0.0.1", **more: {
+        "name": sink, "kind": "webhook", "url": f"https://{host}:{(receivers | {'plain': plain})[who].port}/jobs?a=b",
+        "secret_file": str(tmp_path / "secret")} | more
+    server = told([
+        hook("own", "own", ca_file=str(pairs["own"][0])),
+        # Without a ca_file it is AWS_CA_BUNDLE that counts.
+        hook("bundled", "bundled"),
+        hook("foreign", "foreign"),
+        # One that is trusted, but for another host.
+        hook("named", "own", host="localhost", ca_file=str(pairs["own"][0])),
+        # A ca_file takes the place of the others.
+        hook("only", "bundled", ca_file=str(pairs["own"][0])),
+        hook("spoken", "plain"),
+    ], {"AWS_CA_BUNDLE": str(pairs["bundled"][0])})
+    bucket, function, etag = prepare(server, name)
+    job = server.create_job(bucket, function, etag)
+    server.wait(job)
+
+    def deliveries():
+        _, answer = own(server, f"/_longshore/v1/jobs/{job}/events")
+        return [{delivery["sink"]: delivery for delivery in event["deliveries"]} for event in answer["events"]]
+
+    wait_for("the deliveries to whom is trusted", lambda: all(
+        event[sink]["delivered"] for event in deliveries() for sink in ("own", "bundled")))
+    wait_for("a try at each of the others", lambda: all(
+        deliveries()[0][sink]["attempts"] for sink in ("foreign", "named", "only", "spoken")))
+    assert statuses(receivers["own"].events(), job) == statuses(receivers["bundled"].events(), job) == PLAIN
+    assert {path for path, _, _ in receivers["own"].requests} == {"/jobs?a=b"}
+    assert receivers["own"].requests[0][1]["host"] == f"127.0.0.1:{receivers['own'].port}"
+    first = deliveries()[0]
+    for sink, wanted in {
+        "foreign": "no connection: the certificate is not trusted: UnknownIssuer (the sink's ca_file names whom to trust)",
+        "only": "the certificate is not trusted: UnknownIssuer",
+        "named": "the certificate is not trusted: certificate not valid for name \"localhost\"",
+        "spoken": "no connection: ",
+    }.items():
+        assert wanted in first[sink]["lastError"] and not first[sink]["delivered"], first[sink]
+    assert not receivers["foreign"].requests and not plain.requests, "nothing is sent to whom is not trusted"
+    for receiver in (*receivers.values(), plain):
+        receiver.close()
+
+
 def test_our_own_api_is_verified_and_tells_errors_as_json(server, name):
     path = "/_longshore/v1/jobs/00000000-0000-0000-0000-000000000000/events"
     status, headers, body = send(server, "GET", path)
@@ -310,10 +364,12 @@ def test_our_own_api_is_verified_and_tells_errors_as_json(server, name):
 
 
 @pytest.mark.parametrize("sink, told_so", [
-    ({"name": "a", "kind": "webhook", "url": "https://example.com/"}, "https"),
+    ({"name": "a", "kind": "webhook", "url": "https://h/", "ca_file": "nowhere.pem"}, "nowhere.pem"),
+    ({"name": "a", "kind": "webhook", "url": "https://h/", "ca_file": "longshore.toml"}, "there is no certificate in it"),
+    ({"name": "a", "kind": "webhook", "url": "http://h/", "ca_file": "ca.pem"}, "nobody shows a certificate there"),
     ({"name": "a", "kind": "webhook", "url": "http://h/", "secret_file": "nowhere"}, "nowhere"),
     ({"name": "a", "kind": "topic"}, "file, stdout, webhook"),
-], ids=["https", "no secret", "no such kind"])
+], ids=["no ca_file", "no certificate", "ca_file over http", "no secret", "no such kind"])
 def test_a_sink_that_cannot_work_is_refused_at_the_start(tmp_path, sink, told_so):
     data = tmp_path / "data"
     data.mkdir(mode=0o700)

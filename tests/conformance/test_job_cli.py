@@ -604,11 +604,7 @@ def test_events_are_printed_page_by_page_and_followed_to_the_jobs_end(elsewhere,
 
 
 def test_tls_is_spoken_to_whom_a_certificate_vouches_for(tmp_path):
-    harness.need("openssl")
-    key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
-    harness.run(["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2",
-                 "-subj", "/CN=test", "-addext", "subjectAltName=IP:127.0.0.1", "-addext", "basicConstraints=CA:FALSE",
-                 "-keyout", key, "-out", certificate], dict(os.environ))
+    certificate, key = harness.certificate(tmp_path, "test")
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificate, key)
     with serving(context) as server:

@@ -4,7 +4,6 @@
 //! clients make several connections.
 
 mod endpoint;
-mod tls;
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -30,6 +29,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::credentials::Credentials;
 use crate::failure::Failure;
+use crate::tls;
 
 pub use endpoint::{Endpoint, Endpoints};
 
@@ -679,7 +679,8 @@ async fn connect(endpoint: &Endpoint) -> Result<SendRequest<RequestBody>, Client
         let stream = tokio::net::TcpStream::connect(endpoint.address()).await.map_err(|e| broken(&e))?;
         stream.set_nodelay(true).map_err(|e| broken(&e))?;
         if endpoint.tls() {
-            let stream = tls::handshake(stream, endpoint.host()).await.map_err(|e| broken(&e))?;
+            let config = tls::usual().map_err(|e| broken(&e))?;
+            let stream = tls::handshake(stream, endpoint.host(), config).await.map_err(|e| broken(&e))?;
             handshake(stream).await.map_err(|e| broken(&e))
         } else {
             handshake(stream).await.map_err(|e| broken(&e))

@@ -32,7 +32,8 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 
 use crate::endpoints::{Remote, Routes};
-use crate::failure::{Because, Failure};
+use crate::failure::Failure;
+use crate::tls::{self, Roots};
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
@@ -169,10 +170,9 @@ impl Gateway {
         connector.enforce_http(false);
         connector.set_nodelay(true);
         connector.set_connect_timeout(Some(CONNECT_TIME_MAX));
-        let provider = rustls::crypto::ring::default_provider();
-        let tls = hyper_rustls::HttpsConnectorBuilder::new()
-            .with_provider_and_native_roots(provider)
-            .because("the system's root certificates cannot be read (SSL_CERT_FILE names others)")?;
+        // The engine's way to the same stores (`adapters/aws`) trusts the same.
+        let config = tls::config(Roots::System).map_err(Failure::new)?;
+        let tls = hyper_rustls::HttpsConnectorBuilder::new().with_tls_config(config);
         let connector = tls.https_or_http().enable_http1().wrap_connector(connector);
         let client = Client::builder(TokioExecutor::new())
             .pool_timer(TokioTimer::new())

@@ -23,6 +23,7 @@ mod server;
 mod settings;
 mod sinks;
 mod state_file;
+mod tls;
 
 use std::io::Write;
 use std::path::PathBuf;

@@ -14,12 +14,15 @@ use http_body_util::Full;
 use hyper_util::rt::TokioIo;
 use longshore_jobs::ports::{EventSink, SinkError};
 use longshore_wire::event::{Format, JobEvent};
+use rustls::{CertificateError, ClientConfig};
 use serde::Deserialize;
 use sha2::Sha256;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::sync::Mutex;
 
 use crate::failure::{Because, Failure};
+use crate::tls::{self, Roots, TlsError};
 
 /// How long a webhook may take to be connected, and then to answer. The engine's own patience is a little longer.
 const CONNECT_TIME_MAX: Duration = Duration::from_secs(5);
@@ -47,6 +50,8 @@ pub struct SinkSettings {
     pub secret_file: Option<PathBuf>,
     #[serde(default)]
     pub secret_env: Option<String>,
+    #[serde(default)]
+    pub ca_file: Option<PathBuf>,
 }
 
 /// Where a sink leads, as checked.
@@ -60,6 +65,7 @@ enum Target<'s> {
 /// A webhook's URL, taken apart.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Address {
+    tls: bool,
     /// As it is looked up: without the brackets of an IPv6 address.
     host: String,
     port: u16,
@@ -87,6 +93,7 @@ impl SinkSettings {
         let secret = self.secret_file.is_some() || self.secret_env.is_some();
         match (self.kind.as_str(), &self.path, &self.url) {
             ("file" | "stdout", ..) if secret => self.refuse("is no webhook and takes no secret"),
+            ("file" | "stdout", ..) if self.ca_file.is_some() => self.refuse("is no webhook and takes no ca_file"),
             ("file", Some(path), None) if !path.as_os_str().is_empty() => Ok(Target::File(path)),
             ("file", ..) => self.refuse("is a file: it needs a path, and no url"),
             ("stdout", None, None) => Ok(Target::Stdout),
@@ -101,21 +108,27 @@ impl SinkSettings {
         // The URL itself is not repeated: what stands in its query may be secret.
         let Ok(uri) = url.parse::<Uri>() else { return self.refuse("has a url that is none") };
         match (uri.scheme_str(), uri.host(), uri.authority()) {
-            (Some("https"), ..) => self.refuse(
-                "has an https url, which is not supported yet: name a proxy or a receiver that is reached over http",
-            ),
-            (Some("http"), Some(host), Some(authority)) if !host.is_empty() => {
+            (Some(scheme @ ("http" | "https")), Some(host), Some(authority)) if !host.is_empty() => {
+                let tls = scheme == "https";
+                let host = host.trim_matches(['[', ']']);
                 if authority.as_str().contains('@') {
                     return self.refuse("has a url with a user in it, which is not supported: sign with a secret");
                 }
+                if tls && !tls::is_name(host) {
+                    return self.refuse("has an https url with a host that no certificate can be for");
+                }
+                if self.ca_file.is_some() && !tls {
+                    return self.refuse("has a ca_file, but an http url: nobody shows a certificate there");
+                }
                 Ok(Address {
-                    host: host.trim_matches(['[', ']']).to_owned(),
-                    port: uri.port_u16().unwrap_or(80),
+                    tls,
+                    host: host.to_owned(),
+                    port: uri.port_u16().unwrap_or(if tls { 443 } else { 80 }),
                     authority: authority.as_str().to_owned(),
                     target: uri.path_and_query().map_or("/", |t| t.as_str()).to_owned(),
                 })
             }
-            _ => self.refuse("has a url that does not begin with http:// and a host"),
+            _ => self.refuse("has a url that does not begin with http:// or https:// and a host"),
         }
     }
 
@@ -159,6 +172,17 @@ impl SinkSettings {
         }
         Ok(Some(Secret(secret)))
     }
+
+    /// Whom a webhook believes: those of its `ca_file` alone, or whom all our connections do.
+    fn trusted(&self, data_dir: &Path) -> Result<Arc<ClientConfig>, Failure> {
+        let trusted = match &self.ca_file {
+            Some(path) => {
+                tls::config(Roots::File(&data_dir.join(path))).map(Arc::new).map_err(|e| format!("the ca_file {e}"))
+            }
+            None => tls::usual(),
+        };
+        trusted.or_else(|error| self.refuse(format!("cannot use TLS: {error}")))
+    }
 }
 
 /// What the types do not say of all `[[events]]`.
@@ -185,7 +209,10 @@ pub fn make(sinks: &[SinkSettings], data_dir: &Path) -> Result<Vec<Arc<dyn Event
                 Arc::new(Lines { name, format, path: Some(data_dir.join(path)), turn: Arc::default() })
             }
             Target::Stdout => Arc::new(Lines { name, format, path: None, turn: Arc::default() }),
-            Target::Webhook(address) => Arc::new(Webhook { name, format, address, secret: sink.secret(data_dir)? }),
+            Target::Webhook(address) => {
+                let tls = if address.tls { Some(sink.trusted(data_dir)?) } else { None };
+                Arc::new(Webhook { name, format, address, tls, secret: sink.secret(data_dir)? })
+            }
         })
     });
     made.collect()
@@ -281,6 +308,8 @@ struct Webhook {
     name: String,
     format: Format,
     address: Address,
+    /// `None`: plain HTTP.
+    tls: Option<Arc<ClientConfig>>,
     secret: Option<Secret>,
 }
 
@@ -307,11 +336,9 @@ impl EventSink for Webhook {
         let request = request.body(Full::new(Bytes::from(body))).map_err(|e| refused(&e))?;
 
         let late = |what: &str, time: Duration| SinkError(format!("{what} within {} s", time.as_secs()));
-        let connect = TcpStream::connect((self.address.host.as_str(), self.address.port));
-        let stream = tokio::time::timeout(CONNECT_TIME_MAX, connect)
+        let stream = tokio::time::timeout(CONNECT_TIME_MAX, self.connect())
             .await
-            .map_err(|_| late("no connection", CONNECT_TIME_MAX))?
-            .map_err(|error| SinkError(format!("no connection: {error}")))?;
+            .map_err(|_| late("no connection", CONNECT_TIME_MAX))??;
         let status = tokio::time::timeout(ANSWER_TIME_MAX, post(stream, request))
             .await
             .map_err(|_| late("no answer", ANSWER_TIME_MAX))?
@@ -320,9 +347,30 @@ impl EventSink for Webhook {
     }
 }
 
+/// One connection, with TLS or without.
+trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+impl<S: AsyncRead + AsyncWrite + Send + Unpin> Stream for S {}
+
+impl Webhook {
+    /// Connects, and with https makes sure of whom: nothing is sent before that.
+    async fn connect(&self) -> Result<Box<dyn Stream>, SinkError> {
+        let failed = |error: &dyn std::fmt::Display| SinkError(format!("no connection: {error}"));
+        let stream = TcpStream::connect((self.address.host.as_str(), self.address.port)).await;
+        let stream = stream.map_err(|e| failed(&e))?;
+        let Some(config) = &self.tls else { return Ok(Box::new(stream)) };
+        match tls::handshake(stream, &self.address.host, Arc::clone(config)).await {
+            Ok(stream) => Ok(Box::new(stream)),
+            Err(error @ TlsError::NotTrusted(CertificateError::UnknownIssuer)) => {
+                Err(failed(&format!("{error} (the sink's ca_file names whom to trust)")))
+            }
+            Err(error) => Err(failed(&error)),
+        }
+    }
+}
+
 /// Sends one request over one connection, which ends with this future: nothing is left behind by a time-out. The
 /// answer's body is not read; its status says everything.
-async fn post(stream: TcpStream, request: http::Request<Full<Bytes>>) -> Result<http::StatusCode, hyper::Error> {
+async fn post(stream: Box<dyn Stream>, request: http::Request<Full<Bytes>>) -> Result<http::StatusCode, hyper::Error> {
     let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
     let mut connection = std::pin::pin!(connection);
     let mut answered = std::pin::pin!(sender.send_request(request));
@@ -368,7 +416,10 @@ mod tests {
             ("name = \"a\"\nkind = \"file\"\npath = \"e\"\nurl = \"http://h\"", "no url"),
             ("name = \"a\"\nkind = \"stdout\"\npath = \"e\"", "neither path nor url"),
             ("name = \"a\"\nkind = \"webhook\"", "needs a url"),
-            ("name = \"a\"\nkind = \"webhook\"\nurl = \"https://h/\"", "https url, which is not supported yet"),
+            ("name = \"a\"\nkind = \"webhook\"\nurl = \"https://a_b..c/\"", "no certificate can be for"),
+            ("name = \"a\"\nkind = \"webhook\"\nurl = \"http://h/\"\nca_file = \"c\"", "but an http url"),
+            ("name = \"a\"\nkind = \"file\"\npath = \"e\"\nca_file = \"c\"", "takes no ca_file"),
+            ("name = \"a\"\nkind = \"stdout\"\nca_file = \"c\"", "takes no ca_file"),
             ("name = \"a\"\nkind = \"webhook\"\nurl = \"ftp://h/\"", "begin with http://"),
             ("name = \"a\"\nkind = \"webhook\"\nurl = \"/path\"", "begin with http://"),
             ("name = \"a\"\nkind = \"webhook\"\nurl = \"http://u:geheim@h/\"", "a user in it"),
@@ -394,7 +445,10 @@ mod tests {
         assert_eq!((six.host.as_str(), six.port, six.authority.as_str()), ("::1", 8080, "[::1]:8080"));
         assert_eq!(six.target, "/hook?a=b");
         let bare = address("http://hooks.example");
-        assert_eq!((bare.port, bare.target.as_str()), (80, "/"));
+        assert_eq!((bare.port, bare.target.as_str(), bare.tls), (80, "/", false));
+        let secure = address("https://hooks.example");
+        assert_eq!((secure.port, secure.authority.as_str(), secure.tls), (443, "hooks.example", true));
+        assert!(address("https://[::1]:8443/").tls, "certificates can be for addresses");
     }
 
     #[test]
