@@ -557,10 +557,19 @@ impl Client {
         if let Some(token) = token {
             target.push_str(&format!("?nextToken={}", utf8_percent_encode(token, COMPONENT)));
         }
+        self.own(&target).await
+    }
+
+    /// What a job's results amount to by now, as Longshore tells it: counts, and failures in groups.
+    pub async fn job_results(&self, id: &str) -> Result<serde_json::Value, ClientError> {
+        self.own(&format!("/_longshore/v1/jobs/{id}/results")).await
+    }
+
+    async fn own(&self, target: &str) -> Result<serde_json::Value, ClientError> {
         let mut headers = HeaderMap::new();
         headers.insert("x-amz-account-id", self.account_header()?);
         let none = Content::Bytes(Bytes::new());
-        let (_, answer) = self.call(Api::Control, Method::GET, &target, headers, none).await?;
+        let (_, answer) = self.call(Api::Control, Method::GET, target, headers, none).await?;
         serde_json::from_slice(&answer).map_err(|e| ClientError::Broken(format!("the answer is no JSON: {e}")))
     }
 
