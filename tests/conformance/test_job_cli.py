@@ -618,6 +618,168 @@ def test_tls_is_spoken_to_whom_a_certificate_vouches_for(tmp_path):
         proxied = job(environment | {"HTTPS_PROXY": "http://127.0.0.1:9"}, *arguments, status=1)
         assert "HTTPS_PROXY is set, but connections go straight" in proxied.stderr
 
+# --- what only Longshore has, against a real one ---
+
+# Fails for keys with "fail" in them; says which task it was in either case.
+TASKS = """
+    def handler(event, context):
+        task = event["tasks"][0]
+        code = "PermanentFailure" if "fail" in task["s3Key"] else "Succeeded"
+        return {"invocationSchemaVersion": event["invocationSchemaVersion"], "invocationId": event["invocationId"],
+                "results": [{"taskId": task["taskId"], "resultCode": code, "resultString": task["taskId"]}]}
+"""
+
+
+def reported(place, id):
+    """The message of each key's row in a job's report."""
+    return {row.key: row.message for row in harness.read_report(place.server, id, place.server.describe(id))}
+
+
+def test_a_job_that_is_not_over_tells_what_has_failed_so_far(place):
+    rows = [(place.name, f"fail-{n}") for n in range(6)]
+    place.server.put_manifest(place.name, rows)
+    id = place.create("--sample", "2")
+    place.server.wait(id, until="Suspended")
+    line = "2 × PermanentFailure: broken\ufffd[2J  (for example fail-"
+    described = place.job("describe", id).stdout
+    assert any(said.startswith("Failures ") and line in said for said in described.splitlines()), described
+    shown = place.job("failures", id)
+    assert shown.stdout.startswith("       " + line) and f"so far: job {id} is Suspended" in shown.stderr
+    assert "\x1b" not in shown.stdout + described
+    found = place.json("failures", id)
+    assert (found["JobId"], found["Failed"]) == (id, 2)
+    assert [(g["ErrorCode"], g["Message"], g["Count"]) for g in found["Failures"]] == [
+        ("PermanentFailure", "broken\x1b[2J", 2)]
+    assert found["Failures"][0]["Keys"][0] in {key for _, key in rows}
+    watch = subprocess.Popen(
+        [LONGSHORE, "job", "watch", id, "--data-dir", place.server.data_dir], text=True, stderr=subprocess.PIPE,
+        env=harness.plain_environment(place.server.home),
+    )
+    read_until(watch, line)
+    place.job("confirm", id)
+    _, said = watch.communicate(timeout=60)
+    assert watch.returncode == 1 and "Complete: 0 of 6 succeeded, 6 failed" in said
+    # Over, it is the report that tells.
+    assert place.job("failures", id).stdout.startswith("       6 × PermanentFailure: broken\ufffd[2J\n")
+    assert "Failures " not in place.job("describe", id).stdout
+
+
+def test_a_watch_tells_what_failed_in_a_job_without_a_report(place):
+    done = place.job("create", "--function", place.name, "--manifest", f"s3://{place.name}/manifest.csv", "--watch", status=1)
+    last = done.stderr.split("Complete: 2 of 4 succeeded, 2 failed")[1]
+    assert "2 × PermanentFailure: broken\ufffd[2J  (for example fail-" in last
+
+
+def test_elsewhere_nobody_is_asked_what_has_failed_so_far(elsewhere, tmp_path):
+    elsewhere.answers[f"/v20180820/jobs/{JOB}"] = DESCRIBED.replace("Complete", "Active")
+    assert "2 failed" in of_aws(elsewhere, tmp_path, "describe", JOB).stdout
+    done = of_aws(elsewhere, tmp_path, "failures", JOB, status=1)
+    assert "is Active and has no report yet" in done.stderr
+    assert not [path for _, path, _, _ in elsewhere.requests if path.endswith("/results")]
+
+
+def test_the_events_of_a_job_are_shown_and_followed_to_its_end(ended, place):
+    wanted = ["New", "Preparing", "Ready", "Active", "Completing", "Complete"]
+    shown = ended.job("events", ended.id).stdout.splitlines()
+    assert [line.split()[-1] for line in shown] == wanted
+    found = ended.json("events", ended.id)["events"]
+    assert [event["status"] for event in found] == wanted
+    assert found[0]["document"]["detail"]["serviceEventDetails"]["jobId"] == ended.id
+    id = place.create("--confirm")
+    place.server.wait(id, until="Suspended")
+    follow = subprocess.Popen(
+        [LONGSHORE, "job", "events", id, "--follow", "--json", "--data-dir", place.server.data_dir],
+        env=harness.plain_environment(place.server.home), text=True, stdout=subprocess.PIPE,
+    )
+    told = [json.loads(follow.stdout.readline())["status"] for _ in range(3)]
+    assert told == ["New", "Preparing", "Suspended"]
+    place.job("confirm", id)
+    out, _ = follow.communicate(timeout=60)
+    assert follow.returncode == 0
+    assert [json.loads(line)["status"] for line in out.splitlines()] == ["Ready", "Active", "Completing", "Complete"]
+
+
+def test_a_retry_takes_what_failed_or_everything_and_the_function_sees_the_same_task_ids(place):
+    place.server.deploy(place.name + "-tasks", TASKS)
+    made = place.job("create", "--function", place.name + "-tasks", "--manifest", f"s3://{place.name}/manifest.csv",
+                     "--report", f"s3://{place.name}/reports", "--watch", status=1)
+    first = made.stdout.strip()
+    tasks = reported(place, first)
+    assert set(tasks) == set(KEYS) and len(set(tasks.values())) == 4
+    failed = {key: task for key, task in tasks.items() if "fail" in key}
+    done = place.job("retry", first, "--watch", status=1)
+    second = done.stdout.strip()
+    assert second != first and "Complete: 0 of 2 succeeded, 2 failed" in done.stderr
+    assert reported(place, second) == failed
+    described = place.server.describe(second)
+    assert described["Manifest"]["Spec"]["Format"] == "Report_CSV_20180820"
+    assert described["Description"] == f"Retry of what failed: job {first}"
+    # A retry of a retry is of the first job's tasks still.
+    third = place.json("retry", second)["JobId"]
+    place.server.wait(third)
+    assert reported(place, third) == failed
+    again = place.job("retry", first, "--all", "--confirm").stdout.strip()
+    place.server.wait(again, until="Suspended")
+    place.job("confirm", again)
+    place.server.wait(again)
+    assert reported(place, again) == tasks
+
+
+def test_a_sample_waits_to_be_confirmed_and_is_not_run_again(place):
+    place.server.deploy(place.name + "-tasks", TASKS)
+    rows = [(place.name, f"k-{n}") for n in range(40)]
+    place.server.put_manifest(place.name, rows)
+    id = place.job("create", "--function", place.name + "-tasks", "--manifest", f"s3://{place.name}/manifest.csv",
+                   "--report", f"s3://{place.name}/reports", "--sample", "5").stdout.strip()
+    described = place.server.wait(id, until="Suspended")
+    assert described["ProgressSummary"]["NumberOfTasksSucceeded"] == 5
+    assert place.job("tag", "list", id).stdout == "longshore:sample=5\n"
+    assert place.job("confirm", id).stdout == "Ready\n"
+    place.server.wait(id)
+    assert len({row.message for row in harness.audit(place.server, id, rows)}) == 40
+
+
+def test_a_job_may_start_while_its_manifest_is_being_checked(place):
+    rows = [(place.name, f"k-{n}") for n in range(3_000)]
+    place.server.put_manifest(place.name, rows)
+    id = place.create("--start-while-preparing")
+    place.server.wait(id)
+    harness.audit(place.server, id, rows)
+    assert place.job("tag", "list", id).stdout == "longshore:start=while-preparing\n"
+
+
+def test_an_inventory_is_a_manifest(place):
+    import test_inventory
+
+    rows = [[place.name, key, "1"] for key in KEYS]
+    test_inventory.put_inventory(place.server, place.name, [test_inventory.csv_gz(rows)], schema="Bucket, Key, Size")
+    uri = f"s3://{place.name}/{test_inventory.BASE}manifest.json"
+    done = place.job("create", "--function", place.name, "--inventory", uri, "--report", f"s3://{place.name}/reports",
+                     "--watch", status=1)
+    id = done.stdout.strip()
+    assert place.server.describe(id)["Manifest"]["Spec"]["Format"] == "S3InventoryReport_CSV_20161130"
+    assert "Complete: 2 of 4 succeeded, 2 failed" in done.stderr
+    assert set(reported(place, id)) == set(KEYS)
+
+
+def test_a_manifest_is_generated_from_filters_and_kept(place):
+    done = place.job("create", "--function", place.name, "--generate", f"s3://{place.name}/fail", "--suffix=-2.txt",
+                     "--larger-than", "0", "--created-after", "2020-01-31", "--save-manifest", f"s3://{place.name}/lists",
+                     "--report", f"s3://{place.name}/reports", "--watch", status=1)
+    id = done.stdout.strip()
+    assert set(reported(place, id)) == {"fail-2.txt"}
+    kept = place.server.describe(id)["GeneratedManifestDescriptor"]["Location"]["ObjectArn"].split(":::")[1]
+    assert kept.startswith(f"{place.name}/lists/")
+    # What was kept is the manifest of another job.
+    other = place.job("create", "--function", place.name, "--inventory", f"s3://{kept}", "--report",
+                      f"s3://{place.name}/reports", "--watch", status=1).stdout.strip()
+    assert set(reported(place, other)) == {"fail-2.txt"}
+    shown = place.job("describe", id).stdout
+    assert f"s3://{kept}" in shown and '"fail"' in shown
+    every = place.job("create", "--function", place.name, "--generate", f"s3://{place.name}/", "--suffix", ".txt",
+                      "--report", f"s3://{place.name}/reports", "--watch", status=1).stdout.strip()
+    assert {urllib.parse.unquote(key) for key in reported(place, every)} == {urllib.parse.unquote(key) for key in KEYS}
+
 
 def test_the_completion_script_knows_the_jobs_commands():
     script = harness.run([LONGSHORE, "completions", "bash"], dict(os.environ)).stdout

@@ -18,7 +18,7 @@ pub struct Group {
 }
 
 /// Counts the results of a job as its log gives them.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Failures {
     pub succeeded: u64,
     pub failed: u64,

@@ -15,6 +15,7 @@ mod preparer;
 mod recorder;
 mod reporter;
 mod scheduler;
+mod tallies;
 
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -26,7 +27,6 @@ use std::time::Duration;
 use longshore_core::failures::Failures;
 use longshore_core::job::Status;
 use longshore_core::manifest::CHUNK_ROWS;
-use longshore_core::record::Entry;
 use longshore_core::run::{Command, Effect, Ended, Event, Extent, Run};
 use longshore_core::sample;
 use longshore_core::time::Tick;
@@ -73,6 +73,7 @@ struct Shared {
     /// As `wake`, for what removes jobs whose time is over.
     retire: Notify,
     gate: gate::Gate,
+    tallies: tallies::Tallies,
     agents: Mutex<HashMap<String, AgentHandle>>,
     tasks: TaskTracker,
     stopping: CancellationToken,
@@ -148,6 +149,7 @@ impl Engine {
         let engine = Self {
             shared: Arc::new(Shared {
                 gate: gate::Gate::new(world.settings.concurrency_total_max),
+                tallies: tallies::Tallies::new(),
                 world,
                 wake: Notify::new(),
                 retire: Notify::new(),
@@ -196,19 +198,10 @@ impl Engine {
         Glance(seen)
     }
 
-    /// What the results that a job has by now amount to: one pass over its log.
+    /// What the results that a job has by now amount to. The first time, a pass over its whole log; later, what came
+    /// since, as long as [`tallies::Tallies`] remembers.
     pub async fn failures(&self, id: &str) -> Result<Failures, StoreError> {
-        let dir = self.shared.world.job_dir(id);
-        blocking(move || {
-            let mut failures = Failures::default();
-            recorder::settled(&dir, |entry| {
-                if let Entry::Settled { task, outcome, .. } = entry {
-                    failures.add(task, outcome);
-                }
-            })?;
-            Ok(failures)
-        })
-        .await
+        self.shared.tallies.look(id, self.shared.world.job_dir(id)).await
     }
 
     /// Removes what a job that is over does not need any more: its pinned manifest and its report's spool. The result

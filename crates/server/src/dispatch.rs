@@ -10,8 +10,8 @@ use std::time::Instant;
 
 use bytes::{Bytes, BytesMut};
 use futures::{FutureExt, StreamExt};
-use http::header::{CONTENT_LENGTH, CONTENT_TYPE, EXPECT, HOST, HeaderValue, SERVER};
-use http::{Method, StatusCode};
+use http::header::{ACCEPT, CONTENT_LENGTH, CONTENT_TYPE, EXPECT, HOST, HeaderValue, SERVER};
+use http::{HeaderMap, Method, StatusCode};
 use http_body_util::{BodyExt, Full, StreamBody};
 use hyper::body::{Body, Frame};
 use longshore_functions::Functions;
@@ -34,6 +34,8 @@ const HEALTH: &str = "/_longshore/health";
 const CONTROL: &str = "/v20180820/";
 /// Every request of S3 Control has it.
 const ACCOUNT: &str = "x-amz-account-id";
+/// Names the operation where a service takes JSON at one path.
+const TARGET: &str = "x-amz-target";
 /// What a path means to nobody but us, never an object.
 const OURS: &str = "/_longshore/";
 /// Our own API beside AWS's, signed as S3's is.
@@ -77,12 +79,42 @@ enum Api {
     S3Control,
     Lambda,
     Own,
+    /// A service that there is not here: whoever can prove who they are is told so.
+    Elsewhere(Form),
+}
+
+/// In which form the clients of other services read errors.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Form {
+    Query,
+    Ec2,
+    Json,
+}
+
+impl Form {
+    /// By what the service's clients send. What is of no known form gets XML, as those of CloudFront or Route 53 read it.
+    fn of(service: &str, path: &str, headers: &HeaderMap) -> Self {
+        let json = |name| headers.get(name).and_then(|v| v.to_str().ok()).is_some_and(|v| v.contains("json"));
+        // The dates in front of their paths are as those of JSON services.
+        let xml = matches!(service, "cloudfront" | "route53");
+        if matches!(service, "ec2" | "sdb") {
+            Self::Ec2
+        } else if headers.contains_key(TARGET)
+            || [CONTENT_TYPE, ACCEPT].into_iter().any(json)
+            || (is_dated(path) && !xml)
+        {
+            Self::Json
+        } else {
+            Self::Query
+        }
+    }
 }
 
 impl Api {
     /// By the service that signed, where one did; else by what the path looks like, without the base path.
-    /// `account_named` is whether there is an `x-amz-account-id`, which no request to S3 has.
-    fn of(service: Option<&str>, path: &str, host: &Host, account_named: bool) -> Self {
+    /// An `x-amz-account-id` is in no request to S3.
+    fn of(service: Option<&str>, path: &str, host: &Host, headers: &HeaderMap) -> Self {
+        let account_named = headers.contains_key(ACCOUNT);
         // In virtual-hosted style a key may begin with "v20180820/".
         let control = path.starts_with(CONTROL) && (host.names_no_bucket() || account_named);
         match service {
@@ -90,6 +122,7 @@ impl Api {
             _ if path.starts_with(OWN) && host.names_no_bucket() => Self::Own,
             _ if control => Self::S3Control,
             Some("s3") => Self::S3,
+            Some(other) => Self::Elsewhere(Form::of(other, path, headers)),
             _ if is_dated(path) => Self::Lambda,
             _ => Self::S3,
         }
@@ -97,14 +130,14 @@ impl Api {
 
     fn dialect(self) -> Dialect {
         match self {
-            Self::S3 | Self::S3Control | Self::Own => Dialect::S3,
+            Self::S3 | Self::S3Control | Self::Own | Self::Elsewhere(_) => Dialect::S3,
             Self::Lambda => Dialect::Lambda,
         }
     }
 
     /// Of a request whose headers may not have been read.
     fn guess(path: &str) -> Self {
-        Self::of(None, path, &Host { prefix: None, port: None }, false)
+        Self::of(None, path, &Host { prefix: None, port: None }, &HeaderMap::new())
     }
 
     fn refuse(self, error: &ApiError, id: &RequestId) -> Answer {
@@ -113,6 +146,9 @@ impl Api {
             Self::S3Control => error.s3_control(id),
             Self::Lambda => error.lambda(),
             Self::Own => error.json(id),
+            Self::Elsewhere(Form::Query) => error.query(id),
+            Self::Elsewhere(Form::Ec2) => error.ec2(id),
+            Self::Elsewhere(Form::Json) => error.typed_json(),
         })
     }
 }
@@ -140,7 +176,9 @@ impl Service for Dispatch {
             let error = match api {
                 Api::Lambda => internal("ServiceException", "Internal error. Please try again."),
                 Api::S3Control | Api::Own => self.jobs.tell(&JobError::Panicked),
-                Api::S3 => internal("InternalError", "We encountered an internal error. Please try again."),
+                Api::S3 | Api::Elsewhere(_) => {
+                    internal("InternalError", "We encountered an internal error. Please try again.")
+                }
             };
             api.refuse(&error, &id)
         });
@@ -175,7 +213,6 @@ impl Dispatch {
             }
         };
         let path = self.after_base(parts.uri.path());
-        let account_named = parts.headers.contains_key(ACCOUNT);
         if path == HEALTH && parts.method == Method::GET {
             return match self.fatal.reason() {
                 None => answer(Response::json(StatusCode::OK, &serde_json::json!({"status": "ok"}))),
@@ -191,11 +228,11 @@ impl Dispatch {
         let claim = match Claim::parse(&parts.method, target, &parts.headers) {
             Ok(claim) => claim,
             Err(error) => {
-                let api = Api::of(None, path, &host, account_named);
+                let api = Api::of(None, path, &host, &parts.headers);
                 return self.refuse_caller(api, &error, &parts, body, id).await;
             }
         };
-        let api = Api::of(Some(claim.service()), path, &host, account_named);
+        let api = Api::of(Some(claim.service()), path, &host, &parts.headers);
         if path.starts_with(OURS) && api != Api::Own {
             drain(&parts, body).await;
             let none = ApiError::new(StatusCode::NOT_FOUND, "NoSuchResource", "There is nothing at this path.");
@@ -209,6 +246,7 @@ impl Dispatch {
                 };
                 self.serve_s3(&caller, parts, &host, body, id).await
             }
+            Api::Elsewhere(_) => self.tell_not_here(api, &claim, parts, body, id).await,
             Api::S3Control | Api::Lambda | Api::Own => self.serve_control(api, &claim, parts, &host, body, id).await,
         }
     }
@@ -272,6 +310,51 @@ impl Dispatch {
         let body = decoded(body, decoder);
         let served = self.s3.serve(caller, parts, host.prefix.as_deref(), body, id).await;
         served.map(BodyExt::boxed_unsync)
+    }
+
+    /// Answers a request to a service that there is not here. What there is instead is told to those alone whose signature
+    /// holds, in whatever region; everybody else hears of the service's name in the scope, as before a look at the key.
+    async fn tell_not_here(
+        &self,
+        api: Api,
+        claim: &Claim,
+        parts: http::request::Parts,
+        body: RequestBody,
+        id: &RequestId,
+    ) -> Answer {
+        let service = claim.service();
+        let wrong = AuthError::Service { given: service.to_owned(), presigned: claim.is_presigned() };
+        let announced = parts.headers.get(CONTENT_LENGTH).and_then(|l| l.to_str().ok()?.parse::<u64>().ok());
+        let large = announced.is_some_and(|length| length > CONTROL_BODY_MAX);
+        if claim.access_key_id() != self.root.access_key_id || large {
+            return self.refuse_caller(api, &wrong, &parts, body, id).await;
+        }
+        let _room = self.room(announced.unwrap_or(CONTROL_BODY_MAX)).await;
+        let rules = Rules {
+            regions: &[claim.region()],
+            services: &[service],
+            unsigned_payload: self.unsigned_payload,
+            // Kept keys are few, and these are asked for once in a while.
+            keys: None,
+        };
+        let key = Key::lasting(&self.root.secret_access_key, &self.account);
+        let now = jiff::Timestamp::now().as_second();
+        let verified = match read_whole(body, CONTROL_BODY_MAX).await {
+            Ok(whole) => claim.verify(&key, &rules, now, Some(Sha256::digest(&whole).into())).is_ok(),
+            Err(_) => false,
+        };
+        if !verified {
+            tracing::debug!(request_id = %id, error = %wrong, "caller refused");
+            return api.refuse(&wrong.told(api.dialect()), id);
+        }
+        let hint = match service {
+            "logs" => " What a function printed is shown by \"longshore logs FUNCTION\".",
+            _ => "",
+        };
+        let message = format!(
+            "Longshore serves Amazon S3, S3 Control with the jobs of S3 Batch Operations, and Lambda; there is no {service} here.{hint}"
+        );
+        api.refuse(&ApiError::new(StatusCode::NOT_IMPLEMENTED, "NotImplemented", message), id)
     }
 
     /// Reads the body whole, for its hash is part of what Lambda's clients sign.
@@ -473,17 +556,37 @@ mod tests {
             (None, "/2015-03-31", None, Api::S3),
             (None, "/v20180820/jobs", None, Api::S3Control),
             (None, "/bucket/key", None, Api::S3),
-            (Some("iam"), "/", None, Api::S3),
+            (Some("iam"), "/", None, Api::Elsewhere(Form::Query)),
+            (Some("ec2"), "/", None, Api::Elsewhere(Form::Ec2)),
+            (Some("route53"), "/2013-04-01/hostedzone", None, Api::Elsewhere(Form::Query)),
+            (Some("batch"), "/2015-03-31/functions", None, Api::Elsewhere(Form::Json)),
+            (Some("iam"), "/v20180820/jobs", None, Api::S3Control),
+            (Some("iam"), "/_longshore/v1/jobs/j/events", None, Api::Own),
             (Some("s3"), "/_longshore/v1/jobs/j/events", None, Api::Own),
             (None, "/_longshore/v1/jobs/j/events", None, Api::Own),
             (Some("lambda"), "/_longshore/v1/jobs/j/events", None, Api::Lambda),
             (Some("s3"), "/_longshore/v2/jobs", None, Api::S3),
         ];
         for (service, path, prefix, wanted) in cases {
-            assert_eq!(Api::of(service, path, &host(prefix), false), wanted, "{service:?} {path} {prefix:?}");
+            assert_eq!(
+                Api::of(service, path, &host(prefix), &HeaderMap::new()),
+                wanted,
+                "{service:?} {path} {prefix:?}"
+            );
         }
+        let named = HeaderMap::from_iter([(ACCOUNT.parse().unwrap(), HeaderValue::from_static("000000000000"))]);
         for prefix in ["bucket", "000000000000.s3-control"] {
-            assert_eq!(Api::of(Some("s3"), "/v20180820/jobs", &host(Some(prefix)), true), Api::S3Control, "{prefix}");
+            assert_eq!(Api::of(Some("s3"), "/v20180820/jobs", &host(Some(prefix)), &named), Api::S3Control, "{prefix}");
+        }
+        for (name, value, wanted) in [
+            (TARGET, "Logs_20140328.DescribeLogGroups", Form::Json),
+            ("content-type", "application/x-amz-json-1.1", Form::Json),
+            ("content-type", "application/json", Form::Json),
+            ("accept", "application/json", Form::Json),
+            ("content-type", "application/x-www-form-urlencoded; charset=utf-8", Form::Query),
+        ] {
+            let headers = HeaderMap::from_iter([(name.parse().unwrap(), HeaderValue::from_static(value))]);
+            assert_eq!(Form::of("logs", "/", &headers), wanted, "{name}: {value}");
         }
     }
 }

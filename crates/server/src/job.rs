@@ -10,6 +10,7 @@ mod profile;
 mod results;
 mod retry;
 mod show;
+mod so_far;
 mod watch;
 
 use longshore_core::job::Status;
@@ -54,6 +55,13 @@ async fn command(args: cli::Job) -> Result<u8, Failure> {
                 show::json(&serde_json::json!({"Job": json::of(&described.job)}));
             } else {
                 out(&show::description(&described, show::colours()));
+                let (_, _, failed) = described.progress();
+                if failed > 0 && !described.is_over() {
+                    let id = described.job.child_text("JobId").unwrap_or_default();
+                    let so_far = so_far::ask(&place, id).await.map_err(told)?.unwrap_or_default();
+                    let lines = so_far.lines().into_iter().map(|line| format!("Failures{line}\n"));
+                    out(&lines.collect::<String>());
+                }
             }
             Ok(OK)
         }

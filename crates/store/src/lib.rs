@@ -12,7 +12,7 @@ pub mod segment;
 pub use data_dir::DataDir;
 pub use fatal::Fatal;
 pub use records::{Records, Schema};
-pub use result_log::ResultLog;
+pub use result_log::{Position, ResultLog};
 
 /// Why state could not be read or written.
 #[derive(Debug, thiserror::Error)]

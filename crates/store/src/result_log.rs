@@ -61,16 +61,34 @@ impl ResultLog {
 
     /// Reads a closed or open log from its start without touching it: for reports. A torn tail is passed over.
     /// Blocks; one segment is in memory at a time.
-    pub fn read(dir: &Path, mut each: impl FnMut(&[u8])) -> Result<(), StoreError> {
+    pub fn read(dir: &Path, each: impl FnMut(&[u8])) -> Result<(), StoreError> {
+        Self::read_on(dir, Position::default(), each).map(drop)
+    }
+
+    /// As [`ResultLog::read`], from where an earlier reading of the same log ended; returns where this one did. Good for
+    /// as long as the process lives: a log that is open only grows behind its whole frames.
+    pub fn read_on(dir: &Path, from: Position, mut each: impl FnMut(&[u8])) -> Result<Position, StoreError> {
         let paths = segments_in(dir)?;
-        for (index, path) in paths.iter().enumerate() {
-            let (valid, on_disk) = read_segment(path, &mut each)?;
+        let mut to = from;
+        for (index, path) in paths.iter().enumerate().skip(from.segments_before) {
+            let start = if index == from.segments_before { from.bytes } else { 0 };
+            let (valid, on_disk) = read_segment(path, start, &mut each)?;
             if index + 1 < paths.len() && valid != on_disk {
                 return Err(damaged(path, valid));
             }
+            to = Position { segments_before: index, bytes: valid };
         }
-        Ok(())
+        Ok(to)
     }
+}
+
+/// How far a log has been read. The first value is its start.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Position {
+    /// Segments that were read to their end, for another followed.
+    segments_before: usize,
+    /// Whole bytes of the segment behind those.
+    bytes: u64,
 }
 
 struct Appender {
@@ -87,7 +105,7 @@ impl Appender {
         let mut appender = Self { dir: dir.to_owned(), file: None, number: 0, len: 0 };
         let paths = segments_in(dir)?;
         for (index, path) in paths.iter().enumerate() {
-            let (valid, on_disk) = read_segment(path, &mut each)?;
+            let (valid, on_disk) = read_segment(path, 0, &mut each)?;
             let last = index + 1 == paths.len();
             if !last && valid != on_disk {
                 return Err(damaged(path, valid));
@@ -154,13 +172,16 @@ impl Appender {
     }
 }
 
-/// Returns (whole bytes, bytes on disk).
-fn read_segment(path: &Path, each: &mut impl FnMut(&[u8])) -> Result<(u64, u64), StoreError> {
+/// Reads what stands behind the first `start` bytes, which are whole frames. Returns (whole bytes, bytes on disk), both
+/// from the file's start.
+fn read_segment(path: &Path, start: u64, each: &mut impl FnMut(&[u8])) -> Result<(u64, u64), StoreError> {
     let io = |e| StoreError::from_io("reading a result segment", e);
     let mut bytes = Vec::new();
-    File::open(path).and_then(|mut f| f.read_to_end(&mut bytes)).map_err(io)?;
-    let recovered = segment::recover(&bytes, each).map_err(|at| damaged(path, at as u64))?;
-    Ok((recovered.valid_len as u64, bytes.len() as u64))
+    let mut file = File::open(path).map_err(io)?;
+    file.seek(SeekFrom::Start(start)).and_then(|_| file.read_to_end(&mut bytes)).map_err(io)?;
+    let recovered = if start == 0 { segment::recover(&bytes, each) } else { segment::recover_behind(&bytes, each) };
+    let recovered = recovered.map_err(|at| damaged(path, start + at as u64))?;
+    Ok((start + recovered.valid_len as u64, start + bytes.len() as u64))
 }
 
 fn damaged(path: &Path, at: u64) -> StoreError {
@@ -220,6 +241,47 @@ mod tests {
         assert_eq!(seen, [b"first".to_vec(), b"second".to_vec()]);
         log.append(b"third".to_vec()).await.unwrap();
         assert_eq!(payloads(dir.path()).len(), 3);
+    }
+
+    #[tokio::test]
+    async fn a_log_is_read_on_from_where_reading_ended_across_segments_and_up_to_a_torn_tail() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut appender = Appender::recover(dir.path(), |_| {}).unwrap();
+        let mut read = Position::default();
+        let mut more = |dir: &Path| {
+            let mut new = Vec::new();
+            read = ResultLog::read_on(dir, read, |p| new.push(String::from_utf8(p.to_vec()).unwrap())).unwrap();
+            new
+        };
+        assert!(more(dir.path()).is_empty(), "there is no segment yet");
+        appender.append(b"a").unwrap();
+        appender.append(b"b").unwrap();
+        assert_eq!(more(dir.path()), ["a", "b"]);
+        assert!(more(dir.path()).is_empty());
+        appender.append(b"c").unwrap();
+        appender.roll().unwrap();
+        assert_eq!(more(dir.path()), ["c"], "the new segment is empty");
+        appender.append(b"d").unwrap();
+        appender.roll().unwrap();
+        appender.append(b"e").unwrap();
+        assert_eq!(more(dir.path()), ["d", "e"]);
+        // Half a frame, as a reader may find one that is being written.
+        let path = dir.path().join("00000003.seg");
+        let whole = std::fs::read(&path).unwrap();
+        let mut torn = whole.clone();
+        segment::push_frame(&mut torn, b"f");
+        std::fs::write(&path, &torn[..torn.len() - 1]).unwrap();
+        assert!(more(dir.path()).is_empty());
+        std::fs::write(&path, &torn).unwrap();
+        assert_eq!(more(dir.path()), ["f"]);
+        // Damage in what is read on is named by its place in the file.
+        segment::push_frame(&mut torn, b"g");
+        let at = torn.len() - 1;
+        segment::push_frame(&mut torn, b"h");
+        torn[at] ^= 1;
+        std::fs::write(&path, &torn).unwrap();
+        let error = ResultLog::read_on(dir.path(), read, |_| {}).unwrap_err().to_string();
+        assert!(error.contains(&format!("00000003.seg is damaged at byte {}", whole.len() + 13)), "{error}");
     }
 
     #[tokio::test]

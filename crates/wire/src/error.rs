@@ -2,7 +2,8 @@
 //!
 //! Rooms keep their own error enums for the developer; `told()` on those makes one of these for the user. How it looks
 //! on the wire depends on the service: [`ApiError::s3_control`], [`ApiError::s3`], [`ApiError::lambda`],
-//! [`ApiError::json`].
+//! [`ApiError::json`]; and, for clients of services that there are not here, [`ApiError::query`], [`ApiError::ec2`],
+//! [`ApiError::typed_json`].
 
 use std::borrow::Cow;
 
@@ -72,6 +73,39 @@ impl ApiError {
         Response::xml(self.status, xml.finish())
     }
 
+    /// As the AWS query protocol and most of rest-xml have it: STS, IAM, SNS. Source: the Smithy page of awsQuery.
+    pub fn query(&self, id: &RequestId) -> Response {
+        let mut xml = crate::xml::Writer::document("ErrorResponse", None);
+        xml.open("Error");
+        // Whoever it lies with, it is the request that has to change: no client should send it again.
+        xml.text("Type", "Sender");
+        xml.text("Code", &self.code);
+        xml.text("Message", &self.message);
+        xml.close();
+        xml.text("RequestId", &id.0);
+        Response::xml(self.status, xml.finish())
+    }
+
+    /// As EC2 has it. Source: the Smithy page of ec2Query.
+    pub fn ec2(&self, id: &RequestId) -> Response {
+        let mut xml = crate::xml::Writer::document("Response", None);
+        xml.open("Errors");
+        xml.open("Error");
+        xml.text("Code", &self.code);
+        xml.text("Message", &self.message);
+        xml.close();
+        xml.close();
+        xml.text("RequestID", &id.0);
+        Response::xml(self.status, xml.finish())
+    }
+
+    /// As the services with JSON have it, those with `X-Amz-Target` and those with paths. Source: the Smithy pages of
+    /// awsJson1_0, awsJson1_1 and restJson1.
+    pub fn typed_json(&self) -> Response {
+        let body = serde_json::json!({"__type": self.code, "message": self.message});
+        Response::json(self.status, &body).with_header("x-amzn-errortype", &self.code)
+    }
+
     /// Our own API's error: an object with `code`, `message` and `requestId`.
     pub fn json(&self, id: &RequestId) -> Response {
         let mut body = serde_json::Map::new();
@@ -139,6 +173,26 @@ mod tests {
             assert_eq!(e.child_text("RequestId"), Some(id().0.as_str()));
             assert_eq!(e.child_text("HostId"), Some(id().host_id().as_str()));
         }
+    }
+
+    #[test]
+    fn an_error_for_a_client_of_another_service_is_in_the_form_that_it_parses() {
+        let error = ApiError::new(StatusCode::NOT_IMPLEMENTED, "NotImplemented", "a < b");
+        let query = Element::parse(&error.query(&id()).body).unwrap();
+        let inner = query.child("Error").unwrap();
+        assert_eq!((query.name.as_str(), query.child_text("RequestId")), ("ErrorResponse", Some(id().0.as_str())));
+        assert_eq!((inner.child_text("Type"), inner.child_text("Code")), (Some("Sender"), Some("NotImplemented")));
+        let ec2 = Element::parse(&error.ec2(&id()).body).unwrap();
+        let inner = ec2.child("Errors").and_then(|errors| errors.child("Error")).unwrap();
+        assert_eq!((ec2.name.as_str(), ec2.child_text("RequestID")), ("Response", Some(id().0.as_str())));
+        assert_eq!((inner.child_text("Code"), inner.child_text("Message")), (Some("NotImplemented"), Some("a < b")));
+        let json = error.typed_json();
+        let body: serde_json::Value = serde_json::from_slice(&json.body).unwrap();
+        assert_eq!(body, serde_json::json!({"__type": "NotImplemented", "message": "a < b"}));
+        assert_eq!(
+            (json.status.as_u16(), &json.headers["x-amzn-errortype"]),
+            (501, &"NotImplemented".parse().unwrap())
+        );
     }
 
     #[test]

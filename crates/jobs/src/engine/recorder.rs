@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use longshore_core::record::Entry;
 use longshore_core::run::Past;
-use longshore_store::{Fatal, ResultLog, StoreError};
+use longshore_store::{Fatal, Position, ResultLog, StoreError};
 
 fn log_dir(job_dir: &Path) -> PathBuf {
     job_dir.join("results")
@@ -55,10 +55,19 @@ pub(super) fn write(
 }
 
 /// Reads every settled task of a job in the order of its log. Blocks.
-pub(super) fn settled(job_dir: &Path, mut each: impl FnMut(&Entry)) -> Result<(), StoreError> {
+pub(super) fn settled(job_dir: &Path, each: impl FnMut(&Entry)) -> Result<(), StoreError> {
+    settled_since(job_dir, Position::default(), each).map(drop)
+}
+
+/// As [`settled`], from where an earlier reading ended; returns where this one did.
+pub(super) fn settled_since(
+    job_dir: &Path,
+    from: Position,
+    mut each: impl FnMut(&Entry),
+) -> Result<Position, StoreError> {
     let dir = log_dir(job_dir);
     let mut readable = true;
-    ResultLog::read(&dir, |payload| {
+    let to = ResultLog::read_on(&dir, from, |payload| {
         let read = Entry::decode_all(payload, |entry| {
             if matches!(entry, Entry::Settled { .. }) {
                 each(&entry);
@@ -67,7 +76,7 @@ pub(super) fn settled(job_dir: &Path, mut each: impl FnMut(&Entry)) -> Result<()
         readable &= read.is_ok();
     })?;
     match readable {
-        true => Ok(()),
+        true => Ok(to),
         false => Err(StoreError::Damaged(format!("the result log {}: a frame does not read", dir.display()))),
     }
 }

@@ -8,6 +8,7 @@ use std::sync::atomic::AtomicUsize;
 
 use bytes::Bytes;
 use longshore_core::invocation::Reply;
+use longshore_core::record::Entry;
 use longshore_store::Records;
 use longshore_wire::sigv4::Verified;
 use longshore_wire::{Query, Request, RequestId};

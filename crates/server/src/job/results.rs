@@ -5,8 +5,9 @@ use std::path::{Path, PathBuf};
 use crate::client::Described;
 use crate::failure::{Because, Failure, OK, plain};
 use crate::job::describe;
-use crate::job::place::Place;
+use crate::job::place::{Place, told};
 use crate::job::show::{self, out};
+use crate::job::so_far;
 use crate::report::{self, Failures, Report, Wanted};
 
 /// Bucket and the beginning of the keys of a job's report; `None` if it was to have none.
@@ -94,6 +95,17 @@ pub async fn report(place: &Place, id: &str, output: Option<PathBuf>, json: bool
 /// `longshore job failures`: groups of failures, the most frequent first, with examples.
 pub async fn failures(place: &Place, id: &str, json: bool) -> Result<u8, Failure> {
     let described = describe(place, id).await?;
+    if !described.is_over()
+        && let Some(so_far) = so_far::ask(place, id).await.map_err(told)?
+    {
+        if json {
+            show::json(&so_far.json(id));
+        } else {
+            out(&so_far.lines().into_iter().map(|line| format!("{line}\n")).collect::<String>());
+            eprintln!("so far: job {id} is {}", plain(described.status()));
+        }
+        return Ok(OK);
+    }
     let report = download(place, &described, None, Wanted::Failed, |_| Ok(())).await?;
     if json {
         show::json(&serde_json::json!({"JobId": id, "Failed": report.failed, "Failures": json_of(&report.failures)}));

@@ -6,7 +6,7 @@ use crate::client::{ClientError, Described};
 use crate::failure::{Failure, INTERRUPTED, plain};
 use crate::interrupt::Interrupt;
 use crate::job::place::{Place, told};
-use crate::job::{json, results, show};
+use crate::job::{json, results, show, so_far};
 use crate::progress::Progress;
 use crate::report::Wanted;
 use crate::run::summarize;
@@ -49,14 +49,27 @@ pub async fn watch(place: &Place, id: &str, json_wanted: bool) -> Result<u8, Fai
             Err(failure) => eprintln!("what failed cannot be told: {}", plain(&failure.message)),
         }
     }
+    // Without a report a Longshore can tell all the same.
+    let mut so_far = None;
+    if failed > 0 && at.is_none() {
+        match so_far::ask(place, id).await {
+            Ok(found) => so_far = found,
+            Err(error) => eprintln!("what failed cannot be told: {}", plain(&error.to_string())),
+        }
+    }
     let shown = at.map(|(bucket, base)| plain(&format!("s3://{bucket}/{base}")));
-    Ok(summarize(&described, failures.as_ref(), shown.as_deref()))
+    let status = summarize(&described, failures.as_ref(), shown.as_deref());
+    for line in so_far.unwrap_or_default().lines() {
+        eprintln!("{line}");
+    }
+    Ok(status)
 }
 
 async fn follow(place: &Place, id: &str, progress: &mut Progress) -> Result<Described, Failure> {
     let mut said_suspended = false;
     let mut silent_since: Option<Instant> = None;
     let mut answered = false;
+    let mut failures = so_far::Watched::default();
     loop {
         match place.client.describe_job(id).await {
             Ok(described) => {
@@ -65,6 +78,9 @@ async fn follow(place: &Place, id: &str, progress: &mut Progress) -> Result<Desc
                 progress.show(described.status(), total, succeeded, failed);
                 if described.is_over() {
                     return Ok(described);
+                }
+                for line in failures.news(place, id, failed).await {
+                    progress.say(&line);
                 }
                 let suspended = described.status() == "Suspended";
                 if suspended && !said_suspended {
