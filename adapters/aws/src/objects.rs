@@ -40,6 +40,9 @@ const RESUME_PROGRESS_BYTES: u64 = 8 << 20;
 /// Answers that the SDK reads whole: 1,000 entries with keys of 1,024 bytes, each encoded threefold, are below 4 MiB.
 const ANSWER_BYTES_MAX: usize = 16 * 1024 * 1024;
 const PAGE_OBJECTS: i32 = 1_000;
+/// Pages of a listing in a row that have no entries and are not the last. Stores that skip deleted entries give some of
+/// them; a million of those, 1,000 a page, are all that one listing should have to get past.
+const EMPTY_PAGES_MAX: u32 = 1_000;
 
 /// One endpoint, as the engine sees it.
 #[derive(Debug, Clone)]
@@ -352,8 +355,10 @@ impl Inner {
     }
 
     async fn list_current(&self, bucket: &str, query: &ListQuery) -> Result<ListPage, ObjectError> {
+        let after = query.after.as_deref().map(CurrentAfter::parse).transpose()?;
+        let token = after.as_ref().map(|after| after.token.clone());
         let list = self.client.list_objects_v2().bucket(bucket).encoding_type(EncodingType::Url);
-        let list = list.prefix(&query.prefix).max_keys(PAGE_OBJECTS).set_continuation_token(query.after.clone());
+        let list = list.prefix(&query.prefix).max_keys(PAGE_OBJECTS).set_continuation_token(token);
         let page = list.customize().interceptor(LIST).send().await.map_err(|e| self.told(&e))?;
         let encoded = page.encoding_type() == Some(&EncodingType::Url);
         let mut objects = Vec::with_capacity(page.contents().len());
@@ -368,9 +373,24 @@ impl Inner {
                 storage_class: object.storage_class().map_or("STANDARD", |c| c.as_str()).to_owned(),
             });
         }
+        let greatest = greatest(&objects);
+        if let Some(after) = &after
+            && objects.iter().any(|object| object.key.as_bytes() <= after.greatest.as_bytes())
+        {
+            return Err(self.unruly("a page has keys that do not come behind those of the page before"));
+        }
+        let asked = after.as_ref().map(|after| after.token.as_str());
         let more = page.is_truncated() == Some(true);
-        let next = page.next_continuation_token().map(str::to_owned);
-        Ok(ListPage { objects, next: self.next(query, more, next)? })
+        let token = page.next_continuation_token().filter(|token| !token.is_empty());
+        let next = match self.next(asked, more, token)? {
+            None => None,
+            Some(token) => {
+                let empty = self.empty(after.as_ref().map(|after| after.empty), objects.is_empty())?;
+                let greatest = greatest.or(after.as_ref().map(|after| after.greatest.clone())).unwrap_or_default();
+                Some(CurrentAfter { token: token.to_owned(), greatest, empty }.to_string())
+            }
+        };
+        Ok(ListPage { objects, next })
     }
 
     async fn list_versions(&self, bucket: &str, query: &ListQuery) -> Result<ListPage, ObjectError> {
@@ -413,19 +433,40 @@ impl Inner {
         if let Some(after) = &after {
             objects.retain(|o| (&o.key, o.version_id.as_ref()) != (&after.last.0, Some(&after.last.1)));
         }
-        let next = match page.next_key_marker().filter(|_| more) {
-            Some(key) => {
-                let last = match (objects.last(), after) {
-                    (Some(last), _) => (last.key.clone(), last.version_id.clone().unwrap_or_default()),
-                    (None, Some(after)) => after.last,
-                    (None, None) => (String::new(), String::new()),
-                };
-                let version = page.next_version_id_marker().unwrap_or("").to_owned();
-                Some(VersionsAfter { key: self.key(Some(key), encoded)?, version, last }.to_string())
+        if let Some(after) = &after {
+            // The versions of a key may go on over the border, but not begin again.
+            let begins_again = objects.first().is_some_and(|first| {
+                first.key == after.greatest && first.version_id.as_deref() == after.first_version.as_deref()
+            });
+            if begins_again || objects.iter().any(|object| object.key.as_bytes() < after.greatest.as_bytes()) {
+                return Err(self.unruly("a page has versions that do not come behind those of the page before"));
             }
+        }
+        let (key, version) = (page.next_key_marker().unwrap_or(""), page.next_version_id_marker().unwrap_or(""));
+        let next = match Some(key).filter(|key| more && !key.is_empty()) {
+            Some(key) => Some((self.key(Some(key), encoded)?, version.to_owned())),
             None => None,
         };
-        Ok(ListPage { objects, next: self.next(query, more, next)? })
+        let asked = after.as_ref().map(|after| (after.key.clone(), after.version.clone()));
+        let next = match self.next(asked, more, next)? {
+            None => None,
+            Some((key, version)) => {
+                let empty = self.empty(after.as_ref().map(|after| after.empty), objects.is_empty())?;
+                let mut next = after.unwrap_or_default();
+                if let (Some(greatest), Some(first), Some(last)) = (greatest(&objects), objects.first(), objects.last())
+                {
+                    let goes_on = first.key == greatest;
+                    // A key whose versions fill whole pages still is told by the version with which it began.
+                    if !(goes_on && next.greatest == greatest && next.first_version.is_some()) {
+                        next.first_version = first.version_id.clone().filter(|_| goes_on);
+                    }
+                    next.last = (last.key.clone(), last.version_id.clone().unwrap_or_default());
+                    next.greatest = greatest;
+                }
+                Some(VersionsAfter { key, version, empty, ..next }.to_string())
+            }
+        };
+        Ok(ListPage { objects, next })
     }
 
     /// A key of a listing. In a list, unlike in a path, S3 encodes a space as a plus.
@@ -451,47 +492,109 @@ impl Inner {
 
     /// Where the next page begins. A page that is not the last and does not say so would end the listing early, and one
     /// that leads to itself would never end it.
-    fn next(&self, query: &ListQuery, more: bool, next: Option<String>) -> Result<Option<String>, ObjectError> {
-        match next.filter(|next| !next.is_empty()) {
+    fn next<T: PartialEq>(&self, asked: Option<T>, more: bool, next: Option<T>) -> Result<Option<T>, ObjectError> {
+        match next {
             _ if !more => Ok(None),
             None => Err(self.malformed("a listing says that there is more, and not where")),
-            Some(next) if query.after.as_deref() == Some(next.as_str()) => {
-                Err(self.malformed("a listing leads to the page that it was asked for"))
-            }
+            next if next == asked => Err(self.unruly("a page leads to itself")),
             next => Ok(next),
         }
     }
+
+    /// Pages without entries up to and with this one; too many never end.
+    fn empty(&self, before: Option<u32>, is_empty: bool) -> Result<u32, ObjectError> {
+        match before.unwrap_or(0) + 1 {
+            _ if !is_empty => Ok(0),
+            empty if empty > EMPTY_PAGES_MAX => {
+                Err(self.unruly(format!("{EMPTY_PAGES_MAX} pages in a row have no entries and say that there is more")))
+            }
+            empty => Ok(empty),
+        }
+    }
+
+    /// A listing that would repeat itself or never end. The store does so at every try, so this one is the last.
+    fn unruly(&self, what: impl std::fmt::Display) -> ObjectError {
+        lasting("InvalidResponse", format!("endpoint {}: its listing cannot be trusted: {what}", self.name))
+    }
 }
 
-/// Where a page of versions begins: the store's two markers, and key and version of the last entry before it.
+/// The greatest key of a page. Not that of its last entry: some stores order by folder, within a page, and still never
+/// go back.
+fn greatest(objects: &[Listed]) -> Option<String> {
+    objects.iter().map(|object| object.key.as_str()).max().map(str::to_owned)
+}
+
+/// Where a page of current objects begins: the store's token, and what is known of the pages before.
 #[derive(Debug, PartialEq, Eq)]
+struct CurrentAfter {
+    token: String,
+    /// The greatest key so far.
+    greatest: String,
+    /// Pages in a row without entries.
+    empty: u32,
+}
+
+impl CurrentAfter {
+    fn parse(text: &str) -> Result<Self, ObjectError> {
+        let [token, greatest, empty] = words(text)?;
+        Ok(Self { token, greatest, empty: empty.parse().map_err(|_| incorrect())? })
+    }
+}
+
+impl std::fmt::Display for CurrentAfter {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&joined([&self.token, &self.greatest, &self.empty.to_string()]))
+    }
+}
+
+/// Where a page of versions begins: the store's two markers, and what is known of the pages before.
+#[derive(Debug, Default, PartialEq, Eq)]
 struct VersionsAfter {
     key: String,
     version: String,
+    /// Key and version of the last entry.
     last: (String, String),
+    /// The greatest key so far.
+    greatest: String,
+    /// The version with which that key's versions began, if they began a page.
+    first_version: Option<String>,
+    /// Pages in a row without entries.
+    empty: u32,
 }
-
-/// Four words with a NUL between them, which is encoded in them.
-const MARKER: &percent_encoding::AsciiSet = &percent_encoding::CONTROLS.add(b'%');
 
 impl VersionsAfter {
     fn parse(text: &str) -> Result<Self, ObjectError> {
-        let words = text.split('\0').map(|word| percent_decode_str(word).decode_utf8().ok().map(String::from));
-        match words.collect::<Option<Vec<String>>>().map(<[String; 4]>::try_from) {
-            Some(Ok([key, version, last_key, last_version])) => {
-                Ok(Self { key, version, last: (last_key, last_version) })
-            }
-            _ => Err(lasting("InvalidArgument", "the continuation token provided is incorrect")),
-        }
+        let [key, version, last_key, last_version, greatest, first_version, empty] = words(text)?;
+        let first_version = Some(first_version).filter(|version| !version.is_empty());
+        let empty = empty.parse().map_err(|_| incorrect())?;
+        Ok(Self { key, version, last: (last_key, last_version), greatest, first_version, empty })
     }
 }
 
 impl std::fmt::Display for VersionsAfter {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let words = [&self.key, &self.version, &self.last.0, &self.last.1];
-        let encoded = words.map(|word| percent_encoding::utf8_percent_encode(word, MARKER).to_string());
-        f.write_str(&encoded.join("\0"))
+        let first_version = self.first_version.as_deref().unwrap_or("");
+        let (key, version) = (&self.key, &self.version);
+        let (greatest, empty) = (&self.greatest, &self.empty.to_string());
+        f.write_str(&joined([key, version, &self.last.0, &self.last.1, greatest, first_version, empty]))
     }
+}
+
+/// Words with a NUL between them, which is encoded in them.
+const MARKER: &percent_encoding::AsciiSet = &percent_encoding::CONTROLS.add(b'%');
+
+fn joined<const N: usize>(words: [&str; N]) -> String {
+    words.map(|word| percent_encoding::utf8_percent_encode(word, MARKER).to_string()).join("\0")
+}
+
+fn words<const N: usize>(text: &str) -> Result<[String; N], ObjectError> {
+    let words = text.split('\0').map(|word| percent_decode_str(word).decode_utf8().ok().map(String::from));
+    let words: Vec<String> = words.collect::<Option<_>>().ok_or_else(incorrect)?;
+    words.try_into().map_err(|_| incorrect())
+}
+
+fn incorrect() -> ObjectError {
+    lasting("InvalidArgument", "the continuation token provided is incorrect")
 }
 
 /// An object's place.

@@ -15,8 +15,13 @@ use crate::{FOOTER_BYTES_MAX, Read, VALUE_BYTES_MAX};
 const BLOCK_BYTES_MAX: u64 = 4 << 20;
 /// The dictionary of one column of a stripe. Writers drop dictionaries that are not far smaller than the stripe's 64 MB.
 const DICTIONARY_BYTES_MAX: usize = 32 << 20;
-/// Columns of a file, and streams of a stripe; an inventory has some twenty, and some five streams for each.
+/// Columns of a file, and of a stripe their encodings. An inventory has some twenty.
 const COLUMNS_MAX: usize = 10_000;
+/// Streams of a stripe: a column has some five, and never more than ten.
+const STREAMS_MAX: usize = 10 * COLUMNS_MAX;
+/// Stripes of a file. Writers aim at 64 MB, and the smallest setting in use, 1 MB, makes some 10,000 in the largest files
+/// that S3 Inventory writes; what is kept of so many takes 4 MB.
+const STRIPES_MAX: usize = 100_000;
 
 /// What kinds of streams hold.
 const PRESENT: u64 = 0;
@@ -28,7 +33,7 @@ pub fn read(file: &File, versions: bool, each: &mut dyn FnMut(TableRow<'_>) -> C
     let footer = Footer::read(file)?;
     let (bucket, key) = (footer.column("bucket")?, footer.column("key")?);
     let version = if versions { Some(footer.column("version_id")?) } else { None };
-    for stripe in &footer.stripes {
+    for stripe in footer.stripes.iter().filter(|stripe| stripe.rows > 0) {
         let streams = StripeFooter::read(file, &footer, stripe)?;
         if streams.streams.iter().any(|stream| stream.kind == PRESENT && stream.column == 0) {
             return Err("has rows that are null as a whole".into());
@@ -58,8 +63,13 @@ struct Footer {
     codec: Codec,
     /// No block inflates to more.
     block: u64,
+    /// At most [`STRIPES_MAX`].
     stripes: Vec<Stripe>,
-    types: Vec<Type>,
+    /// What each column holds, as its writer numbers it; at most [`COLUMNS_MAX`].
+    kinds: Vec<u64>,
+    /// Numbers and names of the columns at the top, which is the first type; at most [`COLUMNS_MAX`] of each.
+    children: Vec<u64>,
+    names: Vec<Vec<u8>>,
 }
 
 #[derive(Default)]
@@ -71,12 +81,13 @@ struct Stripe {
     rows: u64,
 }
 
-#[derive(Default)]
-struct Type {
-    kind: u64,
-    /// Numbers of the types below, which are those of columns too.
-    children: Vec<u64>,
-    names: Vec<Vec<u8>>,
+/// Adds one more, if there are not too many of it: each takes as little as two bytes of the footer.
+fn push<T>(into: &mut Vec<T>, max: usize, what: &str, one: T) -> Read<()> {
+    if into.len() == max {
+        return Err(format!("has more than {max} {what}"));
+    }
+    into.push(one);
+    Ok(())
 }
 
 impl Footer {
@@ -113,7 +124,8 @@ impl Footer {
         if block > BLOCK_BYTES_MAX {
             return Err(format!("has blocks of more than {BLOCK_BYTES_MAX} bytes"));
         }
-        let mut this = Self { codec, block, stripes: Vec::new(), types: Vec::new() };
+        let (stripes, kinds, children, names) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        let mut this = Self { codec, block, stripes, kinds, children, names };
         let begin = at.checked_sub(footer).ok_or("the footer lies outside the file")?;
         let bytes = this.whole(file, begin, footer, FOOTER_BYTES_MAX as usize, "the footer")?;
         this.parse(&bytes).map_err(|e| format!("the footer {e}"))?;
@@ -136,29 +148,30 @@ impl Footer {
                         }
                         Ok(())
                     })?;
-                    self.stripes.push(stripe);
+                    push(&mut self.stripes, STRIPES_MAX, "stripes", stripe)?;
                 }
                 4 => {
-                    let mut read = Type::default();
+                    let (mut kind, is_root) = (0, self.kinds.is_empty());
                     protobuf::fields(value.bytes()?, |number, value| {
                         match (number, value) {
-                            (1, value) => read.kind = value.int()?,
-                            (2, Value::Int(child)) => read.children.push(child),
-                            (2, Value::Bytes(packed)) => {
+                            (1, value) => kind = value.int()?,
+                            (2, Value::Int(child)) if is_root => {
+                                push(&mut self.children, COLUMNS_MAX, "columns", child)?;
+                            }
+                            (2, Value::Bytes(packed)) if is_root => {
                                 let mut cursor = bytes::Cursor { rest: packed };
                                 while !cursor.rest.is_empty() {
-                                    read.children.push(cursor.varint()?);
+                                    push(&mut self.children, COLUMNS_MAX, "columns", cursor.varint()?)?;
                                 }
                             }
-                            (3, value) => read.names.push(value.bytes()?.to_vec()),
+                            (3, value) if is_root => {
+                                push(&mut self.names, COLUMNS_MAX, "names of columns", value.bytes()?.to_vec())?;
+                            }
                             _ => {}
                         }
                         Ok(())
                     })?;
-                    if self.types.len() == COLUMNS_MAX {
-                        return Err(format!("has more than {COLUMNS_MAX} columns"));
-                    }
-                    self.types.push(read);
+                    push(&mut self.kinds, COLUMNS_MAX, "columns", kind)?;
                 }
                 _ => {}
             }
@@ -168,13 +181,13 @@ impl Footer {
 
     /// The number of a column of strings at the top.
     fn column(&self, name: &str) -> Read<u64> {
-        let root = self.types.first().filter(|root| root.kind == 12).ok_or("is not a table of rows")?;
-        let mut named = root.names.iter().zip(&root.children).filter(|(other, _)| *other == name.as_bytes());
+        self.kinds.first().filter(|root| **root == 12).ok_or("is not a table of rows")?;
+        let mut named = self.names.iter().zip(&self.children).filter(|(other, _)| *other == name.as_bytes());
         match (named.next(), named.next()) {
             (Some((_, number)), None) => {
-                let kind = usize::try_from(*number).ok().and_then(|number| self.types.get(number)).map(|t| t.kind);
+                let kind = usize::try_from(*number).ok().and_then(|number| self.kinds.get(number));
                 // STRING, BINARY, VARCHAR, CHAR: all lie alike.
-                if kind.is_some_and(|kind| [7, 8, 16, 17].contains(&kind)) {
+                if kind.is_some_and(|kind| [7, 8, 16, 17].contains(kind)) {
                     Ok(*number)
                 } else {
                     Err(format!("its column {name} does not hold strings"))
@@ -238,10 +251,7 @@ impl StripeFooter {
                     })?;
                     place.offset = offset;
                     offset = offset.checked_add(place.length).ok_or(outside)?;
-                    if this.streams.len() == 10 * COLUMNS_MAX {
-                        return Err("has too many streams".into());
-                    }
-                    this.streams.push(place);
+                    push(&mut this.streams, STREAMS_MAX, "streams", place)?;
                 }
                 2 => {
                     let (mut kind, mut size) = (0, 0);
@@ -253,7 +263,7 @@ impl StripeFooter {
                         }
                         Ok(())
                     })?;
-                    this.encodings.push((kind, size));
+                    push(&mut this.encodings, COLUMNS_MAX, "encodings", (kind, size))?;
                 }
                 _ => {}
             }

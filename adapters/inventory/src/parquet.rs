@@ -19,6 +19,11 @@ const PAGE_BYTES_MAX: usize = 16 << 20;
 const PAGE_HEADER_BYTES_MAX: u64 = 64 << 10;
 /// Pages without values in a row, at most: a dictionary and an index make two.
 const EMPTY_PAGES_MAX: u32 = 100;
+/// Nodes of the schema; an inventory has some twenty.
+const SCHEMA_ELEMENTS_MAX: usize = 10_000;
+/// Row groups: the format numbers them in 16 bits with a sign. Of each, three columns are kept, so that all of them take
+/// less than 16 MB.
+const ROW_GROUPS_MAX: usize = 32_768;
 const MAGIC: &[u8] = b"PAR1";
 
 pub fn read(file: &File, versions: bool, each: &mut dyn FnMut(TableRow<'_>) -> ControlFlow<()>) -> Read<()> {
@@ -34,7 +39,7 @@ pub fn read(file: &File, versions: bool, each: &mut dyn FnMut(TableRow<'_>) -> C
     let footer = Footer::parse(&footer).map_err(|e| format!("the footer {e}"))?;
     let optional = [footer.column("bucket")?, footer.column("key")?];
     let version = if versions { Some(footer.column("version_id")?) } else { None };
-    for group in &footer.groups {
+    for group in footer.groups.iter().filter(|group| group.rows > 0) {
         let mut bucket = Chunk::open(file, group.chunk("bucket")?, optional[0])?;
         let mut key = Chunk::open(file, group.chunk("key")?, optional[1])?;
         let mut version = match version {
@@ -69,7 +74,7 @@ struct SchemaElement {
 #[derive(Default)]
 struct RowGroup {
     rows: u64,
-    /// Of the three columns alone.
+    /// Of the three columns alone, at most one of each.
     chunks: Vec<ChunkMeta>,
 }
 
@@ -100,10 +105,16 @@ impl Footer {
                     }
                     Ok(())
                 })?;
+                if schema.len() == SCHEMA_ELEMENTS_MAX {
+                    return Err(format!("has more than {SCHEMA_ELEMENTS_MAX} nodes in its schema"));
+                }
                 schema.push(read);
                 Ok(())
             }),
             4 => field.list(|element| {
+                if groups.len() == ROW_GROUPS_MAX {
+                    return Err(format!("has more than {ROW_GROUPS_MAX} row groups"));
+                }
                 groups.push(RowGroup::parse(element)?);
                 Ok(())
             }),
@@ -157,6 +168,9 @@ impl RowGroup {
                 })?;
                 match chunk {
                     Some(_) if elsewhere => return Err("keeps its columns in other files".into()),
+                    Some(chunk) if read.chunks.iter().any(|other| other.name == chunk.name) => {
+                        return Err("has a column twice in a row group".into());
+                    }
                     Some(chunk) => read.chunks.push(chunk),
                     None => {}
                 }

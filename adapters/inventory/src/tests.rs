@@ -153,3 +153,81 @@ fn what_inflates_past_what_was_said_is_refused() {
     let snapped = snap::raw::Encoder::new().compress_vec(&vec![0; 1 << 20]).unwrap();
     assert!(bytes::unsnap(&snapped, 1_000, &mut into).unwrap_err().contains("inflates to more"));
 }
+
+/// A file of ORC without compression that has nothing but this footer.
+fn orc_of(footer: &[u8]) -> Vec<u8> {
+    let mut postscript = vec![0x08];
+    postscript.extend(varint(footer.len() as u64));
+    // No codec, and field 8000: the magic.
+    postscript.extend([0x10, 0, 0x82, 0xf4, 0x03, 3]);
+    postscript.extend(b"ORC");
+    let length = postscript.len() as u8;
+    [b"ORC", footer, &postscript, &[length]].concat()
+}
+
+/// A file of Parquet that has nothing but this footer.
+fn parquet_of(footer: &[u8]) -> Vec<u8> {
+    [b"PAR1", footer, &(footer.len() as u32).to_le_bytes(), b"PAR1"].concat()
+}
+
+fn varint(mut value: u64) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    while value >= 0x80 {
+        bytes.push(value as u8 | 0x80);
+        value >>= 7;
+    }
+    bytes.push(value as u8);
+    bytes
+}
+
+/// A field of Protocol Buffers.
+fn field(number: u64, message: &[u8]) -> Vec<u8> {
+    [varint(number << 3 | 2), varint(message.len() as u64), message.to_vec()].concat()
+}
+
+/// A list of structs without fields, as the first field of a struct of Thrift.
+fn structs(number: u8, count: usize) -> Vec<u8> {
+    [vec![number << 4 | 9, 0xfc], varint(count as u64), vec![0; count + 1]].concat()
+}
+
+/// Read back as a whole, a footer of 16 MiB would be hundreds of MB of entries that take one or two bytes each.
+#[test]
+fn entries_of_a_footer_are_counted_before_memory_is_taken_for_them() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("many");
+    let refused = |name: &str, file: Vec<u8>, wanted: &str| {
+        std::fs::write(&path, file).unwrap();
+        let error = read(name, &path, false).unwrap_err();
+        assert!(error.contains(wanted), "{error}, not {wanted}");
+    };
+    let many = |number: u64, count: usize| orc_of(&field(number, b"").repeat(count));
+    refused("f.orc", many(3, 100_001), "has more than 100000 stripes");
+    refused("f.orc", many(3, 100_000), "is not a table of rows");
+    refused("f.orc", many(4, 10_001), "has more than 10000 columns");
+    refused("f.orc", many(4, 10_000), "is not a table of rows");
+    refused("f.orc", orc_of(&field(4, &field(2, &[1; 10_001]))), "has more than 10000 columns");
+    refused("f.orc", orc_of(&field(4, &[0x10, 1].repeat(10_001))), "has more than 10000 columns");
+    refused("f.orc", orc_of(&field(4, &field(3, b"").repeat(10_001))), "has more than 10000 names of columns");
+    refused("f.parquet", parquet_of(&structs(2, 10_001)), "has more than 10000 nodes in its schema");
+    refused("f.parquet", parquet_of(&structs(2, 10_000)), "has no column bucket");
+    refused("f.parquet", parquet_of(&structs(4, 32_769)), "has more than 32768 row groups");
+    refused("f.parquet", parquet_of(&structs(4, 32_768)), "has no column bucket");
+}
+
+#[test]
+fn entries_of_a_stripe_s_footer_are_counted_too() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("many");
+    for (entry, wanted) in [(1, "has more than 100000 streams"), (2, "has more than 10000 encodings")] {
+        let stripe_footer = field(entry, b"").repeat(100_001);
+        let columns = [field(3, b"bucket"), field(3, b"key"), field(2, &[1, 2]), vec![0x08, 12]].concat();
+        // The footer of the only stripe begins behind the magic; a stripe says its length and a row.
+        let at = [vec![0x08, 3, 0x20], varint(stripe_footer.len() as u64), vec![0x28, 1]].concat();
+        let strings = field(4, &[0x08, 7]);
+        let footer = [field(4, &columns), strings.clone(), strings, field(3, &at)].concat();
+        let mut file = orc_of(&footer);
+        file.splice(3..3, stripe_footer);
+        std::fs::write(&path, file).unwrap();
+        assert!(read("f.orc", &path, false).unwrap_err().contains(wanted), "{wanted}");
+    }
+}

@@ -1,6 +1,8 @@
 //! The completion report's bytes, written and read back: its rows, its names, its `manifest.json`. Source: S3 Batch
 //! spec 7.
 
+use serde::Deserialize;
+use serde::de::IgnoredAny;
 use sha1::{Digest, Sha1};
 
 use crate::manifest::{Fields, LineTooLong};
@@ -14,7 +16,8 @@ pub enum Scope {
 }
 
 /// A result file holds rows of one status only.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum TaskStatus {
     Succeeded,
     Failed,
@@ -123,12 +126,15 @@ impl Names {
 }
 
 /// One result file, as `manifest.json` lists it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "PascalCase")]
 pub struct Part {
+    #[serde(rename = "TaskExecutionStatus")]
     pub status: TaskStatus,
     pub bucket: String,
     pub key: String,
     /// Lower-case hex MD5 of the file.
+    #[serde(rename = "MD5Checksum")]
     pub md5: String,
 }
 
@@ -161,19 +167,37 @@ pub fn manifest_json(created: &str, parts: &[Part]) -> String {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct NoReport(pub &'static str);
 
-/// Reads a report's `manifest.json`: its result files, in its order.
+/// What is looked at first, so that a document of another kind is told from one with a bad result.
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Form {
+    format: Option<String>,
+    results: Option<IgnoredAny>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Document {
+    results: Vec<Part>,
+}
+
+/// Reads a report's `manifest.json`: its result files, in its order. Other members are ignored, and one that stands twice
+/// is refused.
+///
+/// Memory: the result files alone, some two bytes for each of the document's; the first one that lacks a member ends the
+/// reading, so that a document of empty ones takes none.
 pub fn read_manifest_json(bytes: &[u8]) -> Result<Vec<Part>, NoReport> {
-    let json: serde_json::Value = serde_json::from_slice(bytes).map_err(|_| NoReport("the report is not JSON"))?;
-    if json["Format"] != "Report_CSV_20180820" {
+    let form: Form = serde_json::from_slice(bytes).map_err(|error| match error.classify() {
+        serde_json::error::Category::Data => NoReport("the report's manifest.json is not of a report's form"),
+        _ => NoReport("the report is not JSON"),
+    })?;
+    if form.format.as_deref() != Some("Report_CSV_20180820") {
         return Err(NoReport("the report's Format is not Report_CSV_20180820"));
     }
-    let results = json["Results"].as_array().ok_or(NoReport("the report has no Results"))?;
-    let part = |result: &serde_json::Value| {
-        let text = |name: &str| result[name].as_str().map(str::to_owned);
-        let status = TaskStatus::parse(result["TaskExecutionStatus"].as_str()?)?;
-        Some(Part { status, bucket: text("Bucket")?, key: text("Key")?, md5: text("MD5Checksum")? })
-    };
-    results.iter().map(|result| part(result).ok_or(NoReport("a result of the report lacks a member"))).collect()
+    form.results.ok_or(NoReport("the report has no Results"))?;
+    let document: Document =
+        serde_json::from_slice(bytes).map_err(|_| NoReport("a result of the report lacks a member"))?;
+    Ok(document.results)
 }
 
 /// The first four columns of a report's row.
@@ -312,6 +336,12 @@ mod tests {
         }
         let lacking = r#"{"Format":"Report_CSV_20180820","Results":[{"TaskExecutionStatus":"failed","Bucket":"b"}]}"#;
         assert!(read_manifest_json(lacking.as_bytes()).is_err());
+        // A reader that made a tree of the whole document would keep the last of the two.
+        let twice = r#"{"Format":"x","Format":"Report_CSV_20180820","Results":[]}"#;
+        assert_eq!(
+            read_manifest_json(twice.as_bytes()).unwrap_err().0,
+            "the report's manifest.json is not of a report's form"
+        );
         let endless = "\"".to_owned() + &"x".repeat(RECORD_BYTES_MAX);
         let told: Result<(), LineTooLong> = Records::default().push(endless.as_bytes(), |_| Ok(()));
         assert_eq!(told, Err(LineTooLong));

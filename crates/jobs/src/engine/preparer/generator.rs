@@ -44,15 +44,24 @@ pub(super) async fn pin(engine: &Engine, job_id: &str, generator: &Generator) ->
     let query = ListQuery { prefix: filter.prefix.clone().unwrap_or_default(), versions: true, after: None };
     let objects = &engine.shared.world.objects;
     let (query, first) = match objects.list(generator.bucket(), &query).await {
-        // Not every S3 store lists versions. Where no version is asked for, rows do without.
-        Err(error) if error.code == "NotImplemented" && !filter.takes_versions() => {
+        // Not every S3 store lists versions, and not everyone who may list a bucket (s3:ListBucket) may list its versions
+        // (s3:ListBucketVersions). Where no version is asked for, rows do without.
+        Err(error) if ["NotImplemented", "AccessDenied"].contains(&&*error.code) && !filter.takes_versions() => {
+            tracing::info!(job = job_id, %error, "versions cannot be listed, so the generated manifest has none");
             let query = ListQuery { versions: false, ..query };
             let first = objects.list(generator.bucket(), &query).await;
             (query, first)
         }
         first => (query, first),
     };
-    let (first, versions) = (first.map_err(unlisted)?, query.versions);
+    let versions = query.versions;
+    let first = first.map_err(|mut error| {
+        if error.code == "AccessDenied" {
+            let right = if versions { "s3:ListBucketVersions" } else { "s3:ListBucket" };
+            error.message = format!("listing {} needs the right {right}: {}", generator.bucket(), error.message);
+        }
+        unlisted(error)
+    })?;
     let mut columns = vec![Column::Bucket, Column::Key];
     columns.extend(versions.then_some(Column::VersionId));
     let format = RowFormat::new(columns)
@@ -148,7 +157,12 @@ async fn check_owner(engine: &Engine, bucket: &str, account: Option<&str>) -> Re
 fn unlisted(error: ObjectError) -> Unprepared {
     match error.passing {
         true => Unprepared::Unavailable(error),
-        false => failed("ManifestGenerationFailed", format!("Listing the source bucket failed: {}", error.code)),
+        false => {
+            let reason = format!("Listing the source bucket failed: {}", error.code);
+            Unprepared::Failed(
+                super::FailureReason::new("ManifestGenerationFailed", reason).detailed(error.to_string()),
+            )
+        }
     }
 }
 

@@ -30,7 +30,7 @@ fn gzip(text: &str) -> Vec<u8> {
     gzip.finish().unwrap()
 }
 
-/// A shelf that cannot list versions, and whose first read of each data file breaks off half-way.
+/// A shelf that cannot list versions, or in one bucket may not, and whose first read of each data file breaks off half-way.
 struct Poor(Arc<Shelf>, Mutex<Vec<String>>);
 
 #[async_trait::async_trait]
@@ -55,7 +55,8 @@ impl Objects for Poor {
 
     async fn list(&self, bucket: &str, query: &ListQuery) -> Result<ListPage, ObjectError> {
         if query.versions {
-            return Err(ObjectError { code: "NotImplemented".into(), message: "no".into(), passing: false });
+            let code = if bucket == "guarded" { "AccessDenied" } else { "NotImplemented" };
+            return Err(ObjectError { code: code.into(), message: "no".into(), passing: false });
         }
         self.0.list(bucket, query).await
     }
@@ -388,4 +389,21 @@ async fn a_store_that_cannot_list_versions_gives_lists_without_them_and_no_repli
     let id = world.create(asks).await;
     let described = world.wait_for(&id, "Failed").await;
     assert!(described.contains("Listing the source bucket failed: NotImplemented"), "{described}");
+}
+
+#[tokio::test]
+async fn who_may_list_a_bucket_and_not_its_versions_gets_a_list_without_them_or_is_told_what_is_missing() {
+    let world = world_with(true, |_| {}).await;
+    world.put("guarded/a", "x");
+    let guarded = |b: String| generator(b).replace("s3:::source", "s3:::guarded");
+    let id = world.create(guarded).await;
+    world.wait_for(&id, "Suspended").await;
+    assert_eq!(world.pinned(&id), "guarded,a\n");
+    let statuses = "<Filter><ObjectReplicationStatuses><member>NONE</member></ObjectReplicationStatuses></Filter>\
+                    <EnableManifestOutput>";
+    let asks = |b: String| guarded(b).replace("<EnableManifestOutput>", statuses).replace("tok-1", "tok-2");
+    let id = world.create(asks).await;
+    let described = world.wait_for(&id, "Failed").await;
+    assert!(described.contains("Listing the source bucket failed: AccessDenied<"), "{described}");
+    assert!(described.contains("listing guarded needs the right s3:ListBucketVersions"), "{described}");
 }
