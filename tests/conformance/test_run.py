@@ -89,7 +89,7 @@ def test_a_folder_is_worked_through_and_reported(shell):
     assert sorted(urllib.parse.unquote(row.key) for row in rows) == sorted(names)
     for row in rows:
         content = (shell.source / urllib.parse.unquote(row.key)).read_bytes()
-        assert json.loads(row.message)["sha256"] == hashlib.sha256(content).hexdigest()[:16]
+        assert json.loads(row.message)["sha256"] == hashlib.sha256(content).hexdigest()
     assert "3" in done.stdout + done.stderr
 
 
