@@ -89,7 +89,7 @@ def test_a_folder_is_worked_through_and_reported(shell):
     assert sorted(urllib.parse.unquote(row.key) for row in rows) == sorted(names)
     for row in rows:
         content = (shell.source / urllib.parse.unquote(row.key)).read_bytes()
-        assert json.loads(row.message)["sha256"] == hashlib.sha256(content).hexdigest()[:16]
+        assert json.loads(row.message)["sha256"] == hashlib.sha256(content).hexdigest()
     assert "3" in done.stdout + done.stderr
 
 
@@ -381,14 +381,15 @@ def test_another_version_of_the_interpreter_than_the_one_asked_for_is_told(shell
     ("handler.py", ANSWER, ["--env", "X=1"], "a letter, and then one letter"),
     ("handler.py", ANSWER, ["--env", "AWS_REGION=x"], "Lambda sets AWS_REGION itself"),
     ("handler.zip", "no zip", [], "handler.zip is not a readable zip"),
-], ids=["python-syntax", "node-syntax", "no-runtime", "other-language", "short-name", "reserved", "no-zip"])
+    ("handler.py", ANSWER, ["--report", "s3://nowhere-at-all/x"], "there is no bucket nowhere-at-all for the report"),
+], ids=["python-syntax", "node-syntax", "no-runtime", "other-language", "short-name", "reserved", "no-zip", "no-bucket"])
 def test_what_would_fail_for_every_object_is_told_before_the_first(shell, name, text, arguments, words):
     if name.endswith(".mjs"):
         harness.need("node")
     shell.objects("a", "b")
     done = shell.run(shell.write(name, text), "--source", "source", *arguments, status=64)
     assert words in done.stderr, done.stderr
-    assert "preparing" not in done.stderr and "regular expression" not in done.stderr
+    assert " of 2: " not in done.stderr and "regular expression" not in done.stderr
     assert not list(shell.folder.glob(".local/state/longshore/runs/*")), "nothing is left of it"
 
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -142,6 +143,25 @@ def test_env_overrides_what_a_shell_inherits_and_would_be_in_the_way(spare):
     script = f'eval "$(longshore env --data-dir {spare.data_dir})" && ' * 2 + "aws s3 ls && "
     script += "aws s3control list-jobs --account-id 000000000000 --query 'length(Jobs)' --output text"
     assert harness.run(["sh", "-c", script], environment).stdout.strip() == "0"
+
+
+@pytest.mark.parametrize("by", ["flag", "variable", "default"])
+def test_the_printed_line_for_the_aws_cli_works_in_a_shell_of_its_own(tmp_path, by):
+    folder = tmp_path / "a data"
+    arguments = ["--data-dir", folder] if by == "flag" else []
+    more = {"LONGSHORE_DATA_DIR": str(folder)} if by == "variable" else {}
+    environment = harness.plain_environment(tmp_path) | {"PATH": f"{harness.LONGSHORE.parent}:{os.environ['PATH']}"}
+    serving = subprocess.Popen([harness.LONGSHORE, "serve", "--listen", "127.0.0.1:0", *arguments], env=environment | more,
+                               stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    try:
+        address = serving.stdout.readline().strip().removeprefix("listening on ")
+        hint = next(line for line in serving.stderr if line.startswith("hint: "))
+        line = re.search(r"hint: (eval .*\)\") points", hint)[1]
+        done = harness.run(["sh", "-c", f'{line} && echo "$AWS_ENDPOINT_URL_S3$AWS_ENDPOINT_URL"'], environment)
+        assert address in done.stdout and done.stderr == "", f"{line}\n{done.stdout}\n{done.stderr}"
+    finally:
+        serving.terminate()
+        serving.communicate(timeout=30)
 
 
 def test_env_warns_where_no_server_is_running(tmp_path):

@@ -32,7 +32,9 @@ pub async fn demo(args: cli::Demo) -> Result<u8, Failure> {
     let mut interrupt = Interrupt::listen()?;
     let source = source(args.source.as_deref())?;
     let runtime = package::python_runtime()?;
-    check::runtime(&runtime, &runtimes_dirs(args.data_dir.as_deref()))?;
+    if let Some(notice) = check::runtime(&runtime, &runtimes_dirs(args.data_dir.as_deref()))?.notice {
+        eprintln!("{notice}");
+    }
     // Removed when it is dropped, unless it is kept.
     let mut temporary = None;
     let data_dir = match &args.data_dir {

@@ -172,11 +172,12 @@ async fn serve(args: cli::Serve) -> Result<u8, Failure> {
     let server = Server::start(server::open_data_dir(&data_dir)?, settings, jobs).await?;
     // On standard output, for whoever started it and waits for it; the rest is talk.
     println!("listening on http://{}", server.address);
-    let named = args
-        .place
-        .data_dir
-        .as_ref()
-        .map_or_else(String::new, |_| format!(" --data-dir {}", env::quoted(&server.data_dir().to_string_lossy())));
+    // A variable of this shell is not one of the shell that the line is for.
+    let is_named = args.place.data_dir.is_some() || variable("LONGSHORE_DATA_DIR").is_some_and(|dir| !dir.is_empty());
+    let named = match is_named {
+        true => format!(" --data-dir {}", env::quoted(&server.data_dir().to_string_lossy())),
+        false => String::new(),
+    };
     eprintln!("hint: eval \"$(longshore env{named})\" points the AWS CLI at it");
     let fatal = server.fatal.clone();
     tokio::select! {

@@ -95,13 +95,17 @@ pub async fn run(args: cli::Run) -> Result<u8, Failure> {
                 (None, false) => None,
                 (flag, _) => Some(settings::data_dir(flag.as_deref(), environment)?),
             };
-            if let Some(chosen) = &package.chosen {
-                eprintln!("using {chosen} with {}", package.runtime);
-            }
             check::variables(&args.variables)?;
             let found = check::runtime(&package.runtime, &runtimes_dirs(named.as_deref()))?;
             if let Some(source) = &package.source {
                 check::syntax(&found, source)?;
+            }
+            // Only now is it true.
+            if let Some(chosen) = &package.chosen {
+                eprintln!("using {chosen} with {}", package.runtime);
+            }
+            if let Some(notice) = &found.notice {
+                eprintln!("{notice}");
             }
             // Taken before the run's folder is made in it: the directory must be new, or one of ours.
             let named = named.as_deref().map(open_data_dir).transpose()?;
@@ -364,7 +368,7 @@ fn open_to_resume(plan: &Plan) -> Result<DataDir, Failure> {
 /// Finds out, before anything is invoked, whether the report can be written to the folder it is for. Makes the folder. One
 /// that is `new` to the run must have no report in it yet: the two would be mixed.
 fn check_report(place: &ReportPlace, new: bool) -> Result<(), Failure> {
-    // A bucket that is not there is refused with the job, which is before the first invocation too.
+    // Whether there is a bucket can be asked once a server runs; that is before the first invocation too.
     let ReportPlace::Folder(folder) = place else { return Ok(()) };
     let results = folder.join("results");
     let mut there = results.read_dir().into_iter().flatten().flatten();
@@ -722,6 +726,7 @@ async fn create_job(folder: &RunFolder, plan: &Plan, server: &Server, client: &C
         ReportPlace::Folder(_) => (bucket.clone(), REPORT_PREFIX.to_owned()),
         ReportPlace::Stored { bucket, prefix } => (bucket.clone(), prefix.clone()),
     };
+    check_report_bucket(plan, client).await?;
     let new = NewJob {
         token: plan.id.clone(),
         description: format!("longshore run {}", plan.id),
@@ -737,6 +742,19 @@ async fn create_job(folder: &RunFolder, plan: &Plan, server: &Server, client: &C
         tags: vec![("longshore:start".to_owned(), "while-preparing".to_owned())],
     };
     client.create_job(&new).await.map_err(|e| refused("the job", &e))
+}
+
+/// Finds out whether the bucket of a report is there: a job with none does its work, and fails when it is to report it.
+async fn check_report_bucket(plan: &Plan, client: &Client) -> Result<(), Failure> {
+    let ReportPlace::Stored { bucket, prefix } = &plan.report else { return Ok(()) };
+    match client.list(bucket, prefix, None).await {
+        Err(error) if error.code() == "NoSuchBucket" => {
+            Err(Failure::usage(format!("there is no bucket {bucket} for the report"))
+                .hint("nothing was invoked; make the bucket, or name another place with --report"))
+        }
+        // Who may write there need not be allowed to list.
+        _ => Ok(()),
+    }
 }
 
 /// What the server will not have: something that the caller gave, unless the server is at fault.

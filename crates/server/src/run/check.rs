@@ -12,19 +12,14 @@ use longshore_functions::{VARIABLES_BYTES_MAX, is_reserved_variable, is_variable
 use crate::failure::Failure;
 use crate::run::package::{Language, Source};
 
-/// Finds what runs functions of this runtime, and says where it is not the version asked for. `dirs` are those with
-/// interpreters installed for functions.
+/// Finds what runs functions of this runtime. `dirs` are those with interpreters installed for functions.
 pub fn runtime(runtime: &str, dirs: &[PathBuf]) -> Result<Found, Failure> {
     if !longshore_functions::runtimes().any(|known| known == runtime) {
         let known: Vec<&str> = longshore_functions::runtimes().collect();
         return Err(Failure::usage(format!("{runtime} is no runtime that functions have here"))
             .hint(format!("the runtimes are {}", known.join(", "))));
     }
-    let found = check_runtime(runtime, dirs).map_err(Failure::usage)?;
-    if let Some(notice) = &found.notice {
-        eprintln!("{notice}");
-    }
-    Ok(found)
+    check_runtime(runtime, dirs).map_err(Failure::usage)
 }
 
 /// Refuses what Lambda would refuse of a function's environment variables.
