@@ -40,6 +40,7 @@ use self::recorder::blocking;
 use crate::Settings;
 use crate::error::FailureReason;
 use crate::ports::{Invoker, Objects};
+use crate::shape::Source;
 use crate::table::{JobRow, Table};
 
 /// Everything an agent may touch.
@@ -358,7 +359,11 @@ impl Rows {
             let feed = first.is_none().then(|| feed::Feed::start(engine, job, growing));
             return Ok(Self { extent: Extent::growing(), manifest, feed });
         }
-        let manifest = pinned::Pinned::open(&dir).await?;
+        let before = match &job.request.source {
+            Source::Manifest(manifest) => manifest.row_format(),
+            Source::ManifestGenerator(_) => None,
+        };
+        let manifest = pinned::Pinned::open(&dir, before).await?;
         let (have, noted) = (manifest.rows(), job.rows_total);
         match have {
             // It was pinned whole, and the server died before it was noted.

@@ -61,6 +61,7 @@ pub async fn run(args: cli::Run) -> Result<u8, Failure> {
                 eprintln!("{over}");
                 return Ok(status);
             }
+            eprintln!("resuming run {} of {}", plan.id, plan.handler);
             let data_dir = open_to_resume(&plan)?;
             let before = plan.report.clone();
             if let Some(asked) = &args.report {

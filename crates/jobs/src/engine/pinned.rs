@@ -245,7 +245,8 @@ impl Pinned {
         paths(dir).1.exists()
     }
 
-    pub async fn open(dir: &Path) -> Result<Self, StoreError> {
+    /// `before` is the format of an index that does not name its columns: those were written before it did.
+    pub async fn open(dir: &Path, before: Option<RowFormat>) -> Result<Self, StoreError> {
         let (path, index) = paths(dir);
         blocking(move || {
             let lost = |path: &Path, error: std::io::Error| match error.kind() {
@@ -260,8 +261,12 @@ impl Pinned {
             let recovered = segment::recover(&bytes, |payload| {
                 if format.is_none() {
                     let columns: Option<Vec<Column>> = payload.iter().map(|code| Column::of_code(*code)).collect();
-                    format = Some(columns.and_then(RowFormat::new));
-                    return;
+                    let named = columns.and_then(RowFormat::new);
+                    let is_named = named.is_some();
+                    format = Some(named.or_else(|| before.clone()));
+                    if is_named {
+                        return;
+                    }
                 }
                 for entry in payload.chunks_exact(ENTRY_BYTES) {
                     let (end, rest) = entry.split_at(8);
@@ -342,7 +347,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         for rows in [0, 1, CHUNK_ROWS - 1, CHUNK_ROWS, CHUNK_ROWS + 1, 3 * CHUNK_ROWS + 7] {
             write(dir.path(), rows);
-            let pinned = Pinned::open(dir.path()).await.unwrap();
+            let pinned = Pinned::open(dir.path(), None).await.unwrap();
             assert_eq!(pinned.rows(), rows);
             let mut next = 0;
             loop {
@@ -353,7 +358,7 @@ mod tests {
             }
             assert_eq!(next, rows);
         }
-        let pinned = Pinned::open(dir.path()).await.unwrap();
+        let pinned = Pinned::open(dir.path(), None).await.unwrap();
         assert_eq!(pinned.read_from(CHUNK_ROWS + 5).unwrap()[0].row, CHUNK_ROWS + 5);
     }
 
@@ -374,7 +379,21 @@ mod tests {
         assert!(pinned.read_from(CHUNK_ROWS).unwrap().is_empty() && !Pinned::is_whole(dir.path()));
         writer.finish().unwrap();
         assert_eq!((*known.borrow(), pinned.read_from(CHUNK_ROWS).unwrap().len()), (CHUNK_ROWS + 3, 3));
-        assert_eq!(Pinned::open(dir.path()).await.unwrap().rows(), CHUNK_ROWS + 3);
+        assert_eq!(Pinned::open(dir.path(), None).await.unwrap().rows(), CHUNK_ROWS + 3);
+    }
+
+    #[tokio::test]
+    async fn an_index_from_before_it_named_its_columns_is_read_with_those_of_the_job() {
+        let dir = tempfile::tempdir().unwrap();
+        write(dir.path(), CHUNK_ROWS + 10);
+        let (mut frames, mut old) = (Vec::new(), segment::HEADER.to_vec());
+        let index = std::fs::read(dir.path().join("manifest.idx")).unwrap();
+        segment::recover(&index, |payload| frames.push(payload.to_vec())).unwrap();
+        frames[1..].iter().for_each(|frame| segment::push_frame(&mut old, frame));
+        std::fs::write(dir.path().join("manifest.idx"), old).unwrap();
+        let pinned = Pinned::open(dir.path(), Some(format())).await.unwrap();
+        assert_eq!((pinned.rows(), pinned.read_from(CHUNK_ROWS).unwrap().len()), (CHUNK_ROWS + 10, 10));
+        assert!(matches!(Pinned::open(dir.path(), None).await, Err(StoreError::Damaged(_))));
     }
 
     #[tokio::test]
@@ -386,7 +405,7 @@ mod tests {
         std::fs::write(dir.path().join("manifest.idx.new"), &index[..index.len() / 2]).unwrap();
         assert!(!Pinned::is_whole(dir.path()));
         write(dir.path(), 20);
-        assert_eq!(Pinned::open(dir.path()).await.unwrap().rows(), 20);
+        assert_eq!(Pinned::open(dir.path(), None).await.unwrap().rows(), 20);
         assert!(!dir.path().join("manifest.idx.new").exists());
     }
 
@@ -409,7 +428,7 @@ mod tests {
         let mut writer = Writer::create(dir.path(), format(), Some(growing.turn().await)).unwrap();
         push(&mut writer, 0..3 * CHUNK_ROWS).unwrap();
         writer.finish().unwrap();
-        assert_eq!(Pinned::open(dir.path()).await.unwrap().read_from(2 * CHUNK_ROWS).unwrap().len(), 1_024);
+        assert_eq!(Pinned::open(dir.path(), None).await.unwrap().read_from(2 * CHUNK_ROWS).unwrap().len(), 1_024);
     }
 
     #[tokio::test]
@@ -422,7 +441,7 @@ mod tests {
             let mut bad = good.clone();
             bad[good.len() / 2] ^= 1;
             std::fs::write(&path, bad).unwrap();
-            let read = match Pinned::open(dir.path()).await {
+            let read = match Pinned::open(dir.path(), None).await {
                 Ok(pinned) => pinned.read_from(0),
                 Err(error) => Err(error),
             };

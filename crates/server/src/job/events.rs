@@ -26,8 +26,18 @@ pub async fn print(place: &Place, id: &str, follow: bool, json: bool) -> Result<
     }
     let mut reader = Reader::default();
     let mut all = Vec::new();
+    let mut asked = false;
     loop {
-        let page = place.client.job_events(id, reader.token.as_deref()).await.map_err(refused)?;
+        let page = match place.client.job_events(id, reader.token.as_deref()).await {
+            // Whoever follows a job sees a restart through.
+            Err(error @ ClientError::Broken(_)) if follow && asked => {
+                eprintln!("{}, asking again", refused(error).message);
+                tokio::time::sleep(LOOK_EVERY).await;
+                continue;
+            }
+            page => page.map_err(refused)?,
+        };
+        asked = true;
         let (events, more) = reader.take(page)?;
         let over = events.iter().any(is_last);
         for event in events {
@@ -94,7 +104,7 @@ fn is_last(event: &Value) -> bool {
     status.is_some_and(Status::is_terminal)
 }
 
-/// An event on a line, what it was delivered to below.
+/// An event on a line, and below it to whom it could not be delivered yet.
 fn line(event: &Value) -> String {
     let text = |name| event.get(name).and_then(Value::as_str).unwrap_or("").to_owned();
     let mut parts = vec![text("time"), text("eventName"), text("status")];
@@ -105,7 +115,8 @@ fn line(event: &Value) -> String {
     }
     parts.retain(|part| !part.is_empty());
     let mut out = format!("{}\n", plain(&parts.join("  ")));
-    for delivery in event.get("deliveries").and_then(Value::as_array).into_iter().flatten() {
+    let deliveries = event.get("deliveries").and_then(Value::as_array).into_iter().flatten();
+    for delivery in deliveries.filter(|d| d.get("delivered") != Some(&Value::Bool(true))) {
         let told: Vec<String> = match delivery {
             Value::Object(members) => members.iter().filter_map(|(name, value)| member(name, value)).collect(),
             other => vec![other.to_string()],

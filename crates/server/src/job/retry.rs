@@ -31,10 +31,17 @@ pub async fn retry(place: &Place, id: &str, asked: &Asked) -> Result<String, Fai
         return Err(Failure::usage(format!("the report of job {id} lists failed tasks alone; --all needs the others"))
             .hint("without --all, those that failed are tried again"));
     }
-    let (_, _, failed) = described.progress();
+    let (total, succeeded, failed) = described.progress();
     if !asked.all && failed == 0 {
         return Err(Failure::new(format!("no task of job {id} failed, so there is nothing to try again"))
-            .hint("--all takes all its tasks"));
+            .hint("--all takes the tasks of its report once more; what never ran is in no report"));
+    }
+    let never = total.saturating_sub(succeeded + failed);
+    if never > 0 {
+        eprintln!(
+            "warning: {never} of the {total} tasks of job {id} never ran; they are in no report and not in the new job"
+        );
+        eprintln!("hint: a new job over the same manifest runs them, and the others again");
     }
     let rows = if asked.all { "all" } else { "failed" };
     let (manifest, tags) = if place.client.is_longshore().await.map_err(told)? {

@@ -202,7 +202,7 @@ async fn save(
     let made = dir.clone();
     super::blocking(engine, move || std::fs::create_dir_all(made).map_err(spooling)).await?;
     let mut files = Vec::new();
-    let mut rows = Rows { pinned: pinned::Pinned::open(&world.job_dir(job_id)).await?, next: 0 };
+    let mut rows = Rows { pinned: pinned::Pinned::open(&world.job_dir(job_id), None).await?, next: 0 };
     loop {
         let path = dir.join(files.len().to_string());
         let spool = path.clone();
@@ -314,7 +314,7 @@ mod tests {
     async fn a_list_is_split_at_a_size_and_says_every_row_once_in_order() {
         let dir = tempfile::tempdir().unwrap();
         pinned(dir.path(), 5_000);
-        let mut rows = Rows { pinned: pinned::Pinned::open(dir.path()).await.unwrap(), next: 0 };
+        let mut rows = Rows { pinned: pinned::Pinned::open(dir.path(), None).await.unwrap(), next: 0 };
         let path = dir.path().join("part");
         let (mut text, mut files) = (String::new(), 0);
         while let Some((size, md5)) = data_file(&mut rows, &path, 40_000).unwrap() {
