@@ -119,6 +119,63 @@ def test_a_job_has_its_manifest_objects_and_report_in_the_other_store_and_its_fu
     assert bucket not in [b["Name"] for b in mapped.s3.list_buckets()["Buckets"]], "it is not an embedded one"
 
 
+def refuses_encryption(peer, bucket):
+    """The store's words if it does not encrypt with keys of its own; None if it says that it did."""
+    try:
+        put = peer.s3.put_object(Bucket=bucket, Key="probe", Body=b"x", ServerSideEncryption="AES256")
+    except botocore.exceptions.ClientError as refused:
+        return refused.response["Error"]["Code"]
+    return None if put.get("ServerSideEncryption") == "AES256" else "NotEncrypted"
+
+
+def encryption_of(peer, bucket, prefix):
+    """What the store says of each of the objects below a prefix: their encryption by key."""
+    found = peer.s3.list_objects_v2(Bucket=bucket, Prefix=prefix).get("Contents", [])
+    return {o["Key"]: peer.s3.head_object(Bucket=bucket, Key=o["Key"]).get("ServerSideEncryption") for o in found}
+
+
+def test_a_list_is_encrypted_by_the_other_store_or_the_job_fails_in_its_words(peer, mapped, bucket, name):
+    mapped.deploy(name, "def handler(event, context): pass")
+    refused = refuses_encryption(peer, bucket)
+    peer.s3.put_object(Bucket=bucket, Key="in/k", Body=b"x")
+    location = {"Bucket": f"arn:aws:s3:::{bucket}", "ManifestFormat": "S3InventoryReport_CSV_20211130",
+                "ManifestPrefix": "lists", "ManifestEncryption": {"SSES3": {}}}
+    job = mapped.control.create_job(
+        AccountId=harness.ACCOUNT, ConfirmationRequired=True, Priority=10, RoleArn=harness.ROLE, Report={"Enabled": False},
+        Operation={"LambdaInvoke": {"FunctionArn": f"arn:aws:lambda:us-east-1:000000000000:function:{name}"}},
+        ManifestGenerator={"S3JobManifestGenerator": {
+            "SourceBucket": f"arn:aws:s3:::{bucket}", "EnableManifestOutput": True, "ManifestOutputLocation": location,
+            "Filter": {"KeyNameConstraint": {"MatchAnyPrefix": ["in/"]}}}})["JobId"]
+    described = mapped.wait(job, "Failed" if refused else "Suspended")
+    there = encryption_of(peer, bucket, "lists/")
+    if refused is None:
+        assert len(there) == 2 and set(there.values()) == {"AES256"}, there
+        return
+    reasons = [reason["FailureReason"] for reason in described["FailureReasons"]]
+    assert reasons[0] == "Error occurred when preparing manifest: Failed to write manifest"
+    assert reasons[1].startswith(f"{bucket}: {refused}: "), reasons
+    assert "GeneratedManifestDescriptor" not in described
+
+
+def test_a_report_is_encrypted_by_the_other_store_as_the_setting_says_or_not_written(peer, bucket, name, tmp_path):
+    variables = {"PEER_KEY": peer.access_key, "PEER_SECRET": peer.secret_key}
+    server = server_on(tmp_path, peer.url, variables, report_encryption="AES256", **BY_VARIABLES).start()
+    server.deploy(name, "def handler(event, context): pass")
+    refused = refuses_encryption(peer, bucket)
+    etag = peer.s3.put_object(Bucket=bucket, Key="m.csv", Body=f"{bucket},k\n".encode())["ETag"]
+    function = f"arn:aws:lambda:us-east-1:000000000000:function:{name}"
+    job = server.create_job(bucket, function, etag, key="m.csv")
+    described = server.wait(job, "Failed" if refused else "Complete")
+    there = encryption_of(peer, bucket, "reports/")
+    if refused is None:
+        assert len(there) == 3 and set(there.values()) == {"AES256"}, there
+    else:
+        assert [reason["FailureCode"] for reason in described["FailureReasons"]] == ["ReportDeliveryFailed"] * 2
+        assert described["FailureReasons"][1]["FailureReason"].startswith(f"{bucket}: {refused}: ")
+        assert f"reports/job-{job}/manifest.json" not in there
+    server.stop()
+
+
 def test_a_manifest_that_is_not_there_or_was_replaced_fails_the_job_with_the_reason(peer, mapped, bucket, name):
     mapped.deploy(name, "def handler(event, context): pass")
     function = f"arn:aws:lambda:us-east-1:000000000000:function:{name}"
@@ -359,7 +416,9 @@ def test_a_bucket_that_is_in_both_places_keeps_the_server_from_starting_until_it
     ({"profil": "x"}, "profil"),
     ({"access_key_id_variable": "NOT_SET_1", "secret_access_key_variable": "NOT_SET_2"}, "NOT_SET_1 is not set"),
     ({"credentials_file": "/nowhere/credentials"}, "/nowhere/credentials is not there"),
-], ids=["plain-http", "no-buckets", "unknown", "unset", "no-file"])
+    ({"report_encryption": "aes"}, "expected one of"),
+    ({"report_kms_key_id": "k"}, 'report_kms_key_id needs report_encryption = "aws:kms"'),
+], ids=["plain-http", "no-buckets", "unknown", "unset", "no-file", "encryption", "key"])
 def test_an_endpoint_that_cannot_be_meant_keeps_the_server_from_starting(tmp_path, more, said):
     data = tmp_path / "data"
     data.mkdir(mode=0o700)
