@@ -87,6 +87,16 @@ pub fn http_client() -> SharedHttpClient {
         .build_https()
 }
 
+/// The credentials of an endpoint that is no store. Contacts nobody yet.
+pub async fn credentials_of(
+    name: &str,
+    source: &CredentialSource,
+    region: &str,
+    http: &SharedHttpClient,
+) -> Credentials {
+    Credentials::new(name, source, region, http).await
+}
+
 impl Endpoint {
     /// Makes a client. Contacts nobody but, for a region that is named nowhere, the machine's metadata service.
     pub async fn open(&self, http: &SharedHttpClient, patience: Patience) -> RemoteObjects {

@@ -15,6 +15,7 @@ pub mod pool;
 pub mod random;
 pub mod rate;
 pub mod record;
+pub mod remote_answer;
 pub mod report;
 pub mod retry;
 pub mod run;

@@ -41,8 +41,8 @@ const ANSWER_TIME_MAX: Duration = Duration::from_secs(120);
 const CONNECT_TIME_MAX: Duration = Duration::from_secs(15);
 const PIECE_BYTES: usize = 256 * 1024;
 
-/// A part of a query: everything but RFC 3986's unreserved characters is encoded.
-const COMPONENT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~');
+/// A part of a query, or a segment of a path: everything but RFC 3986's unreserved characters is encoded.
+pub const COMPONENT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~');
 /// A key, in a path or in a manifest: the same, and its slashes stay.
 pub const KEY: &AsciiSet = &COMPONENT.remove(b'/');
 

@@ -1,7 +1,7 @@
 //! Stores of somebody else: which there are, and which bucket is in which.
 
 use std::net::IpAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use http::Uri;
@@ -47,54 +47,17 @@ pub enum ReportEncryption {
 impl EndpointSettings {
     /// What the types do not say. Names the endpoint in what it refuses.
     pub fn check(&self) -> Result<(), Failure> {
-        let name = &self.name;
-        let wrong = |what: &str| Err(Failure::usage(format!("endpoint {name:?}: {what}")));
-        if name.is_empty() || !name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.')) {
-            return wrong("name must be of letters, digits, - _ .");
-        }
-        if let Some(url) = &self.url {
-            let place = Place::parse(url).map_err(|e| Failure::usage(format!("endpoint {name:?}: {e}")))?;
-            if !place.encrypted && !place.is_loopback() && !self.allow_plain_http {
-                return Err(Failure::usage(format!(
-                    "endpoint {name:?}: {url} is plain HTTP to another machine: others could read along"
-                ))
-                .hint("use https://, or set allow_plain_http = true (--allow-plain-http) in a network you trust"));
-            }
-        }
-        let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, '-' | '_');
-        if self.region.as_deref().is_some_and(|region| region.is_empty() || !region.chars().all(plain)) {
-            return wrong("region must be like us-east-1");
-        }
-        if !self.buckets.iter().any(|pattern| !pattern.starts_with('!')) {
-            return wrong("buckets must name a bucket, or a pattern such as \"data-*\"");
-        }
-        let letters = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_' | b'*');
-        if let Some(pattern) = self.buckets.iter().find(|pattern| {
-            let pattern = pattern.strip_prefix('!').unwrap_or(pattern);
-            pattern.is_empty() || !pattern.bytes().all(letters)
-        }) {
-            return wrong(&format!(
-                "buckets: {pattern:?} is no pattern: letters, digits, - . _ *, and ! before it all"
-            ));
-        }
-        let variables = [&self.access_key_id_variable, &self.secret_access_key_variable];
-        let by_variables = variables.iter().any(|v| v.is_some()) || self.session_token_variable.is_some();
-        if by_variables && variables.iter().any(|v| v.is_none()) {
-            return wrong("access_key_id_variable and secret_access_key_variable go together");
-        }
-        let by_profile = self.profile.is_some() || self.credentials_file.is_some();
-        if [by_variables, by_profile, self.anonymous].iter().filter(|way| **way).count() > 1 {
-            return wrong("credentials come from a profile, from variables, or are none (anonymous): choose one");
-        }
+        let access = self.access();
+        access.check()?;
         if let Some(key_id) = &self.report_kms_key_id {
             if self.report_encryption != Some(ReportEncryption::SseKms) {
-                return wrong("report_kms_key_id needs report_encryption = \"aws:kms\"");
+                return Err(access.wrong("report_kms_key_id needs report_encryption = \"aws:kms\""));
             }
             if key_id.is_empty() || !key_id.bytes().all(|b| b.is_ascii_graphic()) {
-                return wrong("report_kms_key_id must be the ID, the ARN or the alias of a KMS key");
+                return Err(access.wrong("report_kms_key_id must be the ID, the ARN or the alias of a KMS key"));
             }
         }
-        Ok(())
+        access.check_patterns("buckets", "name a bucket, or a pattern such as \"data-*\"", "-._", &self.buckets)
     }
 
     /// What is asked for reports. Amazon S3 keeps those of its own jobs with SSE-S3, whatever the bucket's default is;
@@ -108,31 +71,132 @@ impl EndpointSettings {
         }
     }
 
-    fn credentials(&self, variable: impl Fn(&str) -> Option<String>) -> Result<CredentialSource, Failure> {
+    fn access(&self) -> Access<'_> {
+        Access {
+            kind: "endpoint",
+            name: &self.name,
+            url: self.url.as_deref(),
+            region: self.region.as_deref(),
+            profile: self.profile.as_deref(),
+            credentials_file: self.credentials_file.as_deref(),
+            access_key_id_variable: self.access_key_id_variable.as_deref(),
+            secret_access_key_variable: self.secret_access_key_variable.as_deref(),
+            session_token_variable: self.session_token_variable.as_deref(),
+            anonymous: self.anonymous,
+            allow_plain_http: self.allow_plain_http,
+        }
+    }
+}
+
+/// What the settings of endpoints of every kind have in common: where one is, and who we are to it.
+pub struct Access<'s> {
+    /// As errors call an endpoint of this kind.
+    pub kind: &'static str,
+    pub name: &'s str,
+    pub url: Option<&'s str>,
+    pub region: Option<&'s str>,
+    pub profile: Option<&'s str>,
+    pub credentials_file: Option<&'s Path>,
+    pub access_key_id_variable: Option<&'s str>,
+    pub secret_access_key_variable: Option<&'s str>,
+    pub session_token_variable: Option<&'s str>,
+    pub anonymous: bool,
+    pub allow_plain_http: bool,
+}
+
+impl Access<'_> {
+    /// A refusal that names the endpoint.
+    pub fn wrong(&self, what: impl std::fmt::Display) -> Failure {
+        Failure::usage(format!("{} {:?}: {what}", self.kind, self.name))
+    }
+
+    /// What holds of a place and of credentials, whatever is there.
+    pub fn check(&self) -> Result<(), Failure> {
+        let name = self.name;
+        if name.is_empty() || !name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.')) {
+            return Err(self.wrong("name must be of letters, digits, - _ ."));
+        }
+        if let Some(url) = self.url {
+            let place = Place::parse(url).map_err(|e| self.wrong(e))?;
+            if !place.encrypted && !place.is_loopback() && !self.allow_plain_http {
+                return Err(self
+                    .wrong(format!("{url} is plain HTTP to another machine: others could read along"))
+                    .hint("use https://, or set allow_plain_http = true (--allow-plain-http) in a network you trust"));
+            }
+        }
+        let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, '-' | '_');
+        if self.region.is_some_and(|region| region.is_empty() || !region.chars().all(plain)) {
+            return Err(self.wrong("region must be like us-east-1"));
+        }
+        let variables = [self.access_key_id_variable, self.secret_access_key_variable];
+        let by_variables = self.by_variables();
+        if by_variables && variables.iter().any(|v| v.is_none()) {
+            return Err(self.wrong("access_key_id_variable and secret_access_key_variable go together"));
+        }
+        if [by_variables, self.by_profile(), self.anonymous].iter().filter(|way| **way).count() > 1 {
+            let text = "credentials come from a profile, from variables, or are none (anonymous): choose one";
+            return Err(self.wrong(text));
+        }
+        Ok(())
+    }
+
+    /// Checks the patterns of the setting `key`: at least one that takes something, each of letters, digits, `*`
+    /// and `letters`.
+    pub fn check_patterns(&self, key: &str, must: &str, letters: &str, patterns: &[String]) -> Result<(), Failure> {
+        if !patterns.iter().any(|pattern| !pattern.starts_with('!')) {
+            return Err(self.wrong(format!("{key} must {must}")));
+        }
+        let fine = |c: char| c.is_ascii_alphanumeric() || c == '*' || letters.contains(c);
+        let odd = patterns.iter().find(|pattern| {
+            let pattern = pattern.strip_prefix('!').unwrap_or(pattern);
+            pattern.is_empty() || !pattern.chars().all(fine)
+        });
+        let Some(pattern) = odd else { return Ok(()) };
+        let listed: Vec<String> = letters.chars().map(String::from).collect();
+        Err(self.wrong(format!(
+            "{key}: {pattern:?} is no pattern: letters, digits, {} *, and ! before it all",
+            listed.join(" ")
+        )))
+    }
+
+    fn by_variables(&self) -> bool {
+        let variables = [self.access_key_id_variable, self.secret_access_key_variable, self.session_token_variable];
+        variables.iter().any(|v| v.is_some())
+    }
+
+    fn by_profile(&self) -> bool {
+        self.profile.is_some() || self.credentials_file.is_some()
+    }
+
+    /// Whether anything is said of credentials.
+    pub fn names_credentials(&self) -> bool {
+        self.by_variables() || self.by_profile() || self.anonymous
+    }
+
+    pub fn credentials(&self, variable: impl Fn(&str) -> Option<String>) -> Result<CredentialSource, Failure> {
         if self.anonymous {
             return Ok(CredentialSource::Anonymous);
         }
-        if let (Some(id), Some(secret)) = (&self.access_key_id_variable, &self.secret_access_key_variable) {
+        if let (Some(id), Some(secret)) = (self.access_key_id_variable, self.secret_access_key_variable) {
             let value = |name: &str| {
-                variable(name).filter(|v| !v.is_empty()).ok_or_else(|| {
-                    Failure::usage(format!("endpoint {:?}: the environment variable {name} is not set", self.name))
-                })
+                variable(name)
+                    .filter(|v| !v.is_empty())
+                    .ok_or_else(|| self.wrong(format!("the environment variable {name} is not set")))
             };
             return Ok(CredentialSource::Given {
                 access_key_id: value(id)?,
                 secret_access_key: value(secret)?,
-                session_token: self.session_token_variable.as_deref().map(value).transpose()?,
+                session_token: self.session_token_variable.map(value).transpose()?,
             });
         }
-        if self.profile.is_none() && self.credentials_file.is_none() {
+        if !self.by_profile() {
             return Ok(CredentialSource::Chain);
         }
-        if let Some(file) = self.credentials_file.as_ref().filter(|file| !file.is_file()) {
-            let file = file.display();
-            return Err(Failure::usage(format!("endpoint {:?}: the credentials file {file} is not there", self.name)));
+        if let Some(file) = self.credentials_file.filter(|file| !file.is_file()) {
+            return Err(self.wrong(format!("the credentials file {} is not there", file.display())));
         }
-        let name = self.profile.clone().unwrap_or_else(|| "default".into());
-        Ok(CredentialSource::Profile { name, file: self.credentials_file.clone() })
+        let name = self.profile.unwrap_or("default").to_owned();
+        Ok(CredentialSource::Profile { name, file: self.credentials_file.map(Path::to_owned) })
     }
 }
 
@@ -146,7 +210,7 @@ pub struct Place {
 }
 
 impl Place {
-    fn parse(url: &str) -> Result<Self, String> {
+    pub fn parse(url: &str) -> Result<Self, String> {
         let wrong = || format!("{url:?} is no endpoint: write https://host or https://host:port");
         let uri: Uri = url.parse().map_err(|_| wrong())?;
         let encrypted = match uri.scheme_str() {
@@ -164,10 +228,10 @@ impl Place {
         Ok(Self { encrypted, authority: authority.as_str().to_owned(), host: authority.host().to_owned() })
     }
 
-    /// Amazon's, of one region.
-    fn amazon(region: &str) -> Self {
+    /// Amazon's, of one service and region.
+    pub fn amazon(service: &str, region: &str) -> Self {
         let suffix = if region.starts_with("cn-") { ".cn" } else { "" };
-        let host = format!("s3.{region}.amazonaws.com{suffix}");
+        let host = format!("{service}.{region}.amazonaws.com{suffix}");
         Self { encrypted: true, authority: host.clone(), host }
     }
 
@@ -194,20 +258,22 @@ impl Remote {
 }
 
 /// Whether the first of the patterns that a name fits takes it: one with `!` before it does not.
-fn matched(patterns: &[String], name: &str) -> bool {
+pub fn matched(patterns: &[String], name: &str) -> bool {
     let first = patterns.iter().find(|pattern| fits(pattern.strip_prefix('!').unwrap_or(pattern), name));
     first.is_some_and(|pattern| !pattern.starts_with('!'))
 }
 
-/// Whether a name fits a pattern in which `*` is any number of any characters.
+/// Whether a name fits a pattern in which `*` is any number of any characters. In one pass, for a client chooses the name.
 fn fits(pattern: &str, name: &str) -> bool {
-    let Some((head, tail)) = pattern.split_once('*') else { return pattern == name };
-    let Some(rest) = name.strip_prefix(head) else { return false };
-    if tail.is_empty() {
-        return true;
+    let mut parts = pattern.split('*');
+    let Some(mut rest) = parts.next().and_then(|head| name.strip_prefix(head)) else { return false };
+    let Some(tail) = parts.next_back() else { return rest.is_empty() };
+    for part in parts {
+        // The earliest place leaves the most for what follows.
+        let Some(at) = rest.find(part) else { return false };
+        rest = &rest[at + part.len()..];
     }
-    // Each of at most 63 places is tried once a star; names and patterns are short.
-    (0..=rest.len()).filter(|at| rest.is_char_boundary(*at)).any(|at| fits(tail, &rest[at..]))
+    rest.ends_with(tail)
 }
 
 /// Which bucket is where: the first endpoint that has it, else the embedded S3.
@@ -237,12 +303,12 @@ impl Routes {
                 url: settings.url.as_ref().map(|url| url.trim_end_matches('/').to_owned()),
                 region: settings.region.clone(),
                 path_style,
-                credentials: settings.credentials(&variable)?,
+                credentials: settings.access().credentials(&variable)?,
             };
             let objects = endpoint.open(&http, Patience::default()).await;
             let place = match &settings.url {
                 Some(url) => Place::parse(url).map_err(Failure::usage)?,
-                None => Place::amazon(objects.region()),
+                None => Place::amazon("s3", objects.region()),
             };
             let (name, patterns) = (settings.name.clone(), settings.buckets.clone());
             let report_encryption = settings.report_encryption();
@@ -290,12 +356,15 @@ mod tests {
 
     #[test]
     fn a_pattern_is_a_name_with_stars_and_the_first_that_fits_counts() {
-        let cases: [(&[&str], &str, bool); 9] = [
+        let cases: [(&[&str], &str, bool); 12] = [
             (&["data"], "data", true),
             (&["data"], "data-1", false),
             (&["data-*"], "data-1", true),
             (&["*-logs-*x"], "a-logs-logs-bx", true),
             (&["*-logs-*x"], "a-logs-b", false),
+            (&["ab*b"], "ab", false),
+            (&["ab*b"], "abb", true),
+            (&["*"], "anything", true),
             (&["!data-1", "data-*"], "data-1", false),
             (&["!data-1", "data-*"], "data-2", true),
             (&["data-*", "!data-1"], "data-1", true),
@@ -351,9 +420,9 @@ mod tests {
         let by_variables =
             EndpointSettings { access_key_id_variable: id("A"), secret_access_key_variable: id("B"), ..none() };
         by_variables.check().unwrap();
-        let unset = by_variables.credentials(|name| (name == "A").then(|| "key".into())).unwrap_err();
+        let unset = by_variables.access().credentials(|name| (name == "A").then(|| "key".into())).unwrap_err();
         assert!(unset.message.contains("variable B is not set"), "{}", unset.message);
-        let given = by_variables.credentials(|name| Some(name.to_lowercase())).unwrap();
+        let given = by_variables.access().credentials(|name| Some(name.to_lowercase())).unwrap();
         let (access_key_id, secret_access_key) = ("a".into(), "b".into());
         assert_eq!(given, CredentialSource::Given { access_key_id, secret_access_key, session_token: None });
     }

@@ -43,6 +43,9 @@ const CONNECT_TIME_MAX: Duration = Duration::from_secs(10);
 /// Connections are given up unused after this, before the other side closes them (AWS after about 20 s).
 const IDLE_MAX: Duration = Duration::from_secs(15);
 const IDLE_CONNECTIONS_MAX: usize = 64;
+/// An answer may take a quarter of an hour, and what stands between forgets silent connections after about 350 s (AWS) or
+/// less: so often TCP says that both ends are still there.
+const KEEPALIVE: Duration = Duration::from_secs(60);
 /// From the last byte that was sent to the head of the answer. Putting thousands of parts together takes minutes.
 const ANSWER_TIME_MAX: Duration = Duration::from_secs(300);
 /// Between two pieces of an answer.
@@ -164,22 +167,32 @@ pub fn route<'r>(
     Ok(remote)
 }
 
+/// A client for requests to endpoints: connections are kept and pooled, TLS trusts the system's roots, no proxy is used and
+/// no redirect followed.
+pub fn client<B>() -> Result<Client<HttpsConnector<HttpConnector>, B>, Failure>
+where
+    B: http_body::Body + Send,
+    B::Data: Send,
+{
+    let mut connector = HttpConnector::new();
+    connector.enforce_http(false);
+    connector.set_nodelay(true);
+    connector.set_connect_timeout(Some(CONNECT_TIME_MAX));
+    connector.set_keepalive(Some(KEEPALIVE));
+    // The engine's way to the same stores (`adapters/aws`) trusts the same.
+    let config = tls::config(Roots::System).map_err(Failure::new)?;
+    let tls = hyper_rustls::HttpsConnectorBuilder::new().with_tls_config(config);
+    let connector = tls.https_or_http().enable_http1().wrap_connector(connector);
+    Ok(Client::builder(TokioExecutor::new())
+        .pool_timer(TokioTimer::new())
+        .pool_idle_timeout(IDLE_MAX)
+        .pool_max_idle_per_host(IDLE_CONNECTIONS_MAX)
+        .build(connector))
+}
+
 impl Gateway {
     pub fn new() -> Result<Self, Failure> {
-        let mut connector = HttpConnector::new();
-        connector.enforce_http(false);
-        connector.set_nodelay(true);
-        connector.set_connect_timeout(Some(CONNECT_TIME_MAX));
-        // The engine's way to the same stores (`adapters/aws`) trusts the same.
-        let config = tls::config(Roots::System).map_err(Failure::new)?;
-        let tls = hyper_rustls::HttpsConnectorBuilder::new().with_tls_config(config);
-        let connector = tls.https_or_http().enable_http1().wrap_connector(connector);
-        let client = Client::builder(TokioExecutor::new())
-            .pool_timer(TokioTimer::new())
-            .pool_idle_timeout(IDLE_MAX)
-            .pool_max_idle_per_host(IDLE_CONNECTIONS_MAX)
-            .build(connector);
-        Ok(Self { client, room: Arc::new(Semaphore::new(REQUESTS_MAX)) })
+        Ok(Self { client: client()?, room: Arc::new(Semaphore::new(REQUESTS_MAX)) })
     }
 
     /// What can be refused before anything is sent or read.

@@ -15,6 +15,7 @@ mod listener;
 mod logs;
 mod names;
 mod progress;
+mod remote_functions;
 mod report;
 mod rooms;
 mod run;

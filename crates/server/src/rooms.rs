@@ -1,5 +1,5 @@
 //! Where the rooms meet: the engine's two doors, the way of clients and functions to S3, and where code is fetched from.
-//! Each knows which bucket is embedded and which is in a store of somebody else.
+//! Each knows which bucket, or which function, is embedded and which is somebody else's.
 
 use std::sync::Arc;
 
@@ -19,6 +19,7 @@ use longshore_wire::{ApiError, RequestId};
 
 use crate::endpoints::Routes;
 use crate::gateway::{Gateway, Target, route};
+use crate::remote_functions::RemoteFunctions;
 
 /// Objects in one page of a listing, as S3 has it.
 const PAGE_OBJECTS: usize = 1_000;
@@ -198,6 +199,29 @@ impl ports::Invoker for EmbeddedInvoker {
 
     fn slots(&self, function: &str) -> Option<u32> {
         Some(self.0.slots(function))
+    }
+}
+
+/// The engine's functions, wherever each is.
+pub struct RoutedInvoker {
+    pub embedded: EmbeddedInvoker,
+    pub remote: RemoteFunctions,
+}
+
+#[async_trait::async_trait]
+impl ports::Invoker for RoutedInvoker {
+    async fn invoke(&self, function: &str, payload: Bytes) -> Reply {
+        match self.remote.of(function) {
+            Some(endpoint) => endpoint.invoke(function, payload).await,
+            None => self.embedded.invoke(function, payload).await,
+        }
+    }
+
+    fn slots(&self, function: &str) -> Option<u32> {
+        match self.remote.of(function) {
+            Some(endpoint) => endpoint.slots(function),
+            None => self.embedded.slots(function),
+        }
     }
 }
 

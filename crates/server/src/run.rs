@@ -526,6 +526,8 @@ fn inner_settings(plan: &Plan) -> Result<Settings, Failure> {
         // Files are taken into the run's bucket, and its manifest is there, without copying them anywhere.
         None => settings.endpoint.iter_mut().for_each(|endpoint| endpoint.buckets.insert(0, format!("!{own}"))),
     }
+    // The run's function is always its own.
+    settings.function_endpoint.clear();
     if let Some(concurrency) = plan.concurrency {
         settings.functions.environments_max = concurrency;
     }

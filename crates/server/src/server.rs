@@ -23,6 +23,7 @@ use crate::env::dialled;
 use crate::failure::{Because, Failure, OK};
 use crate::gateway::Gateway;
 use crate::names::Names;
+use crate::remote_functions::RemoteFunctions;
 use crate::settings::Settings;
 use crate::state_file::ServerFile;
 use crate::{listener, rooms, sinks};
@@ -108,7 +109,13 @@ impl Server {
         let mut host = settings.host(&path);
         // What the host would only queue waits at the engine's gate, where a cancel still calls it off.
         let mut jobs_settings = jobs_settings;
-        jobs_settings.concurrency_total_max = jobs_settings.concurrency_total_max.min(host.environments_max);
+        // Functions elsewhere need no environment, and must not be held to the number of them: then each embedded function is
+        // held to it, and only what several of them want together is queued by the host.
+        let variable = |name: &str| std::env::var(name).ok();
+        let remote = RemoteFunctions::open(&settings.function_endpoint, &region, variable).await?;
+        if remote.is_empty() {
+            jobs_settings.concurrency_total_max = jobs_settings.concurrency_total_max.min(host.environments_max);
+        }
         jobs_settings.event_sinks = sinks::make(&settings.events, &path)?;
         host.runtimes_dirs = runtimes_dirs(Some(&path));
         let host = Host::new(host, rooms::s3_door(s3.clone())).because(cannot("the function host"))?;
@@ -126,7 +133,7 @@ impl Server {
             fatal.clone(),
             jobs_settings,
             routed,
-            Arc::new(rooms::EmbeddedInvoker(functions.clone())),
+            Arc::new(rooms::RoutedInvoker { embedded: rooms::EmbeddedInvoker(functions.clone()), remote }),
         )
         .await
         .because(cannot("the jobs"))?;

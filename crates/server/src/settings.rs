@@ -17,6 +17,7 @@ use toml::{Table, Value};
 use crate::endpoints::EndpointSettings;
 use crate::failure::{Because, Failure};
 use crate::names;
+use crate::remote_functions::FunctionEndpointSettings;
 use crate::sinks::{self, SinkSettings};
 
 /// The commented file with every key and its default.
@@ -43,6 +44,7 @@ pub struct Settings {
     pub unsigned_payload: bool,
     pub events: Vec<SinkSettings>,
     pub endpoint: Vec<EndpointSettings>,
+    pub function_endpoint: Vec<FunctionEndpointSettings>,
     pub limits: Limits,
     pub jobs: Jobs,
     pub functions: Functions,
@@ -209,6 +211,7 @@ impl Settings {
             return Err(Failure::usage(text));
         }
         self.endpoint.iter().try_for_each(EndpointSettings::check)?;
+        self.function_endpoint.iter().try_for_each(FunctionEndpointSettings::check)?;
         let jobs = &self.jobs;
         let at_least_one = [
             ("limits.connections_max", self.limits.connections_max as u64),

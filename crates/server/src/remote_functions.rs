@@ -1,0 +1,413 @@
+//! Functions of somebody else: which there are, and how they are called. What an answer amounts to, `core` decides.
+//!
+//! A call is one request: nothing is tried twice here, for the engine knows what a task is worth. No host but the
+//! endpoint's is contacted, whatever a job calls its function; redirects are answers like any other.
+
+use std::error::Error;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::{CONTENT_TYPE, HOST, HeaderMap, HeaderValue, RETRY_AFTER};
+use http::{Method, Request};
+use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
+use hyper_rustls::HttpsConnector;
+use hyper_util::client::legacy::Client;
+use hyper_util::client::legacy::connect::HttpConnector;
+use longshore_aws::Credentials;
+use longshore_core::invocation::Reply;
+use longshore_core::remote_answer::{self, ANSWER_BYTES_MAX, Answerer, Head};
+use longshore_wire::payload::PayloadForm;
+use longshore_wire::sigv4;
+use percent_encoding::utf8_percent_encode;
+use serde::Deserialize;
+use sha2::{Digest, Sha256};
+use tokio::sync::Semaphore;
+
+use crate::client::COMPONENT;
+use crate::endpoints::{Access, Place, matched};
+use crate::failure::Failure;
+use crate::gateway;
+
+/// From the call to the last byte of its answer, where the settings say nothing: Lambda's longest time-out is 900 s, and
+/// the way and a cold start take their time. Source: S3 Batch spec 5.2, LI-5.
+const ANSWER_SECONDS_DEFAULT: u64 = 930;
+/// The emulator runs one invocation at a time. Source: S3 Batch spec 5.7.
+const EMULATOR_CALLS_MAX: u32 = 1;
+/// Characters of a cause in a report's row: what follows repeats it.
+const CAUSE_CHARS_MAX: usize = 200;
+
+/// What answers at an endpoint.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Kind {
+    #[default]
+    Lambda,
+    Rie,
+}
+
+/// A `[[function_endpoint]]` of the settings. Meanings: `longshore.toml` beside this crate's manifest.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FunctionEndpointSettings {
+    pub name: String,
+    #[serde(default)]
+    pub kind: Kind,
+    pub url: Option<String>,
+    pub region: Option<String>,
+    pub functions: Vec<String>,
+    pub concurrency_max: Option<u32>,
+    pub timeout_seconds: Option<u64>,
+    pub profile: Option<String>,
+    pub credentials_file: Option<PathBuf>,
+    pub access_key_id_variable: Option<String>,
+    pub secret_access_key_variable: Option<String>,
+    pub session_token_variable: Option<String>,
+    #[serde(default)]
+    pub anonymous: bool,
+    #[serde(default)]
+    pub allow_plain_http: bool,
+}
+
+impl FunctionEndpointSettings {
+    /// What the types do not say. Names the endpoint in what it refuses.
+    pub fn check(&self) -> Result<(), Failure> {
+        let access = self.access();
+        access.check()?;
+        access.check_patterns(
+            "functions",
+            "name a function, or a pattern such as \"thumb*\"",
+            "-_:$",
+            &self.functions,
+        )?;
+        if self.concurrency_max == Some(0) || self.timeout_seconds == Some(0) {
+            return Err(access.wrong("concurrency_max and timeout_seconds must be at least 1"));
+        }
+        if self.kind == Kind::Rie {
+            if self.url.is_none() {
+                return Err(access.wrong("the runtime interface emulator needs a url"));
+            }
+            if self.region.is_some() || access.names_credentials() {
+                return Err(access.wrong("the runtime interface emulator knows no region and no credentials"));
+            }
+        }
+        Ok(())
+    }
+
+    fn access(&self) -> Access<'_> {
+        Access {
+            kind: "function endpoint",
+            name: &self.name,
+            url: self.url.as_deref(),
+            region: self.region.as_deref(),
+            profile: self.profile.as_deref(),
+            credentials_file: self.credentials_file.as_deref(),
+            access_key_id_variable: self.access_key_id_variable.as_deref(),
+            secret_access_key_variable: self.secret_access_key_variable.as_deref(),
+            session_token_variable: self.session_token_variable.as_deref(),
+            anonymous: self.anonymous,
+            allow_plain_http: self.allow_plain_http,
+        }
+    }
+}
+
+type HttpClient = Client<HttpsConnector<HttpConnector>, Full<Bytes>>;
+
+/// One endpoint with functions.
+pub struct RemoteEndpoint {
+    name: String,
+    place: Place,
+    patterns: Vec<String>,
+    client: HttpClient,
+    /// `None` for the emulator.
+    credentials: Option<Credentials>,
+    /// Calls at once, over all its functions: the engine's gate knows them one by one. `None` without a limit here.
+    room: Option<(u32, Semaphore)>,
+    answer_time_max: Duration,
+}
+
+/// Which function is where: the first endpoint that has it, else this server.
+#[derive(Clone, Default)]
+pub struct RemoteFunctions(Arc<Vec<RemoteEndpoint>>);
+
+impl RemoteFunctions {
+    /// Makes the clients of all endpoints. Contacts none of them. `region` is this server's, and an endpoint's that names
+    /// none: ARNs of another are refused when a job is created.
+    pub async fn open(
+        endpoints: &[FunctionEndpointSettings],
+        region: &str,
+        variable: impl Fn(&str) -> Option<String>,
+    ) -> Result<Self, Failure> {
+        if endpoints.is_empty() {
+            return Ok(Self::default());
+        }
+        let (client, of_credentials) = (gateway::client()?, longshore_aws::http_client());
+        let mut remotes: Vec<RemoteEndpoint> = Vec::with_capacity(endpoints.len());
+        for settings in endpoints {
+            settings.check()?;
+            let access = settings.access();
+            if remotes.iter().any(|remote| remote.name == settings.name) {
+                return Err(access.wrong("there is another one with this name"));
+            }
+            let region = settings.region.as_deref().unwrap_or(region);
+            let credentials = match settings.kind {
+                Kind::Rie => None,
+                Kind::Lambda => {
+                    let source = access.credentials(&variable)?;
+                    Some(longshore_aws::credentials_of(&settings.name, &source, region, &of_credentials).await)
+                }
+            };
+            let place = match &settings.url {
+                Some(url) => Place::parse(url).map_err(|e| access.wrong(e))?,
+                None => Place::amazon("lambda", region),
+            };
+            let calls_max = settings.concurrency_max.or((settings.kind == Kind::Rie).then_some(EMULATOR_CALLS_MAX));
+            let room = |max: u32| (max, Semaphore::new((max as usize).min(Semaphore::MAX_PERMITS)));
+            remotes.push(RemoteEndpoint {
+                name: settings.name.clone(),
+                place,
+                patterns: settings.functions.clone(),
+                client: client.clone(),
+                credentials,
+                room: calls_max.map(room),
+                answer_time_max: Duration::from_secs(settings.timeout_seconds.unwrap_or(ANSWER_SECONDS_DEFAULT)),
+            });
+        }
+        Ok(Self(Arc::new(remotes)))
+    }
+
+    /// The endpoint of a function, as a job names it; `None` for one of this server.
+    pub fn of(&self, function: &str) -> Option<&RemoteEndpoint> {
+        self.0.iter().find(|remote| matched(&remote.patterns, function))
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+/// A call that cannot be put together, or brings no answer: a short cause.
+type NoAnswer = String;
+
+#[async_trait::async_trait]
+impl longshore_jobs::ports::Invoker for RemoteEndpoint {
+    async fn invoke(&self, function: &str, payload: Bytes) -> Reply {
+        let endpoint = &self.name;
+        let _room = match &self.room {
+            Some((_, room)) => Some(room.acquire().await.expect("the semaphore is never closed")),
+            None => None,
+        };
+        let called = tokio::time::timeout(self.answer_time_max, self.call(function, payload)).await;
+        match called.unwrap_or_else(|_| Err(format!("no answer within {} s", self.answer_time_max.as_secs()))) {
+            Ok(reply) => {
+                if let Reply::Throttled { message, .. } = &reply {
+                    tracing::debug!(endpoint, function, message, "a call was throttled");
+                }
+                reply
+            }
+            Err(cause) => {
+                tracing::warn!(endpoint, function, cause, "a function could not be reached");
+                Reply::Unreachable { cause: format!("{endpoint}: {cause}").chars().take(CAUSE_CHARS_MAX).collect() }
+            }
+        }
+    }
+
+    fn slots(&self, _: &str) -> Option<u32> {
+        self.room.as_ref().map(|(max, _)| *max)
+    }
+}
+
+impl RemoteEndpoint {
+    async fn call(&self, function: &str, payload: Bytes) -> Result<Reply, NoAnswer> {
+        let request = self.request(function, payload).await?;
+        let answer = self.client.request(request).await.map_err(|e| cause(&e))?;
+        let (parts, body) = answer.into_parts();
+        // Held until the engine has read it: at most this much for each call that the engine has under way.
+        let body = match Limited::new(body, ANSWER_BYTES_MAX).collect().await {
+            Ok(body) => Some(body.to_bytes()),
+            Err(error) if error.is::<LengthLimitError>() => None,
+            Err(error) => return Err(format!("the answer broke off: {}", cause(&*error))),
+        };
+        let text = |name: &str| parts.headers.get(name).and_then(|value| value.to_str().ok());
+        let head = Head {
+            status: parts.status.as_u16(),
+            function_error: parts.headers.contains_key("x-amz-function-error"),
+            error_type: text("x-amzn-errortype"),
+            retry_after: text(RETRY_AFTER.as_str()),
+        };
+        let from = if self.credentials.is_some() { Answerer::Lambda } else { Answerer::Emulator };
+        Ok(remote_answer::reply(from, &head, body))
+    }
+
+    /// The request of a call, signed as it is now.
+    async fn request(&self, function: &str, payload: Bytes) -> Result<Request<Full<Bytes>>, NoAnswer> {
+        // The emulator has one function, whatever the job calls it.
+        let name = if self.credentials.is_some() { function } else { "function" };
+        let path = format!("/2015-03-31/functions/{}/invocations", utf8_percent_encode(name, COMPONENT));
+        let unfit = |_| "the request cannot be sent".to_owned();
+        let mut headers = HeaderMap::new();
+        headers.insert(HOST, HeaderValue::from_str(&self.place.authority).map_err(|_| unfit(()))?);
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        headers.insert("x-amz-invocation-type", HeaderValue::from_static("RequestResponse"));
+        let identity = match &self.credentials {
+            Some(credentials) => credentials.get().await.map_err(|e| e.to_string())?,
+            None => None,
+        };
+        if let Some(identity) = identity {
+            let credentials = sigv4::Credentials {
+                access_key_id: identity.access_key_id,
+                secret_access_key: identity.secret_access_key,
+                session_token: identity.session_token,
+            };
+            let signer = sigv4::Signer { credentials: &credentials, service: "lambda", region: &identity.region };
+            let (hash, now) = (Sha256::digest(&payload).into(), jiff::Timestamp::now().as_second());
+            let signed = signer.sign(&Method::POST, &path, &headers, PayloadForm::Hash(hash), now);
+            let signed = signed.map_err(|_| unfit(()))?;
+            headers.extend(signed.headers.into_iter().map(|(name, value)| (Some(name), value)));
+        }
+        let scheme = if self.place.encrypted { "https" } else { "http" };
+        let uri = format!("{scheme}://{}{path}", self.place.authority);
+        let mut request =
+            Request::builder().method(Method::POST).uri(uri).body(Full::new(payload)).map_err(|_| unfit(()))?;
+        *request.headers_mut() = headers;
+        Ok(request)
+    }
+}
+
+/// The innermost cause, which is what the others only wrap: "Connection refused", an expired certificate.
+fn cause(error: &(dyn Error + 'static)) -> String {
+    let mut innermost = error;
+    while let Some(inner) = innermost.source() {
+        innermost = inner;
+    }
+    innermost.to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use longshore_jobs::ports::Invoker as _;
+
+    const ARN: &str = "arn:aws:lambda:eu-west-1:123456789012:function:thumb-1:PROD";
+
+    fn endpoint(functions: &[&str]) -> FunctionEndpointSettings {
+        FunctionEndpointSettings {
+            name: "e".into(),
+            url: Some("http://127.0.0.1:1".into()),
+            functions: functions.iter().map(|f| (*f).to_owned()).collect(),
+            anonymous: true,
+            ..FunctionEndpointSettings::default()
+        }
+    }
+
+    fn emulator(functions: &[&str]) -> FunctionEndpointSettings {
+        FunctionEndpointSettings { kind: Kind::Rie, anonymous: false, name: "r".into(), ..endpoint(functions) }
+    }
+
+    #[tokio::test]
+    async fn a_function_is_at_the_first_endpoint_that_has_it_as_the_job_names_it() {
+        let cloud = endpoint(&["arn:*:function:thumb*", "!thumb-here*", "thumb*"]);
+        let rest = emulator(&["thumb*", "other:$LATEST"]);
+        let remote = RemoteFunctions::open(&[cloud, rest], "us-east-1", |_| None).await.unwrap();
+        let name = |function| remote.of(function).map(|endpoint| endpoint.name.as_str());
+        for (function, wanted) in [
+            (ARN, Some("e")),
+            ("thumb-1", Some("e")),
+            ("thumb-1:7", Some("e")),
+            ("thumb-here", Some("r")),
+            ("other:$LATEST", Some("r")),
+            ("other", None),
+            ("123456789012:function:thumb-1", None),
+        ] {
+            assert_eq!(name(function), wanted, "{function}");
+        }
+        assert!(RemoteFunctions::default().of("thumb-1").is_none());
+    }
+
+    #[test]
+    fn settings_that_say_too_little_or_what_would_be_ignored_are_refused() {
+        endpoint(&["f"]).check().unwrap();
+        emulator(&["f"]).check().unwrap();
+        let some = |text: &str| Some(text.to_owned());
+        let wrong = [
+            (endpoint(&[]), "functions must name"),
+            (endpoint(&["!f"]), "functions must name"),
+            (endpoint(&["a/b"]), "is no pattern"),
+            (FunctionEndpointSettings { concurrency_max: Some(0), ..endpoint(&["f"]) }, "at least 1"),
+            (FunctionEndpointSettings { timeout_seconds: Some(0), ..endpoint(&["f"]) }, "at least 1"),
+            (FunctionEndpointSettings { url: some("http://10.0.0.1:1"), ..endpoint(&["f"]) }, "plain HTTP"),
+            (FunctionEndpointSettings { profile: some("p"), ..endpoint(&["f"]) }, "choose one"),
+            (FunctionEndpointSettings { url: None, ..emulator(&["f"]) }, "needs a url"),
+            (FunctionEndpointSettings { region: some("eu-west-1"), ..emulator(&["f"]) }, "no region"),
+            (FunctionEndpointSettings { profile: some("p"), ..emulator(&["f"]) }, "no credentials"),
+        ];
+        for (settings, why) in wrong {
+            let refused = settings.check().unwrap_err().message;
+            assert!(refused.starts_with("function endpoint") && refused.contains(why), "{refused}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_call_to_lambda_is_signed_and_one_to_the_emulator_is_not() {
+        let (id, secret) = (Some("ID".to_owned()), Some("SECRET".to_owned()));
+        let cloud = FunctionEndpointSettings {
+            url: None,
+            anonymous: false,
+            region: Some("eu-west-1".into()),
+            access_key_id_variable: id,
+            secret_access_key_variable: secret,
+            ..endpoint(&["arn:*"])
+        };
+        let both = [cloud, emulator(&["*"])];
+        let remote = RemoteFunctions::open(&both, "us-east-1", |name| Some(format!("value-of-{name}"))).await.unwrap();
+        let lambda = remote.of(ARN).unwrap().request(ARN, Bytes::from_static(b"{}")).await.unwrap();
+        let name = "arn%3Aaws%3Alambda%3Aeu-west-1%3A123456789012%3Afunction%3Athumb-1%3APROD";
+        let wanted = format!("https://lambda.eu-west-1.amazonaws.com/2015-03-31/functions/{name}/invocations");
+        assert_eq!((lambda.method(), lambda.uri().to_string()), (&Method::POST, wanted));
+        assert_eq!(lambda.headers()["x-amz-invocation-type"], "RequestResponse");
+        let signature = lambda.headers()["authorization"].to_str().unwrap();
+        assert!(signature.contains("Credential=value-of-ID/") && signature.contains("/eu-west-1/lambda/"));
+        let emulated = remote.of("f").unwrap().request("f:PROD", Bytes::from_static(b"{}")).await.unwrap();
+        assert_eq!(emulated.uri(), "http://127.0.0.1:1/2015-03-31/functions/function/invocations");
+        assert!(!emulated.headers().contains_key("authorization"));
+    }
+
+    #[tokio::test]
+    async fn an_endpoint_has_as_many_slots_as_it_is_given_and_an_emulator_one() {
+        let given = |max, settings| FunctionEndpointSettings { concurrency_max: max, ..settings };
+        for (settings, wanted) in [
+            (endpoint(&["f"]), None),
+            (given(Some(7), endpoint(&["f"])), Some(7)),
+            (emulator(&["f"]), Some(1)),
+            (given(Some(3), emulator(&["f"])), Some(3)),
+        ] {
+            let remote = RemoteFunctions::open(&[settings], "us-east-1", |_| None).await.unwrap();
+            assert_eq!(remote.of("f").unwrap().slots("f"), wanted);
+        }
+    }
+
+    #[tokio::test]
+    async fn nobody_there_is_no_answer_and_its_cause_is_short() {
+        let gone = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = Some(format!("http://{}", gone.local_addr().unwrap()));
+        drop(gone);
+        let settings = FunctionEndpointSettings { url, ..endpoint(&["f"]) };
+        let remote = RemoteFunctions::open(&[settings], "us-east-1", |_| None).await.unwrap();
+        let Reply::Unreachable { cause } = remote.of("f").unwrap().invoke("f", Bytes::new()).await else {
+            panic!("there is nobody")
+        };
+        assert!(cause.starts_with("e: Connection refused"), "{cause}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_answer_that_does_not_come_is_given_up_after_the_endpoints_time() {
+        // It accepts, and says nothing.
+        let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = Some(format!("http://{}", silent.local_addr().unwrap()));
+        let settings = FunctionEndpointSettings { url, timeout_seconds: Some(2), ..endpoint(&["f"]) };
+        let remote = RemoteFunctions::open(&[settings], "us-east-1", |_| None).await.unwrap();
+        let reply = remote.of("f").unwrap().invoke("f", Bytes::new()).await;
+        assert_eq!(reply, Reply::Unreachable { cause: "e: no answer within 2 s".into() });
+    }
+}
