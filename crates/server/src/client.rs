@@ -557,15 +557,15 @@ impl Client {
         if let Some(token) = token {
             target.push_str(&format!("?nextToken={}", utf8_percent_encode(token, COMPONENT)));
         }
-        self.beyond_aws(&target).await
+        self.own(&target).await
     }
 
-    /// What a job's results amount to before there is a report, as Longshore tells it.
+    /// What a job's results amount to by now, as Longshore tells it: counts, and failures in groups.
     pub async fn job_results(&self, id: &str) -> Result<serde_json::Value, ClientError> {
-        self.beyond_aws(&format!("/_longshore/v1/jobs/{id}/results")).await
+        self.own(&format!("/_longshore/v1/jobs/{id}/results")).await
     }
 
-    async fn beyond_aws(&self, target: &str) -> Result<serde_json::Value, ClientError> {
+    async fn own(&self, target: &str) -> Result<serde_json::Value, ClientError> {
         let mut headers = HeaderMap::new();
         headers.insert("x-amz-account-id", self.account_header()?);
         let none = Content::Bytes(Bytes::new());
