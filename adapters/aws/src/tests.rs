@@ -415,7 +415,7 @@ async fn a_listing_that_goes_back_is_refused_for_good_and_one_that_goes_on_is_no
 #[tokio::test]
 async fn a_listing_of_empty_pages_without_end_is_refused_for_good() {
     for (versions, page, after) in
-        [(false, page_of as fn(usize, &[&str]) -> Act, "t1\0a\0"), (true, versions_of, "m\01\0a\0v\0a\0v\0")]
+        [(false, page_of as fn(usize, &[&str]) -> Act, "t1\0a\0"), (true, versions_of, "m\x001\0a\0v\0a\0v\0")]
     {
         let store = Store::of(vec![page(2, &[]), page(3, &[]), page(4, &["b@1"]), page(5, &[])]).await;
         let mut query = ListQuery { versions, after: Some(format!("{after}999")), ..ListQuery::default() };

@@ -148,20 +148,54 @@ impl Target {
     }
 }
 
-/// Where a request belongs: to an endpoint, or to the embedded S3 (`None`). Copies from one to another are refused.
+/// Which object a copy reads, decoded.
+#[derive(Debug, PartialEq, Eq)]
+struct CopySource {
+    bucket: String,
+    key: String,
+}
+
+impl CopySource {
+    /// Reads `bucket/key?versionId=…`, with or without a slash before it, as S3 does: the version is cut off first, the
+    /// rest is decoded. `None` if it is not in UTF-8, or names no bucket and key, or something else behind them.
+    fn of(value: &HeaderValue) -> Option<Self> {
+        let text = value.to_str().ok()?;
+        let (path, version) = text.split_once('?').unwrap_or((text, "versionId="));
+        if version.contains('/') || !version.starts_with("versionId=") {
+            return None;
+        }
+        let path = percent_decode_str(path).decode_utf8().ok()?;
+        let (bucket, key) = path.strip_prefix('/').unwrap_or(&path).split_once('/')?;
+        (!bucket.is_empty() && !key.is_empty()).then(|| Self { bucket: bucket.to_owned(), key: key.to_owned() })
+    }
+}
+
+/// Where a request belongs: to an endpoint, or to the embedded S3 (`None`). Copies from one to another are refused, and so
+/// is a source that a store behind an endpoint could read as another than the one that was judged here.
 pub fn route<'r>(
     routes: &'r Routes,
     target: Option<&Target>,
     headers: &HeaderMap,
 ) -> Result<Option<&'r Arc<Remote>>, ApiError> {
     let remote = target.and_then(|target| routes.of(&target.bucket));
-    if let Some(source) = headers.get("x-amz-copy-source") {
-        let source = source.to_str().ok().and_then(|s| percent_decode_str(s).decode_utf8().ok()).unwrap_or_default();
-        let bucket = source.trim_start_matches('/').split('/').next().unwrap_or_default();
-        let there = routes.of(bucket);
+    let mut sources = headers.get_all("x-amz-copy-source").iter();
+    if let Some(source) = sources.next() {
+        let invalid = |message: &str| ApiError::new(StatusCode::BAD_REQUEST, "InvalidArgument", message);
+        // All of them go on, and which one a store takes is its own affair.
+        if sources.next().is_some() {
+            return Err(invalid("Copy Source must be given once"));
+        }
+        let unread = || invalid("Copy Source must mention the source bucket and key: sourcebucket/sourcekey");
+        let source = CopySource::of(source).ok_or_else(unread)?;
+        let there = routes.of(&source.bucket);
         if there.map(Arc::as_ptr) != remote.map(Arc::as_ptr) {
+            let bucket = source.bucket;
             let message = format!("Copying from the bucket {bucket} is not possible: it is in another store.");
             return Err(ApiError::new(StatusCode::NOT_IMPLEMENTED, "NotImplemented", message));
+        }
+        if remote.is_some() {
+            check_names(&source.bucket, Some(&source.key))
+                .map_err(|e| ApiError::new(StatusCode::BAD_REQUEST, e.code, e.message))?;
         }
     }
     Ok(remote)
@@ -503,6 +537,47 @@ mod tests {
         assert_eq!(Target::of("/", Some("b")), target("b", None));
         assert_eq!(Target::of("/", None), None);
         assert_eq!(Target::of("/%ff", None), None);
+    }
+
+    #[tokio::test]
+    async fn a_copy_reads_what_was_judged_and_from_the_store_that_it_writes_to() {
+        let endpoint = crate::endpoints::EndpointSettings {
+            name: "e".into(),
+            url: Some("https://s3.example.org".into()),
+            buckets: vec!["data-*".into()],
+            anonymous: true,
+            ..Default::default()
+        };
+        let routes = Routes::open(&[endpoint], |_| None).await.unwrap();
+        let to = |bucket: &str, sources: &[&'static str]| {
+            let target = Target { bucket: bucket.into(), key: Some("k".into()) };
+            let pairs: Vec<_> = sources.iter().map(|source| ("x-amz-copy-source", *source)).collect();
+            match route(&routes, Some(&target), &map(&pairs)) {
+                Ok(remote) => Ok(remote.is_some()),
+                Err(error) => Err(error.code.into_owned()),
+            }
+        };
+        let refused = |code: &str| Err(code.to_owned());
+        for (bucket, sources, wanted) in [
+            ("data-1", &["data-2/a%2Fb?versionId=v"][..], Ok(true)),
+            ("data-1", &["/data%2D2/%C3%BC"], Ok(true)),
+            ("here", &["other/key"], Ok(false)),
+            ("data-1", &["other/key"], refused("NotImplemented")),
+            ("here", &["data-1/key"], refused("NotImplemented")),
+            ("data-1", &["data-1/../secret/key"], refused("InvalidArgument")),
+            ("data-1", &["data-1/%2e%2E/secret/key"], refused("InvalidArgument")),
+            ("data-1", &["data-1%2F..%2Fsecret%2Fkey"], refused("InvalidArgument")),
+            ("data-1", &["data-1/a?versionId=/../../secret/key"], refused("InvalidArgument")),
+            ("data-1", &["data-1/a?x=y"], refused("InvalidArgument")),
+            ("data-1", &["data-1?versionId=v/key"], refused("InvalidArgument")),
+            ("data-1", &["data-1/"], refused("InvalidArgument")),
+            ("data-1", &["data-1/%ff"], refused("InvalidArgument")),
+            ("data-1", &["data-1--x-s3/key"], refused("InvalidBucketName")),
+            ("data-1", &["data-1/key", "secret/key"], refused("InvalidArgument")),
+            ("data-1", &["data-1/key", "data-1/key"], refused("InvalidArgument")),
+        ] {
+            assert_eq!(to(bucket, sources), wanted, "{bucket} from {sources:?}");
+        }
     }
 
     #[test]
