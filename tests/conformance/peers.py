@@ -94,7 +94,7 @@ class SeaweedFS(Peer):
         self.spawn(self.program(), "server", f"-dir={self.folder / 'data'}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", *ports,
                    "-s3", f"-s3.port={self.port}", f"-s3.port.grpc={harness.free_port()}", "-s3.port.iceberg=0",
                    "-s3.port.lance=0", f"-s3.config={self.folder / 's3.json'}", "-master.volumeSizeLimitMB=64",
-                   "-volume.max=60", "-master.telemetry=false",
+                   "-volume.max=1000", "-master.telemetry=false",
                    # Without a key to make others from, it answers 500 to SSE-S3.
                    WEED_S3_SSE_KEY="of the tests " + uuid.uuid4().hex)
         harness.wait_for("SeaweedFS", self.answers, 60)

@@ -80,9 +80,10 @@ pub struct RunFolder(pub PathBuf);
 impl RunFolder {
     /// Makes the folder of a new run below `runs`. Its name is the time and a few random characters.
     pub fn make(runs: &Path) -> Result<(Self, String), Failure> {
-        let now = jiff::Timestamp::now().strftime("%Y%m%d-%H%M%S");
+        let now = jiff::Timestamp::now();
         let random = uuid::Uuid::new_v4().simple().to_string();
-        let id = format!("{now}-{}", &random[..4]);
+        // To the millisecond, so that of two runs in one second the later one is the latest.
+        let id = format!("{}-{:03}{}", now.strftime("%Y%m%d-%H%M%S"), now.subsec_millisecond(), &random[..4]);
         let folder = runs.join(&id);
         std::fs::DirBuilder::new()
             .recursive(true)
