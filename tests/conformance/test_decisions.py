@@ -11,6 +11,8 @@ import pytest
 import harness
 
 FUNCTION_TIMEOUT = 2
+# What is tried five times.
+RETRIED = ("temporary", "missing-temporary", "missing-absent", "missing-unknown")
 LARGEST_ANSWER = 6 * 1024 * 1024 + 100
 
 MISBEHAVE = """
@@ -103,11 +105,16 @@ def report(server, tmp_path_factory):
     rows = [(bucket, case) for case in CASES]
     job = server.create_job(bucket, function, server.put_manifest(bucket, rows))
     server.wait(job, timeout=240)
-    invocations = collections.defaultdict(list)
-    for line in server.longshore("logs", "misbehave").stdout.splitlines():
-        if '"invocation"' in line:
-            logged = json.loads(line[line.index("{"):])
-            invocations[logged["key"]].append(logged)
+    def logged():
+        invocations = collections.defaultdict(list)
+        for line in server.longshore("logs", "misbehave").stdout.splitlines():
+            if '"invocation"' in line:
+                entry = json.loads(line[line.index("{"):])
+                invocations[entry["key"]].append(entry)
+        # The log is written beside the calls: the last lines may come a moment after the job's end.
+        return invocations if all(len(invocations[case]) >= 5 for case in RETRIED) else None
+
+    invocations = harness.wait_for("the log of the last invocations", logged, 30)
     counted = collections.Counter({key: len(logged) for key, logged in invocations.items()})
     return harness.by_key(harness.audit(server, job, rows, invoked=counted)), invocations
 
