@@ -274,13 +274,14 @@ pub(super) fn write_clients(data_dir: &Path) -> std::io::Result<PathBuf> {
     Ok(dir)
 }
 
-/// The command that runs a function: the program and its arguments.
+/// The command that runs a function: the program and its arguments, as the function sees them. Of the folders of the code and
+/// of the layers the first is where each is, the second where the function finds it.
 pub(super) fn command(
     language: Language,
     found: &Found,
     clients: &Path,
-    code_dir: &Path,
-    layers_dir: Option<&Path>,
+    code: (&Path, &Path),
+    layers: Option<(&Path, &Path)>,
     handler: &str,
 ) -> Result<(PathBuf, Vec<OsString>), String> {
     match language {
@@ -292,12 +293,11 @@ pub(super) fn command(
         Language::Node { .. } => {
             Ok((found.program.clone(), vec![clients.join("node/bootstrap.cjs").into(), handler.into()]))
         }
-        Language::Provided => [Some(code_dir), layers_dir]
+        Language::Provided => [Some(code), layers]
             .into_iter()
             .flatten()
-            .map(|dir| dir.join("bootstrap"))
-            .find(|path| path.is_file())
-            .map(|path| (path, Vec::new()))
+            .find(|(there, _)| there.join("bootstrap").is_file())
+            .map(|(_, seen)| (seen.join("bootstrap"), Vec::new()))
             .ok_or_else(|| "Couldn't find valid bootstrap(s): [/var/task/bootstrap /opt/bootstrap]".to_owned()),
     }
 }
