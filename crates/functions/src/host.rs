@@ -660,7 +660,8 @@ impl Shared {
     }
 
     fn check_runtime(&self, runtime: &str) -> Result<Found, String> {
-        let found = runtimes::check_runtime(runtime, &self.settings.runtimes_dirs)?;
+        let reachable = |program: &std::path::Path| self.sandbox.is_reachable(program);
+        let found = runtimes::check_usable_runtime(runtime, &self.settings.runtimes_dirs, &reachable)?;
         match &found.notice {
             Some(notice) if self.settings.strict_runtimes => {
                 Err(format!("{notice} The setting strict_runtimes forbids that."))

@@ -297,9 +297,11 @@ def handler(event, context):
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_bomb_of_processes_is_bounded_and_ends_with_its_environment() {
     let b = bench(|_| {});
-    let f = Arc::new(b.python(
+    let mut f = b.python(
         "import os, time\ndef handler(event, context):\n    n = 0\n    try:\n        while n < 3000:\n            if os.fork() == 0: time.sleep(60); os._exit(0)\n            n += 1\n    except OSError: pass\n    return n\n",
-    ));
+    );
+    f.memory_mib = 1024;
+    let f = Arc::new(f);
     let forked = b.ok(&f, json!({})).await.as_i64().unwrap();
     assert!((500..1100).contains(&forked), "{forked}");
     b.host.shutdown(Duration::from_secs(5)).await;

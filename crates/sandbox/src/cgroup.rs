@@ -163,6 +163,18 @@ pub fn freeze(groups: &[PathBuf], frozen: bool) -> io::Result<()> {
     Err(io::ErrorKind::Unsupported.into())
 }
 
+/// Bytes that the processes of these groups have for themselves, as the kernel counts them; `None` where it does not.
+pub fn own_memory(groups: &[PathBuf]) -> Option<u64> {
+    let text = groups.iter().find_map(|group| std::fs::read_to_string(group.join("memory.stat")).ok())?;
+    own_memory_in(&text)
+}
+
+fn own_memory_in(stat: &str) -> Option<u64> {
+    let of = |name: &str| stat.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.parse::<u64>().ok());
+    // Version 2, and version 1.
+    of("anon").or_else(|| of("total_rss"))
+}
+
 /// Kills what is left in groups and removes them. Blocking, for a second at most; called once their processes were ended.
 pub fn remove(groups: &[PathBuf]) -> io::Result<()> {
     let deadline = std::time::Instant::now() + REMOVAL;
@@ -331,6 +343,13 @@ mod tests {
         assert_eq!(std::fs::read_to_string(file("cgroup.subtree_control")).unwrap(), "+memory +pids +cpu");
         std::fs::write(file("cgroup.subtree_control"), "cpu memory pids").unwrap();
         assert_eq!(enable(base.path()), ["cpu", "memory", "pids"]);
+    }
+
+    #[test]
+    fn the_memory_of_a_group_is_read_in_both_versions() {
+        assert_eq!(own_memory_in("anon 4096\nfile 9\nanon_thp 0\n"), Some(4096));
+        assert_eq!(own_memory_in("cache 9\nrss 1\ntotal_rss 8192\ntotal_rss_huge 0\n"), Some(8192));
+        assert_eq!(own_memory_in("cache 9\n"), None);
     }
 
     #[test]

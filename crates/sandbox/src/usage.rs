@@ -15,25 +15,51 @@ pub enum Processes {
     Below(Pid),
 }
 
-/// Memory in bytes.
+/// Memory of several processes in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Memory {
-    /// In use now: what is the processes' own, without files and what several have together.
+    /// The sum of what is in use now and is no file; what forked processes have in common counts for each.
     pub own: u64,
-    /// The sum of what each process had in memory at its highest, files included.
-    pub peak: u64,
+    /// The sum of all that is in use now, files included.
+    pub resident: u64,
+    /// What the largest of them had at its highest, files included.
+    pub highest: u64,
+}
+
+impl Memory {
+    /// The figure for people: what there was at the highest, as far as it can be told afterwards.
+    pub fn used(&self) -> u64 {
+        self.highest.max(self.resident)
+    }
+
+    fn add(&mut self, one: Memory) {
+        self.own += one.own;
+        self.resident += one.resident;
+        self.highest = self.highest.max(one.highest);
+    }
 }
 
 impl Processes {
     /// The memory of all processes but the environment's init.
     pub fn memory(&self) -> io::Result<Memory> {
         let mut sum = Memory::default();
-        let mut add = |status: io::Result<String>| {
-            // One that has ended since is in nobody's way.
-            if let Ok(status) = status {
-                let one = memory_of(&status);
-                sum.own += one.own;
-                sum.peak += one.peak;
+        self.each("status", |status| sum.add(memory_of(status)))?;
+        Ok(sum)
+    }
+
+    /// Bytes in use now that are no files, where what several processes have in common counts once. Costs a walk over all
+    /// pages.
+    pub fn own_share(&self) -> io::Result<u64> {
+        let mut sum = 0;
+        self.each("smaps_rollup", |text| sum += bytes_of(text, "Pss_Anon:"))?;
+        Ok(sum)
+    }
+
+    fn each(&self, file: &str, mut take: impl FnMut(&str)) -> io::Result<()> {
+        // One that has ended since is in nobody's way.
+        let mut found = |text: io::Result<String>| {
+            if let Ok(text) = text {
+                take(&text);
             }
         };
         match self {
@@ -45,16 +71,16 @@ impl Processes {
                         continue;
                     }
                     let Ok(name) = std::str::from_utf8(name) else { continue };
-                    add(read(proc, &format!("{name}/status")));
+                    found(read(proc, &format!("{name}/{file}")));
                 }
             }
             Processes::Below(init) => {
                 for pid in descendants(*init) {
-                    add(std::fs::read_to_string(format!("/proc/{}/status", pid.as_raw_nonzero())));
+                    found(std::fs::read_to_string(format!("/proc/{}/{file}", pid.as_raw_nonzero())));
                 }
             }
         }
-        Ok(sum)
+        Ok(())
     }
 }
 
@@ -84,13 +110,17 @@ pub fn descendants(from: Pid) -> Vec<Pid> {
 }
 
 /// The memory of a process by the text of its `/proc/PID/status`.
-pub fn memory_of(status: &str) -> Memory {
-    let kib = |name: &str| {
-        let line = status.lines().find_map(|line| line.strip_prefix(name))?;
+fn memory_of(status: &str) -> Memory {
+    let of = |name| bytes_of(status, name);
+    Memory { own: of("RssAnon:"), resident: of("VmRSS:"), highest: of("VmHWM:") }
+}
+
+fn bytes_of(text: &str, name: &str) -> u64 {
+    let kib = || {
+        let line = text.lines().find_map(|line| line.strip_prefix(name))?;
         line.trim().strip_suffix(" kB")?.trim().parse::<u64>().ok()
     };
-    let bytes = |name| kib(name).unwrap_or(0) * 1024;
-    Memory { own: bytes("RssAnon:"), peak: bytes("VmHWM:") }
+    kib().unwrap_or(0) * 1024
 }
 
 #[cfg(test)]
@@ -100,7 +130,13 @@ mod tests {
     #[test]
     fn memory_is_read_from_the_status_and_a_kernel_thread_has_none() {
         let status = "Name:\tx\nVmHWM:\t    2048 kB\nVmRSS:\t    1500 kB\nRssAnon:\t    1024 kB\nRssFile:\t 476 kB\n";
-        assert_eq!(memory_of(status), Memory { own: 1 << 20, peak: 2 << 20 });
-        assert_eq!(memory_of("Name:\tkthreadd\n"), Memory::default());
+        let one = memory_of(status);
+        assert_eq!(one, Memory { own: 1 << 20, resident: 1500 << 10, highest: 2 << 20 });
+        let mut sum = memory_of("Name:\tkthreadd\n");
+        assert_eq!(sum, Memory::default());
+        sum.add(one);
+        assert_eq!(sum.used(), 2 << 20);
+        sum.add(one);
+        assert_eq!((sum.used(), sum.own), (3000 << 10, 2 << 20));
     }
 }

@@ -213,7 +213,7 @@ impl Environment {
     pub fn check_memory(&self) {
         let Some(process) = self.process.get() else { return };
         let bytes_max = u64::from(self.deployment.memory_mib) << 20;
-        if !process.of.memory().is_ok_and(|memory| memory.own > bytes_max) {
+        if !process.of.uses_more_than(bytes_max) {
             return;
         }
         {
@@ -552,9 +552,6 @@ fn plan(
     let d = &environment.deployment;
     let host = |what: &'static str| move |error: io::Error| Failure::Host(format!("{what}: {error}"));
     let clients = &shared.clients_dir;
-    if let Some(why) = sandbox.unreachable(&found.program) {
-        return Err(Failure::Host(why));
-    }
     let seen = sandbox.seen(d, clients, dir).map_err(host("its code cannot be shown to it"))?;
     let code = (d.code_dir.as_path(), seen.code.as_path());
     let layers = d.layers_dir.as_deref().zip(seen.layers.as_deref());
@@ -909,7 +906,7 @@ impl EnvironmentLog {
             return mib;
         }
         let before = self.memory.map_or(0, |(_, mib)| mib);
-        let peak = process.and_then(|process| process.memory().ok()).map_or(0, |memory| memory.peak.div_ceil(1 << 20));
+        let peak = process.and_then(|process| process.memory().ok()).map_or(0, |memory| memory.used().div_ceil(1 << 20));
         let peak = peak.max(before);
         self.memory = Some((Instant::now(), peak));
         peak

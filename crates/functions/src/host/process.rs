@@ -255,6 +255,14 @@ impl Process {
         }
     }
 
+    /// Whether its processes have more memory of their own than so many bytes. What forked processes still have in common
+    /// counts once.
+    pub fn uses_more_than(&self, bytes: u64) -> bool {
+        // The cheap sum counts it for each of them, and is too much rather than too little.
+        self.processes.memory().is_ok_and(|memory| memory.own > bytes)
+            && cgroup::own_memory(&self.groups).or_else(|| self.processes.own_share().ok()).is_none_or(|own| own > bytes)
+    }
+
     /// What its processes use now.
     pub fn memory(&self) -> io::Result<Memory> {
         self.processes.memory()

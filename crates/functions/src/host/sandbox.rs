@@ -429,7 +429,8 @@ impl Sandbox {
             cgroups: self.cgroups.as_ref().map(|c| c.of_environment(parts.marker, bounds)).unwrap_or_default(),
             limits: Limits {
                 open_files: parts.bounds.open_files,
-                file_bytes: tmp_bytes,
+                // A full /tmp of its own says so itself; elsewhere this is the nearest.
+                file_bytes: if mounted { tmp_bytes + MIB } else { tmp_bytes },
                 processes: parts.bounds.processes.or(counted.then_some(TASKS_MAX)),
             },
             // Of no meaning to anybody outside.
@@ -469,16 +470,10 @@ impl Sandbox {
         found
     }
 
-    /// Where a function that is another user could not even reach its interpreter: what to do about it.
-    pub fn unreachable(&self, program: &Path) -> Option<String> {
-        self.stage.as_ref()?;
-        let closed = program.ancestors().skip(1).find(|dir| !is_open(dir))?;
-        Some(format!(
-            "The interpreter {} cannot be used: functions run as users of their own here, and only its owner may enter {}. \
-             Install one where everybody may, below /usr/local say, or run the server as an ordinary user.",
-            program.display(),
-            closed.display()
-        ))
+    /// Whether a function can reach a program of the host's: where it is another user and has no file system of its own, that
+    /// user has to be able to enter each folder on the way.
+    pub fn is_reachable(&self, program: &Path) -> bool {
+        self.stage.is_none() || program.ancestors().skip(1).all(is_open)
     }
 
     /// Lets everybody read what is in a folder. The folder itself lies where nobody else comes to, and functions see it by
