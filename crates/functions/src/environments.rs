@@ -12,8 +12,9 @@ pub(crate) trait Environments: Send + Sync + 'static {
     fn slots(&self, deployment: &Deployment) -> u32;
     /// Lets go of environments of `name` that no current deployment names.
     fn retire(&self, name: &str);
-    /// Whether this machine can run `runtime`; if not, what would change that. May look for programs: blocks shortly.
-    fn check_runtime(&self, runtime: &str) -> Result<(), String>;
+    /// The version of what runs `runtime` on this machine, empty for a `bootstrap`; if nothing does, what would change
+    /// that. May look for programs: blocks shortly.
+    fn check_runtime(&self, runtime: &str) -> Result<String, String>;
 }
 
 #[async_trait::async_trait]
@@ -30,7 +31,7 @@ impl Environments for Host {
         Host::retire(self, name);
     }
 
-    fn check_runtime(&self, runtime: &str) -> Result<(), String> {
-        Host::check_runtime(self, runtime).map(|_| ())
+    fn check_runtime(&self, runtime: &str) -> Result<String, String> {
+        Host::check_runtime(self, runtime).map(|found| found.version)
     }
 }

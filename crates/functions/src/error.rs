@@ -6,6 +6,7 @@ use longshore_wire::ApiError;
 
 use crate::code::CodeError;
 use crate::code::archive::{ArchiveError, UNZIPPED_BYTES_LIMIT};
+use crate::seal::SealError;
 
 /// Every failure of an operation. [`FunctionError::told`] is the user's side of it.
 #[derive(Debug, thiserror::Error)]
@@ -30,6 +31,12 @@ pub enum FunctionError {
     /// The `RevisionId` given is not the present one.
     #[error("the revision ID does not match")]
     Revision,
+    /// As [`FunctionError::Revision`], for a layer version's policy.
+    #[error("the revision ID of the layer's policy does not match")]
+    LayerRevision,
+    /// A policy would be larger than this many bytes.
+    #[error("the policy is larger than {0} bytes")]
+    PolicyLength(usize),
     #[error("{0}")]
     TooLarge(String),
     #[error("{0}")]
@@ -49,6 +56,8 @@ pub enum FunctionError {
     Code(#[from] CodeError),
     #[error(transparent)]
     Store(#[from] StoreError),
+    #[error(transparent)]
+    Seal(#[from] SealError),
 }
 
 impl From<rusqlite::Error> for FunctionError {
@@ -74,6 +83,18 @@ impl FunctionError {
                  retrieve the latest Revision Id"
                     .into(),
             ),
+            Self::LayerRevision => (
+                StatusCode::PRECONDITION_FAILED,
+                "PreconditionFailedException",
+                "The Revision Id provided does not match the latest Revision Id. Call the GetLayerPolicy API to \
+                 retrieve the latest Revision Id"
+                    .into(),
+            ),
+            Self::PolicyLength(bytes) => (
+                StatusCode::BAD_REQUEST,
+                "PolicyLengthExceededException",
+                format!("The final policy size is bigger than the limit ({bytes})."),
+            ),
             Self::TooLarge(text) => (StatusCode::PAYLOAD_TOO_LARGE, "RequestEntityTooLargeException", text.clone()),
             Self::Denied(text) => (StatusCode::FORBIDDEN, "AccessDeniedException", text.clone()),
             Self::Throttled(reason) => {
@@ -89,7 +110,7 @@ impl FunctionError {
             Self::Store(error) if error.is_full() => {
                 (StatusCode::INTERNAL_SERVER_ERROR, "ServiceException", "The server's disk is full.".into())
             }
-            Self::Store(_) => (
+            Self::Store(_) | Self::Seal(_) => (
                 StatusCode::INTERNAL_SERVER_ERROR,
                 "ServiceException",
                 "An error occurred and the request cannot be processed.".into(),

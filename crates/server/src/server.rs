@@ -124,7 +124,7 @@ impl Server {
             host.clone(),
             Arc::new(rooms::Code(routed.clone())),
             &sub("code")?,
-            longshore_functions::Settings::new(region.as_str(), account.as_str()),
+            settings.functions(),
         )
         .because(cannot("the functions"))?;
         let jobs = Jobs::open(

@@ -91,6 +91,8 @@ pub struct Functions {
     pub idle_seconds: u64,
     pub strict_runtimes: bool,
     pub calls_waiting_max: usize,
+    pub code_bytes_max: u64,
+    pub variables_key_file: PathBuf,
 }
 
 impl Settings {
@@ -134,6 +136,15 @@ impl Settings {
         host.strict_runtimes = self.functions.strict_runtimes;
         host.calls_waiting_max = self.functions.calls_waiting_max;
         host
+    }
+
+    /// What the Lambda API is told.
+    pub fn functions(&self) -> longshore_functions::Settings {
+        let mut functions = longshore_functions::Settings::new(&self.region, &self.account);
+        functions.code_bytes_max = self.functions.code_bytes_max;
+        let key = &self.functions.variables_key_file;
+        functions.variables_key = (!key.as_os_str().is_empty()).then(|| key.clone());
+        functions
     }
 
     /// Reads all layers but the flags, which the caller puts on top (and calls [`Settings::check`]).
@@ -352,6 +363,20 @@ mod tests {
         let dir = Path::new("/d");
         let (ours, theirs) = (load("", &[]).unwrap().host(dir), HostSettings::new("us-east-1", "000000000000", dir));
         assert_eq!(format!("{ours:?}"), format!("{theirs:?}"));
+        let (ours, theirs) =
+            (load("", &[]).unwrap().functions(), longshore_functions::Settings::new("us-east-1", "000000000000"));
+        assert_eq!(format!("{ours:?}"), format!("{theirs:?}"));
+    }
+
+    #[test]
+    fn code_has_a_limit_and_environment_variables_a_key_of_the_operators_choice() {
+        let variables = [
+            ("LONGSHORE_FUNCTIONS_CODE_BYTES_MAX", "1000"),
+            ("LONGSHORE_FUNCTIONS_VARIABLES_KEY_FILE", "/run/secrets/key"),
+        ];
+        let functions = load("", &variables).unwrap().functions();
+        assert_eq!(functions.code_bytes_max, 1_000);
+        assert_eq!(functions.variables_key.as_deref(), Some(Path::new("/run/secrets/key")));
     }
 
     #[test]

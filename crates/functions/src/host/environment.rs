@@ -440,10 +440,17 @@ async fn start(
         shared.notice_once(&d.runtime, notice);
         lock(&environment.log).line(&format!("longshore: {notice}\n"));
     }
+    if runtimes::has_extensions(d.layers_dir.as_deref()) {
+        lock(&environment.log).line(
+            "longshore: the layers bring extensions (/opt/extensions), which this server does not start: what they \
+             would do is not done.\n",
+        );
+    }
     let language = Language::of(&d.runtime).ok_or_else(|| Failure::Host("unknown runtime".into()))?;
     let clients = &shared.clients_dir;
     let (program, arguments) =
         runtimes::command(language, &found, clients, &d.code_dir, d.layers_dir.as_deref(), &d.handler)
+            .map(|command| runtimes::wrapped(d, language, command))
             .map_err(Failure::InvalidEntrypoint)?;
     let (runtime_listener, runtime_address) = runtime_api::listen().map_err(host("no listener"))?;
     let (s3_listener, s3_address) = runtime_api::listen().map_err(host("no listener"))?;

@@ -9,7 +9,7 @@ use crate::catalogue::Next;
 use crate::error::FunctionError;
 use crate::function::{Standing, Version};
 use crate::members::{CodeMembers, ZipFile, architectures_violations, check_architectures, parse, unsupported};
-use crate::operations::{answered, now_ms, used_code_bytes};
+use crate::operations::{answered, now_ms, update_in_progress, used_code_bytes};
 use crate::resolve::check_revision;
 use crate::shape::{self, View};
 use crate::validate::Violations;
@@ -71,12 +71,15 @@ async fn update_function_code(functions: &Functions, mut call: Call) -> Result<R
     let zip = functions.fetch(&source).await?;
     let settings = functions.inner.settings.clone();
     if request.dry_run == Some(true) {
-        let code = functions.inner.code.check(zip).await?;
+        let (code, bytes) = functions.inner.code.check(zip).await?;
+        functions.check_fits_with_layers(bytes, &latest.configuration.layers).await?;
         let would_be = Version { code, ..(*latest).clone() };
         let view = View { qualifier: None, with_state: true };
         return Ok(Response::json(StatusCode::OK, &shape::configuration(&settings, &named.name, &would_be, view)));
     }
     let code = functions.inner.code.put(zip).await?;
+    let layers = latest.configuration.layers.clone();
+    functions.check_with_layers(&code, &layers).await?;
 
     let (revision, publish) = (request.revision_id, request.publish == Some(true));
     let missing = functions.not_found(&named);
@@ -87,6 +90,10 @@ async fn update_function_code(functions: &Functions, mut call: Call) -> Result<R
         .change(&named.name, move |snapshot, current| {
             let current = current.ok_or(missing)?;
             check_revision(&current, revision.as_deref())?;
+            // The code was checked together with the layers that were there.
+            if current.latest().configuration.layers != layers {
+                return Err(update_in_progress(&settings, &name));
+            }
             // The new code takes the place of the old one, and is counted again under its number if it gets one.
             let kept = used_code_bytes(snapshot).saturating_sub(current.latest().code.size);
             let added = code.size * if publish { 2 } else { 1 };
