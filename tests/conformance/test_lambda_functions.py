@@ -598,12 +598,14 @@ def test_a_wrapper_from_a_layer_starts_the_runtime_and_a_missing_one_ends_it(cli
     assert re.fullmatch(r"RequestId: [0-9a-f-]{36} Error: Runtime exited with error: exit status 127", answer["errorMessage"])
 
 
-def test_extensions_in_a_layer_are_not_started_and_the_log_says_so(client, name):
+def test_extensions_in_a_layer_are_not_started_and_the_log_says_so(client, server, name):
     layer = published(client, name, {"extensions/agent": "#!/bin/sh\nexit 1\n"})["LayerVersionArn"]
     created(client, name, Layers=[layer])
     assert invoked(client, name, {"a": 1}) == ({"a": 1}, None)
     log = base64.b64decode(client.invoke(FunctionName=name, LogType="Tail")["LogResult"]).decode()
     assert "/opt/extensions" not in log, "it is said at the start, not at each invocation"
+    told = "longshore: the layers bring extensions (/opt/extensions), which this server does not start"
+    assert server.longshore("logs", name).stdout.count(told) == 1
 
 
 # --- limits, account ---
