@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
 
 use longshore_store::Records;
 
@@ -15,6 +16,7 @@ use crate::error::FunctionError;
 use crate::function::{Function, VersionNumber};
 use crate::host::Deployment;
 use crate::layer::{Layer, Layers};
+use crate::operations::now_ms;
 use crate::seal::Seal;
 use crate::table;
 
@@ -55,6 +57,8 @@ pub(crate) struct Catalogue {
     mirror: RwLock<Arc<Snapshot>>,
     /// One change at a time, so that mirror and tables agree on the order. Functions change rarely.
     changing: tokio::sync::Mutex<()>,
+    /// How long a change stays in progress if nobody looks.
+    settle_ms: u64,
 }
 
 impl Catalogue {
@@ -64,6 +68,7 @@ impl Catalogue {
         code: CodeStore,
         environments: Arc<dyn Environments>,
         key: &Path,
+        settle: Duration,
     ) -> Result<Self, FunctionError> {
         let (seal, functions, layers) = records.read_blocking::<_, FunctionError>(|connection| {
             let seal = Seal::open(key, table::any_sealed(connection)?)?;
@@ -72,7 +77,8 @@ impl Catalogue {
         })?;
         let functions = functions.into_iter().map(|f| (f.name.clone(), Arc::new(entry(f, &code)))).collect();
         let mirror = RwLock::new(Arc::new(Snapshot { functions, layers: Arc::new(layers) }));
-        Ok(Self { records, seal, code, environments, mirror, changing: tokio::sync::Mutex::default() })
+        let settle_ms = u64::try_from(settle.as_millis()).unwrap_or(u64::MAX);
+        Ok(Self { records, seal, code, environments, mirror, changing: tokio::sync::Mutex::default(), settle_ms })
     }
 
     /// Seals what an earlier version of this server wrote open.
@@ -149,18 +155,32 @@ impl Catalogue {
             .unwrap_or_else(|panic| Err(FunctionError::Fault(format!("An internal error occurred: {panic}"))))
     }
 
-    /// The function, settled: whoever asks for it ends what its last change left open.
+    /// The function, settled: whoever looks at it ends what its last change left open.
     pub async fn get(self: &Arc<Self>, name: &str) -> Result<Option<Arc<Entry>>, FunctionError> {
-        if let Some(entry) = self.snapshot().get(name)
-            && entry.function.settled().is_some()
-        {
-            self.change(name, |_, _| Ok((Next::Keep, ()))).await?;
+        if self.snapshot().get(name).is_some_and(|entry| entry.function.settled().is_some()) {
+            self.change_from(name, Function::settled, |_, _| Ok((Next::Keep, ()))).await?;
         }
         Ok(self.snapshot().get(name).cloned())
     }
 
-    /// Changes one function. `decide` sees the whole catalogue and the function (settled), and says what follows;
-    /// its answer is returned once that is durable and visible. An `Err` changes nothing.
+    /// The function as it stands, for whoever wants to use or change it: what its last change left open is over only if
+    /// its time is.
+    pub async fn stand(self: &Arc<Self>, name: &str) -> Result<Option<Arc<Entry>>, FunctionError> {
+        let over = self.over();
+        if self.snapshot().get(name).is_some_and(|entry| over(&entry.function).is_some()) {
+            self.change_from(name, over, |_, _| Ok((Next::Keep, ()))).await?;
+        }
+        Ok(self.snapshot().get(name).cloned())
+    }
+
+    /// Settles what has had its time.
+    fn over(&self) -> impl Fn(&Function) -> Option<Function> + Send + use<> {
+        let settle_ms = self.settle_ms;
+        move |function| function.settled_by_time(now_ms(), settle_ms)
+    }
+
+    /// Changes one function. `decide` sees the whole catalogue and the function (see [`Catalogue::stand`]), and says what
+    /// follows; its answer is returned once that is durable and visible. An `Err` changes nothing.
     ///
     /// Runs to its end even if the caller goes away: tables and mirror never part.
     pub async fn change<T: Send + 'static>(
@@ -168,12 +188,22 @@ impl Catalogue {
         name: &str,
         decide: impl FnOnce(&Snapshot, Option<Function>) -> Result<(Next, T), FunctionError> + Send + 'static,
     ) -> Result<T, FunctionError> {
+        self.change_from(name, self.over(), decide).await
+    }
+
+    /// As [`Catalogue::change`], from what `settle` makes of the function.
+    async fn change_from<T: Send + 'static>(
+        self: &Arc<Self>,
+        name: &str,
+        settle: impl Fn(&Function) -> Option<Function> + Send + 'static,
+        decide: impl FnOnce(&Snapshot, Option<Function>) -> Result<(Next, T), FunctionError> + Send + 'static,
+    ) -> Result<T, FunctionError> {
         let (catalogue, name) = (self.clone(), name.to_owned());
         let work = async move {
             let _one_at_a_time = catalogue.changing.lock().await;
             let snapshot = catalogue.snapshot();
             let before = snapshot.get(&name).cloned();
-            let settled = before.as_ref().and_then(|entry| entry.function.settled());
+            let settled = before.as_ref().and_then(|entry| settle(&entry.function));
             let current = settled.clone().or_else(|| before.as_ref().map(|entry| entry.function.clone()));
             let (next, answer) = decide(&snapshot, current)?;
             let after = match next {
@@ -217,6 +247,9 @@ impl Catalogue {
             })
             .await?;
         let after = after.map(|function| Arc::new(entry(function, &self.code)));
+        let there = |number: &VersionNumber| after.as_ref().is_some_and(|entry| entry.deployments.contains_key(number));
+        let deployments = before.iter().flat_map(|entry| &entry.deployments);
+        let gone: Vec<Arc<Deployment>> = deployments.filter(|(n, _)| !there(n)).map(|(_, d)| d.clone()).collect();
         let alive: BTreeSet<&str> =
             after.iter().flat_map(|entry| entry.deployments.values()).map(|d| d.id.as_str()).collect();
         let stale = before.iter().flat_map(|entry| entry.deployments.values()).any(|d| !alive.contains(d.id.as_str()));
@@ -229,6 +262,9 @@ impl Catalogue {
         // Only now: an invocation that still started an environment of the old deployment has let the host know.
         if stale {
             self.environments.retire(&name);
+        }
+        for deployment in &gone {
+            self.environments.refuse(deployment);
         }
         Ok(())
     }

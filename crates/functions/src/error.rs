@@ -1,6 +1,7 @@
 //! What goes wrong in the Lambda API, and how the caller is told.
 
 use http::StatusCode;
+use longshore_core::policy::POLICY_BYTES_MAX;
 use longshore_store::StoreError;
 use longshore_wire::ApiError;
 
@@ -34,8 +35,11 @@ pub enum FunctionError {
     /// As [`FunctionError::Revision`], for a layer version's policy.
     #[error("the revision ID of the layer's policy does not match")]
     LayerRevision,
-    /// A policy would be larger than this many bytes.
-    #[error("the policy is larger than {0} bytes")]
+    /// As `Revision`, of a call on a policy, for which AWS names another way out.
+    #[error("the revision ID does not match")]
+    PolicyRevision,
+    /// How long the policy would be, in bytes.
+    #[error("the policy would have {0} bytes")]
     PolicyLength(usize),
     #[error("{0}")]
     TooLarge(String),
@@ -90,10 +94,17 @@ impl FunctionError {
                  retrieve the latest Revision Id"
                     .into(),
             ),
+            Self::PolicyRevision => (
+                StatusCode::PRECONDITION_FAILED,
+                "PreconditionFailedException",
+                "The Revision Id provided does not match the latest Revision Id. Call the GetPolicy API to retrieve \
+                 the latest Revision Id"
+                    .into(),
+            ),
             Self::PolicyLength(bytes) => (
                 StatusCode::BAD_REQUEST,
                 "PolicyLengthExceededException",
-                format!("The final policy size is bigger than the limit ({bytes})."),
+                format!("The final policy size ({bytes}) is bigger than the limit ({POLICY_BYTES_MAX})."),
             ),
             Self::TooLarge(text) => (StatusCode::PAYLOAD_TOO_LARGE, "RequestEntityTooLargeException", text.clone()),
             Self::Denied(text) => (StatusCode::FORBIDDEN, "AccessDeniedException", text.clone()),

@@ -159,8 +159,6 @@ impl Functions {
     }
 }
 
-/// A layer version's policy in bytes of JSON. Source: Lambda spec 7.
-pub(crate) const POLICY_BYTES_MAX: usize = 20_480;
 /// The one action that a layer version's policy is about.
 pub(crate) const ACTION: &str = "lambda:GetLayerVersion";
 /// Entries of a page in lists of layers. Source: API model.

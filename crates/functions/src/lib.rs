@@ -4,6 +4,7 @@
 //! what they run, `invocation` leads a call to a version and the version to [`host`]. The host knows nothing of names,
 //! versions or HTTP errors: it runs a [`host::Deployment`].
 
+mod alias;
 mod catalogue;
 pub mod code;
 mod download;
@@ -63,6 +64,9 @@ pub struct Settings {
     /// The file with the key that seals environment variables; made if it is not there. `None`: `variables.key` beside
     /// the folder of code, outside the database and inside the data directory.
     pub variables_key: Option<PathBuf>,
+    /// How long a new or an updated function stays `Pending` or `InProgress` if nobody looks at it. First value: 500 ms.
+    /// Source: `docs/decisions/0018-a-function-settles-when-it-is-looked-at.md`.
+    pub settle: Duration,
 }
 
 impl Settings {
@@ -75,6 +79,7 @@ impl Settings {
             code_bytes_max: 80_530_636_800,
             queue_wait: Duration::from_secs(1),
             variables_key: None,
+            settle: Duration::from_millis(500),
         }
     }
 
@@ -147,7 +152,8 @@ impl Functions {
         let code = CodeStore::open(code_dir)?;
         let beside = || code_dir.parent().unwrap_or(code_dir).join("variables.key");
         let key = settings.variables_key.clone().unwrap_or_else(beside);
-        let catalogue = Arc::new(Catalogue::open(records, code.clone(), environments.clone(), &key)?);
+        let host = environments.clone();
+        let catalogue = Arc::new(Catalogue::open(records, code.clone(), host, &key, settings.settle)?);
         code.sweep(&catalogue.code_in_use()).map_err(code::CodeError::Io)?;
         catalogue.merge_layers()?;
         // Not waited for: what it changes is where values lie, and no reader sees a difference.

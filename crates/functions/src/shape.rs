@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
 use crate::Settings;
-use crate::function::{Configuration, Standing, Version};
+use crate::function::{Standing, Version};
 
 /// How much of a version is shown, and under which name.
 #[derive(Debug, Clone, Copy)]
@@ -40,7 +40,7 @@ pub(crate) fn configuration(settings: &Settings, name: &str, version: &Version, 
         "Architectures": [c.architecture],
         "EphemeralStorage": {"Size": c.ephemeral_storage_mib},
         "SnapStart": {"ApplyOn": "None", "OptimizationStatus": "Off"},
-        "RuntimeVersionConfig": {"RuntimeVersionArn": runtime_version_arn(&settings.region, c)},
+        "RuntimeVersionConfig": {"RuntimeVersionArn": runtime_version_arn(&settings.region, &c.runtime, &c.interpreter)},
         "LoggingConfig": {"LogFormat": c.logging.format, "LogGroup": c.logging.group(name)},
     });
     let levels = [("ApplicationLogLevel", &c.logging.application_level), ("SystemLogLevel", &c.logging.system_level)];
@@ -87,7 +87,7 @@ pub(crate) fn last_modified(ms: i64) -> String {
 
 /// Stands where AWS names the build of its runtime. Ours is made up: it changes with the interpreter, as found when the
 /// runtime was set, and with nothing else.
-fn runtime_version_arn(region: &str, c: &Configuration) -> String {
-    let digest = hex::encode(Sha256::digest(format!("longshore runtime {} {}", c.runtime, c.interpreter)));
+pub(crate) fn runtime_version_arn(region: &str, runtime: &str, interpreter: &str) -> String {
+    let digest = hex::encode(Sha256::digest(format!("longshore runtime {runtime} {interpreter}")));
     format!("arn:aws:lambda:{region}::runtime:{digest}")
 }

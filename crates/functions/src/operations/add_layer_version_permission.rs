@@ -1,6 +1,7 @@
 //! Adds a statement to a layer version's policy, which is kept and shown. Source: Lambda spec 3.1, issue of permissions.
 
 use http::StatusCode;
+use longshore_core::policy::POLICY_BYTES_MAX;
 use longshore_wire::{Call, Operation, Response, Route};
 use serde::Deserialize;
 use serde_json::json;
@@ -9,9 +10,7 @@ use crate::Functions;
 use crate::error::FunctionError;
 use crate::function::new_id;
 use crate::layer::{LayerVersion, Statement};
-use crate::layers::{
-    ACTION, POLICY_BYTES_MAX, account_of, check_policy_revision, policy_json, statement_json, version_number,
-};
+use crate::layers::{ACTION, account_of, check_policy_revision, policy_json, statement_json, version_number};
 use crate::members::parse;
 use crate::operations::answered;
 use crate::validate::Violations;
@@ -79,8 +78,9 @@ async fn add_layer_version_permission(functions: &Functions, call: Call) -> Resu
             let statement = Statement { sid, action, principal, organization_id: request.organization_id };
             let shown = statement_json(&statement, &resource);
             policy.statements.push(statement);
-            if policy_json(&policy, &resource).to_string().len() > POLICY_BYTES_MAX {
-                return Err(FunctionError::PolicyLength(POLICY_BYTES_MAX));
+            let bytes = policy_json(&policy, &resource).to_string().len();
+            if bytes > POLICY_BYTES_MAX {
+                return Err(FunctionError::PolicyLength(bytes));
             }
             policy.revision_id = new_id();
             let revision_id = policy.revision_id.clone();

@@ -8,7 +8,7 @@ use crate::catalogue::Next;
 use crate::error::FunctionError;
 use crate::members::{FunctionMembers, LookedUp, check_variables, parse};
 use crate::operations::{answered, now_ms, update_in_progress};
-use crate::resolve::check_revision;
+use crate::resolve::{check_at_rest, check_revision};
 use crate::shape::{self, View};
 
 pub const OPERATION: Operation<Functions> = Operation {
@@ -38,9 +38,10 @@ async fn update_function_configuration(functions: &Functions, call: Call) -> Res
     }
     request.violations().finish()?;
     request.refuse_unsupported()?;
-    let (entry, latest) = functions.find(&named).await?;
+    let entry = functions.stand(&named).await?;
+    check_at_rest(&functions.inner.settings, &entry.function)?;
     check_revision(&entry.function, request.revision_id.as_deref())?;
-    let mut looked_up = LookedUp::default();
+    let (latest, mut looked_up) = (entry.function.latest(), LookedUp::default());
     if let Some(runtime) = &request.runtime {
         looked_up.interpreter = Some(functions.check_runtime(runtime).await?);
     }
@@ -61,6 +62,7 @@ async fn update_function_configuration(functions: &Functions, call: Call) -> Res
         .catalogue
         .change(&named.name, move |_, current| {
             let current = current.ok_or(missing)?;
+            check_at_rest(&settings, &current)?;
             check_revision(&current, request.revision_id.as_deref())?;
             // The layers were checked together with the code that was there.
             if looked_up.layers.is_some() && current.latest().code != code {

@@ -13,6 +13,7 @@ async fn how_a_function_logs_is_set_shown_and_told_to_it() {
     assert_eq!(created["LoggingConfig"], json!({"LogFormat": "Text", "LogGroup": "/aws/lambda/f"}));
     let set = async |logging: Value| {
         let answer = api.put(CONFIGURATION, json!({"LoggingConfig": logging})).await.ok(200);
+        api.configuration().await;
         answer.body["LoggingConfig"].clone()
     };
     let json_with = |application: &str, system: &str, group: &str| json!({"LogFormat": "JSON", "ApplicationLogLevel": application, "SystemLogLevel": system, "LogGroup": group});
@@ -308,6 +309,7 @@ async fn the_runtime_version_changes_with_the_interpreter_alone() {
     assert!(hash.len() == 64 && hash.bytes().all(|b| b.is_ascii_hexdigit()), "{hash}");
     let other = api.put(CONFIGURATION, json!({"Runtime": "python3.11"})).await.ok(200).body;
     assert_ne!(arn(&other), created);
+    api.configuration().await;
     let same = api.put(CONFIGURATION, json!({"Timeout": 5})).await.ok(200).body;
     assert_eq!(arn(&same), arn(&other));
 }

@@ -152,6 +152,7 @@ fn corpus() -> Vec<Bad> {
 async fn each_bad_package_is_refused_with_the_error_of_lambda_and_one_clear_reason() {
     let api = Api::new();
     api.create_with(json!({"FunctionName": "g"})).await.ok(201);
+    api.get("/2015-03-31/functions/g").await.ok(200);
     let corpus = corpus();
     assert!(corpus.len() >= 30);
     for Bad { what, zip, told } in corpus {
@@ -187,6 +188,7 @@ async fn odd_packages_that_are_right_are_taken_as_aws_takes_them() {
     let inside = link("current", "versions/1");
     let package = zip(&[windows, backslash, dotted, inside, file("versions/1/x", b"x")]);
     api.create_with(json!({"Code": {"ZipFile": encoded(&package)}})).await.ok(201);
+    api.configuration().await;
     api.invoke("f", &[], "{}").await.ok(200);
     let dir = api.host.seen.lock().unwrap()[0].0.code_dir.clone();
     use std::os::unix::fs::PermissionsExt;
