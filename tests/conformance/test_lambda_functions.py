@@ -87,6 +87,13 @@ def created(client, name, files=None, **members):
     return answer
 
 
+def updated(client, name, **members):
+    """Changes the configuration, and waits until that is over."""
+    answer = client.update_function_configuration(FunctionName=name, **members)
+    client.get_waiter("function_updated_v2").wait(FunctionName=name)
+    return answer
+
+
 def published(client, name, files, **members):
     return client.publish_layer_version(LayerName=name, Content={"ZipFile": zip_of(files)}, **members)
 
@@ -208,7 +215,7 @@ def test_environment_variables_have_their_limits_and_their_names(client, name):
     assert len(measured) == 4097
     refused(400, PARAMETER, TOO_MANY_BYTES + measured, create, variables={"AB": "v" * 4088})
     create({"AB": "v" * 4087})
-    cleared = client.update_function_configuration(FunctionName=name, Environment={"Variables": {}})
+    cleared = updated(client, name, Environment={"Variables": {}})
     assert cleared["Environment"] == {"Variables": {}}
 
 
@@ -232,7 +239,7 @@ def test_a_functions_environment_is_that_of_the_table(client, name):
         assert seen[key], key
     # Nothing of the server's own, and nothing that would make clients serve several events at once.
     assert not {"HOME", "USER", "AWS_LAMBDA_MAX_CONCURRENCY", "PYENV_ROOT"} & set(seen)
-    client.update_function_configuration(FunctionName=name, LoggingConfig={"LogFormat": "Text"})
+    updated(client, name, LoggingConfig={"LogFormat": "Text"})
     seen, _ = invoked(client, name)
     assert not {"AWS_LAMBDA_LOG_FORMAT", "AWS_LAMBDA_LOG_LEVEL"} & set(seen)
 
@@ -241,7 +248,7 @@ def test_logging_is_set_in_part_and_shown_whole(client, name):
     created(client, name)
 
     def logging(**members):
-        return client.update_function_configuration(FunctionName=name, LoggingConfig=members)["LoggingConfig"]
+        return updated(client, name, LoggingConfig=members)["LoggingConfig"]
 
     group = f"/aws/lambda/{name}"
     levels = {"LogFormat": "JSON", "ApplicationLogLevel": "INFO", "SystemLogLevel": "INFO", "LogGroup": group}
@@ -264,7 +271,7 @@ def test_what_would_be_dropped_is_refused_by_name(client, name):
         ("ImageConfig", {"Command": ["x"]}, "ImageConfig"),
     ]:
         refused(400, PARAMETER, ours.format(what), update, FunctionName=name, **{member: value})
-    client.update_function_configuration(FunctionName=name, TracingConfig={"Mode": "PassThrough"}, Layers=[],
+    updated(client, name, TracingConfig={"Mode": "PassThrough"}, Layers=[],
                                          SnapStart={"ApplyOn": "None"}, VpcConfig={"SubnetIds": [], "SecurityGroupIds": []})
     image = {"FunctionName": name + "-i", "Role": ROLE, "PackageType": "Image", "Code": {"ImageUri": "x"}}
     refused(400, PARAMETER, ours.format("PackageType Image"), client.create_function, **image)
@@ -336,8 +343,9 @@ def test_a_package_from_s3_is_copied_when_it_is_given(client, server, name):
     server.s3.put_object(Bucket=bucket, Key="code.zip", Body=second)
     assert client.get_function(FunctionName=name)["Configuration"]["CodeSha256"] == sha256
     assert invoked(client, name, {"a": 1}) == ({"a": 1}, None)
-    updated = client.update_function_code(FunctionName=name, **code)
-    assert updated["CodeSha256"] != sha256 and updated["LastUpdateStatus"] == "InProgress"
+    newer = client.update_function_code(FunctionName=name, **code)
+    assert newer["CodeSha256"] != sha256 and newer["LastUpdateStatus"] == "InProgress"
+    client.get_waiter("function_updated_v2").wait(FunctionName=name)
     layer = client.publish_layer_version(LayerName=name, Content=code)
     assert layer["Content"]["CodeSize"] == len(second)
     s3 = "Error occurred while GetObject. S3 Error Code: {}. S3 Error Message: {}"
@@ -452,7 +460,7 @@ def test_a_bootstrap_from_windows_runs_and_one_that_is_missing_is_told_as_lambda
                         r"\[/var/task/bootstrap /opt/bootstrap\]", answer["errorMessage"])
     # The same bootstrap from a layer.
     layer = client.publish_layer_version(LayerName=name, Content={"ZipFile": packed.getvalue()})["LayerVersionArn"]
-    client.update_function_configuration(FunctionName=name + "-2", Layers=[layer], Timeout=20)
+    updated(client, name + "-2", Layers=[layer], Timeout=20)
     assert invoked(client, name + "-2") == ("from windows", None)
 
 
@@ -538,15 +546,15 @@ def handler(event, context):
     assert [layer["Arn"] for layer in answer["Layers"]] == [one, two]
     assert all(layer["CodeSize"] > 0 for layer in answer["Layers"])
     assert invoked(client, name) == (["two", 1, "deep", "two"], None)
-    client.update_function_configuration(FunctionName=name, Layers=[two, one])
+    updated(client, name, Layers=[two, one])
     assert invoked(client, name) == (["one", 1, "deep", "one"], None)
     # A layer that is deleted works on where it is used, and cannot be taken anew.
     client.delete_layer_version(LayerName=name + "-one", VersionNumber=1)
-    client.update_function_configuration(FunctionName=name, MemorySize=256)
+    updated(client, name, MemorySize=256)
     assert invoked(client, name) == (["one", 1, "deep", "one"], None)
     update = client.update_function_configuration
     refused(400, PARAMETER, f"Layer version {one} does not exist.", update, FunctionName=name, Layers=[one])
-    assert "Layers" not in client.update_function_configuration(FunctionName=name, Layers=[])
+    assert "Layers" not in updated(client, name, Layers=[])
     answer, error = invoked(client, name)
     assert error == "Unhandled" and answer["errorMessage"] == "Unable to import module 'handler': No module named 'shared'"
 
@@ -591,8 +599,7 @@ def test_a_wrapper_from_a_layer_starts_the_runtime_and_a_missing_one_ends_it(cli
             Environment={"Variables": {"AWS_LAMBDA_EXEC_WRAPPER": "/opt/wrapper"}})
     wrapped, error = invoked(client, name)
     assert error is None and int(wrapped) >= 3
-    client.update_function_configuration(
-        FunctionName=name, Environment={"Variables": {"AWS_LAMBDA_EXEC_WRAPPER": "/opt/gone"}})
+    updated(client, name, Environment={"Variables": {"AWS_LAMBDA_EXEC_WRAPPER": "/opt/gone"}})
     answer, error = invoked(client, name)
     assert (error, answer["errorType"]) == ("Unhandled", "Runtime.ExitError")
     assert re.fullmatch(r"RequestId: [0-9a-f-]{36} Error: Runtime exited with error: exit status 127", answer["errorMessage"])
