@@ -12,7 +12,7 @@ use crate::code::CodeStore;
 use crate::environments::Environments;
 use crate::error::FunctionError;
 use crate::function::{Function, VersionNumber};
-use crate::host::Deployment;
+use crate::host::{Deployment, Terms};
 use crate::table;
 
 /// A function and what the host needs to run each of its versions.
@@ -20,6 +20,16 @@ use crate::table;
 pub(crate) struct Entry {
     pub function: Function,
     pub deployments: BTreeMap<VersionNumber, Arc<Deployment>>,
+}
+
+impl Entry {
+    /// What of the concurrency is the function's own.
+    fn terms(&self) -> Terms {
+        let provisioned = self.function.provisioned_versions().into_iter();
+        let deployments =
+            provisioned.filter_map(|(number, wanted)| Some((self.deployments.get(&number)?.clone(), wanted)));
+        Terms { reserved: self.function.reserved_concurrency, provisioned: deployments.collect() }
+    }
 }
 
 /// All functions at one moment, by name.
@@ -45,7 +55,11 @@ impl Catalogue {
     /// Reads the tables. Blocks; for start-up.
     pub fn open(records: Records, code: CodeStore, environments: Arc<dyn Environments>) -> Result<Self, FunctionError> {
         let functions = records.read_blocking::<_, FunctionError>(|connection| Ok(table::all(connection)?))?;
-        let snapshot = functions.into_iter().map(|f| (f.name.clone(), Arc::new(entry(f, &code)))).collect();
+        let snapshot: Snapshot = functions.into_iter().map(|f| (f.name.clone(), Arc::new(entry(f, &code)))).collect();
+        // What was promised before a restart holds from the first call on.
+        for (name, entry) in &snapshot {
+            environments.set_terms(name, &entry.terms());
+        }
         let mirror = RwLock::new(Arc::new(snapshot));
         Ok(Self { records, code, environments, mirror, changing: tokio::sync::Mutex::default() })
     }
@@ -89,7 +103,10 @@ impl Catalogue {
             let current = settled.clone().or_else(|| before.as_ref().map(|entry| entry.function.clone()));
             let (next, answer) = decide(&snapshot, current)?;
             let after = match next {
-                Next::Put(function) => Some(function),
+                Next::Put(mut function) => {
+                    function.drop_stray_provisioned();
+                    Some(function)
+                }
                 Next::Delete => None,
                 Next::Keep => match settled {
                     Some(settled) => Some(settled),
@@ -131,16 +148,19 @@ impl Catalogue {
         let after = after.map(|function| Arc::new(entry(function, &self.code)));
         let alive: BTreeSet<&str> =
             after.iter().flat_map(|entry| entry.deployments.values()).map(|d| d.id.as_str()).collect();
-        let stale = before.iter().flat_map(|entry| entry.deployments.values()).any(|d| !alive.contains(d.id.as_str()));
+        let were = before.iter().flat_map(|entry| entry.deployments.values()).map(|d| d.id.as_str());
+        let stale: Vec<&str> = were.filter(|id| !alive.contains(id)).collect();
         let mut snapshot = (*self.snapshot()).clone();
         match &after {
             Some(entry) => snapshot.insert(name.clone(), entry.clone()),
             None => snapshot.remove(&name),
         };
         *self.mirror.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(snapshot);
+        // Before the caller is answered, like the mirror.
+        self.environments.set_terms(&name, &after.as_ref().map(|entry| entry.terms()).unwrap_or_default());
         // Only now: an invocation that still started an environment of the old deployment has let the host know.
-        if stale {
-            self.environments.retire(&name);
+        for deployment_id in stale {
+            self.environments.retire(deployment_id);
         }
         Ok(())
     }

@@ -14,6 +14,7 @@ pub mod host;
 mod invocation;
 mod members;
 pub mod operations;
+mod provisioned;
 mod resolve;
 mod shape;
 pub mod table;

@@ -7,7 +7,7 @@ use longshore_store::{Schema, StoreError};
 use rusqlite::{Connection, params};
 
 use crate::code::Code;
-use crate::function::{Function, Standing, Version, VersionNumber};
+use crate::function::{Function, ProvisionedConcurrency, Standing, Version, VersionNumber};
 
 /// `function_version` holds `$LATEST` as number 0, one row among the published ones.
 ///
@@ -15,7 +15,8 @@ use crate::function::{Function, Standing, Version, VersionNumber};
 /// alone, and not encrypted.
 pub const SCHEMA: Schema = Schema {
     room: "functions",
-    migrations: &["
+    migrations: &[
+        "
         CREATE TABLE function (
             id                   TEXT PRIMARY KEY,
             name                 TEXT NOT NULL UNIQUE,
@@ -35,7 +36,17 @@ pub const SCHEMA: Schema = Schema {
             configuration TEXT NOT NULL,
             PRIMARY KEY (function_id, number)
         ) STRICT, WITHOUT ROWID;
-    "],
+    ",
+        "
+        CREATE TABLE function_provisioned (
+            function_id TEXT NOT NULL REFERENCES function (id) ON DELETE CASCADE,
+            qualifier   TEXT NOT NULL,
+            requested   INTEGER NOT NULL,
+            modified_ms INTEGER NOT NULL,
+            PRIMARY KEY (function_id, qualifier)
+        ) STRICT, WITHOUT ROWID;
+    ",
+    ],
 };
 
 /// Reads every function with its versions.
@@ -51,6 +62,7 @@ pub fn all(connection: &Connection) -> Result<Vec<Function>, StoreError> {
             name: row.get(1)?,
             last_published: VersionNumber::from_stored(row.get(2)?),
             reserved_concurrency: row.get(3)?,
+            provisioned: BTreeMap::new(),
             tags: from_json("tags", &row.get::<_, String>(4)?)?,
             versions: BTreeMap::new(),
         };
@@ -75,6 +87,15 @@ pub fn all(connection: &Connection) -> Result<Vec<Function>, StoreError> {
         };
         if let Some(function) = functions.get_mut(&row.get::<_, String>(0)?) {
             function.put(version);
+        }
+    }
+    let mut statement =
+        connection.prepare("SELECT function_id, qualifier, requested, modified_ms FROM function_provisioned")?;
+    let mut rows = statement.query([])?;
+    while let Some(row) = rows.next()? {
+        let provisioned = ProvisionedConcurrency { requested: row.get(2)?, modified_ms: row.get(3)? };
+        if let Some(function) = functions.get_mut(&row.get::<_, String>(0)?) {
+            function.provisioned.insert(row.get(1)?, provisioned);
         }
     }
     for function in functions.values() {
@@ -124,6 +145,16 @@ pub fn put(connection: &Connection, before: Option<&Function>, after: &Function)
             "DELETE FROM function_version WHERE function_id = ?1 AND number = ?2",
             params![after.id, number.stored()],
         )?;
+    }
+    if before.map_or(!after.provisioned.is_empty(), |before| before.provisioned != after.provisioned) {
+        connection.execute("DELETE FROM function_provisioned WHERE function_id = ?1", [&after.id])?;
+        for (qualifier, provisioned) in &after.provisioned {
+            connection.execute(
+                "INSERT INTO function_provisioned (function_id, qualifier, requested, modified_ms)
+                 VALUES (?1, ?2, ?3, ?4)",
+                params![after.id, qualifier, provisioned.requested, provisioned.modified_ms],
+            )?;
+        }
     }
     Ok(())
 }
