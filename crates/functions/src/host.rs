@@ -288,6 +288,8 @@ struct State {
     environments: HashMap<EnvironmentId, Arc<Environment>>,
     next_call: u64,
     alarm: Option<Millis>,
+    /// Nothing was there to be frozen when the pool was last told the time: with the next call there will be.
+    calm: bool,
     closed: bool,
 }
 
@@ -348,6 +350,7 @@ impl Host {
                 environments: HashMap::new(),
                 next_call: 0,
                 alarm: None,
+                calm: false,
                 closed: false,
             }),
             alarm: Notify::new(),
@@ -508,8 +511,9 @@ async fn tick(shared: std::sync::Weak<Shared>) {
     loop {
         let Some(this) = shared.upgrade() else { return };
         let (wake_at, longest, closed) = {
-            let state = lock(&this.state);
+            let mut state = lock(&this.state);
             let freeze_after = this.settings.freeze_after.filter(|_| state.pool.may_freeze());
+            state.calm = freeze_after.is_none();
             let longest = freeze_after.map_or(1_000, millis).clamp(FREEZE_TICK_MS_MIN, 1_000);
             (state.pool.wake_at(), longest, state.closed && state.environments.is_empty())
         };
@@ -591,16 +595,19 @@ impl Shared {
         let state = &mut *guard;
         let mut first = None;
         let mut others = Vec::new();
+        let mut stirred = false;
         while let Some(effect) = state.pool.next_effect() {
             let action = match effect {
                 Effect::Start { environment: id, deployment, kind } => {
                     let environment = Arc::new(Environment::new(id, deployment, kind, self));
                     state.environments.insert(id, environment.clone());
+                    stirred = true;
                     Action::Start(environment)
                 }
                 Effect::Run { environment: id, call, was_idle } => {
                     let environment = state.environments.get(&id).expect("the pool names environments that exist");
                     let environment = environment.clone();
+                    stirred = true;
                     match state.calls.remove(&call) {
                         Some(pending) => Action::Run { environment, call, pending, was_idle },
                         // Its caller left between the decision and now; nobody has it, so the environment is free.
@@ -639,8 +646,9 @@ impl Shared {
         let alarm = state.pool.alarm();
         let earlier = alarm.is_some_and(|at| state.alarm.is_none_or(|before| at < before));
         state.alarm = alarm;
+        let stirred = stirred && self.settings.freeze_after.is_some() && std::mem::take(&mut state.calm);
         drop(guard);
-        if earlier {
+        if earlier || stirred {
             self.alarm.notify_one();
         }
         for action in first.into_iter().chain(others) {

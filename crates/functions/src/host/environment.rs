@@ -552,13 +552,18 @@ async fn read_output(environment: Arc<Environment>) {
     }
 }
 
+/// How long a start may take. `on_demand` is what an ordinary one may.
+fn init_limit(kind: Kind, timeout: Duration, on_demand: Duration) -> Duration {
+    match kind {
+        Kind::Provisioned => timeout.clamp(PROVISIONED_INIT.0, PROVISIONED_INIT.1),
+        Kind::OnDemand | Kind::Again => on_demand,
+    }
+}
+
 /// Waits for whatever ends the environment.
 async fn watch(environment: &Arc<Environment>, shared: &Arc<Shared>, child: &mut tokio::process::Child) -> End {
     let timeout = Duration::from_secs(u64::from(environment.deployment.timeout_s));
-    let init_limit = match environment.kind {
-        Kind::Provisioned => timeout.clamp(PROVISIONED_INIT.0, PROVISIONED_INIT.1),
-        Kind::OnDemand | Kind::Again => shared.settings.init_limit,
-    };
+    let init_limit = init_limit(environment.kind, timeout, shared.settings.init_limit);
     let init_ends = environment.created + init_limit;
     let mut init_over = environment.kind == Kind::Again;
     let alarm = tokio::time::sleep_until((environment.created + timeout.min(init_limit)).into());
@@ -906,6 +911,14 @@ mod tests {
         ] {
             assert_eq!(known_error_type(said), kept);
         }
+    }
+
+    #[test]
+    fn a_provisioned_start_may_take_longer_than_one_on_demand() {
+        let limit =
+            |kind, timeout_s| init_limit(kind, Duration::from_secs(timeout_s), Duration::from_secs(10)).as_secs();
+        assert_eq!([3, 130, 131, 900].map(|timeout| limit(Kind::Provisioned, timeout)), [130, 130, 131, 900]);
+        assert_eq!([3, 900].map(|timeout| limit(Kind::OnDemand, timeout)), [10, 10]);
     }
 
     #[test]
