@@ -20,6 +20,9 @@ pub(crate) trait Environments: Send + Sync + 'static {
     fn provisioned_max(&self) -> u32;
     /// Says that calls are about to come, so many at once.
     fn prepare(&self, deployment: &Arc<Deployment>, wanted: u32);
+    /// Answers the calls of a deployment that still wait with [`Outcome::Gone`]: its version was deleted. What runs is
+    /// finished.
+    fn refuse(&self, deployment: &Deployment);
     /// Whether this machine can run `runtime`; if not, what would change that. May look for programs: blocks shortly.
     fn check_runtime(&self, runtime: &str) -> Result<(), String>;
 }
@@ -52,6 +55,10 @@ impl Environments for Host {
 
     fn prepare(&self, deployment: &Arc<Deployment>, wanted: u32) {
         Host::prepare(self, deployment, wanted);
+    }
+
+    fn refuse(&self, deployment: &Deployment) {
+        Host::refuse(self, deployment);
     }
 
     fn check_runtime(&self, runtime: &str) -> Result<(), String> {

@@ -225,3 +225,39 @@ async fn calls_that_are_about_to_come_are_announced_for_what_they_would_run() {
     api.functions.prepare("nothing", 4);
     assert_eq!(*api.host.prepared.lock().unwrap(), [("1".to_owned(), 8), ("$LATEST".to_owned(), 4)]);
 }
+
+#[tokio::test]
+async fn what_is_provisioned_for_an_alias_follows_it_and_ends_with_it() {
+    let api = Api::with_versions().await;
+    let aliases = "/2015-03-31/functions/f/aliases";
+    let (conflict, parameter) = ("ResourceConflictException", "InvalidParameterValueException");
+    for (name, version) in [("prod", "1"), ("next", "$LATEST")] {
+        api.post(aliases, json!({"Name": name, "FunctionVersion": version})).await.ok(201);
+    }
+    let unpublished = "Provisioned Concurrency Configs cannot be applied to unpublished function versions.";
+    api.provision("next", 1).await.fails(400, parameter, unpublished);
+    // One for each version, by whichever name.
+    api.provision("1", 1).await.ok(202);
+    let provisioned = "Alias can't be used for Provisioned Concurrency configuration on an already Provisioned version";
+    api.provision("prod", 1).await.fails(409, conflict, provisioned);
+    api.delete(&format!("{PROVISIONED}?Qualifier=1")).await.ok(204);
+    api.provision("prod", 5).await.ok(202);
+    let pointed = "Version is pointed by a Provisioned Concurrency alias";
+    api.provision("1", 1).await.fails(409, conflict, pointed);
+    assert_eq!(api.told().1, [("1".to_owned(), 5)]);
+    let listed = api.get(&format!("{PROVISIONED}?List=ALL")).await.ok(200).body;
+    assert_eq!(listed["ProvisionedConcurrencyConfigs"][0]["FunctionArn"], format!("{ARN}:prod"));
+    // Divided as its calls are, and moved when it moves.
+    let update = |change: Value| {
+        let api = &api;
+        async move { api.put("/2015-03-31/functions/f/aliases/prod", change).await.ok(200) }
+    };
+    update(json!({"RoutingConfig": {"AdditionalVersionWeights": {"2": 0.3}}})).await;
+    assert_eq!(api.told().1, [("1".to_owned(), 3), ("2".to_owned(), 2)]);
+    update(json!({"FunctionVersion": "2", "RoutingConfig": {"AdditionalVersionWeights": {}}})).await;
+    assert_eq!(api.told().1, [("2".to_owned(), 5)]);
+    api.delete("/2015-03-31/functions/f/aliases/prod").await.ok(204);
+    assert_eq!(api.told().1, []);
+    let missing = format!("Cannot find alias arn: {ARN}:prod");
+    api.provisioned("prod").await.fails(404, "ResourceNotFoundException", &missing);
+}
