@@ -21,6 +21,7 @@ mod environment;
 mod forwarder;
 mod http;
 pub mod launch;
+mod lines;
 pub mod logs;
 mod outcome;
 mod process;
@@ -146,6 +147,23 @@ pub struct Deployment {
     pub memory_mib: u32,
     /// Reserved concurrency; 0 refuses every call.
     pub concurrency: Option<u32>,
+    /// How the system's own log lines look, and what the function is told to write in.
+    pub log_format: LogFormat,
+    /// `TRACE` to `FATAL`: for the function, which is told it. `None` unless the format is JSON.
+    pub application_log_level: Option<String>,
+    /// `DEBUG`, `INFO` or `WARN`: which of the system's lines are written. `None` unless the format is JSON.
+    pub system_log_level: Option<String>,
+    /// `/aws/lambda/<name>` or what was set: the function is told it. Source: Lambda spec 1.11.
+    pub log_group: String,
+}
+
+/// `LoggingConfig.LogFormat`. Source: Lambda spec 1.11, 1.14.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub enum LogFormat {
+    #[default]
+    Text,
+    #[serde(rename = "JSON")]
+    Json,
 }
 
 /// One call of a function.

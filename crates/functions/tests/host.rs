@@ -84,6 +84,10 @@ impl Bench {
             timeout_s: 10,
             memory_mib: 128,
             concurrency: None,
+            log_format: host::LogFormat::Text,
+            application_log_level: None,
+            system_log_level: None,
+            log_group: "/aws/lambda/f".into(),
         }
     }
 
@@ -349,7 +353,11 @@ async fn python_logging_and_print_reach_the_log_between_start_and_report() {
     assert!(lines[5].starts_with(&format!("REPORT RequestId: {id}\tDuration: ")), "{tail}");
     assert!(lines[5].contains("\tMemory Size: 128 MB\tMax Memory Used: ") && lines[5].contains("\tInit Duration: "));
     assert_eq!(lines.len(), 6);
-    assert!(b.log().starts_with("loaded\nSTART"), "{}", b.log());
+    let log = b.log();
+    assert!(log.starts_with("INIT_START Runtime Version: python:3.11.v"), "{log}");
+    assert!(log.lines().next().unwrap().contains("\tRuntime Version ARN: arn:aws:lambda:eu-west-1::runtime:"), "{log}");
+    assert_eq!(log.lines().nth(1), Some("loaded"), "{log}");
+    assert!(log.lines().nth(2).unwrap().starts_with("START RequestId: "), "{log}");
 }
 
 // --- Node ---
@@ -907,7 +915,7 @@ async fn after_a_retirement_no_old_environment_serves_a_call() {
         let (host, f) = (b.host.clone(), f.clone());
         async move { host.invoke(f, call("0.4")).await }
     });
-    soon("the long call", || b.log().matches("START").count() == 2).await;
+    soon("the long call", || b.log().matches("START RequestId").count() == 2).await;
     b.host.retire("f");
     let Outcome::Answered { payload, function_error: false, .. } = busy.await.unwrap() else { panic!() };
     assert_eq!(payload, idle.to_string(), "what ran was finished");
@@ -990,6 +998,10 @@ async fn the_server_that_is_killed() {
         timeout_s: 60,
         memory_mib: 128,
         concurrency: None,
+        log_format: host::LogFormat::Text,
+        application_log_level: None,
+        system_log_level: None,
+        log_group: "/aws/lambda/f".into(),
     };
     host.invoke(Arc::new(d), call("{}")).await;
 }
