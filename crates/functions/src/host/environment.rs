@@ -32,6 +32,9 @@ const LOG_TAIL_BYTES: usize = 4096;
 const TRAILING_OUTPUT: Duration = Duration::from_millis(10);
 /// Between SIGTERM and SIGKILL for an environment that is idle.
 const TERM_GRACE: Duration = Duration::from_millis(500);
+/// How long the connections of a process that ended are read. Its own are at their end at once; those that it handed to
+/// a child are not.
+const LAST_WORDS: Duration = Duration::from_millis(100);
 /// How often a call may find its environment dead before it saw the call. A runtime that polls and dies at once would
 /// else be started for the same call for ever.
 const LOSSES_MAX: u8 = 3;
@@ -55,6 +58,10 @@ pub(super) struct Environment {
     /// See `STOP_*`; read by the keeper when it is notified.
     stop: AtomicU8,
     stop_ordered: Notify,
+    /// The process is gone, and nothing new can come from it.
+    pub process_ended: Notify,
+    /// After [`Environment::process_ended`]: all that it had sent has been read.
+    pub heard: Notify,
     log: Mutex<EnvironmentLog>,
     process: OnceLock<Process>,
 }
@@ -153,6 +160,8 @@ impl Environment {
             changed: Notify::new(),
             stop: AtomicU8::new(STOP_NOT),
             stop_ordered: Notify::new(),
+            process_ended: Notify::new(),
+            heard: Notify::new(),
             log: Mutex::new(log),
             process: OnceLock::new(),
         }
@@ -180,24 +189,10 @@ impl Environment {
                 handed_out: false,
                 context: Context { call, pending, dispatched: now },
             };
-            // The lines of this invocation follow its START line; what was printed since the last one comes before it.
-            let start = self.lines().start(jiff::Timestamp::now(), &work.request_id, &self.deployment.version);
-            let tail = work.context.pending.call.want_log_tail.then(Vec::new);
             if let Err(work) = guarded.session.assign(work) {
                 return Err(work.context.pending);
             }
             guarded.deadline = Some(deadline);
-            let mut log = lock(&self.log);
-            // What was printed while it started may not have been read yet. Later, nothing is printed between two
-            // invocations but by threads of the function's own, and a read a call for that would cost everybody.
-            if (guarded.init.is_some() || tail.is_some())
-                && let Some(process) = self.process.get()
-            {
-                log.drain(|buffer| Ok(rustix::io::read(&process.output, buffer)?));
-                log.end_line();
-            }
-            log.tail = tail;
-            log.line(&start);
         }
         self.changed.notify_waiters();
         Ok(())
@@ -230,8 +225,8 @@ impl Environment {
     pub fn fail(&self, pending: Pending) {
         let failure = lock(&self.guarded).failure.clone();
         let failure = failure.clone().unwrap_or_else(|| Failure::Host("The environment could not be started.".into()));
-        let start = self.lines().start(jiff::Timestamp::now(), &pending.call.request_id, &self.deployment.version);
-        lock(&self.log).line(&start);
+        // Its log begins with what the start printed.
+        self.log_start(&pending.call, true);
         self.tell_failure(pending, &failure, self.created.elapsed());
     }
 
@@ -242,7 +237,18 @@ impl Environment {
     }
 
     pub fn next(&self) -> Next {
-        lock(&self.guarded).session.next()
+        let mut guarded = lock(&self.guarded);
+        if let Some(work) = guarded.session.about_to_hand_out() {
+            let call = &work.context.pending.call;
+            // What was printed while it started may not have been read yet. Later, nothing is printed between two
+            // invocations but by threads of the function's own, and a read a call for that would cost everybody.
+            if guarded.init.is_some() || call.want_log_tail {
+                self.drain();
+                lock(&self.log).end_line();
+            }
+            self.log_start(call, false);
+        }
+        guarded.session.next()
     }
 
     /// The first poll: the start is over.
@@ -365,6 +371,23 @@ impl Environment {
         lock(&self.log).line(&self.lines().init_start(now, &build, &arn, &d.name, &d.version, d.memory_mib));
     }
 
+    /// Logs that an invocation begins. Its log is what follows, and for `with_init` also what came before.
+    fn log_start(&self, call: &super::Call, with_init: bool) {
+        let line = self.lines().start(jiff::Timestamp::now(), &call.request_id, &self.deployment.version);
+        let mut log = lock(&self.log);
+        if !with_init {
+            log.tail = call.want_log_tail.then(Vec::new);
+        }
+        log.line(&line);
+    }
+
+    /// Reads what the runtime had sent when it ended: an answer on the wire is an answer. Somebody else may hold its
+    /// connections open; that is not waited for.
+    async fn hear_last_words(&self) {
+        self.process_ended.notify_one();
+        let _ = tokio::time::timeout(LAST_WORDS, self.heard.notified()).await;
+    }
+
     /// Logs that the start failed, if that is how the environment ended: behind all that it printed.
     fn log_failed_init(&self, end: &End) {
         let error_type = {
@@ -469,6 +492,9 @@ pub(super) async fn keep(environment: Arc<Environment>, shared: Arc<Shared>) {
             (End::NotStarted, None)
         }
     };
+    if let End::Exited(_) = end {
+        environment.hear_last_words().await;
+    }
     environment.log_failed_init(&end);
     finish(&environment, &shared, end, child, dir, tasks).await;
 }
@@ -634,6 +660,9 @@ async fn finish(
         Some(work) => {
             let failure = failure.clone().unwrap_or_else(|| Failure::Host("The environment ended.".into()));
             let duration = work.context.dispatched.elapsed();
+            if !work.handed_out {
+                environment.log_start(&work.context.pending.call, false);
+            }
             environment.tell_failure(*work.context.pending, &failure, duration);
             None
         }

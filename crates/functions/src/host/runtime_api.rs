@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use base64::Engine;
 use bytes::Bytes;
+use rustix::net::SocketFlags;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 
@@ -22,25 +23,26 @@ const CONNECTIONS_MAX: usize = 1024;
 const ACCEPTED: &[u8] =
     b"HTTP/1.1 202 Accepted\r\nContent-Type: application/json\r\nContent-Length: 16\r\n\r\n{\"status\":\"OK\"}\n";
 
-/// Serves the environment until it is dropped; its connections end with it.
+/// Serves the environment until it is dropped, or its process has ended and all is read that it had sent. Its connections
+/// end with it.
 pub(super) async fn serve(listener: TcpListener, environment: Arc<Environment>) {
     let budget = Arc::new(HeadBudget::default());
     let mut connections = JoinSet::new();
     loop {
         if connections.len() >= CONNECTIONS_MAX {
-            connections.join_next().await;
+            tokio::select! {
+                _ = connections.join_next() => {}
+                () = environment.process_ended.notified() => break,
+            }
         }
         while connections.try_join_next().is_some() {}
-        match listener.accept().await {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            () = environment.process_ended.notified() => break,
+        };
+        match accepted {
             Ok((stream, _)) => {
-                let (environment, budget) = (environment.clone(), budget.clone());
-                connections.spawn(async move {
-                    // Nagle's algorithm and delayed acknowledgements together cost 40 ms an invocation.
-                    let _ = stream.set_nodelay(true);
-                    if let Err(error) = connection(stream, &environment, budget).await {
-                        tracing::debug!(environment = environment.id.0, ?error, "runtime connection ended");
-                    }
-                });
+                connections.spawn(serve_connection(stream, environment.clone(), budget.clone()));
             }
             // No descriptors: those that are open have to end first, and asking again at once would not help them.
             Err(error) => {
@@ -48,6 +50,25 @@ pub(super) async fn serve(listener: TcpListener, environment: Arc<Environment>) 
                 tokio::time::sleep(std::time::Duration::from_millis(20)).await;
             }
         }
+    }
+    // Asked of the system itself: what the process had connected to is there, whether it was announced to us or not.
+    while let Ok(stream) = rustix::net::accept_with(&listener, SocketFlags::NONBLOCK | SocketFlags::CLOEXEC) {
+        match TcpStream::from_std(stream.into()) {
+            Ok(stream) => {
+                connections.spawn(serve_connection(stream, environment.clone(), budget.clone()));
+            }
+            Err(error) => tracing::warn!(%error, "runtime connection could not be accepted"),
+        }
+    }
+    while connections.join_next().await.is_some() {}
+    environment.heard.notify_one();
+}
+
+async fn serve_connection(stream: TcpStream, environment: Arc<Environment>, budget: Arc<HeadBudget>) {
+    // Nagle's algorithm and delayed acknowledgements together cost 40 ms an invocation.
+    let _ = stream.set_nodelay(true);
+    if let Err(error) = connection(stream, &environment, budget).await {
+        tracing::debug!(environment = environment.id.0, ?error, "runtime connection ended");
     }
 }
 

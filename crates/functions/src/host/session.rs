@@ -141,6 +141,14 @@ impl<W> Session<W> {
         }
     }
 
+    /// The work that the next [`Session::next`] hands out for the first time, if that is what it does.
+    pub fn about_to_hand_out(&self) -> Option<&Work<W>> {
+        match &self.state {
+            State::Running(work) if !work.handed_out => Some(work),
+            _ => None,
+        }
+    }
+
     /// Gives an idle environment its event. The work comes back if the environment is not waiting for one.
     pub fn assign(&mut self, work: Work<W>) -> Result<(), Work<W>> {
         match self.state {
@@ -351,6 +359,16 @@ mod tests {
         let mut s = in_state("Running");
         assert_eq!(s.begin_answer("a", Some("a-0"), AnswerKind::Response).unwrap_err().status, 400);
         s.begin_answer("a", Some("a-1"), AnswerKind::Response).unwrap();
+    }
+
+    #[test]
+    fn an_event_is_handed_out_for_the_first_time_once() {
+        let mut s = in_state("Ready");
+        assert!(s.about_to_hand_out().is_none());
+        s.assign(work("a")).unwrap();
+        assert_eq!(s.about_to_hand_out().unwrap().request_id, "a");
+        s.next();
+        assert!(s.about_to_hand_out().is_none());
     }
 
     #[test]
