@@ -6,7 +6,7 @@ and what it was answered comes back as its answer. Evidence: Lambda specificatio
 
 import base64
 import json
-import pathlib
+import os
 import re
 import sys
 import textwrap
@@ -18,6 +18,7 @@ import pytest
 import harness
 from harness import ACCOUNT, REGION
 
+NODE_CLIENT = os.environ.get("LONGSHORE_TEST_NODE_CLIENT")
 RUST = harness.LONGSHORE.with_name("scripted-function")
 LIMIT = 6 * 1024 * 1024 + 100
 
@@ -519,11 +520,43 @@ PYTHON = textwrap.dedent("""
 """)
 
 
-@pytest.fixture(scope="module", params=["awslambdaric", "lambda_runtime"])
+NODE = """
+const env = process.env;
+if (env.INIT === "exit") process.exit(3);
+if (env.INIT === "kill") process.kill(process.pid, "SIGKILL");
+exports.handler = async (event, context) => {
+  switch (event.do) {
+    case "answer": return {
+      event, in: context.logStreamName, id: context.awsRequestId, arn: context.invokedFunctionArn,
+      client: context.clientContext ? context.clientContext.custom : null };
+    case "raise": throw new RangeError(event.words);
+    case "exit": process.exit(event.code);
+    case "signal": process.kill(process.pid, "SIG" + event.name); return new Promise(() => setInterval(() => {}, 1000));
+    case "bytes": return "x".repeat(event.n);
+    case "print": process.stdout.write(event.words + "\\n"); return null;
+    case "hang": return new Promise(() => setInterval(() => {}, 1000));
+  }
+};
+exports.streaming = awslambda.streamifyResponse(async (event, stream) => {
+  stream.setContentType("text/plain");
+  stream.write("in ");
+  if (event.break) throw new RangeError("in the middle");
+  stream.write("two parts");
+  stream.end();
+});
+"""
+
+
+@pytest.fixture(scope="module", params=["awslambdaric", "lambda_runtime", *(["aws-lambda-ric"] if NODE_CLIENT else [])])
 def stock(request, server):
-    """Deploys a function of the one client or the other: which client, and `deploy(**more)`."""
+    """Deploys a function of one client or the other: which client, and `deploy(**more)`.
+
+    Node's is built from sources for some minutes: `qa/long runtimes` does it, and names its folder.
+    """
     if request.param == "awslambdaric":
         files = {"bootstrap": f"#!/bin/sh\nexec {sys.executable} -m awslambdaric $_HANDLER\n", "handler.py": PYTHON}
+    elif request.param == "aws-lambda-ric":
+        files = {"bootstrap": f"#!/bin/sh\nexec node {NODE_CLIENT}/index.mjs $_HANDLER\n", "handler.js": NODE}
     else:
         if not RUST.exists():
             pytest.skip("the Rust function is not built: cargo build -p scripted-function")
@@ -558,6 +591,8 @@ def test_an_error_of_a_stock_client_is_passed_on_as_posted_and_leaves_it_warm(se
     if stock[0] == "awslambdaric":
         assert answer.pop("stackTrace") and answer.pop("requestId") in log
         assert answer == {"errorMessage": "böse", "errorType": "ValueError"}
+    elif stock[0] == "aws-lambda-ric":
+        assert answer.pop("trace")[0] == "RangeError: böse" and answer == {"errorType": "RangeError", "errorMessage": "böse"}
     else:
         assert answer.pop("errorType").startswith("&alloc::boxed::Box<dyn core::error::Error") and answer == {"errorMessage": "böse"}
         answer, _ = fails(server, function, {"do": "panic", "words": "kaboom"})
@@ -585,8 +620,8 @@ def test_a_stock_client_is_refused_an_answer_that_is_too_large_and_the_next_call
     assert error is None and len(answer) == LIMIT
     before = environment(server, function)
     assert fails(server, function, {"do": "bytes", "n": LIMIT - 1})[0]["errorType"] == "Function.ResponseSizeTooLarge"
-    # Python's client ends itself on a 413, Rust's polls on.
-    assert (environment(server, function) == before) == (stock[0] == "lambda_runtime")
+    # Python's client ends itself on a 413, the others poll on.
+    assert (environment(server, function) == before) == (stock[0] != "awslambdaric")
 
 
 def test_a_stock_client_that_hangs_or_cannot_start_is_told_as_any_other(server, stock):
@@ -596,10 +631,12 @@ def test_a_stock_client_that_hangs_or_cannot_start_is_told_as_any_other(server, 
     for init, words in (("exit", "exit status 3"), ("kill", "signal: killed")):
         answer, log = fails(server, deployed(environment={"INIT": init}), {"do": "answer"})
         assert answer == {"errorType": "Runtime.ExitError", "errorMessage": message(log, f"Runtime exited with error: {words}")}
-    if stock[0] == "awslambdaric":
+    if stock[0] != "lambda_runtime":  # which has no handler to look for
         answer, log = fails(server, deployed(handler="nowhere.handler"), {})
-        assert answer == {"errorMessage": "Unable to import module 'nowhere': No module named 'nowhere'",
-                          "errorType": "Runtime.ImportModuleError", "requestId": "", "stackTrace": []}
+        assert answer["errorType"] == "Runtime.ImportModuleError" and "nowhere" in answer["errorMessage"]
+        if stock[0] == "awslambdaric":
+            assert answer == {"errorMessage": "Unable to import module 'nowhere': No module named 'nowhere'",
+                              "errorType": "Runtime.ImportModuleError", "requestId": "", "stackTrace": []}
         assert log.endswith("\tStatus: error\tError Type: Runtime.ImportModuleError\n")
 
 
@@ -608,9 +645,15 @@ def test_what_a_stock_client_prints_is_in_its_log(server, stock, function):
     assert re.fullmatch(r"START .*\nfrom a stock client\nEND .*\nREPORT .*\n", log), log
 
 
-def test_a_stream_of_the_rust_client_is_collected(server, stock, function):
-    if stock[0] != "lambda_runtime":
+def test_a_stream_of_a_stock_client_is_collected(server, stock, function):
+    if stock[0] == "awslambdaric":
         pytest.skip("Python's client does not stream")
-    answer, error, _ = call(server, function, {"do": "stream"})
-    # Before the NULs is what the client wants to be headers of an HTTP answer.
-    assert error is None and answer.split(b"\0" * 8)[1] == b"in two parts", answer
+    if stock[0] == "lambda_runtime":
+        answer, error, _ = call(server, function, {"do": "stream"})
+        # Before the NULs is what the client wants to be headers of an HTTP answer.
+        assert error is None and answer.split(b"\0" * 8)[1] == b"in two parts", answer
+        return
+    streaming = stock[1](handler="handler.streaming")
+    assert call(server, streaming, {})[:2] == (b"in two parts", None)
+    answer, log = fails(server, streaming, {"break": True})
+    assert (answer["errorType"], answer["errorMessage"]) == ("RangeError", "in the middle")
