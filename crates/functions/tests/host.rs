@@ -360,6 +360,52 @@ async fn python_logging_and_print_reach_the_log_between_start_and_report() {
     assert!(log.lines().nth(2).unwrap().starts_with("START RequestId: "), "{log}");
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_function_that_logs_in_json_has_lambdas_records_in_its_log_and_in_its_tail() {
+    let b = bench_of_one();
+    let text = "print('{\"level\":\"DEBUG\"}')\ndef handler(event, context):\n    if event: print('{\"level\":\"debug\",\"a\":1}\\n{\"level\":\"ERROR\",\"b\":2}\\nplain')\n    else: raise ValueError('x')\n";
+    let f = Arc::new(Deployment {
+        log_format: host::LogFormat::Json,
+        application_log_level: Some("INFO".into()),
+        system_log_level: Some("DEBUG".into()),
+        ..b.function("python3.11", "app.py", text)
+    });
+    let mut call = call("true");
+    call.want_log_tail = true;
+    let id = call.request_id.clone();
+    let Outcome::Answered { log_tail: Some(tail), .. } = b.host.invoke(f.clone(), call).await else { panic!() };
+    let tail = String::from_utf8(tail).unwrap();
+    b.error(&f, json!(false)).await;
+    // The log of an invocation is closed with the next poll, behind the answer.
+    soon("the second report", || b.log().matches("platform.report").count() == 2).await;
+    let log = b.log();
+    let kinds = |text: &str| -> Vec<String> {
+        let kind = |line: &str| match serde_json::from_str::<Value>(line) {
+            Ok(line) if line["type"].is_string() => {
+                let record = &line["record"];
+                format!("{} {}", line["type"].as_str().unwrap(), record["status"].as_str().unwrap_or_default())
+            }
+            _ => line.to_owned(),
+        };
+        text.lines().map(kind).collect()
+    };
+    let invocation = [
+        "platform.start ",
+        r#"{"level":"ERROR","b":2}"#,
+        "plain",
+        "platform.runtimeDone success",
+        "platform.report success",
+    ];
+    assert_eq!(kinds(&tail), invocation, "{tail}");
+    let start = ["platform.initStart ", "platform.initRuntimeDone success", "platform.initReport success"];
+    assert_eq!(kinds(&log)[..8], [&start[..], &invocation[..]].concat(), "{log}");
+    assert!(kinds(&log).ends_with(&["platform.runtimeDone error".into(), "platform.report error".into()]), "{log}");
+    let report: Value = serde_json::from_str(tail.lines().last().unwrap()).unwrap();
+    assert_eq!(report["record"]["requestId"], id);
+    assert!(report["record"]["metrics"]["initDurationMs"].as_f64().unwrap() > 0.0, "{report}");
+    assert_eq!(report["record"]["metrics"]["memorySizeMB"], 128);
+}
+
 // --- Node ---
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
