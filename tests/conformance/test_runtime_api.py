@@ -556,7 +556,7 @@ def stock(request, server):
     if request.param == "awslambdaric":
         files = {"bootstrap": f"#!/bin/sh\nexec {sys.executable} -m awslambdaric $_HANDLER\n", "handler.py": PYTHON}
     elif request.param == "aws-lambda-ric":
-        files = {"bootstrap": f"#!/bin/sh\nexec node {NODE_CLIENT}/index.mjs $_HANDLER\n", "handler.js": NODE}
+        files = {"bootstrap": f"#!/bin/sh\nexec node {NODE_CLIENT}/bin/index.mjs $_HANDLER\n", "handler.js": NODE}
     else:
         if not RUST.exists():
             pytest.skip("the Rust function is not built: cargo build -p scripted-function")
