@@ -12,6 +12,9 @@ pub(crate) trait Environments: Send + Sync + 'static {
     fn slots(&self, deployment: &Deployment) -> u32;
     /// Lets go of environments of `name` that no current deployment names.
     fn retire(&self, name: &str);
+    /// Answers the calls of a deployment that still wait with [`Outcome::Gone`]: its version was deleted. What runs is
+    /// finished.
+    fn refuse(&self, deployment: &Deployment);
     /// Whether this machine can run `runtime`; if not, what would change that. May look for programs: blocks shortly.
     fn check_runtime(&self, runtime: &str) -> Result<(), String>;
 }
@@ -28,6 +31,10 @@ impl Environments for Host {
 
     fn retire(&self, name: &str) {
         Host::retire(self, name);
+    }
+
+    fn refuse(&self, deployment: &Deployment) {
+        Host::refuse(self, deployment);
     }
 
     fn check_runtime(&self, runtime: &str) -> Result<(), String> {

@@ -1,6 +1,7 @@
 //! What goes wrong in the Lambda API, and how the caller is told.
 
 use http::StatusCode;
+use longshore_core::policy::POLICY_BYTES_MAX;
 use longshore_store::StoreError;
 use longshore_wire::ApiError;
 
@@ -30,6 +31,12 @@ pub enum FunctionError {
     /// The `RevisionId` given is not the present one.
     #[error("the revision ID does not match")]
     Revision,
+    /// As `Revision`, of a call on a policy, for which AWS names another way out.
+    #[error("the revision ID does not match")]
+    PolicyRevision,
+    /// How long the policy would be, in bytes.
+    #[error("the policy would have {0} bytes")]
+    PolicyLength(usize),
     #[error("{0}")]
     TooLarge(String),
     #[error("{0}")]
@@ -73,6 +80,18 @@ impl FunctionError {
                 "The Revision Id provided does not match the latest Revision Id. Call the GetFunction/GetAlias API to \
                  retrieve the latest Revision Id"
                     .into(),
+            ),
+            Self::PolicyRevision => (
+                StatusCode::PRECONDITION_FAILED,
+                "PreconditionFailedException",
+                "The Revision Id provided does not match the latest Revision Id. Call the GetPolicy API to retrieve \
+                 the latest Revision Id"
+                    .into(),
+            ),
+            Self::PolicyLength(bytes) => (
+                StatusCode::BAD_REQUEST,
+                "PolicyLengthExceededException",
+                format!("The final policy size ({bytes}) is bigger than the limit ({POLICY_BYTES_MAX})."),
             ),
             Self::TooLarge(text) => (StatusCode::PAYLOAD_TOO_LARGE, "RequestEntityTooLargeException", text.clone()),
             Self::Denied(text) => (StatusCode::FORBIDDEN, "AccessDeniedException", text.clone()),

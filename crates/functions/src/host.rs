@@ -202,6 +202,8 @@ pub enum Outcome {
     },
     /// Not run. The reason is AWS's word for it.
     Throttled { reason: &'static str },
+    /// Not run: its version was deleted while it waited.
+    Gone,
     /// Not the function's fault; the text is for the log and, in short, for the caller.
     Fault(String),
 }
@@ -362,6 +364,20 @@ impl Host {
     /// call. What runs is finished.
     pub fn retire(&self, name: &str) {
         self.handle.shared.event(|pool, now| pool.retire(name, now));
+    }
+
+    /// The deployment's version was deleted: calls of it that wait are answered with [`Outcome::Gone`].
+    pub fn refuse(&self, deployment: &Deployment) {
+        let shared = &self.handle.shared;
+        let waiting: Vec<(CallId, Box<Pending>)> = {
+            let mut state = lock(&shared.state);
+            state.calls.extract_if(|_, pending| pending.deployment.id == deployment.id).collect()
+        };
+        for (call, pending) in waiting {
+            // A caller that left needs no answer.
+            let _ = pending.reply.send(Outcome::Gone);
+            shared.event(|pool, now| pool.gave_up(call, now));
+        }
     }
 
     /// As [`check_runtime`], with this host's settings: an interpreter that was installed for it goes first, and a

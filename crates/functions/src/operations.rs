@@ -1,22 +1,29 @@
 //! The operations of the Lambda API, one file each, and what they share.
 
+mod add_permission;
+mod create_alias;
 mod create_function;
+mod delete_alias;
 mod delete_function;
 mod delete_function_concurrency;
 mod get_account_settings;
+mod get_alias;
 mod get_function;
 mod get_function_code_signing_config;
 mod get_function_concurrency;
 mod get_function_configuration;
 mod get_policy;
 mod invoke;
+mod list_aliases;
 mod list_functions;
 mod list_tags;
 mod list_versions_by_function;
 mod publish_version;
 mod put_function_concurrency;
+mod remove_permission;
 mod tag_resource;
 mod untag_resource;
+mod update_alias;
 mod update_function_code;
 mod update_function_configuration;
 
@@ -39,23 +46,30 @@ use crate::validate::Violations;
 
 /// Everything that is offered. The router, metrics and the compatibility page come from here.
 pub const OPERATIONS: &[Operation<Functions>] = &[
+    add_permission::OPERATION,
+    create_alias::OPERATION,
     create_function::OPERATION,
+    delete_alias::OPERATION,
     delete_function::OPERATION,
     delete_function_concurrency::OPERATION,
     get_account_settings::OPERATION,
+    get_alias::OPERATION,
     get_function::OPERATION,
     get_function_code_signing_config::OPERATION,
     get_function_concurrency::OPERATION,
     get_function_configuration::OPERATION,
     get_policy::OPERATION,
     invoke::OPERATION,
+    list_aliases::OPERATION,
     list_functions::OPERATION,
     list_tags::OPERATION,
     list_versions_by_function::OPERATION,
     publish_version::OPERATION,
     put_function_concurrency::OPERATION,
+    remove_permission::OPERATION,
     tag_resource::OPERATION,
     untag_resource::OPERATION,
+    update_alias::OPERATION,
     update_function_code::OPERATION,
     update_function_configuration::OPERATION,
 ];
@@ -81,18 +95,15 @@ macro_rules! not_offered {
 /// The rest of the API model: known by name, so that a caller is told which operation is missing.
 pub const NOT_OFFERED: &[Operation<Functions>] = &[
     not_offered!("AddLayerVersionPermission", "POST", "/2018-10-31/layers/{LayerName}/versions/{VersionNumber}/policy"),
-    not_offered!("AddPermission", "POST", "/2015-03-31/functions/{FunctionName}/policy"),
     not_offered!(
         "CheckpointDurableExecution",
         "POST",
         "/2025-12-01/durable-executions/{DurableExecutionArn}/checkpoint"
     ),
-    not_offered!("CreateAlias", "POST", "/2015-03-31/functions/{FunctionName}/aliases"),
     not_offered!("CreateCapacityProvider", "POST", "/2025-11-30/capacity-providers"),
     not_offered!("CreateCodeSigningConfig", "POST", "/2020-04-22/code-signing-configs"),
     not_offered!("CreateEventSourceMapping", "POST", "/2015-03-31/event-source-mappings"),
     not_offered!("CreateFunctionUrlConfig", "POST", "/2021-10-31/functions/{FunctionName}/url"),
-    not_offered!("DeleteAlias", "DELETE", "/2015-03-31/functions/{FunctionName}/aliases/{Name}"),
     not_offered!("DeleteCapacityProvider", "DELETE", "/2025-11-30/capacity-providers/{CapacityProviderName}"),
     not_offered!("DeleteCodeSigningConfig", "DELETE", "/2020-04-22/code-signing-configs/{CodeSigningConfigArn}"),
     not_offered!("DeleteEventSourceMapping", "DELETE", "/2015-03-31/event-source-mappings/{UUID}"),
@@ -113,7 +124,6 @@ pub const NOT_OFFERED: &[Operation<Functions>] = &[
         "DELETE",
         "/2019-09-30/functions/{FunctionName}/provisioned-concurrency"
     ),
-    not_offered!("GetAlias", "GET", "/2015-03-31/functions/{FunctionName}/aliases/{Name}"),
     not_offered!("GetCapacityProvider", "GET", "/2025-11-30/capacity-providers/{CapacityProviderName}"),
     not_offered!("GetCodeSigningConfig", "GET", "/2020-04-22/code-signing-configs/{CodeSigningConfigArn}"),
     not_offered!("GetDurableExecution", "GET", "/2025-12-01/durable-executions/{DurableExecutionArn}"),
@@ -138,7 +148,6 @@ pub const NOT_OFFERED: &[Operation<Functions>] = &[
         "POST",
         "/2021-11-15/functions/{FunctionName}/response-streaming-invocations"
     ),
-    not_offered!("ListAliases", "GET", "/2015-03-31/functions/{FunctionName}/aliases"),
     not_offered!("ListCapacityProviders", "GET", "/2025-11-30/capacity-providers"),
     not_offered!("ListCodeSigningConfigs", "GET", "/2020-04-22/code-signing-configs"),
     not_offered!("ListDurableExecutionsByFunction", "GET", "/2025-12-01/functions/{FunctionName}/durable-executions"),
@@ -177,7 +186,6 @@ pub const NOT_OFFERED: &[Operation<Functions>] = &[
         "DELETE",
         "/2018-10-31/layers/{LayerName}/versions/{VersionNumber}/policy/{StatementId}"
     ),
-    not_offered!("RemovePermission", "DELETE", "/2015-03-31/functions/{FunctionName}/policy/{StatementId}"),
     not_offered!(
         "SendDurableExecutionCallbackFailure",
         "POST",
@@ -194,7 +202,6 @@ pub const NOT_OFFERED: &[Operation<Functions>] = &[
         "/2025-12-01/durable-execution-callbacks/{CallbackId}/succeed"
     ),
     not_offered!("StopDurableExecution", "POST", "/2025-12-01/durable-executions/{DurableExecutionArn}/stop"),
-    not_offered!("UpdateAlias", "PUT", "/2015-03-31/functions/{FunctionName}/aliases/{Name}"),
     not_offered!("UpdateCapacityProvider", "PUT", "/2025-11-30/capacity-providers/{CapacityProviderName}"),
     not_offered!("UpdateCodeSigningConfig", "PUT", "/2020-04-22/code-signing-configs/{CodeSigningConfigArn}"),
     not_offered!("UpdateEventSourceMapping", "PUT", "/2015-03-31/event-source-mappings/{UUID}"),
@@ -268,7 +275,7 @@ pub(crate) fn now_ms() -> i64 {
 
 /// Bytes of the packages of all versions; two versions with one package count twice, as on AWS.
 pub(crate) fn used_code_bytes(snapshot: &Snapshot) -> u64 {
-    snapshot.values().flat_map(|entry| entry.function.versions.values()).map(|version| version.code.size).sum()
+    snapshot.values().map(|entry| entry.function.code_bytes()).sum()
 }
 
 /// The sum of all reservations, but for one function's.

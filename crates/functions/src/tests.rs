@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -19,6 +20,9 @@ use crate::environments::Environments;
 use crate::host::{Call, Deployment, Outcome, Patience};
 use crate::{CodeSource, Functions, Invoked, SCHEMA, Settings, SourceError, body_limit};
 
+mod permissions;
+mod versions;
+
 const ACCOUNT: &str = "111111111111";
 const ROLE: &str = "arn:aws:iam::111111111111:role/r";
 const ARN: &str = "arn:aws:lambda:us-east-1:111111111111:function:f";
@@ -29,6 +33,7 @@ struct Scripted {
     outcomes: Mutex<VecDeque<Outcome>>,
     seen: Mutex<Vec<(Arc<Deployment>, Call)>>,
     retired: Mutex<Vec<String>>,
+    refused: Mutex<Vec<String>>,
 }
 
 #[async_trait::async_trait]
@@ -42,6 +47,10 @@ impl Environments for Scripted {
 
     fn slots(&self, deployment: &Deployment) -> u32 {
         deployment.concurrency.unwrap_or(8).min(8)
+    }
+
+    fn refuse(&self, deployment: &Deployment) {
+        self.refused.lock().unwrap().push(format!("{}:{}", deployment.name, deployment.version));
     }
 
     fn retire(&self, name: &str) {
@@ -120,6 +129,11 @@ impl Api {
     }
 
     fn at(path: &Path, settings: Settings) -> Self {
+        // Only a look settles a function, so that no test depends on how fast it is.
+        Self::settling(path, Settings { settle: Duration::from_secs(3_600), ..settings })
+    }
+
+    fn settling(path: &Path, settings: Settings) -> Self {
         let records = Records::open(&path.join("records.db"), &[SCHEMA], Fatal::new()).unwrap();
         let code = path.join("code");
         std::fs::create_dir_all(&code).unwrap();
@@ -127,6 +141,11 @@ impl Api {
         let functions =
             Functions::with_environments(records, host.clone(), Arc::new(OneObject), &code, settings).unwrap();
         Self { functions, host, _temp: None }
+    }
+
+    /// As [`Api::at`], where a change is over by itself at once.
+    fn at_once(path: &Path) -> Self {
+        Self::settling(path, Settings { settle: Duration::ZERO, ..Settings::new("us-east-1", ACCOUNT) })
     }
 
     fn keeping(self, temp: tempfile::TempDir) -> Self {
@@ -176,8 +195,11 @@ impl Api {
         self.post("/2015-03-31/functions", body).await
     }
 
+    /// Creates `f` and waits for it as a tool does: by a look.
     async fn create(&self) -> Answer {
-        self.create_with(json!({})).await.ok(201)
+        let created = self.create_with(json!({})).await.ok(201);
+        self.configuration().await;
+        created
     }
 
     async fn invoke(&self, function: &str, headers: &[(&'static str, &str)], payload: &str) -> Answer {
@@ -253,6 +275,7 @@ async fn an_update_passes_through_in_progress_and_changes_the_revision_twice_eve
 async fn a_configuration_update_changes_what_is_there_and_nothing_else() {
     let api = Api::new();
     api.create_with(json!({"Description": "d", "Environment": {"Variables": {"AB": "1"}}})).await.ok(201);
+    api.configuration().await;
     let target = "/2015-03-31/functions/f/configuration";
     let updated = api.put(target, json!({"Timeout": 60, "MemorySize": 256})).await.ok(200).body;
     assert_eq!(
@@ -260,11 +283,13 @@ async fn a_configuration_update_changes_what_is_there_and_nothing_else() {
         (&json!(60), &json!(256), &json!("d"))
     );
     assert_eq!(updated["Environment"], json!({"Variables": {"AB": "1"}}));
+    api.configuration().await;
     let cleared = api.put(target, json!({"Environment": {"Variables": {}}, "Description": ""})).await.ok(200).body;
     assert_eq!(cleared["Environment"], json!({"Variables": {}}));
     assert_eq!(cleared["Description"], "");
     assert_eq!(cleared["Timeout"], 60);
     for member in ["Code", "Publish", "Tags", "PackageType", "Architectures", "FunctionName"] {
+        api.configuration().await;
         let answer = api.put(target, json!({member: request("f")[member]})).await;
         let expected = if request("f")[member].is_null() { 200 } else { 400 };
         assert_eq!(answer.status, expected, "{member}: {answer:?}");
@@ -716,6 +741,7 @@ async fn versions_are_numbered_once_frozen_and_listed_after_latest() {
     api.delete("/2015-03-31/functions/f?Qualifier=2").await.ok(204);
     assert_eq!(api.invoke("f:2", &[], "{}").await.status, 404);
     api.put("/2015-03-31/functions/f/configuration", json!({"Timeout": 9})).await.ok(200);
+    api.configuration().await;
     assert_eq!(api.post(versions, json!({})).await.ok(201).body["Version"], "3");
 }
 
@@ -802,6 +828,7 @@ async fn functions_outlive_the_server_and_code_that_nobody_names_does_not() {
     api.create_with(json!({"Publish": true, "Tags": {"a": "1"}, "Environment": {"Variables": {"AB": "1"}}}))
         .await
         .ok(201);
+    api.configuration().await;
     let newer = encoded(&zip(&[file("handler.py", b"newer")]));
     api.put("/2015-03-31/functions/f/code", json!({"ZipFile": newer})).await.ok(200);
     let unused = encoded(&zip(&[file("handler.py", b"in between")]));
@@ -848,8 +875,8 @@ async fn more_code_than_the_account_may_store_is_refused() {
 async fn an_operation_that_is_not_offered_is_named() {
     let api = Api::new();
     let code = "UnknownOperationException";
-    let alias = api.post("/2015-03-31/functions/f/aliases", json!({})).await;
-    alias.fails(404, code, "The operation CreateAlias is not offered by this server.");
+    let url = api.post("/2021-10-31/functions/f/url", json!({})).await;
+    url.fails(404, code, "The operation CreateFunctionUrlConfig is not offered by this server.");
     api.get("/2018-10-31/layers").await.fails(404, code, "The operation ListLayers is not offered by this server.");
     api.get("/nowhere").await.fails(404, code, "There is no operation GET /nowhere.");
     let policy = api.get("/2015-03-31/functions/f/policy").await;

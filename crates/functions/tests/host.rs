@@ -972,6 +972,31 @@ async fn after_a_retirement_no_old_environment_serves_a_call() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn calls_that_wait_for_a_deleted_version_are_told_and_what_runs_is_finished() {
+    let b = bench_of_one();
+    let f = b.python("import time\ndef handler(event, context): time.sleep(event)");
+    let start = |deployment: &Arc<Deployment>, seconds: &'static str| {
+        let (host, deployment) = (b.host.clone(), deployment.clone());
+        tokio::spawn(async move { host.invoke(deployment, call(seconds)).await })
+    };
+    let busy = start(&f, "0.4");
+    soon("the long call", || b.log().contains("START")).await;
+    // Asked here and not in a task, so that all of them wait when the version is deleted.
+    let other = Arc::new(Deployment { id: "other".into(), version: "2".into(), ..(*f).clone() });
+    let mut waiting = [&f, &f, &other].map(|d| Box::pin(b.host.invoke(d.clone(), call("0"))));
+    for call in &mut waiting {
+        assert!(futures::poll!(call.as_mut()).is_pending());
+    }
+    b.host.retire("f");
+    b.host.refuse(&f);
+    let [first, second, other] = waiting;
+    assert_eq!((first.await, second.await), (Outcome::Gone, Outcome::Gone));
+    assert!(matches!(busy.await.unwrap(), Outcome::Answered { function_error: false, .. }));
+    assert!(matches!(other.await, Outcome::Answered { function_error: false, .. }));
+    assert_eq!(b.log().matches("START").count(), 2, "{}", b.log());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn idle_environments_are_reaped() {
     let b = bench_with(|s| (s.idle_timeout, s.environments_max) = (Duration::from_millis(300), 1));
     let f = b.python("def handler(event, context): return 1");
