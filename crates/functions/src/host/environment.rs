@@ -375,7 +375,7 @@ impl Environment {
     fn log_start(&self, call: &super::Call, with_init: bool) {
         let line = self.lines().start(jiff::Timestamp::now(), &call.request_id, &self.deployment.version);
         let mut log = lock(&self.log);
-        if !with_init {
+        if !with_init || log.tail.is_none() {
             log.tail = call.want_log_tail.then(Vec::new);
         }
         log.line(&line);

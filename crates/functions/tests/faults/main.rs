@@ -127,7 +127,7 @@ fn plans(seed: u64, faults: usize) -> Vec<Plan> {
             0..80 => Action::Kill,
             80..83 => Action::Stop,
             83..103 => {
-                let how = ["", "", "", "", "flaky", "flaky", "exit", "error", "kill", "hang"];
+                let how = ["", "", "", "", "flaky", "flaky", "exit", "error", "kill", "hang", "empty", "foreign"];
                 Action::Redeploy(how[random.below(how.len() as u64) as usize])
             }
             _ => Action::Nothing,
@@ -183,6 +183,7 @@ impl Bench {
     fn new(dir: &Path) -> Self {
         let code_dir = dir.join("code");
         std::fs::create_dir_all(&code_dir).unwrap();
+        std::fs::create_dir_all(dir.join("empty")).unwrap();
         let bootstrap = code_dir.join("bootstrap");
         // Processes of an earlier server may still run it, so it is replaced and not written over.
         let _ = std::fs::remove_file(&bootstrap);
@@ -223,13 +224,15 @@ impl Bench {
     fn deployment(&self, function: usize, init: &str) -> Arc<Deployment> {
         let generation = self.generations.fetch_add(1, Ordering::Relaxed);
         let id = format!("{}-{generation}", ["f", "g"][function]);
+        let runtime = if init == "foreign" { "java21" } else { "provided.al2023" };
+        let code_dir = if init == "empty" { self.code_dir.with_file_name("empty") } else { self.code_dir.clone() };
         let variables = [("DEPLOYMENT", id.as_str()), ("INIT", init), ("TOKEN", &self.token)];
         Arc::new(Deployment {
             name: ["f", "g"][function].into(),
             version: "$LATEST".into(),
-            runtime: "provided.al2023".into(),
+            runtime: runtime.into(),
             handler: "handler".into(),
-            code_dir: self.code_dir.clone(),
+            code_dir,
             layers_dir: None,
             variables: variables.map(|(name, value)| (name.to_owned(), value.to_owned())).into(),
             timeout_s: TIMEOUT_S,
@@ -342,6 +345,9 @@ enum Instead {
 fn judge(plan: &Plan, number: &str, d: &Deployment, id: &str, outcome: &Outcome) -> Result<Option<Instead>, String> {
     let (payload, function_error) = match outcome {
         Outcome::Answered { payload, function_error, .. } => (String::from_utf8_lossy(payload), *function_error),
+        Outcome::Fault(why) if d.variables["INIT"] == "foreign" && why.contains("java21") => {
+            return Ok(Some(Instead::Start));
+        }
         Outcome::Throttled { .. } if plan.patience != Patience::Forever => return Ok(Some(Instead::Throttled)),
         other => return Err(format!("{other:?}")),
     };
@@ -373,6 +379,9 @@ fn judge(plan: &Plan, number: &str, d: &Deployment, id: &str, outcome: &Outcome)
         "kill" => killed.clone(),
         "error" => format!("init error {}", d.id),
         "hang" => timed_out.clone(),
+        "empty" => {
+            error("Runtime.InvalidEntrypoint", "Couldn't find valid bootstrap(s): [/var/task/bootstrap /opt/bootstrap]")
+        }
         _ => String::new(),
     };
     let instead = [
