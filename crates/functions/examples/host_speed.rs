@@ -69,7 +69,7 @@ async fn run(runtime: &str, calls: usize, in_flight: usize, environments: usize)
         log_format: LogFormat::Text,
         application_log_level: None,
         system_log_level: None,
-        log_group: "/aws/lambda/f".into(),
+        log_group: "/aws/lambda/speed".into(),
     });
     let one = |n: usize| {
         let (host, deployment) = (host.clone(), deployment.clone());

@@ -17,6 +17,7 @@ mod layer;
 mod layers;
 mod members;
 pub mod operations;
+mod provisioned;
 mod resolve;
 mod seal;
 mod shape;

@@ -9,6 +9,7 @@ mod delete_function;
 mod delete_function_code_signing_config;
 mod delete_function_concurrency;
 mod delete_layer_version;
+mod delete_provisioned_concurrency_config;
 mod get_account_settings;
 mod get_alias;
 mod get_function;
@@ -21,6 +22,7 @@ mod get_layer_version;
 mod get_layer_version_by_arn;
 mod get_layer_version_policy;
 mod get_policy;
+mod get_provisioned_concurrency_config;
 mod get_runtime_management_config;
 mod invoke;
 mod list_aliases;
@@ -29,12 +31,14 @@ mod list_function_url_configs;
 mod list_functions;
 mod list_layer_versions;
 mod list_layers;
+mod list_provisioned_concurrency_configs;
 mod list_tags;
 mod list_versions_by_function;
 mod publish_layer_version;
 mod publish_version;
 mod put_function_concurrency;
 mod put_function_recursion_config;
+mod put_provisioned_concurrency_config;
 mod put_runtime_management_config;
 mod remove_layer_version_permission;
 mod remove_permission;
@@ -56,6 +60,7 @@ use serde_json::Value;
 
 use crate::catalogue::Snapshot;
 use crate::error::FunctionError;
+use crate::function::Function;
 use crate::invocation::PAYLOAD_BYTES_MAX;
 use crate::layer;
 use crate::resolve::Named;
@@ -73,6 +78,7 @@ pub const OPERATIONS: &[Operation<Functions>] = &[
     delete_function_code_signing_config::OPERATION,
     delete_function_concurrency::OPERATION,
     delete_layer_version::OPERATION,
+    delete_provisioned_concurrency_config::OPERATION,
     get_account_settings::OPERATION,
     get_alias::OPERATION,
     get_function::OPERATION,
@@ -85,6 +91,7 @@ pub const OPERATIONS: &[Operation<Functions>] = &[
     get_layer_version_policy::OPERATION,
     get_policy::OPERATION,
     get_runtime_management_config::OPERATION,
+    get_provisioned_concurrency_config::OPERATION,
     invoke::OPERATION,
     list_event_source_mappings::OPERATION,
     list_function_url_configs::OPERATION,
@@ -94,6 +101,7 @@ pub const OPERATIONS: &[Operation<Functions>] = &[
     list_layers::OPERATION,
     // Behind the one whose path it shares, which hands its requests on.
     get_layer_version_by_arn::OPERATION,
+    list_provisioned_concurrency_configs::OPERATION,
     list_tags::OPERATION,
     list_versions_by_function::OPERATION,
     publish_layer_version::OPERATION,
@@ -102,6 +110,7 @@ pub const OPERATIONS: &[Operation<Functions>] = &[
     put_function_recursion_config::OPERATION,
     put_runtime_management_config::OPERATION,
     remove_layer_version_permission::OPERATION,
+    put_provisioned_concurrency_config::OPERATION,
     remove_permission::OPERATION,
     tag_resource::OPERATION,
     untag_resource::OPERATION,
@@ -148,11 +157,6 @@ pub const NOT_OFFERED: &[Operation<Functions>] = &[
         "/2019-09-25/functions/{FunctionName}/event-invoke-config"
     ),
     not_offered!("DeleteFunctionUrlConfig", "DELETE", "/2021-10-31/functions/{FunctionName}/url"),
-    not_offered!(
-        "DeleteProvisionedConcurrencyConfig",
-        "DELETE",
-        "/2019-09-30/functions/{FunctionName}/provisioned-concurrency"
-    ),
     not_offered!("GetCapacityProvider", "GET", "/2025-11-30/capacity-providers/{CapacityProviderName}"),
     not_offered!("GetCodeSigningConfig", "GET", "/2020-04-22/code-signing-configs/{CodeSigningConfigArn}"),
     not_offered!("GetDurableExecution", "GET", "/2025-12-01/durable-executions/{DurableExecutionArn}"),
@@ -161,11 +165,6 @@ pub const NOT_OFFERED: &[Operation<Functions>] = &[
     not_offered!("GetEventSourceMapping", "GET", "/2015-03-31/event-source-mappings/{UUID}"),
     not_offered!("GetFunctionEventInvokeConfig", "GET", "/2019-09-25/functions/{FunctionName}/event-invoke-config"),
     not_offered!("GetFunctionScalingConfig", "GET", "/2025-11-30/functions/{FunctionName}/function-scaling-config"),
-    not_offered!(
-        "GetProvisionedConcurrencyConfig",
-        "GET",
-        "/2019-09-30/functions/{FunctionName}/provisioned-concurrency"
-    ),
     not_offered!("InvokeAsync", "POST", "/2014-11-13/functions/{FunctionName}/invoke-async"),
     not_offered!(
         "InvokeWithResponseStream",
@@ -193,11 +192,6 @@ pub const NOT_OFFERED: &[Operation<Functions>] = &[
     not_offered!("PutFunctionCodeSigningConfig", "PUT", "/2020-06-30/functions/{FunctionName}/code-signing-config"),
     not_offered!("PutFunctionEventInvokeConfig", "PUT", "/2019-09-25/functions/{FunctionName}/event-invoke-config"),
     not_offered!("PutFunctionScalingConfig", "PUT", "/2025-11-30/functions/{FunctionName}/function-scaling-config"),
-    not_offered!(
-        "PutProvisionedConcurrencyConfig",
-        "PUT",
-        "/2019-09-30/functions/{FunctionName}/provisioned-concurrency"
-    ),
     not_offered!(
         "SendDurableExecutionCallbackFailure",
         "POST",
@@ -299,11 +293,13 @@ pub(crate) fn update_in_progress(settings: &Settings, name: &str) -> FunctionErr
     ))
 }
 
-/// The sum of all reservations, but for one function's.
-pub(crate) fn reserved_concurrency(snapshot: &Snapshot, without: Option<&str>) -> u64 {
+/// What must stay for all functions without a reservation.
+pub(crate) const UNRESERVED_MIN: u32 = 100;
+
+/// The concurrency that functions hold for themselves, reserved or provisioned, but for one function's.
+pub(crate) fn held_concurrency(snapshot: &Snapshot, without: Option<&str>) -> u64 {
     let functions = snapshot.values().map(|entry| &entry.function);
-    let counted = functions.filter(|function| Some(function.name.as_str()) != without);
-    counted.filter_map(|function| function.reserved_concurrency).map(u64::from).sum()
+    functions.filter(|function| Some(function.name.as_str()) != without).map(Function::held_concurrency).sum()
 }
 
 /// The function that a tag operation names: by its full ARN, without a qualifier. Source: Lambda spec 3.9.
