@@ -85,13 +85,13 @@ impl Catalogue {
             let functions = table::all(connection, &seal)?;
             Ok((seal, functions, table::layers(connection)?))
         })?;
-        let functions = functions.into_iter().map(|f| (f.name.clone(), Arc::new(entry(f, &code)))).collect();
-        let snapshot = Snapshot { functions, layers: Arc::new(layers) };
+        let functions: BTreeMap<String, Arc<Entry>> =
+            functions.into_iter().map(|f| (f.name.clone(), Arc::new(entry(f, &code)))).collect();
         // What was promised before a restart holds from the first call on.
-        for (name, entry) in snapshot.iter() {
+        for (name, entry) in &functions {
             environments.set_terms(name, &entry.terms());
         }
-        let mirror = RwLock::new(Arc::new(snapshot));
+        let mirror = RwLock::new(Arc::new(Snapshot { functions, layers: Arc::new(layers) }));
         let settle_ms = u64::try_from(settle.as_millis()).unwrap_or(u64::MAX);
         Ok(Self { records, seal, code, environments, mirror, changing: tokio::sync::Mutex::default(), settle_ms })
     }

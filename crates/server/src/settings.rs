@@ -411,17 +411,6 @@ mod tests {
     }
 
     #[test]
-    fn code_has_a_limit_and_environment_variables_a_key_of_the_operators_choice() {
-        let variables = [
-            ("LONGSHORE_FUNCTIONS_CODE_BYTES_MAX", "1000"),
-            ("LONGSHORE_FUNCTIONS_VARIABLES_KEY_FILE", "/run/secrets/key"),
-        ];
-        let functions = load("", &variables).unwrap().functions();
-        assert_eq!(functions.code_bytes_max, 1_000);
-        assert_eq!(functions.variables_key.as_deref(), Some(Path::new("/run/secrets/key")));
-    }
-
-    #[test]
     fn freezing_and_the_limit_of_a_start_are_words_and_anything_else_is_refused() {
         let host =
             |text: &str| load(&format!("[functions]\n{text}"), &[]).map(|settings| settings.host(Path::new("/d")));
@@ -434,6 +423,17 @@ mod tests {
         {
             assert!(host(wrong).is_err(), "{wrong}");
         }
+    }
+
+    #[test]
+    fn code_has_a_limit_and_environment_variables_a_key_of_the_operators_choice() {
+        let variables = [
+            ("LONGSHORE_FUNCTIONS_CODE_BYTES_MAX", "1000"),
+            ("LONGSHORE_FUNCTIONS_VARIABLES_KEY_FILE", "/run/secrets/key"),
+        ];
+        let functions = load("", &variables).unwrap().functions();
+        assert_eq!(functions.code_bytes_max, 1_000);
+        assert_eq!(functions.variables_key.as_deref(), Some(Path::new("/run/secrets/key")));
     }
 
     #[test]
