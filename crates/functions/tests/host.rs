@@ -11,7 +11,8 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
 use longshore_functions::host::{
-    self, Call, Deployment, FunctionCredentials, Host, HostSettings, Launcher, Outcome, Patience, S3Door, Terms,
+    self, Call, Deployment, FunctionCredentials, Host, HostSettings, Launcher, LogFormat, Outcome, Patience, S3Door,
+    Terms,
 };
 use serde_json::{Value, json};
 
@@ -84,7 +85,7 @@ impl Bench {
             timeout_s: 10,
             memory_mib: 128,
             concurrency: None,
-            log_format: host::LogFormat::Text,
+            log_format: LogFormat::Text,
             application_log_level: None,
             system_log_level: None,
             log_group: "/aws/lambda/f".into(),
@@ -1236,7 +1237,7 @@ async fn the_server_that_is_killed() {
         timeout_s: 60,
         memory_mib: 128,
         concurrency: None,
-        log_format: host::LogFormat::Text,
+        log_format: LogFormat::Text,
         application_log_level: None,
         system_log_level: None,
         log_group: "/aws/lambda/f".into(),
