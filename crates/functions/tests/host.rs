@@ -1008,7 +1008,7 @@ async fn calls_that_wait_for_a_deleted_version_are_told_and_what_runs_is_finishe
         tokio::spawn(async move { host.invoke(deployment, call(seconds)).await })
     };
     let busy = start(&f, "0.4");
-    soon("the long call", || b.log().contains("START")).await;
+    soon("the long call", || b.log().contains("START RequestId")).await;
     // Asked here and not in a task, so that all of them wait when the version is deleted.
     let other = Arc::new(Deployment { id: "other".into(), version: "2".into(), ..(*f).clone() });
     let mut waiting = [&f, &f, &other].map(|d| Box::pin(b.host.invoke(d.clone(), call("0"))));
@@ -1021,7 +1021,7 @@ async fn calls_that_wait_for_a_deleted_version_are_told_and_what_runs_is_finishe
     assert_eq!((first.await, second.await), (Outcome::Gone, Outcome::Gone));
     assert!(matches!(busy.await.unwrap(), Outcome::Answered { function_error: false, .. }));
     assert!(matches!(other.await, Outcome::Answered { function_error: false, .. }));
-    assert_eq!(b.log().matches("START").count(), 2, "{}", b.log());
+    assert_eq!(b.log().matches("START RequestId").count(), 2, "{}", b.log());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -1154,6 +1154,7 @@ async fn a_frozen_environment_that_is_killed_costs_a_cold_start_and_nothing_else
     let pid = b.ok(&f, json!({})).await.as_i64().unwrap();
     soon("the freeze", || state_of(pid) == 'T').await;
     rustix::process::kill_process(pid_of(pid), rustix::process::Signal::KILL).unwrap();
+    soon("its death", || !is_running(pid)).await;
     assert_ne!(b.ok(&f, json!({})).await, pid);
 }
 
