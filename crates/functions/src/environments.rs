@@ -23,8 +23,9 @@ pub(crate) trait Environments: Send + Sync + 'static {
     /// Answers the calls of a deployment that still wait with [`Outcome::Gone`]: its version was deleted. What runs is
     /// finished.
     fn refuse(&self, deployment: &Deployment);
-    /// Whether this machine can run `runtime`; if not, what would change that. May look for programs: blocks shortly.
-    fn check_runtime(&self, runtime: &str) -> Result<(), String>;
+    /// The version of what runs `runtime` on this machine, empty for a `bootstrap`; if nothing does, what would change
+    /// that. May look for programs: blocks shortly.
+    fn check_runtime(&self, runtime: &str) -> Result<String, String>;
 }
 
 #[async_trait::async_trait]
@@ -61,7 +62,7 @@ impl Environments for Host {
         Host::refuse(self, deployment);
     }
 
-    fn check_runtime(&self, runtime: &str) -> Result<(), String> {
-        Host::check_runtime(self, runtime).map(|_| ())
+    fn check_runtime(&self, runtime: &str) -> Result<String, String> {
+        Host::check_runtime(self, runtime).map(|found| found.version)
     }
 }

@@ -11,7 +11,8 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
 use longshore_functions::host::{
-    self, Call, Deployment, FunctionCredentials, Host, HostSettings, Launcher, Outcome, Patience, S3Door, Terms,
+    self, Call, Deployment, FunctionCredentials, Host, HostSettings, Launcher, LogFormat, Outcome, Patience, S3Door,
+    Terms,
 };
 use serde_json::{Value, json};
 
@@ -84,7 +85,7 @@ impl Bench {
             timeout_s: 10,
             memory_mib: 128,
             concurrency: None,
-            log_format: host::LogFormat::Text,
+            log_format: LogFormat::Text,
             application_log_level: None,
             system_log_level: None,
             log_group: "/aws/lambda/f".into(),
@@ -1015,7 +1016,7 @@ async fn calls_that_wait_for_a_deleted_version_are_told_and_what_runs_is_finishe
     for call in &mut waiting {
         assert!(futures::poll!(call.as_mut()).is_pending());
     }
-    b.host.retire("f");
+    b.host.retire(&f.id);
     b.host.refuse(&f);
     let [first, second, other] = waiting;
     assert_eq!((first.await, second.await), (Outcome::Gone, Outcome::Gone));
@@ -1154,7 +1155,8 @@ async fn a_frozen_environment_that_is_killed_costs_a_cold_start_and_nothing_else
     let pid = b.ok(&f, json!({})).await.as_i64().unwrap();
     soon("the freeze", || state_of(pid) == 'T').await;
     rustix::process::kill_process(pid_of(pid), rustix::process::Signal::KILL).unwrap();
-    soon("its death", || !is_running(pid)).await;
+    // A busy machine takes its time to end a process that was killed.
+    soon("its end", || matches!(state_of(pid), 'Z' | 'X' | '?')).await;
     assert_ne!(b.ok(&f, json!({})).await, pid);
 }
 
@@ -1263,7 +1265,7 @@ async fn the_server_that_is_killed() {
         timeout_s: 60,
         memory_mib: 128,
         concurrency: None,
-        log_format: host::LogFormat::Text,
+        log_format: LogFormat::Text,
         application_log_level: None,
         system_log_level: None,
         log_group: "/aws/lambda/f".into(),

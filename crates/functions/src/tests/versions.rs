@@ -104,6 +104,9 @@ fn a_change_is_over_when_its_time_is_and_a_clock_that_was_put_back_holds_nothing
             ephemeral_storage_mib: 512,
             architecture: "x86_64".into(),
             variables: None,
+            layers: Vec::new(),
+            logging: Default::default(),
+            interpreter: String::new(),
         },
         latest_description: None,
     };
