@@ -408,7 +408,7 @@ def test_deletions_of_versions(server, functions, name):
     # What runs is finished.
     with concurrent.futures.ThreadPoolExecutor(1) as caller:
         running = caller.submit(call, functions, name, "live", sleep=1)
-        harness.wait_for("the start of the call", lambda: "START" in server.longshore("logs", name, check=False).stdout)
+        harness.wait_for("the start of the call", lambda: "START RequestId" in server.longshore("logs", name, check=False).stdout)
         functions.delete_function(FunctionName=name)
         assert running.result()["version"] == "1"
     with refused(404, "ResourceNotFoundException", f"Function not found: {arn(name, 'live')}"):

@@ -437,6 +437,16 @@ async fn node_handlers_of_every_style_and_module_kind_answer() {
         ),
         ("index.js", "exports.handler = (e, c) => { c.succeed('old') }", json!("old")),
         ("index.js", "exports.handler = async () => {}", json!(null)),
+        (
+            "index.mjs",
+            "export const handler = awslambda.streamifyResponse(async (e, stream, c) => { stream.setContentType('x'); stream.write('[' + c.awsRequestId.length); stream.write(Buffer.from(',')); stream.write({ a: e.a }); stream.end(']') })",
+            json!([36, {"a": 1}]),
+        ),
+        (
+            "index.js",
+            "exports.handler = awslambda.streamifyResponse(async (e, stream) => { setTimeout(() => stream.end('7'), 20) })",
+            json!(7),
+        ),
         ("index.js", "exports.handler = () => new Promise(() => {})", json!(null)),
     ] {
         assert_eq!(b.ok(&b.node(file, text), json!({"a": 1})).await, expected, "{text}");
@@ -449,6 +459,24 @@ async fn node_errors_are_told_as_lambda_tells_them() {
     for (file, text, error_type, message) in [
         ("index.js", "exports.handler = async () => { throw new RangeError('boom') }", "RangeError", "boom"),
         ("index.js", "exports.handler = (e, c, cb) => cb('text')", "string", "text"),
+        (
+            "index.js",
+            "exports.handler = awslambda.streamifyResponse(async (e, stream) => { stream.write('begun'); throw new RangeError('in the middle') })",
+            "RangeError",
+            "in the middle",
+        ),
+        (
+            "index.js",
+            "exports.handler = awslambda.streamifyResponse(async (e, stream) => { stream.write('begun') })",
+            "Error",
+            "The response stream was not ended",
+        ),
+        (
+            "index.js",
+            "exports.handler = awslambda.streamifyResponse((e, stream) => { stream.end('x'.repeat(7e6)) })",
+            "Function.ResponseSizeTooLarge",
+            "Response payload size exceeded",
+        ),
         ("index.js", "exports.other = 1", "Runtime.HandlerNotFound", "index.handler is undefined or not exported"),
         ("index.js", "exports.handler = (", "Runtime.UserCodeSyntaxError", "SyntaxError: Unexpected end of input"),
         ("index.js", "throw new TypeError('early')", "TypeError", "early"),
@@ -471,7 +499,7 @@ async fn node_errors_are_told_as_lambda_tells_them() {
         let error = b.error(&f, json!({})).await;
         assert_eq!(error["errorType"], error_type, "{error}");
         assert!(error["errorMessage"].as_str().unwrap().starts_with(message), "{error}");
-        assert!(error["trace"].is_array());
+        assert!(error["trace"].is_array() || error_type == "Function.ResponseSizeTooLarge");
     }
 }
 
