@@ -29,6 +29,7 @@
 //! machine).
 
 use std::collections::{HashMap, HashSet, VecDeque};
+use std::hash::{BuildHasherDefault, Hasher};
 
 /// Milliseconds on a clock that never goes back; its zero is the caller's.
 pub type Millis = u64;
@@ -337,6 +338,18 @@ struct Function {
 }
 
 impl Function {
+    /// Counts for what is reserved for it, or for what is taken; `charges` is the sum over all functions.
+    fn charge_for(&mut self, taken: u64, charges: &mut u64) {
+        let charge = self.reserved.map_or(taken, |reserved| taken.max(u64::from(reserved)));
+        *charges = *charges - self.charge + charge;
+        self.charge = charge;
+    }
+
+    /// Whether nothing of it is provisioned: then what is taken is what runs.
+    fn on_demand_alone(&self) -> bool {
+        self.provisioned == 0 && self.busy_provisioned == 0
+    }
+
     /// Whether it holds concurrency although nothing of it is there.
     fn has_terms(&self) -> bool {
         self.told && (self.reserved.is_some() || self.provisioned > 0)
@@ -367,17 +380,39 @@ impl Bucket {
     }
 }
 
+/// A map by numbers that are ours: nobody chooses them, so they need no hash that withstands a choice, and each call looks
+/// into such maps a dozen times.
+type ByNumber<K, V> = HashMap<K, V, BuildHasherDefault<OwnNumber>>;
+
+#[derive(Debug, Default)]
+struct OwnNumber(u64);
+
+impl Hasher for OwnNumber {
+    fn write_u64(&mut self, number: u64) {
+        // Spreads numbers that follow one another over the upper bits, too.
+        self.0 = number.wrapping_mul(0x9E37_79B9_7F4A_7C15);
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        bytes.iter().for_each(|byte| self.write_u64(self.0 ^ u64::from(*byte)));
+    }
+
+    fn finish(&self) -> u64 {
+        self.0
+    }
+}
+
 /// The pool of all functions of one machine.
 #[derive(Debug)]
 pub struct Pool<D> {
     limits: Limits,
     lane_keys: HashMap<String, LaneKey>,
-    lanes: HashMap<LaneKey, Lane<D>>,
+    lanes: ByNumber<LaneKey, Lane<D>>,
     function_keys: HashMap<String, FunctionKey>,
-    functions: HashMap<FunctionKey, Function>,
-    environments: HashMap<EnvironmentId, Environment>,
+    functions: ByNumber<FunctionKey, Function>,
+    environments: ByNumber<EnvironmentId, Environment>,
     /// The lane of each waiting call. At most `calls_waiting_max`, and those of callers that wait for as long as it takes.
-    waiting: HashMap<CallId, LaneKey>,
+    waiting: ByNumber<CallId, LaneKey>,
     /// Waiting calls that wait for what is under way for them and no longer.
     impatient: HashSet<CallId>,
     /// Starts that count against `starts_at_once`, oldest first. At most that many.
@@ -428,11 +463,11 @@ impl<D: Clone> Pool<D> {
         Self {
             limits,
             lane_keys: HashMap::new(),
-            lanes: HashMap::new(),
+            lanes: ByNumber::default(),
             function_keys: HashMap::new(),
-            functions: HashMap::new(),
-            environments: HashMap::new(),
-            waiting: HashMap::new(),
+            functions: ByNumber::default(),
+            environments: ByNumber::default(),
+            waiting: ByNumber::default(),
             impatient: HashSet::new(),
             gate: VecDeque::new(),
             stopping: 0,
@@ -529,12 +564,18 @@ impl<D: Clone> Pool<D> {
 
     /// A call came.
     pub fn ask(&mut self, ask: Ask<'_, D>, now: Millis) {
-        let known = self.function_keys.get(ask.target.function).map(|key| &self.functions[key]);
-        let reserved = known.filter(|function| function.told).map_or(ask.reserved, |function| function.reserved);
+        let lane_key = self.lane_keys.get(ask.target.deployment_id).copied();
+        let function_key = match lane_key {
+            Some(key) => Some(self.lanes[&key].function),
+            None => self.function_keys.get(ask.target.function).copied(),
+        };
+        let known = function_key.map(|key| &self.functions[&key]);
+        let (before, told) = known.map_or((None, false), |function| (function.reserved, function.told));
+        let reserved = if told { before } else { ask.reserved };
         if reserved == Some(0) {
             return self.throttle(ask.call, Throttle::ReservedFunctionConcurrentInvocationLimitExceeded);
         }
-        let key = self.lane(&ask.target, now);
+        let key = lane_key.unwrap_or_else(|| self.lane(&ask.target, now));
         let turn = self.next_turn;
         self.next_turn += 1;
         let lane = self.lanes.get_mut(&key).expect("just looked up or made");
@@ -542,7 +583,7 @@ impl<D: Clone> Pool<D> {
         let function_key = lane.function;
         self.waiting.insert(ask.call, key);
         // Without terms, the newest call knows the newest limit.
-        if self.functions[&function_key].reserved != reserved {
+        if before != reserved {
             self.functions.get_mut(&function_key).expect("a lane has a function").reserved = reserved;
             self.recharge(function_key);
         }
@@ -1013,7 +1054,7 @@ impl<D: Clone> Pool<D> {
     /// or not.
     fn taken(&self, function: &Function) -> u64 {
         let busy = function.busy as u64;
-        if function.provisioned == 0 && function.busy_provisioned == 0 {
+        if function.on_demand_alone() {
             return busy;
         }
         let lanes = function.lanes.iter().map(|key| &self.lanes[key].provisioned);
@@ -1030,12 +1071,9 @@ impl<D: Clone> Pool<D> {
     /// What a function counts for in the account: what is reserved for it, or what is taken. Called whenever one of them
     /// changes.
     fn recharge(&mut self, key: FunctionKey) {
-        let function = &self.functions[&key];
-        let taken = self.taken(function);
-        let charge = function.reserved.map_or(taken, |reserved| taken.max(u64::from(reserved)));
+        let taken = self.taken(&self.functions[&key]);
         let function = self.functions.get_mut(&key).expect("just looked up");
-        self.charges = self.charges - function.charge + charge;
-        function.charge = charge;
+        function.charge_for(taken, &mut self.charges);
     }
 
     /// Whether one more call of the function may be taken on: on demand, and without a start that is under way for it.
@@ -1285,6 +1323,11 @@ impl<D: Clone> Pool<D> {
             lane.provisioned.busy += 1;
             function.busy_provisioned += 1;
         }
+        if function.on_demand_alone() {
+            function.charge_for(function.busy as u64, &mut self.charges);
+        } else {
+            self.recharge(function_key);
+        }
         self.waiting.remove(&call);
         if !self.impatient.is_empty() {
             self.impatient.remove(&call);
@@ -1294,7 +1337,6 @@ impl<D: Clone> Pool<D> {
         environment.frozen = false;
         let was_idle = self.fresh != Some(id);
         self.effects.push_back(Effect::Run { environment: id, call, was_idle });
-        self.recharge(function_key);
     }
 
     fn no_longer_busy(&mut self, id: EnvironmentId, key: LaneKey, provisioned: bool) {
@@ -1308,7 +1350,11 @@ impl<D: Clone> Pool<D> {
             lane.provisioned.busy -= 1;
             function.busy_provisioned -= 1;
         }
-        self.recharge(function_key);
+        if function.on_demand_alone() {
+            function.charge_for(function.busy as u64, &mut self.charges);
+        } else {
+            self.recharge(function_key);
+        }
     }
 
     fn try_start(&mut self, key: LaneKey, mut kind: Kind, now: Millis) -> Started {
