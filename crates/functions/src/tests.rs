@@ -772,6 +772,21 @@ async fn lists_come_in_pages_that_neither_miss_nor_repeat() {
 }
 
 #[tokio::test]
+async fn functions_are_listed_in_the_order_of_their_names() {
+    let api = Api::new();
+    for name in ["f1", "f_1", "f-1", "f", "F"] {
+        api.create_with(json!({"FunctionName": name, "Publish": true})).await.ok(201);
+    }
+    for (query, each) in [("", 1), ("&FunctionVersion=ALL", 2)] {
+        let page = api.get(&format!("/2015-03-31/functions?MaxItems=50{query}")).await.ok(200).body;
+        let names: Vec<&str> =
+            page["Functions"].as_array().unwrap().iter().map(|f| f["FunctionName"].as_str().unwrap()).collect();
+        let wanted: Vec<&str> = ["F", "f", "f-1", "f1", "f_1"].into_iter().flat_map(|name| vec![name; each]).collect();
+        assert_eq!(names, wanted);
+    }
+}
+
+#[tokio::test]
 async fn tags_belong_to_the_function_and_not_to_a_version() {
     let api = Api::new();
     api.create_with(json!({"Tags": {"a": "1"}})).await.ok(201);

@@ -550,6 +550,63 @@ async fn aliases_and_policies_outlive_the_server() {
     assert_eq!(api.post(VERSIONS, json!({})).await.ok(201).body["Version"], "2");
 }
 
+#[tokio::test]
+async fn functions_from_before_there_were_aliases_are_read_and_published_as_they_were() {
+    let temp = tempfile::tempdir().unwrap();
+    {
+        let before = longshore_store::Schema { migrations: &SCHEMA.migrations[..1], ..SCHEMA };
+        let records = Records::open(&temp.path().join("records.db"), &[before], Fatal::new()).unwrap();
+        let row = |number: u32, description: &str| {
+            let configuration = json!({"runtime": "python3.12", "handler": "h", "role": ROLE, "timeout_s": 3,
+                "memory_mib": 128, "ephemeral_storage_mib": 512, "architecture": "x86_64", "variables": null,
+                "description": description});
+            format!(
+                "INSERT INTO function_version (function_id, number, revision_id, deployment_id, standing, code_sha256,
+                     code_size, modified_ms, configuration)
+                 VALUES ('i', {number}, 'r{number}', 'd{number}', 'Settled', 'c0ffee', 1, 0, '{configuration}');"
+            )
+        };
+        let sql = format!(
+            "INSERT INTO function (id, name, last_published, tags) VALUES ('i', 'f', 1, '{{}}'); {} {}",
+            row(0, "latest"),
+            row(1, "one")
+        );
+        let written =
+            records.write::<_, crate::error::FunctionError>(move |connection| Ok(connection.execute_batch(&sql)?));
+        written.await.unwrap();
+    }
+    let api = Api::at(temp.path(), Settings::new("us-east-1", ACCOUNT));
+    // What description `$LATEST` had when 1 was published is not known, so that it counts for nothing.
+    let again = api.post(VERSIONS, json!({})).await.ok(201).body;
+    assert_eq!((&again["Version"], &again["RevisionId"]), (&json!("1"), &json!("r1")));
+    api.alias("prod", "1", json!({})).await.ok(201);
+    api.change(json!({"Timeout": 9})).await;
+    assert_eq!(api.post(VERSIONS, json!({})).await.ok(201).body["Version"], "2");
+}
+
+#[tokio::test]
+async fn a_name_is_shorter_where_no_qualifier_is_expected() {
+    let api = Api::new();
+    let long = |chars: usize| format!("{}{}", ARN, "x".repeat(chars - ARN.len()));
+    let message = |name: &str, most: usize| {
+        format!(
+            "1 validation error detected: Value '{name}' at 'functionName' failed to satisfy constraint: Member must \
+             have length less than or equal to {most}"
+        )
+    };
+    for (path, most) in
+        [("aliases", 140), ("aliases/a", 140), ("versions", 256), ("policy", 256), ("configuration", 256)]
+    {
+        let target = |name: &str| format!("/2015-03-31/functions/{name}/{path}");
+        assert_eq!(api.get(&target(&long(most))).await.status, 404, "{path}");
+        let longer = long(most + 1);
+        api.get(&target(&longer)).await.fails(400, "ValidationException", &message(&longer, most));
+    }
+    let longer = long(257);
+    let target = format!("/2015-03-31/functions/{longer}/aliases");
+    api.get(&target).await.fails(400, "ValidationException", &message(&longer, 256));
+}
+
 #[test]
 fn a_qualifier_names_the_function_a_version_or_an_alias() {
     for (qualifier, wanted) in [
