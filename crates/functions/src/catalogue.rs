@@ -13,7 +13,7 @@ use crate::code::CodeStore;
 use crate::environments::Environments;
 use crate::error::FunctionError;
 use crate::function::{Function, VersionNumber};
-use crate::host::Deployment;
+use crate::host::{Deployment, Terms};
 use crate::operations::now_ms;
 use crate::table;
 
@@ -22,6 +22,16 @@ use crate::table;
 pub(crate) struct Entry {
     pub function: Function,
     pub deployments: BTreeMap<VersionNumber, Arc<Deployment>>,
+}
+
+impl Entry {
+    /// What of the concurrency is the function's own.
+    fn terms(&self) -> Terms {
+        let provisioned = self.function.provisioned_versions().into_iter();
+        let deployments =
+            provisioned.filter_map(|(number, wanted)| Some((self.deployments.get(&number)?.clone(), wanted)));
+        Terms { reserved: self.function.reserved_concurrency, provisioned: deployments.collect() }
+    }
 }
 
 /// All functions at one moment, by name.
@@ -54,7 +64,11 @@ impl Catalogue {
         settle: Duration,
     ) -> Result<Self, FunctionError> {
         let functions = records.read_blocking::<_, FunctionError>(|connection| Ok(table::all(connection)?))?;
-        let snapshot = functions.into_iter().map(|f| (f.name.clone(), Arc::new(entry(f, &code)))).collect();
+        let snapshot: Snapshot = functions.into_iter().map(|f| (f.name.clone(), Arc::new(entry(f, &code)))).collect();
+        // What was promised before a restart holds from the first call on.
+        for (name, entry) in &snapshot {
+            environments.set_terms(name, &entry.terms());
+        }
         let mirror = RwLock::new(Arc::new(snapshot));
         let settle_ms = u64::try_from(settle.as_millis()).unwrap_or(u64::MAX);
         Ok(Self { records, code, environments, mirror, changing: tokio::sync::Mutex::default(), settle_ms })
@@ -123,7 +137,10 @@ impl Catalogue {
             let current = settled.clone().or_else(|| before.as_ref().map(|entry| entry.function.clone()));
             let (next, answer) = decide(&snapshot, current)?;
             let after = match next {
-                Next::Put(function) => Some(function),
+                Next::Put(mut function) => {
+                    function.drop_stray_provisioned();
+                    Some(function)
+                }
                 Next::Delete => None,
                 Next::Keep => match settled {
                     Some(settled) => Some(settled),
@@ -168,16 +185,19 @@ impl Catalogue {
         let gone: Vec<Arc<Deployment>> = deployments.filter(|(n, _)| !there(n)).map(|(_, d)| d.clone()).collect();
         let alive: BTreeSet<&str> =
             after.iter().flat_map(|entry| entry.deployments.values()).map(|d| d.id.as_str()).collect();
-        let stale = before.iter().flat_map(|entry| entry.deployments.values()).any(|d| !alive.contains(d.id.as_str()));
+        let were = before.iter().flat_map(|entry| entry.deployments.values()).map(|d| d.id.as_str());
+        let stale: Vec<&str> = were.filter(|id| !alive.contains(id)).collect();
         let mut snapshot = (*self.snapshot()).clone();
         match &after {
             Some(entry) => snapshot.insert(name.clone(), entry.clone()),
             None => snapshot.remove(&name),
         };
         *self.mirror.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(snapshot);
+        // Before the caller is answered, like the mirror.
+        self.environments.set_terms(&name, &after.as_ref().map(|entry| entry.terms()).unwrap_or_default());
         // Only now: an invocation that still started an environment of the old deployment has let the host know.
-        if stale {
-            self.environments.retire(&name);
+        for deployment_id in stale {
+            self.environments.retire(deployment_id);
         }
         for deployment in &gone {
             self.environments.refuse(deployment);

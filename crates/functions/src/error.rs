@@ -17,6 +17,9 @@ pub enum FunctionError {
     /// Something else that is not there, in AWS's words.
     #[error("{0}")]
     Missing(String),
+    /// An alias or version without provisioned concurrency.
+    #[error("no provisioned concurrency")]
+    NotProvisioned,
     /// A breach of the API model's constraints, already in AWS's words.
     #[error("{0}")]
     Constraint(String),
@@ -70,6 +73,11 @@ impl FunctionError {
         let (status, code, message) = match self {
             Self::NotFound(arn) => return longshore_wire::arn::function_not_found(arn),
             Self::Missing(text) => (StatusCode::NOT_FOUND, "ResourceNotFoundException", text.clone()),
+            Self::NotProvisioned => (
+                StatusCode::NOT_FOUND,
+                "ProvisionedConcurrencyConfigNotFoundException",
+                "No Provisioned Concurrency Config found for this function".into(),
+            ),
             Self::Constraint(text) => (StatusCode::BAD_REQUEST, "ValidationException", text.clone()),
             Self::Parameter(text) => (StatusCode::BAD_REQUEST, "InvalidParameterValueException", text.clone()),
             Self::Content(text) => (StatusCode::BAD_REQUEST, "InvalidRequestContentException", text.clone()),

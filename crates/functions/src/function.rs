@@ -57,6 +57,8 @@ pub struct Function {
     pub last_published: VersionNumber,
     /// `None` until PutFunctionConcurrency; then all versions share it. 0 switches the function off.
     pub reserved_concurrency: Option<u32>,
+    /// Environments kept ready, by the alias or version for which that was asked.
+    pub provisioned: BTreeMap<String, ProvisionedConcurrency>,
     pub tags: BTreeMap<String, String>,
     /// `$LATEST` is always among them.
     pub versions: BTreeMap<VersionNumber, Arc<Version>>,
@@ -134,6 +136,15 @@ impl Alias {
     pub fn invokes(&self, number: VersionNumber) -> bool {
         self.version == number || self.additional.is_some_and(|additional| additional.version == number)
     }
+}
+
+/// A provisioned concurrency configuration.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ProvisionedConcurrency {
+    /// How many environments are asked for; at least 1.
+    pub requested: u32,
+    /// Milliseconds since 1970.
+    pub modified_ms: i64,
 }
 
 /// One version. A published one never changes again but for its standing.
@@ -221,6 +232,72 @@ impl Function {
             Resource::Alias(name) => self.aliases.get(&name)?.version,
         };
         self.versions.get(&number)
+    }
+
+    /// The published versions that a qualifier leads to, with the part of the calls that each gets; none if it leads
+    /// nowhere, or to `$LATEST`.
+    pub fn versions_behind(&self, qualifier: &str) -> Vec<(VersionNumber, f64)> {
+        let mut behind = match Resource::of(Some(qualifier)) {
+            Resource::Function => Vec::new(),
+            Resource::Version(number) => vec![(number, 1.0)],
+            Resource::Alias(name) => match self.aliases.get(&name).map(|alias| (alias.version, alias.additional)) {
+                None => Vec::new(),
+                Some((version, None)) => vec![(version, 1.0)],
+                Some((version, Some(other))) => vec![(other.version, other.weight), (version, 1.0 - other.weight)],
+            },
+        };
+        behind.retain(|(number, _)| *number != VersionNumber::LATEST && self.versions.contains_key(number));
+        behind
+    }
+
+    /// Whether a qualifier names a version or an alias that is there.
+    pub fn has_qualifier(&self, qualifier: &str) -> bool {
+        self.version(Some(qualifier)).is_some()
+    }
+
+    /// How many environments of which version one configuration keeps ready. What is asked for an alias is divided like its
+    /// calls.
+    pub fn provisioned_of(&self, qualifier: &str, provisioned: &ProvisionedConcurrency) -> Vec<(VersionNumber, u32)> {
+        let behind = self.versions_behind(qualifier);
+        let mut left = provisioned.requested;
+        let mut shares = Vec::new();
+        for (n, (number, part)) in behind.iter().enumerate() {
+            // The sum is what was asked for, however it is rounded.
+            let share = if n + 1 == behind.len() {
+                left
+            } else {
+                ((f64::from(provisioned.requested) * part).round() as u32).min(left)
+            };
+            left -= share;
+            shares.push((*number, share));
+        }
+        shares
+    }
+
+    /// How many environments of each version are to be kept ready.
+    pub fn provisioned_versions(&self) -> BTreeMap<VersionNumber, u32> {
+        let mut wanted = BTreeMap::new();
+        for (qualifier, provisioned) in &self.provisioned {
+            for (number, share) in self.provisioned_of(qualifier, provisioned) {
+                *wanted.entry(number).or_insert(0) += share;
+            }
+        }
+        wanted
+    }
+
+    /// Concurrency that is kept for this function and taken from all others.
+    pub fn held_concurrency(&self) -> u64 {
+        let provisioned = self.provisioned.values().map(|provisioned| u64::from(provisioned.requested)).sum();
+        self.reserved_concurrency.map_or(provisioned, u64::from)
+    }
+
+    /// Drops what was provisioned for aliases and versions that are no more.
+    pub fn drop_stray_provisioned(&mut self) {
+        let stray: Vec<String> =
+            self.provisioned.keys().filter(|qualifier| self.versions_behind(qualifier).is_empty()).cloned().collect();
+        for qualifier in stray {
+            self.provisioned.remove(&qualifier);
+        }
     }
 
     /// Brings every version that is being created or updated to rest, each with a new revision. `None` if all are.

@@ -78,14 +78,25 @@ impl Functions {
     /// How many invocations of `function` the host can run at once now, at least 1: one that cannot run at all
     /// (missing, switched off) is for the caller to find out by trying, or nobody would see the error.
     pub fn slots(&self, function: &str) -> u32 {
-        let settings = &self.inner.settings;
-        let deployment = self.name(function, None, &settings.account, "InvokeFunction").ok().and_then(|named| {
-            let snapshot = self.inner.catalogue.snapshot();
-            let entry = snapshot.get(&named.name)?;
-            let version = entry.function.version(named.qualifier.as_deref())?;
-            entry.deployments.get(&version.number).cloned()
-        });
+        let deployment = self.deployment(function);
         deployment.map_or(1, |deployment| self.inner.environments.slots(&deployment)).max(1)
+    }
+
+    /// Says that invocations of `function` are about to come, so many at once: environments are started for them where that
+    /// takes nothing from anybody. One that is not there is for the invocations to find out.
+    pub fn prepare(&self, function: &str, wanted: u32) {
+        if let Some(deployment) = self.deployment(function) {
+            self.inner.environments.prepare(&deployment, wanted);
+        }
+    }
+
+    /// What an invocation would run now, of an alias its first version.
+    fn deployment(&self, function: &str) -> Option<Arc<Deployment>> {
+        let named = self.name(function, None, &self.inner.settings.account, "InvokeFunction").ok()?;
+        let snapshot = self.inner.catalogue.snapshot();
+        let entry = snapshot.get(&named.name)?;
+        let version = entry.function.version(named.qualifier.as_deref())?;
+        entry.deployments.get(&version.number).cloned()
     }
 
     /// One atomic read: name and qualifier to deployment. An alias is resolved anew for every invocation, and its weight

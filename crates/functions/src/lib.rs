@@ -15,6 +15,7 @@ pub mod host;
 mod invocation;
 mod members;
 pub mod operations;
+mod provisioned;
 mod resolve;
 mod shape;
 pub mod table;

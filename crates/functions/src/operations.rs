@@ -6,6 +6,7 @@ mod create_function;
 mod delete_alias;
 mod delete_function;
 mod delete_function_concurrency;
+mod delete_provisioned_concurrency_config;
 mod get_account_settings;
 mod get_alias;
 mod get_function;
@@ -13,13 +14,16 @@ mod get_function_code_signing_config;
 mod get_function_concurrency;
 mod get_function_configuration;
 mod get_policy;
+mod get_provisioned_concurrency_config;
 mod invoke;
 mod list_aliases;
 mod list_functions;
+mod list_provisioned_concurrency_configs;
 mod list_tags;
 mod list_versions_by_function;
 mod publish_version;
 mod put_function_concurrency;
+mod put_provisioned_concurrency_config;
 mod remove_permission;
 mod tag_resource;
 mod untag_resource;
@@ -40,6 +44,7 @@ use serde_json::Value;
 use crate::Functions;
 use crate::catalogue::Snapshot;
 use crate::error::FunctionError;
+use crate::function::Function;
 use crate::invocation::PAYLOAD_BYTES_MAX;
 use crate::resolve::Named;
 use crate::validate::Violations;
@@ -52,6 +57,7 @@ pub const OPERATIONS: &[Operation<Functions>] = &[
     delete_alias::OPERATION,
     delete_function::OPERATION,
     delete_function_concurrency::OPERATION,
+    delete_provisioned_concurrency_config::OPERATION,
     get_account_settings::OPERATION,
     get_alias::OPERATION,
     get_function::OPERATION,
@@ -59,13 +65,16 @@ pub const OPERATIONS: &[Operation<Functions>] = &[
     get_function_concurrency::OPERATION,
     get_function_configuration::OPERATION,
     get_policy::OPERATION,
+    get_provisioned_concurrency_config::OPERATION,
     invoke::OPERATION,
     list_aliases::OPERATION,
     list_functions::OPERATION,
+    list_provisioned_concurrency_configs::OPERATION,
     list_tags::OPERATION,
     list_versions_by_function::OPERATION,
     publish_version::OPERATION,
     put_function_concurrency::OPERATION,
+    put_provisioned_concurrency_config::OPERATION,
     remove_permission::OPERATION,
     tag_resource::OPERATION,
     untag_resource::OPERATION,
@@ -119,11 +128,6 @@ pub const NOT_OFFERED: &[Operation<Functions>] = &[
     ),
     not_offered!("DeleteFunctionUrlConfig", "DELETE", "/2021-10-31/functions/{FunctionName}/url"),
     not_offered!("DeleteLayerVersion", "DELETE", "/2018-10-31/layers/{LayerName}/versions/{VersionNumber}"),
-    not_offered!(
-        "DeleteProvisionedConcurrencyConfig",
-        "DELETE",
-        "/2019-09-30/functions/{FunctionName}/provisioned-concurrency"
-    ),
     not_offered!("GetCapacityProvider", "GET", "/2025-11-30/capacity-providers/{CapacityProviderName}"),
     not_offered!("GetCodeSigningConfig", "GET", "/2020-04-22/code-signing-configs/{CodeSigningConfigArn}"),
     not_offered!("GetDurableExecution", "GET", "/2025-12-01/durable-executions/{DurableExecutionArn}"),
@@ -136,11 +140,6 @@ pub const NOT_OFFERED: &[Operation<Functions>] = &[
     not_offered!("GetFunctionUrlConfig", "GET", "/2021-10-31/functions/{FunctionName}/url"),
     not_offered!("GetLayerVersion", "GET", "/2018-10-31/layers/{LayerName}/versions/{VersionNumber}"),
     not_offered!("GetLayerVersionPolicy", "GET", "/2018-10-31/layers/{LayerName}/versions/{VersionNumber}/policy"),
-    not_offered!(
-        "GetProvisionedConcurrencyConfig",
-        "GET",
-        "/2019-09-30/functions/{FunctionName}/provisioned-concurrency"
-    ),
     not_offered!("GetRuntimeManagementConfig", "GET", "/2021-07-20/functions/{FunctionName}/runtime-management-config"),
     not_offered!("InvokeAsync", "POST", "/2014-11-13/functions/{FunctionName}/invoke-async"),
     not_offered!(
@@ -175,11 +174,6 @@ pub const NOT_OFFERED: &[Operation<Functions>] = &[
     not_offered!("PutFunctionEventInvokeConfig", "PUT", "/2019-09-25/functions/{FunctionName}/event-invoke-config"),
     not_offered!("PutFunctionRecursionConfig", "PUT", "/2024-08-31/functions/{FunctionName}/recursion-config"),
     not_offered!("PutFunctionScalingConfig", "PUT", "/2025-11-30/functions/{FunctionName}/function-scaling-config"),
-    not_offered!(
-        "PutProvisionedConcurrencyConfig",
-        "PUT",
-        "/2019-09-30/functions/{FunctionName}/provisioned-concurrency"
-    ),
     not_offered!("PutRuntimeManagementConfig", "PUT", "/2021-07-20/functions/{FunctionName}/runtime-management-config"),
     not_offered!(
         "RemoveLayerVersionPermission",
@@ -278,11 +272,13 @@ pub(crate) fn used_code_bytes(snapshot: &Snapshot) -> u64 {
     snapshot.values().map(|entry| entry.function.code_bytes()).sum()
 }
 
-/// The sum of all reservations, but for one function's.
-pub(crate) fn reserved_concurrency(snapshot: &Snapshot, without: Option<&str>) -> u64 {
+/// What must stay for all functions without a reservation.
+pub(crate) const UNRESERVED_MIN: u32 = 100;
+
+/// The concurrency that functions hold for themselves, reserved or provisioned, but for one function's.
+pub(crate) fn held_concurrency(snapshot: &Snapshot, without: Option<&str>) -> u64 {
     let functions = snapshot.values().map(|entry| &entry.function);
-    let counted = functions.filter(|function| Some(function.name.as_str()) != without);
-    counted.filter_map(|function| function.reserved_concurrency).map(u64::from).sum()
+    functions.filter(|function| Some(function.name.as_str()) != without).map(Function::held_concurrency).sum()
 }
 
 /// The function that a tag operation names: by its full ARN, without a qualifier. Source: Lambda spec 3.9.

@@ -9,7 +9,9 @@ use rusqlite::{Connection, params};
 use longshore_core::policy::Policy;
 
 use crate::code::Code;
-use crate::function::{Additional, Alias, Function, Resource, Standing, Version, VersionNumber};
+use crate::function::{
+    Additional, Alias, Function, ProvisionedConcurrency, Resource, Standing, Version, VersionNumber,
+};
 
 /// `function_version` holds `$LATEST` as number 0, one row among the published ones. `function_policy` holds the policy
 /// of the function itself with an empty qualifier; `statements` are as AWS writes them.
@@ -59,6 +61,15 @@ pub const SCHEMA: Schema = Schema {
             PRIMARY KEY (function_id, qualifier)
         ) STRICT, WITHOUT ROWID;
     ",
+        "
+        CREATE TABLE function_provisioned (
+            function_id TEXT NOT NULL REFERENCES function (id) ON DELETE CASCADE,
+            qualifier   TEXT NOT NULL,
+            requested   INTEGER NOT NULL,
+            modified_ms INTEGER NOT NULL,
+            PRIMARY KEY (function_id, qualifier)
+        ) STRICT, WITHOUT ROWID;
+    ",
     ],
 };
 
@@ -75,6 +86,7 @@ pub fn all(connection: &Connection) -> Result<Vec<Function>, StoreError> {
             name: row.get(1)?,
             last_published: VersionNumber::from_stored(row.get(2)?),
             reserved_concurrency: row.get(3)?,
+            provisioned: BTreeMap::new(),
             tags: from_json("tags", &row.get::<_, String>(4)?)?,
             versions: BTreeMap::new(),
             aliases: BTreeMap::new(),
@@ -104,6 +116,7 @@ pub fn all(connection: &Connection) -> Result<Vec<Function>, StoreError> {
             function.put(version);
         }
     }
+    read_provisioned(connection, &mut functions)?;
     read_aliases(connection, &mut functions)?;
     read_policies(connection, &mut functions)?;
     for function in functions.values() {
@@ -206,8 +219,36 @@ pub fn put(connection: &Connection, before: Option<&Function>, after: &Function)
             params![after.id, number.stored()],
         )?;
     }
+    put_provisioned(connection, before, after)?;
     put_aliases(connection, before, after)?;
     put_policies(connection, before, after)
+}
+
+fn read_provisioned(connection: &Connection, functions: &mut BTreeMap<String, Function>) -> Result<(), StoreError> {
+    let mut statement =
+        connection.prepare("SELECT function_id, qualifier, requested, modified_ms FROM function_provisioned")?;
+    let mut rows = statement.query([])?;
+    while let Some(row) = rows.next()? {
+        let provisioned = ProvisionedConcurrency { requested: row.get(2)?, modified_ms: row.get(3)? };
+        if let Some(function) = functions.get_mut(&row.get::<_, String>(0)?) {
+            function.provisioned.insert(row.get(1)?, provisioned);
+        }
+    }
+    Ok(())
+}
+
+fn put_provisioned(connection: &Connection, before: Option<&Function>, after: &Function) -> Result<(), StoreError> {
+    if before.map_or(after.provisioned.is_empty(), |before| before.provisioned == after.provisioned) {
+        return Ok(());
+    }
+    connection.execute("DELETE FROM function_provisioned WHERE function_id = ?1", [&after.id])?;
+    for (qualifier, provisioned) in &after.provisioned {
+        connection.execute(
+            "INSERT INTO function_provisioned (function_id, qualifier, requested, modified_ms) VALUES (?1, ?2, ?3, ?4)",
+            params![after.id, qualifier, provisioned.requested, provisioned.modified_ms],
+        )?;
+    }
+    Ok(())
 }
 
 fn put_aliases(connection: &Connection, before: Option<&Function>, after: &Function) -> Result<(), StoreError> {

@@ -1,6 +1,6 @@
 //! The API as its callers see it: hand-made requests against a scripted host.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -17,9 +17,10 @@ use sha2::{Digest, Sha256};
 
 use crate::code::archive::fixtures::{file, zip};
 use crate::environments::Environments;
-use crate::host::{Call, Deployment, Outcome, Patience};
+use crate::host::{Call, Deployment, Outcome, Patience, Provisioning, Terms};
 use crate::{CodeSource, Functions, Invoked, SCHEMA, Settings, SourceError, body_limit};
 
+mod concurrency;
 mod permissions;
 mod versions;
 
@@ -32,7 +33,12 @@ const ARN: &str = "arn:aws:lambda:us-east-1:111111111111:function:f";
 struct Scripted {
     outcomes: Mutex<VecDeque<Outcome>>,
     seen: Mutex<Vec<(Arc<Deployment>, Call)>>,
+    /// Deployments by their IDs.
     retired: Mutex<Vec<String>>,
+    terms: Mutex<BTreeMap<String, Terms>>,
+    /// How far every provisioned concurrency is.
+    provisioning: Mutex<Provisioning>,
+    prepared: Mutex<Vec<(String, u32)>>,
     refused: Mutex<Vec<String>>,
 }
 
@@ -49,12 +55,28 @@ impl Environments for Scripted {
         deployment.concurrency.unwrap_or(8).min(8)
     }
 
-    fn refuse(&self, deployment: &Deployment) {
-        self.refused.lock().unwrap().push(format!("{}:{}", deployment.name, deployment.version));
+    fn retire(&self, deployment_id: &str) {
+        self.retired.lock().unwrap().push(deployment_id.to_owned());
     }
 
-    fn retire(&self, name: &str) {
-        self.retired.lock().unwrap().push(name.to_owned());
+    fn set_terms(&self, name: &str, terms: &Terms) {
+        self.terms.lock().unwrap().insert(name.to_owned(), terms.clone());
+    }
+
+    fn provisioning(&self, _: &str) -> Provisioning {
+        *self.provisioning.lock().unwrap()
+    }
+
+    fn provisioned_max(&self) -> u32 {
+        950
+    }
+
+    fn prepare(&self, deployment: &Arc<Deployment>, wanted: u32) {
+        self.prepared.lock().unwrap().push((deployment.version.clone(), wanted));
+    }
+
+    fn refuse(&self, deployment: &Deployment) {
+        self.refused.lock().unwrap().push(format!("{}:{}", deployment.name, deployment.version));
     }
 
     fn check_runtime(&self, runtime: &str) -> Result<(), String> {
@@ -319,7 +341,7 @@ async fn new_code_reaches_the_next_invocation_and_retires_the_old_environments()
     let newer = zip(&[file("handler.py", b"newer")]);
     let updated = api.put("/2015-03-31/functions/f/code", json!({"ZipFile": encoded(&newer)})).await.ok(200).body;
     assert_eq!(updated["CodeSha256"], STANDARD.encode(Sha256::digest(&newer)));
-    assert_eq!(*api.host.retired.lock().unwrap(), ["f"]);
+    assert_eq!(*api.host.retired.lock().unwrap(), [api.host.seen.lock().unwrap()[0].0.id.clone()]);
     api.invoke("f", &[], "{}").await.ok(200);
     let seen = api.host.seen.lock().unwrap();
     assert_ne!(seen[0].0.id, seen[1].0.id);
@@ -698,7 +720,7 @@ async fn a_function_is_deleted_whole_and_a_new_one_of_its_name_starts_again() {
         "Deletion of aliases is not currently supported.",
     );
     api.delete("/2015-03-31/functions/f").await.ok(204);
-    assert_eq!(*api.host.retired.lock().unwrap(), ["f"]);
+    assert_eq!(api.host.retired.lock().unwrap().len(), 2, "of both versions");
     assert_eq!(api.get("/2015-03-31/functions/f").await.status, 404);
     assert_eq!(api.create_with(json!({"Publish": true})).await.ok(201).body["Version"], "1");
 }

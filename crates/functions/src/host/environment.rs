@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
-use longshore_core::pool::{CallId, EnvironmentId};
+use longshore_core::pool::{CallId, EnvironmentId, Kind};
 use rustix::process::{Pid, Signal};
 use tokio::net::unix::pipe;
 use tokio::sync::Notify;
@@ -38,12 +38,16 @@ const LOSSES_MAX: u8 = 3;
 const COPIED_BODY_BYTES_MAX: usize = 16 * 1024;
 /// How old a figure of used memory may be in a REPORT line; asking the kernel costs more than the rest of the line.
 const MEMORY_FIGURE_AGE: Duration = Duration::from_secs(1);
+/// How long the start of a provisioned environment may take: the function's time-out, but at least and at most so long.
+/// Source: Lambda specification 1.9.
+const PROVISIONED_INIT: (Duration, Duration) = (Duration::from_secs(130), Duration::from_secs(900));
 /// Read from a function's output in one go; then others have their turn.
 const OUTPUT_TURN_BYTES: usize = 1024 * 1024;
 
 pub(super) struct Environment {
     pub id: EnvironmentId,
     pub deployment: Arc<Deployment>,
+    kind: Kind,
     shared: std::sync::Weak<Shared>,
     /// Random; names the folder and finds the processes.
     marker: String,
@@ -77,9 +81,13 @@ struct Guarded {
     deadline: Option<Instant>,
     /// What is to be logged of an invocation that was answered, and told to a caller who waits for its log.
     answered: Option<Answered>,
-    /// How long the start took; taken by the first invocation's REPORT line.
+    /// How long the start took; taken by the first invocation's REPORT line. A provisioned one's is no invocation's.
     init: Option<Duration>,
     failure: Option<Failure>,
+    /// Only while the session is idle: whoever gives it work thaws it, under the same lock.
+    frozen: bool,
+    /// What the pool knows of the memory that it uses.
+    measured_mib: u64,
 }
 
 /// What goes with an event.
@@ -110,6 +118,8 @@ enum End {
     Exited(Option<ExitStatus>),
     /// Its time was up.
     TimedOut,
+    /// Its start took too long, and is to begin anew.
+    InitTimedOut,
     /// It said that it could not start, or it broke off an answer: it has to go.
     Broken,
     /// The pool or the host said so.
@@ -124,21 +134,27 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Environment {
-    pub fn new(id: EnvironmentId, deployment: Arc<Deployment>, shared: &Arc<Shared>) -> Self {
+    pub fn new(id: EnvironmentId, deployment: Arc<Deployment>, kind: Kind, shared: &Arc<Shared>) -> Self {
         let log =
             EnvironmentLog { sink: shared.logs.sink(&deployment.name), partial: Vec::new(), tail: None, memory: None };
+        let created = Instant::now();
+        // A start that begins anew is on the clock of the call that waits for it.
+        let deadline = (kind == Kind::Again).then(|| created + Duration::from_secs(u64::from(deployment.timeout_s)));
         Self {
             id,
             deployment,
+            kind,
             shared: Arc::downgrade(shared),
             marker: uuid::Uuid::new_v4().simple().to_string(),
-            created: Instant::now(),
+            created,
             guarded: Mutex::new(Guarded {
                 session: Session::new(),
-                deadline: None,
+                deadline,
                 answered: None,
                 init: None,
                 failure: None,
+                frozen: false,
+                measured_mib: 0,
             }),
             changed: Notify::new(),
             stop: AtomicU8::new(STOP_NOT),
@@ -177,6 +193,7 @@ impl Environment {
                 return Err(work.context.pending);
             }
             guarded.deadline = Some(deadline);
+            self.thaw(&mut guarded);
             let mut log = lock(&self.log);
             // What was printed while it started may not have been read yet. Later, nothing is printed between two
             // invocations but by threads of the function's own, and a read a call for that would cost everybody.
@@ -196,6 +213,25 @@ impl Environment {
     /// Whether its process runs. Asked before an environment that was idle gets a call.
     pub fn is_alive(&self) -> bool {
         self.process.get().is_some_and(|process| process::is_alive(&process.pidfd))
+    }
+
+    /// Stops its processes, unless it has got a call meanwhile.
+    pub fn freeze(&self) {
+        let mut guarded = lock(&self.guarded);
+        if guarded.session.is_ready()
+            && !guarded.frozen
+            && let Some(process) = self.process.get()
+        {
+            guarded.frozen = process::freeze(process.pid);
+        }
+    }
+
+    fn thaw(&self, guarded: &mut Guarded) {
+        if std::mem::take(&mut guarded.frozen)
+            && let Some(process) = self.process.get()
+        {
+            process::thaw(process.pid);
+        }
     }
 
     /// Whether a call is in it.
@@ -236,8 +272,13 @@ impl Environment {
 
     /// The first poll: the start is over.
     pub fn came_up(&self) {
-        let init = self.created.elapsed();
-        lock(&self.guarded).init = Some(init);
+        if self.kind == Kind::Provisioned {
+            // What it printed is no invocation's, and nobody reads it later.
+            self.drain();
+            lock(&self.log).end_line();
+        } else {
+            lock(&self.guarded).init = Some(self.created.elapsed());
+        }
         if let Some(shared) = self.shared.upgrade() {
             shared.event(|pool, now| pool.ready(self.id, now));
         }
@@ -255,8 +296,15 @@ impl Environment {
         if self.stop.load(Ordering::Relaxed) == STOP_WHEN_FREE {
             self.order_stop(true);
         }
+        let used_mib = lock(&self.log).memory.map_or(0, |(_, mib)| mib);
+        let known_mib = std::mem::replace(&mut lock(&self.guarded).measured_mib, used_mib);
         if let Some(shared) = self.shared.upgrade() {
-            shared.event(|pool, now| pool.released(self.id, now));
+            shared.event(|pool, now| {
+                if used_mib > known_mib {
+                    pool.measured(self.id, used_mib);
+                }
+                pool.released(self.id, now);
+            });
         }
     }
 
@@ -469,7 +517,7 @@ async fn start(
     let plan = Plan {
         program,
         arguments,
-        variables: variables(d, language, &found, &addresses),
+        variables: variables(d, environment.kind, language, &found, &addresses),
         working_dir: d.code_dir.clone(),
         dir: dir.to_owned(),
         marker: environment.marker.clone(),
@@ -504,12 +552,20 @@ async fn read_output(environment: Arc<Environment>) {
     }
 }
 
+/// How long a start may take. `on_demand` is what an ordinary one may.
+fn init_limit(kind: Kind, timeout: Duration, on_demand: Duration) -> Duration {
+    match kind {
+        Kind::Provisioned => timeout.clamp(PROVISIONED_INIT.0, PROVISIONED_INIT.1),
+        Kind::OnDemand | Kind::Again => on_demand,
+    }
+}
+
 /// Waits for whatever ends the environment.
 async fn watch(environment: &Arc<Environment>, shared: &Arc<Shared>, child: &mut tokio::process::Child) -> End {
     let timeout = Duration::from_secs(u64::from(environment.deployment.timeout_s));
-    let init_limit = shared.settings.init_limit;
+    let init_limit = init_limit(environment.kind, timeout, shared.settings.init_limit);
     let init_ends = environment.created + init_limit;
-    let mut init_over = false;
+    let mut init_over = environment.kind == Kind::Again;
     let alarm = tokio::time::sleep_until((environment.created + timeout.min(init_limit)).into());
     tokio::pin!(alarm);
     loop {
@@ -531,10 +587,14 @@ async fn watch(environment: &Arc<Environment>, shared: &Arc<Shared>, child: &mut
                 if !init_over && now >= init_ends {
                     init_over = true;
                     if guarded.init.is_none() && guarded.deadline.is_none() && guarded.session.is_starting() {
-                        guarded.deadline = Some(init_ends + timeout);
                         let ms = init_limit.as_secs_f64() * 1000.0;
                         lock(&environment.log)
                             .line(&format!("INIT_REPORT Init Duration: {ms:.2} ms\tPhase: init\tStatus: timeout\n"));
+                        match environment.kind {
+                            Kind::Provisioned => return End::TimedOut,
+                            _ if shared.settings.init_restarts => return End::InitTimedOut,
+                            _ => guarded.deadline = Some(init_ends + timeout),
+                        }
                     }
                 }
                 // A deadline is never nearer than the time-out from when it was set, so it is enough to look once in
@@ -569,6 +629,8 @@ async fn finish(
         let mut guarded = lock(&environment.guarded);
         let starting = guarded.session.is_starting();
         let (work, arriving) = guarded.session.close();
+        // It could not follow a request to end.
+        environment.thaw(&mut guarded);
         if guarded.failure.is_none() {
             guarded.failure = match &end {
                 End::Exited(_) if arriving => Some(Failure::Truncated),
@@ -625,7 +687,13 @@ async fn finish(
     let crashed = matches!(end, End::Exited(_) | End::Broken | End::NotStarted);
     match lost {
         Some(context) => shared.lost(environment.id, context.call, context.pending),
-        None if starting => shared.event(|pool, now| pool.start_failed(environment.id, now)),
+        None if starting && matches!(end, End::InitTimedOut) => {
+            shared.event(|pool, now| pool.init_timed_out(environment.id, now));
+        }
+        None if starting => {
+            let by_function = !matches!(failure, Some(Failure::Host(_)));
+            shared.event(|pool, now| pool.start_failed(environment.id, by_function, now));
+        }
         None => shared.event(|pool, now| pool.died(environment.id, crashed, now)),
     }
     // Connections of the runtime end here, so that its last answer has been written.
@@ -843,6 +911,14 @@ mod tests {
         ] {
             assert_eq!(known_error_type(said), kept);
         }
+    }
+
+    #[test]
+    fn a_provisioned_start_may_take_longer_than_one_on_demand() {
+        let limit =
+            |kind, timeout_s| init_limit(kind, Duration::from_secs(timeout_s), Duration::from_secs(10)).as_secs();
+        assert_eq!([3, 130, 131, 900].map(|timeout| limit(Kind::Provisioned, timeout)), [130, 130, 131, 900]);
+        assert_eq!([3, 900].map(|timeout| limit(Kind::OnDemand, timeout)), [10, 10]);
     }
 
     #[test]

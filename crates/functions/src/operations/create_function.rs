@@ -77,6 +77,7 @@ async fn create_function(functions: &Functions, mut call: Call) -> Result<Respon
         name: name.clone(),
         last_published: VersionNumber::LATEST,
         reserved_concurrency: None,
+        provisioned: Default::default(),
         tags,
         versions: Default::default(),
         aliases: Default::default(),

@@ -113,6 +113,7 @@ fn a_change_is_over_when_its_time_is_and_a_clock_that_was_put_back_holds_nothing
             name: "f".into(),
             last_published: VersionNumber::LATEST,
             reserved_concurrency: None,
+            provisioned: BTreeMap::new(),
             tags: Default::default(),
             versions: Default::default(),
             aliases: Default::default(),
