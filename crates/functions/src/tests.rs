@@ -39,15 +39,20 @@ struct Scripted {
     /// How far every provisioned concurrency is.
     provisioning: Mutex<Provisioning>,
     prepared: Mutex<Vec<(String, u32)>>,
-    refused: Mutex<Vec<String>>,
+    /// Lets a call go on whose scripted outcome is [`Outcome::Gone`].
+    retiring: tokio::sync::Notify,
 }
 
 #[async_trait::async_trait]
 impl Environments for Scripted {
     async fn invoke(&self, deployment: Arc<Deployment>, call: Call) -> Outcome {
         let payload = call.payload.clone();
-        self.seen.lock().unwrap().push((deployment, call));
+        self.seen.lock().unwrap().push((deployment, call.clone()));
         let scripted = self.outcomes.lock().unwrap().pop_front();
+        if let Some(Outcome::Gone { .. }) = scripted {
+            self.retiring.notified().await;
+            return Outcome::Gone { call: Box::new(call) };
+        }
         scripted.unwrap_or(Outcome::Answered { payload, function_error: false, log_tail: None })
     }
 
@@ -73,10 +78,6 @@ impl Environments for Scripted {
 
     fn prepare(&self, deployment: &Arc<Deployment>, wanted: u32) {
         self.prepared.lock().unwrap().push((deployment.version.clone(), wanted));
-    }
-
-    fn refuse(&self, deployment: &Deployment) {
-        self.refused.lock().unwrap().push(format!("{}:{}", deployment.name, deployment.version));
     }
 
     fn check_runtime(&self, runtime: &str) -> Result<(), String> {
