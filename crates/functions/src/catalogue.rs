@@ -13,7 +13,7 @@ use crate::code::CodeStore;
 use crate::environments::Environments;
 use crate::error::FunctionError;
 use crate::function::{Function, VersionNumber};
-use crate::host::{Deployment, Terms};
+use crate::host::{Deployment, LogFormat, Terms};
 use crate::operations::now_ms;
 use crate::table;
 
@@ -219,6 +219,10 @@ fn entry(function: Function, code: &CodeStore) -> Entry {
                 timeout_s: configuration.timeout_s,
                 memory_mib: configuration.memory_mib,
                 concurrency: function.reserved_concurrency,
+                log_format: LogFormat::Text,
+                application_log_level: None,
+                system_log_level: None,
+                log_group: format!("/aws/lambda/{}", function.name),
             };
             (*number, Arc::new(deployment))
         })

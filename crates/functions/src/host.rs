@@ -21,6 +21,7 @@ mod environment;
 mod forwarder;
 mod http;
 pub mod launch;
+mod lines;
 pub mod logs;
 mod machine;
 mod outcome;
@@ -184,6 +185,23 @@ pub struct Deployment {
     pub memory_mib: u32,
     /// Reserved concurrency when this was made; 0 refuses every call. Where the host was told [`Terms`], it goes by those.
     pub concurrency: Option<u32>,
+    /// How the system's own log lines look, and what the function is told to write in.
+    pub log_format: LogFormat,
+    /// `TRACE` to `FATAL`: for the function, which is told it. `None` unless the format is JSON.
+    pub application_log_level: Option<String>,
+    /// `DEBUG`, `INFO` or `WARN`: which of the system's lines are written. `None` unless the format is JSON.
+    pub system_log_level: Option<String>,
+    /// `/aws/lambda/<name>` or what was set: the function is told it. Source: Lambda spec 1.11.
+    pub log_group: String,
+}
+
+/// `LoggingConfig.LogFormat`. Source: Lambda spec 1.11, 1.14.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub enum LogFormat {
+    #[default]
+    Text,
+    #[serde(rename = "JSON")]
+    Json,
 }
 
 /// What of the concurrency is a function's own.

@@ -76,7 +76,7 @@ pub(crate) fn last_modified(ms: i64) -> String {
 }
 
 /// Stands where AWS names the build of its runtime; ours is stable and made up.
-fn runtime_version_arn(region: &str, runtime: &str) -> String {
+pub(crate) fn runtime_version_arn(region: &str, runtime: &str) -> String {
     let digest = hex::encode(Sha256::digest(format!("longshore runtime {runtime}")));
     format!("arn:aws:lambda:{region}::runtime:{digest}")
 }

@@ -84,6 +84,10 @@ impl Bench {
             timeout_s: 10,
             memory_mib: 128,
             concurrency: None,
+            log_format: host::LogFormat::Text,
+            application_log_level: None,
+            system_log_level: None,
+            log_group: "/aws/lambda/f".into(),
         }
     }
 
@@ -349,7 +353,57 @@ async fn python_logging_and_print_reach_the_log_between_start_and_report() {
     assert!(lines[5].starts_with(&format!("REPORT RequestId: {id}\tDuration: ")), "{tail}");
     assert!(lines[5].contains("\tMemory Size: 128 MB\tMax Memory Used: ") && lines[5].contains("\tInit Duration: "));
     assert_eq!(lines.len(), 6);
-    assert!(b.log().starts_with("loaded\nSTART"), "{}", b.log());
+    let log = b.log();
+    assert!(log.starts_with("INIT_START Runtime Version: python:3.11.v"), "{log}");
+    assert!(log.lines().next().unwrap().contains("\tRuntime Version ARN: arn:aws:lambda:eu-west-1::runtime:"), "{log}");
+    assert_eq!(log.lines().nth(1), Some("loaded"), "{log}");
+    assert!(log.lines().nth(2).unwrap().starts_with("START RequestId: "), "{log}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_function_that_logs_in_json_has_lambdas_records_in_its_log_and_in_its_tail() {
+    let b = bench_of_one();
+    let text = "print('{\"level\":\"DEBUG\"}')\ndef handler(event, context):\n    if event: print('{\"level\":\"debug\",\"a\":1}\\n{\"level\":\"ERROR\",\"b\":2}\\nplain')\n    else: raise ValueError('x')\n";
+    let f = Arc::new(Deployment {
+        log_format: host::LogFormat::Json,
+        application_log_level: Some("INFO".into()),
+        system_log_level: Some("DEBUG".into()),
+        ..b.function("python3.11", "app.py", text)
+    });
+    let mut call = call("true");
+    call.want_log_tail = true;
+    let id = call.request_id.clone();
+    let Outcome::Answered { log_tail: Some(tail), .. } = b.host.invoke(f.clone(), call).await else { panic!() };
+    let tail = String::from_utf8(tail).unwrap();
+    b.error(&f, json!(false)).await;
+    // The log of an invocation is closed with the next poll, behind the answer.
+    soon("the second report", || b.log().matches("platform.report").count() == 2).await;
+    let log = b.log();
+    let kinds = |text: &str| -> Vec<String> {
+        let kind = |line: &str| match serde_json::from_str::<Value>(line) {
+            Ok(line) if line["type"].is_string() => {
+                let record = &line["record"];
+                format!("{} {}", line["type"].as_str().unwrap(), record["status"].as_str().unwrap_or_default())
+            }
+            _ => line.to_owned(),
+        };
+        text.lines().map(kind).collect()
+    };
+    let invocation = [
+        "platform.start ",
+        r#"{"level":"ERROR","b":2}"#,
+        "plain",
+        "platform.runtimeDone success",
+        "platform.report success",
+    ];
+    assert_eq!(kinds(&tail), invocation, "{tail}");
+    let start = ["platform.initStart ", "platform.initRuntimeDone success", "platform.initReport success"];
+    assert_eq!(kinds(&log)[..8], [&start[..], &invocation[..]].concat(), "{log}");
+    assert!(kinds(&log).ends_with(&["platform.runtimeDone error".into(), "platform.report error".into()]), "{log}");
+    let report: Value = serde_json::from_str(tail.lines().last().unwrap()).unwrap();
+    assert_eq!(report["record"]["requestId"], id);
+    assert!(report["record"]["metrics"]["initDurationMs"].as_f64().unwrap() > 0.0, "{report}");
+    assert_eq!(report["record"]["metrics"]["memorySizeMB"], 128);
 }
 
 // --- Node ---
@@ -907,7 +961,7 @@ async fn after_a_retirement_no_old_environment_serves_a_call() {
         let (host, f) = (b.host.clone(), f.clone());
         async move { host.invoke(f, call("0.4")).await }
     });
-    soon("the long call", || b.log().matches("START").count() == 2).await;
+    soon("the long call", || b.log().matches("START RequestId").count() == 2).await;
     b.host.retire(&f.id);
     let Outcome::Answered { payload, function_error: false, .. } = busy.await.unwrap() else { panic!() };
     assert_eq!(payload, idle.to_string(), "what ran was finished");
@@ -1181,6 +1235,10 @@ async fn the_server_that_is_killed() {
         timeout_s: 60,
         memory_mib: 128,
         concurrency: None,
+        log_format: host::LogFormat::Text,
+        application_log_level: None,
+        system_log_level: None,
+        log_group: "/aws/lambda/f".into(),
     };
     host.invoke(Arc::new(d), call("{}")).await;
 }

@@ -115,6 +115,10 @@ mod tests {
             timeout_s: 3,
             memory_mib: 128,
             concurrency: None,
+            log_format: super::super::LogFormat::Text,
+            application_log_level: None,
+            system_log_level: None,
+            log_group: "/aws/lambda/f".into(),
         };
         let found = Found { program: "/usr/bin/node".into(), version: "20.0.0".into(), notice: None };
         let credentials = FunctionCredentials::random("f").unwrap();
