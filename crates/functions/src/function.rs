@@ -57,6 +57,8 @@ pub struct Function {
     /// `None` until PutFunctionConcurrency; then all versions share it. 0 switches the function off.
     pub reserved_concurrency: Option<u32>,
     pub tags: BTreeMap<String, String>,
+    /// How events are tried, by the qualifier that they were invoked with; `$LATEST` where there was none.
+    pub event_invoke_configs: BTreeMap<String, EventInvokeConfig>,
     /// `$LATEST` is always among them.
     pub versions: BTreeMap<VersionNumber, Arc<Version>>,
 }
@@ -120,6 +122,16 @@ pub struct Configuration {
     pub architecture: String,
     /// `None` until set once; AWS tells "never set" and "set to nothing" apart.
     pub variables: Option<BTreeMap<String, String>>,
+}
+
+/// What a user sets on how events are tried. Stored as JSON in the function's row: a new field needs a default.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct EventInvokeConfig {
+    /// `None` until set, which means AWS's default; so is the next.
+    pub maximum_retry_attempts: Option<u32>,
+    pub maximum_event_age_s: Option<u32>,
+    /// Milliseconds since 1970.
+    pub modified_ms: i64,
 }
 
 impl Configuration {

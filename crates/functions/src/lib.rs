@@ -9,6 +9,8 @@ pub mod code;
 mod download;
 mod environments;
 pub mod error;
+mod event_invoke_config;
+mod event_queue;
 pub mod function;
 pub mod host;
 mod invocation;
@@ -33,9 +35,11 @@ use crate::catalogue::Catalogue;
 use crate::code::CodeStore;
 use crate::environments::Environments;
 use crate::error::FunctionError;
+use crate::event_queue::EventQueue;
 use crate::host::Host;
 
 pub use crate::download::Download;
+pub use crate::event_queue::{Clock, EventFigures, EventSettings};
 pub use crate::invocation::Invoked;
 pub use crate::members::runtimes;
 pub use crate::operations::{BodyLimit, OPERATIONS, body_limit};
@@ -57,6 +61,8 @@ pub struct Settings {
     /// How long Invoke waits for a free environment before it answers 429; zero to answer at once, as AWS does, which
     /// has more machines. First value: 1 s. The batch engine waits as long as it likes.
     pub queue_wait: Duration,
+    /// Invocations of the type `Event`.
+    pub events: EventSettings,
 }
 
 impl Settings {
@@ -68,6 +74,7 @@ impl Settings {
             account_concurrency: 1_000,
             code_bytes_max: 80_530_636_800,
             queue_wait: Duration::from_secs(1),
+            events: EventSettings::default(),
         }
     }
 
@@ -112,6 +119,7 @@ struct Inner {
     code: CodeStore,
     source: Arc<dyn CodeSource>,
     environments: Arc<dyn Environments>,
+    events: Arc<EventQueue>,
     /// Signs download links. New at every start: a link outlives its ten minutes in no case.
     link_key: [u8; 32],
 }
@@ -138,12 +146,13 @@ impl Functions {
         settings: Settings,
     ) -> Result<Self, FunctionError> {
         let code = CodeStore::open(code_dir)?;
+        let events = Arc::new(EventQueue::open(records.clone(), &settings.events)?);
         let catalogue = Arc::new(Catalogue::open(records, code.clone(), environments.clone())?);
         code.sweep(&catalogue.code_in_use()).map_err(code::CodeError::Io)?;
         let mut link_key = [0; 32];
         getrandom::fill(&mut link_key)
             .map_err(|e| FunctionError::Fault(format!("the system has no random numbers: {e}")))?;
-        Ok(Self { inner: Arc::new(Inner { settings, catalogue, code, source, environments, link_key }) })
+        Ok(Self { inner: Arc::new(Inner { settings, catalogue, code, source, environments, events, link_key }) })
     }
 
     /// Answers one request of the Lambda API. Never fails: errors are answers.

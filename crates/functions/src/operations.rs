@@ -3,22 +3,27 @@
 mod create_function;
 mod delete_function;
 mod delete_function_concurrency;
+mod delete_function_event_invoke_config;
 mod get_account_settings;
 mod get_function;
 mod get_function_code_signing_config;
 mod get_function_concurrency;
 mod get_function_configuration;
+mod get_function_event_invoke_config;
 mod get_policy;
 mod invoke;
+mod list_function_event_invoke_configs;
 mod list_functions;
 mod list_tags;
 mod list_versions_by_function;
 mod publish_version;
 mod put_function_concurrency;
+mod put_function_event_invoke_config;
 mod tag_resource;
 mod untag_resource;
 mod update_function_code;
 mod update_function_configuration;
+mod update_function_event_invoke_config;
 
 use std::collections::BTreeMap;
 
@@ -42,22 +47,27 @@ pub const OPERATIONS: &[Operation<Functions>] = &[
     create_function::OPERATION,
     delete_function::OPERATION,
     delete_function_concurrency::OPERATION,
+    delete_function_event_invoke_config::OPERATION,
     get_account_settings::OPERATION,
     get_function::OPERATION,
     get_function_code_signing_config::OPERATION,
     get_function_concurrency::OPERATION,
     get_function_configuration::OPERATION,
+    get_function_event_invoke_config::OPERATION,
     get_policy::OPERATION,
     invoke::OPERATION,
+    list_function_event_invoke_configs::OPERATION,
     list_functions::OPERATION,
     list_tags::OPERATION,
     list_versions_by_function::OPERATION,
     publish_version::OPERATION,
     put_function_concurrency::OPERATION,
+    put_function_event_invoke_config::OPERATION,
     tag_resource::OPERATION,
     untag_resource::OPERATION,
     update_function_code::OPERATION,
     update_function_configuration::OPERATION,
+    update_function_event_invoke_config::OPERATION,
 ];
 
 macro_rules! not_offered {
@@ -101,11 +111,6 @@ pub const NOT_OFFERED: &[Operation<Functions>] = &[
         "DELETE",
         "/2020-06-30/functions/{FunctionName}/code-signing-config"
     ),
-    not_offered!(
-        "DeleteFunctionEventInvokeConfig",
-        "DELETE",
-        "/2019-09-25/functions/{FunctionName}/event-invoke-config"
-    ),
     not_offered!("DeleteFunctionUrlConfig", "DELETE", "/2021-10-31/functions/{FunctionName}/url"),
     not_offered!("DeleteLayerVersion", "DELETE", "/2018-10-31/layers/{LayerName}/versions/{VersionNumber}"),
     not_offered!(
@@ -120,7 +125,6 @@ pub const NOT_OFFERED: &[Operation<Functions>] = &[
     not_offered!("GetDurableExecutionHistory", "GET", "/2025-12-01/durable-executions/{DurableExecutionArn}/history"),
     not_offered!("GetDurableExecutionState", "GET", "/2025-12-01/durable-executions/{DurableExecutionArn}/state"),
     not_offered!("GetEventSourceMapping", "GET", "/2015-03-31/event-source-mappings/{UUID}"),
-    not_offered!("GetFunctionEventInvokeConfig", "GET", "/2019-09-25/functions/{FunctionName}/event-invoke-config"),
     not_offered!("GetFunctionRecursionConfig", "GET", "/2024-08-31/functions/{FunctionName}/recursion-config"),
     not_offered!("GetFunctionScalingConfig", "GET", "/2025-11-30/functions/{FunctionName}/function-scaling-config"),
     not_offered!("GetFunctionUrlConfig", "GET", "/2021-10-31/functions/{FunctionName}/url"),
@@ -143,11 +147,6 @@ pub const NOT_OFFERED: &[Operation<Functions>] = &[
     not_offered!("ListCodeSigningConfigs", "GET", "/2020-04-22/code-signing-configs"),
     not_offered!("ListDurableExecutionsByFunction", "GET", "/2025-12-01/functions/{FunctionName}/durable-executions"),
     not_offered!("ListEventSourceMappings", "GET", "/2015-03-31/event-source-mappings"),
-    not_offered!(
-        "ListFunctionEventInvokeConfigs",
-        "GET",
-        "/2019-09-25/functions/{FunctionName}/event-invoke-config/list"
-    ),
     not_offered!("ListFunctionUrlConfigs", "GET", "/2021-10-31/functions/{FunctionName}/urls"),
     not_offered!(
         "ListFunctionVersionsByCapacityProvider",
@@ -163,7 +162,6 @@ pub const NOT_OFFERED: &[Operation<Functions>] = &[
     not_offered!("ListLayers", "GET", "/2018-10-31/layers"),
     not_offered!("PublishLayerVersion", "POST", "/2018-10-31/layers/{LayerName}/versions"),
     not_offered!("PutFunctionCodeSigningConfig", "PUT", "/2020-06-30/functions/{FunctionName}/code-signing-config"),
-    not_offered!("PutFunctionEventInvokeConfig", "PUT", "/2019-09-25/functions/{FunctionName}/event-invoke-config"),
     not_offered!("PutFunctionRecursionConfig", "PUT", "/2024-08-31/functions/{FunctionName}/recursion-config"),
     not_offered!("PutFunctionScalingConfig", "PUT", "/2025-11-30/functions/{FunctionName}/function-scaling-config"),
     not_offered!(
@@ -198,7 +196,6 @@ pub const NOT_OFFERED: &[Operation<Functions>] = &[
     not_offered!("UpdateCapacityProvider", "PUT", "/2025-11-30/capacity-providers/{CapacityProviderName}"),
     not_offered!("UpdateCodeSigningConfig", "PUT", "/2020-04-22/code-signing-configs/{CodeSigningConfigArn}"),
     not_offered!("UpdateEventSourceMapping", "PUT", "/2015-03-31/event-source-mappings/{UUID}"),
-    not_offered!("UpdateFunctionEventInvokeConfig", "POST", "/2019-09-25/functions/{FunctionName}/event-invoke-config"),
     not_offered!("UpdateFunctionUrlConfig", "PUT", "/2021-10-31/functions/{FunctionName}/url"),
 ];
 
@@ -305,14 +302,19 @@ pub(crate) struct Page {
 
 impl Page {
     /// AWS never lists more on a page, whatever `MaxItems` says.
-    const SIZE_MAX: u32 = 50;
+    pub const SIZE_MAX: u32 = 50;
 
     pub fn read(query: &Query) -> Result<Self, FunctionError> {
+        Self::read_up_to(query, 10_000)
+    }
+
+    /// As [`Page::read`] where `MaxItems` may be no more than `items_max`.
+    pub fn read_up_to(query: &Query, items_max: u32) -> Result<Self, FunctionError> {
         let mut v = Violations::default();
         let mut size = Self::SIZE_MAX;
         if let Some(text) = query.get("MaxItems") {
             match text.parse::<i64>() {
-                Ok(number) => size = v.range(number, "maxItems", 1, 10_000).unwrap_or(size).min(Self::SIZE_MAX),
+                Ok(number) => size = v.range(number, "maxItems", 1, items_max).unwrap_or(size).min(Self::SIZE_MAX),
                 Err(_) => v.add(text, "maxItems", "Member must be a number"),
             }
         }

@@ -3,16 +3,38 @@
 use std::sync::Arc;
 
 use longshore_wire::Call;
-use longshore_wire::arn::FunctionName;
+use longshore_wire::arn::{FunctionName, NameShape};
 
 use crate::Functions;
 use crate::catalogue::Entry;
 use crate::error::FunctionError;
 use crate::function::{Function, Version};
-use crate::validate::{FUNCTION_NAME_PATTERN, Violations};
+use crate::validate::Violations;
 
-/// Characters of a name with everything around it.
-const NAME_CHARS_MAX: usize = 256;
+/// The operations whose name is of the shape `FunctionName`; all others take the wider one. Source: the API model.
+const NARROW: &[&str] = &[
+    "CreateAlias",
+    "CreateFunction",
+    "CreateFunctionUrlConfig",
+    "DeleteAlias",
+    "DeleteFunctionConcurrency",
+    "DeleteFunctionUrlConfig",
+    "DeleteProvisionedConcurrencyConfig",
+    "GetAlias",
+    "GetFunctionConcurrency",
+    "GetFunctionUrlConfig",
+    "GetProvisionedConcurrencyConfig",
+    "ListAliases",
+    "ListFunctionUrlConfigs",
+    "ListProvisionedConcurrencyConfigs",
+    "PublishVersion",
+    "PutFunctionConcurrency",
+    "PutProvisionedConcurrencyConfig",
+    "UpdateAlias",
+    "UpdateFunctionCode",
+    "UpdateFunctionConfiguration",
+    "UpdateFunctionUrlConfig",
+];
 
 /// A function of this server as the caller named it; whether it exists is another question.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -25,8 +47,14 @@ pub(crate) struct Named {
 impl Functions {
     /// Reads the name in the path and the qualifier in the query.
     pub(crate) fn named(&self, call: &Call, action: &str) -> Result<Named, FunctionError> {
+        self.named_with(call, action, Violations::default())
+    }
+
+    /// As [`Functions::named`], where other parts of the request breach the model's constraints perhaps: one answer names
+    /// all.
+    pub(crate) fn named_with(&self, call: &Call, action: &str, others: Violations) -> Result<Named, FunctionError> {
         let qualifier = call.request.query.get("Qualifier");
-        self.name(call.label("FunctionName"), qualifier, call.request.caller.account(), action)
+        self.name_with(call.label("FunctionName"), qualifier, call.request.caller.account(), action, others)
     }
 
     /// As [`Functions::named`], for operations that concern the whole function only.
@@ -50,10 +78,21 @@ impl Functions {
         caller: &str,
         action: &str,
     ) -> Result<Named, FunctionError> {
-        let parsed = FunctionName::parse(text);
-        let mut violations = Violations::default();
-        violations.length(text, "functionName", 1, NAME_CHARS_MAX);
-        violations.pattern(text, "functionName", parsed.is_some(), FUNCTION_NAME_PATTERN);
+        self.name_with(text, qualifier, caller, action, Violations::default())
+    }
+
+    fn name_with(
+        &self,
+        text: &str,
+        qualifier: Option<&str>,
+        caller: &str,
+        action: &str,
+        mut violations: Violations,
+    ) -> Result<Named, FunctionError> {
+        let shape = if NARROW.contains(&action) { NameShape::Function } else { NameShape::Namespaced };
+        let parsed = FunctionName::parse_as(text, shape);
+        violations.length(text, "functionName", 1, shape.chars_max());
+        violations.pattern(text, "functionName", parsed.is_some(), shape.pattern());
         if let Some(qualifier) = qualifier {
             violations.qualifier(qualifier);
         }
@@ -75,9 +114,14 @@ impl Functions {
                 settings.region
             )));
         }
-        if account.is_some_and(|account| account != settings.account) || caller != settings.account {
+        let owner = account.as_deref().unwrap_or(caller);
+        if owner != settings.account || caller != settings.account {
+            let mut arn = format!("arn:aws:lambda:{}:{owner}:function:{name}", settings.region);
+            if let Some(qualifier) = embedded.as_deref().or(qualifier) {
+                arn = format!("{arn}:{qualifier}");
+            }
             return Err(FunctionError::Denied(format!(
-                "User: arn:aws:iam::{caller}:root is not authorized to perform: lambda:{action} on resource: {text} \
+                "User: arn:aws:iam::{caller}:root is not authorized to perform: lambda:{action} on resource: {arn} \
                  because no resource-based policy allows the lambda:{action} action"
             )));
         }

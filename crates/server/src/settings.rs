@@ -7,6 +7,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use longshore_core::event_invocation::Policy;
 use longshore_core::manifest::ROWS_MAX;
 use longshore_core::rate::Rate;
 use longshore_functions::host::HostSettings;
@@ -91,6 +92,9 @@ pub struct Functions {
     pub idle_seconds: u64,
     pub strict_runtimes: bool,
     pub calls_waiting_max: usize,
+    pub events_max: usize,
+    pub events_mib_max: u64,
+    pub event_retry_seconds: u64,
 }
 
 impl Settings {
@@ -134,6 +138,15 @@ impl Settings {
         host.strict_runtimes = self.functions.strict_runtimes;
         host.calls_waiting_max = self.functions.calls_waiting_max;
         host
+    }
+
+    /// What the Lambda API is told.
+    pub fn functions(&self) -> longshore_functions::Settings {
+        let mut functions = longshore_functions::Settings::new(&self.region, &self.account);
+        functions.events.bounds.events_max = self.functions.events_max;
+        functions.events.bounds.bytes_max = self.functions.events_mib_max.saturating_mul(1 << 20);
+        functions.events.policy = Policy::with_retry_ms(self.functions.event_retry_seconds.saturating_mul(1_000));
+        functions
     }
 
     /// Reads all layers but the flags, which the caller puts on top (and calls [`Settings::check`]).
@@ -225,6 +238,8 @@ impl Settings {
             ("jobs.unrecorded_max", jobs.unrecorded_max as u64),
             ("jobs.rows_max", jobs.rows_max),
             ("jobs.requests_burst", jobs.requests_burst.into()),
+            ("functions.events_max", self.functions.events_max as u64),
+            ("functions.events_mib_max", self.functions.events_mib_max),
         ];
         if let Some((name, _)) = at_least_one.iter().find(|(_, value)| *value == 0) {
             return Err(Failure::usage(format!("{name} must be at least 1")));
@@ -351,6 +366,9 @@ mod tests {
         assert_eq!(ours.rate, theirs.rate);
         let dir = Path::new("/d");
         let (ours, theirs) = (load("", &[]).unwrap().host(dir), HostSettings::new("us-east-1", "000000000000", dir));
+        assert_eq!(format!("{ours:?}"), format!("{theirs:?}"));
+        let (ours, theirs) =
+            (load("", &[]).unwrap().functions(), longshore_functions::Settings::new("us-east-1", "000000000000"));
         assert_eq!(format!("{ours:?}"), format!("{theirs:?}"));
     }
 

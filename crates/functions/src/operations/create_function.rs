@@ -78,6 +78,7 @@ async fn create_function(functions: &Functions, mut call: Call) -> Result<Respon
         last_published: VersionNumber::LATEST,
         reserved_concurrency: None,
         tags,
+        event_invoke_configs: Default::default(),
         versions: Default::default(),
     };
     function.put(Version {
