@@ -118,7 +118,8 @@ struct Tried {
 impl EventQueue {
     /// Reads what earlier servers have accepted. Blocks; for start-up.
     pub fn open(records: Records, settings: &EventSettings) -> Result<Self, FunctionError> {
-        let (events, noted) = records.read_blocking::<_, FunctionError>(|connection| Ok(table::events(connection)?))?;
+        let read = records.read_blocking::<_, FunctionError>(|c| Ok((table::events(c)?, table::event_clock(c)?)));
+        let (events, noted) = read?;
         let mut queue = Queue::new(settings.bounds);
         let (mut now, mut next_number) = (noted, 1);
         for (number, function, event) in events {

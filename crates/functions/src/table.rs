@@ -203,8 +203,8 @@ fn count(row: &rusqlite::Row<'_>, column: usize) -> rusqlite::Result<u64> {
     Ok(row.get::<_, i64>(column)?.unsigned_abs())
 }
 
-/// Every event without its payload, and the last known time of the queue's clock.
-pub(crate) fn events(connection: &Connection) -> Result<(Vec<(u64, Owner, Event)>, Tick), StoreError> {
+/// Every event with its number and its function, without its payload.
+pub(crate) fn events(connection: &Connection) -> Result<Vec<(u64, Owner, Event)>, StoreError> {
     let mut statement = connection.prepare(
         "SELECT number, function_name, function_id, accepted, due, length(payload), function_errors, faults FROM event",
     )?;
@@ -219,8 +219,12 @@ pub(crate) fn events(connection: &Connection) -> Result<(Vec<(u64, Owner, Event)
         };
         events.push((count(row, 0)?, Owner { name: row.get(1)?, id: row.get(2)? }, event));
     }
-    let now = connection.query_row("SELECT now FROM event_clock", [], |row| count(row, 0))?;
-    Ok((events, Tick(now)))
+    Ok(events)
+}
+
+/// The last known time of the queue's clock.
+pub(crate) fn event_clock(connection: &Connection) -> Result<Tick, StoreError> {
+    Ok(Tick(connection.query_row("SELECT now FROM event_clock", [], |row| count(row, 0))?))
 }
 
 pub(crate) fn put_event(
