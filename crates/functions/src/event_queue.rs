@@ -396,16 +396,10 @@ impl Functions {
             Err(error) => return Tried { error: error.to_string(), ..tried },
         };
         tried.request_id = stored.request_id.clone();
-        let refused = |reason, concerns_all| (Outcome::Refused(reason), concerns_all);
         let entry = self.inner.catalogue.snapshot().get(&owner.name).cloned();
         let Some(entry) = entry.filter(|entry| entry.function.id == owner.id) else {
-            let (outcome, concerns_all) = refused(Reason::FunctionNotFound, true);
-            return Tried { outcome, concerns_all, ..tried };
+            return Tried { outcome: Outcome::Refused(Reason::FunctionNotFound), concerns_all: true, ..tried };
         };
-        if entry.function.reserved_concurrency == Some(0) {
-            let (outcome, concerns_all) = refused(Reason::ZeroReservedConcurrency, true);
-            return Tried { outcome, concerns_all, ..tried };
-        }
         tried.limits = limits(&entry.function, stored.qualifier.as_deref());
         if tried.limits.are_exceeded(event.accepted, self.inner.events.now()) {
             return Tried { outcome: Outcome::Refused(Reason::EventAgeExceeded), ..tried };

@@ -280,11 +280,19 @@ async fn a_retry_and_the_age_of_an_event_outlive_a_restart_and_the_time_between_
     server.send_event("f", "{}").await.ok(202);
     server.call().await.fail();
     server.holds(1, 0).await;
-    server.advance(MINUTE / 2);
+    // Less than the clock is noted after by itself.
+    server.advance(9_000);
     server.functions.stop_events(Duration::from_secs(20)).await;
     drop(server);
 
-    // The clock of a new server starts at nothing; half of the minute is left.
+    // The clock of a new server starts at nothing; the rest of the minute is left, half of it for a third server.
+    let mut server = Server::at(temp.path()).running();
+    server.nothing_else_runs(1).await;
+    server.advance(21_000);
+    server.nothing_else_runs(1).await;
+    server.functions.inner.events.crash();
+    drop(server);
+
     let mut server = Server::at(temp.path()).running();
     server.advance(MINUTE / 2 - 1);
     server.nothing_else_runs(1).await;
@@ -292,6 +300,47 @@ async fn a_retry_and_the_age_of_an_event_outlive_a_restart_and_the_time_between_
     server.call().await.fail();
     // The second retry would come at 180 seconds of age.
     assert_eq!(server.holds(0, 0).await.dropped, 1);
+}
+
+#[tokio::test]
+async fn an_event_is_no_younger_than_those_that_came_after_it_whatever_was_noted() {
+    let temp = tempfile::tempdir().unwrap();
+    let server = Server::at(temp.path());
+    server.create().await;
+    let target = "/2019-09-25/functions/f/event-invoke-config";
+    server.put(target, json!({"MaximumEventAgeInSeconds": 60})).await.ok(200);
+    server.send_event("f", r#"{"n":1}"#).await.ok(202);
+    server.advance(50_000);
+    server.send_event("f", r#"{"n":2}"#).await.ok(202);
+    drop(server);
+
+    let server = Server::at(temp.path());
+    server.advance(10_001);
+    let mut server = server.running();
+    let call = server.call().await;
+    assert_eq!(&call.call.payload[..], br#"{"n":2}"#);
+    call.succeed();
+    let figures = server.holds(0, 0).await;
+    assert_eq!((figures.succeeded, figures.dropped), (1, 1));
+}
+
+#[tokio::test]
+async fn an_event_that_could_not_be_stored_is_not_accepted_and_takes_no_room() {
+    let temp = tempfile::tempdir().unwrap();
+    let server = Server::with(temp.path(), |settings| settings.events.bounds.events_max = 2);
+    server.create().await;
+    let other = rusqlite::Connection::open(temp.path().join("records.db")).unwrap();
+    other.execute_batch("CREATE TRIGGER no BEFORE INSERT ON event BEGIN SELECT RAISE(ABORT, 'no'); END").unwrap();
+    for _ in 0..2 {
+        server.send_event("f", "{}").await.fails(
+            500,
+            "ServiceException",
+            "An error occurred and the request cannot be processed.",
+        );
+    }
+    other.execute_batch("DROP TRIGGER no").unwrap();
+    server.send_event("f", "{}").await.ok(202);
+    assert_eq!(server.figures.borrow().events, 1);
 }
 
 #[tokio::test]
