@@ -77,13 +77,7 @@ pub(crate) async fn change(functions: &Functions, call: &Call, change: Change) -
             "You must specify at least one of error handling or destination setting.".into(),
         ));
     }
-    functions.resolve(&named).await.map_err(|error| match error {
-        FunctionError::NotFound(_) => no_function(),
-        error => error,
-    })?;
-    if [on_success, on_failure].into_iter().flatten().any(|destination| !destination.is_empty()) {
-        return Err(unsupported("A Destination in DestinationConfig"));
-    }
+    let has_destination = [on_success, on_failure].into_iter().flatten().any(|destination| !destination.is_empty());
     let given = EventInvokeConfig {
         maximum_retry_attempts: retries.flatten(),
         maximum_event_age_s: age_s.flatten(),
@@ -95,7 +89,11 @@ pub(crate) async fn change(functions: &Functions, call: &Call, change: Change) -
         .inner
         .catalogue
         .change(&named.name, move |_, current| {
-            let mut function = current.ok_or_else(no_function)?;
+            let there = current.filter(|function| function.has_qualifier(&key));
+            let mut function = there.ok_or_else(no_function)?;
+            if has_destination {
+                return Err(unsupported("A Destination in DestinationConfig"));
+            }
             let before = function.event_invoke_configs.get(&key).copied();
             let config = match change {
                 Change::Put => given,
@@ -117,7 +115,7 @@ pub(crate) async fn change(functions: &Functions, call: &Call, change: Change) -
 
 /// The function that a configuration is asked of, and what stands for it.
 pub(crate) async fn find(functions: &Functions, named: &Named) -> Result<EventInvokeConfig, FunctionError> {
-    let entry = functions.inner.catalogue.get(&named.name).await?;
+    let entry = functions.inner.catalogue.stand(&named.name).await?;
     let found = entry.and_then(|entry| entry.function.event_invoke_configs.get(qualifier(named)).copied());
     found.ok_or_else(|| no_config(functions, named))
 }

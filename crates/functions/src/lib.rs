@@ -4,6 +4,7 @@
 //! what they run, `invocation` leads a call to a version and the version to [`host`]. The host knows nothing of names,
 //! versions or HTTP errors: it runs a [`host::Deployment`].
 
+mod alias;
 mod catalogue;
 pub mod code;
 mod download;
@@ -16,6 +17,7 @@ pub mod host;
 mod invocation;
 mod members;
 pub mod operations;
+mod provisioned;
 mod resolve;
 mod shape;
 pub mod table;
@@ -63,6 +65,9 @@ pub struct Settings {
     pub queue_wait: Duration,
     /// Invocations of the type `Event`.
     pub events: EventSettings,
+    /// How long a new or an updated function stays `Pending` or `InProgress` if nobody looks at it. First value: 500 ms.
+    /// Source: `docs/decisions/0018-a-function-settles-when-it-is-looked-at.md`.
+    pub settle: Duration,
 }
 
 impl Settings {
@@ -75,6 +80,7 @@ impl Settings {
             code_bytes_max: 80_530_636_800,
             queue_wait: Duration::from_secs(1),
             events: EventSettings::default(),
+            settle: Duration::from_millis(500),
         }
     }
 
@@ -147,7 +153,7 @@ impl Functions {
     ) -> Result<Self, FunctionError> {
         let code = CodeStore::open(code_dir)?;
         let events = Arc::new(EventQueue::open(records.clone(), &settings.events)?);
-        let catalogue = Arc::new(Catalogue::open(records, code.clone(), environments.clone())?);
+        let catalogue = Arc::new(Catalogue::open(records, code.clone(), environments.clone(), settings.settle)?);
         code.sweep(&catalogue.code_in_use()).map_err(code::CodeError::Io)?;
         let mut link_key = [0; 32];
         getrandom::fill(&mut link_key)

@@ -5,11 +5,11 @@ use std::sync::Arc;
 use longshore_wire::Call;
 use longshore_wire::arn::{FunctionName, NameShape};
 
-use crate::Functions;
 use crate::catalogue::Entry;
 use crate::error::FunctionError;
-use crate::function::{Function, Version};
+use crate::function::{Function, Resource, Standing, Version};
 use crate::validate::Violations;
+use crate::{Functions, Settings};
 
 /// The operations whose name is of the shape `FunctionName`; all others take the wider one. Source: the API model.
 const NARROW: &[&str] = &[
@@ -36,12 +36,23 @@ const NARROW: &[&str] = &[
     "UpdateFunctionUrlConfig",
 ];
 
+/// What keeps a function that was just made from being used. Source: Lambda spec 2.4, 3.5.
+pub(crate) const PENDING: &str =
+    "The operation cannot be performed at this time. The function is currently in the following state: Pending";
+
 /// A function of this server as the caller named it; whether it exists is another question.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Named {
     pub name: String,
     /// From the name or from `?Qualifier=`, which agree if both are there.
     pub qualifier: Option<String>,
+}
+
+impl Named {
+    /// What the name and the qualifier mean together, whether it is there or not.
+    pub fn resource(&self) -> Resource {
+        Resource::of(self.qualifier.as_deref())
+    }
 }
 
 impl Functions {
@@ -135,6 +146,29 @@ impl Functions {
         Ok((entry, version))
     }
 
+    /// The function as it stands, for whoever wants to change it: nothing is settled by that.
+    pub(crate) async fn stand(&self, named: &Named) -> Result<Arc<Entry>, FunctionError> {
+        self.inner.catalogue.stand(&named.name).await?.ok_or_else(|| self.not_found(named))
+    }
+
+    /// The ARN of a function, a version or an alias.
+    pub(crate) fn resource_arn(&self, name: &str, resource: &Resource) -> String {
+        let arn = self.inner.settings.function_arn(name);
+        match resource.qualifier() {
+            Some(qualifier) => format!("{arn}:{qualifier}"),
+            None => arn,
+        }
+    }
+
+    /// The error for a version or an alias that a function does not have, where AWS tells the two apart.
+    pub(crate) fn resource_not_found(&self, name: &str, resource: &Resource) -> FunctionError {
+        let arn = self.resource_arn(name, resource);
+        match resource {
+            Resource::Alias(_) => FunctionError::Missing(format!("Cannot find alias arn: {arn}")),
+            Resource::Function | Resource::Version(_) => FunctionError::NotFound(arn),
+        }
+    }
+
     /// The error for a function, version or alias that is not there: the ARN as asked for.
     pub(crate) fn not_found(&self, named: &Named) -> FunctionError {
         let arn = self.inner.settings.function_arn(&named.name);
@@ -156,5 +190,25 @@ pub(crate) fn check_revision(function: &Function, given: Option<&str>) -> Result
     match given {
         Some(given) if given != function.latest().revision_id => Err(FunctionError::Revision),
         _ => Ok(()),
+    }
+}
+
+/// As [`check_revision`], of a call on the policy of what has this revision.
+pub(crate) fn check_policy_revision(revision: &str, given: Option<&str>) -> Result<(), FunctionError> {
+    match given {
+        Some(given) if given != revision => Err(FunctionError::PolicyRevision),
+        _ => Ok(()),
+    }
+}
+
+/// Refuses a change while the last one is in progress. Source: Lambda spec 3.5.
+pub(crate) fn check_at_rest(settings: &Settings, function: &Function) -> Result<(), FunctionError> {
+    match function.latest().standing {
+        Standing::Settled => Ok(()),
+        Standing::Creating => Err(FunctionError::Conflict(PENDING.into())),
+        Standing::Updating => Err(FunctionError::Conflict(format!(
+            "The operation cannot be performed at this time. An update is in progress for resource: {}",
+            settings.function_arn(&function.name)
+        ))),
     }
 }

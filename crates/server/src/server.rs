@@ -108,6 +108,7 @@ impl Server {
         let s3 = rooms::S3 { embedded: objects.clone(), routes: routes.clone(), gateway };
         let routed = Arc::new(rooms::RoutedObjects { embedded: rooms::EmbeddedObjects(objects.clone()), routes });
         let mut host = settings.host(&path);
+        host.fit_to_machine();
         // What the host would only queue waits at the engine's gate, where a cancel still calls it off.
         let mut jobs_settings = jobs_settings;
         // Functions elsewhere need no environment, and must not be held to the number of them: then each embedded function is

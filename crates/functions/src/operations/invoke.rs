@@ -51,12 +51,15 @@ async fn invoke(functions: &Functions, call: Call) -> Result<Response, FunctionE
     let resolved = functions.resolve(&named).await?;
     let client_context = client_context(text(request, "x-amz-client-context").as_deref())?;
     let payload = check_payload(request.body.clone(), &kind)?;
-    let trace_id = text(request, "x-amzn-trace-id").map_or_else(new_trace_id, Cow::into_owned);
+    let (trace_id, told_trace_id) = match text(request, "x-amzn-trace-id") {
+        Some(given) => (given.clone().into_owned(), given.into_owned()),
+        None => new_trace_id(),
+    };
     let answer = |status| {
         Response::empty(status)
             .with_header("content-type", "application/json")
             .with_header("x-amzn-remapped-content-length", "0")
-            .with_header("x-amzn-trace-id", &trace_id)
+            .with_header("x-amzn-trace-id", &told_trace_id)
     };
     match &*kind {
         "DryRun" => return Ok(answer(StatusCode::NO_CONTENT)),
@@ -132,9 +135,12 @@ fn client_context(header: Option<&str>) -> Result<Option<String>, FunctionError>
     }
 }
 
-/// `Root=1-<seconds, hex>-<96 random bits>;Sampled=0`, the form of AWS X-Ray, which is not here.
-fn new_trace_id() -> String {
+/// `Root=1-<seconds, hex>-<96 random bits>;Parent=<64 random bits>;Sampled=0`, the form of AWS X-Ray, which is not here;
+/// and the same as the caller is told it, without a parent, which is a part of the call that the caller has not seen.
+fn new_trace_id() -> (String, String) {
     let seconds = jiff::Timestamp::now().as_second();
     let random = uuid::Uuid::new_v4().simple().to_string();
-    format!("Root=1-{seconds:08x}-{};Sampled=0", &random[..24])
+    let parent = uuid::Uuid::new_v4().simple().to_string();
+    let root = format!("Root=1-{seconds:08x}-{}", &random[..24]);
+    (format!("{root};Parent={};Sampled=0", &parent[..16]), format!("{root};Sampled=0"))
 }

@@ -19,7 +19,7 @@ pub const OPERATION: Operation<Functions> = Operation {
 async fn list_function_event_invoke_configs(functions: &Functions, call: Call) -> Result<Response, FunctionError> {
     let page = Page::read_up_to(&call.request.query, Page::SIZE_MAX)?;
     let named = functions.named_unqualified(&call, "ListFunctionEventInvokeConfigs")?;
-    let entry = functions.inner.catalogue.get(&named.name).await?.ok_or_else(no_function)?;
+    let entry = functions.inner.catalogue.stand(&named.name).await?.ok_or_else(no_function)?;
     let configs = entry.function.event_invoke_configs.iter();
     let (shapes, next) = page.cut(
         configs.map(|(qualifier, config)| (qualifier.clone(), || shape(functions, &named.name, qualifier, *config))),

@@ -56,6 +56,20 @@ impl Environments for Controlled {
 
     fn retire(&self, _: &str) {}
 
+    fn set_terms(&self, _: &str, _: &Terms) {}
+
+    fn provisioning(&self, _: &str) -> Provisioning {
+        Provisioning::default()
+    }
+
+    fn provisioned_max(&self) -> u32 {
+        0
+    }
+
+    fn prepare(&self, _: &Arc<Deployment>, _: u32) {}
+
+    fn refuse(&self, _: &Deployment) {}
+
     fn check_runtime(&self, _: &str) -> Result<(), String> {
         Ok(())
     }
@@ -83,7 +97,9 @@ impl Server {
     }
 
     fn with(path: &Path, change: impl FnOnce(&mut Settings)) -> Self {
-        let mut settings = Settings::new("us-east-1", ACCOUNT);
+        // Functions settle by a look alone, as in the other tests.
+        let settle = Duration::from_secs(3_600);
+        let mut settings = Settings { settle, ..Settings::new("us-east-1", ACCOUNT) };
         let clock = Arc::new(AtomicU64::new(0));
         let read = clock.clone();
         settings.events.clock = Clock(Arc::new(move || Tick(read.load(Ordering::SeqCst))));
@@ -145,7 +161,18 @@ impl Server {
 
     async fn create_both(&self) {
         self.create().await;
+        self.create_other().await;
+    }
+
+    async fn create_other(&self) {
         self.create_with(json!({"FunctionName": "other"})).await.ok(201);
+        self.get("/2015-03-31/functions/other").await.ok(200);
+    }
+
+    /// As [`Api::create`], with version 1 beside it.
+    async fn create_published(&self) {
+        self.create_with(json!({"Publish": true})).await.ok(201);
+        self.configuration().await;
     }
 }
 
@@ -347,7 +374,7 @@ async fn an_event_that_could_not_be_stored_is_not_accepted_and_takes_no_room() {
 async fn an_event_runs_the_code_that_is_there_when_it_runs() {
     let temp = tempfile::tempdir().unwrap();
     let server = Server::at(temp.path());
-    server.create_with(json!({"Publish": true})).await.ok(201);
+    server.create_published().await;
     server.send_event("f", "{}").await.ok(202);
     server.send_event("f:1", "{}").await.ok(202);
     let newer = encoded(&zip(&[file("handler.py", b"newer")]));
@@ -471,8 +498,8 @@ async fn a_function_that_takes_long_does_not_hold_up_the_events_of_another() {
 async fn what_is_set_for_a_qualifier_holds_for_what_is_invoked_by_it() {
     let temp = tempfile::tempdir().unwrap();
     let mut server = Server::at(temp.path()).running();
-    server.create_with(json!({"Publish": true})).await.ok(201);
-    server.create_with(json!({"FunctionName": "other"})).await.ok(201);
+    server.create_published().await;
+    server.create_other().await;
     let target = "/2019-09-25/functions/f/event-invoke-config";
     server.put(&format!("{target}?Qualifier=1"), json!({"MaximumRetryAttempts": 0})).await.ok(200);
     server.send_event("f:1", "{}").await.ok(202);
@@ -580,7 +607,7 @@ async fn how_events_are_tried_is_put_updated_shown_listed_and_deleted_by_qualifi
     server.get(&format!("{target}/list")).await.fails(404, missing, "The function doesn't exist.");
     server.get(target).await.fails(404, missing, &none("$LATEST"));
     server.delete(target).await.fails(404, missing, &none("$LATEST"));
-    server.create_with(json!({"Publish": true})).await.ok(201);
+    server.create_published().await;
     server.post(target, retries(1)).await.fails(404, missing, &none("$LATEST"));
     server.put(&format!("{target}?Qualifier=7"), retries(1)).await.fails(404, missing, "The function doesn't exist.");
     server.get(&format!("{target}?Qualifier=7")).await.fails(404, missing, &none("7"));

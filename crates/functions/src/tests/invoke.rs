@@ -26,6 +26,9 @@ async fn each_kind_of_invocation_answers_with_its_status_and_the_headers_that_al
     let trace = made_up.header("x-amzn-trace-id");
     let id = trace.strip_prefix("Root=1-").and_then(|rest| rest.strip_suffix(";Sampled=0")).expect(trace);
     assert!(id.len() == 33 && id.bytes().all(|b| b == b'-' || b.is_ascii_hexdigit()), "{trace}");
+    let seen = api.host.seen.lock().unwrap().last().unwrap().1.trace_id.clone().unwrap();
+    let parent = seen.strip_prefix(&format!("Root=1-{id};Parent=")).and_then(|rest| rest.strip_suffix(";Sampled=0"));
+    assert!(parent.is_some_and(|parent| parent.len() == 16), "{seen}: the function is told of its part of the call");
 }
 
 #[tokio::test]
