@@ -390,6 +390,17 @@ def test_what_is_set_for_events_is_shown_in_awss_words_and_kept_to(short, tmp_pa
     send_event(short, "set", {"failures": 1})
     request = seen.wait(1)[0]["request"]
     harness.wait_for("the drop", lambda: any(request in line and "event dropped" in line for line in short.said().splitlines()))
+    config.publish_version(FunctionName="set")
+    config.create_alias(FunctionName="set", Name="live", FunctionVersion="1")
+    mismatch = refused(put, FunctionName=arn("set", "live"), Qualifier="1", MaximumRetryAttempts=1)
+    assert error(mismatch) == (400, "InvalidParameterValueException",
+                               "The derived qualifier from the function name does not match the specified qualifier.")
+    for name, qualifier in [(arn("set", "live"), "live"), ("set:1", "1")]:  # [S] each form, each qualifier its own
+        assert put(FunctionName=name, Qualifier=qualifier, MaximumRetryAttempts=1)["FunctionArn"] == arn("set", qualifier)
+    pages = config.get_paginator("list_function_event_invoke_configs").paginate(
+        FunctionName="set", PaginationConfig={"PageSize": 2})
+    listed = [[c["FunctionArn"] for c in page["FunctionEventInvokeConfigs"]] for page in pages]
+    assert listed == [[arn("set", "$LATEST"), arn("set", "1")], [arn("set", "live")]]
     config.delete_function_event_invoke_config(FunctionName="set")
     assert error(refused(config.delete_function_event_invoke_config, FunctionName="set")) == (
         404, missing, none("set", "$LATEST"))

@@ -390,6 +390,61 @@ async fn an_event_runs_the_code_that_is_there_when_it_runs() {
 }
 
 #[tokio::test]
+async fn an_alias_leads_an_event_to_where_it_points_when_it_runs() {
+    let temp = tempfile::tempdir().unwrap();
+    let server = Server::at(temp.path());
+    server.create_published().await;
+    server.post("/2015-03-31/functions/f/aliases", json!({"Name": "live", "FunctionVersion": "1"})).await.ok(201);
+    server.send_event("f:live", "{}").await.ok(202);
+    let newer = encoded(&zip(&[file("handler.py", b"newer")]));
+    server.put("/2015-03-31/functions/f/code", json!({"ZipFile": newer, "Publish": true})).await.ok(200);
+    server.configuration().await;
+    let mut server = server.running();
+    let alias = "/2015-03-31/functions/f/aliases/live";
+    let first = server.call().await;
+    assert_eq!((first.deployment.version.as_str(), first.call.invoked_arn), ("1", format!("{ARN}:live")));
+    server.put(alias, json!({"FunctionVersion": "2"})).await.ok(200);
+    first.reply.send(Outcome::Throttled { reason: "ConcurrentInvocationLimitExceeded" }).unwrap();
+    server.holds(1, 0).await;
+    server.advance(1_000);
+    let second = server.call().await;
+    assert_eq!(second.deployment.version, "2");
+    second.succeed();
+    server.holds(0, 0).await;
+    // A share of 1 goes to the other version, each time.
+    let weights = json!({"RoutingConfig": {"AdditionalVersionWeights": {"1": 1.0}}});
+    server.put(alias, weights).await.ok(200);
+    server.send_event("f:live", "{}").await.ok(202);
+    let drawn = server.call().await;
+    assert_eq!(drawn.deployment.version, "1");
+    drawn.fail();
+    server.holds(1, 0).await;
+    server.delete(alias).await.ok(204);
+    server.advance(MINUTE);
+    assert_eq!(server.holds(0, 0).await.dropped, 1);
+}
+
+#[tokio::test]
+async fn what_is_set_for_an_alias_or_a_version_goes_with_it() {
+    let temp = tempfile::tempdir().unwrap();
+    let server = Server::at(temp.path());
+    server.create_published().await;
+    let aliases = "/2015-03-31/functions/f/aliases";
+    let live = json!({"Name": "live", "FunctionVersion": "$LATEST"});
+    server.post(aliases, live.clone()).await.ok(201);
+    for qualifier in ["live", "1"] {
+        let target = format!("/2019-09-25/functions/f:{qualifier}/event-invoke-config");
+        server.put(&target, json!({"MaximumRetryAttempts": 0})).await.ok(200);
+    }
+    server.delete(&format!("{aliases}/live")).await.ok(204);
+    server.delete("/2015-03-31/functions/f?Qualifier=1").await.ok(204);
+    let list = "/2019-09-25/functions/f/event-invoke-config/list";
+    assert_eq!(server.get(list).await.ok(200).body, json!({"FunctionEventInvokeConfigs": []}));
+    server.post(aliases, live).await.ok(201);
+    assert_eq!(server.get("/2019-09-25/functions/f:live/event-invoke-config").await.status, 404);
+}
+
+#[tokio::test]
 async fn events_of_a_function_that_is_deleted_are_dropped_and_never_reach_one_made_after_it() {
     let temp = tempfile::tempdir().unwrap();
     let mut server = Server::at(temp.path()).running();

@@ -64,6 +64,13 @@ async fn each_check_comes_before_the_next() {
         let answer = api.send(Method::POST, &target, &[header], payload.to_owned().into()).await;
         assert_eq!((answer.status, answer.error().1), (status, code), "{step}: {answer:?}");
     }
+    // A function that was just made: existence comes before its state, and that before content.
+    api.create_with(json!({"FunctionName": "new"})).await.ok(201);
+    assert_eq!(api.invoke("new:7", &[dry], "x").await.status, 404);
+    let pending = api.invoke("new", &[dry], "x").await;
+    let text =
+        "The operation cannot be performed at this time. The function is currently in the following state: Pending";
+    pending.fails(409, "ResourceConflictException", text);
     // Size comes before form, and both before admission.
     api.put("/2017-10-31/functions/f/concurrency", json!({"ReservedConcurrentExecutions": 0})).await.ok(200);
     let large = "x".repeat(6_291_457);
