@@ -265,9 +265,6 @@ impl Catalogue {
             })
             .await?;
         let after = after.map(|function| Arc::new(entry(function, &self.code)));
-        let there = |number: &VersionNumber| after.as_ref().is_some_and(|entry| entry.deployments.contains_key(number));
-        let deployments = before.iter().flat_map(|entry| &entry.deployments);
-        let gone: Vec<Arc<Deployment>> = deployments.filter(|(n, _)| !there(n)).map(|(_, d)| d.clone()).collect();
         let alive: BTreeSet<&str> =
             after.iter().flat_map(|entry| entry.deployments.values()).map(|d| d.id.as_str()).collect();
         let were = before.iter().flat_map(|entry| entry.deployments.values()).map(|d| d.id.as_str());
@@ -280,12 +277,10 @@ impl Catalogue {
         *self.mirror.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(snapshot);
         // Before the caller is answered, like the mirror.
         self.environments.set_terms(&name, &after.as_ref().map(|entry| entry.terms()).unwrap_or_default());
-        // Only now: an invocation that still started an environment of the old deployment has let the host know.
+        // Only now: an invocation that still started an environment of the old deployment has let the host know, and one
+        // that waited for one finds what took its place.
         for deployment_id in stale {
             self.environments.retire(deployment_id);
-        }
-        for deployment in &gone {
-            self.environments.refuse(deployment);
         }
         Ok(())
     }

@@ -367,11 +367,6 @@ impl Function {
         Some(settled)
     }
 
-    /// Whether it is there.
-    pub fn has(&self, resource: &Resource) -> bool {
-        self.revision(resource).is_some()
-    }
-
     /// The revision of a resource, which is its policy's as well. `None` if it is not there.
     pub fn revision(&self, resource: &Resource) -> Option<&str> {
         match resource {

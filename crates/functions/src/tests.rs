@@ -43,15 +43,20 @@ struct Scripted {
     /// How far every provisioned concurrency is.
     provisioning: Mutex<Provisioning>,
     prepared: Mutex<Vec<(String, u32)>>,
-    refused: Mutex<Vec<String>>,
+    /// Lets a call go on whose scripted outcome is [`Outcome::Gone`].
+    retiring: tokio::sync::Notify,
 }
 
 #[async_trait::async_trait]
 impl Environments for Scripted {
     async fn invoke(&self, deployment: Arc<Deployment>, call: Call) -> Outcome {
         let payload = call.payload.clone();
-        self.seen.lock().unwrap().push((deployment, call));
+        self.seen.lock().unwrap().push((deployment, call.clone()));
         let scripted = self.outcomes.lock().unwrap().pop_front();
+        if let Some(Outcome::Gone { .. }) = scripted {
+            self.retiring.notified().await;
+            return Outcome::Gone { call: Box::new(call) };
+        }
         scripted.unwrap_or(Outcome::Answered { payload, function_error: false, log_tail: None })
     }
 
@@ -77,10 +82,6 @@ impl Environments for Scripted {
 
     fn prepare(&self, deployment: &Arc<Deployment>, wanted: u32) {
         self.prepared.lock().unwrap().push((deployment.version.clone(), wanted));
-    }
-
-    fn refuse(&self, deployment: &Deployment) {
-        self.refused.lock().unwrap().push(format!("{}:{}", deployment.name, deployment.version));
     }
 
     fn check_runtime(&self, runtime: &str) -> Result<String, String> {
@@ -794,6 +795,21 @@ async fn lists_come_in_pages_that_neither_miss_nor_repeat() {
     assert_eq!(api.get("/2015-03-31/functions?MaxItems=0").await.error().1, "ValidationException");
     assert_eq!(api.get("/2015-03-31/functions?FunctionVersion=SOME").await.status, 400);
     assert_eq!(api.get("/2015-03-31/functions?MasterRegion=ALL").await.status, 400);
+}
+
+#[tokio::test]
+async fn functions_are_listed_in_the_order_of_their_names() {
+    let api = Api::new();
+    for name in ["f1", "f_1", "f-1", "f", "F"] {
+        api.create_with(json!({"FunctionName": name, "Publish": true})).await.ok(201);
+    }
+    for (query, each) in [("", 1), ("&FunctionVersion=ALL", 2)] {
+        let page = api.get(&format!("/2015-03-31/functions?MaxItems=50{query}")).await.ok(200).body;
+        let names: Vec<&str> =
+            page["Functions"].as_array().unwrap().iter().map(|f| f["FunctionName"].as_str().unwrap()).collect();
+        let wanted: Vec<&str> = ["F", "f", "f-1", "f1", "f_1"].into_iter().flat_map(|name| vec![name; each]).collect();
+        assert_eq!(names, wanted);
+    }
 }
 
 #[tokio::test]
