@@ -20,9 +20,9 @@
 //!
 //! What holds at every instant: environments that exist <= `environments_max`; a call begins only while fewer run than
 //! the account may have, fewer of its function than are reserved for that, and, on demand, only out of what neither
-//! reserved nor provisioned concurrency holds for others; a call gets exactly one of `Run`, `Fail` and `Throttle` unless
-//! it gives up first (a `Run` that is [lost](Pool::lost) counts as not having been given); calls of one lane are served in
-//! the order in which they came. Only calls that ran when a limit was lowered may be more than the limit; none begins
+//! reserved nor provisioned concurrency holds for others; a call gets exactly one of `Run`, `Fail`, `Gone` and `Throttle`
+//! unless it gives up first (a `Run` that is [lost](Pool::lost) counts as not having been given); calls of one lane are
+//! served in the order in which they came. Only calls that ran when a limit was lowered may be more than the limit; none begins
 //! until they are fewer.
 //!
 //! Source: Lambda specification 5; the fair shares between lanes and the budget for memory are our choice (AWS has no full
@@ -131,6 +131,8 @@ pub enum Effect<D> {
     Run { environment: EnvironmentId, call: CallId, was_idle: bool },
     /// The environment that was started for this call did not come up: its failure is the call's answer.
     Fail { environment: EnvironmentId, call: CallId },
+    /// The deployment that the call asked for is no more: it may ask for what is there instead.
+    Gone { call: CallId },
     /// The call is refused.
     Throttle { call: CallId, reason: Throttle },
     /// Stop the environment; report `gone`.
@@ -897,7 +899,7 @@ impl<D: Clone> Pool<D> {
     }
 
     /// The deployment is no more: its version was changed or deleted. No environment of it that exists now serves another
-    /// call. Calls that run are finished.
+    /// call, and its calls that wait are given back. Calls that run are finished.
     pub fn retire(&mut self, deployment_id: &str, now: Millis) {
         let Some(&key) = self.lane_keys.get(deployment_id) else { return };
         for (_, environment) in self.environments.iter_mut().filter(|(_, e)| e.lane == key) {
@@ -905,6 +907,12 @@ impl<D: Clone> Pool<D> {
         }
         let lane = self.lanes.get_mut(&key).expect("a lane has a key");
         lane.prepare = None;
+        lane.again = 0;
+        for Waiting { call, .. } in lane.waiting.drain(..) {
+            self.waiting.remove(&call);
+            self.impatient.remove(&call);
+            self.effects.push_back(Effect::Gone { call });
+        }
         let idle: Vec<EnvironmentId> = lane.idle.iter().chain(&lane.provisioned.idle).copied().collect();
         for id in idle {
             self.stop(id, StopReason::Retired);
@@ -1873,6 +1881,25 @@ mod tests {
     }
 
     #[test]
+    fn calls_that_wait_for_a_deployment_that_is_no_more_are_given_back_and_make_room_for_others() {
+        let mut b = Bench::new(limits(2, 1));
+        let busy = b.warm("f:1");
+        let starting = started(&b.ask("f:1"));
+        assert_eq!((b.ask("f:1"), b.ask("g:1")), (vec![], vec![]));
+        b.pool.retire("f:1", 0);
+        // Also the one for which a start is under way; the other function's call goes on waiting for a place.
+        assert_eq!(b.effects(), [Effect::Gone { call: CallId(2) }, Effect::Gone { call: CallId(3) }]);
+        assert!(!b.pool.patience_ended(CallId(3), 0), "it is not there any more");
+        b.pool.gave_up(CallId(2), 0);
+        assert_eq!(b.effects(), []);
+        assert_eq!(b.ready(starting), [Effect::Stop { environment: starting, why: StopReason::Retired }]);
+        b.pool.gone(starting, 0);
+        let g = started(&b.effects());
+        assert_eq!(b.ready(g), run(g, 4, false));
+        assert_eq!(b.released(busy), [Effect::Stop { environment: busy, why: StopReason::Retired }]);
+    }
+
+    #[test]
     fn a_call_whose_environment_was_dead_before_it_saw_the_call_goes_first_again() {
         let mut b = Bench::new(limits(1, 1));
         let id = b.warm("f:1");
@@ -2431,6 +2458,8 @@ mod tests {
         /// Terms were changed, or an initialization is to run again: a call that was promised its place may then begin
         /// although what is reserved for others is short of it.
         promises: bool,
+        /// What the present event retired.
+        retired: Option<&'static str>,
         /// New environments of each function, and when.
         starts: Vec<(&'static str, Millis)>,
     }
@@ -2479,6 +2508,10 @@ mod tests {
                         assert!(!seen.provisioned, "seed {seed}");
                     }
                     Effect::Throttle { call, .. } => assert!(self.open.remove(&call), "seed {seed}"),
+                    Effect::Gone { call } => {
+                        assert!(self.open.remove(&call), "seed {seed}: {call:?} was answered twice");
+                        assert_eq!(self.retired, Some(self.lane_of[&call]), "seed {seed}: nothing was retired");
+                    }
                     Effect::Stop { environment, .. } => {
                         let seen = self.environments.get_mut(&environment).unwrap();
                         assert_eq!(seen.is, Is::Idle, "seed {seed}");
@@ -2636,6 +2669,7 @@ mod tests {
             environments: BTreeMap::new(),
             terms: TERMS.into(),
             promises: changes,
+            retired: None,
             starts: Vec::new(),
         };
         for (function, terms) in TERMS {
@@ -2675,7 +2709,11 @@ mod tests {
                         world.pool.patience_ended(call, now);
                     }
                 }
-                5 if !quiet => world.pool.retire(DEPLOYMENTS[dice.roll(5) as usize], now),
+                5 if !quiet => {
+                    let deployment = DEPLOYMENTS[dice.roll(5) as usize];
+                    world.retired = Some(deployment);
+                    world.pool.retire(deployment, now);
+                }
                 6 => world.pool.tick(now),
                 7 if !quiet && changes => match (dice.roll(2), chosen) {
                     (0, Some(id)) => world.pool.measured(id, 50 + dice.roll(100)),
@@ -2693,6 +2731,7 @@ mod tests {
                 }
             }
             world.settle();
+            world.retired = None;
         }
         // Everything that is under way comes to its end; what waits must get its turn, and what is provisioned be there.
         for _ in 0..2_000 {

@@ -9,6 +9,7 @@ use longshore_wire::ApiError;
 
 use crate::Functions;
 use crate::error::FunctionError;
+use crate::event_queue;
 use crate::function::{Resource, Standing, VersionNumber};
 use crate::host::{self, Deployment, Outcome, Patience};
 use crate::resolve::{Named, PENDING};
@@ -35,14 +36,6 @@ pub(crate) struct Resolved {
     pub invoked_arn: String,
 }
 
-impl Resolved {
-    /// As if it had not been found in the first place.
-    fn gone(&self) -> FunctionError {
-        let qualified = self.invoked_arn.split(':').count() > 7;
-        FunctionError::NotFound(format!("{}{}", self.invoked_arn, if qualified { "" } else { ":$LATEST" }))
-    }
-}
-
 /// One random number for an alias's weight.
 fn draw() -> Result<u64, FunctionError> {
     getrandom::u64().map_err(|e| FunctionError::Fault(format!("the system has no random numbers: {e}")))
@@ -58,8 +51,8 @@ impl Functions {
             let named = self.name(function, None, &self.inner.settings.account, "InvokeFunction")?;
             // A job may start as soon as its function is made: that it asks counts as a look.
             self.inner.catalogue.get(&named.name).await?;
-            let resolved = self.resolve(&named).await?;
-            let payload = check_payload(payload)?;
+            let mut resolved = self.resolve(&named).await?;
+            let payload = check_payload(payload, "RequestResponse")?;
             let call = host::Call {
                 request_id: uuid::Uuid::new_v4().to_string(),
                 invoked_arn: resolved.invoked_arn.clone(),
@@ -69,7 +62,7 @@ impl Functions {
                 want_log_tail: false,
                 patience,
             };
-            let (payload, function_error, _) = self.dispatch(&resolved, call).await?;
+            let (payload, function_error, _) = self.dispatch(&named, &mut resolved, call).await?;
             Ok(Invoked::Answered { payload, function_error, executed_version: resolved.version.to_string() })
         };
         outcome.await.unwrap_or_else(|error: FunctionError| Invoked::Refused(error.told()))
@@ -127,29 +120,54 @@ impl Functions {
         Ok(Resolved { deployment, version: number, invoked_arn })
     }
 
-    /// Runs it: payload, whether the function failed, and the end of its log.
+    /// Runs it: payload, whether the function failed, and the end of its log. A call whose version is changed or deleted
+    /// while it waits for an environment is resolved again, as `named`; `resolved` is then what ran in the end.
     pub(crate) async fn dispatch(
         &self,
-        resolved: &Resolved,
-        call: host::Call,
+        named: &Named,
+        resolved: &mut Resolved,
+        mut call: host::Call,
     ) -> Result<(Bytes, bool, Option<Vec<u8>>), FunctionError> {
-        if resolved.deployment.concurrency == Some(0) {
-            return Err(FunctionError::Throttled("ReservedFunctionConcurrentInvocationLimitExceeded"));
+        loop {
+            if resolved.deployment.concurrency == Some(0) {
+                return Err(FunctionError::SwitchedOff);
+            }
+            match self.inner.environments.invoke(resolved.deployment.clone(), call).await {
+                Outcome::Answered { payload, function_error, log_tail } => {
+                    return Ok((payload, function_error, log_tail));
+                }
+                Outcome::Throttled { reason } => return Err(FunctionError::Throttled(reason)),
+                Outcome::Gone { call: waited } => {
+                    *resolved = self.resolve(named).await?;
+                    call = *waited;
+                }
+                Outcome::Fault(reason) => return Err(self.fault(&resolved.deployment, reason).await),
+            }
         }
-        match self.inner.environments.invoke(resolved.deployment.clone(), call).await {
-            Outcome::Answered { payload, function_error, log_tail } => Ok((payload, function_error, log_tail)),
-            Outcome::Throttled { reason } => Err(FunctionError::Throttled(reason)),
-            Outcome::Gone => Err(resolved.gone()),
-            Outcome::Fault(reason) => Err(FunctionError::Fault(reason)),
-        }
+    }
+
+    /// What a fault of the host is told as: CreateFunction has made sure of code and interpreter, but both may be gone
+    /// by now. Asked after the fact, for it costs more than a call. Source: Lambda spec 2.4.
+    async fn fault(&self, deployment: &Arc<Deployment>, reason: String) -> FunctionError {
+        let (environments, deployment) = (self.inner.environments.clone(), deployment.clone());
+        let found = tokio::task::spawn_blocking(move || {
+            if !deployment.code_dir.is_dir() {
+                return Some(FunctionError::InvalidZipFile(
+                    "The function's code is not on this machine any more.".into(),
+                ));
+            }
+            environments.check_runtime(&deployment.runtime).err().map(FunctionError::InvalidRuntime)
+        });
+        found.await.ok().flatten().unwrap_or(FunctionError::Fault(reason))
     }
 }
 
-/// Size, UTF-8, JSON. No payload at all is an empty object, as on AWS.
-pub(crate) fn check_payload(payload: Bytes) -> Result<Bytes, FunctionError> {
-    if payload.len() > PAYLOAD_BYTES_MAX {
+/// Size, UTF-8, JSON. No payload at all is an empty object, as on AWS. `kind` is the invocation type.
+pub(crate) fn check_payload(payload: Bytes, kind: &str) -> Result<Bytes, FunctionError> {
+    let bytes_max = if kind == "Event" { event_queue::PAYLOAD_BYTES_MAX } else { PAYLOAD_BYTES_MAX };
+    if payload.len() > bytes_max {
         return Err(FunctionError::TooLarge(format!(
-            "{} byte payload is too large for the RequestResponse invocation type (limit {PAYLOAD_BYTES_MAX} bytes)",
+            "{} byte payload is too large for the {kind} invocation type (limit {bytes_max} bytes)",
             payload.len()
         )));
     }

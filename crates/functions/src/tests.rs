@@ -1,5 +1,11 @@
 //! The API as its callers see it: hand-made requests against a scripted host.
 
+mod configuration;
+mod events;
+mod invoke;
+mod layers;
+mod packages;
+
 use std::collections::{BTreeMap, VecDeque};
 use std::path::Path;
 use std::sync::{Arc, Mutex};
@@ -35,19 +41,26 @@ struct Scripted {
     seen: Mutex<Vec<(Arc<Deployment>, Call)>>,
     /// Deployments by their IDs.
     retired: Mutex<Vec<String>>,
+    /// A runtime that is not there any more.
+    without: Mutex<Option<String>>,
     terms: Mutex<BTreeMap<String, Terms>>,
     /// How far every provisioned concurrency is.
     provisioning: Mutex<Provisioning>,
     prepared: Mutex<Vec<(String, u32)>>,
-    refused: Mutex<Vec<String>>,
+    /// Lets a call go on whose scripted outcome is [`Outcome::Gone`].
+    retiring: tokio::sync::Notify,
 }
 
 #[async_trait::async_trait]
 impl Environments for Scripted {
     async fn invoke(&self, deployment: Arc<Deployment>, call: Call) -> Outcome {
         let payload = call.payload.clone();
-        self.seen.lock().unwrap().push((deployment, call));
+        self.seen.lock().unwrap().push((deployment, call.clone()));
         let scripted = self.outcomes.lock().unwrap().pop_front();
+        if let Some(Outcome::Gone { .. }) = scripted {
+            self.retiring.notified().await;
+            return Outcome::Gone { call: Box::new(call) };
+        }
         scripted.unwrap_or(Outcome::Answered { payload, function_error: false, log_tail: None })
     }
 
@@ -75,13 +88,10 @@ impl Environments for Scripted {
         self.prepared.lock().unwrap().push((deployment.version.clone(), wanted));
     }
 
-    fn refuse(&self, deployment: &Deployment) {
-        self.refused.lock().unwrap().push(format!("{}:{}", deployment.name, deployment.version));
-    }
-
-    fn check_runtime(&self, runtime: &str) -> Result<(), String> {
-        if runtime.starts_with("python3.1") || runtime.starts_with("provided.") {
-            return Ok(());
+    fn check_runtime(&self, runtime: &str) -> Result<String, String> {
+        let there = self.without.lock().unwrap().as_deref() != Some(runtime);
+        if there && (runtime.starts_with("python3.1") || runtime.starts_with("provided.")) {
+            return Ok(runtime.strip_prefix("python").map(|minor| format!("{minor}.5")).unwrap_or_default());
         }
         Err(format!("No interpreter for {runtime} was found."))
     }
@@ -133,9 +143,10 @@ impl Answer {
         self
     }
 
-    /// Status, code and message of an error.
+    /// Status, code and message of an error. Which key the message has is `longshore_wire`'s to test.
     fn error(&self) -> (u16, &str, &str) {
-        (self.status, self.header("x-amzn-errortype"), self.body["message"].as_str().unwrap_or(""))
+        let message = ["message", "Message"].iter().find_map(|key| self.body[key].as_str()).unwrap_or("");
+        (self.status, self.header("x-amzn-errortype"), message)
     }
 
     #[track_caller]
@@ -156,12 +167,16 @@ impl Api {
     }
 
     fn settling(path: &Path, settings: Settings) -> Self {
+        Self::with_source(path, settings, Arc::new(OneObject))
+    }
+
+    /// With packages from another S3 than the one of one object.
+    fn with_source(path: &Path, settings: Settings, source: Arc<dyn CodeSource>) -> Self {
         let records = Records::open(&path.join("records.db"), &[SCHEMA], Fatal::new()).unwrap();
         let code = path.join("code");
         std::fs::create_dir_all(&code).unwrap();
         let host = Arc::new(Scripted::default());
-        let functions =
-            Functions::with_environments(records, host.clone(), Arc::new(OneObject), &code, settings).unwrap();
+        let functions = Functions::with_environments(records, host.clone(), source, &code, settings).unwrap();
         Self { functions, host, _temp: None }
     }
 
@@ -481,17 +496,12 @@ async fn what_would_be_dropped_is_refused_by_name_and_harmless_defaults_pass() {
     let refused = [
         (json!({"PackageType": "Image", "Code": {"ImageUri": "x"}}), "PackageType Image"),
         (json!({"Code": {"ImageUri": "x"}}), "ImageUri"),
-        (json!({"Layers": ["arn:aws:lambda:us-east-1:111111111111:layer:l:1"]}), "Layers"),
         (json!({"VpcConfig": {"SubnetIds": ["subnet-1"], "SecurityGroupIds": []}}), "VpcConfig"),
         (json!({"DeadLetterConfig": {"TargetArn": "arn:aws:sqs:us-east-1:111111111111:q"}}), "DeadLetterConfig"),
         (json!({"FileSystemConfigs": [{"Arn": "a", "LocalMountPath": "/mnt/x"}]}), "FileSystemConfigs"),
         (json!({"KMSKeyArn": "arn:aws:kms:x"}), "KMSKeyArn"),
         (json!({"TracingConfig": {"Mode": "Active"}}), "TracingConfig other than Mode=PassThrough"),
         (json!({"SnapStart": {"ApplyOn": "PublishedVersions"}}), "SnapStart other than ApplyOn=None"),
-        (
-            json!({"LoggingConfig": {"LogFormat": "JSON"}}),
-            "LoggingConfig other than LogFormat=Text and LogGroup=/aws/lambda/f",
-        ),
         (json!({"DurableConfig": {"ExecutionTimeout": 1}}), "DurableConfig"),
         (json!({"TenancyConfig": {"TenantIsolationMode": "PER_TENANT"}}), "TenancyConfig"),
         (json!({"CodeSigningConfigArn": "arn:x"}), "CodeSigningConfigArn"),
@@ -615,8 +625,6 @@ async fn what_keeps_an_invocation_from_running_is_told_with_its_exact_code() {
         "1 validation error detected: Value 'Later' at 'invocationType' failed to satisfy constraint: Member must \
          satisfy enum value set: [Event, RequestResponse, DryRun]",
     );
-    let event = api.invoke("f", &[("x-amz-invocation-type", "Event")], "{}").await;
-    assert_eq!((event.status, event.error().1), (400, "InvalidParameterValueException"));
     for context in ["***", "bm8=", &"a".repeat(3_584)] {
         let answer = api.invoke("f", &[("x-amz-client-context", context)], "{}").await;
         assert_eq!((answer.status, answer.error().1), (400, content), "{context}");
@@ -794,6 +802,21 @@ async fn lists_come_in_pages_that_neither_miss_nor_repeat() {
 }
 
 #[tokio::test]
+async fn functions_are_listed_in_the_order_of_their_names() {
+    let api = Api::new();
+    for name in ["f1", "f_1", "f-1", "f", "F"] {
+        api.create_with(json!({"FunctionName": name, "Publish": true})).await.ok(201);
+    }
+    for (query, each) in [("", 1), ("&FunctionVersion=ALL", 2)] {
+        let page = api.get(&format!("/2015-03-31/functions?MaxItems=50{query}")).await.ok(200).body;
+        let names: Vec<&str> =
+            page["Functions"].as_array().unwrap().iter().map(|f| f["FunctionName"].as_str().unwrap()).collect();
+        let wanted: Vec<&str> = ["F", "f", "f-1", "f1", "f_1"].into_iter().flat_map(|name| vec![name; each]).collect();
+        assert_eq!(names, wanted);
+    }
+}
+
+#[tokio::test]
 async fn tags_belong_to_the_function_and_not_to_a_version() {
     let api = Api::new();
     api.create_with(json!({"Tags": {"a": "1"}})).await.ok(201);
@@ -899,7 +922,8 @@ async fn an_operation_that_is_not_offered_is_named() {
     let code = "UnknownOperationException";
     let url = api.post("/2021-10-31/functions/f/url", json!({})).await;
     url.fails(404, code, "The operation CreateFunctionUrlConfig is not offered by this server.");
-    api.get("/2018-10-31/layers").await.fails(404, code, "The operation ListLayers is not offered by this server.");
+    let mapping = api.post("/2015-03-31/event-source-mappings", json!({})).await;
+    mapping.fails(404, code, "The operation CreateEventSourceMapping is not offered by this server.");
     api.get("/nowhere").await.fails(404, code, "There is no operation GET /nowhere.");
     let policy = api.get("/2015-03-31/functions/f/policy").await;
     policy.fails(404, "ResourceNotFoundException", "The resource you requested does not exist.");
@@ -914,6 +938,7 @@ fn the_listener_is_told_how_long_a_body_may_be() {
     assert_eq!(bytes(Method::POST, "/2015-03-31/functions"), 70_167_211);
     assert_eq!(bytes(Method::POST, "/2015-03-31/functions/"), 70_167_211);
     assert_eq!(bytes(Method::PUT, "/2015-03-31/functions/f/code"), 70_167_211);
+    assert_eq!(bytes(Method::POST, "/2018-10-31/layers/l/versions"), 70_167_211);
     assert!(bytes(Method::POST, "/2015-03-31/functions/f/invocations") > 6_291_456);
     assert_eq!(bytes(Method::PUT, "/2015-03-31/functions/f/configuration"), 1_048_576);
     let create = body_limit(&Method::POST, "/2015-03-31/functions").too_large();

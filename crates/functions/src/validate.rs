@@ -6,7 +6,7 @@ use longshore_wire::arn::Arn;
 
 use crate::error::FunctionError;
 
-pub const FUNCTION_NAME_PATTERN: &str = "(arn:(aws[a-zA-Z-]*)?:lambda:)?((eusc-)?[a-z]{2}((-gov)|(-iso([a-z]?)))?-[a-z]+-\\d{1}:)?(\\d{12}:)?(function:)?([a-zA-Z0-9-_]+)(:(\\$LATEST|[a-zA-Z0-9-_]+))?";
+pub const FUNCTION_NAME_PATTERN: &str = longshore_wire::arn::NameShape::Function.pattern();
 pub const QUALIFIER_PATTERN: &str = "\\$(LATEST(\\.PUBLISHED)?)|[a-zA-Z0-9-_$]+";
 const ROLE_PATTERN: &str = "arn:(aws[a-zA-Z-]*)?:iam::\\d{12}:role/?[a-zA-Z_0-9+=,.@\\-_/]+";
 const SOURCE_ARN_PATTERN: &str =
@@ -72,6 +72,30 @@ impl Violations {
     pub fn one_of(&mut self, value: &str, path: &str, set: &[&str]) {
         if !set.contains(&value) {
             self.add(value, path, format_args!("Member must satisfy enum value set: [{}]", set.join(", ")));
+        }
+    }
+
+    /// At most so many values.
+    pub fn at_most(&mut self, values: &[String], path: &str, max: usize) {
+        if values.len() > max {
+            let shown = format!("[{}]", values.join(", "));
+            self.add(&shown, path, format_args!("Member must have length less than or equal to {max}"));
+        }
+    }
+
+    /// Each value one of the set.
+    pub fn each_one_of(&mut self, values: &[String], path: &str, set: &[&str]) {
+        if values.iter().any(|value| !set.contains(&value.as_str())) {
+            let shown = format!("[{}]", values.join(", "));
+            let set = set.join(", ");
+            self.add(
+                &shown,
+                path,
+                format_args!(
+                    "Member must satisfy constraint: [Member must satisfy enum value set: [{set}], Member must not be \
+                     null]"
+                ),
+            );
         }
     }
 

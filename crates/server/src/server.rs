@@ -36,6 +36,7 @@ pub struct Server {
     credentials: Credentials,
     settings: Settings,
     jobs: Jobs,
+    functions: Functions,
     host: Host,
     stop: watch::Sender<bool>,
     listening: JoinHandle<()>,
@@ -139,6 +140,8 @@ impl Server {
         .await
         .because(cannot("the jobs"))?;
 
+        functions.run_events();
+
         let dispatch = Dispatch {
             names: Names::new(&settings.names, address),
             root: credentials.clone(),
@@ -147,7 +150,7 @@ impl Server {
             unsigned_payload: settings.unsigned_payload,
             base_path: settings.base_path.clone(),
             s3,
-            functions,
+            functions: functions.clone(),
             jobs: jobs.clone(),
             fatal: fatal.clone(),
             signing_keys: KeyCache::default(),
@@ -163,7 +166,7 @@ impl Server {
         ));
         ServerFile { listen: address, pid: std::process::id(), account, region }.write(&path)?;
         tracing::info!(%address, data_dir = %path.display(), "server started");
-        Ok(Self { address, objects, fatal, credentials, settings, jobs, host, stop, listening, data_dir })
+        Ok(Self { address, objects, fatal, credentials, settings, jobs, functions, host, stop, listening, data_dir })
     }
 
     pub fn data_dir(&self) -> &Path {
@@ -201,7 +204,9 @@ impl Server {
                 }
             }
         };
-        let (all_ended, listened) = tokio::join!(tasks, self.listening);
+        // Events are given no longer than requests: they run again at the next start.
+        let events = self.functions.stop_events(Duration::from_secs(self.settings.limits.stop_seconds));
+        let (all_ended, listened, ()) = tokio::join!(tasks, self.listening, events);
         if let Err(error) = listened {
             tracing::error!(%error, "the listener ended badly");
         }

@@ -7,6 +7,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use longshore_core::event_invocation::Policy;
 use longshore_core::manifest::ROWS_MAX;
 use longshore_core::rate::Rate;
 use longshore_functions::host::HostSettings;
@@ -99,6 +100,11 @@ pub struct Functions {
     pub init_limit: InitLimit,
     pub strict_runtimes: bool,
     pub calls_waiting_max: usize,
+    pub code_bytes_max: u64,
+    pub variables_key_file: PathBuf,
+    pub events_max: usize,
+    pub events_mib_max: u64,
+    pub event_retry_seconds: u64,
 }
 
 /// When a function's processes are stopped between two calls.
@@ -177,8 +183,14 @@ impl Settings {
     /// What the Lambda API is told.
     pub fn functions(&self) -> longshore_functions::Settings {
         let mut functions = longshore_functions::Settings::new(&self.region, &self.account);
+        functions.events.bounds.events_max = self.functions.events_max;
+        functions.events.bounds.bytes_max = self.functions.events_mib_max.saturating_mul(1 << 20);
+        functions.events.policy = Policy::with_retry_ms(self.functions.event_retry_seconds.saturating_mul(1_000));
         functions.account_concurrency = self.functions.account_concurrency;
         functions.queue_wait = Duration::from_millis(self.functions.queue_wait_ms);
+        functions.code_bytes_max = self.functions.code_bytes_max;
+        let key = &self.functions.variables_key_file;
+        functions.variables_key = (!key.as_os_str().is_empty()).then(|| key.clone());
         functions
     }
 
@@ -271,6 +283,8 @@ impl Settings {
             ("jobs.unrecorded_max", jobs.unrecorded_max as u64),
             ("jobs.rows_max", jobs.rows_max),
             ("jobs.requests_burst", jobs.requests_burst.into()),
+            ("functions.events_max", self.functions.events_max as u64),
+            ("functions.events_mib_max", self.functions.events_mib_max),
             ("functions.account_concurrency", self.functions.account_concurrency.into()),
             ("functions.age_hours_max", self.functions.age_hours_max.into()),
         ];
@@ -418,6 +432,17 @@ mod tests {
         {
             assert!(host(wrong).is_err(), "{wrong}");
         }
+    }
+
+    #[test]
+    fn code_has_a_limit_and_environment_variables_a_key_of_the_operators_choice() {
+        let variables = [
+            ("LONGSHORE_FUNCTIONS_CODE_BYTES_MAX", "1000"),
+            ("LONGSHORE_FUNCTIONS_VARIABLES_KEY_FILE", "/run/secrets/key"),
+        ];
+        let functions = load("", &variables).unwrap().functions();
+        assert_eq!(functions.code_bytes_max, 1_000);
+        assert_eq!(functions.variables_key.as_deref(), Some(Path::new("/run/secrets/key")));
     }
 
     #[test]
