@@ -10,6 +10,8 @@ pub mod code;
 mod download;
 mod environments;
 pub mod error;
+mod event_invoke_config;
+mod event_queue;
 pub mod function;
 pub mod host;
 mod invocation;
@@ -38,9 +40,11 @@ use crate::catalogue::Catalogue;
 use crate::code::CodeStore;
 use crate::environments::Environments;
 use crate::error::FunctionError;
+use crate::event_queue::EventQueue;
 use crate::host::Host;
 
 pub use crate::download::Download;
+pub use crate::event_queue::{Clock, EventFigures, EventSettings};
 pub use crate::invocation::Invoked;
 pub use crate::members::runtimes;
 pub use crate::operations::{BodyLimit, OPERATIONS, body_limit};
@@ -68,6 +72,8 @@ pub struct Settings {
     /// The file with the key that seals environment variables; made if it is not there. `None`: `variables.key` beside
     /// the folder of code, outside the database and inside the data directory.
     pub variables_key: Option<PathBuf>,
+    /// Invocations of the type `Event`.
+    pub events: EventSettings,
     /// How long a new or an updated function stays `Pending` or `InProgress` if nobody looks at it. First value: 500 ms.
     /// Source: `docs/decisions/0018-a-function-settles-when-it-is-looked-at.md`.
     pub settle: Duration,
@@ -83,6 +89,7 @@ impl Settings {
             code_bytes_max: 80_530_636_800,
             queue_wait: Duration::from_secs(1),
             variables_key: None,
+            events: EventSettings::default(),
             settle: Duration::from_millis(500),
         }
     }
@@ -128,6 +135,7 @@ struct Inner {
     code: CodeStore,
     source: Arc<dyn CodeSource>,
     environments: Arc<dyn Environments>,
+    events: Arc<EventQueue>,
     /// Signs download links. New at every start: a link outlives its ten minutes in no case.
     link_key: [u8; 32],
 }
@@ -154,6 +162,7 @@ impl Functions {
         settings: Settings,
     ) -> Result<Self, FunctionError> {
         let code = CodeStore::open(code_dir)?;
+        let events = Arc::new(EventQueue::open(records.clone(), &settings.events)?);
         let beside = || code_dir.parent().unwrap_or(code_dir).join("variables.key");
         let key = settings.variables_key.clone().unwrap_or_else(beside);
         let host = environments.clone();
@@ -165,7 +174,7 @@ impl Functions {
         let mut link_key = [0; 32];
         getrandom::fill(&mut link_key)
             .map_err(|e| FunctionError::Fault(format!("the system has no random numbers: {e}")))?;
-        let inner = Arc::new(Inner { settings, catalogue, code, source, environments, link_key });
+        let inner = Arc::new(Inner { settings, catalogue, code, source, environments, events, link_key });
         tokio::spawn(sweep(Arc::downgrade(&inner)));
         Ok(Self { inner })
     }
