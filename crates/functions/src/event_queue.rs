@@ -406,7 +406,7 @@ impl Functions {
         }
         let named = Named { name: owner.name.clone(), qualifier: stored.qualifier };
         let called = async {
-            let resolved = self.resolve(&named).await?;
+            let mut resolved = self.resolve(&named).await?;
             let call = host::Call {
                 request_id: stored.request_id,
                 invoked_arn: resolved.invoked_arn.clone(),
@@ -416,7 +416,7 @@ impl Functions {
                 want_log_tail: false,
                 patience: Patience::For(PATIENCE),
             };
-            self.dispatch(&resolved, call).await
+            self.dispatch(&named, &mut resolved, call).await
         };
         match called.await {
             Ok((_, false, _)) => Tried { outcome: Outcome::Succeeded, ..tried },

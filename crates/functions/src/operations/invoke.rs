@@ -48,7 +48,7 @@ async fn invoke(functions: &Functions, call: Call) -> Result<Response, FunctionE
             return Err(unsupported(&format!("The header {header}")));
         }
     }
-    let resolved = functions.resolve(&named).await?;
+    let mut resolved = functions.resolve(&named).await?;
     let client_context = client_context(text(request, "x-amz-client-context").as_deref())?;
     let payload = check_payload(request.body.clone(), &kind)?;
     let (trace_id, told_trace_id) = match text(request, "x-amzn-trace-id") {
@@ -78,7 +78,7 @@ async fn invoke(functions: &Functions, call: Call) -> Result<Response, FunctionE
         want_log_tail: log_type == "Tail",
         patience: Patience::For(functions.inner.settings.queue_wait),
     };
-    let (payload, function_error, log_tail) = functions.dispatch(&resolved, host_call).await?;
+    let (payload, function_error, log_tail) = functions.dispatch(&named, &mut resolved, host_call).await?;
     let mut response =
         answer(StatusCode::OK).with_body(payload).with_header("x-amz-executed-version", &resolved.version.to_string());
     if function_error {

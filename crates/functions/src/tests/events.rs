@@ -68,10 +68,8 @@ impl Environments for Controlled {
 
     fn prepare(&self, _: &Arc<Deployment>, _: u32) {}
 
-    fn refuse(&self, _: &Deployment) {}
-
-    fn check_runtime(&self, _: &str) -> Result<(), String> {
-        Ok(())
+    fn check_runtime(&self, _: &str) -> Result<String, String> {
+        Ok("3.12.5".into())
     }
 }
 
