@@ -95,7 +95,6 @@ pub const OPERATIONS: &[Operation<Functions>] = &[
     get_function_recursion_config::OPERATION,
     get_function_url_config::OPERATION,
     get_layer_version::OPERATION,
-    get_layer_version_by_arn::OPERATION,
     get_layer_version_policy::OPERATION,
     get_policy::OPERATION,
     get_provisioned_concurrency_config::OPERATION,
@@ -108,6 +107,8 @@ pub const OPERATIONS: &[Operation<Functions>] = &[
     list_functions::OPERATION,
     list_layer_versions::OPERATION,
     list_layers::OPERATION,
+    // Behind the one whose path it shares, which hands its requests on.
+    get_layer_version_by_arn::OPERATION,
     list_provisioned_concurrency_configs::OPERATION,
     list_tags::OPERATION,
     list_versions_by_function::OPERATION,
@@ -331,13 +332,13 @@ impl Page {
         Self::read_up_to(query, 10_000)
     }
 
-    /// `max` is what the API model allows for `MaxItems`.
-    pub fn read_up_to(query: &Query, max: u32) -> Result<Self, FunctionError> {
+    /// As [`Page::read`] where `MaxItems` may be no more than `items_max`.
+    pub fn read_up_to(query: &Query, items_max: u32) -> Result<Self, FunctionError> {
         let mut v = Violations::default();
         let mut size = Self::SIZE_MAX;
         if let Some(text) = query.get("MaxItems") {
             match text.parse::<i64>() {
-                Ok(number) => size = v.range(number, "maxItems", 1, max).unwrap_or(size).min(Self::SIZE_MAX),
+                Ok(number) => size = v.range(number, "maxItems", 1, items_max).unwrap_or(size).min(Self::SIZE_MAX),
                 Err(_) => v.add(text, "maxItems", "Member must be a number"),
             }
         }
