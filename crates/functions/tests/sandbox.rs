@@ -61,6 +61,10 @@ impl Bench {
             variables: BTreeMap::new(),
             timeout_s: 20,
             memory_mib: 128,
+            log_format: host::LogFormat::Text,
+            application_log_level: None,
+            system_log_level: None,
+            log_group: "/aws/lambda/f".into(),
             ephemeral_storage_mib: 512,
             concurrency: None,
         }

@@ -454,7 +454,7 @@ mod tests {
         std::fs::write(&path, format!("#!/bin/sh\necho asked >> {}\nexit 127\n", asked.display())).unwrap();
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
         for runtime in ["python3.12", "python3.12", "python3.11"] {
-            assert!(find(runtime, Language::of(runtime).unwrap(), &[], &[temp.path().to_owned()]).is_err());
+            assert!(find(runtime, Language::of(runtime).unwrap(), &[], &[temp.path().to_owned()], &|_| true).is_err());
         }
         assert_eq!(std::fs::read_to_string(&asked).unwrap(), "asked\n");
     }
@@ -472,6 +472,7 @@ mod tests {
             variables: [("AWS_LAMBDA_EXEC_WRAPPER".to_owned(), wrapper.to_owned())].into(),
             timeout_s: 3,
             memory_mib: 128,
+            ephemeral_storage_mib: 512,
             concurrency: None,
             log_format: Default::default(),
             application_log_level: None,
