@@ -7,6 +7,7 @@ pub mod delivery;
 pub mod dispatch;
 pub mod failures;
 pub mod filter;
+pub mod histogram;
 pub mod inventory;
 pub mod invocation;
 pub mod job;

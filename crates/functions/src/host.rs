@@ -18,9 +18,11 @@ use longshore_core::pool::{Ask, CallId, Effect, EnvironmentId, Limits, Millis, P
 use tokio::sync::{Notify, oneshot};
 
 mod environment;
+pub mod figures;
 mod forwarder;
 mod http;
 pub mod launch;
+pub mod log_pages;
 pub mod logs;
 mod outcome;
 mod process;
@@ -218,6 +220,7 @@ struct Shared {
     s3: S3Door,
     spawner: process::Spawner,
     logs: logs::Logs,
+    figures: figures::Figures,
     clients_dir: PathBuf,
     environments_dir: PathBuf,
     /// Zero of the pool's clock.
@@ -281,6 +284,7 @@ impl Host {
             s3,
             spawner: process::Spawner::new(settings.launcher.clone(), runtime.clone())?,
             logs: logs::Logs::new(&settings.data_dir)?,
+            figures: figures::Figures::default(),
             clients_dir: runtimes::write_clients(&settings.data_dir)?,
             environments_dir,
             started: Instant::now(),

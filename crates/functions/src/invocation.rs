@@ -93,12 +93,16 @@ impl Functions {
         resolved: &Resolved,
         call: host::Call,
     ) -> Result<(Bytes, bool, Option<Vec<u8>>), FunctionError> {
+        let throttled = |reason| {
+            self.inner.environments.count_throttle(&resolved.deployment.name, reason);
+            Err(FunctionError::Throttled(reason))
+        };
         if resolved.deployment.concurrency == Some(0) {
-            return Err(FunctionError::Throttled("ReservedFunctionConcurrentInvocationLimitExceeded"));
+            return throttled("ReservedFunctionConcurrentInvocationLimitExceeded");
         }
         match self.inner.environments.invoke(resolved.deployment.clone(), call).await {
             Outcome::Answered { payload, function_error, log_tail } => Ok((payload, function_error, log_tail)),
-            Outcome::Throttled { reason } => Err(FunctionError::Throttled(reason)),
+            Outcome::Throttled { reason } => throttled(reason),
             Outcome::Fault(reason) => Err(FunctionError::Fault(reason)),
         }
     }

@@ -17,6 +17,7 @@ use rustix::process::{Pid, Signal};
 use tokio::net::unix::pipe;
 use tokio::sync::Notify;
 
+use super::figures::{Activity, FunctionFigures};
 use super::logs::{LINE_BYTES_MAX, Sink};
 use super::outcome::{Failure, response_too_large};
 use super::process::{self, NotStarted, Plan};
@@ -54,6 +55,7 @@ pub(super) struct Environment {
     /// See `STOP_*`; read by the keeper when it is notified.
     stop: AtomicU8,
     stop_ordered: Notify,
+    figures: Arc<FunctionFigures>,
     log: Mutex<EnvironmentLog>,
     process: OnceLock<Process>,
 }
@@ -129,6 +131,7 @@ impl Environment {
             EnvironmentLog { sink: shared.logs.sink(&deployment.name), partial: Vec::new(), tail: None, memory: None };
         Self {
             id,
+            figures: shared.figures.of(&deployment.name),
             deployment,
             shared: Arc::downgrade(shared),
             marker: uuid::Uuid::new_v4().simple().to_string(),
@@ -198,6 +201,17 @@ impl Environment {
         self.process.get().is_some_and(|process| process::is_alive(&process.pidfd))
     }
 
+    /// What it is doing, for figures.
+    pub fn activity(&self) -> Activity {
+        let guarded = lock(&self.guarded);
+        match &guarded.session {
+            session if session.is_starting() => Activity::Starting,
+            session if session.is_ready() => Activity::Idle,
+            session if session.is_running() => Activity::Running,
+            _ => Activity::Ending,
+        }
+    }
+
     /// Whether a call is in it.
     pub fn is_running(&self) -> bool {
         lock(&self.guarded).session.is_running()
@@ -237,6 +251,7 @@ impl Environment {
     /// The first poll: the start is over.
     pub fn came_up(&self) {
         let init = self.created.elapsed();
+        self.figures.started(init);
         lock(&self.guarded).init = Some(init);
         if let Some(shared) = self.shared.upgrade() {
             shared.event(|pool, now| pool.ready(self.id, now));
@@ -375,6 +390,7 @@ impl Environment {
         }
         log.end_line();
         let used = log.memory_used_mib(process.map(|p| p.pid));
+        self.figures.memory(used);
         log.line(&end_lines(request_id, duration, init, status, self.deployment.memory_mib, used));
         let tail = log.tail.take();
         want_tail.then(|| {
@@ -398,6 +414,7 @@ impl Environment {
             Failure::Timeout(_) => "timeout".to_owned(),
             other => format!("error\tError Type: {}", other.error_type()),
         };
+        self.figures.ended(duration, Some(&status));
         let tail = self.report(request_id, duration, init, Some(&status), pending.call.want_log_tail);
         let outcome = match failure.payload(request_id) {
             Some(payload) => Outcome::Answered { payload, function_error: true, log_tail: tail },
