@@ -8,12 +8,15 @@ mod dispatch;
 mod endpoints;
 mod env;
 mod failure;
+mod function;
 mod gateway;
 mod interrupt;
 mod job;
 mod listener;
 mod logs;
 mod names;
+mod output;
+mod place;
 mod progress;
 mod remote_functions;
 mod report;
@@ -112,6 +115,7 @@ fn command(cli: Cli) -> Result<u8, Failure> {
             _ => failure,
         }),
         Command::Job(args) => block_on(job::job(*args)),
+        Command::Function(args) => block_on(function::function(*args)),
         Command::Logs(args) => {
             let data_dir = settings::data_dir(args.data_dir.as_deref(), variable)?;
             if let Some(kept) = run::state::log_of_run(args.data_dir.as_deref(), variable, &args.function)

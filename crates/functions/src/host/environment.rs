@@ -301,6 +301,7 @@ impl Environment {
             let Context { pending, dispatched, .. } = work.context;
             let mut answered =
                 Answered { request_id: pending.call.request_id, duration: dispatched.elapsed(), status, waits: None };
+            self.figures.ended(answered.duration, answered.status.as_deref());
             if pending.call.want_log_tail {
                 answered.waits = Some((pending.reply, payload, function_error));
             } else {
