@@ -15,6 +15,25 @@ pub fn out_bytes(bytes: &[u8]) -> std::io::Result<()> {
     out.write_all(bytes).and_then(|()| out.flush())
 }
 
+/// A line of a log with its control characters, which a terminal would obey, written out: `\x1b`. A tab stays. Within a line
+/// runtimes end those of a trace with a carriage return; here each is a line, and a little to the right.
+pub fn escaped(line: &str) -> String {
+    let line = line.trim_end_matches('\r');
+    if !line.contains(|c: char| c.is_control() && c != '\t') {
+        return line.to_owned();
+    }
+    let mut out = String::with_capacity(line.len() + 16);
+    for c in line.chars() {
+        match c {
+            '\t' => out.push(c),
+            '\r' => out.push_str("\n  "),
+            c if c.is_control() => out.push_str(&format!("\\x{:02x}", u32::from(c))),
+            c => out.push(c),
+        }
+    }
+    out
+}
+
 /// Prints a value as the AWS CLI does, indented.
 pub fn json(value: &serde_json::Value) {
     out(&format!("{}\n", safe(&format!("{value:#}"))));
@@ -87,6 +106,13 @@ mod tests {
             assert!(!text.contains(|c: char| c.is_control() && c != '\n'), "{text:?}");
             assert_eq!(serde_json::from_str::<serde_json::Value>(&text).unwrap(), value);
         }
+    }
+
+    #[test]
+    fn the_control_characters_of_a_log_are_written_out_and_a_trace_has_its_lines() {
+        assert_eq!(escaped("a\tb ü"), "a\tb ü");
+        assert_eq!(escaped("a\u{1b}[31m\u{9b}\r"), "a\\x1b[31m\\x9b");
+        assert_eq!(escaped("[ERROR] E\rTraceback:\r  File x\r"), "[ERROR] E\n  Traceback:\n    File x");
     }
 
     #[test]

@@ -9,7 +9,7 @@ use super::{bare, text, told};
 use crate::cli::{At, Invoke};
 use crate::client::{Invocation, Invoked};
 use crate::failure::{FAILED, Failure, JOB_FAILED, OK, plain};
-use crate::output::{self, out_bytes};
+use crate::output::{self, escaped, out_bytes};
 use crate::place::Place;
 
 pub async fn invoke(args: Invoke, at: &At) -> Result<u8, Failure> {
@@ -55,7 +55,7 @@ async fn call(args: Invoke, at: &At) -> Result<u8, Failure> {
     }
     if let Some(tail) = &invoked.log_tail {
         for line in String::from_utf8_lossy(tail).lines() {
-            eprintln!("{}", plain(line));
+            eprintln!("{}", escaped(line));
         }
     }
     match kind {

@@ -11,7 +11,7 @@ use super::{needs_longshore, own_told, text};
 use crate::cli::FunctionLogs;
 use crate::client::ClientError;
 use crate::failure::{Failure, OK};
-use crate::output::{self, out_bytes};
+use crate::output::{self, escaped, out_bytes};
 use crate::place::Place;
 
 /// Between two looks for more: at a server on this machine, and elsewhere.
@@ -120,22 +120,6 @@ impl Printer {
     }
 }
 
-/// A line with its control characters, which a terminal would obey, written out: `\x1b`. A tab stays.
-fn escaped(line: &str) -> String {
-    if !line.contains(|c: char| c.is_control() && c != '\t') {
-        return line.to_owned();
-    }
-    let mut out = String::with_capacity(line.len() + 16);
-    for c in line.chars() {
-        match c {
-            '\t' => out.push(c),
-            c if c.is_control() => out.push_str(&format!("\\x{:02x}", u32::from(c))),
-            c => out.push(c),
-        }
-    }
-    out
-}
-
 /// When: `10m` before `now`, or a time.
 fn since(text: &str, now: jiff::Timestamp) -> Result<jiff::Timestamp, Failure> {
     let wrong =
@@ -173,25 +157,20 @@ impl Filter {
     }
 
     fn takes(&mut self, line: &str) -> bool {
-        let (word, id) = match line.split_once(" RequestId: ") {
-            Some((word @ ("START" | "END" | "REPORT"), rest)) => {
-                (word, rest.split([' ', '\t']).next().unwrap_or_default())
-            }
-            _ => ("", ""),
-        };
-        match word {
-            "START" => {
+        let mark = mark(line);
+        match &mark {
+            Some(("START", id)) => {
                 if self.open.len() >= OPEN_MAX {
                     self.open.clear();
                 }
-                self.open.insert(id.to_owned());
+                self.open.insert(id.clone());
             }
-            "REPORT" => {
+            Some(("REPORT", id)) => {
                 self.open.remove(id);
             }
             _ => {}
         }
-        if !word.is_empty() || line.contains(&self.wanted) {
+        if mark.is_some() || line.contains(&self.wanted) {
             return line.contains(&self.wanted);
         }
         if !self.open.contains(&self.wanted) || self.open.iter().any(|other| line.contains(other.as_str())) {
@@ -202,15 +181,23 @@ impl Filter {
     }
 }
 
+/// What a line of Lambda's own says of an invocation: `START`, `END` or `REPORT`, and which one; in text or in JSON.
+fn mark(line: &str) -> Option<(&'static str, String)> {
+    const WORDS: [(&str, &str); 3] =
+        [("START", "platform.start"), ("END", "platform.runtimeDone"), ("REPORT", "platform.report")];
+    if line.starts_with('{') && line.contains("\"platform.") {
+        let event: Value = serde_json::from_str(line).ok()?;
+        let (word, _) = WORDS.into_iter().find(|(_, kind)| *kind == text(&event, "type"))?;
+        return Some((word, event.pointer("/record/requestId")?.as_str()?.to_owned()));
+    }
+    let (said, rest) = line.split_once(" RequestId: ")?;
+    let (word, _) = WORDS.into_iter().find(|(word, _)| *word == said)?;
+    Some((word, rest.split([' ', '\t']).next().unwrap_or_default().to_owned()))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn control_characters_are_written_out() {
-        assert_eq!(escaped("a\tb ü"), "a\tb ü");
-        assert_eq!(escaped("a\u{1b}[31m\r\u{9b}"), "a\\x1b[31m\\x0d\\x9b");
-    }
 
     #[test]
     fn a_time_is_told_or_counted_back_from_now() {
@@ -268,5 +255,12 @@ mod tests {
         assert_eq!(of_b, [side_by_side[1], side_by_side[3], side_by_side[5], side_by_side[6]]);
         assert!(mixed, "one of them may be of a");
         assert_eq!(taken("none", &lines), (vec![], false));
+        let in_json = [
+            r#"{"time":"t","type":"platform.start","record":{"requestId":"aaaa","version":"1"}}"#,
+            "{\"message\": \"of a\"}",
+            r#"{"time":"t","type":"platform.report","record":{"requestId":"aaaa"}}"#,
+            "after",
+        ];
+        assert_eq!(taken("aaaa", &in_json).0, in_json[..3]);
     }
 }
