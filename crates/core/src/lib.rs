@@ -12,6 +12,7 @@ pub mod inventory;
 pub mod invocation;
 pub mod job;
 pub mod manifest;
+pub mod policy;
 pub mod pool;
 pub mod random;
 pub mod rate;

@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
 
 use longshore_store::Records;
 
@@ -12,7 +13,8 @@ use crate::code::CodeStore;
 use crate::environments::Environments;
 use crate::error::FunctionError;
 use crate::function::{Function, VersionNumber};
-use crate::host::Deployment;
+use crate::host::{Deployment, LogFormat, Terms};
+use crate::operations::now_ms;
 use crate::table;
 
 /// A function and what the host needs to run each of its versions.
@@ -20,6 +22,16 @@ use crate::table;
 pub(crate) struct Entry {
     pub function: Function,
     pub deployments: BTreeMap<VersionNumber, Arc<Deployment>>,
+}
+
+impl Entry {
+    /// What of the concurrency is the function's own.
+    fn terms(&self) -> Terms {
+        let provisioned = self.function.provisioned_versions().into_iter();
+        let deployments =
+            provisioned.filter_map(|(number, wanted)| Some((self.deployments.get(&number)?.clone(), wanted)));
+        Terms { reserved: self.function.reserved_concurrency, provisioned: deployments.collect() }
+    }
 }
 
 /// All functions at one moment, by name.
@@ -39,15 +51,27 @@ pub(crate) struct Catalogue {
     mirror: RwLock<Arc<Snapshot>>,
     /// One change at a time, so that mirror and tables agree on the order. Functions change rarely.
     changing: tokio::sync::Mutex<()>,
+    /// How long a change stays in progress if nobody looks.
+    settle_ms: u64,
 }
 
 impl Catalogue {
     /// Reads the tables. Blocks; for start-up.
-    pub fn open(records: Records, code: CodeStore, environments: Arc<dyn Environments>) -> Result<Self, FunctionError> {
+    pub fn open(
+        records: Records,
+        code: CodeStore,
+        environments: Arc<dyn Environments>,
+        settle: Duration,
+    ) -> Result<Self, FunctionError> {
         let functions = records.read_blocking::<_, FunctionError>(|connection| Ok(table::all(connection)?))?;
-        let snapshot = functions.into_iter().map(|f| (f.name.clone(), Arc::new(entry(f, &code)))).collect();
+        let snapshot: Snapshot = functions.into_iter().map(|f| (f.name.clone(), Arc::new(entry(f, &code)))).collect();
+        // What was promised before a restart holds from the first call on.
+        for (name, entry) in &snapshot {
+            environments.set_terms(name, &entry.terms());
+        }
         let mirror = RwLock::new(Arc::new(snapshot));
-        Ok(Self { records, code, environments, mirror, changing: tokio::sync::Mutex::default() })
+        let settle_ms = u64::try_from(settle.as_millis()).unwrap_or(u64::MAX);
+        Ok(Self { records, code, environments, mirror, changing: tokio::sync::Mutex::default(), settle_ms })
     }
 
     pub fn snapshot(&self) -> Arc<Snapshot> {
@@ -61,18 +85,32 @@ impl Catalogue {
         versions.map(|version| version.code.sha256.clone()).collect()
     }
 
-    /// The function, settled: whoever asks for it ends what its last change left open.
+    /// The function, settled: whoever looks at it ends what its last change left open.
     pub async fn get(self: &Arc<Self>, name: &str) -> Result<Option<Arc<Entry>>, FunctionError> {
-        if let Some(entry) = self.snapshot().get(name)
-            && entry.function.settled().is_some()
-        {
-            self.change(name, |_, _| Ok((Next::Keep, ()))).await?;
+        if self.snapshot().get(name).is_some_and(|entry| entry.function.settled().is_some()) {
+            self.change_from(name, Function::settled, |_, _| Ok((Next::Keep, ()))).await?;
         }
         Ok(self.snapshot().get(name).cloned())
     }
 
-    /// Changes one function. `decide` sees the whole catalogue and the function (settled), and says what follows;
-    /// its answer is returned once that is durable and visible. An `Err` changes nothing.
+    /// The function as it stands, for whoever wants to use or change it: what its last change left open is over only if
+    /// its time is.
+    pub async fn stand(self: &Arc<Self>, name: &str) -> Result<Option<Arc<Entry>>, FunctionError> {
+        let over = self.over();
+        if self.snapshot().get(name).is_some_and(|entry| over(&entry.function).is_some()) {
+            self.change_from(name, over, |_, _| Ok((Next::Keep, ()))).await?;
+        }
+        Ok(self.snapshot().get(name).cloned())
+    }
+
+    /// Settles what has had its time.
+    fn over(&self) -> impl Fn(&Function) -> Option<Function> + Send + use<> {
+        let settle_ms = self.settle_ms;
+        move |function| function.settled_by_time(now_ms(), settle_ms)
+    }
+
+    /// Changes one function. `decide` sees the whole catalogue and the function (see [`Catalogue::stand`]), and says what
+    /// follows; its answer is returned once that is durable and visible. An `Err` changes nothing.
     ///
     /// Runs to its end even if the caller goes away: tables and mirror never part.
     pub async fn change<T: Send + 'static>(
@@ -80,16 +118,29 @@ impl Catalogue {
         name: &str,
         decide: impl FnOnce(&Snapshot, Option<Function>) -> Result<(Next, T), FunctionError> + Send + 'static,
     ) -> Result<T, FunctionError> {
+        self.change_from(name, self.over(), decide).await
+    }
+
+    /// As [`Catalogue::change`], from what `settle` makes of the function.
+    async fn change_from<T: Send + 'static>(
+        self: &Arc<Self>,
+        name: &str,
+        settle: impl Fn(&Function) -> Option<Function> + Send + 'static,
+        decide: impl FnOnce(&Snapshot, Option<Function>) -> Result<(Next, T), FunctionError> + Send + 'static,
+    ) -> Result<T, FunctionError> {
         let (catalogue, name) = (self.clone(), name.to_owned());
         let work = async move {
             let _one_at_a_time = catalogue.changing.lock().await;
             let snapshot = catalogue.snapshot();
             let before = snapshot.get(&name).cloned();
-            let settled = before.as_ref().and_then(|entry| entry.function.settled());
+            let settled = before.as_ref().and_then(|entry| settle(&entry.function));
             let current = settled.clone().or_else(|| before.as_ref().map(|entry| entry.function.clone()));
             let (next, answer) = decide(&snapshot, current)?;
             let after = match next {
-                Next::Put(function) => Some(function),
+                Next::Put(mut function) => {
+                    function.drop_stray_provisioned();
+                    Some(function)
+                }
                 Next::Delete => None,
                 Next::Keep => match settled {
                     Some(settled) => Some(settled),
@@ -129,18 +180,27 @@ impl Catalogue {
             })
             .await?;
         let after = after.map(|function| Arc::new(entry(function, &self.code)));
+        let there = |number: &VersionNumber| after.as_ref().is_some_and(|entry| entry.deployments.contains_key(number));
+        let deployments = before.iter().flat_map(|entry| &entry.deployments);
+        let gone: Vec<Arc<Deployment>> = deployments.filter(|(n, _)| !there(n)).map(|(_, d)| d.clone()).collect();
         let alive: BTreeSet<&str> =
             after.iter().flat_map(|entry| entry.deployments.values()).map(|d| d.id.as_str()).collect();
-        let stale = before.iter().flat_map(|entry| entry.deployments.values()).any(|d| !alive.contains(d.id.as_str()));
+        let were = before.iter().flat_map(|entry| entry.deployments.values()).map(|d| d.id.as_str());
+        let stale: Vec<&str> = were.filter(|id| !alive.contains(id)).collect();
         let mut snapshot = (*self.snapshot()).clone();
         match &after {
             Some(entry) => snapshot.insert(name.clone(), entry.clone()),
             None => snapshot.remove(&name),
         };
         *self.mirror.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(snapshot);
+        // Before the caller is answered, like the mirror.
+        self.environments.set_terms(&name, &after.as_ref().map(|entry| entry.terms()).unwrap_or_default());
         // Only now: an invocation that still started an environment of the old deployment has let the host know.
-        if stale {
-            self.environments.retire(&name);
+        for deployment_id in stale {
+            self.environments.retire(deployment_id);
+        }
+        for deployment in &gone {
+            self.environments.refuse(deployment);
         }
         Ok(())
     }
@@ -164,6 +224,10 @@ fn entry(function: Function, code: &CodeStore) -> Entry {
                 timeout_s: configuration.timeout_s,
                 memory_mib: configuration.memory_mib,
                 concurrency: function.reserved_concurrency,
+                log_format: LogFormat::Text,
+                application_log_level: None,
+                system_log_level: None,
+                log_group: format!("/aws/lambda/{}", function.name),
             };
             (*number, Arc::new(deployment))
         })

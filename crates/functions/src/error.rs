@@ -1,6 +1,7 @@
 //! What goes wrong in the Lambda API, and how the caller is told.
 
 use http::StatusCode;
+use longshore_core::policy::POLICY_BYTES_MAX;
 use longshore_store::StoreError;
 use longshore_wire::ApiError;
 
@@ -16,6 +17,9 @@ pub enum FunctionError {
     /// Something else that is not there, in AWS's words.
     #[error("{0}")]
     Missing(String),
+    /// An alias or version without provisioned concurrency.
+    #[error("no provisioned concurrency")]
+    NotProvisioned,
     /// A breach of the API model's constraints, already in AWS's words.
     #[error("{0}")]
     Constraint(String),
@@ -30,6 +34,12 @@ pub enum FunctionError {
     /// The `RevisionId` given is not the present one.
     #[error("the revision ID does not match")]
     Revision,
+    /// As `Revision`, of a call on a policy, for which AWS names another way out.
+    #[error("the revision ID does not match")]
+    PolicyRevision,
+    /// How long the policy would be, in bytes.
+    #[error("the policy would have {0} bytes")]
+    PolicyLength(usize),
     #[error("{0}")]
     TooLarge(String),
     #[error("{0}")]
@@ -63,6 +73,11 @@ impl FunctionError {
         let (status, code, message) = match self {
             Self::NotFound(arn) => return longshore_wire::arn::function_not_found(arn),
             Self::Missing(text) => (StatusCode::NOT_FOUND, "ResourceNotFoundException", text.clone()),
+            Self::NotProvisioned => (
+                StatusCode::NOT_FOUND,
+                "ProvisionedConcurrencyConfigNotFoundException",
+                "No Provisioned Concurrency Config found for this function".into(),
+            ),
             Self::Constraint(text) => (StatusCode::BAD_REQUEST, "ValidationException", text.clone()),
             Self::Parameter(text) => (StatusCode::BAD_REQUEST, "InvalidParameterValueException", text.clone()),
             Self::Content(text) => (StatusCode::BAD_REQUEST, "InvalidRequestContentException", text.clone()),
@@ -73,6 +88,18 @@ impl FunctionError {
                 "The Revision Id provided does not match the latest Revision Id. Call the GetFunction/GetAlias API to \
                  retrieve the latest Revision Id"
                     .into(),
+            ),
+            Self::PolicyRevision => (
+                StatusCode::PRECONDITION_FAILED,
+                "PreconditionFailedException",
+                "The Revision Id provided does not match the latest Revision Id. Call the GetPolicy API to retrieve \
+                 the latest Revision Id"
+                    .into(),
+            ),
+            Self::PolicyLength(bytes) => (
+                StatusCode::BAD_REQUEST,
+                "PolicyLengthExceededException",
+                format!("The final policy size ({bytes}) is bigger than the limit ({POLICY_BYTES_MAX})."),
             ),
             Self::TooLarge(text) => (StatusCode::PAYLOAD_TOO_LARGE, "RequestEntityTooLargeException", text.clone()),
             Self::Denied(text) => (StatusCode::FORBIDDEN, "AccessDeniedException", text.clone()),

@@ -4,6 +4,7 @@
 //! what they run, `invocation` leads a call to a version and the version to [`host`]. The host knows nothing of names,
 //! versions or HTTP errors: it runs a [`host::Deployment`].
 
+mod alias;
 mod catalogue;
 pub mod code;
 mod download;
@@ -14,6 +15,7 @@ pub mod host;
 mod invocation;
 mod members;
 pub mod operations;
+mod provisioned;
 mod resolve;
 mod shape;
 pub mod table;
@@ -58,6 +60,9 @@ pub struct Settings {
     /// How long Invoke waits for a free environment before it answers 429; zero to answer at once, as AWS does, which
     /// has more machines. First value: 1 s. The batch engine waits as long as it likes.
     pub queue_wait: Duration,
+    /// How long a new or an updated function stays `Pending` or `InProgress` if nobody looks at it. First value: 500 ms.
+    /// Source: `docs/decisions/0018-a-function-settles-when-it-is-looked-at.md`.
+    pub settle: Duration,
 }
 
 impl Settings {
@@ -69,6 +74,7 @@ impl Settings {
             account_concurrency: 1_000,
             code_bytes_max: 80_530_636_800,
             queue_wait: Duration::from_secs(1),
+            settle: Duration::from_millis(500),
         }
     }
 
@@ -139,7 +145,7 @@ impl Functions {
         settings: Settings,
     ) -> Result<Self, FunctionError> {
         let code = CodeStore::open(code_dir)?;
-        let catalogue = Arc::new(Catalogue::open(records, code.clone(), environments.clone())?);
+        let catalogue = Arc::new(Catalogue::open(records, code.clone(), environments.clone(), settings.settle)?);
         code.sweep(&catalogue.code_in_use()).map_err(code::CodeError::Io)?;
         let mut link_key = [0; 32];
         getrandom::fill(&mut link_key)

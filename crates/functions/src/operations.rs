@@ -1,24 +1,35 @@
 //! The operations of the Lambda API, one file each, and what they share.
 
+mod add_permission;
+mod create_alias;
 mod create_function;
+mod delete_alias;
 mod delete_function;
 mod delete_function_concurrency;
+mod delete_provisioned_concurrency_config;
 mod function_logs;
 mod function_stats;
 mod get_account_settings;
+mod get_alias;
 mod get_function;
 mod get_function_code_signing_config;
 mod get_function_concurrency;
 mod get_function_configuration;
 mod get_policy;
+mod get_provisioned_concurrency_config;
 mod invoke;
+mod list_aliases;
 mod list_functions;
+mod list_provisioned_concurrency_configs;
 mod list_tags;
 mod list_versions_by_function;
 mod publish_version;
 mod put_function_concurrency;
+mod put_provisioned_concurrency_config;
+mod remove_permission;
 mod tag_resource;
 mod untag_resource;
+mod update_alias;
 mod update_function_code;
 mod update_function_configuration;
 
@@ -35,29 +46,41 @@ use serde_json::Value;
 use crate::Functions;
 use crate::catalogue::Snapshot;
 use crate::error::FunctionError;
+use crate::function::Function;
 use crate::invocation::PAYLOAD_BYTES_MAX;
 use crate::resolve::Named;
 use crate::validate::Violations;
 
 /// Everything that is offered. The router, metrics and the compatibility page come from here.
 pub const OPERATIONS: &[Operation<Functions>] = &[
+    add_permission::OPERATION,
+    create_alias::OPERATION,
     create_function::OPERATION,
+    delete_alias::OPERATION,
     delete_function::OPERATION,
     delete_function_concurrency::OPERATION,
+    delete_provisioned_concurrency_config::OPERATION,
     get_account_settings::OPERATION,
+    get_alias::OPERATION,
     get_function::OPERATION,
     get_function_code_signing_config::OPERATION,
     get_function_concurrency::OPERATION,
     get_function_configuration::OPERATION,
     get_policy::OPERATION,
+    get_provisioned_concurrency_config::OPERATION,
     invoke::OPERATION,
+    list_aliases::OPERATION,
     list_functions::OPERATION,
+    list_provisioned_concurrency_configs::OPERATION,
     list_tags::OPERATION,
     list_versions_by_function::OPERATION,
     publish_version::OPERATION,
     put_function_concurrency::OPERATION,
+    put_provisioned_concurrency_config::OPERATION,
+    remove_permission::OPERATION,
     tag_resource::OPERATION,
     untag_resource::OPERATION,
+    update_alias::OPERATION,
     update_function_code::OPERATION,
     update_function_configuration::OPERATION,
 ];
@@ -88,18 +111,15 @@ macro_rules! not_offered {
 /// The rest of the API model: known by name, so that a caller is told which operation is missing.
 pub const NOT_OFFERED: &[Operation<Functions>] = &[
     not_offered!("AddLayerVersionPermission", "POST", "/2018-10-31/layers/{LayerName}/versions/{VersionNumber}/policy"),
-    not_offered!("AddPermission", "POST", "/2015-03-31/functions/{FunctionName}/policy"),
     not_offered!(
         "CheckpointDurableExecution",
         "POST",
         "/2025-12-01/durable-executions/{DurableExecutionArn}/checkpoint"
     ),
-    not_offered!("CreateAlias", "POST", "/2015-03-31/functions/{FunctionName}/aliases"),
     not_offered!("CreateCapacityProvider", "POST", "/2025-11-30/capacity-providers"),
     not_offered!("CreateCodeSigningConfig", "POST", "/2020-04-22/code-signing-configs"),
     not_offered!("CreateEventSourceMapping", "POST", "/2015-03-31/event-source-mappings"),
     not_offered!("CreateFunctionUrlConfig", "POST", "/2021-10-31/functions/{FunctionName}/url"),
-    not_offered!("DeleteAlias", "DELETE", "/2015-03-31/functions/{FunctionName}/aliases/{Name}"),
     not_offered!("DeleteCapacityProvider", "DELETE", "/2025-11-30/capacity-providers/{CapacityProviderName}"),
     not_offered!("DeleteCodeSigningConfig", "DELETE", "/2020-04-22/code-signing-configs/{CodeSigningConfigArn}"),
     not_offered!("DeleteEventSourceMapping", "DELETE", "/2015-03-31/event-source-mappings/{UUID}"),
@@ -115,12 +135,6 @@ pub const NOT_OFFERED: &[Operation<Functions>] = &[
     ),
     not_offered!("DeleteFunctionUrlConfig", "DELETE", "/2021-10-31/functions/{FunctionName}/url"),
     not_offered!("DeleteLayerVersion", "DELETE", "/2018-10-31/layers/{LayerName}/versions/{VersionNumber}"),
-    not_offered!(
-        "DeleteProvisionedConcurrencyConfig",
-        "DELETE",
-        "/2019-09-30/functions/{FunctionName}/provisioned-concurrency"
-    ),
-    not_offered!("GetAlias", "GET", "/2015-03-31/functions/{FunctionName}/aliases/{Name}"),
     not_offered!("GetCapacityProvider", "GET", "/2025-11-30/capacity-providers/{CapacityProviderName}"),
     not_offered!("GetCodeSigningConfig", "GET", "/2020-04-22/code-signing-configs/{CodeSigningConfigArn}"),
     not_offered!("GetDurableExecution", "GET", "/2025-12-01/durable-executions/{DurableExecutionArn}"),
@@ -133,11 +147,6 @@ pub const NOT_OFFERED: &[Operation<Functions>] = &[
     not_offered!("GetFunctionUrlConfig", "GET", "/2021-10-31/functions/{FunctionName}/url"),
     not_offered!("GetLayerVersion", "GET", "/2018-10-31/layers/{LayerName}/versions/{VersionNumber}"),
     not_offered!("GetLayerVersionPolicy", "GET", "/2018-10-31/layers/{LayerName}/versions/{VersionNumber}/policy"),
-    not_offered!(
-        "GetProvisionedConcurrencyConfig",
-        "GET",
-        "/2019-09-30/functions/{FunctionName}/provisioned-concurrency"
-    ),
     not_offered!("GetRuntimeManagementConfig", "GET", "/2021-07-20/functions/{FunctionName}/runtime-management-config"),
     not_offered!("InvokeAsync", "POST", "/2014-11-13/functions/{FunctionName}/invoke-async"),
     not_offered!(
@@ -145,7 +154,6 @@ pub const NOT_OFFERED: &[Operation<Functions>] = &[
         "POST",
         "/2021-11-15/functions/{FunctionName}/response-streaming-invocations"
     ),
-    not_offered!("ListAliases", "GET", "/2015-03-31/functions/{FunctionName}/aliases"),
     not_offered!("ListCapacityProviders", "GET", "/2025-11-30/capacity-providers"),
     not_offered!("ListCodeSigningConfigs", "GET", "/2020-04-22/code-signing-configs"),
     not_offered!("ListDurableExecutionsByFunction", "GET", "/2025-12-01/functions/{FunctionName}/durable-executions"),
@@ -173,18 +181,12 @@ pub const NOT_OFFERED: &[Operation<Functions>] = &[
     not_offered!("PutFunctionEventInvokeConfig", "PUT", "/2019-09-25/functions/{FunctionName}/event-invoke-config"),
     not_offered!("PutFunctionRecursionConfig", "PUT", "/2024-08-31/functions/{FunctionName}/recursion-config"),
     not_offered!("PutFunctionScalingConfig", "PUT", "/2025-11-30/functions/{FunctionName}/function-scaling-config"),
-    not_offered!(
-        "PutProvisionedConcurrencyConfig",
-        "PUT",
-        "/2019-09-30/functions/{FunctionName}/provisioned-concurrency"
-    ),
     not_offered!("PutRuntimeManagementConfig", "PUT", "/2021-07-20/functions/{FunctionName}/runtime-management-config"),
     not_offered!(
         "RemoveLayerVersionPermission",
         "DELETE",
         "/2018-10-31/layers/{LayerName}/versions/{VersionNumber}/policy/{StatementId}"
     ),
-    not_offered!("RemovePermission", "DELETE", "/2015-03-31/functions/{FunctionName}/policy/{StatementId}"),
     not_offered!(
         "SendDurableExecutionCallbackFailure",
         "POST",
@@ -201,7 +203,6 @@ pub const NOT_OFFERED: &[Operation<Functions>] = &[
         "/2025-12-01/durable-execution-callbacks/{CallbackId}/succeed"
     ),
     not_offered!("StopDurableExecution", "POST", "/2025-12-01/durable-executions/{DurableExecutionArn}/stop"),
-    not_offered!("UpdateAlias", "PUT", "/2015-03-31/functions/{FunctionName}/aliases/{Name}"),
     not_offered!("UpdateCapacityProvider", "PUT", "/2025-11-30/capacity-providers/{CapacityProviderName}"),
     not_offered!("UpdateCodeSigningConfig", "PUT", "/2020-04-22/code-signing-configs/{CodeSigningConfigArn}"),
     not_offered!("UpdateEventSourceMapping", "PUT", "/2015-03-31/event-source-mappings/{UUID}"),
@@ -275,14 +276,16 @@ pub(crate) fn now_ms() -> i64 {
 
 /// Bytes of the packages of all versions; two versions with one package count twice, as on AWS.
 pub(crate) fn used_code_bytes(snapshot: &Snapshot) -> u64 {
-    snapshot.values().flat_map(|entry| entry.function.versions.values()).map(|version| version.code.size).sum()
+    snapshot.values().map(|entry| entry.function.code_bytes()).sum()
 }
 
-/// The sum of all reservations, but for one function's.
-pub(crate) fn reserved_concurrency(snapshot: &Snapshot, without: Option<&str>) -> u64 {
+/// What must stay for all functions without a reservation.
+pub(crate) const UNRESERVED_MIN: u32 = 100;
+
+/// The concurrency that functions hold for themselves, reserved or provisioned, but for one function's.
+pub(crate) fn held_concurrency(snapshot: &Snapshot, without: Option<&str>) -> u64 {
     let functions = snapshot.values().map(|entry| &entry.function);
-    let counted = functions.filter(|function| Some(function.name.as_str()) != without);
-    counted.filter_map(|function| function.reserved_concurrency).map(u64::from).sum()
+    functions.filter(|function| Some(function.name.as_str()) != without).map(Function::held_concurrency).sum()
 }
 
 /// The function that a tag operation names: by its full ARN, without a qualifier. Source: Lambda spec 3.9.

@@ -5,14 +5,20 @@ use std::sync::Arc;
 use longshore_wire::Call;
 use longshore_wire::arn::FunctionName;
 
-use crate::Functions;
 use crate::catalogue::Entry;
 use crate::error::FunctionError;
-use crate::function::{Function, Version};
+use crate::function::{Function, Resource, Standing, Version};
 use crate::validate::{FUNCTION_NAME_PATTERN, Violations};
+use crate::{Functions, Settings};
 
 /// Characters of a name with everything around it.
 const NAME_CHARS_MAX: usize = 256;
+/// As `NAME_CHARS_MAX`, where no qualifier is expected.
+const UNQUALIFIED_CHARS_MAX: usize = 140;
+
+/// What keeps a function that was just made from being used. Source: Lambda spec 2.4, 3.5.
+pub(crate) const PENDING: &str =
+    "The operation cannot be performed at this time. The function is currently in the following state: Pending";
 
 /// A function of this server as the caller named it; whether it exists is another question.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -20,6 +26,13 @@ pub(crate) struct Named {
     pub name: String,
     /// From the name or from `?Qualifier=`, which agree if both are there.
     pub qualifier: Option<String>,
+}
+
+impl Named {
+    /// What the name and the qualifier mean together, whether it is there or not.
+    pub fn resource(&self) -> Resource {
+        Resource::of(self.qualifier.as_deref())
+    }
 }
 
 impl Functions {
@@ -31,6 +44,18 @@ impl Functions {
 
     /// As [`Functions::named`], for operations that concern the whole function only.
     pub(crate) fn named_unqualified(&self, call: &Call, action: &str) -> Result<Named, FunctionError> {
+        let mut v = Violations::default();
+        let name = call.label("FunctionName");
+        // A longer one than 256 is told of once, below.
+        if name.chars().count() <= NAME_CHARS_MAX {
+            v.length(name, "functionName", 1, UNQUALIFIED_CHARS_MAX);
+        }
+        v.finish()?;
+        self.named_whole(call, action)
+    }
+
+    /// As [`Functions::named_unqualified`], where the model allows a longer name.
+    pub(crate) fn named_whole(&self, call: &Call, action: &str) -> Result<Named, FunctionError> {
         let named = self.named(call, action)?;
         if named.qualifier.as_deref().is_some_and(|q| q != "$LATEST") {
             return Err(FunctionError::Parameter(
@@ -91,6 +116,29 @@ impl Functions {
         Ok((entry, version))
     }
 
+    /// The function as it stands, for whoever wants to change it: nothing is settled by that.
+    pub(crate) async fn stand(&self, named: &Named) -> Result<Arc<Entry>, FunctionError> {
+        self.inner.catalogue.stand(&named.name).await?.ok_or_else(|| self.not_found(named))
+    }
+
+    /// The ARN of a function, a version or an alias.
+    pub(crate) fn resource_arn(&self, name: &str, resource: &Resource) -> String {
+        let arn = self.inner.settings.function_arn(name);
+        match resource.qualifier() {
+            Some(qualifier) => format!("{arn}:{qualifier}"),
+            None => arn,
+        }
+    }
+
+    /// The error for a version or an alias that a function does not have, where AWS tells the two apart.
+    pub(crate) fn resource_not_found(&self, name: &str, resource: &Resource) -> FunctionError {
+        let arn = self.resource_arn(name, resource);
+        match resource {
+            Resource::Alias(_) => FunctionError::Missing(format!("Cannot find alias arn: {arn}")),
+            Resource::Function | Resource::Version(_) => FunctionError::NotFound(arn),
+        }
+    }
+
     /// The error for a function, version or alias that is not there: the ARN as asked for.
     pub(crate) fn not_found(&self, named: &Named) -> FunctionError {
         let arn = self.inner.settings.function_arn(&named.name);
@@ -112,5 +160,25 @@ pub(crate) fn check_revision(function: &Function, given: Option<&str>) -> Result
     match given {
         Some(given) if given != function.latest().revision_id => Err(FunctionError::Revision),
         _ => Ok(()),
+    }
+}
+
+/// As [`check_revision`], of a call on the policy of what has this revision.
+pub(crate) fn check_policy_revision(revision: &str, given: Option<&str>) -> Result<(), FunctionError> {
+    match given {
+        Some(given) if given != revision => Err(FunctionError::PolicyRevision),
+        _ => Ok(()),
+    }
+}
+
+/// Refuses a change while the last one is in progress. Source: Lambda spec 3.5.
+pub(crate) fn check_at_rest(settings: &Settings, function: &Function) -> Result<(), FunctionError> {
+    match function.latest().standing {
+        Standing::Settled => Ok(()),
+        Standing::Creating => Err(FunctionError::Conflict(PENDING.into())),
+        Standing::Updating => Err(FunctionError::Conflict(format!(
+            "The operation cannot be performed at this time. An update is in progress for resource: {}",
+            settings.function_arn(&function.name)
+        ))),
     }
 }

@@ -70,13 +70,13 @@ pub(crate) fn configuration(settings: &Settings, name: &str, version: &Version, 
 }
 
 /// `2026-11-22T19:40:00.000+0000`: a string, and not quite ISO 8601.
-fn last_modified(ms: i64) -> String {
+pub(crate) fn last_modified(ms: i64) -> String {
     let time = jiff::Timestamp::from_millisecond(ms).unwrap_or_default();
     time.strftime("%Y-%m-%dT%H:%M:%S.%3f+0000").to_string()
 }
 
 /// Stands where AWS names the build of its runtime; ours is stable and made up.
-fn runtime_version_arn(region: &str, runtime: &str) -> String {
+pub(crate) fn runtime_version_arn(region: &str, runtime: &str) -> String {
     let digest = hex::encode(Sha256::digest(format!("longshore runtime {runtime}")));
     format!("arn:aws:lambda:{region}::runtime:{digest}")
 }

@@ -6,16 +6,22 @@ use std::sync::Arc;
 use longshore_store::{Schema, StoreError};
 use rusqlite::{Connection, params};
 
-use crate::code::Code;
-use crate::function::{Function, Standing, Version, VersionNumber};
+use longshore_core::policy::Policy;
 
-/// `function_version` holds `$LATEST` as number 0, one row among the published ones.
+use crate::code::Code;
+use crate::function::{
+    Additional, Alias, Function, ProvisionedConcurrency, Resource, Standing, Version, VersionNumber,
+};
+
+/// `function_version` holds `$LATEST` as number 0, one row among the published ones. `function_policy` holds the policy
+/// of the function itself with an empty qualifier; `statements` are as AWS writes them.
 ///
 /// Environment variables stand in `configuration` as they were given: the database is readable by the server's user
 /// alone, and not encrypted.
 pub const SCHEMA: Schema = Schema {
     room: "functions",
-    migrations: &["
+    migrations: &[
+        "
         CREATE TABLE function (
             id                   TEXT PRIMARY KEY,
             name                 TEXT NOT NULL UNIQUE,
@@ -35,7 +41,36 @@ pub const SCHEMA: Schema = Schema {
             configuration TEXT NOT NULL,
             PRIMARY KEY (function_id, number)
         ) STRICT, WITHOUT ROWID;
-    "],
+    ",
+        "
+        ALTER TABLE function_version ADD COLUMN latest_description TEXT;
+        CREATE TABLE function_alias (
+            function_id       TEXT NOT NULL REFERENCES function (id) ON DELETE CASCADE,
+            name              TEXT NOT NULL,
+            number            INTEGER NOT NULL,
+            additional_number INTEGER,
+            additional_weight REAL,
+            description       TEXT NOT NULL,
+            revision_id       TEXT NOT NULL,
+            PRIMARY KEY (function_id, name)
+        ) STRICT, WITHOUT ROWID;
+        CREATE TABLE function_policy (
+            function_id TEXT NOT NULL REFERENCES function (id) ON DELETE CASCADE,
+            qualifier   TEXT NOT NULL,
+            statements  TEXT NOT NULL,
+            PRIMARY KEY (function_id, qualifier)
+        ) STRICT, WITHOUT ROWID;
+    ",
+        "
+        CREATE TABLE function_provisioned (
+            function_id TEXT NOT NULL REFERENCES function (id) ON DELETE CASCADE,
+            qualifier   TEXT NOT NULL,
+            requested   INTEGER NOT NULL,
+            modified_ms INTEGER NOT NULL,
+            PRIMARY KEY (function_id, qualifier)
+        ) STRICT, WITHOUT ROWID;
+    ",
+    ],
 };
 
 /// Reads every function with its versions.
@@ -51,14 +86,17 @@ pub fn all(connection: &Connection) -> Result<Vec<Function>, StoreError> {
             name: row.get(1)?,
             last_published: VersionNumber::from_stored(row.get(2)?),
             reserved_concurrency: row.get(3)?,
+            provisioned: BTreeMap::new(),
             tags: from_json("tags", &row.get::<_, String>(4)?)?,
             versions: BTreeMap::new(),
+            aliases: BTreeMap::new(),
+            policies: BTreeMap::new(),
         };
         functions.insert(id, function);
     }
     let mut statement = connection.prepare(
         "SELECT function_id, number, revision_id, deployment_id, standing, code_sha256, code_size, modified_ms,
-                configuration FROM function_version",
+                configuration, latest_description FROM function_version",
     )?;
     let mut rows = statement.query([])?;
     while let Some(row) = rows.next()? {
@@ -72,20 +110,74 @@ pub fn all(connection: &Connection) -> Result<Vec<Function>, StoreError> {
             code: Code { sha256: row.get(5)?, size: row.get::<_, i64>(6)?.unsigned_abs() },
             modified_ms: row.get(7)?,
             configuration: from_json("configuration", &row.get::<_, String>(8)?)?,
+            latest_description: row.get(9)?,
         };
         if let Some(function) = functions.get_mut(&row.get::<_, String>(0)?) {
             function.put(version);
         }
     }
+    read_provisioned(connection, &mut functions)?;
+    read_aliases(connection, &mut functions)?;
+    read_policies(connection, &mut functions)?;
     for function in functions.values() {
         if !function.versions.contains_key(&VersionNumber::LATEST) {
             return Err(StoreError::Damaged(format!("function {} has no $LATEST", function.name)));
+        }
+        for alias in function.aliases.values() {
+            let pointed = [Some(alias.version), alias.additional.map(|additional| additional.version)];
+            if let Some(number) = pointed.into_iter().flatten().find(|n| !function.versions.contains_key(n)) {
+                let (function, alias) = (&function.name, &alias.name);
+                return Err(StoreError::Damaged(format!(
+                    "alias {alias} of function {function} points to version {number}, which is not there"
+                )));
+            }
         }
     }
     Ok(functions.into_values().collect())
 }
 
-/// Brings the rows of one function from `before` to `after`; only versions that differ are written.
+fn read_aliases(connection: &Connection, functions: &mut BTreeMap<String, Function>) -> Result<(), StoreError> {
+    let mut statement = connection.prepare(
+        "SELECT function_id, name, number, additional_number, additional_weight, description, revision_id
+         FROM function_alias",
+    )?;
+    let mut rows = statement.query([])?;
+    while let Some(row) = rows.next()? {
+        let additional: (Option<u32>, Option<f64>) = (row.get(3)?, row.get(4)?);
+        let alias = Alias {
+            name: row.get(1)?,
+            version: VersionNumber::from_stored(row.get(2)?),
+            additional: match additional {
+                (Some(number), Some(weight)) => {
+                    Some(Additional { version: VersionNumber::from_stored(number), weight })
+                }
+                _ => None,
+            },
+            description: row.get(5)?,
+            revision_id: row.get(6)?,
+        };
+        if let Some(function) = functions.get_mut(&row.get::<_, String>(0)?) {
+            function.put_alias(alias);
+        }
+    }
+    Ok(())
+}
+
+fn read_policies(connection: &Connection, functions: &mut BTreeMap<String, Function>) -> Result<(), StoreError> {
+    let mut statement = connection.prepare("SELECT function_id, qualifier, statements FROM function_policy")?;
+    let mut rows = statement.query([])?;
+    while let Some(row) = rows.next()? {
+        let qualifier: String = row.get(1)?;
+        let resource = Resource::of(Some(qualifier.as_str()).filter(|qualifier| !qualifier.is_empty()));
+        let policy: Policy = from_json("policy", &row.get::<_, String>(2)?)?;
+        if let Some(function) = functions.get_mut(&row.get::<_, String>(0)?) {
+            function.policies.insert(resource, policy);
+        }
+    }
+    Ok(())
+}
+
+/// Brings the rows of one function from `before` to `after`; only what differs is written.
 pub fn put(connection: &Connection, before: Option<&Function>, after: &Function) -> Result<(), StoreError> {
     connection.execute(
         "INSERT INTO function (id, name, last_published, reserved_concurrency, tags) VALUES (?1, ?2, ?3, ?4, ?5)
@@ -105,7 +197,8 @@ pub fn put(connection: &Connection, before: Option<&Function>, after: &Function)
         }
         connection.execute(
             "INSERT OR REPLACE INTO function_version (function_id, number, revision_id, deployment_id, standing,
-                 code_sha256, code_size, modified_ms, configuration) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
+                 code_sha256, code_size, modified_ms, configuration, latest_description)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
             params![
                 after.id,
                 number.stored(),
@@ -115,7 +208,8 @@ pub fn put(connection: &Connection, before: Option<&Function>, after: &Function)
                 version.code.sha256,
                 i64::try_from(version.code.size).unwrap_or(i64::MAX),
                 version.modified_ms,
-                to_json("configuration", &version.configuration)?
+                to_json("configuration", &version.configuration)?,
+                version.latest_description,
             ],
         )?;
     }
@@ -123,6 +217,81 @@ pub fn put(connection: &Connection, before: Option<&Function>, after: &Function)
         connection.execute(
             "DELETE FROM function_version WHERE function_id = ?1 AND number = ?2",
             params![after.id, number.stored()],
+        )?;
+    }
+    put_provisioned(connection, before, after)?;
+    put_aliases(connection, before, after)?;
+    put_policies(connection, before, after)
+}
+
+fn read_provisioned(connection: &Connection, functions: &mut BTreeMap<String, Function>) -> Result<(), StoreError> {
+    let mut statement =
+        connection.prepare("SELECT function_id, qualifier, requested, modified_ms FROM function_provisioned")?;
+    let mut rows = statement.query([])?;
+    while let Some(row) = rows.next()? {
+        let provisioned = ProvisionedConcurrency { requested: row.get(2)?, modified_ms: row.get(3)? };
+        if let Some(function) = functions.get_mut(&row.get::<_, String>(0)?) {
+            function.provisioned.insert(row.get(1)?, provisioned);
+        }
+    }
+    Ok(())
+}
+
+fn put_provisioned(connection: &Connection, before: Option<&Function>, after: &Function) -> Result<(), StoreError> {
+    if before.map_or(after.provisioned.is_empty(), |before| before.provisioned == after.provisioned) {
+        return Ok(());
+    }
+    connection.execute("DELETE FROM function_provisioned WHERE function_id = ?1", [&after.id])?;
+    for (qualifier, provisioned) in &after.provisioned {
+        connection.execute(
+            "INSERT INTO function_provisioned (function_id, qualifier, requested, modified_ms) VALUES (?1, ?2, ?3, ?4)",
+            params![after.id, qualifier, provisioned.requested, provisioned.modified_ms],
+        )?;
+    }
+    Ok(())
+}
+
+fn put_aliases(connection: &Connection, before: Option<&Function>, after: &Function) -> Result<(), StoreError> {
+    for (name, alias) in &after.aliases {
+        let known = before.and_then(|b| b.aliases.get(name));
+        if known.is_some_and(|known| Arc::ptr_eq(known, alias)) {
+            continue;
+        }
+        connection.execute(
+            "INSERT OR REPLACE INTO function_alias (function_id, name, number, additional_number, additional_weight,
+                 description, revision_id) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+            params![
+                after.id,
+                name,
+                alias.version.stored(),
+                alias.additional.map(|additional| additional.version.stored()),
+                alias.additional.map(|additional| additional.weight),
+                alias.description,
+                alias.revision_id,
+            ],
+        )?;
+    }
+    for name in before.into_iter().flat_map(|b| b.aliases.keys()).filter(|name| !after.aliases.contains_key(*name)) {
+        connection
+            .execute("DELETE FROM function_alias WHERE function_id = ?1 AND name = ?2", params![after.id, name])?;
+    }
+    Ok(())
+}
+
+fn put_policies(connection: &Connection, before: Option<&Function>, after: &Function) -> Result<(), StoreError> {
+    for (resource, policy) in &after.policies {
+        if before.and_then(|b| b.policies.get(resource)) == Some(policy) {
+            continue;
+        }
+        connection.execute(
+            "INSERT OR REPLACE INTO function_policy (function_id, qualifier, statements) VALUES (?1, ?2, ?3)",
+            params![after.id, resource.qualifier().unwrap_or_default(), to_json("policy", policy)?],
+        )?;
+    }
+    for resource in before.into_iter().flat_map(|b| b.policies.keys()).filter(|r| !after.policies.contains_key(r)) {
+        connection.execute(
+            "DELETE FROM function_policy WHERE function_id = ?1 AND qualifier = ?2",
+            params![after.id, resource.qualifier().unwrap_or_default()],
         )?;
     }
     Ok(())

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::path::Path;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -18,8 +19,12 @@ use crate::code::archive::fixtures::{file, zip};
 use crate::environments::Environments;
 use crate::host::figures::{FunctionStats, Times};
 use crate::host::log_pages::{Begin, Cursor, Line, Page};
-use crate::host::{Call, Deployment, Outcome, Patience};
+use crate::host::{Call, Deployment, Outcome, Patience, Provisioning, Terms};
 use crate::{CodeSource, Functions, Invoked, SCHEMA, Settings, SourceError, body_limit};
+
+mod concurrency;
+mod permissions;
+mod versions;
 
 const ACCOUNT: &str = "111111111111";
 const ROLE: &str = "arn:aws:iam::111111111111:role/r";
@@ -30,9 +35,15 @@ const ARN: &str = "arn:aws:lambda:us-east-1:111111111111:function:f";
 struct Scripted {
     outcomes: Mutex<VecDeque<Outcome>>,
     seen: Mutex<Vec<(Arc<Deployment>, Call)>>,
+    /// Deployments by their IDs.
     retired: Mutex<Vec<String>>,
     pages: Mutex<Vec<(String, Begin)>>,
     stats: Mutex<BTreeMap<String, FunctionStats>>,
+    terms: Mutex<BTreeMap<String, Terms>>,
+    /// How far every provisioned concurrency is.
+    provisioning: Mutex<Provisioning>,
+    prepared: Mutex<Vec<(String, u32)>>,
+    refused: Mutex<Vec<String>>,
 }
 
 #[async_trait::async_trait]
@@ -48,8 +59,28 @@ impl Environments for Scripted {
         deployment.concurrency.unwrap_or(8).min(8)
     }
 
-    fn retire(&self, name: &str) {
-        self.retired.lock().unwrap().push(name.to_owned());
+    fn retire(&self, deployment_id: &str) {
+        self.retired.lock().unwrap().push(deployment_id.to_owned());
+    }
+
+    fn set_terms(&self, name: &str, terms: &Terms) {
+        self.terms.lock().unwrap().insert(name.to_owned(), terms.clone());
+    }
+
+    fn provisioning(&self, _: &str) -> Provisioning {
+        *self.provisioning.lock().unwrap()
+    }
+
+    fn provisioned_max(&self) -> u32 {
+        950
+    }
+
+    fn prepare(&self, deployment: &Arc<Deployment>, wanted: u32) {
+        self.prepared.lock().unwrap().push((deployment.version.clone(), wanted));
+    }
+
+    fn refuse(&self, deployment: &Deployment) {
+        self.refused.lock().unwrap().push(format!("{}:{}", deployment.name, deployment.version));
     }
 
     fn check_runtime(&self, runtime: &str) -> Result<(), String> {
@@ -148,6 +179,11 @@ impl Api {
     }
 
     fn at(path: &Path, settings: Settings) -> Self {
+        // Only a look settles a function, so that no test depends on how fast it is.
+        Self::settling(path, Settings { settle: Duration::from_secs(3_600), ..settings })
+    }
+
+    fn settling(path: &Path, settings: Settings) -> Self {
         let records = Records::open(&path.join("records.db"), &[SCHEMA], Fatal::new()).unwrap();
         let code = path.join("code");
         std::fs::create_dir_all(&code).unwrap();
@@ -155,6 +191,11 @@ impl Api {
         let functions =
             Functions::with_environments(records, host.clone(), Arc::new(OneObject), &code, settings).unwrap();
         Self { functions, host, _temp: None }
+    }
+
+    /// As [`Api::at`], where a change is over by itself at once.
+    fn at_once(path: &Path) -> Self {
+        Self::settling(path, Settings { settle: Duration::ZERO, ..Settings::new("us-east-1", ACCOUNT) })
     }
 
     fn keeping(self, temp: tempfile::TempDir) -> Self {
@@ -206,8 +247,11 @@ impl Api {
         self.post("/2015-03-31/functions", body).await
     }
 
+    /// Creates `f` and waits for it as a tool does: by a look.
     async fn create(&self) -> Answer {
-        self.create_with(json!({})).await.ok(201)
+        let created = self.create_with(json!({})).await.ok(201);
+        self.configuration().await;
+        created
     }
 
     async fn invoke(&self, function: &str, headers: &[(&'static str, &str)], payload: &str) -> Answer {
@@ -283,6 +327,7 @@ async fn an_update_passes_through_in_progress_and_changes_the_revision_twice_eve
 async fn a_configuration_update_changes_what_is_there_and_nothing_else() {
     let api = Api::new();
     api.create_with(json!({"Description": "d", "Environment": {"Variables": {"AB": "1"}}})).await.ok(201);
+    api.configuration().await;
     let target = "/2015-03-31/functions/f/configuration";
     let updated = api.put(target, json!({"Timeout": 60, "MemorySize": 256})).await.ok(200).body;
     assert_eq!(
@@ -290,11 +335,13 @@ async fn a_configuration_update_changes_what_is_there_and_nothing_else() {
         (&json!(60), &json!(256), &json!("d"))
     );
     assert_eq!(updated["Environment"], json!({"Variables": {"AB": "1"}}));
+    api.configuration().await;
     let cleared = api.put(target, json!({"Environment": {"Variables": {}}, "Description": ""})).await.ok(200).body;
     assert_eq!(cleared["Environment"], json!({"Variables": {}}));
     assert_eq!(cleared["Description"], "");
     assert_eq!(cleared["Timeout"], 60);
     for member in ["Code", "Publish", "Tags", "PackageType", "Architectures", "FunctionName"] {
+        api.configuration().await;
         let answer = api.put(target, json!({member: request("f")[member]})).await;
         let expected = if request("f")[member].is_null() { 200 } else { 400 };
         assert_eq!(answer.status, expected, "{member}: {answer:?}");
@@ -324,7 +371,7 @@ async fn new_code_reaches_the_next_invocation_and_retires_the_old_environments()
     let newer = zip(&[file("handler.py", b"newer")]);
     let updated = api.put("/2015-03-31/functions/f/code", json!({"ZipFile": encoded(&newer)})).await.ok(200).body;
     assert_eq!(updated["CodeSha256"], STANDARD.encode(Sha256::digest(&newer)));
-    assert_eq!(*api.host.retired.lock().unwrap(), ["f"]);
+    assert_eq!(*api.host.retired.lock().unwrap(), [api.host.seen.lock().unwrap()[0].0.id.clone()]);
     api.invoke("f", &[], "{}").await.ok(200);
     let seen = api.host.seen.lock().unwrap();
     assert_ne!(seen[0].0.id, seen[1].0.id);
@@ -703,7 +750,7 @@ async fn a_function_is_deleted_whole_and_a_new_one_of_its_name_starts_again() {
         "Deletion of aliases is not currently supported.",
     );
     api.delete("/2015-03-31/functions/f").await.ok(204);
-    assert_eq!(*api.host.retired.lock().unwrap(), ["f"]);
+    assert_eq!(api.host.retired.lock().unwrap().len(), 2, "of both versions");
     assert_eq!(api.get("/2015-03-31/functions/f").await.status, 404);
     assert_eq!(api.create_with(json!({"Publish": true})).await.ok(201).body["Version"], "1");
 }
@@ -746,6 +793,7 @@ async fn versions_are_numbered_once_frozen_and_listed_after_latest() {
     api.delete("/2015-03-31/functions/f?Qualifier=2").await.ok(204);
     assert_eq!(api.invoke("f:2", &[], "{}").await.status, 404);
     api.put("/2015-03-31/functions/f/configuration", json!({"Timeout": 9})).await.ok(200);
+    api.configuration().await;
     assert_eq!(api.post(versions, json!({})).await.ok(201).body["Version"], "3");
 }
 
@@ -832,6 +880,7 @@ async fn functions_outlive_the_server_and_code_that_nobody_names_does_not() {
     api.create_with(json!({"Publish": true, "Tags": {"a": "1"}, "Environment": {"Variables": {"AB": "1"}}}))
         .await
         .ok(201);
+    api.configuration().await;
     let newer = encoded(&zip(&[file("handler.py", b"newer")]));
     api.put("/2015-03-31/functions/f/code", json!({"ZipFile": newer})).await.ok(200);
     let unused = encoded(&zip(&[file("handler.py", b"in between")]));
@@ -878,8 +927,8 @@ async fn more_code_than_the_account_may_store_is_refused() {
 async fn an_operation_that_is_not_offered_is_named() {
     let api = Api::new();
     let code = "UnknownOperationException";
-    let alias = api.post("/2015-03-31/functions/f/aliases", json!({})).await;
-    alias.fails(404, code, "The operation CreateAlias is not offered by this server.");
+    let url = api.post("/2021-10-31/functions/f/url", json!({})).await;
+    url.fails(404, code, "The operation CreateFunctionUrlConfig is not offered by this server.");
     api.get("/2018-10-31/layers").await.fails(404, code, "The operation ListLayers is not offered by this server.");
     api.get("/nowhere").await.fails(404, code, "There is no operation GET /nowhere.");
     let policy = api.get("/2015-03-31/functions/f/policy").await;

@@ -401,10 +401,21 @@ impl Client {
         path: &str,
         body: &serde_json::Value,
     ) -> Result<serde_json::Value, ClientError> {
+        self.lambda_within(method, path, body, ANSWER_TIME_MAX).await
+    }
+
+    async fn lambda_within(
+        &self,
+        method: Method,
+        path: &str,
+        body: &serde_json::Value,
+        answer_time_max: Duration,
+    ) -> Result<serde_json::Value, ClientError> {
         let mut headers = HeaderMap::new();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        let body = if body.is_null() { Bytes::new() } else { Bytes::from(body.to_string()) };
-        let (_, answer) = self.call(Api::Lambda, method, path, headers, Content::Bytes(body)).await?;
+        let body = Content::Bytes(if body.is_null() { Bytes::new() } else { Bytes::from(body.to_string()) });
+        let (_, _, answer) = self.send(Api::Lambda, method, path, headers, &body, answer_time_max).await?;
+        let answer = whole(answer).await?;
         // Where something is deleted there is nothing to tell.
         if answer.is_empty() { Ok(serde_json::Value::Null) } else { json(&answer) }
     }

@@ -107,6 +107,7 @@ impl Server {
         let s3 = rooms::S3 { embedded: objects.clone(), routes: routes.clone(), gateway };
         let routed = Arc::new(rooms::RoutedObjects { embedded: rooms::EmbeddedObjects(objects.clone()), routes });
         let mut host = settings.host(&path);
+        host.fit_to_machine();
         // What the host would only queue waits at the engine's gate, where a cancel still calls it off.
         let mut jobs_settings = jobs_settings;
         // Functions elsewhere need no environment, and must not be held to the number of them: then each embedded function is
@@ -124,7 +125,7 @@ impl Server {
             host.clone(),
             Arc::new(rooms::Code(routed.clone())),
             &sub("code")?,
-            longshore_functions::Settings::new(region.as_str(), account.as_str()),
+            settings.functions(),
         )
         .because(cannot("the functions"))?;
         let jobs = Jobs::open(

@@ -88,9 +88,35 @@ pub struct Jobs {
 #[serde(deny_unknown_fields)]
 pub struct Functions {
     pub environments_max: u32,
+    pub memory_max_mib: u64,
+    pub account_concurrency: u32,
+    pub queue_wait_ms: u64,
+    pub scale_up: u32,
     pub idle_seconds: u64,
+    pub age_hours_max: u32,
+    pub freeze: Freeze,
+    pub freeze_ms: u64,
+    pub init_limit: InitLimit,
     pub strict_runtimes: bool,
     pub calls_waiting_max: usize,
+}
+
+/// When a function's processes are stopped between two calls.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Freeze {
+    Off,
+    /// After `freeze_ms` without a call.
+    Idle,
+    Always,
+}
+
+/// What happens to a start that takes longer than Lambda's limit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum InitLimit {
+    Continue,
+    Restart,
 }
 
 impl Settings {
@@ -130,10 +156,30 @@ impl Settings {
         if self.functions.environments_max > 0 {
             host.environments_max = self.functions.environments_max;
         }
+        if self.functions.memory_max_mib > 0 {
+            host.memory_mib_max = self.functions.memory_max_mib;
+        }
+        host.account_concurrency = self.functions.account_concurrency;
+        host.scale_up = Some(self.functions.scale_up).filter(|size| *size > 0);
+        host.age_max = Duration::from_secs(60 * 60 * u64::from(self.functions.age_hours_max));
+        host.freeze_after = match self.functions.freeze {
+            Freeze::Off => None,
+            Freeze::Idle => Some(Duration::from_millis(self.functions.freeze_ms)),
+            Freeze::Always => Some(Duration::ZERO),
+        };
+        host.init_restarts = self.functions.init_limit == InitLimit::Restart;
         host.idle_timeout = Duration::from_secs(self.functions.idle_seconds);
         host.strict_runtimes = self.functions.strict_runtimes;
         host.calls_waiting_max = self.functions.calls_waiting_max;
         host
+    }
+
+    /// What the Lambda API is told.
+    pub fn functions(&self) -> longshore_functions::Settings {
+        let mut functions = longshore_functions::Settings::new(&self.region, &self.account);
+        functions.account_concurrency = self.functions.account_concurrency;
+        functions.queue_wait = Duration::from_millis(self.functions.queue_wait_ms);
+        functions
     }
 
     /// Reads all layers but the flags, which the caller puts on top (and calls [`Settings::check`]).
@@ -225,6 +271,8 @@ impl Settings {
             ("jobs.unrecorded_max", jobs.unrecorded_max as u64),
             ("jobs.rows_max", jobs.rows_max),
             ("jobs.requests_burst", jobs.requests_burst.into()),
+            ("functions.account_concurrency", self.functions.account_concurrency.into()),
+            ("functions.age_hours_max", self.functions.age_hours_max.into()),
         ];
         if let Some((name, _)) = at_least_one.iter().find(|(_, value)| *value == 0) {
             return Err(Failure::usage(format!("{name} must be at least 1")));
@@ -352,6 +400,24 @@ mod tests {
         let dir = Path::new("/d");
         let (ours, theirs) = (load("", &[]).unwrap().host(dir), HostSettings::new("us-east-1", "000000000000", dir));
         assert_eq!(format!("{ours:?}"), format!("{theirs:?}"));
+        let (ours, theirs) =
+            (load("", &[]).unwrap().functions(), longshore_functions::Settings::new("us-east-1", "000000000000"));
+        assert_eq!(format!("{ours:?}"), format!("{theirs:?}"));
+    }
+
+    #[test]
+    fn freezing_and_the_limit_of_a_start_are_words_and_anything_else_is_refused() {
+        let host =
+            |text: &str| load(&format!("[functions]\n{text}"), &[]).map(|settings| settings.host(Path::new("/d")));
+        assert_eq!(host("freeze = \"off\"").unwrap().freeze_after, None);
+        assert_eq!(host("freeze = \"always\"").unwrap().freeze_after, Some(Duration::ZERO));
+        assert_eq!(host("freeze_ms = 70").unwrap().freeze_after, Some(Duration::from_millis(70)));
+        assert!(host("init_limit = \"restart\"").unwrap().init_restarts);
+        assert_eq!(host("scale_up = 1000").unwrap().scale_up, Some(1_000));
+        for wrong in ["freeze = \"sometimes\"", "init_limit = \"kill\"", "age_hours_max = 0", "account_concurrency = 0"]
+        {
+            assert!(host(wrong).is_err(), "{wrong}");
+        }
     }
 
     #[test]

@@ -11,15 +11,12 @@ use std::time::Duration;
 
 use longshore_core::histogram::{self, BUCKETS};
 
+use super::lines::Status;
 use super::{Host, lock};
 
 /// Names of errors that are told apart, a function: some are the function's own words. Further ones count as [`OTHER`].
 const ERROR_TYPES_MAX: usize = 64;
 const OTHER: &str = "(others)";
-/// How an environment calls an invocation whose time was up, in its REPORT line.
-const TIMED_OUT: &str = "timeout";
-/// What stands before the error's name in the same place.
-const ERROR_TYPE: &str = "Error Type: ";
 
 /// The counters of all functions.
 #[derive(Debug)]
@@ -58,15 +55,15 @@ pub(super) struct FunctionFigures {
 }
 
 impl FunctionFigures {
-    /// An invocation is over. `status` as in its REPORT line: `None` for an answer, `timeout`, or an error with its type.
-    pub fn ended(&self, duration: Duration, status: Option<&str>) {
+    /// An invocation is over, as its REPORT line says.
+    pub fn ended(&self, duration: Duration, status: Status<'_>) {
         self.durations.add(duration);
         match status {
-            None => {}
-            Some(TIMED_OUT) => {
+            Status::Success => {}
+            Status::Timeout => {
                 self.timeouts.fetch_add(1, Ordering::Relaxed);
             }
-            Some(status) => count(&self.errors, status.rsplit_once(ERROR_TYPE).map_or(status, |(_, name)| name)),
+            Status::Error(name) => count(&self.errors, name),
         }
     }
 
@@ -235,11 +232,11 @@ mod tests {
         let figures = Figures::default();
         let of_f = figures.of("f");
         for ms in 1..=100 {
-            of_f.ended(Duration::from_millis(ms), None);
+            of_f.ended(Duration::from_millis(ms), Status::Success);
         }
-        of_f.ended(Duration::from_millis(3_000), Some("timeout"));
+        of_f.ended(Duration::from_millis(3_000), Status::Timeout);
         for _ in 0..2 {
-            of_f.ended(Duration::from_millis(1), Some("error\tError Type: Runtime.ExitError"));
+            of_f.ended(Duration::from_millis(1), Status::Error("Runtime.ExitError"));
         }
         of_f.started(Duration::from_micros(90_001));
         for mib in [40, 70, 60] {
@@ -261,9 +258,9 @@ mod tests {
     fn a_function_that_makes_up_names_of_errors_costs_a_bounded_number_of_them() {
         let figures = FunctionFigures::default();
         for n in 0..ERROR_TYPES_MAX + 10 {
-            figures.ended(Duration::ZERO, Some(&format!("error\tError Type: Function.E{n}")));
+            figures.ended(Duration::ZERO, Status::Error(&format!("Function.E{n}")));
         }
-        figures.ended(Duration::ZERO, Some("error\tError Type: Function.E3"));
+        figures.ended(Duration::ZERO, Status::Error("Function.E3"));
         let errors = read(&figures).errors;
         assert_eq!((errors.len(), errors[OTHER], errors["Function.E3"]), (ERROR_TYPES_MAX + 1, 10, 2));
     }

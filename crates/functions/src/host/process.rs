@@ -154,6 +154,18 @@ fn start(launcher: &Launcher, plan: Plan) -> Result<Forked, NotStarted> {
     Ok((Started { child, pid, pidfd, output }, said))
 }
 
+/// Stops the processes of a session's group, until [`thaw`] or SIGKILL. Whether they were. What has left the group goes
+/// on.
+pub(super) fn freeze(leader: Pid) -> bool {
+    rustix::process::kill_process_group(leader, Signal::STOP).is_ok()
+}
+
+/// Lets the processes of a session's group go on.
+pub(super) fn thaw(leader: Pid) {
+    // A group that is gone needs it no more.
+    let _ = rustix::process::kill_process_group(leader, Signal::CONT);
+}
+
 /// Whether the process still runs (a zombie does not).
 pub(super) fn is_alive(pidfd: &OwnedFd) -> bool {
     let now = Timespec { tv_sec: 0, tv_nsec: 0 };

@@ -6,6 +6,8 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use longshore_core::pool::Kind;
+
 use super::runtimes::{Found, Language};
 use super::{Deployment, FunctionCredentials};
 
@@ -23,6 +25,7 @@ pub(super) struct Addresses<'a> {
 
 pub(super) fn variables(
     d: &Deployment,
+    kind: Kind,
     language: Language,
     found: &Found,
     a: &Addresses<'_>,
@@ -72,7 +75,8 @@ pub(super) fn variables(
     set("AWS_LAMBDA_FUNCTION_MEMORY_SIZE", d.memory_mib.to_string());
     set("AWS_LAMBDA_LOG_GROUP_NAME", format!("/aws/lambda/{}", d.name));
     set("AWS_LAMBDA_LOG_STREAM_NAME", a.log_stream.clone());
-    set("AWS_LAMBDA_INITIALIZATION_TYPE", "on-demand".into());
+    let initialization = if kind == Kind::Provisioned { "provisioned-concurrency" } else { "on-demand" };
+    set("AWS_LAMBDA_INITIALIZATION_TYPE", initialization.into());
     set("AWS_REGION", a.region.to_owned());
     set("AWS_DEFAULT_REGION", a.region.to_owned());
     set("AWS_ACCESS_KEY_ID", a.credentials.access_key_id.clone());
@@ -111,6 +115,10 @@ mod tests {
             timeout_s: 3,
             memory_mib: 128,
             concurrency: None,
+            log_format: super::super::LogFormat::Text,
+            application_log_level: None,
+            system_log_level: None,
+            log_group: "/aws/lambda/f".into(),
         };
         let found = Found { program: "/usr/bin/node".into(), version: "20.0.0".into(), notice: None };
         let credentials = FunctionCredentials::random("f").unwrap();
@@ -123,7 +131,7 @@ mod tests {
             clients_dir: Path::new("/rt"),
             credentials: &credentials,
         };
-        let mut v = variables(&d, Language::of(&d.runtime).unwrap(), &found, &a);
+        let mut v = variables(&d, Kind::OnDemand, Language::of(&d.runtime).unwrap(), &found, &a);
         assert_eq!(v.remove("AWS_ACCESS_KEY_ID").unwrap(), credentials.access_key_id);
         assert_eq!(v.remove("AWS_SECRET_ACCESS_KEY").unwrap(), credentials.secret_access_key);
         assert_eq!(v.remove("AWS_SESSION_TOKEN").unwrap(), credentials.session_token);

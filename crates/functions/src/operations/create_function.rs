@@ -77,8 +77,11 @@ async fn create_function(functions: &Functions, mut call: Call) -> Result<Respon
         name: name.clone(),
         last_published: VersionNumber::LATEST,
         reserved_concurrency: None,
+        provisioned: Default::default(),
         tags,
         versions: Default::default(),
+        aliases: Default::default(),
+        policies: Default::default(),
     };
     function.put(Version {
         number: VersionNumber::LATEST,
@@ -88,6 +91,7 @@ async fn create_function(functions: &Functions, mut call: Call) -> Result<Respon
         code,
         modified_ms: now_ms(),
         configuration,
+        latest_description: None,
     });
     let mut shown = VersionNumber::LATEST;
     if publish {
@@ -103,8 +107,7 @@ async fn create_function(functions: &Functions, mut call: Call) -> Result<Respon
             if current.is_some() {
                 return Err(exists(&made.name));
             }
-            let added: u64 = made.versions.values().map(|version| version.code.size).sum();
-            if used_code_bytes(snapshot).saturating_add(added) > code_bytes_max {
+            if used_code_bytes(snapshot).saturating_add(made.code_bytes()) > code_bytes_max {
                 return Err(FunctionError::CodeStorage);
             }
             Ok((Next::Put(made), ()))

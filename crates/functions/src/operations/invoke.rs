@@ -97,9 +97,10 @@ fn client_context(header: Option<&str>) -> Result<Option<String>, FunctionError>
     }
 }
 
-/// `Root=1-<seconds, hex>-<96 random bits>;Sampled=0`, the form of AWS X-Ray, which is not here.
+/// `Root=1-<seconds, hex>-<96 random bits>;Parent=<64 random bits>;Sampled=0`, the form of AWS X-Ray, which is not here.
 fn new_trace_id() -> String {
     let seconds = jiff::Timestamp::now().as_second();
     let random = uuid::Uuid::new_v4().simple().to_string();
-    format!("Root=1-{seconds:08x}-{};Sampled=0", &random[..24])
+    let parent = uuid::Uuid::new_v4().simple().to_string();
+    format!("Root=1-{seconds:08x}-{};Parent={};Sampled=0", &random[..24], &parent[..16])
 }

@@ -8,7 +8,7 @@ use crate::catalogue::Next;
 use crate::error::FunctionError;
 use crate::members::{FunctionMembers, check_variables, parse};
 use crate::operations::{answered, now_ms};
-use crate::resolve::check_revision;
+use crate::resolve::{check_at_rest, check_revision};
 use crate::shape::{self, View};
 
 pub const OPERATION: Operation<Functions> = Operation {
@@ -38,7 +38,8 @@ async fn update_function_configuration(functions: &Functions, call: Call) -> Res
     }
     request.violations().finish()?;
     request.refuse_unsupported(&named.name)?;
-    let (entry, _) = functions.find(&named).await?;
+    let entry = functions.stand(&named).await?;
+    check_at_rest(&functions.inner.settings, &entry.function)?;
     check_revision(&entry.function, request.revision_id.as_deref())?;
     if let Some(runtime) = &request.runtime {
         functions.check_runtime(runtime).await?;
@@ -54,6 +55,7 @@ async fn update_function_configuration(functions: &Functions, call: Call) -> Res
         .catalogue
         .change(&named.name, move |_, current| {
             let current = current.ok_or(missing)?;
+            check_at_rest(&settings, &current)?;
             check_revision(&current, request.revision_id.as_deref())?;
             let mut configuration = current.latest().configuration.clone();
             // Here, to what is there now, so that two updates of different members both count.

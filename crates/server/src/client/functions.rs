@@ -14,6 +14,8 @@ use super::{Api, COMPONENT, Client, ClientError, Content, whole};
 
 /// From an invocation to its answer: Lambda's longest time-out, and what a cold start and the way may take.
 const INVOKE_TIME_MAX: Duration = Duration::from_secs(960);
+/// For a package and its answer: 70 MB at less than 1 Mbit/s.
+const UPLOAD_TIME_MAX: Duration = Duration::from_secs(900);
 /// How long a function may be on its way to a new state. AWS's waiters give up after 300 s too.
 const SETTLE_TIME_MAX: Duration = Duration::from_secs(300);
 
@@ -76,24 +78,17 @@ impl Client {
         self.get_json(&(path_of(name) + &at(qualifier))).await
     }
 
-    /// Waits until neither the function nor an update of it is on its way: GetFunctionConfiguration's last answer. Looks
-    /// as often as `every`.
-    pub async fn function_settled(&self, name: &str, every: Duration) -> Result<Value, ClientError> {
+    /// Waits until neither the function nor an update of it is on its way: GetFunctionConfiguration's last answer, which may
+    /// say that it failed. Looks as often as `every`.
+    pub async fn function_at_rest(&self, name: &str, every: Duration) -> Result<Value, ClientError> {
         let wait = async {
             loop {
                 let answer = self.get_json(&format!("{}/configuration", path_of(name))).await?;
-                let state = |member: &str| answer.get(member).and_then(Value::as_str).unwrap_or("").to_owned();
-                match (state("State").as_str(), state("LastUpdateStatus").as_str()) {
-                    ("Failed", _) | (_, "Failed") => {
-                        return Err(ClientError::Broken(format!(
-                            "the function cannot be used: {}{}",
-                            state("StateReason"),
-                            state("LastUpdateStatusReason")
-                        )));
-                    }
-                    ("Pending", _) | (_, "InProgress") => tokio::time::sleep(every).await,
-                    _ => return Ok(answer),
+                let is = |member: &str, state: &str| answer.get(member).and_then(Value::as_str) == Some(state);
+                if !is("State", "Pending") && !is("LastUpdateStatus", "InProgress") {
+                    return Ok(answer);
                 }
+                tokio::time::sleep(every).await;
             }
         };
         tokio::time::timeout(SETTLE_TIME_MAX, wait).await.map_err(|_| {
@@ -101,15 +96,27 @@ impl Client {
         })?
     }
 
+    /// As [`Client::function_at_rest`]; that the function or its update failed is an error.
+    pub async fn function_settled(&self, name: &str, every: Duration) -> Result<Value, ClientError> {
+        let answer = self.function_at_rest(name, every).await?;
+        for (state, reason) in [("State", "StateReason"), ("LastUpdateStatus", "LastUpdateStatusReason")] {
+            if answer.get(state).and_then(Value::as_str) == Some("Failed") {
+                let reason = answer.get(reason).and_then(Value::as_str).unwrap_or("no reason is told");
+                return Err(ClientError::Broken(format!("the function cannot be used: {reason}")));
+            }
+        }
+        Ok(answer)
+    }
+
     /// CreateFunction. `request` has everything but the code.
     pub async fn create_function_of(&self, mut request: Value, zip: &[u8]) -> Result<Value, ClientError> {
         request["Code"] = json!({"ZipFile": STANDARD.encode(zip)});
-        self.lambda(Method::POST, "/2015-03-31/functions", &request).await
+        self.lambda_within(Method::POST, "/2015-03-31/functions", &request, UPLOAD_TIME_MAX).await
     }
 
     pub async fn update_function_code(&self, name: &str, zip: &[u8], revision: &Value) -> Result<Value, ClientError> {
         let request = json!({"ZipFile": STANDARD.encode(zip), "RevisionId": revision});
-        self.lambda(Method::PUT, &format!("{}/code", path_of(name)), &request).await
+        self.lambda_within(Method::PUT, &format!("{}/code", path_of(name)), &request, UPLOAD_TIME_MAX).await
     }
 
     pub async fn update_function_configuration(&self, name: &str, request: &Value) -> Result<Value, ClientError> {

@@ -25,6 +25,8 @@ const TIMEOUT_SECONDS: u32 = 60;
 const MEMORY_MIB: u32 = 512;
 /// The role where a Longshore answers, which checks its form and assumes nothing.
 const ROLE: &str = "longshore";
+/// From here on an upload elsewhere takes a while, and it is said for what.
+const UPLOAD_TOLD_BYTES: u64 = 1_000_000;
 /// Between two looks whether the function is ready: on this machine, and elsewhere.
 const LOOK_EVERY_NEAR: Duration = Duration::from_millis(50);
 const LOOK_EVERY_FAR: Duration = Duration::from_secs(1);
@@ -44,13 +46,17 @@ pub async fn deploy(args: Deploy, at: &At) -> Result<u8, Failure> {
 
     let found = client.find_function(&name).await.map_err(place::told)?;
     let current = match &found {
-        Some(_) => Some(client.function_settled(&name, every).await.map_err(place::told)?),
+        // One that failed may be what this is to mend.
+        Some(_) => Some(client.function_at_rest(&name, every).await.map_err(place::told)?),
         None => None,
     };
     let (package, guessed) = read_package(&args, current.as_ref())?;
     // What runs there already was looked at when it came, and looking takes an interpreter's start.
     if !current.as_ref().is_some_and(|current| has_code(current, &package.zip)) {
         check_syntax(&package, &place)?;
+        if !place.near && package.zip.len() as u64 >= UPLOAD_TOLD_BYTES {
+            eprintln!("{} are to be sent", bytes(package.zip.len() as u64));
+        }
     }
     for guess in &guessed {
         eprintln!("guessed: {guess}");
@@ -103,7 +109,7 @@ pub async fn deploy(args: Deploy, at: &At) -> Result<u8, Failure> {
     let mut arn = text(&configuration, "FunctionArn").to_owned();
     let mut document = json!({"Created": created, "Changed": changed, "Configuration": configuration});
     if args.publish || args.alias.is_some() {
-        let version = publish(&place, &name, &configuration).await?;
+        let version = publish(&place, &name, &configuration, every).await?;
         arn = text(&version, "FunctionArn").to_owned();
         let number = text(&version, "Version").to_owned();
         document["Version"] = version;
@@ -395,7 +401,7 @@ fn refused(error: ClientError) -> Failure {
 }
 
 /// Publishes what was deployed: the answer of PublishVersion. Code that was published already has its version.
-async fn publish(place: &Place, name: &str, configuration: &Value) -> Result<Value, Failure> {
+async fn publish(place: &Place, name: &str, configuration: &Value, every: Duration) -> Result<Value, Failure> {
     let before = place.client.versions(name).await.map_err(place::told)?;
     let version = place.client.publish_version(name, &configuration["CodeSha256"]).await.map_err(refused)?;
     let number = text(&version, "Version");
@@ -404,6 +410,8 @@ async fn publish(place: &Place, name: &str, configuration: &Value) -> Result<Val
     } else {
         eprintln!("published version {}", plain(number));
     }
+    // A new version has a start of its own.
+    place.client.function_settled(&format!("{name}:{number}"), every).await.map_err(place::told)?;
     Ok(version)
 }
 

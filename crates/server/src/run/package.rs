@@ -427,6 +427,35 @@ mod tests {
     }
 
     #[test]
+    fn a_handler_is_known_to_be_in_a_package_by_its_module() {
+        let (dir, path) = written("work.py", b"def handler(event, context): pass", 0o644);
+        std::fs::create_dir(dir.path().join("lib")).unwrap();
+        std::fs::write(dir.path().join("lib/help.js"), "").unwrap();
+        let folder = dir.path().to_str().unwrap();
+        let zip = zip_of(&[("lib/help.js", b"", 0o644)]).unwrap();
+        let (_zip_dir, zip) = written("code.zip", &zip, 0o644);
+        let (_program_dir, program) = written("program", b"\x7fELF", 0o755);
+        for (function, handler, wanted) in [
+            (path.as_str(), "work.anything", true),
+            (path.as_str(), "other.handler", false),
+            (&format!("{path}:named"), "work.anything", false),
+            (folder, "work.f", true),
+            (folder, "lib.help.f", true),
+            (folder, "lib/help.f", true),
+            (folder, "help.f", false),
+            (&zip, "lib.help.f", true),
+            (&zip, "work.f", false),
+            (&program, "whatever", true),
+            ("/nowhere/x.py", "x.f", false),
+        ] {
+            assert_eq!(has_handler(function, handler), wanted, "{function} {handler}");
+        }
+        let unseen = Package::read_unseen(&zip, "com.example.Work::handle", "java21").unwrap();
+        assert_eq!((unseen.handler.as_str(), unseen.runtime.as_str()), ("com.example.Work::handle", "java21"));
+        assert!(Package::read_unseen(&path, "h", "java21").is_err(), "a source file is no package of Java");
+    }
+
+    #[test]
     fn what_is_no_function_is_said_to_be_none() {
         for (name, content) in [("a.txt", &b"x"[..]), ("a.zip", b"no zip"), ("a.py", b"pass")] {
             let (_dir, path) = written(name, content, 0o644);
