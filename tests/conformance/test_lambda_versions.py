@@ -408,11 +408,40 @@ def test_deletions_of_versions(server, functions, name):
     # What runs is finished.
     with concurrent.futures.ThreadPoolExecutor(1) as caller:
         running = caller.submit(call, functions, name, "live", sleep=1)
-        harness.wait_for("the start of the call", lambda: "START" in server.longshore("logs", name, check=False).stdout)
+        harness.wait_for("the start of the call", lambda: "START RequestId" in server.longshore("logs", name, check=False).stdout)
         functions.delete_function(FunctionName=name)
         assert running.result()["version"] == "1"
     with refused(404, "ResourceNotFoundException", f"Function not found: {arn(name, 'live')}"):
         functions.invoke(FunctionName=name, Qualifier="live")
+
+
+def test_tags_are_the_functions_alone(server, functions, name):
+    two_versions(server, functions, name)
+    functions.create_alias(FunctionName=name, Name="prod", FunctionVersion="1")
+    parameter = "InvalidParameterValueException"
+    for qualifier in ("1", "prod"):
+        for call_tags in (lambda **given: functions.tag_resource(Tags={"A": "tag-a"}, **given),
+                          lambda **given: functions.untag_resource(TagKeys=["A"], **given), functions.list_tags):
+            with refused(400, parameter,
+                         "Tags on function aliases and versions are not supported. Please specify a function ARN."):
+                call_tags(Resource=arn(name, qualifier))
+    with refused(400, parameter, "An error occurred and the request cannot be processed."):
+        functions.tag_resource(Resource=arn(name), Tags={})
+    functions.tag_resource(Resource=arn(name), Tags={f"tag-{n}": "value" for n in range(50)})
+    with refused(400, parameter, "Number of tags exceeds resource tag limit."):
+        functions.tag_resource(Resource=arn(name), Tags={"one-more": "value"})
+    functions.untag_resource(Resource=arn(name), TagKeys=[f"tag-{n}" for n in range(1, 50)] + ["never-there"])
+    assert functions.list_tags(Resource=arn(name))["Tags"] == {"tag-0": "value"}
+    assert functions.get_function(FunctionName=name)["Tags"] == {"tag-0": "value"}
+    for qualifier in ("$LATEST", "1", "prod"):
+        assert "Tags" not in functions.get_function(FunctionName=name, Qualifier=qualifier)
+    with refused(400, parameter, "Please don't provide ImageUri when updating a function with packageType Zip."):
+        functions.update_function_code(FunctionName=name, ImageUri=f"{ACCOUNT}.dkr.ecr.{REGION}.amazonaws.com/r:t")
+    functions.delete_function(FunctionName=name)
+    for call_tags in (lambda **given: functions.tag_resource(Tags={"A": "B"}, **given),
+                      lambda **given: functions.untag_resource(TagKeys=["A"], **given), functions.list_tags):
+        with refused(404, "ResourceNotFoundException", f"Function not found: {arn(name)}"):
+            call_tags(Resource=arn(name))
 
 
 def test_permissions_are_written_as_they_were_recorded(server, functions, name):

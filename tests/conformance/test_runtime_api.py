@@ -547,14 +547,23 @@ exports.streaming = awslambda.streamifyResponse(async (event, stream) => {
 """
 
 
-@pytest.fixture(scope="module", params=["awslambdaric", "lambda_runtime", *(["aws-lambda-ric"] if NODE_CLIENT else [])])
+@pytest.fixture(scope="module", params=[
+    "awslambdaric", "lambda_runtime", "our Python", "our Node", *(["aws-lambda-ric"] if NODE_CLIENT else [])])
 def stock(request, server):
     """Deploys a function of one client or the other: which client, and `deploy(**more)`.
 
-    Node's is built from sources for some minutes: `qa/long runtimes` does it, and names its folder.
+    Node's is built from sources for some minutes: `qa/long runtimes` does it, and names its folder. Our own clients have
+    to answer as AWS's do.
     """
     if request.param == "awslambdaric":
         files = {"bootstrap": f"#!/bin/sh\nexec {sys.executable} -m awslambdaric $_HANDLER\n", "handler.py": PYTHON}
+    elif request.param.startswith("our"):
+        node = request.param == "our Node"
+        if node:
+            harness.need("node")
+        ours = {"runtime": "nodejs20.x" if node else "python3.11"}
+        files = {"handler.js": NODE} if node else {"handler.py": PYTHON}
+        return request.param, lambda **more: deploy(server, files, **ours, **more)
     elif request.param == "aws-lambda-ric":
         files = {"bootstrap": f"#!/bin/sh\nexec node {NODE_CLIENT}/bin/index.mjs $_HANDLER\n", "handler.js": NODE}
     else:
@@ -588,10 +597,10 @@ def test_a_stock_client_finds_its_event_and_stays(server, stock, function):
 def test_an_error_of_a_stock_client_is_passed_on_as_posted_and_leaves_it_warm(server, stock, function):
     before = environment(server, function)
     answer, log = fails(server, function, {"do": "raise", "words": "böse"})
-    if stock[0] == "awslambdaric":
+    if stock[0] in ("awslambdaric", "our Python"):
         assert answer.pop("stackTrace") and answer.pop("requestId") in log
         assert answer == {"errorMessage": "böse", "errorType": "ValueError"}
-    elif stock[0] == "aws-lambda-ric":
+    elif stock[0] in ("aws-lambda-ric", "our Node"):
         assert answer.pop("trace")[0] == "RangeError: böse" and answer == {"errorType": "RangeError", "errorMessage": "böse"}
     else:
         assert answer.pop("errorType").startswith("&alloc::boxed::Box<dyn core::error::Error") and answer == {"errorMessage": "böse"}
@@ -634,7 +643,7 @@ def test_a_stock_client_that_hangs_or_cannot_start_is_told_as_any_other(server, 
     if stock[0] != "lambda_runtime":  # which has no handler to look for
         answer, log = fails(server, deployed(handler="nowhere.handler"), {})
         assert answer["errorType"] == "Runtime.ImportModuleError" and "nowhere" in answer["errorMessage"]
-        if stock[0] == "awslambdaric":
+        if stock[0] in ("awslambdaric", "our Python"):
             assert answer == {"errorMessage": "Unable to import module 'nowhere': No module named 'nowhere'",
                               "errorType": "Runtime.ImportModuleError", "requestId": "", "stackTrace": []}
         assert log.endswith("\tStatus: error\tError Type: Runtime.ImportModuleError\n")
@@ -646,7 +655,7 @@ def test_what_a_stock_client_prints_is_in_its_log(server, stock, function):
 
 
 def test_a_stream_of_a_stock_client_is_collected(server, stock, function):
-    if stock[0] == "awslambdaric":
+    if stock[0] in ("awslambdaric", "our Python"):
         pytest.skip("Python's client does not stream")
     if stock[0] == "lambda_runtime":
         answer, error, _ = call(server, function, {"do": "stream"})

@@ -20,15 +20,16 @@
 //!
 //! What holds at every instant: environments that exist <= `environments_max`; a call begins only while fewer run than
 //! the account may have, fewer of its function than are reserved for that, and, on demand, only out of what neither
-//! reserved nor provisioned concurrency holds for others; a call gets exactly one of `Run`, `Fail` and `Throttle` unless
-//! it gives up first (a `Run` that is [lost](Pool::lost) counts as not having been given); calls of one lane are served in
-//! the order in which they came. Only calls that ran when a limit was lowered may be more than the limit; none begins
+//! reserved nor provisioned concurrency holds for others; a call gets exactly one of `Run`, `Fail`, `Gone` and `Throttle`
+//! unless it gives up first (a `Run` that is [lost](Pool::lost) counts as not having been given); calls of one lane are
+//! served in the order in which they came. Only calls that ran when a limit was lowered may be more than the limit; none begins
 //! until they are fewer.
 //!
 //! Source: Lambda specification 5; the fair shares between lanes and the budget for memory are our choice (AWS has no full
 //! machine).
 
 use std::collections::{HashMap, HashSet, VecDeque};
+use std::hash::{BuildHasherDefault, Hasher};
 
 /// Milliseconds on a clock that never goes back; its zero is the caller's.
 pub type Millis = u64;
@@ -130,6 +131,8 @@ pub enum Effect<D> {
     Run { environment: EnvironmentId, call: CallId, was_idle: bool },
     /// The environment that was started for this call did not come up: its failure is the call's answer.
     Fail { environment: EnvironmentId, call: CallId },
+    /// The deployment that the call asked for is no more: it may ask for what is there instead.
+    Gone { call: CallId },
     /// The call is refused.
     Throttle { call: CallId, reason: Throttle },
     /// Stop the environment; report `gone`.
@@ -337,6 +340,18 @@ struct Function {
 }
 
 impl Function {
+    /// Counts for what is reserved for it, or for what is taken; `charges` is the sum over all functions.
+    fn charge_for(&mut self, taken: u64, charges: &mut u64) {
+        let charge = self.reserved.map_or(taken, |reserved| taken.max(u64::from(reserved)));
+        *charges = *charges - self.charge + charge;
+        self.charge = charge;
+    }
+
+    /// Whether nothing of it is provisioned: then what is taken is what runs.
+    fn on_demand_alone(&self) -> bool {
+        self.provisioned == 0 && self.busy_provisioned == 0
+    }
+
     /// Whether it holds concurrency although nothing of it is there.
     fn has_terms(&self) -> bool {
         self.told && (self.reserved.is_some() || self.provisioned > 0)
@@ -367,17 +382,39 @@ impl Bucket {
     }
 }
 
+/// A map by numbers that are ours: nobody chooses them, so they need no hash that withstands a choice, and each call looks
+/// into such maps a dozen times.
+type ByNumber<K, V> = HashMap<K, V, BuildHasherDefault<OwnNumber>>;
+
+#[derive(Debug, Default)]
+struct OwnNumber(u64);
+
+impl Hasher for OwnNumber {
+    fn write_u64(&mut self, number: u64) {
+        // Spreads numbers that follow one another over the upper bits, too.
+        self.0 = number.wrapping_mul(0x9E37_79B9_7F4A_7C15);
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        bytes.iter().for_each(|byte| self.write_u64(self.0 ^ u64::from(*byte)));
+    }
+
+    fn finish(&self) -> u64 {
+        self.0
+    }
+}
+
 /// The pool of all functions of one machine.
 #[derive(Debug)]
 pub struct Pool<D> {
     limits: Limits,
     lane_keys: HashMap<String, LaneKey>,
-    lanes: HashMap<LaneKey, Lane<D>>,
+    lanes: ByNumber<LaneKey, Lane<D>>,
     function_keys: HashMap<String, FunctionKey>,
-    functions: HashMap<FunctionKey, Function>,
-    environments: HashMap<EnvironmentId, Environment>,
+    functions: ByNumber<FunctionKey, Function>,
+    environments: ByNumber<EnvironmentId, Environment>,
     /// The lane of each waiting call. At most `calls_waiting_max`, and those of callers that wait for as long as it takes.
-    waiting: HashMap<CallId, LaneKey>,
+    waiting: ByNumber<CallId, LaneKey>,
     /// Waiting calls that wait for what is under way for them and no longer.
     impatient: HashSet<CallId>,
     /// Starts that count against `starts_at_once`, oldest first. At most that many.
@@ -428,11 +465,11 @@ impl<D: Clone> Pool<D> {
         Self {
             limits,
             lane_keys: HashMap::new(),
-            lanes: HashMap::new(),
+            lanes: ByNumber::default(),
             function_keys: HashMap::new(),
-            functions: HashMap::new(),
-            environments: HashMap::new(),
-            waiting: HashMap::new(),
+            functions: ByNumber::default(),
+            environments: ByNumber::default(),
+            waiting: ByNumber::default(),
             impatient: HashSet::new(),
             gate: VecDeque::new(),
             stopping: 0,
@@ -529,12 +566,18 @@ impl<D: Clone> Pool<D> {
 
     /// A call came.
     pub fn ask(&mut self, ask: Ask<'_, D>, now: Millis) {
-        let known = self.function_keys.get(ask.target.function).map(|key| &self.functions[key]);
-        let reserved = known.filter(|function| function.told).map_or(ask.reserved, |function| function.reserved);
+        let lane_key = self.lane_keys.get(ask.target.deployment_id).copied();
+        let function_key = match lane_key {
+            Some(key) => Some(self.lanes[&key].function),
+            None => self.function_keys.get(ask.target.function).copied(),
+        };
+        let known = function_key.map(|key| &self.functions[&key]);
+        let (before, told) = known.map_or((None, false), |function| (function.reserved, function.told));
+        let reserved = if told { before } else { ask.reserved };
         if reserved == Some(0) {
             return self.throttle(ask.call, Throttle::ReservedFunctionConcurrentInvocationLimitExceeded);
         }
-        let key = self.lane(&ask.target, now);
+        let key = lane_key.unwrap_or_else(|| self.lane(&ask.target, now));
         let turn = self.next_turn;
         self.next_turn += 1;
         let lane = self.lanes.get_mut(&key).expect("just looked up or made");
@@ -542,7 +585,7 @@ impl<D: Clone> Pool<D> {
         let function_key = lane.function;
         self.waiting.insert(ask.call, key);
         // Without terms, the newest call knows the newest limit.
-        if self.functions[&function_key].reserved != reserved {
+        if before != reserved {
             self.functions.get_mut(&function_key).expect("a lane has a function").reserved = reserved;
             self.recharge(function_key);
         }
@@ -856,7 +899,7 @@ impl<D: Clone> Pool<D> {
     }
 
     /// The deployment is no more: its version was changed or deleted. No environment of it that exists now serves another
-    /// call. Calls that run are finished.
+    /// call, and its calls that wait are given back. Calls that run are finished.
     pub fn retire(&mut self, deployment_id: &str, now: Millis) {
         let Some(&key) = self.lane_keys.get(deployment_id) else { return };
         for (_, environment) in self.environments.iter_mut().filter(|(_, e)| e.lane == key) {
@@ -864,6 +907,12 @@ impl<D: Clone> Pool<D> {
         }
         let lane = self.lanes.get_mut(&key).expect("a lane has a key");
         lane.prepare = None;
+        lane.again = 0;
+        for Waiting { call, .. } in lane.waiting.drain(..) {
+            self.waiting.remove(&call);
+            self.impatient.remove(&call);
+            self.effects.push_back(Effect::Gone { call });
+        }
         let idle: Vec<EnvironmentId> = lane.idle.iter().chain(&lane.provisioned.idle).copied().collect();
         for id in idle {
             self.stop(id, StopReason::Retired);
@@ -1013,7 +1062,7 @@ impl<D: Clone> Pool<D> {
     /// or not.
     fn taken(&self, function: &Function) -> u64 {
         let busy = function.busy as u64;
-        if function.provisioned == 0 && function.busy_provisioned == 0 {
+        if function.on_demand_alone() {
             return busy;
         }
         let lanes = function.lanes.iter().map(|key| &self.lanes[key].provisioned);
@@ -1030,12 +1079,9 @@ impl<D: Clone> Pool<D> {
     /// What a function counts for in the account: what is reserved for it, or what is taken. Called whenever one of them
     /// changes.
     fn recharge(&mut self, key: FunctionKey) {
-        let function = &self.functions[&key];
-        let taken = self.taken(function);
-        let charge = function.reserved.map_or(taken, |reserved| taken.max(u64::from(reserved)));
+        let taken = self.taken(&self.functions[&key]);
         let function = self.functions.get_mut(&key).expect("just looked up");
-        self.charges = self.charges - function.charge + charge;
-        function.charge = charge;
+        function.charge_for(taken, &mut self.charges);
     }
 
     /// Whether one more call of the function may be taken on: on demand, and without a start that is under way for it.
@@ -1285,6 +1331,11 @@ impl<D: Clone> Pool<D> {
             lane.provisioned.busy += 1;
             function.busy_provisioned += 1;
         }
+        if function.on_demand_alone() {
+            function.charge_for(function.busy as u64, &mut self.charges);
+        } else {
+            self.recharge(function_key);
+        }
         self.waiting.remove(&call);
         if !self.impatient.is_empty() {
             self.impatient.remove(&call);
@@ -1294,7 +1345,6 @@ impl<D: Clone> Pool<D> {
         environment.frozen = false;
         let was_idle = self.fresh != Some(id);
         self.effects.push_back(Effect::Run { environment: id, call, was_idle });
-        self.recharge(function_key);
     }
 
     fn no_longer_busy(&mut self, id: EnvironmentId, key: LaneKey, provisioned: bool) {
@@ -1308,7 +1358,11 @@ impl<D: Clone> Pool<D> {
             lane.provisioned.busy -= 1;
             function.busy_provisioned -= 1;
         }
-        self.recharge(function_key);
+        if function.on_demand_alone() {
+            function.charge_for(function.busy as u64, &mut self.charges);
+        } else {
+            self.recharge(function_key);
+        }
     }
 
     fn try_start(&mut self, key: LaneKey, mut kind: Kind, now: Millis) -> Started {
@@ -1827,6 +1881,25 @@ mod tests {
     }
 
     #[test]
+    fn calls_that_wait_for_a_deployment_that_is_no_more_are_given_back_and_make_room_for_others() {
+        let mut b = Bench::new(limits(2, 1));
+        let busy = b.warm("f:1");
+        let starting = started(&b.ask("f:1"));
+        assert_eq!((b.ask("f:1"), b.ask("g:1")), (vec![], vec![]));
+        b.pool.retire("f:1", 0);
+        // Also the one for which a start is under way; the other function's call goes on waiting for a place.
+        assert_eq!(b.effects(), [Effect::Gone { call: CallId(2) }, Effect::Gone { call: CallId(3) }]);
+        assert!(!b.pool.patience_ended(CallId(3), 0), "it is not there any more");
+        b.pool.gave_up(CallId(2), 0);
+        assert_eq!(b.effects(), []);
+        assert_eq!(b.ready(starting), [Effect::Stop { environment: starting, why: StopReason::Retired }]);
+        b.pool.gone(starting, 0);
+        let g = started(&b.effects());
+        assert_eq!(b.ready(g), run(g, 4, false));
+        assert_eq!(b.released(busy), [Effect::Stop { environment: busy, why: StopReason::Retired }]);
+    }
+
+    #[test]
     fn a_call_whose_environment_was_dead_before_it_saw_the_call_goes_first_again() {
         let mut b = Bench::new(limits(1, 1));
         let id = b.warm("f:1");
@@ -2293,6 +2366,8 @@ mod tests {
         /// Terms were changed, or an initialization is to run again: a call that was promised its place may then begin
         /// although what is reserved for others is short of it.
         promises: bool,
+        /// What the present event retired.
+        retired: Option<&'static str>,
         /// New environments of each function, and when.
         starts: Vec<(&'static str, Millis)>,
     }
@@ -2341,6 +2416,10 @@ mod tests {
                         assert!(!seen.provisioned, "seed {seed}");
                     }
                     Effect::Throttle { call, .. } => assert!(self.open.remove(&call), "seed {seed}"),
+                    Effect::Gone { call } => {
+                        assert!(self.open.remove(&call), "seed {seed}: {call:?} was answered twice");
+                        assert_eq!(self.retired, Some(self.lane_of[&call]), "seed {seed}: nothing was retired");
+                    }
                     Effect::Stop { environment, .. } => {
                         let seen = self.environments.get_mut(&environment).unwrap();
                         assert_eq!(seen.is, Is::Idle, "seed {seed}");
@@ -2498,6 +2577,7 @@ mod tests {
             environments: BTreeMap::new(),
             terms: TERMS.into(),
             promises: changes,
+            retired: None,
             starts: Vec::new(),
         };
         for (function, terms) in TERMS {
@@ -2537,7 +2617,11 @@ mod tests {
                         world.pool.patience_ended(call, now);
                     }
                 }
-                5 if !quiet => world.pool.retire(DEPLOYMENTS[dice.roll(5) as usize], now),
+                5 if !quiet => {
+                    let deployment = DEPLOYMENTS[dice.roll(5) as usize];
+                    world.retired = Some(deployment);
+                    world.pool.retire(deployment, now);
+                }
                 6 => world.pool.tick(now),
                 7 if !quiet && changes => match (dice.roll(2), chosen) {
                     (0, Some(id)) => world.pool.measured(id, 50 + dice.roll(100)),
@@ -2555,6 +2639,7 @@ mod tests {
                 }
             }
             world.settle();
+            world.retired = None;
         }
         // Everything that is under way comes to its end; what waits must get its turn, and what is provisioned be there.
         for _ in 0..2_000 {

@@ -1,20 +1,23 @@
-//! Every function in memory, as a mirror of the tables.
+//! Every function and layer in memory, as a mirror of the tables.
 //!
 //! An invocation is resolved by one look here: one atomic read of one moment, no SQL. Changes are made one at a time,
 //! durable before the mirror shows them, and the mirror shows them before the caller is answered.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use longshore_store::Records;
 
-use crate::code::CodeStore;
+use crate::code::{CodeStore, merged_name};
 use crate::environments::Environments;
 use crate::error::FunctionError;
 use crate::function::{Function, VersionNumber};
-use crate::host::{Deployment, LogFormat, Terms};
+use crate::host::{Deployment, Terms};
+use crate::layer::{Layer, Layers};
 use crate::operations::now_ms;
+use crate::seal::Seal;
 use crate::table;
 
 /// A function and what the host needs to run each of its versions.
@@ -34,8 +37,20 @@ impl Entry {
     }
 }
 
-/// All functions at one moment, by name.
-pub(crate) type Snapshot = BTreeMap<String, Arc<Entry>>;
+/// All functions at one moment, by name, and the layers of that moment.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Snapshot {
+    functions: BTreeMap<String, Arc<Entry>>,
+    pub layers: Arc<Layers>,
+}
+
+impl std::ops::Deref for Snapshot {
+    type Target = BTreeMap<String, Arc<Entry>>;
+
+    fn deref(&self) -> &Self::Target {
+        &self.functions
+    }
+}
 
 /// What a change decided on.
 pub(crate) enum Next {
@@ -46,6 +61,7 @@ pub(crate) enum Next {
 
 pub(crate) struct Catalogue {
     records: Records,
+    seal: Seal,
     code: CodeStore,
     environments: Arc<dyn Environments>,
     mirror: RwLock<Arc<Snapshot>>,
@@ -56,33 +72,102 @@ pub(crate) struct Catalogue {
 }
 
 impl Catalogue {
-    /// Reads the tables. Blocks; for start-up.
+    /// Reads the tables. Blocks; for start-up. `key` is the file with the key of environment variables.
     pub fn open(
         records: Records,
         code: CodeStore,
         environments: Arc<dyn Environments>,
+        key: &Path,
         settle: Duration,
     ) -> Result<Self, FunctionError> {
-        let functions = records.read_blocking::<_, FunctionError>(|connection| Ok(table::all(connection)?))?;
-        let snapshot: Snapshot = functions.into_iter().map(|f| (f.name.clone(), Arc::new(entry(f, &code)))).collect();
+        let (seal, functions, layers) = records.read_blocking::<_, FunctionError>(|connection| {
+            let seal = Seal::open(key, table::any_sealed(connection)?)?;
+            let functions = table::all(connection, &seal)?;
+            Ok((seal, functions, table::layers(connection)?))
+        })?;
+        let functions: BTreeMap<String, Arc<Entry>> =
+            functions.into_iter().map(|f| (f.name.clone(), Arc::new(entry(f, &code)))).collect();
         // What was promised before a restart holds from the first call on.
-        for (name, entry) in &snapshot {
+        for (name, entry) in &functions {
             environments.set_terms(name, &entry.terms());
         }
-        let mirror = RwLock::new(Arc::new(snapshot));
+        let mirror = RwLock::new(Arc::new(Snapshot { functions, layers: Arc::new(layers) }));
         let settle_ms = u64::try_from(settle.as_millis()).unwrap_or(u64::MAX);
-        Ok(Self { records, code, environments, mirror, changing: tokio::sync::Mutex::default(), settle_ms })
+        Ok(Self { records, seal, code, environments, mirror, changing: tokio::sync::Mutex::default(), settle_ms })
+    }
+
+    /// Seals what an earlier version of this server wrote open.
+    pub async fn seal_rows(self: Arc<Self>) {
+        let _one_at_a_time = self.changing.lock().await;
+        let seal = self.seal.clone();
+        match self.records.write(move |connection| table::seal_rows(connection, &seal)).await {
+            Ok(0) => {}
+            Ok(rows) => tracing::info!(rows, "environment variables that lay open were sealed"),
+            Err(error) => {
+                tracing::warn!(error = &error as &dyn std::error::Error, "environment variables still lie open")
+            }
+        }
     }
 
     pub fn snapshot(&self) -> Arc<Snapshot> {
         self.mirror.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// The packages that some version names.
+    /// The folders that some version of a function or of a layer needs. A deleted layer version is needed as long as a
+    /// function has it.
     pub fn code_in_use(&self) -> BTreeSet<String> {
         let snapshot = self.snapshot();
-        let versions = snapshot.values().flat_map(|entry| entry.function.versions.values());
-        versions.map(|version| version.code.sha256.clone()).collect()
+        let mut in_use = BTreeSet::new();
+        for version in snapshot.values().flat_map(|entry| entry.function.versions.values()) {
+            in_use.insert(version.code.sha256.clone());
+            let layers = version.configuration.layer_codes();
+            in_use.extend(layers.iter().map(|code| code.sha256.clone()));
+            if layers.len() > 1 {
+                in_use.insert(merged_name(&layers));
+            }
+        }
+        let layers = snapshot.layers.values().flat_map(|layer| layer.versions.values());
+        in_use.extend(layers.map(|version| version.code.sha256.clone()));
+        in_use
+    }
+
+    /// Merges what functions need merged and is not, for start-up: a copy of the data directory without hard links may
+    /// have lost it. Blocks.
+    pub fn merge_layers(&self) -> Result<(), FunctionError> {
+        for version in self.snapshot().values().flat_map(|entry| entry.function.versions.values()) {
+            self.code.merge_blocking(&version.configuration.layer_codes())?;
+        }
+        Ok(())
+    }
+
+    /// Changes one layer, as [`Catalogue::change`] changes a function. `decide` gets the layer, or an empty one, and
+    /// says what follows, if anything.
+    pub async fn change_layer<T: Send + 'static>(
+        self: &Arc<Self>,
+        name: &str,
+        decide: impl FnOnce(&Snapshot, Layer) -> Result<(Option<Layer>, T), FunctionError> + Send + 'static,
+    ) -> Result<T, FunctionError> {
+        let (catalogue, name) = (self.clone(), name.to_owned());
+        let work = async move {
+            let _one_at_a_time = catalogue.changing.lock().await;
+            let mut snapshot = (*catalogue.snapshot()).clone();
+            let before = snapshot.layers.get(&name).cloned();
+            let (after, answer) = decide(&snapshot, before.clone().unwrap_or_default())?;
+            let Some(after) = after else { return Ok(answer) };
+            let (written, row) = (after.clone(), name.clone());
+            catalogue
+                .records
+                .write::<_, FunctionError>(move |connection| {
+                    Ok(table::put_layer(connection, &row, before.as_ref(), &written)?)
+                })
+                .await?;
+            Arc::make_mut(&mut snapshot.layers).insert(name, after);
+            *catalogue.mirror.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(snapshot);
+            Ok(answer)
+        };
+        tokio::spawn(work)
+            .await
+            .unwrap_or_else(|panic| Err(FunctionError::Fault(format!("An internal error occurred: {panic}"))))
     }
 
     /// The function, settled: whoever looks at it ends what its last change left open.
@@ -161,18 +246,18 @@ impl Catalogue {
         name: String,
         after: Option<Function>,
     ) -> Result<(), FunctionError> {
-        let (old, new) = (before.clone(), after.clone());
+        let (old, new, seal) = (before.clone(), after.clone(), self.seal.clone());
         self.records
             .write::<_, FunctionError>(move |connection| {
                 let old = old.as_ref().map(|entry| &entry.function);
                 match (old, &new) {
-                    (Some(old), Some(new)) if old.id == new.id => table::put(connection, Some(old), new)?,
+                    (Some(old), Some(new)) if old.id == new.id => table::put(connection, &seal, Some(old), new)?,
                     (old, new) => {
                         if let Some(old) = old {
                             table::delete(connection, old)?;
                         }
                         if let Some(new) = new {
-                            table::put(connection, None, new)?;
+                            table::put(connection, &seal, None, new)?;
                         }
                     }
                 }
@@ -180,27 +265,22 @@ impl Catalogue {
             })
             .await?;
         let after = after.map(|function| Arc::new(entry(function, &self.code)));
-        let there = |number: &VersionNumber| after.as_ref().is_some_and(|entry| entry.deployments.contains_key(number));
-        let deployments = before.iter().flat_map(|entry| &entry.deployments);
-        let gone: Vec<Arc<Deployment>> = deployments.filter(|(n, _)| !there(n)).map(|(_, d)| d.clone()).collect();
         let alive: BTreeSet<&str> =
             after.iter().flat_map(|entry| entry.deployments.values()).map(|d| d.id.as_str()).collect();
         let were = before.iter().flat_map(|entry| entry.deployments.values()).map(|d| d.id.as_str());
         let stale: Vec<&str> = were.filter(|id| !alive.contains(id)).collect();
         let mut snapshot = (*self.snapshot()).clone();
         match &after {
-            Some(entry) => snapshot.insert(name.clone(), entry.clone()),
-            None => snapshot.remove(&name),
+            Some(entry) => snapshot.functions.insert(name.clone(), entry.clone()),
+            None => snapshot.functions.remove(&name),
         };
         *self.mirror.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(snapshot);
         // Before the caller is answered, like the mirror.
         self.environments.set_terms(&name, &after.as_ref().map(|entry| entry.terms()).unwrap_or_default());
-        // Only now: an invocation that still started an environment of the old deployment has let the host know.
+        // Only now: an invocation that still started an environment of the old deployment has let the host know, and one
+        // that waited for one finds what took its place.
         for deployment_id in stale {
             self.environments.retire(deployment_id);
-        }
-        for deployment in &gone {
-            self.environments.refuse(deployment);
         }
         Ok(())
     }
@@ -219,15 +299,15 @@ fn entry(function: Function, code: &CodeStore) -> Entry {
                 runtime: configuration.runtime.clone(),
                 handler: configuration.handler.clone(),
                 code_dir: code.content(&version.code.sha256),
-                layers_dir: None,
+                layers_dir: code.layers_dir(&configuration.layer_codes()),
                 variables: configuration.variables.clone().unwrap_or_default(),
                 timeout_s: configuration.timeout_s,
                 memory_mib: configuration.memory_mib,
                 concurrency: function.reserved_concurrency,
-                log_format: LogFormat::Text,
-                application_log_level: None,
-                system_log_level: None,
-                log_group: format!("/aws/lambda/{}", function.name),
+                log_format: configuration.logging.format,
+                application_log_level: configuration.logging.application_level.clone(),
+                system_log_level: configuration.logging.system_level.clone(),
+                log_group: configuration.logging.group(&function.name),
             };
             (*number, Arc::new(deployment))
         })

@@ -14,7 +14,8 @@ use crate::host::{Call, Deployment, Host, Outcome, Provisioning, Terms};
 pub(crate) trait Environments: Send + Sync + 'static {
     async fn invoke(&self, deployment: Arc<Deployment>, call: Call) -> Outcome;
     fn slots(&self, deployment: &Deployment) -> u32;
-    /// Lets go of the environments of a deployment that is no more.
+    /// Lets go of the environments of a deployment that is no more, and answers its calls that wait with
+    /// [`Outcome::Gone`].
     fn retire(&self, deployment_id: &str);
     /// Says what of the concurrency is the function's own.
     fn set_terms(&self, name: &str, terms: &Terms);
@@ -24,11 +25,9 @@ pub(crate) trait Environments: Send + Sync + 'static {
     fn provisioned_max(&self) -> u32;
     /// Says that calls are about to come, so many at once.
     fn prepare(&self, deployment: &Arc<Deployment>, wanted: u32);
-    /// Answers the calls of a deployment that still wait with [`Outcome::Gone`]: its version was deleted. What runs is
-    /// finished.
-    fn refuse(&self, deployment: &Deployment);
-    /// Whether this machine can run `runtime`; if not, what would change that. May look for programs: blocks shortly.
-    fn check_runtime(&self, runtime: &str) -> Result<(), String>;
+    /// The version of what runs `runtime` on this machine, empty for a `bootstrap`; if nothing does, what would change
+    /// that. May look for programs: blocks shortly.
+    fn check_runtime(&self, runtime: &str) -> Result<String, String>;
     /// A page of what `name` printed. Blocks shortly.
     fn log_page(&self, name: &str, begin: Begin) -> io::Result<Page>;
     /// What was counted of each function since [`Environments::counted_since_ms`], milliseconds since 1970.
@@ -70,12 +69,8 @@ impl Environments for Host {
         Host::prepare(self, deployment, wanted);
     }
 
-    fn refuse(&self, deployment: &Deployment) {
-        Host::refuse(self, deployment);
-    }
-
-    fn check_runtime(&self, runtime: &str) -> Result<(), String> {
-        Host::check_runtime(self, runtime).map(|_| ())
+    fn check_runtime(&self, runtime: &str) -> Result<String, String> {
+        Host::check_runtime(self, runtime).map(|found| found.version)
     }
 
     fn log_page(&self, name: &str, begin: Begin) -> io::Result<Page> {

@@ -7,6 +7,7 @@ use longshore_wire::ApiError;
 
 use crate::code::CodeError;
 use crate::code::archive::{ArchiveError, UNZIPPED_BYTES_LIMIT};
+use crate::seal::SealError;
 
 /// Every failure of an operation. [`FunctionError::told`] is the user's side of it.
 #[derive(Debug, thiserror::Error)]
@@ -34,6 +35,9 @@ pub enum FunctionError {
     /// The `RevisionId` given is not the present one.
     #[error("the revision ID does not match")]
     Revision,
+    /// As [`FunctionError::Revision`], for a layer version's policy.
+    #[error("the revision ID of the layer's policy does not match")]
+    LayerRevision,
     /// As `Revision`, of a call on a policy, for which AWS names another way out.
     #[error("the revision ID does not match")]
     PolicyRevision,
@@ -59,6 +63,8 @@ pub enum FunctionError {
     Code(#[from] CodeError),
     #[error(transparent)]
     Store(#[from] StoreError),
+    #[error(transparent)]
+    Seal(#[from] SealError),
 }
 
 impl From<rusqlite::Error> for FunctionError {
@@ -89,6 +95,13 @@ impl FunctionError {
                  retrieve the latest Revision Id"
                     .into(),
             ),
+            Self::LayerRevision => (
+                StatusCode::PRECONDITION_FAILED,
+                "PreconditionFailedException",
+                "The Revision Id provided does not match the latest Revision Id. Call the GetLayerPolicy API to \
+                 retrieve the latest Revision Id"
+                    .into(),
+            ),
             Self::PolicyRevision => (
                 StatusCode::PRECONDITION_FAILED,
                 "PreconditionFailedException",
@@ -116,7 +129,7 @@ impl FunctionError {
             Self::Store(error) if error.is_full() => {
                 (StatusCode::INTERNAL_SERVER_ERROR, "ServiceException", "The server's disk is full.".into())
             }
-            Self::Store(_) => (
+            Self::Store(_) | Self::Seal(_) => (
                 StatusCode::INTERNAL_SERVER_ERROR,
                 "ServiceException",
                 "An error occurred and the request cannot be processed.".into(),

@@ -7,6 +7,7 @@ use longshore_core::policy::Policy;
 use serde::{Deserialize, Serialize};
 
 use crate::code::Code;
+use crate::host::LogFormat;
 
 /// Which version of a function: `$LATEST`, or a published number counted from 1.
 ///
@@ -208,11 +209,52 @@ pub struct Configuration {
     pub memory_mib: u32,
     pub ephemeral_storage_mib: u32,
     pub architecture: String,
-    /// `None` until set once; AWS tells "never set" and "set to nothing" apart.
+    /// `None` until set once; AWS tells "never set" and "set to nothing" apart. On disk they are sealed, and not here.
+    #[serde(skip_serializing, default)]
     pub variables: Option<BTreeMap<String, String>>,
+    /// In the order in which they are laid over each other. First value: none.
+    #[serde(default)]
+    pub layers: Vec<LayerReference>,
+    #[serde(default)]
+    pub logging: Logging,
+    /// What runs the function, as this server found it when the runtime was set: `3.12.1`. Empty for a `bootstrap`, and
+    /// in functions of earlier versions of this server.
+    #[serde(default)]
+    pub interpreter: String,
+}
+
+/// A layer version as a function holds it: with its content, so that it works on when the layer version is deleted.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LayerReference {
+    /// With its number.
+    pub arn: String,
+    pub code: Code,
+}
+
+/// `LoggingConfig`. Source: Lambda spec 1.11, 3.3.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Logging {
+    pub format: LogFormat,
+    /// `None` with the format Text, and only then.
+    pub application_level: Option<String>,
+    pub system_level: Option<String>,
+    /// `None` is `/aws/lambda/<name>`.
+    pub group: Option<String>,
+}
+
+impl Logging {
+    /// The log group of the function `name`.
+    pub fn group(&self, name: &str) -> String {
+        self.group.clone().unwrap_or_else(|| format!("/aws/lambda/{name}"))
+    }
 }
 
 impl Configuration {
+    /// The packages of its layers, in their order.
+    pub fn layer_codes(&self) -> Vec<&Code> {
+        self.layers.iter().map(|layer| &layer.code).collect()
+    }
+
     /// Whether nothing but the description differs.
     fn runs_like(&self, other: &Self) -> bool {
         *self == Self { description: self.description.clone(), ..other.clone() }
@@ -323,11 +365,6 @@ impl Function {
             version.revision_id = new_id();
         }
         Some(settled)
-    }
-
-    /// Whether it is there.
-    pub fn has(&self, resource: &Resource) -> bool {
-        self.revision(resource).is_some()
     }
 
     /// The revision of a resource, which is its policy's as well. `None` if it is not there.

@@ -216,7 +216,7 @@ pub struct Terms {
 }
 
 /// One call of a function.
-#[derive(Debug)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Call {
     pub request_id: String,
     /// The ARN as the caller addressed it, qualifier included if there was one.
@@ -253,8 +253,8 @@ pub enum Outcome {
     },
     /// Not run. The reason is AWS's word for it.
     Throttled { reason: &'static str },
-    /// Not run: its version was deleted while it waited.
-    Gone,
+    /// Not run: the deployment was retired while the call waited. The call, for what may have taken its place.
+    Gone { call: Box<Call> },
     /// Not the function's fault; the text is for the log and, in short, for the caller.
     Fault(String),
 }
@@ -321,6 +321,7 @@ enum Action {
     Start(Arc<Environment>),
     Run { environment: Arc<Environment>, call: CallId, pending: Box<Pending>, was_idle: bool },
     Fail(Arc<Environment>, Box<Pending>),
+    Gone(Box<Pending>),
     Throttle(Box<Pending>, &'static str),
     Stop { environment: Arc<Environment>, politely: bool },
     Freeze(Arc<Environment>),
@@ -450,23 +451,9 @@ impl Host {
     }
 
     /// The deployment is no more: its version was changed or deleted. No environment of it that exists now gets another
-    /// call. What runs is finished.
+    /// call, and its calls that wait are answered with [`Outcome::Gone`]. What runs is finished.
     pub fn retire(&self, deployment_id: &str) {
         self.handle.shared.event(|pool, now| pool.retire(deployment_id, now));
-    }
-
-    /// The deployment's version was deleted: calls of it that wait are answered with [`Outcome::Gone`].
-    pub fn refuse(&self, deployment: &Deployment) {
-        let shared = &self.handle.shared;
-        let waiting: Vec<(CallId, Box<Pending>)> = {
-            let mut state = lock(&shared.state);
-            state.calls.extract_if(|_, pending| pending.deployment.id == deployment.id).collect()
-        };
-        for (call, pending) in waiting {
-            // A caller that left needs no answer.
-            let _ = pending.reply.send(Outcome::Gone);
-            shared.event(|pool, now| pool.gave_up(call, now));
-        }
     }
 
     /// As [`check_runtime`], with this host's settings: an interpreter that was installed for it goes first, and a
@@ -661,6 +648,10 @@ impl Shared {
                     let Some(pending) = state.calls.remove(&call) else { continue };
                     Action::Fail(environment.clone(), pending)
                 }
+                Effect::Gone { call } => {
+                    let Some(pending) = state.calls.remove(&call) else { continue };
+                    Action::Gone(pending)
+                }
                 Effect::Throttle { call, reason } => {
                     let Some(pending) = state.calls.remove(&call) else { continue };
                     Action::Throttle(pending, reason.reason())
@@ -707,6 +698,11 @@ impl Shared {
                 }
             }
             Action::Fail(environment, pending) => environment.fail(*pending),
+            Action::Gone(pending) => {
+                let Pending { call, reply, .. } = *pending;
+                // A caller that left needs no answer.
+                let _ = reply.send(Outcome::Gone { call: Box::new(call) });
+            }
             Action::Throttle(pending, reason) => {
                 // A caller that left needs no answer.
                 let _ = pending.reply.send(Outcome::Throttled { reason });

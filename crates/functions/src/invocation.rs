@@ -35,14 +35,6 @@ pub(crate) struct Resolved {
     pub invoked_arn: String,
 }
 
-impl Resolved {
-    /// As if it had not been found in the first place.
-    fn gone(&self) -> FunctionError {
-        let qualified = self.invoked_arn.split(':').count() > 7;
-        FunctionError::NotFound(format!("{}{}", self.invoked_arn, if qualified { "" } else { ":$LATEST" }))
-    }
-}
-
 /// One random number for an alias's weight.
 fn draw() -> Result<u64, FunctionError> {
     getrandom::u64().map_err(|e| FunctionError::Fault(format!("the system has no random numbers: {e}")))
@@ -58,7 +50,7 @@ impl Functions {
             let named = self.name(function, None, &self.inner.settings.account, "InvokeFunction")?;
             // A job may start as soon as its function is made: that it asks counts as a look.
             self.inner.catalogue.get(&named.name).await?;
-            let resolved = self.resolve(&named).await?;
+            let mut resolved = self.resolve(&named).await?;
             let payload = check_payload(payload)?;
             let call = host::Call {
                 request_id: uuid::Uuid::new_v4().to_string(),
@@ -69,7 +61,7 @@ impl Functions {
                 want_log_tail: false,
                 patience,
             };
-            let (payload, function_error, _) = self.dispatch(&resolved, call).await?;
+            let (payload, function_error, _) = self.dispatch(&named, &mut resolved, call).await?;
             Ok(Invoked::Answered { payload, function_error, executed_version: resolved.version.to_string() })
         };
         outcome.await.unwrap_or_else(|error: FunctionError| Invoked::Refused(error.told()))
@@ -127,24 +119,33 @@ impl Functions {
         Ok(Resolved { deployment, version: number, invoked_arn })
     }
 
-    /// Runs it: payload, whether the function failed, and the end of its log.
+    /// Runs it: payload, whether the function failed, and the end of its log. A call whose version is changed or deleted
+    /// while it waits for an environment is resolved again, as `named`; `resolved` is then what ran in the end.
     pub(crate) async fn dispatch(
         &self,
-        resolved: &Resolved,
-        call: host::Call,
+        named: &Named,
+        resolved: &mut Resolved,
+        mut call: host::Call,
     ) -> Result<(Bytes, bool, Option<Vec<u8>>), FunctionError> {
         let throttled = |reason| {
-            self.inner.environments.count_throttle(&resolved.deployment.name, reason);
+            self.inner.environments.count_throttle(&named.name, reason);
             Err(FunctionError::Throttled(reason))
         };
-        if resolved.deployment.concurrency == Some(0) {
-            return throttled("ReservedFunctionConcurrentInvocationLimitExceeded");
-        }
-        match self.inner.environments.invoke(resolved.deployment.clone(), call).await {
-            Outcome::Answered { payload, function_error, log_tail } => Ok((payload, function_error, log_tail)),
-            Outcome::Throttled { reason } => throttled(reason),
-            Outcome::Gone => Err(resolved.gone()),
-            Outcome::Fault(reason) => Err(FunctionError::Fault(reason)),
+        loop {
+            if resolved.deployment.concurrency == Some(0) {
+                return throttled("ReservedFunctionConcurrentInvocationLimitExceeded");
+            }
+            match self.inner.environments.invoke(resolved.deployment.clone(), call).await {
+                Outcome::Answered { payload, function_error, log_tail } => {
+                    return Ok((payload, function_error, log_tail));
+                }
+                Outcome::Throttled { reason } => return throttled(reason),
+                Outcome::Gone { call: waited } => {
+                    *resolved = self.resolve(named).await?;
+                    call = *waited;
+                }
+                Outcome::Fault(reason) => return Err(FunctionError::Fault(reason)),
+            }
         }
     }
 }

@@ -8,6 +8,7 @@ use longshore_wire::arn::FunctionName;
 use crate::catalogue::Entry;
 use crate::error::FunctionError;
 use crate::function::{Function, Resource, Standing, Version};
+use crate::operations::update_in_progress;
 use crate::validate::{FUNCTION_NAME_PATTERN, Violations};
 use crate::{Functions, Settings};
 
@@ -176,9 +177,6 @@ pub(crate) fn check_at_rest(settings: &Settings, function: &Function) -> Result<
     match function.latest().standing {
         Standing::Settled => Ok(()),
         Standing::Creating => Err(FunctionError::Conflict(PENDING.into())),
-        Standing::Updating => Err(FunctionError::Conflict(format!(
-            "The operation cannot be performed at this time. An update is in progress for resource: {}",
-            settings.function_arn(&function.name)
-        ))),
+        Standing::Updating => Err(update_in_progress(settings, &function.name)),
     }
 }

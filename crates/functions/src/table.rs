@@ -9,15 +9,18 @@ use rusqlite::{Connection, params};
 use longshore_core::policy::Policy;
 
 use crate::code::Code;
+use crate::error::FunctionError;
 use crate::function::{
-    Additional, Alias, Function, ProvisionedConcurrency, Resource, Standing, Version, VersionNumber,
+    Additional, Alias, Configuration, Function, ProvisionedConcurrency, Resource, Standing, Version, VersionNumber,
 };
+use crate::layer::{Layer, LayerVersion, Layers};
+use crate::seal::Seal;
 
 /// `function_version` holds `$LATEST` as number 0, one row among the published ones. `function_policy` holds the policy
 /// of the function itself with an empty qualifier; `statements` are as AWS writes them.
 ///
-/// Environment variables stand in `configuration` as they were given: the database is readable by the server's user
-/// alone, and not encrypted.
+/// Environment variables stand in `variables`, sealed ([`Seal`]) for their deployment. Earlier versions wrote them into
+/// `configuration` as they were given; such rows are sealed at the first start ([`seal_rows`]).
 pub const SCHEMA: Schema = Schema {
     room: "functions",
     migrations: &[
@@ -70,11 +73,68 @@ pub const SCHEMA: Schema = Schema {
             PRIMARY KEY (function_id, qualifier)
         ) STRICT, WITHOUT ROWID;
     ",
+        "
+        ALTER TABLE function_version ADD COLUMN variables BLOB;
+        CREATE TABLE layer (
+            name           TEXT PRIMARY KEY,
+            last_published INTEGER NOT NULL
+        ) STRICT, WITHOUT ROWID;
+        CREATE TABLE layer_version (
+            layer       TEXT NOT NULL REFERENCES layer (name),
+            number      INTEGER NOT NULL,
+            code_sha256 TEXT NOT NULL,
+            code_size   INTEGER NOT NULL,
+            created_ms  INTEGER NOT NULL,
+            about       TEXT NOT NULL,
+            policy      TEXT,
+            PRIMARY KEY (layer, number)
+        ) STRICT, WITHOUT ROWID;
+    ",
     ],
 };
 
+/// Whether any environment variables are sealed: then their key must be there.
+pub fn any_sealed(connection: &Connection) -> Result<bool, StoreError> {
+    let sealed = "SELECT EXISTS (SELECT 1 FROM function_version WHERE variables IS NOT NULL)";
+    Ok(connection.query_row(sealed, [], |row| row.get(0))?)
+}
+
+/// Seals the environment variables that an earlier version of this server wrote as they were given. Returns how many
+/// rows had some.
+pub fn seal_rows(connection: &Connection, seal: &Seal) -> Result<usize, FunctionError> {
+    let mut open = Vec::new();
+    let mut statement = connection.prepare(
+        "SELECT function_id, number, deployment_id, configuration FROM function_version WHERE variables IS NULL",
+    )?;
+    let mut rows = statement.query([])?;
+    while let Some(row) = rows.next()? {
+        let configuration: Configuration = from_json("configuration", &row.get::<_, String>(3)?)?;
+        if configuration.variables.is_some() {
+            open.push((row.get::<_, String>(0)?, row.get::<_, u32>(1)?, row.get::<_, String>(2)?, configuration));
+        }
+    }
+    for (function, number, deployment, configuration) in &open {
+        connection.execute(
+            "UPDATE function_version SET configuration = ?3, variables = ?4 WHERE function_id = ?1 AND number = ?2",
+            params![
+                function,
+                number,
+                to_json("configuration", configuration)?,
+                sealed(seal, deployment, configuration)?
+            ],
+        )?;
+    }
+    Ok(open.len())
+}
+
+/// The sealed environment variables of a configuration; `None` if they were never set.
+fn sealed(seal: &Seal, deployment_id: &str, configuration: &Configuration) -> Result<Option<Vec<u8>>, FunctionError> {
+    let Some(variables) = &configuration.variables else { return Ok(None) };
+    Ok(Some(seal.seal(deployment_id, to_json("variables", variables)?.as_bytes())?))
+}
+
 /// Reads every function with its versions.
-pub fn all(connection: &Connection) -> Result<Vec<Function>, StoreError> {
+pub fn all(connection: &Connection, seal: &Seal) -> Result<Vec<Function>, FunctionError> {
     let mut functions: BTreeMap<String, Function> = BTreeMap::new();
     let mut statement =
         connection.prepare("SELECT id, name, last_published, reserved_concurrency, tags FROM function")?;
@@ -96,20 +156,26 @@ pub fn all(connection: &Connection) -> Result<Vec<Function>, StoreError> {
     }
     let mut statement = connection.prepare(
         "SELECT function_id, number, revision_id, deployment_id, standing, code_sha256, code_size, modified_ms,
-                configuration, latest_description FROM function_version",
+                configuration, latest_description, variables FROM function_version",
     )?;
     let mut rows = statement.query([])?;
     while let Some(row) = rows.next()? {
         let standing: String = row.get(4)?;
+        let deployment_id: String = row.get(3)?;
+        let mut configuration: Configuration = from_json("configuration", &row.get::<_, String>(8)?)?;
+        if let Some(sealed) = row.get::<_, Option<Vec<u8>>>(10)? {
+            let text = String::from_utf8_lossy(&seal.open_sealed(&deployment_id, &sealed)?).into_owned();
+            configuration.variables = Some(from_json("variables", &text)?);
+        }
         let version = Version {
             number: VersionNumber::from_stored(row.get(1)?),
             revision_id: row.get(2)?,
-            deployment_id: row.get(3)?,
+            deployment_id,
             standing: Standing::from_stored(&standing)
                 .ok_or_else(|| StoreError::Damaged(format!("a function version has the standing {standing:?}")))?,
             code: Code { sha256: row.get(5)?, size: row.get::<_, i64>(6)?.unsigned_abs() },
             modified_ms: row.get(7)?,
-            configuration: from_json("configuration", &row.get::<_, String>(8)?)?,
+            configuration,
             latest_description: row.get(9)?,
         };
         if let Some(function) = functions.get_mut(&row.get::<_, String>(0)?) {
@@ -121,7 +187,7 @@ pub fn all(connection: &Connection) -> Result<Vec<Function>, StoreError> {
     read_policies(connection, &mut functions)?;
     for function in functions.values() {
         if !function.versions.contains_key(&VersionNumber::LATEST) {
-            return Err(StoreError::Damaged(format!("function {} has no $LATEST", function.name)));
+            return Err(StoreError::Damaged(format!("function {} has no $LATEST", function.name)).into());
         }
         for alias in function.aliases.values() {
             let pointed = [Some(alias.version), alias.additional.map(|additional| additional.version)];
@@ -129,7 +195,8 @@ pub fn all(connection: &Connection) -> Result<Vec<Function>, StoreError> {
                 let (function, alias) = (&function.name, &alias.name);
                 return Err(StoreError::Damaged(format!(
                     "alias {alias} of function {function} points to version {number}, which is not there"
-                )));
+                ))
+                .into());
             }
         }
     }
@@ -178,7 +245,12 @@ fn read_policies(connection: &Connection, functions: &mut BTreeMap<String, Funct
 }
 
 /// Brings the rows of one function from `before` to `after`; only what differs is written.
-pub fn put(connection: &Connection, before: Option<&Function>, after: &Function) -> Result<(), StoreError> {
+pub fn put(
+    connection: &Connection,
+    seal: &Seal,
+    before: Option<&Function>,
+    after: &Function,
+) -> Result<(), FunctionError> {
     connection.execute(
         "INSERT INTO function (id, name, last_published, reserved_concurrency, tags) VALUES (?1, ?2, ?3, ?4, ?5)
          ON CONFLICT (id) DO UPDATE SET last_published = ?3, reserved_concurrency = ?4, tags = ?5",
@@ -197,8 +269,8 @@ pub fn put(connection: &Connection, before: Option<&Function>, after: &Function)
         }
         connection.execute(
             "INSERT OR REPLACE INTO function_version (function_id, number, revision_id, deployment_id, standing,
-                 code_sha256, code_size, modified_ms, configuration, latest_description)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
+                 code_sha256, code_size, modified_ms, configuration, latest_description, variables)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)",
             params![
                 after.id,
                 number.stored(),
@@ -210,6 +282,7 @@ pub fn put(connection: &Connection, before: Option<&Function>, after: &Function)
                 version.modified_ms,
                 to_json("configuration", &version.configuration)?,
                 version.latest_description,
+                sealed(seal, &version.deployment_id, &version.configuration)?,
             ],
         )?;
     }
@@ -221,7 +294,7 @@ pub fn put(connection: &Connection, before: Option<&Function>, after: &Function)
     }
     put_provisioned(connection, before, after)?;
     put_aliases(connection, before, after)?;
-    put_policies(connection, before, after)
+    Ok(put_policies(connection, before, after)?)
 }
 
 fn read_provisioned(connection: &Connection, functions: &mut BTreeMap<String, Function>) -> Result<(), StoreError> {
@@ -300,6 +373,65 @@ fn put_policies(connection: &Connection, before: Option<&Function>, after: &Func
 /// Removes a function and all that belongs to it.
 pub fn delete(connection: &Connection, function: &Function) -> Result<(), StoreError> {
     connection.execute("DELETE FROM function WHERE id = ?1", [&function.id])?;
+    Ok(())
+}
+
+/// Reads every layer with its versions.
+pub fn layers(connection: &Connection) -> Result<Layers, StoreError> {
+    let mut layers = Layers::new();
+    let mut statement = connection.prepare("SELECT name, last_published FROM layer")?;
+    let mut rows = statement.query([])?;
+    while let Some(row) = rows.next()? {
+        layers.insert(row.get(0)?, Layer { last_published: row.get(1)?, versions: BTreeMap::new() });
+    }
+    let mut statement = connection
+        .prepare("SELECT layer, number, code_sha256, code_size, created_ms, about, policy FROM layer_version")?;
+    let mut rows = statement.query([])?;
+    while let Some(row) = rows.next()? {
+        let policy = row.get::<_, Option<String>>(6)?.map(|policy| from_json("layer's policy", &policy)).transpose()?;
+        let version = LayerVersion {
+            number: row.get(1)?,
+            code: Code { sha256: row.get(2)?, size: row.get::<_, i64>(3)?.unsigned_abs() },
+            created_ms: row.get(4)?,
+            about: from_json("layer", &row.get::<_, String>(5)?)?,
+            policy,
+        };
+        if let Some(layer) = layers.get_mut(&row.get::<_, String>(0)?) {
+            layer.versions.insert(version.number, Arc::new(version));
+        }
+    }
+    Ok(layers)
+}
+
+/// Brings the rows of one layer to `after`; only versions that differ from `before` are written.
+pub fn put_layer(connection: &Connection, name: &str, before: Option<&Layer>, after: &Layer) -> Result<(), StoreError> {
+    connection.execute(
+        "INSERT INTO layer (name, last_published) VALUES (?1, ?2) ON CONFLICT (name) DO UPDATE SET last_published = ?2",
+        params![name, after.last_published],
+    )?;
+    for (number, version) in &after.versions {
+        let known = before.and_then(|before| before.versions.get(number));
+        if known.is_some_and(|known| Arc::ptr_eq(known, version)) {
+            continue;
+        }
+        let policy = version.policy.as_ref().map(|policy| to_json("layer's policy", policy)).transpose()?;
+        connection.execute(
+            "INSERT OR REPLACE INTO layer_version (layer, number, code_sha256, code_size, created_ms, about, policy)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+            params![
+                name,
+                number,
+                version.code.sha256,
+                i64::try_from(version.code.size).unwrap_or(i64::MAX),
+                version.created_ms,
+                to_json("layer", &version.about)?,
+                policy
+            ],
+        )?;
+    }
+    for number in before.into_iter().flat_map(|b| b.versions.keys()).filter(|n| !after.versions.contains_key(n)) {
+        connection.execute("DELETE FROM layer_version WHERE layer = ?1 AND number = ?2", params![name, number])?;
+    }
     Ok(())
 }
 

@@ -1,5 +1,9 @@
 //! The API as its callers see it: hand-made requests against a scripted host.
 
+mod configuration;
+mod layers;
+mod packages;
+
 use std::collections::{BTreeMap, VecDeque};
 use std::path::Path;
 use std::sync::{Arc, Mutex};
@@ -43,15 +47,20 @@ struct Scripted {
     /// How far every provisioned concurrency is.
     provisioning: Mutex<Provisioning>,
     prepared: Mutex<Vec<(String, u32)>>,
-    refused: Mutex<Vec<String>>,
+    /// Lets a call go on whose scripted outcome is [`Outcome::Gone`].
+    retiring: tokio::sync::Notify,
 }
 
 #[async_trait::async_trait]
 impl Environments for Scripted {
     async fn invoke(&self, deployment: Arc<Deployment>, call: Call) -> Outcome {
         let payload = call.payload.clone();
-        self.seen.lock().unwrap().push((deployment, call));
+        self.seen.lock().unwrap().push((deployment, call.clone()));
         let scripted = self.outcomes.lock().unwrap().pop_front();
+        if let Some(Outcome::Gone { .. }) = scripted {
+            self.retiring.notified().await;
+            return Outcome::Gone { call: Box::new(call) };
+        }
         scripted.unwrap_or(Outcome::Answered { payload, function_error: false, log_tail: None })
     }
 
@@ -79,13 +88,9 @@ impl Environments for Scripted {
         self.prepared.lock().unwrap().push((deployment.version.clone(), wanted));
     }
 
-    fn refuse(&self, deployment: &Deployment) {
-        self.refused.lock().unwrap().push(format!("{}:{}", deployment.name, deployment.version));
-    }
-
-    fn check_runtime(&self, runtime: &str) -> Result<(), String> {
+    fn check_runtime(&self, runtime: &str) -> Result<String, String> {
         if runtime.starts_with("python3.1") || runtime.starts_with("provided.") {
-            return Ok(());
+            return Ok(runtime.strip_prefix("python").map(|minor| format!("{minor}.5")).unwrap_or_default());
         }
         Err(format!("No interpreter for {runtime} was found."))
     }
@@ -511,17 +516,12 @@ async fn what_would_be_dropped_is_refused_by_name_and_harmless_defaults_pass() {
     let refused = [
         (json!({"PackageType": "Image", "Code": {"ImageUri": "x"}}), "PackageType Image"),
         (json!({"Code": {"ImageUri": "x"}}), "ImageUri"),
-        (json!({"Layers": ["arn:aws:lambda:us-east-1:111111111111:layer:l:1"]}), "Layers"),
         (json!({"VpcConfig": {"SubnetIds": ["subnet-1"], "SecurityGroupIds": []}}), "VpcConfig"),
         (json!({"DeadLetterConfig": {"TargetArn": "arn:aws:sqs:us-east-1:111111111111:q"}}), "DeadLetterConfig"),
         (json!({"FileSystemConfigs": [{"Arn": "a", "LocalMountPath": "/mnt/x"}]}), "FileSystemConfigs"),
         (json!({"KMSKeyArn": "arn:aws:kms:x"}), "KMSKeyArn"),
         (json!({"TracingConfig": {"Mode": "Active"}}), "TracingConfig other than Mode=PassThrough"),
         (json!({"SnapStart": {"ApplyOn": "PublishedVersions"}}), "SnapStart other than ApplyOn=None"),
-        (
-            json!({"LoggingConfig": {"LogFormat": "JSON"}}),
-            "LoggingConfig other than LogFormat=Text and LogGroup=/aws/lambda/f",
-        ),
         (json!({"DurableConfig": {"ExecutionTimeout": 1}}), "DurableConfig"),
         (json!({"TenancyConfig": {"TenantIsolationMode": "PER_TENANT"}}), "TenancyConfig"),
         (json!({"CodeSigningConfigArn": "arn:x"}), "CodeSigningConfigArn"),
@@ -824,6 +824,21 @@ async fn lists_come_in_pages_that_neither_miss_nor_repeat() {
 }
 
 #[tokio::test]
+async fn functions_are_listed_in_the_order_of_their_names() {
+    let api = Api::new();
+    for name in ["f1", "f_1", "f-1", "f", "F"] {
+        api.create_with(json!({"FunctionName": name, "Publish": true})).await.ok(201);
+    }
+    for (query, each) in [("", 1), ("&FunctionVersion=ALL", 2)] {
+        let page = api.get(&format!("/2015-03-31/functions?MaxItems=50{query}")).await.ok(200).body;
+        let names: Vec<&str> =
+            page["Functions"].as_array().unwrap().iter().map(|f| f["FunctionName"].as_str().unwrap()).collect();
+        let wanted: Vec<&str> = ["F", "f", "f-1", "f1", "f_1"].into_iter().flat_map(|name| vec![name; each]).collect();
+        assert_eq!(names, wanted);
+    }
+}
+
+#[tokio::test]
 async fn tags_belong_to_the_function_and_not_to_a_version() {
     let api = Api::new();
     api.create_with(json!({"Tags": {"a": "1"}})).await.ok(201);
@@ -929,7 +944,8 @@ async fn an_operation_that_is_not_offered_is_named() {
     let code = "UnknownOperationException";
     let url = api.post("/2021-10-31/functions/f/url", json!({})).await;
     url.fails(404, code, "The operation CreateFunctionUrlConfig is not offered by this server.");
-    api.get("/2018-10-31/layers").await.fails(404, code, "The operation ListLayers is not offered by this server.");
+    let mapping = api.post("/2015-03-31/event-source-mappings", json!({})).await;
+    mapping.fails(404, code, "The operation CreateEventSourceMapping is not offered by this server.");
     api.get("/nowhere").await.fails(404, code, "There is no operation GET /nowhere.");
     let policy = api.get("/2015-03-31/functions/f/policy").await;
     policy.fails(404, "ResourceNotFoundException", "The resource you requested does not exist.");
@@ -944,6 +960,7 @@ fn the_listener_is_told_how_long_a_body_may_be() {
     assert_eq!(bytes(Method::POST, "/2015-03-31/functions"), 70_167_211);
     assert_eq!(bytes(Method::POST, "/2015-03-31/functions/"), 70_167_211);
     assert_eq!(bytes(Method::PUT, "/2015-03-31/functions/f/code"), 70_167_211);
+    assert_eq!(bytes(Method::POST, "/2018-10-31/layers/l/versions"), 70_167_211);
     assert!(bytes(Method::POST, "/2015-03-31/functions/f/invocations") > 6_291_456);
     assert_eq!(bytes(Method::PUT, "/2015-03-31/functions/f/configuration"), 1_048_576);
     let create = body_limit(&Method::POST, "/2015-03-31/functions").too_large();

@@ -75,6 +75,30 @@ impl Violations {
         }
     }
 
+    /// At most so many values.
+    pub fn at_most(&mut self, values: &[String], path: &str, max: usize) {
+        if values.len() > max {
+            let shown = format!("[{}]", values.join(", "));
+            self.add(&shown, path, format_args!("Member must have length less than or equal to {max}"));
+        }
+    }
+
+    /// Each value one of the set.
+    pub fn each_one_of(&mut self, values: &[String], path: &str, set: &[&str]) {
+        if values.iter().any(|value| !set.contains(&value.as_str())) {
+            let shown = format!("[{}]", values.join(", "));
+            let set = set.join(", ");
+            self.add(
+                &shown,
+                path,
+                format_args!(
+                    "Member must satisfy constraint: [Member must satisfy enum value set: [{set}], Member must not be \
+                     null]"
+                ),
+            );
+        }
+    }
+
     /// The number if it is in the range; otherwise a breach, and `None`.
     pub fn range(&mut self, value: i64, path: &str, min: u32, max: u32) -> Option<u32> {
         if value < i64::from(min) {

@@ -99,6 +99,8 @@ pub struct Functions {
     pub init_limit: InitLimit,
     pub strict_runtimes: bool,
     pub calls_waiting_max: usize,
+    pub code_bytes_max: u64,
+    pub variables_key_file: PathBuf,
 }
 
 /// When a function's processes are stopped between two calls.
@@ -179,6 +181,9 @@ impl Settings {
         let mut functions = longshore_functions::Settings::new(&self.region, &self.account);
         functions.account_concurrency = self.functions.account_concurrency;
         functions.queue_wait = Duration::from_millis(self.functions.queue_wait_ms);
+        functions.code_bytes_max = self.functions.code_bytes_max;
+        let key = &self.functions.variables_key_file;
+        functions.variables_key = (!key.as_os_str().is_empty()).then(|| key.clone());
         functions
     }
 
@@ -418,6 +423,17 @@ mod tests {
         {
             assert!(host(wrong).is_err(), "{wrong}");
         }
+    }
+
+    #[test]
+    fn code_has_a_limit_and_environment_variables_a_key_of_the_operators_choice() {
+        let variables = [
+            ("LONGSHORE_FUNCTIONS_CODE_BYTES_MAX", "1000"),
+            ("LONGSHORE_FUNCTIONS_VARIABLES_KEY_FILE", "/run/secrets/key"),
+        ];
+        let functions = load("", &variables).unwrap().functions();
+        assert_eq!(functions.code_bytes_max, 1_000);
+        assert_eq!(functions.variables_key.as_deref(), Some(Path::new("/run/secrets/key")));
     }
 
     #[test]

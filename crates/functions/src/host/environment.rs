@@ -429,7 +429,7 @@ impl Environment {
     fn log_init_start(&self, interpreter: &str, region: &str) {
         let d = &self.deployment;
         let build = runtime_version(&d.runtime, interpreter);
-        let arn = crate::shape::runtime_version_arn(region, &d.runtime);
+        let arn = crate::shape::runtime_version_arn(region, &d.runtime, interpreter);
         let now = jiff::Timestamp::now();
         lock(&self.log).line(&self.lines().init_start(now, &build, &arn, &d.name, &d.version, d.memory_mib));
     }
@@ -578,10 +578,17 @@ async fn start(
         lock(&environment.log).line(&format!("longshore: {notice}\n"));
     }
     environment.log_init_start(&found.version, &shared.settings.region);
+    if runtimes::has_extensions(d.layers_dir.as_deref()) {
+        lock(&environment.log).line(
+            "longshore: the layers bring extensions (/opt/extensions), which this server does not start: what they \
+             would do is not done.\n",
+        );
+    }
     let language = Language::of(&d.runtime).ok_or_else(|| Failure::Host("unknown runtime".into()))?;
     let clients = &shared.clients_dir;
     let (program, arguments) =
         runtimes::command(language, &found, clients, &d.code_dir, d.layers_dir.as_deref(), &d.handler)
+            .map(|command| runtimes::wrapped(d, language, command))
             .map_err(Failure::InvalidEntrypoint)?;
     let (runtime_listener, runtime_address) = runtime_api::listen().map_err(host("no listener"))?;
     let (s3_listener, s3_address) = runtime_api::listen().map_err(host("no listener"))?;

@@ -9,7 +9,7 @@ use std::path::Path;
 use longshore_core::pool::Kind;
 
 use super::runtimes::{Found, Language};
-use super::{Deployment, FunctionCredentials};
+use super::{Deployment, FunctionCredentials, LogFormat};
 
 /// What differs between two environments of one deployment.
 pub(super) struct Addresses<'a> {
@@ -61,6 +61,12 @@ pub(super) fn variables(
         }
         Language::Provided => {}
     }
+    if d.log_format == LogFormat::Json {
+        set("AWS_LAMBDA_LOG_FORMAT", "JSON".into());
+        if let Some(level) = &d.application_log_level {
+            set("AWS_LAMBDA_LOG_LEVEL", level.clone());
+        }
+    }
     for (name, value) in &d.variables {
         set(name, value.clone());
     }
@@ -73,7 +79,7 @@ pub(super) fn variables(
     set("AWS_LAMBDA_FUNCTION_NAME", d.name.clone());
     set("AWS_LAMBDA_FUNCTION_VERSION", d.version.clone());
     set("AWS_LAMBDA_FUNCTION_MEMORY_SIZE", d.memory_mib.to_string());
-    set("AWS_LAMBDA_LOG_GROUP_NAME", format!("/aws/lambda/{}", d.name));
+    set("AWS_LAMBDA_LOG_GROUP_NAME", d.log_group.clone());
     set("AWS_LAMBDA_LOG_STREAM_NAME", a.log_stream.clone());
     let initialization = if kind == Kind::Provisioned { "provisioned-concurrency" } else { "on-demand" };
     set("AWS_LAMBDA_INITIALIZATION_TYPE", initialization.into());
@@ -115,7 +121,7 @@ mod tests {
             timeout_s: 3,
             memory_mib: 128,
             concurrency: None,
-            log_format: super::super::LogFormat::Text,
+            log_format: LogFormat::Text,
             application_log_level: None,
             system_log_level: None,
             log_group: "/aws/lambda/f".into(),
@@ -164,5 +170,21 @@ mod tests {
                 ("_HANDLER", "index.handler"),
             ]
         );
+
+        let logs = |own: &[(&str, &str)]| {
+            let own = own.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
+            let d = Deployment {
+                log_format: LogFormat::Json,
+                application_log_level: Some("WARN".into()),
+                log_group: "/shared/group".into(),
+                variables: own,
+                ..d.clone()
+            };
+            let v = variables(&d, Kind::OnDemand, Language::of(&d.runtime).unwrap(), &found, &a);
+            ["AWS_LAMBDA_LOG_FORMAT", "AWS_LAMBDA_LOG_LEVEL", "AWS_LAMBDA_LOG_GROUP_NAME"].map(|name| v[name].clone())
+        };
+        assert_eq!(logs(&[]), ["JSON", "WARN", "/shared/group"]);
+        let own = [("AWS_LAMBDA_LOG_FORMAT", "Text"), ("AWS_LAMBDA_LOG_LEVEL", "DEBUG")];
+        assert_eq!(logs(&own), ["Text", "DEBUG", "/shared/group"]);
     }
 }

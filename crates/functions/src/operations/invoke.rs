@@ -47,7 +47,7 @@ async fn invoke(functions: &Functions, call: Call) -> Result<Response, FunctionE
             "The invocation type Event is not supported by this server: use RequestResponse.".into(),
         ));
     }
-    let resolved = functions.resolve(&named).await?;
+    let mut resolved = functions.resolve(&named).await?;
     let payload = check_payload(request.body.clone())?;
     if kind == "DryRun" {
         return Ok(Response::empty(StatusCode::NO_CONTENT));
@@ -62,7 +62,7 @@ async fn invoke(functions: &Functions, call: Call) -> Result<Response, FunctionE
         want_log_tail: log_type == "Tail",
         patience: Patience::For(functions.inner.settings.queue_wait),
     };
-    let (payload, function_error, log_tail) = functions.dispatch(&resolved, host_call).await?;
+    let (payload, function_error, log_tail) = functions.dispatch(&named, &mut resolved, host_call).await?;
     let mut response = Response::empty(StatusCode::OK)
         .with_body(payload)
         .with_header("content-type", "application/json")

@@ -9,7 +9,7 @@ use crate::catalogue::Next;
 use crate::error::FunctionError;
 use crate::function::{Standing, Version, VersionNumber};
 use crate::members::{CodeMembers, ZipFile, architectures_violations, check_architectures, parse, unsupported};
-use crate::operations::{answered, now_ms, used_code_bytes};
+use crate::operations::{answered, now_ms, update_in_progress, used_code_bytes};
 use crate::resolve::{check_at_rest, check_revision};
 use crate::shape::{self, View};
 use crate::validate::Violations;
@@ -72,12 +72,15 @@ async fn update_function_code(functions: &Functions, mut call: Call) -> Result<R
     let zip = functions.fetch(&source).await?;
     let settings = functions.inner.settings.clone();
     if request.dry_run == Some(true) {
-        let code = functions.inner.code.check(zip).await?;
+        let (code, bytes) = functions.inner.code.check(zip).await?;
+        functions.check_fits_with_layers(bytes, &entry.function.latest().configuration.layers).await?;
         let would_be = Version { code, ..(**entry.function.latest()).clone() };
         let view = View { qualifier: None, with_state: true };
         return Ok(Response::json(StatusCode::OK, &shape::configuration(&settings, &named.name, &would_be, view)));
     }
     let code = functions.inner.code.put(zip).await?;
+    let layers = entry.function.latest().configuration.layers.clone();
+    functions.check_with_layers(&code, &layers).await?;
 
     let (revision, publish) = (request.revision_id, request.publish == Some(true));
     let missing = functions.not_found(&named);
@@ -89,6 +92,10 @@ async fn update_function_code(functions: &Functions, mut call: Call) -> Result<R
             let current = current.ok_or(missing)?;
             check_at_rest(&settings, &current)?;
             check_revision(&current, revision.as_deref())?;
+            // The code was checked together with the layers that were there.
+            if current.latest().configuration.layers != layers {
+                return Err(update_in_progress(&settings, &name));
+            }
             let configuration = current.latest().configuration.clone();
             let updated = current.updated(code, configuration, now_ms());
             let (after, number) = match publish {

@@ -38,6 +38,13 @@ impl Api {
         self.post(ALIASES, json!({"Name": name, "FunctionVersion": version, "RoutingConfig": routing})).await
     }
 
+    /// Waits until the host has been asked for so many calls.
+    async fn asked(&self, calls: usize) {
+        while self.host.seen.lock().unwrap().len() < calls {
+            tokio::task::yield_now().await;
+        }
+    }
+
     async fn revision(&self, qualifier: &str) -> String {
         let answer = self.get(&format!("/2015-03-31/functions/f?Qualifier={qualifier}")).await.ok(200).body;
         answer["Configuration"]["RevisionId"].as_str().unwrap().to_owned()
@@ -104,6 +111,9 @@ fn a_change_is_over_when_its_time_is_and_a_clock_that_was_put_back_holds_nothing
             ephemeral_storage_mib: 512,
             architecture: "x86_64".into(),
             variables: None,
+            layers: Vec::new(),
+            logging: Default::default(),
+            interpreter: String::new(),
         },
         latest_description: None,
     };
@@ -433,7 +443,6 @@ async fn a_version_that_an_alias_may_run_stays() {
     );
     api.delete(&format!("{ALIASES}/canary")).await.ok(204);
     api.delete(&version(2)).await.ok(204);
-    assert_eq!(*api.host.refused.lock().unwrap(), ["f:2"]);
     api.delete("/2015-03-31/functions/f").await.ok(204);
     // Its aliases are gone with it.
     api.create().await;
@@ -511,11 +520,71 @@ async fn the_engine_resolves_an_alias_at_each_call_and_a_version_that_is_gone_is
     assert_eq!(refused(call(format!("{ARN}:prod")).await), missing("prod"));
     api.delete("/2015-03-31/functions/f?Qualifier=2").await.ok(204);
     assert_eq!(refused(call(format!("{ARN}:2")).await), missing("2"));
-    // One that waited while its version was deleted is told the same.
-    api.next(Outcome::Gone);
-    assert_eq!(refused(call(format!("{ARN}:1")).await), missing("1"));
-    api.next(Outcome::Gone);
-    assert_eq!(refused(call("f".into()).await), missing("$LATEST"));
+}
+
+#[tokio::test]
+async fn a_call_that_waits_while_its_version_changes_runs_the_new_one_or_is_told_that_there_is_none() {
+    let api = Api::with_two_versions().await;
+    api.alias("prod", "1", json!({})).await.ok(201);
+    // Asks for a call that has to wait.
+    let waiting = |name: &'static str| {
+        api.next(Outcome::Gone { call: Box::new(host_call()) });
+        let functions = api.functions.clone();
+        tokio::spawn(async move { functions.invoke(name, Bytes::from_static(br#"{"a":1}"#), Patience::Forever).await })
+    };
+    let answered = |version: &str| Invoked::Answered {
+        payload: Bytes::from_static(br#"{"a":1}"#),
+        function_error: false,
+        executed_version: version.into(),
+    };
+    let call = waiting("f");
+    api.asked(1).await;
+    api.put(CONFIGURATION, json!({"Timeout": 7})).await.ok(200);
+    api.host.retiring.notify_one();
+    assert_eq!(call.await.unwrap(), answered("$LATEST"));
+    let call = waiting("f:prod");
+    api.asked(3).await;
+    api.put(&format!("{ALIASES}/prod"), json!({"FunctionVersion": "2"})).await.ok(200);
+    api.delete("/2015-03-31/functions/f?Qualifier=1").await.ok(204);
+    api.host.retiring.notify_one();
+    assert_eq!(call.await.unwrap(), answered("2"));
+    {
+        let seen = api.host.seen.lock().unwrap();
+        // The same call each time, of another deployment.
+        let timeouts: Vec<u32> = seen.iter().map(|(deployment, _)| deployment.timeout_s).collect();
+        assert_eq!(timeouts, [9, 7, 3, 9]);
+        assert!(seen.chunks(2).all(|pair| pair[0].1 == pair[1].1), "{seen:?}");
+    }
+    for (name, calls) in [("f:2", 5), ("f", 6)] {
+        let call = waiting(name);
+        api.asked(calls).await;
+        match name {
+            "f:2" => {
+                api.delete(&format!("{ALIASES}/prod")).await.ok(204);
+                api.delete("/2015-03-31/functions/f?Qualifier=2").await.ok(204);
+            }
+            _ => {
+                api.delete("/2015-03-31/functions/f").await.ok(204);
+            }
+        }
+        api.host.retiring.notify_one();
+        let Invoked::Refused(error) = call.await.unwrap() else { panic!("it is not there any more") };
+        let qualifier = name.strip_prefix("f:").unwrap_or("$LATEST");
+        let message = format!("Function not found: {ARN}:{qualifier}");
+        assert_eq!((error.status, error.message), (StatusCode::NOT_FOUND, message));
+    }
+}
+
+fn host_call() -> Call {
+    Call {
+        request_id: String::new(),
+        invoked_arn: String::new(),
+        payload: Bytes::new(),
+        client_context: None,
+        trace_id: None,
+        want_log_tail: false,
+        patience: Patience::Forever,
+    }
 }
 
 #[tokio::test]
@@ -549,6 +618,63 @@ async fn aliases_and_policies_outlive_the_server() {
     assert_eq!(api.get(&format!("{policy}?Qualifier=gone")).await.status, 404);
     // It is still known what was published, under whatever description.
     assert_eq!(api.post(VERSIONS, json!({})).await.ok(201).body["Version"], "2");
+}
+
+#[tokio::test]
+async fn functions_from_before_there_were_aliases_are_read_and_published_as_they_were() {
+    let temp = tempfile::tempdir().unwrap();
+    {
+        let before = longshore_store::Schema { migrations: &SCHEMA.migrations[..1], ..SCHEMA };
+        let records = Records::open(&temp.path().join("records.db"), &[before], Fatal::new()).unwrap();
+        let row = |number: u32, description: &str| {
+            let configuration = json!({"runtime": "python3.12", "handler": "h", "role": ROLE, "timeout_s": 3,
+                "memory_mib": 128, "ephemeral_storage_mib": 512, "architecture": "x86_64", "variables": null,
+                "description": description});
+            format!(
+                "INSERT INTO function_version (function_id, number, revision_id, deployment_id, standing, code_sha256,
+                     code_size, modified_ms, configuration)
+                 VALUES ('i', {number}, 'r{number}', 'd{number}', 'Settled', 'c0ffee', 1, 0, '{configuration}');"
+            )
+        };
+        let sql = format!(
+            "INSERT INTO function (id, name, last_published, tags) VALUES ('i', 'f', 1, '{{}}'); {} {}",
+            row(0, "latest"),
+            row(1, "one")
+        );
+        let written =
+            records.write::<_, crate::error::FunctionError>(move |connection| Ok(connection.execute_batch(&sql)?));
+        written.await.unwrap();
+    }
+    let api = Api::at(temp.path(), Settings::new("us-east-1", ACCOUNT));
+    // What description `$LATEST` had when 1 was published is not known, so that it counts for nothing.
+    let again = api.post(VERSIONS, json!({})).await.ok(201).body;
+    assert_eq!((&again["Version"], &again["RevisionId"]), (&json!("1"), &json!("r1")));
+    api.alias("prod", "1", json!({})).await.ok(201);
+    api.change(json!({"Timeout": 9})).await;
+    assert_eq!(api.post(VERSIONS, json!({})).await.ok(201).body["Version"], "2");
+}
+
+#[tokio::test]
+async fn a_name_is_shorter_where_no_qualifier_is_expected() {
+    let api = Api::new();
+    let long = |chars: usize| format!("{}{}", ARN, "x".repeat(chars - ARN.len()));
+    let message = |name: &str, most: usize| {
+        format!(
+            "1 validation error detected: Value '{name}' at 'functionName' failed to satisfy constraint: Member must \
+             have length less than or equal to {most}"
+        )
+    };
+    for (path, most) in
+        [("aliases", 140), ("aliases/a", 140), ("versions", 256), ("policy", 256), ("configuration", 256)]
+    {
+        let target = |name: &str| format!("/2015-03-31/functions/{name}/{path}");
+        assert_eq!(api.get(&target(&long(most))).await.status, 404, "{path}");
+        let longer = long(most + 1);
+        api.get(&target(&longer)).await.fails(400, "ValidationException", &message(&longer, most));
+    }
+    let longer = long(257);
+    let target = format!("/2015-03-31/functions/{longer}/aliases");
+    api.get(&target).await.fails(400, "ValidationException", &message(&longer, 256));
 }
 
 #[test]

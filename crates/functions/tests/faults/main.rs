@@ -430,9 +430,8 @@ async fn under_thousands_of_faults_every_call_has_its_own_answer_and_nothing_is_
                 }
                 Action::Redeploy(init) => {
                     let new = bench.deployment(plan.function, init);
-                    let name = new.name.clone();
-                    current.lock().unwrap()[plan.function] = new;
-                    bench.host.retire(&name);
+                    let old = std::mem::replace(&mut current.lock().unwrap()[plan.function], new);
+                    bench.host.retire(&old.id);
                     count(format!("redeployed {init}"));
                 }
             }
@@ -502,7 +501,9 @@ async fn under_thousands_of_faults_every_call_has_its_own_answer_and_nothing_is_
 async fn all_places_are_there(bench: &Bench) {
     for (function, places) in [(1, RESERVED), (0, ENVIRONMENTS)] {
         let d = bench.deployment(function, "");
-        bench.host.retire(&d.name);
+        for generation in 0..bench.generations.load(Ordering::Relaxed) - 1 {
+            bench.host.retire(&format!("{}-{generation}", d.name));
+        }
         bench.seen.held.store(0, Ordering::SeqCst);
         let holders = (0..places + 1).map(|n| {
             let d = &d;
