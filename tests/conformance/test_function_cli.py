@@ -202,6 +202,22 @@ def test_a_folder_a_zip_and_a_program_are_deployed(place):
     assert size > 0
 
 
+def test_layers_are_given_to_a_function_and_replaced(place):
+    layers = [
+        place.server.functions.publish_layer_version(
+            LayerName=place.name, Content={"ZipFile": harness.zip_of({"python/layered.py": f"x = {n}\n"})})["LayerVersionArn"]
+        for n in (1, 2)
+    ]
+    place.file.write_text("import layered\ndef handler(event, context):\n    return layered.x\n")
+    place.deploy("--layer", layers[0])
+    assert place.function("invoke", place.name).stdout == "1\n"
+    assert f"Layer        {layers[0]}\n" in place.function("describe", place.name).stdout
+    for again in (["--layer", layers[0]], []):
+        assert "nothing was changed" in place.deploy(*again).stderr
+    assert place.deploy("--layer", layers[1]).stderr == f"updated {place.name}: layers\n"
+    assert place.function("invoke", place.name).stdout == "2\n"
+
+
 def test_what_cannot_be_deployed_is_told_before_anything_is_sent(place):
     empty = place.folder / "empty"
     empty.mkdir()
