@@ -326,12 +326,12 @@ def test_a_call_may_be_tried_or_queued(deployed):
     done = deployed.function("invoke", deployed.name, "--dry-run")
     assert (done.stdout, done.stderr) == ("", "the function could be called so\n")
     assert deployed.json("invoke", deployed.name, "--dry-run")["StatusCode"] == 204
-    done = harness.run([LONGSHORE, "function", "invoke", deployed.name, "--event"], deployed.environment, check=False)
-    # A server that has no queue says so.
-    if done.returncode == 0:
-        assert re.fullmatch(r"queued, with the request ID [0-9a-f-]{36}\n", done.stderr), done.stderr
-    else:
-        assert done.returncode == 2 and "Event" in done.stderr, done.stderr
+    done = deployed.function("invoke", deployed.name, "--event", "--payload", '{"queued": 1}')
+    assert done.stdout == ""
+    id = re.fullmatch(r"queued, with the request ID ([0-9a-f-]{36})\n", done.stderr)[1]
+    harness.wait_for("its log", lambda: "{'queued': 1}" in deployed.function(
+        "logs", deployed.name, "--request-id", id).stdout)
+    assert deployed.json("invoke", deployed.name, "--event")["StatusCode"] == 202
 
 
 def test_what_is_no_payload_is_refused_before_anything_is_sent(deployed):

@@ -5,6 +5,7 @@
 
 pub mod delivery;
 pub mod dispatch;
+pub mod event_invocation;
 pub mod failures;
 pub mod filter;
 pub mod histogram;

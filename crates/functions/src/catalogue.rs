@@ -303,6 +303,7 @@ fn entry(function: Function, code: &CodeStore) -> Entry {
                 variables: configuration.variables.clone().unwrap_or_default(),
                 timeout_s: configuration.timeout_s,
                 memory_mib: configuration.memory_mib,
+                ephemeral_storage_mib: configuration.ephemeral_storage_mib,
                 concurrency: function.reserved_concurrency,
                 log_format: configuration.logging.format,
                 application_log_level: configuration.logging.application_level.clone(),

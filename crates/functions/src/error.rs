@@ -1,7 +1,7 @@
 //! What goes wrong in the Lambda API, and how the caller is told.
 
 use http::StatusCode;
-use longshore_core::policy::POLICY_BYTES_MAX;
+use longshore_core::policy::{POLICY_BYTES_MAX, PolicyError};
 use longshore_store::StoreError;
 use longshore_wire::ApiError;
 
@@ -51,6 +51,9 @@ pub enum FunctionError {
     /// With AWS's `Reason`.
     #[error("throttled: {0}")]
     Throttled(&'static str),
+    /// The function is switched off: its reserved concurrency is 0.
+    #[error("throttled: the reserved concurrency is 0")]
+    SwitchedOff,
     #[error("the code storage limit is reached")]
     CodeStorage,
     /// An operation that exists on AWS and not here.
@@ -59,6 +62,12 @@ pub enum FunctionError {
     /// The function could not be run, through no fault of its own.
     #[error("{0}")]
     Fault(String),
+    /// What the function's runtime needs is not on this machine any more.
+    #[error("{0}")]
+    InvalidRuntime(String),
+    /// The function's code is not on the disk any more.
+    #[error("{0}")]
+    InvalidZipFile(String),
     #[error(transparent)]
     Code(#[from] CodeError),
     #[error(transparent)]
@@ -70,6 +79,18 @@ pub enum FunctionError {
 impl From<rusqlite::Error> for FunctionError {
     fn from(error: rusqlite::Error) -> Self {
         Self::Store(error.into())
+    }
+}
+
+impl From<PolicyError> for FunctionError {
+    fn from(error: PolicyError) -> Self {
+        match error {
+            PolicyError::Taken(sid) => Self::Conflict(format!(
+                "The statement id ({sid}) provided already exists. Please provide a new statement id, or remove the \
+                 existing statement."
+            )),
+            PolicyError::TooLong(bytes) => Self::PolicyLength(bytes),
+        }
     }
 }
 
@@ -116,15 +137,16 @@ impl FunctionError {
             ),
             Self::TooLarge(text) => (StatusCode::PAYLOAD_TOO_LARGE, "RequestEntityTooLargeException", text.clone()),
             Self::Denied(text) => (StatusCode::FORBIDDEN, "AccessDeniedException", text.clone()),
-            Self::Throttled(reason) => {
-                return ApiError::new(StatusCode::TOO_MANY_REQUESTS, "TooManyRequestsException", "Rate Exceeded.")
-                    .with("Reason", *reason);
-            }
+            Self::Throttled(reason) => return throttled(reason).with_retry_after(RETRY_AFTER_S),
+            // To come back is of no use until somebody changes that.
+            Self::SwitchedOff => return throttled("ReservedFunctionConcurrentInvocationLimitExceeded"),
             Self::CodeStorage => {
                 (StatusCode::BAD_REQUEST, "CodeStorageExceededException", "Code storage limit exceeded.".into())
             }
             Self::UnknownOperation(text) => (StatusCode::NOT_FOUND, "UnknownOperationException", text.clone()),
             Self::Fault(text) => (StatusCode::INTERNAL_SERVER_ERROR, "ServiceException", text.clone()),
+            Self::InvalidRuntime(text) => (StatusCode::BAD_GATEWAY, "InvalidRuntimeException", text.clone()),
+            Self::InvalidZipFile(text) => (StatusCode::BAD_GATEWAY, "InvalidZipFileException", text.clone()),
             Self::Code(error) => return told_code(error),
             Self::Store(error) if error.is_full() => {
                 (StatusCode::INTERNAL_SERVER_ERROR, "ServiceException", "The server's disk is full.".into())
@@ -137,6 +159,14 @@ impl FunctionError {
         };
         ApiError::new(status, code, message)
     }
+}
+
+/// What is told of when to come back: an environment comes free at any time, and a second is what callers wait by
+/// themselves. AWS sends none. Our choice.
+const RETRY_AFTER_S: u32 = 1;
+
+fn throttled(reason: &'static str) -> ApiError {
+    ApiError::new(StatusCode::TOO_MANY_REQUESTS, "TooManyRequestsException", "Rate Exceeded.").with("Reason", reason)
 }
 
 fn told_code(error: &CodeError) -> ApiError {

@@ -61,6 +61,8 @@ pub struct Function {
     /// Environments kept ready, by the alias or version for which that was asked.
     pub provisioned: BTreeMap<String, ProvisionedConcurrency>,
     pub tags: BTreeMap<String, String>,
+    /// How events are tried, by the qualifier that they were invoked with; `$LATEST` where there was none.
+    pub event_invoke_configs: BTreeMap<String, EventInvokeConfig>,
     /// `$LATEST` is always among them.
     pub versions: BTreeMap<VersionNumber, Arc<Version>>,
     /// By name. What they point to is always among the versions.
@@ -249,6 +251,16 @@ impl Logging {
     }
 }
 
+/// What a user sets on how events are tried. Stored as JSON in the function's row: a new field needs a default.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct EventInvokeConfig {
+    /// `None` until set, which means AWS's default; so is the next.
+    pub maximum_retry_attempts: Option<u32>,
+    pub maximum_event_age_s: Option<u32>,
+    /// Milliseconds since 1970.
+    pub modified_ms: i64,
+}
+
 impl Configuration {
     /// The packages of its layers, in their order.
     pub fn layer_codes(&self) -> Vec<&Code> {
@@ -408,12 +420,14 @@ impl Function {
     pub fn remove_alias(&mut self, name: &str) {
         self.aliases.remove(name);
         self.policies.remove(&Resource::Alias(name.to_owned()));
+        self.event_invoke_configs.remove(name);
     }
 
     /// Removes a published version, if it is there, with its policy. No alias may point to it.
     pub fn remove_version(&mut self, number: VersionNumber) {
         self.versions.remove(&number);
         self.policies.remove(&Resource::Version(number));
+        self.event_invoke_configs.remove(&number.to_string());
     }
 
     /// The names of the aliases that may run a version.

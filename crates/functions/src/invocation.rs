@@ -9,6 +9,7 @@ use longshore_wire::ApiError;
 
 use crate::Functions;
 use crate::error::FunctionError;
+use crate::event_queue;
 use crate::function::{Resource, Standing, VersionNumber};
 use crate::host::{self, Deployment, Outcome, Patience};
 use crate::resolve::{Named, PENDING};
@@ -51,7 +52,7 @@ impl Functions {
             // A job may start as soon as its function is made: that it asks counts as a look.
             self.inner.catalogue.get(&named.name).await?;
             let mut resolved = self.resolve(&named).await?;
-            let payload = check_payload(payload)?;
+            let payload = check_payload(payload, "RequestResponse")?;
             let call = host::Call {
                 request_id: uuid::Uuid::new_v4().to_string(),
                 invoked_arn: resolved.invoked_arn.clone(),
@@ -133,7 +134,9 @@ impl Functions {
         };
         loop {
             if resolved.deployment.concurrency == Some(0) {
-                return throttled("ReservedFunctionConcurrentInvocationLimitExceeded");
+                let reason = "ReservedFunctionConcurrentInvocationLimitExceeded";
+                self.inner.environments.count_throttle(&named.name, reason);
+                return Err(FunctionError::SwitchedOff);
             }
             match self.inner.environments.invoke(resolved.deployment.clone(), call).await {
                 Outcome::Answered { payload, function_error, log_tail } => {
@@ -144,17 +147,33 @@ impl Functions {
                     *resolved = self.resolve(named).await?;
                     call = *waited;
                 }
-                Outcome::Fault(reason) => return Err(FunctionError::Fault(reason)),
+                Outcome::Fault(reason) => return Err(self.fault(&resolved.deployment, reason).await),
             }
         }
     }
+
+    /// What a fault of the host is told as: CreateFunction has made sure of code and interpreter, but both may be gone
+    /// by now. Asked after the fact, for it costs more than a call. Source: Lambda spec 2.4.
+    async fn fault(&self, deployment: &Arc<Deployment>, reason: String) -> FunctionError {
+        let (environments, deployment) = (self.inner.environments.clone(), deployment.clone());
+        let found = tokio::task::spawn_blocking(move || {
+            if !deployment.code_dir.is_dir() {
+                return Some(FunctionError::InvalidZipFile(
+                    "The function's code is not on this machine any more.".into(),
+                ));
+            }
+            environments.check_runtime(&deployment.runtime).err().map(FunctionError::InvalidRuntime)
+        });
+        found.await.ok().flatten().unwrap_or(FunctionError::Fault(reason))
+    }
 }
 
-/// Size, UTF-8, JSON. No payload at all is an empty object, as on AWS.
-pub(crate) fn check_payload(payload: Bytes) -> Result<Bytes, FunctionError> {
-    if payload.len() > PAYLOAD_BYTES_MAX {
+/// Size, UTF-8, JSON. No payload at all is an empty object, as on AWS. `kind` is the invocation type.
+pub(crate) fn check_payload(payload: Bytes, kind: &str) -> Result<Bytes, FunctionError> {
+    let bytes_max = if kind == "Event" { event_queue::PAYLOAD_BYTES_MAX } else { PAYLOAD_BYTES_MAX };
+    if payload.len() > bytes_max {
         return Err(FunctionError::TooLarge(format!(
-            "{} byte payload is too large for the RequestResponse invocation type (limit {PAYLOAD_BYTES_MAX} bytes)",
+            "{} byte payload is too large for the {kind} invocation type (limit {bytes_max} bytes)",
             payload.len()
         )));
     }

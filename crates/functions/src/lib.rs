@@ -10,6 +10,8 @@ pub mod code;
 mod download;
 mod environments;
 pub mod error;
+mod event_invoke_config;
+mod event_queue;
 pub mod function;
 pub mod host;
 mod invocation;
@@ -27,8 +29,8 @@ mod tests;
 mod validate;
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::time::Duration;
+use std::sync::{Arc, Weak};
+use std::time::{Duration, Instant};
 
 use http::StatusCode;
 use longshore_store::Records;
@@ -39,14 +41,19 @@ use crate::catalogue::Catalogue;
 use crate::code::CodeStore;
 use crate::environments::Environments;
 use crate::error::FunctionError;
+use crate::event_queue::EventQueue;
 use crate::host::Host;
 
 pub use crate::download::Download;
+pub use crate::event_queue::{Clock, EventFigures, EventSettings};
 pub use crate::invocation::Invoked;
 pub use crate::members::runtimes;
 pub use crate::operations::{BodyLimit, OPERATIONS, OWN_OPERATIONS, body_limit};
 pub use crate::table::SCHEMA;
 pub use crate::validate::{VARIABLES_BYTES_MAX, is_reserved_variable, is_variable_name, variables_bytes};
+
+/// How often code is looked at that nothing names any more; it is a listing of one folder.
+const SWEPT_EVERY: Duration = Duration::from_secs(10 * 60);
 
 /// What the API needs to know about the server it is part of.
 #[derive(Debug, Clone)]
@@ -66,6 +73,8 @@ pub struct Settings {
     /// The file with the key that seals environment variables; made if it is not there. `None`: `variables.key` beside
     /// the folder of code, outside the database and inside the data directory.
     pub variables_key: Option<PathBuf>,
+    /// Invocations of the type `Event`.
+    pub events: EventSettings,
     /// How long a new or an updated function stays `Pending` or `InProgress` if nobody looks at it. First value: 500 ms.
     /// Source: `docs/decisions/0018-a-function-settles-when-it-is-looked-at.md`.
     pub settle: Duration,
@@ -81,6 +90,7 @@ impl Settings {
             code_bytes_max: 80_530_636_800,
             queue_wait: Duration::from_secs(1),
             variables_key: None,
+            events: EventSettings::default(),
             settle: Duration::from_millis(500),
         }
     }
@@ -126,6 +136,7 @@ struct Inner {
     code: CodeStore,
     source: Arc<dyn CodeSource>,
     environments: Arc<dyn Environments>,
+    events: Arc<EventQueue>,
     /// Signs download links. New at every start: a link outlives its ten minutes in no case.
     link_key: [u8; 32],
 }
@@ -152,6 +163,7 @@ impl Functions {
         settings: Settings,
     ) -> Result<Self, FunctionError> {
         let code = CodeStore::open(code_dir)?;
+        let events = Arc::new(EventQueue::open(records.clone(), &settings.events)?);
         let beside = || code_dir.parent().unwrap_or(code_dir).join("variables.key");
         let key = settings.variables_key.clone().unwrap_or_else(beside);
         let host = environments.clone();
@@ -163,7 +175,9 @@ impl Functions {
         let mut link_key = [0; 32];
         getrandom::fill(&mut link_key)
             .map_err(|e| FunctionError::Fault(format!("the system has no random numbers: {e}")))?;
-        Ok(Self { inner: Arc::new(Inner { settings, catalogue, code, source, environments, link_key }) })
+        let inner = Arc::new(Inner { settings, catalogue, code, source, environments, events, link_key });
+        tokio::spawn(sweep(Arc::downgrade(&inner)));
+        Ok(Self { inner })
     }
 
     /// Answers one request of the Lambda API. Never fails: errors are answers.
@@ -192,4 +206,18 @@ impl Functions {
 
     /// What the paths of our own API on functions begin with.
     pub const OWN_PREFIX: &str = "/_longshore/v1/functions/";
+}
+
+/// Removes code that nothing names any more, now and then, as long as there is an API.
+async fn sweep(inner: Weak<Inner>) {
+    loop {
+        tokio::time::sleep(SWEPT_EVERY).await;
+        let Some(inner) = inner.upgrade() else { return };
+        // Asked first: what is named from here on was put from here on, and is kept for that.
+        let wanted = inner.catalogue.code_in_use();
+        let swept = tokio::task::spawn_blocking(move || inner.code.sweep_unused(&wanted, Instant::now())).await;
+        if let Ok(Err(error)) = swept {
+            tracing::warn!(error = &error as &dyn std::error::Error, "code that nothing names could not be removed");
+        }
+    }
 }

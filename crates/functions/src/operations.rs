@@ -8,6 +8,7 @@ mod delete_alias;
 mod delete_function;
 mod delete_function_code_signing_config;
 mod delete_function_concurrency;
+mod delete_function_event_invoke_config;
 mod delete_layer_version;
 mod delete_provisioned_concurrency_config;
 mod function_logs;
@@ -18,6 +19,7 @@ mod get_function;
 mod get_function_code_signing_config;
 mod get_function_concurrency;
 mod get_function_configuration;
+mod get_function_event_invoke_config;
 mod get_function_recursion_config;
 mod get_function_url_config;
 mod get_layer_version;
@@ -29,6 +31,7 @@ mod get_runtime_management_config;
 mod invoke;
 mod list_aliases;
 mod list_event_source_mappings;
+mod list_function_event_invoke_configs;
 mod list_function_url_configs;
 mod list_functions;
 mod list_layer_versions;
@@ -39,6 +42,7 @@ mod list_versions_by_function;
 mod publish_layer_version;
 mod publish_version;
 mod put_function_concurrency;
+mod put_function_event_invoke_config;
 mod put_function_recursion_config;
 mod put_provisioned_concurrency_config;
 mod put_runtime_management_config;
@@ -49,6 +53,7 @@ mod untag_resource;
 mod update_alias;
 mod update_function_code;
 mod update_function_configuration;
+mod update_function_event_invoke_config;
 
 use std::collections::BTreeMap;
 
@@ -79,6 +84,7 @@ pub const OPERATIONS: &[Operation<Functions>] = &[
     delete_function::OPERATION,
     delete_function_code_signing_config::OPERATION,
     delete_function_concurrency::OPERATION,
+    delete_function_event_invoke_config::OPERATION,
     delete_layer_version::OPERATION,
     delete_provisioned_concurrency_config::OPERATION,
     get_account_settings::OPERATION,
@@ -87,10 +93,10 @@ pub const OPERATIONS: &[Operation<Functions>] = &[
     get_function_code_signing_config::OPERATION,
     get_function_concurrency::OPERATION,
     get_function_configuration::OPERATION,
+    get_function_event_invoke_config::OPERATION,
     get_function_recursion_config::OPERATION,
     get_function_url_config::OPERATION,
     get_layer_version::OPERATION,
-    get_layer_version_by_arn::OPERATION,
     get_layer_version_policy::OPERATION,
     get_policy::OPERATION,
     get_provisioned_concurrency_config::OPERATION,
@@ -98,16 +104,20 @@ pub const OPERATIONS: &[Operation<Functions>] = &[
     invoke::OPERATION,
     list_aliases::OPERATION,
     list_event_source_mappings::OPERATION,
+    list_function_event_invoke_configs::OPERATION,
     list_function_url_configs::OPERATION,
     list_functions::OPERATION,
     list_layer_versions::OPERATION,
     list_layers::OPERATION,
+    // Behind the one whose path it shares, which hands its requests on.
+    get_layer_version_by_arn::OPERATION,
     list_provisioned_concurrency_configs::OPERATION,
     list_tags::OPERATION,
     list_versions_by_function::OPERATION,
     publish_layer_version::OPERATION,
     publish_version::OPERATION,
     put_function_concurrency::OPERATION,
+    put_function_event_invoke_config::OPERATION,
     put_function_recursion_config::OPERATION,
     put_provisioned_concurrency_config::OPERATION,
     put_runtime_management_config::OPERATION,
@@ -118,6 +128,7 @@ pub const OPERATIONS: &[Operation<Functions>] = &[
     update_alias::OPERATION,
     update_function_code::OPERATION,
     update_function_configuration::OPERATION,
+    update_function_event_invoke_config::OPERATION,
 ];
 
 /// Every operation of our own API on functions, below `/_longshore/v1/`: what AWS has other services for. AWS's clients never
@@ -157,11 +168,6 @@ pub const NOT_OFFERED: &[Operation<Functions>] = &[
     not_offered!("DeleteCapacityProvider", "DELETE", "/2025-11-30/capacity-providers/{CapacityProviderName}"),
     not_offered!("DeleteCodeSigningConfig", "DELETE", "/2020-04-22/code-signing-configs/{CodeSigningConfigArn}"),
     not_offered!("DeleteEventSourceMapping", "DELETE", "/2015-03-31/event-source-mappings/{UUID}"),
-    not_offered!(
-        "DeleteFunctionEventInvokeConfig",
-        "DELETE",
-        "/2019-09-25/functions/{FunctionName}/event-invoke-config"
-    ),
     not_offered!("DeleteFunctionUrlConfig", "DELETE", "/2021-10-31/functions/{FunctionName}/url"),
     not_offered!("GetCapacityProvider", "GET", "/2025-11-30/capacity-providers/{CapacityProviderName}"),
     not_offered!("GetCodeSigningConfig", "GET", "/2020-04-22/code-signing-configs/{CodeSigningConfigArn}"),
@@ -169,7 +175,6 @@ pub const NOT_OFFERED: &[Operation<Functions>] = &[
     not_offered!("GetDurableExecutionHistory", "GET", "/2025-12-01/durable-executions/{DurableExecutionArn}/history"),
     not_offered!("GetDurableExecutionState", "GET", "/2025-12-01/durable-executions/{DurableExecutionArn}/state"),
     not_offered!("GetEventSourceMapping", "GET", "/2015-03-31/event-source-mappings/{UUID}"),
-    not_offered!("GetFunctionEventInvokeConfig", "GET", "/2019-09-25/functions/{FunctionName}/event-invoke-config"),
     not_offered!("GetFunctionScalingConfig", "GET", "/2025-11-30/functions/{FunctionName}/function-scaling-config"),
     not_offered!("InvokeAsync", "POST", "/2014-11-13/functions/{FunctionName}/invoke-async"),
     not_offered!(
@@ -181,11 +186,6 @@ pub const NOT_OFFERED: &[Operation<Functions>] = &[
     not_offered!("ListCodeSigningConfigs", "GET", "/2020-04-22/code-signing-configs"),
     not_offered!("ListDurableExecutionsByFunction", "GET", "/2025-12-01/functions/{FunctionName}/durable-executions"),
     not_offered!(
-        "ListFunctionEventInvokeConfigs",
-        "GET",
-        "/2019-09-25/functions/{FunctionName}/event-invoke-config/list"
-    ),
-    not_offered!(
         "ListFunctionVersionsByCapacityProvider",
         "GET",
         "/2025-11-30/capacity-providers/{CapacityProviderName}/function-versions"
@@ -196,7 +196,6 @@ pub const NOT_OFFERED: &[Operation<Functions>] = &[
         "/2020-04-22/code-signing-configs/{CodeSigningConfigArn}/functions"
     ),
     not_offered!("PutFunctionCodeSigningConfig", "PUT", "/2020-06-30/functions/{FunctionName}/code-signing-config"),
-    not_offered!("PutFunctionEventInvokeConfig", "PUT", "/2019-09-25/functions/{FunctionName}/event-invoke-config"),
     not_offered!("PutFunctionScalingConfig", "PUT", "/2025-11-30/functions/{FunctionName}/function-scaling-config"),
     not_offered!(
         "SendDurableExecutionCallbackFailure",
@@ -217,7 +216,6 @@ pub const NOT_OFFERED: &[Operation<Functions>] = &[
     not_offered!("UpdateCapacityProvider", "PUT", "/2025-11-30/capacity-providers/{CapacityProviderName}"),
     not_offered!("UpdateCodeSigningConfig", "PUT", "/2020-04-22/code-signing-configs/{CodeSigningConfigArn}"),
     not_offered!("UpdateEventSourceMapping", "PUT", "/2015-03-31/event-source-mappings/{UUID}"),
-    not_offered!("UpdateFunctionEventInvokeConfig", "POST", "/2019-09-25/functions/{FunctionName}/event-invoke-config"),
     not_offered!("UpdateFunctionUrlConfig", "PUT", "/2021-10-31/functions/{FunctionName}/url"),
 ];
 
@@ -345,19 +343,19 @@ pub(crate) struct Page {
 
 impl Page {
     /// AWS never lists more on a page, whatever `MaxItems` says.
-    const SIZE_MAX: u32 = 50;
+    pub const SIZE_MAX: u32 = 50;
 
     pub fn read(query: &Query) -> Result<Self, FunctionError> {
         Self::read_up_to(query, 10_000)
     }
 
-    /// `max` is what the API model allows for `MaxItems`.
-    pub fn read_up_to(query: &Query, max: u32) -> Result<Self, FunctionError> {
+    /// As [`Page::read`] where `MaxItems` may be no more than `items_max`.
+    pub fn read_up_to(query: &Query, items_max: u32) -> Result<Self, FunctionError> {
         let mut v = Violations::default();
         let mut size = Self::SIZE_MAX;
         if let Some(text) = query.get("MaxItems") {
             match text.parse::<i64>() {
-                Ok(number) => size = v.range(number, "maxItems", 1, max).unwrap_or(size).min(Self::SIZE_MAX),
+                Ok(number) => size = v.range(number, "maxItems", 1, items_max).unwrap_or(size).min(Self::SIZE_MAX),
                 Err(_) => v.add(text, "maxItems", "Member must be a number"),
             }
         }

@@ -3,19 +3,39 @@
 use std::sync::Arc;
 
 use longshore_wire::Call;
-use longshore_wire::arn::FunctionName;
+use longshore_wire::arn::{FunctionName, NameShape};
 
 use crate::catalogue::Entry;
 use crate::error::FunctionError;
 use crate::function::{Function, Resource, Standing, Version};
 use crate::operations::update_in_progress;
-use crate::validate::{FUNCTION_NAME_PATTERN, Violations};
+use crate::validate::Violations;
 use crate::{Functions, Settings};
 
-/// Characters of a name with everything around it.
-const NAME_CHARS_MAX: usize = 256;
-/// As `NAME_CHARS_MAX`, where no qualifier is expected.
-const UNQUALIFIED_CHARS_MAX: usize = 140;
+/// The operations whose name is of the shape `FunctionName`; all others take the wider one. Source: the API model.
+const NARROW: &[&str] = &[
+    "CreateAlias",
+    "CreateFunction",
+    "CreateFunctionUrlConfig",
+    "DeleteAlias",
+    "DeleteFunctionConcurrency",
+    "DeleteFunctionUrlConfig",
+    "DeleteProvisionedConcurrencyConfig",
+    "GetAlias",
+    "GetFunctionConcurrency",
+    "GetFunctionUrlConfig",
+    "GetProvisionedConcurrencyConfig",
+    "ListAliases",
+    "ListFunctionUrlConfigs",
+    "ListProvisionedConcurrencyConfigs",
+    "PublishVersion",
+    "PutFunctionConcurrency",
+    "PutProvisionedConcurrencyConfig",
+    "UpdateAlias",
+    "UpdateFunctionCode",
+    "UpdateFunctionConfiguration",
+    "UpdateFunctionUrlConfig",
+];
 
 /// What keeps a function that was just made from being used. Source: Lambda spec 2.4, 3.5.
 pub(crate) const PENDING: &str =
@@ -39,24 +59,18 @@ impl Named {
 impl Functions {
     /// Reads the name in the path and the qualifier in the query.
     pub(crate) fn named(&self, call: &Call, action: &str) -> Result<Named, FunctionError> {
+        self.named_with(call, action, Violations::default())
+    }
+
+    /// As [`Functions::named`], where other parts of the request breach the model's constraints perhaps: one answer names
+    /// all.
+    pub(crate) fn named_with(&self, call: &Call, action: &str, others: Violations) -> Result<Named, FunctionError> {
         let qualifier = call.request.query.get("Qualifier");
-        self.name(call.label("FunctionName"), qualifier, call.request.caller.account(), action)
+        self.name_with(call.label("FunctionName"), qualifier, call.request.caller.account(), action, others)
     }
 
     /// As [`Functions::named`], for operations that concern the whole function only.
     pub(crate) fn named_unqualified(&self, call: &Call, action: &str) -> Result<Named, FunctionError> {
-        let mut v = Violations::default();
-        let name = call.label("FunctionName");
-        // A longer one than 256 is told of once, below.
-        if name.chars().count() <= NAME_CHARS_MAX {
-            v.length(name, "functionName", 1, UNQUALIFIED_CHARS_MAX);
-        }
-        v.finish()?;
-        self.named_whole(call, action)
-    }
-
-    /// As [`Functions::named_unqualified`], where the model allows a longer name.
-    pub(crate) fn named_whole(&self, call: &Call, action: &str) -> Result<Named, FunctionError> {
         let named = self.named(call, action)?;
         if named.qualifier.as_deref().is_some_and(|q| q != "$LATEST") {
             return Err(FunctionError::Parameter(
@@ -76,10 +90,21 @@ impl Functions {
         caller: &str,
         action: &str,
     ) -> Result<Named, FunctionError> {
-        let parsed = FunctionName::parse(text);
-        let mut violations = Violations::default();
-        violations.length(text, "functionName", 1, NAME_CHARS_MAX);
-        violations.pattern(text, "functionName", parsed.is_some(), FUNCTION_NAME_PATTERN);
+        self.name_with(text, qualifier, caller, action, Violations::default())
+    }
+
+    fn name_with(
+        &self,
+        text: &str,
+        qualifier: Option<&str>,
+        caller: &str,
+        action: &str,
+        mut violations: Violations,
+    ) -> Result<Named, FunctionError> {
+        let shape = if NARROW.contains(&action) { NameShape::Function } else { NameShape::Namespaced };
+        let parsed = FunctionName::parse_as(text, shape);
+        violations.length(text, "functionName", 1, shape.chars_max());
+        violations.pattern(text, "functionName", parsed.is_some(), shape.pattern());
         if let Some(qualifier) = qualifier {
             violations.qualifier(qualifier);
         }
@@ -101,9 +126,14 @@ impl Functions {
                 settings.region
             )));
         }
-        if account.is_some_and(|account| account != settings.account) || caller != settings.account {
+        let owner = account.as_deref().unwrap_or(caller);
+        if owner != settings.account || caller != settings.account {
+            let mut arn = format!("arn:aws:lambda:{}:{owner}:function:{name}", settings.region);
+            if let Some(qualifier) = embedded.as_deref().or(qualifier) {
+                arn = format!("{arn}:{qualifier}");
+            }
             return Err(FunctionError::Denied(format!(
-                "User: arn:aws:iam::{caller}:root is not authorized to perform: lambda:{action} on resource: {text} \
+                "User: arn:aws:iam::{caller}:root is not authorized to perform: lambda:{action} on resource: {arn} \
                  because no resource-based policy allows the lambda:{action} action"
             )));
         }

@@ -3,6 +3,9 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use bytes::Bytes;
+use longshore_core::event_invocation::{Event, Tries};
+use longshore_core::time::Tick;
 use longshore_store::{Schema, StoreError};
 use rusqlite::{Connection, params};
 
@@ -86,12 +89,38 @@ pub const SCHEMA: Schema = Schema {
             code_size   INTEGER NOT NULL,
             created_ms  INTEGER NOT NULL,
             about       TEXT NOT NULL,
-            policy      TEXT,
+            permissions TEXT,
             PRIMARY KEY (layer, number)
         ) STRICT, WITHOUT ROWID;
     ",
+        EVENTS,
     ],
 };
+
+/// Events: what was accepted and is not done. They outlive their function until they are dropped, with a word in the log;
+/// `function_id` tells it from a later one of its name. Times are those of the queue's own clock, in milliseconds, whose
+/// last known time is in `event_clock`.
+const EVENTS: &str = "
+    ALTER TABLE function ADD COLUMN event_invoke_configs TEXT NOT NULL DEFAULT '{}';
+    CREATE TABLE event (
+        number          INTEGER PRIMARY KEY,
+        function_id     TEXT NOT NULL,
+        function_name   TEXT NOT NULL,
+        qualifier       TEXT,
+        request_id      TEXT NOT NULL,
+        trace_id        TEXT NOT NULL,
+        payload         BLOB NOT NULL,
+        accepted        INTEGER NOT NULL,
+        due             INTEGER NOT NULL,
+        function_errors INTEGER NOT NULL,
+        faults          INTEGER NOT NULL
+    ) STRICT;
+    CREATE TABLE event_clock (
+        one INTEGER PRIMARY KEY CHECK (one = 1),
+        now INTEGER NOT NULL
+    ) STRICT;
+    INSERT INTO event_clock VALUES (1, 0);
+";
 
 /// Whether any environment variables are sealed: then their key must be there.
 pub fn any_sealed(connection: &Connection) -> Result<bool, StoreError> {
@@ -113,6 +142,11 @@ pub fn seal_rows(connection: &Connection, seal: &Seal) -> Result<usize, Function
             open.push((row.get::<_, String>(0)?, row.get::<_, u32>(1)?, row.get::<_, String>(2)?, configuration));
         }
     }
+    if open.is_empty() {
+        return Ok(0);
+    }
+    // What is replaced is overwritten, and does not lie on in a page that nobody uses.
+    connection.pragma_update(None, "secure_delete", true)?;
     for (function, number, deployment, configuration) in &open {
         connection.execute(
             "UPDATE function_version SET configuration = ?3, variables = ?4 WHERE function_id = ?1 AND number = ?2",
@@ -124,6 +158,7 @@ pub fn seal_rows(connection: &Connection, seal: &Seal) -> Result<usize, Function
             ],
         )?;
     }
+    connection.pragma_update(None, "secure_delete", false)?;
     Ok(open.len())
 }
 
@@ -136,8 +171,8 @@ fn sealed(seal: &Seal, deployment_id: &str, configuration: &Configuration) -> Re
 /// Reads every function with its versions.
 pub fn all(connection: &Connection, seal: &Seal) -> Result<Vec<Function>, FunctionError> {
     let mut functions: BTreeMap<String, Function> = BTreeMap::new();
-    let mut statement =
-        connection.prepare("SELECT id, name, last_published, reserved_concurrency, tags FROM function")?;
+    let mut statement = connection
+        .prepare("SELECT id, name, last_published, reserved_concurrency, tags, event_invoke_configs FROM function")?;
     let mut rows = statement.query([])?;
     while let Some(row) = rows.next()? {
         let id: String = row.get(0)?;
@@ -148,6 +183,7 @@ pub fn all(connection: &Connection, seal: &Seal) -> Result<Vec<Function>, Functi
             reserved_concurrency: row.get(3)?,
             provisioned: BTreeMap::new(),
             tags: from_json("tags", &row.get::<_, String>(4)?)?,
+            event_invoke_configs: from_json("event invoke configs", &row.get::<_, String>(5)?)?,
             versions: BTreeMap::new(),
             aliases: BTreeMap::new(),
             policies: BTreeMap::new(),
@@ -252,14 +288,17 @@ pub fn put(
     after: &Function,
 ) -> Result<(), FunctionError> {
     connection.execute(
-        "INSERT INTO function (id, name, last_published, reserved_concurrency, tags) VALUES (?1, ?2, ?3, ?4, ?5)
-         ON CONFLICT (id) DO UPDATE SET last_published = ?3, reserved_concurrency = ?4, tags = ?5",
+        "INSERT INTO function (id, name, last_published, reserved_concurrency, tags, event_invoke_configs)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6)
+         ON CONFLICT (id) DO UPDATE
+         SET last_published = ?3, reserved_concurrency = ?4, tags = ?5, event_invoke_configs = ?6",
         params![
             after.id,
             after.name,
             after.last_published.stored(),
             after.reserved_concurrency,
-            to_json("tags", &after.tags)?
+            to_json("tags", &after.tags)?,
+            to_json("event invoke configs", &after.event_invoke_configs)?
         ],
     )?;
     for (number, version) in &after.versions {
@@ -385,16 +424,16 @@ pub fn layers(connection: &Connection) -> Result<Layers, StoreError> {
         layers.insert(row.get(0)?, Layer { last_published: row.get(1)?, versions: BTreeMap::new() });
     }
     let mut statement = connection
-        .prepare("SELECT layer, number, code_sha256, code_size, created_ms, about, policy FROM layer_version")?;
+        .prepare("SELECT layer, number, code_sha256, code_size, created_ms, about, permissions FROM layer_version")?;
     let mut rows = statement.query([])?;
     while let Some(row) = rows.next()? {
-        let policy = row.get::<_, Option<String>>(6)?.map(|policy| from_json("layer's policy", &policy)).transpose()?;
+        let permissions: Option<String> = row.get(6)?;
         let version = LayerVersion {
             number: row.get(1)?,
             code: Code { sha256: row.get(2)?, size: row.get::<_, i64>(3)?.unsigned_abs() },
             created_ms: row.get(4)?,
             about: from_json("layer", &row.get::<_, String>(5)?)?,
-            policy,
+            permissions: permissions.map(|text| from_json("layer's permissions", &text)).transpose()?,
         };
         if let Some(layer) = layers.get_mut(&row.get::<_, String>(0)?) {
             layer.versions.insert(version.number, Arc::new(version));
@@ -414,9 +453,9 @@ pub fn put_layer(connection: &Connection, name: &str, before: Option<&Layer>, af
         if known.is_some_and(|known| Arc::ptr_eq(known, version)) {
             continue;
         }
-        let policy = version.policy.as_ref().map(|policy| to_json("layer's policy", policy)).transpose()?;
+        let permissions = version.permissions.as_ref().map(|p| to_json("layer's permissions", p)).transpose()?;
         connection.execute(
-            "INSERT OR REPLACE INTO layer_version (layer, number, code_sha256, code_size, created_ms, about, policy)
+            "INSERT OR REPLACE INTO layer_version (layer, number, code_sha256, code_size, created_ms, about, permissions)
              VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
             params![
                 name,
@@ -425,7 +464,7 @@ pub fn put_layer(connection: &Connection, name: &str, before: Option<&Layer>, af
                 i64::try_from(version.code.size).unwrap_or(i64::MAX),
                 version.created_ms,
                 to_json("layer", &version.about)?,
-                policy
+                permissions
             ],
         )?;
     }
@@ -441,4 +480,116 @@ fn from_json<T: serde::de::DeserializeOwned>(what: &str, text: &str) -> Result<T
 
 fn to_json<T: serde::Serialize>(what: &str, value: &T) -> Result<String, StoreError> {
     serde_json::to_string(value).map_err(|e| StoreError::Damaged(format!("a function's {what} does not write: {e}")))
+}
+
+/// An event at rest.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct StoredEvent {
+    pub function: Owner,
+    pub qualifier: Option<String>,
+    pub request_id: String,
+    pub trace_id: String,
+    pub payload: Bytes,
+}
+
+/// Whose an event is: the function by its name and by what tells it from a later one of that name.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Owner {
+    pub name: String,
+    pub id: String,
+}
+
+/// A number that only grows, as it is stored: SQLite's integers have a sign.
+fn of_count(number: u64) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
+}
+
+fn count(row: &rusqlite::Row<'_>, column: usize) -> rusqlite::Result<u64> {
+    Ok(row.get::<_, i64>(column)?.unsigned_abs())
+}
+
+/// Every event with its number and its function, without its payload.
+pub(crate) fn events(connection: &Connection) -> Result<Vec<(u64, Owner, Event)>, StoreError> {
+    let mut statement = connection.prepare(
+        "SELECT number, function_name, function_id, accepted, due, length(payload), function_errors, faults FROM event",
+    )?;
+    let mut rows = statement.query([])?;
+    let mut events = Vec::new();
+    while let Some(row) = rows.next()? {
+        let event = Event {
+            accepted: Tick(count(row, 3)?),
+            due: Tick(count(row, 4)?),
+            bytes: count(row, 5)?,
+            tries: Tries { function_errors: row.get(6)?, faults: row.get(7)? },
+        };
+        events.push((count(row, 0)?, Owner { name: row.get(1)?, id: row.get(2)? }, event));
+    }
+    Ok(events)
+}
+
+/// The last known time of the queue's clock.
+pub(crate) fn event_clock(connection: &Connection) -> Result<Tick, StoreError> {
+    Ok(Tick(connection.query_row("SELECT now FROM event_clock", [], |row| count(row, 0))?))
+}
+
+pub(crate) fn put_event(
+    connection: &Connection,
+    number: u64,
+    stored: &StoredEvent,
+    event: &Event,
+) -> Result<(), StoreError> {
+    connection.execute(
+        "INSERT INTO event (number, function_id, function_name, qualifier, request_id, trace_id, payload, accepted, due,
+             function_errors, faults) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, 0, 0)",
+        params![
+            of_count(number),
+            stored.function.id,
+            stored.function.name,
+            stored.qualifier,
+            stored.request_id,
+            stored.trace_id,
+            &stored.payload[..],
+            of_count(event.accepted.0),
+            of_count(event.due.0)
+        ],
+    )?;
+    Ok(())
+}
+
+/// One event with its payload; `None` if it is not there.
+pub(crate) fn event(connection: &Connection, number: u64) -> Result<Option<StoredEvent>, StoreError> {
+    let mut statement = connection.prepare_cached(
+        "SELECT function_name, function_id, qualifier, request_id, trace_id, payload FROM event WHERE number = ?1",
+    )?;
+    let mut rows = statement.query([of_count(number)])?;
+    let Some(row) = rows.next()? else { return Ok(None) };
+    Ok(Some(StoredEvent {
+        function: Owner { name: row.get(0)?, id: row.get(1)? },
+        qualifier: row.get(2)?,
+        request_id: row.get(3)?,
+        trace_id: row.get(4)?,
+        payload: row.get::<_, Vec<u8>>(5)?.into(),
+    }))
+}
+
+/// The event is tried again at `due`.
+pub(crate) fn put_off_event(connection: &Connection, number: u64, tries: Tries, due: Tick) -> Result<(), StoreError> {
+    connection.execute(
+        "UPDATE event SET due = ?2, function_errors = ?3, faults = ?4 WHERE number = ?1",
+        params![of_count(number), of_count(due.0), tries.function_errors, tries.faults],
+    )?;
+    Ok(())
+}
+
+pub(crate) fn delete_events(connection: &Connection, numbers: &[u64]) -> Result<(), StoreError> {
+    let mut statement = connection.prepare_cached("DELETE FROM event WHERE number = ?1")?;
+    for number in numbers {
+        statement.execute([of_count(*number)])?;
+    }
+    Ok(())
+}
+
+pub(crate) fn put_event_clock(connection: &Connection, now: Tick) -> Result<(), StoreError> {
+    connection.execute("UPDATE event_clock SET now = max(now, ?1)", [of_count(now.0)])?;
+    Ok(())
 }

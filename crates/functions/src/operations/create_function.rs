@@ -98,6 +98,7 @@ async fn create_function(functions: &Functions, mut call: Call) -> Result<Respon
         reserved_concurrency: None,
         provisioned: Default::default(),
         tags,
+        event_invoke_configs: Default::default(),
         versions: Default::default(),
         aliases: Default::default(),
         policies: Default::default(),

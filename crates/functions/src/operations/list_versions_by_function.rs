@@ -17,7 +17,7 @@ pub const OPERATION: Operation<Functions> = Operation {
 };
 
 async fn list_versions_by_function(functions: &Functions, call: Call) -> Result<Response, FunctionError> {
-    let named = functions.named_whole(&call, "ListVersionsByFunction")?;
+    let named = functions.named_unqualified(&call, "ListVersionsByFunction")?;
     let page = Page::read(&call.request.query)?;
     let (entry, _) = functions.find(&named).await?;
     let listed = entry.function.versions.values().map(|version| {

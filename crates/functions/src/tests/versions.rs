@@ -124,6 +124,7 @@ fn a_change_is_over_when_its_time_is_and_a_clock_that_was_put_back_holds_nothing
             last_published: VersionNumber::LATEST,
             reserved_concurrency: None,
             provisioned: BTreeMap::new(),
+            event_invoke_configs: BTreeMap::new(),
             tags: Default::default(),
             versions: Default::default(),
             aliases: Default::default(),
@@ -674,7 +675,7 @@ async fn a_name_is_shorter_where_no_qualifier_is_expected() {
     }
     let longer = long(257);
     let target = format!("/2015-03-31/functions/{longer}/aliases");
-    api.get(&target).await.fails(400, "ValidationException", &message(&longer, 256));
+    api.get(&target).await.fails(400, "ValidationException", &message(&longer, 140));
 }
 
 #[test]

@@ -237,6 +237,7 @@ impl Bench {
             variables: variables.map(|(name, value)| (name.to_owned(), value.to_owned())).into(),
             timeout_s: TIMEOUT_S,
             memory_mib: 128,
+            ephemeral_storage_mib: 512,
             concurrency: (function == 1).then_some(RESERVED),
             log_format: host::LogFormat::Text,
             application_log_level: None,
