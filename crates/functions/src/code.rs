@@ -3,21 +3,28 @@
 //! ```text
 //! <data>/code/<sha256, hex>/package.zip   the bytes as they were uploaded, for download
 //!                           content/      unpacked, without write bits; shared by every environment and version
+//!             layers-<sha256, hex>/       the contents of several layers, merged in their order: `/opt`
 //! ```
 //!
 //! A package is unpacked next to its place, synced, and renamed into it: a folder with a SHA-256 for its name is whole.
-//! A crash leaves `unpacking-*` folders and packages that no version names; both are swept at start.
+//! A crash leaves `unpacking-*` folders; they are swept at start, with all that nothing names. While the server runs, what
+//! nothing names any more goes an hour later: an invocation that began before may still be running on it.
+//!
+//! Layers are packages like any other. One layer alone is `/opt` where it lies; several are merged once for each list
+//! of them, by hard links: a file of 200 MB in twenty merged folders is on the disk once, and costs a name each time.
 
 pub mod archive;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use base64::Engine;
 use bytes::Bytes;
+use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use tokio::sync::Semaphore;
 
@@ -27,6 +34,11 @@ use archive::{ArchiveError, Entry, Kind};
 pub const ZIPPED_BYTES_MAX: usize = 52_428_800;
 /// Packages unpacked at once: each holds its archive in memory and a core busy.
 const UNPACKING_MAX: usize = 2;
+/// How long what nothing names is kept: four times what the longest invocation takes, and far longer than what lies
+/// between storing a package and writing down who has it.
+const UNUSED_KEPT: Duration = Duration::from_secs(60 * 60);
+/// Folders that are being made, or being removed.
+const UNFINISHED: &str = "unpacking-";
 /// Up to this many files are synced one by one; past it one sync of the whole file system is cheaper.
 const SYNCED_SINGLY_MAX: usize = 256;
 
@@ -42,7 +54,7 @@ pub enum CodeError {
 }
 
 /// A package by its content.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Code {
     /// SHA-256 of the exact uploaded bytes, lower-case hex: the folder's name.
     pub sha256: String,
@@ -67,6 +79,9 @@ impl Code {
 pub struct CodeStore {
     root: PathBuf,
     unpacking: Arc<Semaphore>,
+    /// Folders that nothing named when [`CodeStore::sweep_unused`] last looked, and since when. As many as there are
+    /// folders.
+    unused: Arc<Mutex<HashMap<String, Instant>>>,
 }
 
 impl CodeStore {
@@ -77,7 +92,8 @@ impl CodeStore {
                 std::io::Error::new(std::io::ErrorKind::NotFound, format!("{} is no folder", root.display())).into()
             );
         }
-        Ok(Self { root: root.to_owned(), unpacking: Arc::new(Semaphore::new(UNPACKING_MAX)) })
+        let unpacking = Arc::new(Semaphore::new(UNPACKING_MAX));
+        Ok(Self { root: root.to_owned(), unpacking, unused: Arc::default() })
     }
 
     /// Checks, unpacks and keeps a package; durable when it returns. A package that is there already costs a hash.
@@ -85,13 +101,15 @@ impl CodeStore {
         self.on_a_blocking_thread(move |store| store.put_blocking(&zip)).await
     }
 
-    /// Checks a package as [`CodeStore::put`] does, to the last checksum, and keeps nothing.
-    pub async fn check(&self, zip: Bytes) -> Result<Code, CodeError> {
+    /// Checks a package as [`CodeStore::put`] does, to the last checksum, and keeps nothing. With it come its bytes
+    /// once unpacked.
+    pub async fn check(&self, zip: Bytes) -> Result<(Code, u64), CodeError> {
         self.on_a_blocking_thread(move |_| {
-            for entry in checked(&zip)? {
+            let entries = checked(&zip)?;
+            for entry in &entries {
                 entry.inflate(&mut std::io::sink())??;
             }
-            Ok(Code::of(&zip))
+            Ok((Code::of(&zip), entries.iter().map(|entry| entry.size).sum()))
         })
         .await
     }
@@ -101,12 +119,43 @@ impl CodeStore {
         self.root.join(sha256).join("content")
     }
 
+    /// Where layers lie as one folder, what is `/opt` on AWS. `None` if there are none.
+    ///
+    /// One layer alone is where it was unpacked; several have to be merged by [`CodeStore::merge`] before.
+    pub fn layers_dir(&self, layers: &[&Code]) -> Option<PathBuf> {
+        match layers {
+            [] => None,
+            [one] => Some(self.content(&one.sha256)),
+            several => Some(self.root.join(merged_name(several))),
+        }
+    }
+
+    /// Merges the contents of kept packages in their order, later ones over earlier ones; durable when it returns.
+    /// What is merged already, or needs no merging, costs nothing.
+    pub async fn merge(&self, layers: Vec<Code>) -> Result<(), CodeError> {
+        if layers.len() < 2 {
+            return Ok(());
+        }
+        self.on_a_blocking_thread(move |store| store.merge_blocking(&layers.iter().collect::<Vec<_>>())).await
+    }
+
+    /// Bytes of all files of kept packages together, unpacked: what counts against
+    /// [`archive::UNZIPPED_BYTES_LIMIT`].
+    pub async fn unzipped_bytes(&self, packages: Vec<Code>) -> Result<u64, CodeError> {
+        self.on_a_blocking_thread(move |store| {
+            let sizes = packages.iter().map(|code| bytes_below(&store.content(&code.sha256)));
+            Ok(sizes.sum::<std::io::Result<u64>>()?)
+        })
+        .await
+    }
+
     /// Where a kept package lies as uploaded.
     pub fn package(&self, sha256: &str) -> PathBuf {
         self.root.join(sha256).join("package.zip")
     }
 
-    /// Removes everything but the packages in `wanted`. Blocks; for start-up, before anything can be uploaded.
+    /// Removes everything but the folders named in `wanted`: packages by their SHA-256, merged layers by
+    /// [`merged_name`]. Blocks; for start-up, before anything can be uploaded.
     pub fn sweep(&self, wanted: &BTreeSet<String>) -> std::io::Result<()> {
         for child in std::fs::read_dir(&self.root)? {
             let child = child?;
@@ -121,6 +170,47 @@ impl CodeStore {
             }
         }
         Ok(())
+    }
+
+    /// Removes what has been in no `wanted` for [`UNUSED_KEPT`]. For a server that runs: call it now and then, with what
+    /// is wanted at `now`. Blocks.
+    pub fn sweep_unused(&self, wanted: &BTreeSet<String>, now: Instant) -> std::io::Result<()> {
+        let mut there = BTreeSet::new();
+        for child in std::fs::read_dir(&self.root)? {
+            there.extend(child?.file_name().into_string().ok().filter(|name| !name.starts_with(UNFINISHED)));
+        }
+        let mut removed = Vec::new();
+        {
+            let mut unused = self.unused();
+            unused.retain(|name, _| there.contains(name) && !wanted.contains(name));
+            for name in there.difference(wanted) {
+                let since = *unused.entry(name.clone()).or_insert(now);
+                if now.saturating_duration_since(since) < UNUSED_KEPT {
+                    continue;
+                }
+                // Away at once, and under the lock: whoever puts the same package now finds it gone and unpacks it.
+                let aside = self.root.join(format!("{UNFINISHED}{}", uuid::Uuid::new_v4()));
+                std::fs::rename(self.root.join(name), &aside)?;
+                unused.remove(name);
+                removed.push((name.clone(), aside));
+            }
+        }
+        for (name, aside) in removed {
+            std::fs::remove_dir_all(aside)?;
+            tracing::info!(name, "code that nothing has named for an hour was removed");
+        }
+        Ok(())
+    }
+
+    fn unused(&self) -> MutexGuard<'_, HashMap<String, Instant>> {
+        self.unused.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether a folder is there. If it is, it stays for [`UNUSED_KEPT`] at least, named or not.
+    fn has(&self, name: &str) -> bool {
+        let mut unused = self.unused();
+        unused.remove(name);
+        self.root.join(name).is_dir()
     }
 
     async fn on_a_blocking_thread<T: Send + 'static>(
@@ -142,25 +232,114 @@ impl CodeStore {
             return Err(CodeError::TooLarge(zip.len()));
         }
         let code = Code::of(zip);
-        let place = self.root.join(&code.sha256);
-        if place.is_dir() {
+        if self.has(&code.sha256) {
             return Ok(code);
         }
         let entries = checked(zip)?;
-        let beside = self.root.join(format!("unpacking-{}", uuid::Uuid::new_v4()));
-        let outcome = unpack(zip, &entries, &beside).and_then(|()| match std::fs::rename(&beside, &place) {
+        self.make(&self.root.join(&code.sha256), |beside| unpack(zip, &entries, beside))?;
+        Ok(code)
+    }
+
+    /// [`CodeStore::merge`] for start-up, which may block.
+    pub fn merge_blocking(&self, layers: &[&Code]) -> Result<(), CodeError> {
+        let name = merged_name(layers);
+        if layers.len() < 2 || self.has(&name) {
+            return Ok(());
+        }
+        let mut tree = BTreeMap::new();
+        for layer in layers {
+            overlay(&self.content(&layer.sha256), Path::new(""), &mut tree)?;
+        }
+        self.make(&self.root.join(name), |beside| link_tree(&tree, beside))
+    }
+
+    /// Makes a folder beside its place, whole and synced by `fill`, and renames it there.
+    fn make(&self, place: &Path, fill: impl FnOnce(&Path) -> Result<(), CodeError>) -> Result<(), CodeError> {
+        let beside = self.root.join(format!("{UNFINISHED}{}", uuid::Uuid::new_v4()));
+        let outcome = fill(&beside).and_then(|()| match std::fs::rename(&beside, place) {
             Ok(()) => Ok(sync(&self.root)?),
-            // Another upload of the same bytes was faster. Its folder is as good as ours.
+            // Another one of the same content was faster. Its folder is as good as ours.
             Err(_) if place.is_dir() => Ok(std::fs::remove_dir_all(&beside)?),
             Err(error) => Err(error.into()),
         });
-        if let Err(error) = outcome {
+        if outcome.is_err() {
             // What cannot be removed now is swept at the next start.
             let _ = std::fs::remove_dir_all(&beside);
-            return Err(error);
         }
-        Ok(code)
+        outcome
     }
+}
+
+/// The folder of several layers merged in this order, below the folder of packages.
+pub fn merged_name(layers: &[&Code]) -> String {
+    let mut hash = Sha256::new();
+    for layer in layers {
+        hash.update(&layer.sha256);
+    }
+    format!("layers-{}", hex::encode(hash.finalize()))
+}
+
+/// What stands at a path of the merged folder, and where it comes from.
+#[derive(Debug)]
+enum Node {
+    Directory,
+    File(PathBuf),
+    Link(PathBuf),
+}
+
+/// Lays the folder `from` over `tree`, whose paths are relative. What has the same path is replaced, but for a folder
+/// over a folder: those are joined.
+///
+/// All of it is decided on paths, before anything is written: a layer whose folder is another layer's link never writes
+/// through that link, it takes its place.
+fn overlay(from: &Path, at: &Path, tree: &mut BTreeMap<PathBuf, Node>) -> std::io::Result<()> {
+    for child in std::fs::read_dir(from)? {
+        let child = child?;
+        let path = at.join(child.file_name());
+        let kind = child.file_type()?;
+        if kind.is_dir() {
+            tree.insert(path.clone(), Node::Directory);
+            overlay(&child.path(), &path, tree)?;
+            continue;
+        }
+        if matches!(tree.get(&path), Some(Node::Directory)) {
+            tree.retain(|other, _| !other.starts_with(&path));
+        }
+        let node =
+            if kind.is_symlink() { Node::Link(std::fs::read_link(child.path())?) } else { Node::File(child.path()) };
+        tree.insert(path, node);
+    }
+    Ok(())
+}
+
+/// Writes a merged folder, and syncs it. The files are synced already: they are links to those of packages.
+fn link_tree(tree: &BTreeMap<PathBuf, Node>, folder: &Path) -> Result<(), CodeError> {
+    make_directory(folder)?;
+    // Sorted by their components, so that a folder comes before what is in it.
+    for (path, node) in tree {
+        let place = folder.join(path);
+        match node {
+            Node::Directory => make_directory(&place)?,
+            Node::Link(target) => std::os::unix::fs::symlink(target, place)?,
+            // A file system without hard links, or a file that has as many as it may have, gets a copy.
+            Node::File(from) => {
+                std::fs::hard_link(from, &place).or_else(|_| std::fs::copy(from, &place).map(|_| ()))?
+            }
+        }
+    }
+    rustix::fs::syncfs(File::open(folder)?).map_err(std::io::Error::from)?;
+    Ok(())
+}
+
+/// Bytes of all files and link targets below a folder, as the archive counted them.
+fn bytes_below(folder: &Path) -> std::io::Result<u64> {
+    let mut bytes: u64 = 0;
+    for child in std::fs::read_dir(folder)? {
+        let child = child?;
+        let of_child = if child.file_type()?.is_dir() { bytes_below(&child.path())? } else { child.metadata()?.len() };
+        bytes = bytes.saturating_add(of_child);
+    }
+    Ok(bytes)
 }
 
 fn checked(zip: &[u8]) -> Result<Vec<Entry<'_>>, CodeError> {
@@ -308,6 +487,47 @@ mod tests {
         let codes: Vec<_> = futures::future::join_all(puts).await.into_iter().map(Result::unwrap).collect();
         assert!(codes.windows(2).all(|pair| pair[0] == pair[1]));
         assert_eq!(names(temp.path()), [codes[0].sha256.clone()]);
+    }
+
+    #[tokio::test]
+    async fn what_nothing_names_goes_after_an_hour_unless_it_is_put_again() {
+        let temp = tempfile::tempdir().unwrap();
+        let store = CodeStore::open(temp.path()).unwrap();
+        let package = |content: &[u8]| Bytes::from(zip(&[file("a", content)]));
+        let wanted = store.put(package(b"1")).await.unwrap();
+        let unused = store.put(package(b"2")).await.unwrap();
+        let layers = [wanted.clone(), unused.clone()];
+        store.merge(layers.to_vec()).await.unwrap();
+        let merged = merged_name(&[&wanted, &unused]);
+        std::fs::create_dir(temp.path().join("unpacking-by-somebody")).unwrap();
+        let names = || names(temp.path()).into_iter().filter(|name| !name.starts_with(UNFINISHED)).collect::<Vec<_>>();
+        let sorted = |mut names: Vec<String>| {
+            names.sort();
+            names
+        };
+        let keep = BTreeSet::from([wanted.sha256.clone()]);
+        let start = Instant::now();
+        let at = |minutes: u64| start + Duration::from_secs(60 * minutes);
+        let all = sorted(vec![wanted.sha256.clone(), unused.sha256.clone(), merged.clone()]);
+        // Nobody knows how long it had been unused before it was first seen to be.
+        for minutes in [0, 59] {
+            store.sweep_unused(&keep, at(minutes)).unwrap();
+            assert_eq!(names(), all, "{minutes}");
+        }
+        store.put(package(b"2")).await.unwrap();
+        store.sweep_unused(&keep, at(60)).unwrap();
+        assert_eq!(names(), sorted(vec![wanted.sha256.clone(), unused.sha256.clone()]), "put again, so kept again");
+        store.sweep_unused(&BTreeSet::from([wanted.sha256.clone(), unused.sha256.clone()]), at(119)).unwrap();
+        store.sweep_unused(&keep, at(121)).unwrap();
+        assert_eq!(names().len(), 2, "named in between, so its hour begins anew");
+        store.sweep_unused(&keep, at(181)).unwrap();
+        assert_eq!(names(), [wanted.sha256.clone()]);
+        assert!(temp.path().join("unpacking-by-somebody").is_dir(), "what is being made is left alone");
+        // And what is gone can come again.
+        store.merge(layers.to_vec()).await.unwrap_err();
+        store.put(package(b"2")).await.unwrap();
+        store.merge(layers.to_vec()).await.unwrap();
+        assert_eq!(names(), all);
     }
 
     #[tokio::test]

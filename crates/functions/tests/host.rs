@@ -10,8 +10,10 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
+use longshore_functions::host::layers::Mode;
 use longshore_functions::host::{
-    self, Call, Deployment, FunctionCredentials, Host, HostSettings, Launcher, Outcome, Patience, S3Door,
+    self, Call, Deployment, FunctionCredentials, Host, HostSettings, Launcher, LogFormat, Outcome, Patience, S3Door,
+    Terms,
 };
 use serde_json::{Value, json};
 
@@ -55,6 +57,11 @@ fn bench_with(change: impl FnOnce(&mut HostSettings)) -> Bench {
     Bench { host: Host::new(settings, door).unwrap(), temp, s3 }
 }
 
+/// Where a test looks at processes or files from outside: without a sandbox they are the same on both sides.
+fn unconfined(settings: &mut HostSettings) {
+    settings.sandbox.mode = Mode::Off;
+}
+
 /// Where a test is about one environment: a runtime that a busy machine keeps from polling again for a moment would
 /// else get a second one beside it.
 fn bench_of_one() -> Bench {
@@ -83,7 +90,12 @@ impl Bench {
             variables: BTreeMap::new(),
             timeout_s: 10,
             memory_mib: 128,
+            ephemeral_storage_mib: 512,
             concurrency: None,
+            log_format: LogFormat::Text,
+            application_log_level: None,
+            system_log_level: None,
+            log_group: "/aws/lambda/f".into(),
         }
     }
 
@@ -186,6 +198,22 @@ def told(result):
 fn is_running(pid: i64) -> bool {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     !matches!(stat.rsplit(')').next().and_then(|rest| rest.trim().chars().next()), None | Some('Z') | Some('X'))
+}
+
+fn parent_of(pid: i64) -> i64 {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+    stat.rsplit(')').next().unwrap().split_whitespace().nth(1).unwrap().parse().unwrap()
+}
+
+/// Processes in whose command line a text stands.
+fn processes_with(text: &str) -> Vec<i64> {
+    let processes = std::fs::read_dir("/proc").unwrap().flatten();
+    let pids = processes.filter_map(|entry| entry.file_name().to_str()?.parse::<i64>().ok());
+    let has = |pid: &i64| {
+        let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        is_running(*pid) && String::from_utf8_lossy(&line).contains(text)
+    };
+    pids.filter(has).collect()
 }
 
 /// Waits for something that is about to happen.
@@ -349,7 +377,57 @@ async fn python_logging_and_print_reach_the_log_between_start_and_report() {
     assert!(lines[5].starts_with(&format!("REPORT RequestId: {id}\tDuration: ")), "{tail}");
     assert!(lines[5].contains("\tMemory Size: 128 MB\tMax Memory Used: ") && lines[5].contains("\tInit Duration: "));
     assert_eq!(lines.len(), 6);
-    assert!(b.log().starts_with("loaded\nSTART"), "{}", b.log());
+    let log = b.log();
+    assert!(log.starts_with("INIT_START Runtime Version: python:3.11.v"), "{log}");
+    assert!(log.lines().next().unwrap().contains("\tRuntime Version ARN: arn:aws:lambda:eu-west-1::runtime:"), "{log}");
+    assert_eq!(log.lines().nth(1), Some("loaded"), "{log}");
+    assert!(log.lines().nth(2).unwrap().starts_with("START RequestId: "), "{log}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_function_that_logs_in_json_has_lambdas_records_in_its_log_and_in_its_tail() {
+    let b = bench_of_one();
+    let text = "print('{\"level\":\"DEBUG\"}')\ndef handler(event, context):\n    if event: print('{\"level\":\"debug\",\"a\":1}\\n{\"level\":\"ERROR\",\"b\":2}\\nplain')\n    else: raise ValueError('x')\n";
+    let f = Arc::new(Deployment {
+        log_format: host::LogFormat::Json,
+        application_log_level: Some("INFO".into()),
+        system_log_level: Some("DEBUG".into()),
+        ..b.function("python3.11", "app.py", text)
+    });
+    let mut call = call("true");
+    call.want_log_tail = true;
+    let id = call.request_id.clone();
+    let Outcome::Answered { log_tail: Some(tail), .. } = b.host.invoke(f.clone(), call).await else { panic!() };
+    let tail = String::from_utf8(tail).unwrap();
+    b.error(&f, json!(false)).await;
+    // The log of an invocation is closed with the next poll, behind the answer.
+    soon("the second report", || b.log().matches("platform.report").count() == 2).await;
+    let log = b.log();
+    let kinds = |text: &str| -> Vec<String> {
+        let kind = |line: &str| match serde_json::from_str::<Value>(line) {
+            Ok(line) if line["type"].is_string() => {
+                let record = &line["record"];
+                format!("{} {}", line["type"].as_str().unwrap(), record["status"].as_str().unwrap_or_default())
+            }
+            _ => line.to_owned(),
+        };
+        text.lines().map(kind).collect()
+    };
+    let invocation = [
+        "platform.start ",
+        r#"{"level":"ERROR","b":2}"#,
+        "plain",
+        "platform.runtimeDone success",
+        "platform.report success",
+    ];
+    assert_eq!(kinds(&tail), invocation, "{tail}");
+    let start = ["platform.initStart ", "platform.initRuntimeDone success", "platform.initReport success"];
+    assert_eq!(kinds(&log)[..8], [&start[..], &invocation[..]].concat(), "{log}");
+    assert!(kinds(&log).ends_with(&["platform.runtimeDone error".into(), "platform.report error".into()]), "{log}");
+    let report: Value = serde_json::from_str(tail.lines().last().unwrap()).unwrap();
+    assert_eq!(report["record"]["requestId"], id);
+    assert!(report["record"]["metrics"]["initDurationMs"].as_f64().unwrap() > 0.0, "{report}");
+    assert_eq!(report["record"]["metrics"]["memorySizeMB"], 128);
 }
 
 // --- Node ---
@@ -382,6 +460,16 @@ async fn node_handlers_of_every_style_and_module_kind_answer() {
         ),
         ("index.js", "exports.handler = (e, c) => { c.succeed('old') }", json!("old")),
         ("index.js", "exports.handler = async () => {}", json!(null)),
+        (
+            "index.mjs",
+            "export const handler = awslambda.streamifyResponse(async (e, stream, c) => { stream.setContentType('x'); stream.write('[' + c.awsRequestId.length); stream.write(Buffer.from(',')); stream.write({ a: e.a }); stream.end(']') })",
+            json!([36, {"a": 1}]),
+        ),
+        (
+            "index.js",
+            "exports.handler = awslambda.streamifyResponse(async (e, stream) => { setTimeout(() => stream.end('7'), 20) })",
+            json!(7),
+        ),
         ("index.js", "exports.handler = () => new Promise(() => {})", json!(null)),
     ] {
         assert_eq!(b.ok(&b.node(file, text), json!({"a": 1})).await, expected, "{text}");
@@ -394,6 +482,24 @@ async fn node_errors_are_told_as_lambda_tells_them() {
     for (file, text, error_type, message) in [
         ("index.js", "exports.handler = async () => { throw new RangeError('boom') }", "RangeError", "boom"),
         ("index.js", "exports.handler = (e, c, cb) => cb('text')", "string", "text"),
+        (
+            "index.js",
+            "exports.handler = awslambda.streamifyResponse(async (e, stream) => { stream.write('begun'); throw new RangeError('in the middle') })",
+            "RangeError",
+            "in the middle",
+        ),
+        (
+            "index.js",
+            "exports.handler = awslambda.streamifyResponse(async (e, stream) => { stream.write('begun') })",
+            "Error",
+            "The response stream was not ended",
+        ),
+        (
+            "index.js",
+            "exports.handler = awslambda.streamifyResponse((e, stream) => { stream.end('x'.repeat(7e6)) })",
+            "Function.ResponseSizeTooLarge",
+            "Response payload size exceeded",
+        ),
         ("index.js", "exports.other = 1", "Runtime.HandlerNotFound", "index.handler is undefined or not exported"),
         ("index.js", "exports.handler = (", "Runtime.UserCodeSyntaxError", "SyntaxError: Unexpected end of input"),
         ("index.js", "throw new TypeError('early')", "TypeError", "early"),
@@ -416,7 +522,7 @@ async fn node_errors_are_told_as_lambda_tells_them() {
         let error = b.error(&f, json!({})).await;
         assert_eq!(error["errorType"], error_type, "{error}");
         assert!(error["errorMessage"].as_str().unwrap().starts_with(message), "{error}");
-        assert!(error["trace"].is_array());
+        assert!(error["trace"].is_array() || error_type == "Function.ResponseSizeTooLarge");
     }
 }
 
@@ -461,7 +567,7 @@ async fn exits_and_signals_are_told_and_the_next_call_gets_a_new_environment() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_time_out_kills_the_whole_process_tree_within_a_second() {
-    let b = bench();
+    let b = bench_with(unconfined);
     let mut f = b.function(
         "python3.11",
         "app.py",
@@ -504,7 +610,7 @@ fn sleeps_of(dir: &Path) -> bool {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn time_is_up_also_for_a_function_that_answered_and_does_not_come_back() {
-    let b = bench();
+    let b = bench_with(unconfined);
     let mut f = (*b.fake("id, _, _ = next()\nanswer(id, os.getpid())\ntime.sleep(60)")).clone();
     f.timeout_s = 1;
     let f = Arc::new(f);
@@ -517,7 +623,10 @@ async fn time_is_up_also_for_a_function_that_answered_and_does_not_come_back() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_environment_killed_while_idle_costs_a_cold_start_and_nothing_else() {
-    let b = bench_of_one();
+    let b = bench_with(|s| {
+        unconfined(s);
+        s.environments_max = 1;
+    });
     let f = b.python("import os\ndef handler(event, context): return os.getpid()");
     for _ in 0..5 {
         let pid = b.ok(&f, json!({})).await.as_i64().unwrap();
@@ -530,14 +639,14 @@ async fn an_environment_killed_while_idle_costs_a_cold_start_and_nothing_else() 
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_a_function_leaves_behind_ends_with_its_environment() {
-    let b = bench();
+    let b = bench_with(unconfined);
     let f = b.python(
         "import os, subprocess\ndef handler(event, context):\n    open(os.environ['TMPDIR'] + '/x', 'w').write('x')\n    return [os.environ['TMPDIR'], subprocess.Popen(['sleep', '60'], start_new_session=True).pid]\n",
     );
     let answer = b.ok(&f, json!({})).await;
     let (tmp, pid) = (PathBuf::from(answer[0].as_str().unwrap()), answer[1].as_i64().unwrap());
     assert!(tmp.join("x").exists() && is_running(pid));
-    b.host.retire("f");
+    b.host.retire(&f.id);
     soon("the environment's end", || b.host.environments() == 0).await;
     assert!(!tmp.exists() && !is_running(pid));
     assert!(tmp.starts_with(b.temp.path()));
@@ -850,7 +959,7 @@ def handler(event, context):
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn never_more_run_at_once_than_reserved_and_all_of_it_is_used() {
-    let b = bench();
+    let b = bench_with(unconfined);
     let dir = tempfile::tempdir().unwrap();
     let f = Arc::new(Deployment { concurrency: Some(3), ..b.function("python3.11", "app.py", COUNTS) });
     assert_eq!(b.host.slots(&f), 3);
@@ -883,7 +992,10 @@ async fn a_call_without_patience_is_throttled_with_the_reason() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_caller_that_leaves_frees_nothing_before_the_function_has_finished() {
-    let b = bench_with(|s| s.environments_max = 1);
+    let b = bench_with(|s| {
+        unconfined(s);
+        s.environments_max = 1;
+    });
     let dir = tempfile::tempdir().unwrap();
     let f = b.python(COUNTS);
     let event = json!({"dir": dir.path(), "s": 0.3});
@@ -899,7 +1011,10 @@ async fn a_caller_that_leaves_frees_nothing_before_the_function_has_finished() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn after_a_retirement_no_old_environment_serves_a_call() {
-    let b = bench_of_one();
+    let b = bench_with(|s| {
+        unconfined(s);
+        s.environments_max = 1;
+    });
     let dir = tempfile::tempdir().unwrap();
     let f = b.python("import os, time\ndef handler(event, context):\n    time.sleep(event)\n    return os.getpid()");
     let idle = b.ok(&f, json!(0)).await;
@@ -907,8 +1022,8 @@ async fn after_a_retirement_no_old_environment_serves_a_call() {
         let (host, f) = (b.host.clone(), f.clone());
         async move { host.invoke(f, call("0.4")).await }
     });
-    soon("the long call", || b.log().matches("START").count() == 2).await;
-    b.host.retire("f");
+    soon("the long call", || b.log().matches("START RequestId").count() == 2).await;
+    b.host.retire(&f.id);
     let Outcome::Answered { payload, function_error: false, .. } = busy.await.unwrap() else { panic!() };
     assert_eq!(payload, idle.to_string(), "what ran was finished");
     let new = b.ok(&f, json!(0)).await;
@@ -918,12 +1033,221 @@ async fn after_a_retirement_no_old_environment_serves_a_call() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn calls_that_wait_for_a_deployment_that_is_retired_are_given_back_and_what_runs_is_finished() {
+    let b = bench_of_one();
+    let f = b.python("import time\ndef handler(event, context): time.sleep(event)");
+    let busy = tokio::spawn({
+        let (host, f) = (b.host.clone(), f.clone());
+        async move { host.invoke(f, call("0.4")).await }
+    });
+    soon("the long call", || b.log().contains("START RequestId")).await;
+    // Asked here and not in a task, so that all of them wait when the deployment is retired.
+    let other = Arc::new(Deployment { id: "other".into(), version: "2".into(), ..(*f).clone() });
+    let calls = [call("1"), call("2"), call("0")];
+    let mut waiting =
+        [&f, &f, &other].into_iter().zip(&calls).map(|(d, call)| Box::pin(b.host.invoke(d.clone(), call.clone())));
+    let [mut first, mut second, mut third] = [(); 3].map(|()| waiting.next().unwrap());
+    for call in [&mut first, &mut second, &mut third] {
+        assert!(futures::poll!(call.as_mut()).is_pending());
+    }
+    b.host.retire(&f.id);
+    let gone = |call: &Call| Outcome::Gone { call: Box::new(call.clone()) };
+    assert_eq!((first.await, second.await), (gone(&calls[0]), gone(&calls[1])));
+    assert!(matches!(busy.await.unwrap(), Outcome::Answered { function_error: false, .. }));
+    assert!(matches!(third.await, Outcome::Answered { function_error: false, .. }));
+    assert_eq!(b.log().matches("START RequestId").count(), 2, "{}", b.log());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn idle_environments_are_reaped() {
     let b = bench_with(|s| (s.idle_timeout, s.environments_max) = (Duration::from_millis(300), 1));
     let f = b.python("def handler(event, context): return 1");
     b.ok(&f, json!({})).await;
     assert_eq!(b.host.environments(), 1);
     soon("its end", || b.host.environments() == 0).await;
+}
+
+// --- the account, provisioned concurrency, freezing, age ---
+
+const TELLS: &str = r#"
+import os, time
+began = time.time()
+def handler(event, context):
+    return [os.getpid(), os.environ["AWS_LAMBDA_INITIALIZATION_TYPE"], time.time() - began]
+"#;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn provisioned_environments_are_up_before_the_first_call_and_replaced_when_they_die() {
+    let b = bench_with(unconfined);
+    let f = b.python(TELLS);
+    let terms = |n: u32| Terms { reserved: None, provisioned: vec![(f.clone(), n)] };
+    b.host.set_terms("f", &terms(2));
+    soon("both", || b.host.provisioning(&f.id).ready == 2).await;
+    assert!(b.host.provisioning(&f.id).complete);
+    let first = b.ok(&f, json!({})).await;
+    assert_eq!(first[1], "provisioned-concurrency");
+    soon("its log", || b.log().contains("REPORT")).await;
+    assert!(!b.log().contains("Init Duration"), "no call waited for it: {}", b.log());
+    let pid = first[0].as_i64().unwrap();
+    rustix::process::kill_process(pid_of(pid), rustix::process::Signal::KILL).unwrap();
+    soon("the replacement", || !is_running(pid) && b.host.provisioning(&f.id).ready == 2).await;
+    assert_eq!(b.ok(&f, json!({})).await[1], "provisioned-concurrency");
+    b.host.set_terms("f", &Terms::default());
+    soon("their end", || b.host.environments() == 0).await;
+    assert_eq!(b.ok(&f, json!({})).await[1], "on-demand");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn provisioned_environments_that_cannot_start_are_the_functions_failure_and_calls_run_on_demand() {
+    let b = bench();
+    let f = b.python(
+        "import os\nif os.environ['AWS_LAMBDA_INITIALIZATION_TYPE'] != 'on-demand': raise ValueError('not like this')\ndef handler(event, context): return 1",
+    );
+    b.host.set_terms("f", &Terms { reserved: Some(1), provisioned: vec![(f.clone(), 1)] });
+    soon("its failure", || b.host.provisioning(&f.id).failed_by_function == Some(true)).await;
+    assert_eq!(b.ok(&f, json!({})).await, 1);
+    let none = Arc::new(b.function("java21", "app.py", ""));
+    b.host.set_terms("f", &Terms { reserved: None, provisioned: vec![(none.clone(), 1)] });
+    soon("the host's failure", || b.host.provisioning(&none.id).failed_by_function == Some(false)).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_account_has_a_limit_of_its_own_and_terms_hold_at_once() {
+    let b = bench_with(|s| {
+        unconfined(s);
+        s.account_concurrency = 2;
+    });
+    let (f, g) =
+        (b.python(COUNTS), Arc::new(Deployment { name: "g".into(), ..b.function("python3.11", "app.py", COUNTS) }));
+    let dir = tempfile::tempdir().unwrap();
+    let event = json!({"dir": dir.path()});
+    let all = (0..40).map(|n| b.ok(if n % 2 == 0 { &f } else { &g }, event.clone()));
+    let seen: Vec<i64> = futures::future::join_all(all).await.iter().map(|n| n.as_i64().unwrap()).collect();
+    assert_eq!(seen.iter().max(), Some(&2), "{seen:?}");
+    b.host.set_terms("f", &Terms { reserved: Some(1), provisioned: vec![] });
+    assert_eq!((b.host.slots(&f), b.host.slots(&g)), (1, 1));
+    let busy = tokio::spawn({
+        let (host, g, event) = (b.host.clone(), g.clone(), json!({"dir": dir.path(), "s": 0.5}));
+        async move { host.invoke(g, call(event.to_string())).await }
+    });
+    soon("g's call", || std::fs::read_dir(dir.path()).unwrap().count() == 1).await;
+    let one = Call { patience: Patience::For(Duration::from_secs(9)), ..call(event.to_string()) };
+    let throttled = b.host.invoke(g.clone(), one).await;
+    assert_eq!(throttled, Outcome::Throttled { reason: "ConcurrentInvocationLimitExceeded" });
+    b.ok(&f, event).await;
+    assert!(matches!(busy.await.unwrap(), Outcome::Answered { .. }));
+}
+
+/// What the processor time of a process was, in clock ticks.
+fn ticks(pid: i64) -> u64 {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+    let fields: Vec<&str> = stat.rsplit(')').next().unwrap().split_whitespace().collect();
+    fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap()
+}
+
+fn state_of(pid: i64) -> char {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    stat.rsplit(')').next().and_then(|rest| rest.trim().chars().next()).unwrap_or('?')
+}
+
+fn pid_of(pid: i64) -> rustix::process::Pid {
+    rustix::process::Pid::from_raw(i32::try_from(pid).unwrap()).unwrap()
+}
+
+const BURNS: &str = r#"
+import os, threading
+def burn():
+    while True: pass
+def handler(event, context):
+    if threading.active_count() == 1: threading.Thread(target=burn, daemon=True).start()
+    return os.getpid()
+"#;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_idle_environment_is_frozen_until_its_next_call_and_can_be_ended_all_the_same() {
+    let b = bench_with(|s| {
+        unconfined(s);
+        s.environments_max = 1;
+    });
+    let f = b.python(BURNS);
+    let pid = b.ok(&f, json!({})).await.as_i64().unwrap();
+    soon("the freeze", || state_of(pid) == 'T').await;
+    let before = ticks(pid);
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    assert_eq!(ticks(pid), before, "it burned");
+    assert_eq!(b.ok(&f, json!({})).await, pid, "the same one goes on");
+    soon("the next freeze", || state_of(pid) == 'T').await;
+    b.host.retire(&f.id);
+    soon("its end", || !is_running(pid) && b.host.environments() == 0).await;
+
+    let b = bench_with(|s| {
+        unconfined(s);
+        (s.freeze_after, s.environments_max) = (None, 1);
+    });
+    let f = b.python(BURNS);
+    let pid = b.ok(&f, json!({})).await.as_i64().unwrap();
+    let before = ticks(pid);
+    soon("what it burns", || ticks(pid) > before + 5).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_frozen_environment_that_is_killed_costs_a_cold_start_and_nothing_else() {
+    let b = bench_with(|s| {
+        unconfined(s);
+        (s.freeze_after, s.environments_max) = (Some(Duration::ZERO), 1);
+    });
+    let f = b.python("import os\ndef handler(event, context): return os.getpid()");
+    let pid = b.ok(&f, json!({})).await.as_i64().unwrap();
+    soon("the freeze", || state_of(pid) == 'T').await;
+    rustix::process::kill_process(pid_of(pid), rustix::process::Signal::KILL).unwrap();
+    // A busy machine takes its time to end a process that was killed.
+    soon("its end", || matches!(state_of(pid), 'Z' | 'X' | '?')).await;
+    assert_ne!(b.ok(&f, json!({})).await, pid);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_environment_past_its_age_is_replaced() {
+    let b = bench_with(|s| {
+        unconfined(s);
+        (s.age_max, s.environments_max) = (Duration::from_millis(300), 1);
+    });
+    let f = b.python("import os, time\ndef handler(event, context):\n    time.sleep(event)\n    return os.getpid()");
+    let old = b.ok(&f, json!(0.3)).await;
+    assert_ne!(b.ok(&f, json!(0)).await, old);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_start_beyond_its_limit_begins_anew_on_the_first_invocations_clock_where_that_is_asked_for() {
+    let b = bench_with(|s| {
+        unconfined(s);
+        (s.init_limit, s.init_restarts, s.environments_max) = (Duration::from_millis(400), true, 1);
+    });
+    let marks = tempfile::tempdir().unwrap();
+    // Longer than the limit, shorter than the function's time-out.
+    let slow = b.python(&format!(
+        "import os, time, uuid\nopen({:?} + '/' + uuid.uuid4().hex, 'w').close()\ntime.sleep(1)\ndef handler(event, context): return context.get_remaining_time_in_millis()",
+        marks.path().to_str().unwrap()
+    ));
+    let left = b.ok(&slow, json!({})).await.as_f64().unwrap();
+    assert!((8_000.0..9_100.0).contains(&left), "the second start is on the call's clock: {left}");
+    assert_eq!(std::fs::read_dir(marks.path()).unwrap().count(), 2, "static code ran twice");
+    assert!(b.log().contains("INIT_REPORT Init Duration: 400.00 ms\tPhase: init\tStatus: timeout\n"), "{}", b.log());
+
+    let mut hangs = b.function("python3.11", "app.py", "import time\ntime.sleep(60)\n");
+    hangs.timeout_s = 1;
+    let error = b.error(&Arc::new(hangs), json!({})).await;
+    assert_eq!(error["errorType"], "Sandbox.Timedout");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn environments_are_prepared_for_calls_that_are_announced() {
+    let b = bench();
+    let f = b.python(TELLS);
+    b.host.prepare(&f, 2);
+    soon("both", || b.host.environments() == 2).await;
+    assert_eq!(b.ok(&f, json!({})).await[1], "on-demand");
+    b.host.prepare(&f, 99);
+    soon("as many as the machine has room for", || b.host.environments() == 4).await;
 }
 
 // --- S3, isolation, shutdown, death ---
@@ -976,7 +1300,13 @@ async fn the_server_that_is_killed() {
     let Some(data_dir) = std::env::var_os("LONGSHORE_TEST_KILLED_SERVER") else { return };
     let data_dir = PathBuf::from(data_dir);
     let door: S3Door = Arc::new(|_, _| unreachable!("it asks S3 for nothing"));
-    let host = Host::new(settings(&data_dir), door).unwrap();
+    let mut settings = settings(&data_dir);
+    if std::env::var("LONGSHORE_TEST_CONFINED").is_ok_and(|confined| confined == "yes") {
+        settings.sandbox.mode = Mode::Auto;
+    } else {
+        unconfined(&mut settings);
+    }
+    let host = Host::new(settings, door).unwrap();
     let code_dir = data_dir.parent().unwrap().join("code");
     let d = Deployment {
         id: "1".into(),
@@ -989,7 +1319,12 @@ async fn the_server_that_is_killed() {
         variables: BTreeMap::new(),
         timeout_s: 60,
         memory_mib: 128,
+        ephemeral_storage_mib: 512,
         concurrency: None,
+        log_format: LogFormat::Text,
+        application_log_level: None,
+        system_log_level: None,
+        log_group: "/aws/lambda/f".into(),
     };
     host.invoke(Arc::new(d), call("{}")).await;
 }
@@ -1021,15 +1356,47 @@ def handler(event, context):
     let pids = temp.path().join("code/pids");
     soon("the function's start", || pids.exists()).await;
     let pids: Vec<i64> = serde_json::from_slice(&std::fs::read(pids).unwrap()).unwrap();
+    // The environment's init would end what is left as soon as the server is gone: so it goes first, while the server cannot
+    // notice.
+    let init = parent_of(pids[0]);
+    for (signal, pid) in [("-STOP", i64::from(server.id())), ("-KILL", init)] {
+        assert!(std::process::Command::new("kill").args([signal, &pid.to_string()]).status().unwrap().success());
+    }
+    soon("the runtime's end", || !is_running(pids[0])).await;
     server.kill().unwrap();
     server.wait().unwrap();
-    soon("the runtime's end", || !is_running(pids[0])).await;
     assert!(is_running(pids[1]) && is_running(pids[2]), "only the next server can find these");
     assert_eq!(std::fs::read_dir(data_dir.join("environments")).unwrap().count(), 1);
     let door: S3Door = Arc::new(|_, _| unreachable!("it asks S3 for nothing"));
     let _next = Host::new(settings(&data_dir), door).unwrap();
     assert!(!is_running(pids[1]) && !is_running(pids[2]));
     assert_eq!(std::fs::read_dir(data_dir.join("environments")).unwrap().count(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_of_an_environment_outlives_a_killed_server() {
+    for mode in [Mode::Auto, Mode::Off] {
+        let temp = tempfile::tempdir().unwrap();
+        let name = format!("longshore-test-{}", uuid::Uuid::new_v4().simple());
+        std::fs::create_dir(temp.path().join("code")).unwrap();
+        let app = format!(
+            "import subprocess, time\ndef handler(event, context):\n    for apart in (False, True): \
+             subprocess.Popen(['sh', '-c', 'sleep 60; : {name}'], start_new_session=apart)\n    print('ready', flush=True)\n    time.sleep(60)\n"
+        );
+        std::fs::write(temp.path().join("code/app.py"), app).unwrap();
+        let data_dir = temp.path().join("data");
+        let mut server = std::process::Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "the_server_that_is_killed"])
+            .env("LONGSHORE_TEST_KILLED_SERVER", &data_dir)
+            .env("LONGSHORE_TEST_CONFINED", if mode == Mode::Off { "no" } else { "yes" })
+            .stdout(std::process::Stdio::null())
+            .spawn()
+            .unwrap();
+        soon("the function's children", || processes_with(&name).len() == 2).await;
+        server.kill().unwrap();
+        server.wait().unwrap();
+        soon("the end of all", || processes_with(&name).is_empty()).await;
+    }
 }
 
 /// Faults of every kind in many calls at once: each call is answered once, with its own answer.

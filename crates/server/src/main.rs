@@ -5,15 +5,19 @@ mod client;
 mod credentials;
 mod demo;
 mod dispatch;
+mod doctor;
 mod endpoints;
 mod env;
 mod failure;
+mod function;
 mod gateway;
 mod interrupt;
 mod job;
 mod listener;
 mod logs;
 mod names;
+mod output;
+mod place;
 mod progress;
 mod remote_functions;
 mod report;
@@ -42,9 +46,9 @@ use crate::settings::Settings;
 
 fn main() -> ExitCode {
     let mut words = std::env::args_os();
-    if words.nth(1).is_some_and(|word| word == "__launch") {
-        // The process that becomes a function's: before anything that has threads, files or settings.
-        longshore_functions::host::launch::main(words);
+    if words.nth(1).is_some_and(|word| word == longshore_sandbox::HELPER_ARGUMENT) {
+        // The process that forks those of functions: before anything that has threads, files or settings.
+        longshore_sandbox::helper::main();
     }
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
@@ -71,6 +75,15 @@ fn set_up(cli: &Cli) -> Result<(), Failure> {
     // A core dump would hold the secret.
     let none = rustix::process::Rlimit { current: Some(0), maximum: Some(0) };
     rustix::process::setrlimit(rustix::process::Resource::Core, none).because("cannot turn core dumps off")?;
+    // A function may hold a thousand connections to its Runtime API, and the usual limit of 1,024 files is for programs
+    // that use select(2). Functions have a limit of their own.
+    let files = rustix::process::getrlimit(rustix::process::Resource::Nofile);
+    let all = rustix::process::Rlimit { current: files.maximum, ..files };
+    rustix::process::setrlimit(rustix::process::Resource::Nofile, all)
+        .because("cannot raise the limit of open files")?;
+    // Nor is this memory shown to other processes of the same user, functions among them.
+    let hidden = rustix::process::DumpableBehavior::NotDumpable;
+    rustix::process::set_dumpable_behavior(hidden).because("cannot keep this process's memory from others")?;
 
     // `serve` tells a job's life; commands that print their own progress are not interrupted by it. s3s calls every
     // answer that is an error of its own, a missing object too; what is one is logged by the room.
@@ -112,6 +125,12 @@ fn command(cli: Cli) -> Result<u8, Failure> {
             _ => failure,
         }),
         Command::Job(args) => block_on(job::job(*args)),
+        Command::Function(args) => block_on(function::function(*args)),
+        Command::Doctor(args) => {
+            let (data_dir, mut settings) = place(&args.place)?;
+            settings.confine(&args.confine);
+            doctor::doctor(&data_dir, &settings, args.json)
+        }
         Command::Logs(args) => {
             let data_dir = settings::data_dir(args.data_dir.as_deref(), variable)?;
             if let Some(kept) = run::state::log_of_run(args.data_dir.as_deref(), variable, &args.function)
@@ -167,6 +186,7 @@ async fn serve(args: cli::Serve) -> Result<u8, Failure> {
         settings.listen = listen;
     }
     settings.allow_plain_http |= args.allow_plain_http;
+    settings.confine(&args.confine);
     settings.check_listen()?;
     let jobs = settings.jobs();
     let patience = Duration::from_secs(settings.limits.stop_seconds);

@@ -6,9 +6,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use longshore_functions::Functions;
-use longshore_functions::host::Host;
+use longshore_functions::host::{Host, SandboxRefusal};
 use longshore_jobs::Jobs;
 use longshore_objects::Objects;
+use longshore_sandbox::Mode;
 use longshore_store::{DataDir, Fatal, Records};
 use longshore_wire::sigv4::KeyCache;
 use tokio::net::TcpListener;
@@ -36,6 +37,7 @@ pub struct Server {
     credentials: Credentials,
     settings: Settings,
     jobs: Jobs,
+    functions: Functions,
     host: Host,
     stop: watch::Sender<bool>,
     listening: JoinHandle<()>,
@@ -107,6 +109,7 @@ impl Server {
         let s3 = rooms::S3 { embedded: objects.clone(), routes: routes.clone(), gateway };
         let routed = Arc::new(rooms::RoutedObjects { embedded: rooms::EmbeddedObjects(objects.clone()), routes });
         let mut host = settings.host(&path);
+        host.fit_to_machine();
         // What the host would only queue waits at the engine's gate, where a cancel still calls it off.
         let mut jobs_settings = jobs_settings;
         // Functions elsewhere need no environment, and must not be held to the number of them: then each embedded function is
@@ -118,13 +121,28 @@ impl Server {
         }
         jobs_settings.event_sinks = sinks::make(&settings.events, &path)?;
         host.runtimes_dirs = runtimes_dirs(Some(&path));
-        let host = Host::new(host, rooms::s3_door(s3.clone())).because(cannot("the function host"))?;
+        let network = settings.functions.network;
+        let host = Host::new(host, rooms::s3_door(s3.clone())).map_err(|error| {
+            match error.get_ref().and_then(|inner| inner.downcast_ref::<SandboxRefusal>()) {
+                Some(refusal) => Failure::new(refusal.message.clone()).hint(refusal.hint.clone()),
+                None => Failure::new(format!("{}: {error}", cannot("the function host"))),
+            }
+        })?;
+        if settings.functions.sandbox == Mode::Off {
+            // Somebody must act, or have meant it.
+            tracing::error!(
+                "functions run without a sandbox (sandbox = \"off\"): they can read, change and stop whatever this server's \
+                 user can"
+            );
+        } else {
+            tracing::info!(?network, "sandbox of functions: {}", host.sandbox().summary());
+        }
         let functions = Functions::open(
             records.clone(),
             host.clone(),
             Arc::new(rooms::Code(routed.clone())),
             &sub("code")?,
-            longshore_functions::Settings::new(region.as_str(), account.as_str()),
+            settings.functions(),
         )
         .because(cannot("the functions"))?;
         let jobs = Jobs::open(
@@ -138,6 +156,8 @@ impl Server {
         .await
         .because(cannot("the jobs"))?;
 
+        functions.run_events();
+
         let dispatch = Dispatch {
             names: Names::new(&settings.names, address),
             root: credentials.clone(),
@@ -146,7 +166,7 @@ impl Server {
             unsigned_payload: settings.unsigned_payload,
             base_path: settings.base_path.clone(),
             s3,
-            functions,
+            functions: functions.clone(),
             jobs: jobs.clone(),
             fatal: fatal.clone(),
             signing_keys: KeyCache::default(),
@@ -162,7 +182,7 @@ impl Server {
         ));
         ServerFile { listen: address, pid: std::process::id(), account, region }.write(&path)?;
         tracing::info!(%address, data_dir = %path.display(), "server started");
-        Ok(Self { address, objects, fatal, credentials, settings, jobs, host, stop, listening, data_dir })
+        Ok(Self { address, objects, fatal, credentials, settings, jobs, functions, host, stop, listening, data_dir })
     }
 
     pub fn data_dir(&self) -> &Path {
@@ -200,7 +220,9 @@ impl Server {
                 }
             }
         };
-        let (all_ended, listened) = tokio::join!(tasks, self.listening);
+        // Events are given no longer than requests: they run again at the next start.
+        let events = self.functions.stop_events(Duration::from_secs(self.settings.limits.stop_seconds));
+        let (all_ended, listened, ()) = tokio::join!(tasks, self.listening, events);
         if let Err(error) = listened {
             tracing::error!(%error, "the listener ended badly");
         }

@@ -3,14 +3,17 @@
 //! Every key exists in the default file, which is where its meaning and its first value are written. A key that is not
 //! there is an error, wherever it comes from.
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use longshore_core::event_invocation::Policy;
 use longshore_core::manifest::ROWS_MAX;
 use longshore_core::rate::Rate;
-use longshore_functions::host::HostSettings;
+use longshore_functions::host::{HostSettings, Network, SandboxSettings};
 use longshore_jobs::Dialect;
+use longshore_sandbox::{Layer, Mode};
 use serde::Deserialize;
 use toml::{Table, Value};
 
@@ -88,9 +91,55 @@ pub struct Jobs {
 #[serde(deny_unknown_fields)]
 pub struct Functions {
     pub environments_max: u32,
+    pub memory_max_mib: u64,
+    pub account_concurrency: u32,
+    pub queue_wait_ms: u64,
+    pub scale_up: u32,
     pub idle_seconds: u64,
+    pub age_hours_max: u32,
+    pub freeze: Freeze,
+    pub freeze_ms: u64,
+    pub init_limit: InitLimit,
     pub strict_runtimes: bool,
     pub calls_waiting_max: usize,
+    pub code_bytes_max: u64,
+    pub variables_key_file: PathBuf,
+    pub events_max: usize,
+    pub events_mib_max: u64,
+    pub event_retry_seconds: u64,
+    pub sandbox: Mode,
+    pub sandbox_without: BTreeSet<Layer>,
+    pub sandbox_paths: Vec<PathBuf>,
+    #[serde(deserialize_with = "uids_of_text")]
+    pub sandbox_uids: (u32, u32),
+    pub network: Network,
+    pub cpu: Cpu,
+}
+
+/// When a function's processes are stopped between two calls.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Freeze {
+    Off,
+    /// After `freeze_ms` without a call.
+    Idle,
+    Always,
+}
+
+/// What happens to a start that takes longer than Lambda's limit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum InitLimit {
+    Continue,
+    Restart,
+}
+
+/// How much of the CPU an environment gets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Cpu {
+    Unlimited,
+    Proportional,
 }
 
 impl Settings {
@@ -130,10 +179,56 @@ impl Settings {
         if self.functions.environments_max > 0 {
             host.environments_max = self.functions.environments_max;
         }
+        if self.functions.memory_max_mib > 0 {
+            host.memory_mib_max = self.functions.memory_max_mib;
+        }
+        host.account_concurrency = self.functions.account_concurrency;
+        host.scale_up = Some(self.functions.scale_up).filter(|size| *size > 0);
+        host.age_max = Duration::from_secs(60 * 60 * u64::from(self.functions.age_hours_max));
+        host.freeze_after = match self.functions.freeze {
+            Freeze::Off => None,
+            Freeze::Idle => Some(Duration::from_millis(self.functions.freeze_ms)),
+            Freeze::Always => Some(Duration::ZERO),
+        };
+        host.init_restarts = self.functions.init_limit == InitLimit::Restart;
         host.idle_timeout = Duration::from_secs(self.functions.idle_seconds);
         host.strict_runtimes = self.functions.strict_runtimes;
         host.calls_waiting_max = self.functions.calls_waiting_max;
+        host.sandbox = self.sandbox();
         host
+    }
+
+    /// What the Lambda API is told.
+    pub fn functions(&self) -> longshore_functions::Settings {
+        let mut functions = longshore_functions::Settings::new(&self.region, &self.account);
+        functions.events.bounds.events_max = self.functions.events_max;
+        functions.events.bounds.bytes_max = self.functions.events_mib_max.saturating_mul(1 << 20);
+        functions.events.policy = Policy::with_retry_ms(self.functions.event_retry_seconds.saturating_mul(1_000));
+        functions.account_concurrency = self.functions.account_concurrency;
+        functions.queue_wait = Duration::from_millis(self.functions.queue_wait_ms);
+        functions.code_bytes_max = self.functions.code_bytes_max;
+        let key = &self.functions.variables_key_file;
+        functions.variables_key = (!key.as_os_str().is_empty()).then(|| key.clone());
+        functions
+    }
+
+    /// How functions are kept apart.
+    pub fn sandbox(&self) -> SandboxSettings {
+        let functions = &self.functions;
+        SandboxSettings {
+            mode: functions.sandbox,
+            without: functions.sandbox_without.clone(),
+            network: functions.network,
+            uids: functions.sandbox_uids,
+            paths: functions.sandbox_paths.clone(),
+            cpu_proportional: functions.cpu == Cpu::Proportional,
+        }
+    }
+
+    /// Puts flags on top.
+    pub fn confine(&mut self, flags: &crate::cli::Confine) {
+        self.functions.sandbox = flags.sandbox.unwrap_or(self.functions.sandbox);
+        self.functions.network = flags.network.unwrap_or(self.functions.network);
     }
 
     /// Reads all layers but the flags, which the caller puts on top (and calls [`Settings::check`]).
@@ -225,6 +320,10 @@ impl Settings {
             ("jobs.unrecorded_max", jobs.unrecorded_max as u64),
             ("jobs.rows_max", jobs.rows_max),
             ("jobs.requests_burst", jobs.requests_burst.into()),
+            ("functions.events_max", self.functions.events_max as u64),
+            ("functions.events_mib_max", self.functions.events_mib_max),
+            ("functions.account_concurrency", self.functions.account_concurrency.into()),
+            ("functions.age_hours_max", self.functions.age_hours_max.into()),
         ];
         if let Some((name, _)) = at_least_one.iter().find(|(_, value)| *value == 0) {
             return Err(Failure::usage(format!("{name} must be at least 1")));
@@ -234,6 +333,9 @@ impl Settings {
         }
         if !(0.0..=1.0).contains(&jobs.failure_ratio) {
             return Err(Failure::usage("jobs.failure_ratio must be between 0 and 1"));
+        }
+        if let Some(path) = self.functions.sandbox_paths.iter().find(|path| !path.is_absolute()) {
+            return Err(Failure::usage(format!("functions.sandbox_paths: {} is not absolute", path.display())));
         }
         sinks::check(&self.events)?;
         Ok(())
@@ -250,6 +352,18 @@ pub fn listen_address(text: &str) -> Result<SocketAddr, String> {
 
 fn listen_of_text<'de, D: serde::Deserializer<'de>>(from: D) -> Result<SocketAddr, D::Error> {
     listen_address(&String::deserialize(from)?).map_err(|e| serde::de::Error::custom(format!("listen: {e}")))
+}
+
+/// Reads a range of user IDs, `60000-60999`. Root and the overflow user are nobody's own.
+fn uids_of_text<'de, D: serde::Deserializer<'de>>(from: D) -> Result<(u32, u32), D::Error> {
+    let text = String::deserialize(from)?;
+    let range =
+        text.split_once('-').and_then(|(first, last)| Some((first.trim().parse().ok()?, last.trim().parse().ok()?)));
+    range.filter(|(first, last)| 0 < *first && first <= last && *last < u32::MAX).ok_or_else(|| {
+        serde::de::Error::custom(format!(
+            "functions.sandbox_uids must be two numbers above 0 like 60000-60999, not {text:?}"
+        ))
+    })
 }
 
 /// The variables of this process. One that is not UTF-8 is no setting of ours.
@@ -352,6 +466,61 @@ mod tests {
         let dir = Path::new("/d");
         let (ours, theirs) = (load("", &[]).unwrap().host(dir), HostSettings::new("us-east-1", "000000000000", dir));
         assert_eq!(format!("{ours:?}"), format!("{theirs:?}"));
+        let (ours, theirs) =
+            (load("", &[]).unwrap().functions(), longshore_functions::Settings::new("us-east-1", "000000000000"));
+        assert_eq!(format!("{ours:?}"), format!("{theirs:?}"));
+    }
+
+    #[test]
+    fn freezing_and_the_limit_of_a_start_are_words_and_anything_else_is_refused() {
+        let host =
+            |text: &str| load(&format!("[functions]\n{text}"), &[]).map(|settings| settings.host(Path::new("/d")));
+        assert_eq!(host("freeze = \"off\"").unwrap().freeze_after, None);
+        assert_eq!(host("freeze = \"always\"").unwrap().freeze_after, Some(Duration::ZERO));
+        assert_eq!(host("freeze_ms = 70").unwrap().freeze_after, Some(Duration::from_millis(70)));
+        assert!(host("init_limit = \"restart\"").unwrap().init_restarts);
+        assert_eq!(host("scale_up = 1000").unwrap().scale_up, Some(1_000));
+        for wrong in ["freeze = \"sometimes\"", "init_limit = \"kill\"", "age_hours_max = 0", "account_concurrency = 0"]
+        {
+            assert!(host(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn code_has_a_limit_and_environment_variables_a_key_of_the_operators_choice() {
+        let variables = [
+            ("LONGSHORE_FUNCTIONS_CODE_BYTES_MAX", "1000"),
+            ("LONGSHORE_FUNCTIONS_VARIABLES_KEY_FILE", "/run/secrets/key"),
+        ];
+        let functions = load("", &variables).unwrap().functions();
+        assert_eq!(functions.code_bytes_max, 1_000);
+        assert_eq!(functions.variables_key.as_deref(), Some(Path::new("/run/secrets/key")));
+    }
+
+    #[test]
+    fn the_sandbox_is_on_unless_it_is_said_otherwise_and_its_settings_are_checked() {
+        let usual = load("", &[]).unwrap().sandbox();
+        assert_eq!((usual.mode, usual.network, usual.uids), (Mode::Auto, Network::S3, (60_000, 60_999)));
+        let file = "[functions]\nsandbox_without = [\"own-uid\", \"cgroup\"]\ncpu = \"proportional\"";
+        let given = load(file, &[("LONGSHORE_FUNCTIONS_SANDBOX", "require")]).unwrap();
+        let sandbox = given.sandbox();
+        assert_eq!((sandbox.mode, sandbox.cpu_proportional), (Mode::Require, true));
+        assert_eq!(sandbox.without, BTreeSet::from([Layer::OwnUid, Layer::Cgroup]));
+        let mut flags = given.clone();
+        flags.confine(&crate::cli::Confine { sandbox: Some(Mode::Off), network: Some(Network::Open) });
+        assert_eq!((flags.sandbox().mode, flags.sandbox().network), (Mode::Off, Network::Open));
+        for (variable, value, said) in [
+            ("SANDBOX", "on", "`auto`"),
+            ("SANDBOX_WITHOUT", "selinux", "`own-uid`"),
+            ("SANDBOX_UIDS", "0-10", "60000-60999"),
+            ("SANDBOX_UIDS", "10-9", "60000-60999"),
+            ("SANDBOX_PATHS", "models", "is not absolute"),
+            ("NETWORK", "none", "`s3`"),
+            ("CPU", "half", "`proportional`"),
+        ] {
+            let told = load("", &[(&format!("LONGSHORE_FUNCTIONS_{variable}"), value)]).unwrap_err().message;
+            assert!(told.contains(said), "{told}");
+        }
     }
 
     #[test]
