@@ -53,6 +53,7 @@ impl std::ops::Deref for Snapshot {
 }
 
 /// What a change decided on.
+#[expect(clippy::large_enum_variant, reason = "one at a time, and a box would cost more than it saves")]
 pub(crate) enum Next {
     Keep,
     Put(Function),
