@@ -1078,7 +1078,7 @@ def handler(event, context):
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn provisioned_environments_are_up_before_the_first_call_and_replaced_when_they_die() {
-    let b = bench();
+    let b = bench_with(unconfined);
     let f = b.python(TELLS);
     let terms = |n: u32| Terms { reserved: None, provisioned: vec![(f.clone(), n)] };
     b.host.set_terms("f", &terms(2));
@@ -1113,7 +1113,10 @@ async fn provisioned_environments_that_cannot_start_are_the_functions_failure_an
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_account_has_a_limit_of_its_own_and_terms_hold_at_once() {
-    let b = bench_with(|s| s.account_concurrency = 2);
+    let b = bench_with(|s| {
+        unconfined(s);
+        s.account_concurrency = 2;
+    });
     let (f, g) =
         (b.python(COUNTS), Arc::new(Deployment { name: "g".into(), ..b.function("python3.11", "app.py", COUNTS) }));
     let dir = tempfile::tempdir().unwrap();
@@ -1162,7 +1165,10 @@ def handler(event, context):
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_idle_environment_is_frozen_until_its_next_call_and_can_be_ended_all_the_same() {
-    let b = bench_of_one();
+    let b = bench_with(|s| {
+        unconfined(s);
+        s.environments_max = 1;
+    });
     let f = b.python(BURNS);
     let pid = b.ok(&f, json!({})).await.as_i64().unwrap();
     soon("the freeze", || state_of(pid) == 'T').await;
@@ -1174,7 +1180,10 @@ async fn an_idle_environment_is_frozen_until_its_next_call_and_can_be_ended_all_
     b.host.retire(&f.id);
     soon("its end", || !is_running(pid) && b.host.environments() == 0).await;
 
-    let b = bench_with(|s| (s.freeze_after, s.environments_max) = (None, 1));
+    let b = bench_with(|s| {
+        unconfined(s);
+        (s.freeze_after, s.environments_max) = (None, 1);
+    });
     let f = b.python(BURNS);
     let pid = b.ok(&f, json!({})).await.as_i64().unwrap();
     let before = ticks(pid);
@@ -1183,7 +1192,10 @@ async fn an_idle_environment_is_frozen_until_its_next_call_and_can_be_ended_all_
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_frozen_environment_that_is_killed_costs_a_cold_start_and_nothing_else() {
-    let b = bench_with(|s| (s.freeze_after, s.environments_max) = (Some(Duration::ZERO), 1));
+    let b = bench_with(|s| {
+        unconfined(s);
+        (s.freeze_after, s.environments_max) = (Some(Duration::ZERO), 1);
+    });
     let f = b.python("import os\ndef handler(event, context): return os.getpid()");
     let pid = b.ok(&f, json!({})).await.as_i64().unwrap();
     soon("the freeze", || state_of(pid) == 'T').await;
@@ -1195,7 +1207,10 @@ async fn a_frozen_environment_that_is_killed_costs_a_cold_start_and_nothing_else
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_environment_past_its_age_is_replaced() {
-    let b = bench_with(|s| (s.age_max, s.environments_max) = (Duration::from_millis(300), 1));
+    let b = bench_with(|s| {
+        unconfined(s);
+        (s.age_max, s.environments_max) = (Duration::from_millis(300), 1);
+    });
     let f = b.python("import os, time\ndef handler(event, context):\n    time.sleep(event)\n    return os.getpid()");
     let old = b.ok(&f, json!(0.3)).await;
     assert_ne!(b.ok(&f, json!(0)).await, old);
@@ -1204,6 +1219,7 @@ async fn an_environment_past_its_age_is_replaced() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_start_beyond_its_limit_begins_anew_on_the_first_invocations_clock_where_that_is_asked_for() {
     let b = bench_with(|s| {
+        unconfined(s);
         (s.init_limit, s.init_restarts, s.environments_max) = (Duration::from_millis(400), true, 1);
     });
     let marks = tempfile::tempdir().unwrap();
