@@ -142,6 +142,7 @@ fn compile(streams_only: bool, unix: bool) -> Result<BpfProgram, String> {
     }
     // Pushing input into a terminal, and talking to the console.
     for request in [libc::TIOCSTI, libc::TIOCLINUX] {
+        #[allow(clippy::unnecessary_cast, reason = "musl has them as another type")]
         rules.push((SYS_ioctl, vec![is(1, request as u64)]));
     }
     // Asking for it (all ones) and the usual one are harmless; others weaken address randomization.
