@@ -53,6 +53,10 @@ impl std::ops::Deref for Snapshot {
 }
 
 /// What a change decided on.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "there is one at a time, for one change: a box would only cost a word at each"
+)]
 pub(crate) enum Next {
     Keep,
     Put(Function),
@@ -303,6 +307,7 @@ fn entry(function: Function, code: &CodeStore) -> Entry {
                 variables: configuration.variables.clone().unwrap_or_default(),
                 timeout_s: configuration.timeout_s,
                 memory_mib: configuration.memory_mib,
+                ephemeral_storage_mib: configuration.ephemeral_storage_mib,
                 concurrency: function.reserved_concurrency,
                 log_format: configuration.logging.format,
                 application_log_level: configuration.logging.application_level.clone(),

@@ -20,7 +20,6 @@ use tokio::sync::{Notify, oneshot};
 mod environment;
 mod forwarder;
 mod http;
-pub mod launch;
 mod lines;
 pub mod logs;
 mod machine;
@@ -28,14 +27,17 @@ mod outcome;
 mod process;
 mod runtime_api;
 mod runtimes;
+pub mod sandbox;
 mod session;
 mod variables;
 
-pub use launch::Bounds;
 pub use longshore_core::pool::Provisioning;
+pub use longshore_sandbox as layers;
+pub use longshore_sandbox::Command as Launcher;
 pub use outcome::RESPONSE_BYTES_MAX;
-pub use process::Launcher;
+pub use process::Bounds;
 pub use runtimes::{Found, check_runtime, is_supported};
+pub use sandbox::{Network, SandboxRefusal, SandboxSettings};
 
 use environment::Environment;
 
@@ -119,8 +121,10 @@ pub struct HostSettings {
     /// Calls that may wait for an environment, all functions together. One more is throttled. A call that waits is
     /// some hundred bytes and its payload.
     pub calls_waiting_max: usize,
+    /// How the helper is started that starts environments.
     pub launcher: Launcher,
     pub bounds: Bounds,
+    pub sandbox: SandboxSettings,
 }
 
 impl HostSettings {
@@ -146,6 +150,7 @@ impl HostSettings {
             calls_waiting_max: 10_000,
             launcher: Launcher::default(),
             bounds: Bounds::default(),
+            sandbox: SandboxSettings::default(),
         }
     }
 
@@ -183,6 +188,8 @@ pub struct Deployment {
     pub variables: BTreeMap<String, String>,
     pub timeout_s: u32,
     pub memory_mib: u32,
+    /// The size of `/tmp`, `EphemeralStorage.Size`.
+    pub ephemeral_storage_mib: u32,
     /// Reserved concurrency when this was made; 0 refuses every call. Where the host was told [`Terms`], it goes by those.
     pub concurrency: Option<u32>,
     /// How the system's own log lines look, and what the function is told to write in.
@@ -285,7 +292,7 @@ struct Pending {
 struct Shared {
     settings: HostSettings,
     s3: S3Door,
-    spawner: process::Spawner,
+    sandbox: Arc<sandbox::Sandbox>,
     logs: logs::Logs,
     clients_dir: PathBuf,
     environments_dir: PathBuf,
@@ -357,9 +364,14 @@ impl Host {
             memory_mib_max: settings.memory_mib_max,
             freeze_after_ms: settings.freeze_after.map(millis),
         };
+        let sandbox =
+            sandbox::Sandbox::new(&settings.sandbox, &settings.launcher, &settings.data_dir, &environments_dir)?;
+        if let Some(folder) = sandbox.stage_dir() {
+            process::record_folder(&environments_dir, folder)?;
+        }
         let shared = Arc::new(Shared {
             s3,
-            spawner: process::Spawner::new(settings.launcher.clone(), runtime.clone())?,
+            sandbox: Arc::new(sandbox),
             logs: logs::Logs::new(&settings.data_dir)?,
             clients_dir: runtimes::write_clients(&settings.data_dir)?,
             environments_dir,
@@ -381,6 +393,9 @@ impl Host {
             settings,
         });
         shared.runtime.spawn(tick(Arc::downgrade(&shared)));
+        if is_memory_watched(&shared) {
+            shared.runtime.spawn(watch_memory(Arc::downgrade(&shared)));
+        }
         Ok(Self { handle: Arc::new(Handle { shared }) })
     }
 
@@ -458,6 +473,16 @@ impl Host {
         self.handle.shared.check_runtime(runtime)
     }
 
+    /// Which layers of the sandbox this host puts functions into.
+    pub fn sandbox(&self) -> &layers::Report {
+        self.handle.shared.sandbox.report()
+    }
+
+    /// The process that starts environments, if it runs.
+    pub fn helper_pid(&self) -> Option<u32> {
+        self.handle.shared.sandbox.helper().pid()
+    }
+
     /// Processes of functions that there are, in whatever state.
     pub fn environments(&self) -> usize {
         lock(&self.handle.shared.state).environments.len()
@@ -524,6 +549,37 @@ fn target(deployment: &Arc<Deployment>) -> Target<'_, Arc<Deployment>> {
 
 fn millis(time: Duration) -> Millis {
     Millis::try_from(time.as_millis()).unwrap_or(Millis::MAX)
+}
+
+/// How often the memory of environments is looked at while one works, and while none does.
+const MEMORY_WATCH: Duration = Duration::from_millis(50);
+const MEMORY_WATCH_IDLE: Duration = Duration::from_millis(250);
+
+fn is_memory_watched(shared: &Shared) -> bool {
+    shared.settings.sandbox.mode != layers::Mode::Off
+}
+
+/// Ends environments that use more memory than their function has. Control groups, where there are any, bound memory and
+/// `/tmp` together: what the kernel keeps for files is charged there, too, and a full `/tmp` must not kill a function.
+async fn watch_memory(shared: std::sync::Weak<Shared>) {
+    let mut wait = MEMORY_WATCH_IDLE;
+    loop {
+        tokio::time::sleep(wait).await;
+        let Some(this) = shared.upgrade() else { return };
+        let working: Vec<Arc<Environment>> = {
+            let state = lock(&this.state);
+            if state.closed && state.environments.is_empty() {
+                return;
+            }
+            state.environments.values().cloned().collect()
+        };
+        wait = MEMORY_WATCH_IDLE;
+        for environment in working.into_iter().filter(|environment| environment.is_working()) {
+            wait = MEMORY_WATCH;
+            environment.check_memory();
+            tokio::task::yield_now().await;
+        }
+    }
 }
 
 /// Tells the pool the time: when it asks for it, and once a second; more often while an environment may become due for
@@ -732,7 +788,8 @@ impl Shared {
     }
 
     fn check_runtime(&self, runtime: &str) -> Result<Found, String> {
-        let found = runtimes::check_runtime(runtime, &self.settings.runtimes_dirs)?;
+        let reachable = |program: &std::path::Path| self.sandbox.is_reachable(program);
+        let found = runtimes::check_usable_runtime(runtime, &self.settings.runtimes_dirs, &reachable)?;
         match &found.notice {
             Some(notice) if self.settings.strict_runtimes => {
                 Err(format!("{notice} The setting strict_runtimes forbids that."))

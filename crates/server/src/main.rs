@@ -5,6 +5,7 @@ mod client;
 mod credentials;
 mod demo;
 mod dispatch;
+mod doctor;
 mod endpoints;
 mod env;
 mod failure;
@@ -42,9 +43,9 @@ use crate::settings::Settings;
 
 fn main() -> ExitCode {
     let mut words = std::env::args_os();
-    if words.nth(1).is_some_and(|word| word == "__launch") {
-        // The process that becomes a function's: before anything that has threads, files or settings.
-        longshore_functions::host::launch::main(words);
+    if words.nth(1).is_some_and(|word| word == longshore_sandbox::HELPER_ARGUMENT) {
+        // The process that forks those of functions: before anything that has threads, files or settings.
+        longshore_sandbox::helper::main();
     }
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
@@ -77,6 +78,9 @@ fn set_up(cli: &Cli) -> Result<(), Failure> {
     let all = rustix::process::Rlimit { current: files.maximum, ..files };
     rustix::process::setrlimit(rustix::process::Resource::Nofile, all)
         .because("cannot raise the limit of open files")?;
+    // Nor is this memory shown to other processes of the same user, functions among them.
+    let hidden = rustix::process::DumpableBehavior::NotDumpable;
+    rustix::process::set_dumpable_behavior(hidden).because("cannot keep this process's memory from others")?;
 
     // `serve` tells a job's life; commands that print their own progress are not interrupted by it. s3s calls every
     // answer that is an error of its own, a missing object too; what is one is logged by the room.
@@ -118,6 +122,11 @@ fn command(cli: Cli) -> Result<u8, Failure> {
             _ => failure,
         }),
         Command::Job(args) => block_on(job::job(*args)),
+        Command::Doctor(args) => {
+            let (data_dir, mut settings) = place(&args.place)?;
+            settings.confine(&args.confine);
+            doctor::doctor(&data_dir, &settings, args.json)
+        }
         Command::Logs(args) => {
             let data_dir = settings::data_dir(args.data_dir.as_deref(), variable)?;
             if let Some(kept) = run::state::log_of_run(args.data_dir.as_deref(), variable, &args.function)
@@ -173,6 +182,7 @@ async fn serve(args: cli::Serve) -> Result<u8, Failure> {
         settings.listen = listen;
     }
     settings.allow_plain_http |= args.allow_plain_http;
+    settings.confine(&args.confine);
     settings.check_listen()?;
     let jobs = settings.jobs();
     let patience = Duration::from_secs(settings.limits.stop_seconds);

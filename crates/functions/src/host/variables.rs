@@ -120,6 +120,7 @@ mod tests {
             variables: own.map(|(k, v)| (k.to_owned(), v.to_owned())).into(),
             timeout_s: 3,
             memory_mib: 128,
+            ephemeral_storage_mib: 512,
             concurrency: None,
             log_format: LogFormat::Text,
             application_log_level: None,

@@ -237,6 +237,7 @@ impl Bench {
             variables: variables.map(|(name, value)| (name.to_owned(), value.to_owned())).into(),
             timeout_s: TIMEOUT_S,
             memory_mib: 128,
+            ephemeral_storage_mib: 512,
             concurrency: (function == 1).then_some(RESERVED),
             log_format: host::LogFormat::Text,
             application_log_level: None,
@@ -246,9 +247,17 @@ impl Bench {
         })
     }
 
-    async fn invoke(&self, d: &Arc<Deployment>, number: &str, what: &str, patience: Patience) -> (String, Outcome) {
+    /// Calls what `deployment` names, and again what it names then for as long as the call is handed back because the code
+    /// was replaced while it waited. Returns the call's ID, who had it, and what came of it.
+    async fn invoke_current(
+        &self,
+        deployment: impl Fn() -> Arc<Deployment>,
+        number: &str,
+        what: &str,
+        patience: Patience,
+    ) -> (String, Arc<Deployment>, Outcome) {
         let id = uuid::Uuid::new_v4().to_string();
-        let call = Call {
+        let mut call = Call {
             request_id: id.clone(),
             invoked_arn: "arn:aws:lambda:eu-west-1:123456789012:function:f".into(),
             payload: format!("{number} {what}").into(),
@@ -257,8 +266,18 @@ impl Bench {
             want_log_tail: false,
             patience,
         };
-        let outcome = tokio::time::timeout(LOST, self.host.invoke(d.clone(), call)).await;
-        (id, outcome.unwrap_or_else(|_| panic!("call {number} ({what}) of {} was lost", d.id)))
+        loop {
+            let d = deployment();
+            match tokio::time::timeout(LOST, self.host.invoke(d.clone(), call)).await {
+                Ok(Outcome::Gone { call: back }) => call = *back,
+                Ok(outcome) => return (id, d, outcome),
+                Err(_) => panic!("call {number} ({what}) of {} was lost", d.id),
+            }
+        }
+    }
+
+    async fn invoke(&self, d: &Arc<Deployment>, number: &str, what: &str, patience: Patience) -> Outcome {
+        self.invoke_current(|| d.clone(), number, what, patience).await.2
     }
 
     fn log(&self, function: &str) -> String {
@@ -435,10 +454,10 @@ async fn under_thousands_of_faults_every_call_has_its_own_answer_and_nothing_is_
                     count(format!("redeployed {init}"));
                 }
             }
-            let d = current.lock().unwrap()[plan.function].clone();
             let number = n.to_string();
-            let invoked = bench.invoke(&d, &number, plan.behaviour, plan.patience);
-            let (id, outcome) = match plan.leaves {
+            let newest = || current.lock().unwrap()[plan.function].clone();
+            let invoked = bench.invoke_current(newest, &number, plan.behaviour, plan.patience);
+            let (id, d, outcome) = match plan.leaves {
                 Some(after) => match tokio::time::timeout(after, invoked).await {
                     Ok(outcome) => outcome,
                     Err(_) => {
@@ -509,7 +528,7 @@ async fn all_places_are_there(bench: &Bench) {
             let d = &d;
             async move {
                 let number = format!("hold-{n}");
-                (number.clone(), bench.invoke(d, &number, "hold", Patience::Forever).await.1)
+                (number.clone(), bench.invoke(d, &number, "hold", Patience::Forever).await)
             }
         });
         let watch = async {
@@ -540,8 +559,7 @@ async fn a_shutdown_in_the_middle_leaves_nothing(bench: &Bench) {
         let d = &d;
         async move {
             let number = format!("last-{n}");
-            let (_, outcome) = bench.invoke(d, &number, what[n % what.len()], Patience::Forever).await;
-            match outcome {
+            match bench.invoke(d, &number, what[n % what.len()], Patience::Forever).await {
                 Outcome::Answered { payload, function_error: false, .. } => {
                     assert_eq!(payload, format!("{number} {}", d.id));
                 }
