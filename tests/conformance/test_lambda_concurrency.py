@@ -52,7 +52,7 @@ def handler(event, context):
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory):
-    server = harness.Server(tmp_path_factory.mktemp("concurrency"), {
+    server = harness.Server(tmp_path_factory.mktemp("concurrency"), harness.UNCONFINED | {
         "LONGSHORE_FUNCTIONS_ENVIRONMENTS_MAX": "8",
         "LONGSHORE_FUNCTIONS_ACCOUNT_CONCURRENCY": "110",
         "LONGSHORE_FUNCTIONS_QUEUE_WAIT_MS": "20000",
@@ -373,7 +373,7 @@ def test_a_function_does_nothing_between_its_calls(server, name):
 
 
 def test_the_account_has_a_limit_over_all_functions(tmp_path):
-    server = harness.Server(tmp_path, {
+    server = harness.Server(tmp_path, harness.UNCONFINED | {
         "LONGSHORE_FUNCTIONS_ENVIRONMENTS_MAX": "8", "LONGSHORE_FUNCTIONS_ACCOUNT_CONCURRENCY": "2",
     }).start()
     try:
