@@ -808,6 +808,7 @@ static long eat(size_t mebibytes) {
 }
 PROBE(memory) {
     long wanted = number("mebibytes"), got = eat((size_t)wanted);
+    if (got == wanted) sleep(2); /* Whoever looks from time to time has seen it by then. */
     return say(got == wanted ? SUCCEEDED : REFUSED, "%ld MiB of %ld", got, wanted);
 }
 /* As many processes as there are to be, each with its share. */
@@ -825,6 +826,8 @@ PROBE(memory_by_children) {
     close(ready[1]);
     char byte;
     for (int i = 0; i < 4; i++) all &= read(ready[0], &byte, 1) == 1;
+    if (all) sleep(2);
+    for (int i = 0; i < 4; i++) all &= waitpid(children[i], &status, WNOHANG) == 0;
     for (int i = 0; i < 4; i++)
         if (children[i] > 0) kill(children[i], SIGKILL), waitpid(children[i], &status, 0);
     return say(all ? SUCCEEDED : REFUSED, "four processes with %ld MiB together", wanted);
@@ -839,9 +842,35 @@ static int fill_file(int fd, long mebibytes, const char *what) {
     }
     return say(SUCCEEDED, "%s took %ld MiB", what, mebibytes);
 }
+/* In files that have no name: each of a size that a bound on one file allows. */
 PROBE(memory_by_file) {
-    int fd = memfd_create("probe", 0);
-    return fd == -1 ? failed("memfd_create") : fill_file(fd, number("mebibytes"), "a file in memory");
+    int outcome = REFUSED;
+    long wanted = number("mebibytes"), done = 0;
+    for (; done < wanted; done += 128) {
+        int fd = memfd_create("probe", 0);
+        if (fd == -1) return failed("memfd_create");
+        if ((outcome = fill_file(fd, 128, "a file in memory")) != SUCCEEDED) return outcome;
+    }
+    return say(outcome, "files in memory took %ld MiB", done);
+}
+PROBE(memory_by_mapping) {
+    size_t size = (size_t)number("mebibytes") << 20;
+    char *at = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    if (at == MAP_FAILED) return failed("mmap");
+    for (size_t done = 0; done < size; done += 4096) at[done] = 1;
+    sleep(2); /* Whoever looks from time to time has seen it by then. */
+    return say(SUCCEEDED, "%zu MiB that processes could share", size >> 20);
+}
+PROBE(memory_by_segment) {
+    size_t size = (size_t)number("mebibytes") << 20;
+    int segment = shmget(IPC_PRIVATE, size, IPC_CREAT | 0600);
+    if (segment == -1) return failed("shmget");
+    char *at = shmat(segment, NULL, 0);
+    shmctl(segment, IPC_RMID, NULL);
+    if (at == (void *)-1) return failed("shmat");
+    for (size_t done = 0; done < size; done += 4096) at[done] = 1;
+    sleep(2);
+    return say(SUCCEEDED, "%zu MiB of a segment", size >> 20);
 }
 static int fill_folder(const char *folder, long mebibytes) {
     char path[4200];
@@ -1186,7 +1215,8 @@ static const struct { const char *name; int (*run)(void); } probes[] = {
     P(old_abi_user) P(old_abi_calls) P(x32_user) P(wide_socket_family) P(wide_tiocsti) P(setuid_root) P(setgroups_root)
     P(lock_memory) P(user_is_root) P(group_is_root) P(groups_left) P(capabilities_left) P(new_privileges) P(no_seccomp)
     P(descriptors_inherited) P(environment_of_server) P(umask_lax) P(terminal) P(session_of_server) P(host_name) P(core_dumps)
-    P(input_from_server) P(memory) P(memory_by_children) P(memory_by_file) P(tmp_full) P(shm_full) P(many_files) P(log_flood)
+    P(input_from_server) P(memory) P(memory_by_children) P(memory_by_file) P(memory_by_mapping)
+    P(memory_by_segment) P(tmp_full) P(shm_full) P(many_files) P(log_flood)
     P(fork_bomb) P(thread_bomb) P(descriptors_exhausted) P(file_of_a_tebibyte) P(daemon_left) P(daemon_and_spin) P(spin)
     P(kill_all) P(stop_server) P(stop_parent) P(residue_leave) P(residue_find) P(answer_other_request)
     P(poll_while_running) P(huge_headers) P(smuggled_request) P(forged_init_error)

@@ -66,7 +66,11 @@ processes_list() { grep -l "$data_dir" /proc/[0-9]*/cmdline 2>/dev/null | grep -
 signal_server() { runs kill -0 "$server_pid"; }
 signal_other() { runs kill -0 "$other_pid"; }
 priority_raise() { needs renice || return 2; runs renice -n -10 -p $$; }
-priority_server() { needs renice || return 2; runs renice -n 0 -p "$server_pid"; }
+priority_server() {
+    needs renice || return 2
+    now=$(sed 's/.*) //' "/proc/$server_pid/stat" 2>/dev/null | cut -d ' ' -f 17)
+    runs renice -n "${now:-0}" -p "$server_pid"
+}
 realtime() { needs chrt || return 2; runs chrt --rr 1 true; }
 limits_raise() { said=$( (ulimit -Hn 524288) 2>&1) && { echo "the limit is higher"; return 0; }; echo "$said"; return 1; }
 limits_of_server() { needs prlimit || return 2; runs prlimit --pid "$server_pid"; }
@@ -149,7 +153,7 @@ tmp_full() {
     rm -f "$scratch"/full-*
     echo "$at MiB were taken"
 }
-memory() { found=$(head -c "${mebibytes}m" /dev/zero | tr '\000' x | { value=$(cat); echo ${#value}; }) ; echo "${found:-nothing} bytes"; [ "${found:-0}" -ge $((mebibytes * 1048576)) ]; }
+memory() { found=$(head -c "${mebibytes}m" /dev/zero | tr '\000' x | { value=$(cat); sleep 2; echo ${#value}; }) ; echo "${found:-nothing} bytes"; [ "${found:-0}" -ge $((mebibytes * 1048576)) ]; }
 
 # Before anything is started or redirected, which opens some of the shell's own.
 descriptors=''
