@@ -162,6 +162,11 @@ class PretendHost:
             return pathlib.Path(f"/proc/{self.init}/root/proc/{pid}/environ").read_bytes()
         return b""
 
+    def state(self, pid):
+        with contextlib.suppress(OSError):
+            return pathlib.Path(f"/proc/{self.init}/root/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+        return "X"
+
     def mounts(self):
         return {line.split()[4] for line in pathlib.Path(f"/proc/{self.init}/mountinfo").read_text().splitlines()}
 
@@ -434,6 +439,11 @@ def test_what_remains_holds_where_layers_are_left_out(host, base, setting):
         for kind, layer in (("mnt", "mount"), ("pid", "pid"), ("net", "net"), ("ipc", "ipc"), ("uts", "uts")):
             left_out = f"{layer}-namespace" in setting.without or "user-namespace" in setting.without
             assert (kind in shared) == left_out, f"{setting.without} is left out, and shared: {shared}"
+        if "pid-namespace" in setting.without or "user-namespace" in setting.without:
+            assert not survives_a_time_out(server) and not survives_a_time_out(server, "hop")
+        if "cgroup" in setting.without:
+            bounded = {name: harm(server, name, "c") for name in ("memory", "memory_by_children", "memory_by_file", "fork_bomb")}
+            assert not any(succeeded for succeeded, _ in bounded.values()), bounded
 
 
 def process_of(server, name):
@@ -515,12 +525,14 @@ GENTLY = {"many_files": {"files": 50_000}}
 ALWAYS_BOUNDED = {"descriptors_exhausted", "file_of_a_tebibyte"}
 
 
+def memory_for(probe):
+    return 128 if probe.startswith("memory") else 512
+
+
 def harm(server, probe, language, gently=False):
     """Runs one probe that uses something up. Returns whether it got what it wanted, and what was said."""
     more = HARM[probe][1] | (GENTLY.get(probe, {}) if gently else {})
-    memory = 128 if probe.startswith("memory") else 512
-    # One that is killed by the bound on memory takes what runs beside it along, so each has an environment to itself.
-    said, failed = server.call(server.attacker(language, memory=memory), server.words([probe], seconds=50, **more))
+    said, failed = server.call(server.attacker(language, memory=memory_for(probe)), server.words([probe], seconds=50, **more))
     if failed:
         return False, said
     return said[probe]["succeeded"], said[probe]["detail"]
@@ -528,7 +540,11 @@ def harm(server, probe, language, gently=False):
 
 def all_harm(server, gently=False):
     tried = [(probe, language) for probe, (languages, _) in HARM.items() for language in languages]
-    return {(probe, language): harm(server, probe, language, gently) for probe, language in tried}
+    # The functions are there before, so that they are created once.
+    for probe, language in tried:
+        server.attacker(language, memory=memory_for(probe))
+    with concurrent.futures.ThreadPoolExecutor(3) as pool:
+        return dict(zip(tried, pool.map(lambda one: harm(server, *one, gently), tried)))
 
 
 def test_without_the_sandbox_a_function_uses_up_what_it_wants(servers):
@@ -605,22 +621,35 @@ def test_a_process_left_behind_ends_with_its_environment(servers, setting):
     assert ended == (setting is not OFF), f"left: {lingering(server.host, mark)}"
 
 
-@pytest.mark.parametrize("setting", [OFF, ROOT, ORDINARY], ids=str)
-def test_nothing_survives_a_time_out(servers, setting):
-    server, mark = servers(setting), uuid.uuid4().hex
-    name = server.attacker("c", timeout=1)
+def survives_a_time_out(server, how=""):
+    """Whether a process of a function goes on when the time of its invocation is up. `how`: hop, to be a new one always."""
+    mark = uuid.uuid4().hex
     began = time.monotonic()
-    said, failed = server.call(name, server.words(["daemon_and_spin"], mark=mark, seconds=50))
+    said, failed = server.call(server.attacker("c", timeout=1), server.words(["daemon_and_spin"], mark=mark, how=how, seconds=50))
     assert failed and said["errorType"] == "Sandbox.Timedout", said
-    assert time.monotonic() - began < 3
-    ended = gone(server.host, mark, 1 if setting is not OFF else 0.5)
+    assert time.monotonic() - began < 4
+    # Promised is a second after the time-out; this machine may be busy.
+    ended = gone(server.host, mark, 0.5 if server.setting.sandbox == "off" else 2)
     end_lingering(server.host, mark)
-    assert ended == (setting is not OFF), "a process of the function works on"
-    # The runtime itself stands still, and whoever waits for a polite end waits for ever.
+    return not ended
+
+
+@pytest.mark.parametrize("how", ["", "hop"])
+@pytest.mark.parametrize("setting", [OFF, ROOT, ORDINARY], ids=str)
+def test_nothing_survives_a_time_out(servers, setting, how):
+    assert survives_a_time_out(servers(setting), how) == (setting is OFF)
+
+
+@pytest.mark.parametrize("setting", [OFF, ROOT, ORDINARY], ids=str)
+def test_a_runtime_that_stands_still_is_ended_without_its_help(servers, setting):
+    server = servers(setting)
+    name = server.attacker("c", timeout=1)
     said, failed = server.call(name, server.words(["stop_parent"]))
     assert failed and said["errorType"] == "Sandbox.Timedout", said
     said, failed = server.call(name, server.words(["user_is_root"]))
     assert not failed, said
+    standing = [pid for pid in server.host.processes() if server.host.state(pid) == "T"]
+    assert not standing, f"processes {standing} stand still and are left"
 
 
 @pytest.mark.parametrize("setting", [ROOT, ORDINARY], ids=str)

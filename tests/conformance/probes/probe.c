@@ -997,7 +997,7 @@ static void daemonise(void) {
     if (fork()) _exit(0);
     for (int signal_number = 1; signal_number < 65; signal_number++) signal(signal_number, SIG_IGN);
     for (int fd = 0; fd < 1024; fd++) close(fd);
-    char self[] = "/proc/self/exe", *arguments[] = {(char *)"linger", (char *)fact("mark"), NULL}, *nothing[] = {NULL};
+    char self[] = "/proc/self/exe", *arguments[] = {(char *)"linger", (char *)fact("mark"), (char *)fact("how"), NULL}, *nothing[] = {NULL};
     execve(self, arguments, nothing);
     char path[4200];
     snprintf(path, sizeof path, "%s/bootstrap", getenv("LAMBDA_TASK_ROOT"));
@@ -1304,7 +1304,14 @@ static int next_event(void) {
 
 int main(int count, char **arguments) {
     if (!strcmp(arguments[0], "linger")) {
-        for (int i = 0; i < 1200; i++) usleep(100000);
+        /* Another process every half millisecond: whoever looks for it first and kills it then comes too late. */
+        time_t began = time(NULL);
+        while (count == 3 && !strcmp(arguments[2], "hop") && time(NULL) < began + 8) {
+            if (fork()) _exit(0);
+            setsid();
+            usleep(500);
+        }
+        for (int i = 0; i < 1200 && count == 3 && !*arguments[2]; i++) usleep(100000);
         return 0;
     }
     if (count == 3 && !strcmp(arguments[1], "next")) {
