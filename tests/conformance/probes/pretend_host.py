@@ -124,7 +124,8 @@ def name_service(query):
 def services(canary):
     answer = f"HTTP/1.1 200 OK\r\nContent-Length: {len(canary)}\r\nConnection: close\r\n\r\n{canary}".encode()
     tcp = socket.socket()
-    tcp.bind(("0.0.0.0", 0))
+    # Not of those that the kernel gives out by itself, which a sandbox may tell from the ports of services.
+    tcp.bind(("0.0.0.0", 8080))
     serve(tcp, answer)
     tcp6 = socket.socket(socket.AF_INET6)
     tcp6.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
