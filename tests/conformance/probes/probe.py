@@ -835,6 +835,18 @@ def tiocsti():
 
 
 @probe
+def wide_tiocsti():
+    """The filter may look at half a register."""
+    if platform.machine() != "x86_64":
+        raise NotHere("numbers of system calls are known for x86-64 alone")
+    _, end = os.openpty()
+    os.setsid()
+    fcntl.ioctl(end, 0x540E, 0)
+    libc.syscall.restype = ctypes.c_long
+    return checked(libc.syscall(ctypes.c_long(16), ctypes.c_long(end), ctypes.c_ulong(1 << 32 | 0x5412), b"x"), "ioctl")
+
+
+@probe
 def tioclinux():
     _, end = os.openpty()
     return let_through(lambda: fcntl.ioctl(end, 0x541C, b"\x03"), errno.ENOTTY, errno.EINVAL) or "done"
@@ -879,6 +891,19 @@ def swap():
 @probe
 def process_accounting():
     return let_through(lambda: syscall("acct", b"/nothing/at/all"), errno.ENOENT)
+
+
+@probe
+def set_clock():
+    # A clock that cannot be set: who is told so was let through. Nobody's time is changed.
+    time.clock_settime(time.CLOCK_MONOTONIC, 0)
+    return "set"
+
+
+@probe
+def x32_user():
+    libc.syscall.restype = ctypes.c_long
+    return checked(libc.syscall(ctypes.c_long(0x40000000 | X86_64["unshare"]), ctypes.c_long(NEWUSER)), "unshare by x32")
 
 
 @probe
@@ -1164,6 +1189,26 @@ def huge_headers():
         found = connection.recv(100)
     assert b" 20" in found[:16], f"{found[:30]}"
     return f"{found[:30]}"
+
+
+@probe
+def smuggled_request():
+    """A body that one reader ends early and another late, with an answer to somebody else's request behind it."""
+    forged, other = b'"smuggled"', "8476a536-e9f4-11e8-9739-2dfe598c3fcd"
+    post = "POST /2018-06-01/runtime/invocation/{}/response HTTP/1.1\r\nHost: x\r\nContent-Length: {}\r\n"
+    hidden = post.format(FACTS["request_id"], len(forged)).encode() + b"\r\n" + forged
+    sent = post.format(other, len(hidden) + 5).encode() + b"Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n" + hidden
+    found = b""
+    with socket.create_connection(os.environ["AWS_LAMBDA_RUNTIME_API"].split(":"), 5) as connection:
+        connection.sendall(sent)
+        connection.settimeout(0.5)
+        try:
+            while part := connection.recv(65536):
+                found += part
+        except OSError:
+            pass
+    assert b"HTTP/1.1 202" in found, f"{found.count(b'HTTP/1.1 ')} answers, none accepted"
+    return "accepted"
 
 
 @probe
