@@ -163,6 +163,7 @@ fn entry(function: Function, code: &CodeStore) -> Entry {
                 variables: configuration.variables.clone().unwrap_or_default(),
                 timeout_s: configuration.timeout_s,
                 memory_mib: configuration.memory_mib,
+                ephemeral_storage_mib: configuration.ephemeral_storage_mib,
                 concurrency: function.reserved_concurrency,
             };
             (*number, Arc::new(deployment))

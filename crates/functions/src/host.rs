@@ -20,19 +20,21 @@ use tokio::sync::{Notify, oneshot};
 mod environment;
 mod forwarder;
 mod http;
-pub mod launch;
 pub mod logs;
 mod outcome;
 mod process;
 mod runtime_api;
 mod runtimes;
+pub mod sandbox;
 mod session;
 mod variables;
 
-pub use launch::Bounds;
+pub use longshore_sandbox as layers;
+pub use longshore_sandbox::Command as Launcher;
 pub use outcome::RESPONSE_BYTES_MAX;
-pub use process::Launcher;
+pub use process::Bounds;
 pub use runtimes::{Found, check_runtime, is_supported};
+pub use sandbox::{Network, SandboxRefusal, SandboxSettings};
 
 use environment::Environment;
 
@@ -101,8 +103,10 @@ pub struct HostSettings {
     /// Calls that may wait for an environment, all functions together. One more is throttled. A call that waits is
     /// some hundred bytes and its payload.
     pub calls_waiting_max: usize,
+    /// How the helper is started that starts environments.
     pub launcher: Launcher,
     pub bounds: Bounds,
+    pub sandbox: SandboxSettings,
 }
 
 impl HostSettings {
@@ -122,6 +126,7 @@ impl HostSettings {
             calls_waiting_max: 10_000,
             launcher: Launcher::default(),
             bounds: Bounds::default(),
+            sandbox: SandboxSettings::default(),
         }
     }
 }
@@ -144,6 +149,8 @@ pub struct Deployment {
     pub variables: BTreeMap<String, String>,
     pub timeout_s: u32,
     pub memory_mib: u32,
+    /// The size of `/tmp`, `EphemeralStorage.Size`.
+    pub ephemeral_storage_mib: u32,
     /// Reserved concurrency; 0 refuses every call.
     pub concurrency: Option<u32>,
 }
@@ -216,7 +223,7 @@ struct Pending {
 struct Shared {
     settings: HostSettings,
     s3: S3Door,
-    spawner: process::Spawner,
+    sandbox: Arc<sandbox::Sandbox>,
     logs: logs::Logs,
     clients_dir: PathBuf,
     environments_dir: PathBuf,
@@ -277,9 +284,14 @@ impl Host {
             crashes_free: 8,
             crash_delay_ms_max: 100,
         };
+        let sandbox =
+            sandbox::Sandbox::new(&settings.sandbox, &settings.launcher, &settings.data_dir, &environments_dir)?;
+        if let Some(folder) = sandbox.stage_dir() {
+            process::record_folder(&environments_dir, folder)?;
+        }
         let shared = Arc::new(Shared {
             s3,
-            spawner: process::Spawner::new(settings.launcher.clone(), runtime.clone())?,
+            sandbox: Arc::new(sandbox),
             logs: logs::Logs::new(&settings.data_dir)?,
             clients_dir: runtimes::write_clients(&settings.data_dir)?,
             environments_dir,
@@ -300,6 +312,9 @@ impl Host {
             settings,
         });
         shared.runtime.spawn(tick(Arc::downgrade(&shared)));
+        if is_memory_watched(&shared) {
+            shared.runtime.spawn(watch_memory(Arc::downgrade(&shared)));
+        }
         Ok(Self { handle: Arc::new(Handle { shared }) })
     }
 
@@ -350,6 +365,16 @@ impl Host {
     /// version other than the one asked for may be an error. Blocking.
     pub fn check_runtime(&self, runtime: &str) -> Result<Found, String> {
         self.handle.shared.check_runtime(runtime)
+    }
+
+    /// Which layers of the sandbox this host puts functions into.
+    pub fn sandbox(&self) -> &layers::Report {
+        self.handle.shared.sandbox.report()
+    }
+
+    /// The process that starts environments, if it runs.
+    pub fn helper_pid(&self) -> Option<u32> {
+        self.handle.shared.sandbox.helper().pid()
     }
 
     /// Processes of functions that there are, in whatever state.
@@ -410,6 +435,37 @@ impl Drop for WaitingCall<'_> {
 
 fn millis(time: Duration) -> Millis {
     Millis::try_from(time.as_millis()).unwrap_or(Millis::MAX)
+}
+
+/// How often the memory of environments is looked at while one works, and while none does.
+const MEMORY_WATCH: Duration = Duration::from_millis(50);
+const MEMORY_WATCH_IDLE: Duration = Duration::from_millis(250);
+
+fn is_memory_watched(shared: &Shared) -> bool {
+    shared.settings.sandbox.mode != layers::Mode::Off
+}
+
+/// Ends environments that use more memory than their function has. Control groups, where there are any, bound memory and
+/// `/tmp` together: what the kernel keeps for files is charged there, too, and a full `/tmp` must not kill a function.
+async fn watch_memory(shared: std::sync::Weak<Shared>) {
+    let mut wait = MEMORY_WATCH_IDLE;
+    loop {
+        tokio::time::sleep(wait).await;
+        let Some(this) = shared.upgrade() else { return };
+        let working: Vec<Arc<Environment>> = {
+            let state = lock(&this.state);
+            if state.closed && state.environments.is_empty() {
+                return;
+            }
+            state.environments.values().cloned().collect()
+        };
+        wait = MEMORY_WATCH_IDLE;
+        for environment in working.into_iter().filter(|environment| environment.is_working()) {
+            wait = MEMORY_WATCH;
+            environment.check_memory();
+            tokio::task::yield_now().await;
+        }
+    }
 }
 
 /// Tells the pool the time: when it asks for it, and once a second.
@@ -604,7 +660,8 @@ impl Shared {
     }
 
     fn check_runtime(&self, runtime: &str) -> Result<Found, String> {
-        let found = runtimes::check_runtime(runtime, &self.settings.runtimes_dirs)?;
+        let reachable = |program: &std::path::Path| self.sandbox.is_reachable(program);
+        let found = runtimes::check_usable_runtime(runtime, &self.settings.runtimes_dirs, &reachable)?;
         match &found.notice {
             Some(notice) if self.settings.strict_runtimes => {
                 Err(format!("{notice} The setting strict_runtimes forbids that."))

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
+use longshore_functions::host::layers::Mode;
 use longshore_functions::host::{
     self, Call, Deployment, FunctionCredentials, Host, HostSettings, Launcher, Outcome, Patience, S3Door,
 };
@@ -55,6 +56,11 @@ fn bench_with(change: impl FnOnce(&mut HostSettings)) -> Bench {
     Bench { host: Host::new(settings, door).unwrap(), temp, s3 }
 }
 
+/// Where a test looks at processes or files from outside: without a sandbox they are the same on both sides.
+fn unconfined(settings: &mut HostSettings) {
+    settings.sandbox.mode = Mode::Off;
+}
+
 /// Where a test is about one environment: a runtime that a busy machine keeps from polling again for a moment would
 /// else get a second one beside it.
 fn bench_of_one() -> Bench {
@@ -83,6 +89,7 @@ impl Bench {
             variables: BTreeMap::new(),
             timeout_s: 10,
             memory_mib: 128,
+            ephemeral_storage_mib: 512,
             concurrency: None,
         }
     }
@@ -186,6 +193,22 @@ def told(result):
 fn is_running(pid: i64) -> bool {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     !matches!(stat.rsplit(')').next().and_then(|rest| rest.trim().chars().next()), None | Some('Z') | Some('X'))
+}
+
+fn parent_of(pid: i64) -> i64 {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+    stat.rsplit(')').next().unwrap().split_whitespace().nth(1).unwrap().parse().unwrap()
+}
+
+/// Processes in whose command line a text stands.
+fn processes_with(text: &str) -> Vec<i64> {
+    let processes = std::fs::read_dir("/proc").unwrap().flatten();
+    let pids = processes.filter_map(|entry| entry.file_name().to_str()?.parse::<i64>().ok());
+    let has = |pid: &i64| {
+        let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        is_running(*pid) && String::from_utf8_lossy(&line).contains(text)
+    };
+    pids.filter(has).collect()
 }
 
 /// Waits for something that is about to happen.
@@ -461,7 +484,7 @@ async fn exits_and_signals_are_told_and_the_next_call_gets_a_new_environment() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_time_out_kills_the_whole_process_tree_within_a_second() {
-    let b = bench();
+    let b = bench_with(unconfined);
     let mut f = b.function(
         "python3.11",
         "app.py",
@@ -504,7 +527,7 @@ fn sleeps_of(dir: &Path) -> bool {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn time_is_up_also_for_a_function_that_answered_and_does_not_come_back() {
-    let b = bench();
+    let b = bench_with(unconfined);
     let mut f = (*b.fake("id, _, _ = next()\nanswer(id, os.getpid())\ntime.sleep(60)")).clone();
     f.timeout_s = 1;
     let f = Arc::new(f);
@@ -517,7 +540,10 @@ async fn time_is_up_also_for_a_function_that_answered_and_does_not_come_back() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_environment_killed_while_idle_costs_a_cold_start_and_nothing_else() {
-    let b = bench_of_one();
+    let b = bench_with(|s| {
+        unconfined(s);
+        s.environments_max = 1;
+    });
     let f = b.python("import os\ndef handler(event, context): return os.getpid()");
     for _ in 0..5 {
         let pid = b.ok(&f, json!({})).await.as_i64().unwrap();
@@ -530,7 +556,7 @@ async fn an_environment_killed_while_idle_costs_a_cold_start_and_nothing_else() 
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_a_function_leaves_behind_ends_with_its_environment() {
-    let b = bench();
+    let b = bench_with(unconfined);
     let f = b.python(
         "import os, subprocess\ndef handler(event, context):\n    open(os.environ['TMPDIR'] + '/x', 'w').write('x')\n    return [os.environ['TMPDIR'], subprocess.Popen(['sleep', '60'], start_new_session=True).pid]\n",
     );
@@ -850,7 +876,7 @@ def handler(event, context):
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn never_more_run_at_once_than_reserved_and_all_of_it_is_used() {
-    let b = bench();
+    let b = bench_with(unconfined);
     let dir = tempfile::tempdir().unwrap();
     let f = Arc::new(Deployment { concurrency: Some(3), ..b.function("python3.11", "app.py", COUNTS) });
     assert_eq!(b.host.slots(&f), 3);
@@ -883,7 +909,10 @@ async fn a_call_without_patience_is_throttled_with_the_reason() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_caller_that_leaves_frees_nothing_before_the_function_has_finished() {
-    let b = bench_with(|s| s.environments_max = 1);
+    let b = bench_with(|s| {
+        unconfined(s);
+        s.environments_max = 1;
+    });
     let dir = tempfile::tempdir().unwrap();
     let f = b.python(COUNTS);
     let event = json!({"dir": dir.path(), "s": 0.3});
@@ -899,7 +928,10 @@ async fn a_caller_that_leaves_frees_nothing_before_the_function_has_finished() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn after_a_retirement_no_old_environment_serves_a_call() {
-    let b = bench_of_one();
+    let b = bench_with(|s| {
+        unconfined(s);
+        s.environments_max = 1;
+    });
     let dir = tempfile::tempdir().unwrap();
     let f = b.python("import os, time\ndef handler(event, context):\n    time.sleep(event)\n    return os.getpid()");
     let idle = b.ok(&f, json!(0)).await;
@@ -976,7 +1008,13 @@ async fn the_server_that_is_killed() {
     let Some(data_dir) = std::env::var_os("LONGSHORE_TEST_KILLED_SERVER") else { return };
     let data_dir = PathBuf::from(data_dir);
     let door: S3Door = Arc::new(|_, _| unreachable!("it asks S3 for nothing"));
-    let host = Host::new(settings(&data_dir), door).unwrap();
+    let mut settings = settings(&data_dir);
+    if std::env::var("LONGSHORE_TEST_CONFINED").is_ok_and(|confined| confined == "yes") {
+        settings.sandbox.mode = Mode::Auto;
+    } else {
+        unconfined(&mut settings);
+    }
+    let host = Host::new(settings, door).unwrap();
     let code_dir = data_dir.parent().unwrap().join("code");
     let d = Deployment {
         id: "1".into(),
@@ -989,6 +1027,7 @@ async fn the_server_that_is_killed() {
         variables: BTreeMap::new(),
         timeout_s: 60,
         memory_mib: 128,
+            ephemeral_storage_mib: 512,
         concurrency: None,
     };
     host.invoke(Arc::new(d), call("{}")).await;
@@ -1021,15 +1060,47 @@ def handler(event, context):
     let pids = temp.path().join("code/pids");
     soon("the function's start", || pids.exists()).await;
     let pids: Vec<i64> = serde_json::from_slice(&std::fs::read(pids).unwrap()).unwrap();
+    // The environment's init would end what is left as soon as the server is gone: so it goes first, while the server cannot
+    // notice.
+    let init = parent_of(pids[0]);
+    for (signal, pid) in [("-STOP", i64::from(server.id())), ("-KILL", init)] {
+        assert!(std::process::Command::new("kill").args([signal, &pid.to_string()]).status().unwrap().success());
+    }
+    soon("the runtime's end", || !is_running(pids[0])).await;
     server.kill().unwrap();
     server.wait().unwrap();
-    soon("the runtime's end", || !is_running(pids[0])).await;
     assert!(is_running(pids[1]) && is_running(pids[2]), "only the next server can find these");
     assert_eq!(std::fs::read_dir(data_dir.join("environments")).unwrap().count(), 1);
     let door: S3Door = Arc::new(|_, _| unreachable!("it asks S3 for nothing"));
     let _next = Host::new(settings(&data_dir), door).unwrap();
     assert!(!is_running(pids[1]) && !is_running(pids[2]));
     assert_eq!(std::fs::read_dir(data_dir.join("environments")).unwrap().count(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_of_an_environment_outlives_a_killed_server() {
+    for mode in [Mode::Auto, Mode::Off] {
+        let temp = tempfile::tempdir().unwrap();
+        let name = format!("longshore-test-{}", uuid::Uuid::new_v4().simple());
+        std::fs::create_dir(temp.path().join("code")).unwrap();
+        let app = format!(
+            "import subprocess, time\ndef handler(event, context):\n    for apart in (False, True): \
+             subprocess.Popen(['sh', '-c', 'sleep 60; : {name}'], start_new_session=apart)\n    print('ready', flush=True)\n    time.sleep(60)\n"
+        );
+        std::fs::write(temp.path().join("code/app.py"), app).unwrap();
+        let data_dir = temp.path().join("data");
+        let mut server = std::process::Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "the_server_that_is_killed"])
+            .env("LONGSHORE_TEST_KILLED_SERVER", &data_dir)
+            .env("LONGSHORE_TEST_CONFINED", if mode == Mode::Off { "no" } else { "yes" })
+            .stdout(std::process::Stdio::null())
+            .spawn()
+            .unwrap();
+        soon("the function's children", || processes_with(&name).len() == 2).await;
+        server.kill().unwrap();
+        server.wait().unwrap();
+        soon("the end of all", || processes_with(&name).is_empty()).await;
+    }
 }
 
 /// Faults of every kind in many calls at once: each call is answered once, with its own answer.

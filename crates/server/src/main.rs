@@ -42,9 +42,9 @@ use crate::settings::Settings;
 
 fn main() -> ExitCode {
     let mut words = std::env::args_os();
-    if words.nth(1).is_some_and(|word| word == "__launch") {
-        // The process that becomes a function's: before anything that has threads, files or settings.
-        longshore_functions::host::launch::main(words);
+    if words.nth(1).is_some_and(|word| word == longshore_sandbox::HELPER_ARGUMENT) {
+        // The process that forks those of functions: before anything that has threads, files or settings.
+        longshore_sandbox::helper::main();
     }
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,

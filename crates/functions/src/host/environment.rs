@@ -4,7 +4,7 @@
 //! its lock and tell the pool. No lock is held while the pool is told anything.
 
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
 use std::process::ExitStatus;
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -13,13 +13,14 @@ use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
 use longshore_core::pool::{CallId, EnvironmentId};
-use rustix::process::{Pid, Signal};
+use rustix::process::Signal;
 use tokio::net::unix::pipe;
 use tokio::sync::Notify;
 
 use super::logs::{LINE_BYTES_MAX, Sink};
 use super::outcome::{Failure, response_too_large};
 use super::process::{self, NotStarted, Plan};
+use super::sandbox::Parts;
 use super::runtimes::{self, Language};
 use super::session::{AnswerKind, Event, Next, Refusal, Session, Work};
 use super::variables::{Addresses, variables};
@@ -59,8 +60,7 @@ pub(super) struct Environment {
 }
 
 struct Process {
-    pid: Pid,
-    pidfd: OwnedFd,
+    of: process::Process,
     output: pipe::Receiver,
 }
 
@@ -195,12 +195,54 @@ impl Environment {
 
     /// Whether its process runs. Asked before an environment that was idle gets a call.
     pub fn is_alive(&self) -> bool {
-        self.process.get().is_some_and(|process| process::is_alive(&process.pidfd))
+        self.process.get().is_some_and(|process| process.of.is_alive())
     }
 
     /// Whether a call is in it.
     pub fn is_running(&self) -> bool {
         lock(&self.guarded).session.is_running()
+    }
+
+    /// Whether its memory is worth a look: a call is in it, or it starts.
+    pub fn is_working(&self) -> bool {
+        let guarded = lock(&self.guarded);
+        guarded.session.is_running() || guarded.session.is_starting()
+    }
+
+    /// Ends it where it uses more memory than its function has: as if the kernel had killed it, which is what AWS's does.
+    pub fn check_memory(&self) {
+        let Some(process) = self.process.get() else { return };
+        let bytes_max = u64::from(self.deployment.memory_mib) << 20;
+        if !process.of.uses_more_than(bytes_max) {
+            return;
+        }
+        {
+            let mut guarded = lock(&self.guarded);
+            if guarded.failure.is_some() {
+                return;
+            }
+            guarded.failure = Some(Failure::Exit(Some(ExitStatus::from_raw(Signal::KILL.as_raw()))));
+        }
+        self.told_of_memory();
+        self.stop_ordered.notify_one();
+    }
+
+    fn told_of_memory(&self) {
+        let mut log = lock(&self.log);
+        log.end_line();
+        log.line(&format!("longshore: killed, for it used more than its {} MB of memory\n", self.deployment.memory_mib));
+    }
+
+    /// Stops its processes where they are, until [`Environment::thaw`]. For one that is idle; a few ten microseconds.
+    #[expect(dead_code, reason = "the pool decides when an idle environment is frozen")]
+    pub fn freeze(&self) -> io::Result<()> {
+        self.process.get().map_or(Ok(()), |process| process.of.freeze())
+    }
+
+    /// Lets them go on. Harmless where they were not stopped.
+    #[expect(dead_code, reason = "as for `freeze`")]
+    pub fn thaw(&self) -> io::Result<()> {
+        self.process.get().map_or(Ok(()), |process| process.of.thaw())
     }
 
     /// Ends it with the next poll of its runtime.
@@ -374,7 +416,7 @@ impl Environment {
             log.drain(|buffer| Ok(rustix::io::read(&process.output, buffer)?));
         }
         log.end_line();
-        let used = log.memory_used_mib(process.map(|p| p.pid));
+        let used = log.memory_used_mib(process.map(|p| &p.of));
         log.line(&end_lines(request_id, duration, init, status, self.deployment.memory_mib, used));
         let tail = log.tail.take();
         want_tail.then(|| {
@@ -432,7 +474,7 @@ async fn start(
     shared: &Arc<Shared>,
     dir: &std::path::Path,
     tasks: &mut tokio::task::JoinSet<()>,
-) -> Result<tokio::process::Child, Failure> {
+) -> Result<process::Child, Failure> {
     let host = |what: &'static str| move |error: io::Error| Failure::Host(format!("{what}: {error}"));
     let d = &environment.deployment;
     let found = shared.find_runtime(&d.runtime).await.map_err(Failure::Host)?;
@@ -441,54 +483,111 @@ async fn start(
         lock(&environment.log).line(&format!("longshore: {notice}\n"));
     }
     let language = Language::of(&d.runtime).ok_or_else(|| Failure::Host("unknown runtime".into()))?;
-    let clients = &shared.clients_dir;
-    let (program, arguments) =
-        runtimes::command(language, &found, clients, &d.code_dir, d.layers_dir.as_deref(), &d.handler)
-            .map_err(Failure::InvalidEntrypoint)?;
-    let (runtime_listener, runtime_address) = runtime_api::listen().map_err(host("no listener"))?;
-    let (s3_listener, s3_address) = runtime_api::listen().map_err(host("no listener"))?;
     let credentials = FunctionCredentials::random(&d.name).map_err(Failure::Host)?;
-    let today = jiff::Timestamp::now().to_zoned(jiff::tz::TimeZone::UTC).date();
-    let tmp_dir = dir.join("tmp");
-    let addresses = Addresses {
-        runtime_api: runtime_address.to_string(),
-        s3_endpoint: format!("http://{s3_address}"),
-        log_stream: format!(
-            "{:04}/{:02}/{:02}/[{}]{}",
-            today.year(),
-            today.month(),
-            today.day(),
-            d.version,
-            environment.marker
-        ),
-        region: &shared.settings.region,
-        tmp_dir: &tmp_dir,
-        clients_dir: clients,
-        credentials: &credentials,
+    let log_stream = log_stream(&d.version, &environment.marker);
+    // Where the environment has no network of its own, anybody's programs could reach its listeners, but only it is told
+    // where they are.
+    let outside = if shared.sandbox.listens_inside() {
+        None
+    } else {
+        let (runtime_listener, runtime_address) = runtime_api::listen().map_err(host("no listener"))?;
+        let (s3_listener, s3_address) = runtime_api::listen().map_err(host("no listener"))?;
+        Some((runtime_listener, s3_listener, [runtime_address, s3_address].map(|address| address.port())))
     };
-    let plan = Plan {
-        program,
-        arguments,
-        variables: variables(d, language, &found, &addresses),
-        working_dir: d.code_dir.clone(),
-        dir: dir.to_owned(),
-        marker: environment.marker.clone(),
-        bounds: shared.settings.bounds,
+    let ports = match &outside {
+        Some((_, _, ports)) => *ports,
+        None => [super::layers::RUNTIME_API_PORT, super::layers::S3_PORT],
     };
-    // Before the process, so that it finds them.
-    tasks.spawn(runtime_api::serve(runtime_listener, environment.clone()));
-    tasks.spawn(forwarder::serve(s3_listener, shared.s3.clone(), Arc::new(credentials)));
-    let started = shared.spawner.start(plan).await.map_err(|error| match error {
+    let credentials = Arc::new(credentials);
+    let plan = {
+        let (environment, shared, dir) = (environment.clone(), shared.clone(), dir.to_owned());
+        let credentials = credentials.clone();
+        let planned =
+            tokio::task::spawn_blocking(move || plan(&environment, &shared, &dir, language, &found, &credentials, log_stream, ports));
+        planned.await.map_err(|_| Failure::Host("the start was broken off".into()))??
+    };
+    let failed = |error| match error {
         NotStarted::Program(what) => Failure::InvalidEntrypoint(what),
         NotStarted::Host(what) => Failure::Host(what),
-    })?;
+    };
+    let started = process::start(shared.sandbox.clone(), plan).await.map_err(failed)?;
+    let (runtime_listener, s3_listener) = match (outside, started.listeners) {
+        (Some((runtime_listener, s3_listener, _)), _) | (None, Some((runtime_listener, s3_listener))) => {
+            (runtime_listener, s3_listener)
+        }
+        (None, None) => return Err(Failure::Host("the environment has no listeners".into())),
+    };
+    // The program may be connecting already.
+    tasks.spawn(runtime_api::serve(runtime_listener, environment.clone()));
+    tasks.spawn(forwarder::serve(s3_listener, shared.s3.clone(), credentials));
     let output = pipe::Receiver::from_owned_fd(started.output).map_err(host("its output cannot be read"))?;
-    let process = Process { pid: started.pid, pidfd: started.pidfd, output };
+    let process = Process { of: started.process, output };
     if environment.process.set(process).is_err() {
         unreachable!("an environment is started once");
     }
     tasks.spawn(read_output(environment.clone()));
-    Ok(started.child)
+    let mut child = started.child;
+    child.runs().await.map_err(failed)?;
+    Ok(child)
+}
+
+fn log_stream(version: &str, marker: &str) -> String {
+    let today = jiff::Timestamp::now().to_zoned(jiff::tz::TimeZone::UTC).date();
+    format!("{:04}/{:02}/{:02}/[{version}]{marker}", today.year(), today.month(), today.day())
+}
+
+/// What the sandbox is told. Blocking: it may have to copy code.
+#[expect(clippy::too_many_arguments, reason = "called once, from where these are made")]
+fn plan(
+    environment: &Environment,
+    shared: &Shared,
+    dir: &std::path::Path,
+    language: Language,
+    found: &runtimes::Found,
+    credentials: &FunctionCredentials,
+    log_stream: String,
+    ports: [u16; 2],
+) -> Result<Plan, Failure> {
+    let sandbox = &shared.sandbox;
+    let d = &environment.deployment;
+    let host = |what: &'static str| move |error: io::Error| Failure::Host(format!("{what}: {error}"));
+    let clients = &shared.clients_dir;
+    let seen = sandbox.seen(d, clients, dir).map_err(host("its code cannot be shown to it"))?;
+    let code = (d.code_dir.as_path(), seen.code.as_path());
+    let layers = d.layers_dir.as_deref().zip(seen.layers.as_deref());
+    let (program, arguments) = runtimes::command(language, found, &seen.clients, code, layers, &d.handler)
+        .map_err(Failure::InvalidEntrypoint)?;
+    let addresses = Addresses {
+        runtime_api: format!("127.0.0.1:{}", ports[0]),
+        s3_endpoint: format!("http://127.0.0.1:{}", ports[1]),
+        log_stream,
+        region: &shared.settings.region,
+        tmp_dir: &seen.tmp,
+        clients_dir: &seen.clients,
+        credentials,
+    };
+    let as_seen = Deployment { code_dir: seen.code.clone(), layers_dir: seen.layers.clone(), ..(**d).clone() };
+    let mut variables = variables(&as_seen, language, found, &addresses);
+    variables.insert(process::MARKER.into(), environment.marker.clone());
+    let lease = sandbox.lease().map_err(Failure::Host)?;
+    sandbox.make_tmp(&seen, lease.as_ref()).map_err(host("its folder for temporary files could not be made"))?;
+    let parts = Parts {
+        deployment: d,
+        seen: &seen,
+        lease: lease.as_ref(),
+        clients,
+        interpreter: &found.program,
+        program: &program,
+        arguments: &arguments,
+        variables: &variables,
+        dir,
+        marker: &environment.marker,
+        ports,
+        bounds: shared.settings.bounds,
+    };
+    let spec = sandbox.spec(&parts).map_err(Failure::Host)?;
+    let tmp = sandbox.stage_dir().map(|_| seen.tmp.clone());
+    Ok(Plan { spec, lease, dir: dir.to_owned(), tmp, marker: environment.marker.clone() })
 }
 
 async fn read_output(environment: Arc<Environment>) {
@@ -505,7 +604,7 @@ async fn read_output(environment: Arc<Environment>) {
 }
 
 /// Waits for whatever ends the environment.
-async fn watch(environment: &Arc<Environment>, shared: &Arc<Shared>, child: &mut tokio::process::Child) -> End {
+async fn watch(environment: &Arc<Environment>, shared: &Arc<Shared>, child: &mut process::Child) -> End {
     let timeout = Duration::from_secs(u64::from(environment.deployment.timeout_s));
     let init_limit = shared.settings.init_limit;
     let init_ends = environment.created + init_limit;
@@ -515,7 +614,7 @@ async fn watch(environment: &Arc<Environment>, shared: &Arc<Shared>, child: &mut
     loop {
         tokio::select! {
             biased;
-            status = child.wait() => return End::Exited(status.ok()),
+            status = child.wait() => return End::Exited(status),
             () = environment.stop_ordered.notified() => {
                 if lock(&environment.guarded).failure.is_some() {
                     return End::Broken;
@@ -561,7 +660,7 @@ async fn finish(
     environment: &Arc<Environment>,
     shared: &Arc<Shared>,
     end: End,
-    mut child: Option<tokio::process::Child>,
+    mut child: Option<process::Child>,
     dir: PathBuf,
     mut tasks: tokio::task::JoinSet<()>,
 ) {
@@ -571,6 +670,9 @@ async fn finish(
         let (work, arriving) = guarded.session.close();
         if guarded.failure.is_none() {
             guarded.failure = match &end {
+                End::Exited(None) => {
+                    Some(Failure::Host("The environment was ended from outside, or the sandbox's helper was.".into()))
+                }
                 End::Exited(_) if arriving => Some(Failure::Truncated),
                 End::Exited(status) => Some(Failure::Exit(*status)),
                 End::Stopped { .. } => Some(Failure::Host("The environment was stopped.".into())),
@@ -596,29 +698,18 @@ async fn finish(
         // It was told that its word arrived, and may print why it ends.
         let _ = tokio::time::timeout(TERM_GRACE, child.wait()).await;
     }
-    // The process's start is unknown once it has been waited for; then its session and group are known by its ID alone.
-    let leader = environment
-        .process
-        .get()
-        .map(|process| process::started_at(process.pid).unwrap_or((process.pid.as_raw_nonzero().get(), 0)));
     let mut also = Vec::new();
     if let (Some(child), Some(process), End::Stopped { politely: true }) = (&mut child, environment.process.get(), &end)
     {
         // Found while their parents live: what left the session is known by its parent alone.
-        let marker = environment.marker.clone();
-        also = tokio::task::spawn_blocking(move || process::members(leader, &marker)).await.unwrap_or_default();
-        if child.id().is_some() {
-            // To its session's group: it has not been waited for, so the number is still its own.
-            let _ = rustix::process::kill_process_group(process.pid, Signal::TERM);
+        also = process.of.members(&environment.marker).await;
+        if !child.has_ended() {
+            process.of.terminate();
             let _ = tokio::time::timeout(TERM_GRACE, child.wait()).await;
         }
     }
-    let marker = environment.marker.clone();
-    let _ = tokio::task::spawn_blocking(move || process::kill_all(leader, &marker, &also)).await;
-    if let Some(child) = &mut child {
-        let _ = child.start_kill();
-        // Its end is certain but not its moment: a process in an uninterruptible wait stays until that is over.
-        let _ = tokio::time::timeout(Duration::from_secs(2), child.wait()).await;
+    if let Some(process) = environment.process.get() {
+        process.of.end(&environment.marker, also).await;
     }
     environment.drain();
     lock(&environment.log).end_line();
@@ -808,21 +899,15 @@ impl EnvironmentLog {
         }
     }
 
-    fn memory_used_mib(&mut self, pid: Option<Pid>) -> u64 {
+    fn memory_used_mib(&mut self, process: Option<&process::Process>) -> u64 {
         if let Some((asked, mib)) = self.memory
             && asked.elapsed() < MEMORY_FIGURE_AGE
         {
             return mib;
         }
         let before = self.memory.map_or(0, |(_, mib)| mib);
-        // The process itself, not its children: what the kernel tells without a cgroup.
-        let peak = pid
-            .and_then(|pid| std::fs::read_to_string(format!("/proc/{}/status", pid.as_raw_nonzero())).ok())
-            .and_then(|status| {
-                let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
-                line.trim().strip_suffix(" kB")?.trim().parse::<u64>().ok()
-            })
-            .map_or(before, |kib| kib.div_ceil(1024).max(before));
+        let peak = process.and_then(|process| process.memory().ok()).map_or(0, |memory| memory.used().div_ceil(1 << 20));
+        let peak = peak.max(before);
         self.memory = Some((Instant::now(), peak));
         peak
     }

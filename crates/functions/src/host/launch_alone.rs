@@ -1,5 +1,5 @@
-//! The launcher as a program of its own, for tests of the host without the server's binary.
+//! The sandbox's helper as a program of its own, for tests of the host without the server's binary.
 
 fn main() {
-    longshore_functions::host::launch::main(std::env::args_os().skip(1))
+    longshore_sandbox::helper::main()
 }

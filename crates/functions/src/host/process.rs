@@ -1,63 +1,56 @@
-//! Processes of functions: started from one thread, found and ended to the last one.
+//! The processes of an environment: had started by the sandbox's helper, found and ended to the last one.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
-use std::ffi::OsString;
+use std::collections::{HashMap, HashSet};
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
-use std::sync::mpsc;
+use std::process::ExitStatus;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use longshore_sandbox::usage::{Memory, Processes};
+use longshore_sandbox::{Layer, Line, News, Spec, Word, cgroup};
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::process::{Pid, PidfdFlags, Signal};
-use tokio::io::AsyncReadExt;
-use tokio::sync::oneshot;
+use tokio::io::unix::AsyncFd;
+use tokio::net::TcpListener;
 
-use super::launch::{self, Bounds};
+use super::sandbox::{Lease, Sandbox};
 
 /// The variable by which a function's processes are found again after the server died. Its value is random.
 pub(super) const MARKER: &str = "LONGSHORE_ENVIRONMENT";
+/// How long the end of processes that were killed is waited for.
+const END: Duration = Duration::from_secs(2);
 
-/// How the launcher is called: the server's own program, as it runs (also if its file was replaced meanwhile).
-#[derive(Debug, Clone)]
-pub struct Launcher {
-    pub program: PathBuf,
-    /// What stands before the launcher's own arguments.
-    pub arguments: Vec<String>,
+/// How processes of functions are bounded, besides what their deployment says.
+#[derive(Debug, Clone, Copy)]
+pub struct Bounds {
+    /// Open files, soft and hard. Lambda's is 1,024.
+    pub open_files: u64,
+    /// Processes and threads of the *user*. `None`: Lambda's 1,024 where the user is the environment's own, else not bounded.
+    pub processes: Option<u64>,
 }
 
-impl Default for Launcher {
+impl Default for Bounds {
     fn default() -> Self {
-        Self { program: "/proc/self/exe".into(), arguments: vec!["__launch".into()] }
+        Self { open_files: 1024, processes: None }
     }
 }
 
 /// What is to be started.
-#[derive(Debug)]
 pub(super) struct Plan {
-    pub program: PathBuf,
-    pub arguments: Vec<OsString>,
-    pub variables: BTreeMap<String, String>,
-    pub working_dir: PathBuf,
-    /// The environment's own folder, made before the start: `tmp/` in it is the function's, `record.json` ours.
+    pub spec: Spec,
+    pub lease: Option<Lease>,
+    /// The environment's own folder: `record.json` in it is ours.
     pub dir: PathBuf,
+    /// A folder for temporary files outside of it.
+    pub tmp: Option<PathBuf>,
     pub marker: String,
-    pub bounds: Bounds,
 }
 
-/// A process that became the program.
-#[derive(Debug)]
-pub(super) struct Started {
-    pub child: tokio::process::Child,
-    pub pid: Pid,
-    pub pidfd: OwnedFd,
-    /// Standard output and error, in the order they were written; reading does not block.
-    pub output: OwnedFd,
-}
-
-/// Why there is none.
+/// Why there is no process.
 #[derive(Debug)]
 pub(super) enum NotStarted {
     /// The program is not there or cannot be run: the function's fault.
@@ -66,98 +59,255 @@ pub(super) enum NotStarted {
     Host(String),
 }
 
-/// The started process, and the pipe on which the launcher says why the program could not be started.
-type Forked = (Started, OwnedFd);
-type Request = (Plan, oneshot::Sender<Result<Forked, NotStarted>>);
-
-/// The thread that starts processes. The parent-death signal is sent when the *thread* that forked ends, so this one
-/// lives as long as the host, and its end is the end of every function's process.
-#[derive(Debug)]
-pub(super) struct Spawner {
-    requests: mpsc::Sender<Request>,
+/// An environment whose init is there, and whose program may not run yet.
+pub(super) struct Starting {
+    pub process: Process,
+    pub child: Child,
+    pub output: OwnedFd,
+    /// Made inside it, where it has a network of its own: the Runtime API's, and S3's.
+    pub listeners: Option<(TcpListener, TcpListener)>,
 }
 
-impl Spawner {
-    pub fn new(launcher: Launcher, runtime: tokio::runtime::Handle) -> io::Result<Self> {
-        // Unbounded by itself; the pool lets no more than `starts_at_once` wait here.
-        let (requests, inbox) = mpsc::channel::<Request>();
-        std::thread::Builder::new().name("longshore-spawn".into()).spawn(move || {
-            let _in_runtime = runtime.enter();
-            for (plan, answer) in inbox {
-                // A start that nobody waits for any more ends with its dropped child: `kill_on_drop`.
-                let _ = answer.send(start(&launcher, plan));
-            }
-        })?;
-        Ok(Self { requests })
-    }
-
-    pub async fn start(&self, plan: Plan) -> Result<Started, NotStarted> {
-        let (answer, started) = oneshot::channel();
-        let gone = || NotStarted::Host("the thread that starts processes is gone".into());
-        self.requests.send((plan, answer)).map_err(|_| gone())?;
-        let (process, said) = started.await.map_err(|_| gone())??;
-        // Ends with the `exec`, or with the launcher's words why there is none.
-        let deaf = |error: io::Error| NotStarted::Host(format!("the launcher cannot be heard: {error}"));
-        let mut words = String::new();
-        let said = tokio::net::unix::pipe::Receiver::from_owned_fd(said).map_err(deaf)?;
-        said.take(4096).read_to_string(&mut words).await.map_err(deaf)?;
-        if words.starts_with(launch::EXEC_FAILED) {
-            return Err(NotStarted::Program(words));
-        }
-        if !words.is_empty() {
-            return Err(NotStarted::Host(words));
-        }
-        Ok(process)
-    }
+/// What can be done to an environment's processes from anywhere.
+pub(super) struct Process {
+    /// The init's, as the server sees it.
+    pub pid: Pid,
+    pidfd: AsyncFd<OwnedFd>,
+    line: Arc<AsyncFd<Line>>,
+    processes: Processes,
+    groups: Vec<PathBuf>,
+    /// Whether all others end with the init.
+    has_namespace: bool,
+    /// Given back when nobody runs as this user any more.
+    _lease: Option<Lease>,
 }
 
-fn start(launcher: &Launcher, plan: Plan) -> Result<Forked, NotStarted> {
+/// The one who waits for the end.
+pub(super) struct Child {
+    line: Arc<AsyncFd<Line>>,
+    /// Once it is known: `None` for one that was not told.
+    ended: Option<Option<ExitStatus>>,
+}
+
+/// Has an environment started. Its folder is made, and a record of it written, before there is a process.
+pub(super) async fn start(sandbox: Arc<Sandbox>, plan: Plan) -> Result<Starting, NotStarted> {
+    let groups: Vec<PathBuf> = plan.spec.cgroups.iter().map(|group| group.path.clone()).collect();
+    let started = begin(sandbox, plan, groups.clone()).await;
+    if started.is_err() {
+        // Its init has ended, or ends now that its line is closed.
+        let removed = tokio::task::spawn_blocking(move || cgroup::remove(&groups)).await;
+        if let Ok(Err(error)) = removed {
+            tracing::warn!(%error, "control groups of an environment that did not start could not be removed");
+        }
+    }
+    started
+}
+
+async fn begin(sandbox: Arc<Sandbox>, plan: Plan, groups: Vec<PathBuf>) -> Result<Starting, NotStarted> {
     let host = |what: &'static str| move |error: io::Error| NotStarted::Host(format!("{what}: {error}"));
-    let pipe = |flags| rustix::pipe::pipe_with(flags | rustix::pipe::PipeFlags::CLOEXEC).map_err(io::Error::from);
-    let (said, says) = pipe(rustix::pipe::PipeFlags::empty()).map_err(host("no pipe"))?;
-    let (output, prints) = pipe(rustix::pipe::PipeFlags::empty()).map_err(host("no pipe"))?;
-    let prints_too = prints.try_clone().map_err(host("no pipe"))?;
-    let folder = || -> io::Result<()> {
-        std::fs::DirBuilder::new().recursive(true).mode(0o700).create(plan.dir.join("tmp"))?;
-        // Before the process, so that none is ever without a record: the marker alone finds it.
-        Record { marker: plan.marker.clone(), boot: boot_id(), pid: None }.write(&plan.dir)
+    let Plan { spec, lease, dir, tmp, marker } = plan;
+    let has_namespace = spec.layers.contains(&Layer::PidNamespace);
+    let record = Record { marker, boot: boot_id(), pid: None, groups: groups.clone(), folders: tmp.into_iter().collect() };
+    let (record, line, output) = {
+        let dir = dir.clone();
+        let started = tokio::task::spawn_blocking(move || {
+            // Before the process, so that none is ever without a record: the marker alone finds it.
+            record.write(&dir).map_err(host("the environment's record could not be written"))?;
+            let flags = rustix::pipe::PipeFlags::CLOEXEC;
+            let (output, prints) = rustix::pipe::pipe_with(flags).map_err(|e| host("no pipe")(e.into()))?;
+            let nonblocking = rustix::fs::fcntl_setfl(&output, rustix::fs::OFlags::NONBLOCK);
+            nonblocking.map_err(|e| host("a pipe cannot be read")(e.into()))?;
+            let line = sandbox.helper().start(&spec, prints.as_fd()).map_err(host("no process could be started"))?;
+            Ok((record, line, output))
+        });
+        started.await.map_err(|_| NotStarted::Host("the start was broken off".into()))??
     };
-    folder().map_err(host("the environment's folder could not be made"))?;
-    let mut command = tokio::process::Command::new(&launcher.program);
-    command
-        .args(&launcher.arguments)
-        .args(launch::arguments(std::process::id(), plan.bounds))
-        .arg(&plan.program)
-        .args(&plan.arguments)
-        .env_clear()
-        .envs(&plan.variables)
-        .env(MARKER, &plan.marker)
-        .current_dir(&plan.working_dir)
-        .stdin(Stdio::from(says))
-        .stdout(Stdio::from(prints))
-        .stderr(Stdio::from(prints_too))
-        .kill_on_drop(true);
-    let child = command.spawn().map_err(host("no process could be started"))?;
-    // The command holds our copies of the pipes' ends; with them open, their ends would never be seen.
-    drop(command);
-    let pid = child.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw);
-    let pid = pid.ok_or_else(|| NotStarted::Host("the process has no ID".into()))?;
-    let pidfd = rustix::process::pidfd_open(pid, PidfdFlags::empty()).map_err(|e| host("no pidfd")(e.into()))?;
-    let started = stat(pid.as_raw_nonzero().get()).map(|s| s.started);
-    let record =
-        Record { marker: plan.marker, boot: boot_id(), pid: started.map(|at| (pid.as_raw_nonzero().get(), at)) };
-    record.write(&plan.dir).map_err(host("the environment's record could not be written"))?;
-    for fd in [&said, &output] {
-        let nonblocking = rustix::fs::fcntl_setfl(fd, rustix::fs::OFlags::NONBLOCK);
-        nonblocking.map_err(|e| host("a pipe cannot be read")(e.into()))?;
+    let line = Arc::new(watched(line).map_err(host("its line cannot be heard"))?);
+    let (mut born, mut ready) = (None, None);
+    // Both come, from two processes.
+    while born.is_none() || ready.is_none() {
+        match hear(&line).await.map_err(host("its line cannot be heard"))? {
+            Some((News::Born { pid }, fds)) => {
+                let pidfd = fds.into_iter().next().and_then(|fd| watched(fd).ok());
+                born = Pid::from_raw(pid).zip(pidfd);
+                if born.is_none() {
+                    return Err(NotStarted::Host("the process has no ID".into()));
+                }
+            }
+            Some((News::Ready { proc, listeners }, fds)) => {
+                let mut fds = fds.into_iter();
+                let proc = if proc { fds.next() } else { None };
+                let mut listener = || -> io::Result<TcpListener> {
+                    let fd = fds.next().ok_or(io::ErrorKind::UnexpectedEof)?;
+                    let listener = std::net::TcpListener::from(fd);
+                    listener.set_nonblocking(true)?;
+                    TcpListener::from_std(listener)
+                };
+                let made = if listeners {
+                    Some((listener().map_err(host("no listener"))?, listener().map_err(host("no listener"))?))
+                } else {
+                    None
+                };
+                ready = Some((proc, made));
+            }
+            Some((other, _)) => return Err(not_started(&other)),
+            None => return Err(NotStarted::Host("the environment's first process ended before its time".into())),
+        }
     }
-    Ok((Started { child, pid, pidfd, output }, said))
+    let (Some((pid, pidfd)), Some((proc, listeners))) = (born, ready) else { unreachable!("the loop waited for both") };
+    let known = started_at(pid);
+    let written = tokio::task::spawn_blocking(move || Record { pid: known, ..record }.write(&dir)).await;
+    written
+        .map_err(|_| NotStarted::Host("the start was broken off".into()))?
+        .map_err(host("the environment's record could not be written"))?;
+    let processes = match proc {
+        Some(proc) => Processes::Namespace(proc),
+        None => Processes::Below(pid),
+    };
+    let process = Process { pid, pidfd, line: line.clone(), processes, groups, has_namespace, _lease: lease };
+    Ok(Starting { process, child: Child { line, ended: None }, output, listeners })
 }
 
-/// Whether the process still runs (a zombie does not).
-pub(super) fn is_alive(pidfd: &OwnedFd) -> bool {
-    let now = Timespec { tv_sec: 0, tv_nsec: 0 };
-    !matches!(rustix::event::poll(&mut [PollFd::new(pidfd, PollFlags::IN)], Some(&now)), Ok(n) if n > 0)
+/// Waits for a descriptor with tokio.
+#[expect(deprecated, reason = "what replaces it is unsafe to call; ours own their descriptors and keep them open")]
+fn watched<T: AsRawFd>(fd: T) -> io::Result<AsyncFd<T>> {
+    AsyncFd::new(fd)
+}
+
+fn not_started(news: &News) -> NotStarted {
+    match news {
+        News::NoProgram(what) => NotStarted::Program(what.clone()),
+        News::Failed { layer: Some(layer), what } => NotStarted::Host(format!("the sandbox failed at {layer}: {what}")),
+        News::Failed { layer: None, what } => NotStarted::Host(what.clone()),
+        other => NotStarted::Host(format!("the environment's first process said {other:?} out of turn")),
+    }
+}
+
+async fn hear(line: &AsyncFd<Line>) -> io::Result<Option<(News, Vec<OwnedFd>)>> {
+    loop {
+        let mut guard = line.readable().await?;
+        match guard.try_io(|line| line.get_ref().hear()) {
+            Ok(heard) => return heard,
+            Err(_not_yet) => {}
+        }
+    }
+}
+
+impl Child {
+    /// Waits until the program runs, or it is told why it does not.
+    pub async fn runs(&mut self) -> Result<(), NotStarted> {
+        match hear(&self.line).await {
+            Ok(Some((News::Started, _))) => Ok(()),
+            Ok(Some((other, _))) => Err(not_started(&other)),
+            Ok(None) => Err(NotStarted::Host("the environment's first process ended before its time".into())),
+            Err(error) => Err(NotStarted::Host(format!("its line cannot be heard: {error}"))),
+        }
+    }
+
+    /// Waits for the end of the runtime. `None` where nobody can tell how it ended: then its init was killed, or the helper.
+    pub async fn wait(&mut self) -> Option<ExitStatus> {
+        if let Some(ended) = self.ended {
+            return ended;
+        }
+        let ended = match hear(&self.line).await {
+            Ok(Some((News::Exited { status }, _))) => Some(ExitStatus::from_raw(status)),
+            _ => None,
+        };
+        self.ended = Some(ended);
+        ended
+    }
+
+    /// Whether the runtime's end was heard of.
+    pub fn has_ended(&self) -> bool {
+        self.ended.is_some()
+    }
+}
+
+impl Process {
+    /// Whether the environment still has its init.
+    pub fn is_alive(&self) -> bool {
+        let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+        let fd = self.pidfd.get_ref();
+        !matches!(rustix::event::poll(&mut [PollFd::new(fd, PollFlags::IN)], Some(&now)), Ok(n) if n > 0)
+    }
+
+    /// Asks the runtime to end.
+    pub fn terminate(&self) {
+        // What cannot be said is not heard: then it is killed.
+        let _ = self.thaw();
+        let _ = self.line.get_ref().say(Word::Terminate);
+    }
+
+    /// Stops all processes of the environment where they are, until [`Process::thaw`]. Takes effect at once, and costs some ten
+    /// microseconds.
+    pub fn freeze(&self) -> io::Result<()> {
+        match cgroup::freeze(&self.groups, true) {
+            Err(error) if error.kind() == io::ErrorKind::Unsupported => self.line.get_ref().say(Word::Stop),
+            other => other,
+        }
+    }
+
+    /// Lets them go on. Harmless where they were not frozen.
+    pub fn thaw(&self) -> io::Result<()> {
+        match cgroup::freeze(&self.groups, false) {
+            Err(error) if error.kind() == io::ErrorKind::Unsupported => self.line.get_ref().say(Word::Continue),
+            other => other,
+        }
+    }
+
+    /// Whether its processes have more memory of their own than so many bytes. What forked processes still have in common
+    /// counts once.
+    pub fn uses_more_than(&self, bytes: u64) -> bool {
+        // The cheap sum counts it for each of them, and is too much rather than too little.
+        self.processes.memory().is_ok_and(|memory| memory.own > bytes)
+            && cgroup::own_memory(&self.groups).or_else(|| self.processes.own_share().ok()).is_none_or(|own| own > bytes)
+    }
+
+    /// What its processes use now.
+    pub fn memory(&self) -> io::Result<Memory> {
+        self.processes.memory()
+    }
+
+    /// The processes that its end would not reach by itself, each by its ID and start.
+    pub async fn members(&self, marker: &str) -> Vec<(i32, u64)> {
+        if self.has_namespace {
+            return Vec::new();
+        }
+        let (known, marker) = (started_at(self.pid), marker.to_owned());
+        tokio::task::spawn_blocking(move || members(known, &marker)).await.unwrap_or_default()
+    }
+
+    /// Kills every process of the environment, and those of `also` with their descendants, waits for their end, and takes its
+    /// control groups away.
+    pub async fn end(&self, marker: &str, also: Vec<(i32, u64)>) {
+        let _ = self.thaw();
+        if !self.has_namespace {
+            // It ends what descends from it when the server hangs up, and does so better than anybody from outside.
+            let _ = rustix::net::shutdown(self.line.get_ref(), rustix::net::Shutdown::Both);
+            let _ = tokio::time::timeout(END, self.pidfd.readable()).await;
+        }
+        let known = started_at(self.pid);
+        // In a namespace all others are killed with it, and gone before it is.
+        let _ = rustix::process::pidfd_send_signal(self.pidfd.get_ref(), Signal::KILL);
+        // Its end is certain but not its moment: a process in an uninterruptible wait stays until that is over.
+        let _ = tokio::time::timeout(END, self.pidfd.readable()).await;
+        let (has_namespace, marker, groups) = (self.has_namespace, marker.to_owned(), self.groups.clone());
+        let rest = tokio::task::spawn_blocking(move || {
+            if !has_namespace {
+                kill_all(known, &marker, &also);
+            }
+            cgroup::remove(&groups)
+        });
+        if let Ok(Err(error)) = rest.await {
+            tracing::warn!(%error, "an environment's control groups could not be removed");
+        }
+    }
+}
+
+impl std::fmt::Debug for Process {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Process").field("pid", &self.pid).field("line", &self.line.as_raw_fd()).finish_non_exhaustive()
+    }
 }
 
 /// What is known on disk of an environment's processes, for the next server after a crash of this one.
@@ -166,12 +316,19 @@ struct Record {
     marker: String,
     /// The kernel's name for this boot: process IDs of another one mean nothing.
     boot: String,
-    /// The runtime's process and when it was started (clock ticks after boot).
+    /// The process of its init and when it was started (clock ticks after boot).
     pid: Option<(i32, u64)>,
+    /// Its control groups.
+    #[serde(default)]
+    groups: Vec<PathBuf>,
+    /// What else is to be removed with it.
+    #[serde(default)]
+    folders: Vec<PathBuf>,
 }
 
 impl Record {
     fn write(&self, dir: &Path) -> io::Result<()> {
+        std::fs::DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
         std::fs::write(dir.join("record.json"), serde_json::to_vec(self)?)
     }
 }
@@ -247,14 +404,14 @@ fn belonging(all: &HashMap<i32, Stat>, leader: Option<(i32, u64)>, marker: &str)
 }
 
 /// The processes of an environment, each by its ID and start. Blocking.
-pub(super) fn members(leader: Option<(i32, u64)>, marker: &str) -> Vec<(i32, u64)> {
+fn members(leader: Option<(i32, u64)>, marker: &str) -> Vec<(i32, u64)> {
     let all = all_processes();
     belonging(&all, leader, marker).into_iter().map(|pid| (pid, all[&pid].started)).collect()
 }
 
 /// Kills every process of an environment, and those of `also` with their descendants, and waits for their end, for up
 /// to two seconds. Returns how many it killed. Blocking.
-pub(super) fn kill_all(leader: Option<(i32, u64)>, marker: &str, also: &[(i32, u64)]) -> usize {
+fn kill_all(leader: Option<(i32, u64)>, marker: &str, also: &[(i32, u64)]) -> usize {
     let deadline = Instant::now() + Duration::from_secs(2);
     let mut killed = HashSet::new();
     loop {
@@ -288,9 +445,22 @@ pub(super) fn kill_all(leader: Option<(i32, u64)>, marker: &str, also: &[(i32, u
 }
 
 /// The start of a process by its ID, for [`kill_all`].
-pub(super) fn started_at(pid: Pid) -> Option<(i32, u64)> {
+fn started_at(pid: Pid) -> Option<(i32, u64)> {
     let raw = pid.as_raw_nonzero().get();
     Some((raw, stat(raw)?.started))
+}
+
+/// Writes down a folder that is to be removed if this server dies.
+pub(super) fn record_folder(environments_dir: &Path, folder: &Path) -> io::Result<()> {
+    let name = folder.file_name().unwrap_or(folder.as_os_str());
+    let record = Record {
+        marker: uuid::Uuid::new_v4().simple().to_string(),
+        boot: boot_id(),
+        pid: None,
+        groups: Vec::new(),
+        folders: vec![folder.to_owned()],
+    };
+    record.write(&environments_dir.join(name))
 }
 
 /// Ends what a server that died left behind: processes and folders of its environments. Blocking; called before the
@@ -311,6 +481,10 @@ pub(super) fn clear_leftovers(environments_dir: &Path) -> io::Result<usize> {
             && record.boot == boot
         {
             killed += kill_all(record.pid, &record.marker, &[]);
+            cgroup::remove(&record.groups)?;
+            for folder in &record.folders {
+                remove_dir(folder)?;
+            }
         }
         remove_dir(&dir)?;
     }

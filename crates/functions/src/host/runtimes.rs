@@ -86,6 +86,15 @@ fn number(digits: &str) -> Option<u32> {
 ///
 /// One that was installed for functions (`<one of the folders>/<runtime>/bin`) goes first.
 pub fn check_runtime(runtime: &str, installed: &[PathBuf]) -> Result<Found, String> {
+    check_usable_runtime(runtime, installed, &|_| true)
+}
+
+/// As [`check_runtime`], passing over interpreters that functions could not use.
+pub(super) fn check_usable_runtime(
+    runtime: &str,
+    installed: &[PathBuf],
+    usable: &dyn Fn(&Path) -> bool,
+) -> Result<Found, String> {
     let language = Language::of(runtime).ok_or_else(|| {
         format!(
             "This server does not run functions of the runtime {runtime}: it runs python3.N, nodejsN.x and, for a \
@@ -97,7 +106,7 @@ pub fn check_runtime(runtime: &str, installed: &[PathBuf]) -> Result<Found, Stri
     }
     let path: Vec<PathBuf> = std::env::var_os("PATH").map(|p| std::env::split_paths(&p).collect()).unwrap_or_default();
     let installed: Vec<PathBuf> = installed.iter().map(|dir| dir.join(runtime).join("bin")).collect();
-    find(runtime, language, &installed, &path)
+    find(runtime, language, &installed, &path, usable)
 }
 
 /// Whether functions of this runtime run here, as far as its name says.
@@ -110,7 +119,22 @@ pub(super) fn is_installed(runtime: &str, installed: &[PathBuf]) -> bool {
     installed.iter().any(|dir| ["python3", "node"].iter().any(|name| dir.join(runtime).join("bin").join(name).exists()))
 }
 
-fn find(runtime: &str, language: Language, installed: &[PathBuf], path: &[PathBuf]) -> Result<Found, String> {
+fn find(
+    runtime: &str,
+    language: Language,
+    installed: &[PathBuf],
+    path: &[PathBuf],
+    usable: &dyn Fn(&Path) -> bool,
+) -> Result<Found, String> {
+    let mut passed_over = None;
+    let mut ask = |program: &Path| {
+        let (real, version) = ask(program, language)?;
+        if usable(program) && usable(&real) {
+            return Some((real, version));
+        }
+        passed_over.get_or_insert(real);
+        None
+    };
     let instead = |program: &Path, version: &str| {
         format!(
             "The runtime {runtime} asks for {}, which is not installed: {} (version {version}) is used instead.",
@@ -122,7 +146,7 @@ fn find(runtime: &str, language: Language, installed: &[PathBuf], path: &[PathBu
         for name in ["python3", "node"] {
             // Its own path stays as it is: a virtual environment is known by the path it is called by.
             let program = dir.join(name);
-            if let Some((_, version)) = ask(&program, language)
+            if let Some((_, version)) = ask(&program)
                 && let Some((distance, _)) = language.distance(&version)
             {
                 // Whoever installed it for this runtime meant it to be used, be it of the exact version or near it.
@@ -140,7 +164,7 @@ fn find(runtime: &str, language: Language, installed: &[PathBuf], path: &[PathBu
     };
     let mut nearest: Option<((u32, bool), PathBuf, String)> = None;
     let mut try_one = |program: &Path| -> Option<Found> {
-        let (program, version) = ask(program, language)?;
+        let (program, version) = ask(program)?;
         let distance = language.distance(&version)?;
         if nearest.as_ref().is_none_or(|(best, ..)| distance < *best) {
             nearest = Some((distance, program.clone(), version.clone()));
@@ -180,6 +204,12 @@ fn find(runtime: &str, language: Language, installed: &[PathBuf], path: &[PathBu
             let notice = Some(instead(&program, &version));
             Ok(Found { program, version, notice })
         }
+        None if let Some(program) = passed_over => Err(format!(
+            "The runtime {runtime} needs {}, and {} cannot be used: functions run as users of their own here, who may not \
+             enter its folder. Install one where everybody may, below /usr/local say, or run the server as an ordinary user.",
+            language.name(),
+            program.display()
+        )),
         None => Err(format!(
             "The runtime {runtime} needs {}, and no {others} is on this server's PATH. Install {provides} and restart \
              the server.",
@@ -274,13 +304,14 @@ pub(super) fn write_clients(data_dir: &Path) -> std::io::Result<PathBuf> {
     Ok(dir)
 }
 
-/// The command that runs a function: the program and its arguments.
+/// The command that runs a function: the program and its arguments, as the function sees them. Of the folders of the code and
+/// of the layers the first is where each is, the second where the function finds it.
 pub(super) fn command(
     language: Language,
     found: &Found,
     clients: &Path,
-    code_dir: &Path,
-    layers_dir: Option<&Path>,
+    code: (&Path, &Path),
+    layers: Option<(&Path, &Path)>,
     handler: &str,
 ) -> Result<(PathBuf, Vec<OsString>), String> {
     match language {
@@ -292,12 +323,11 @@ pub(super) fn command(
         Language::Node { .. } => {
             Ok((found.program.clone(), vec![clients.join("node/bootstrap.cjs").into(), handler.into()]))
         }
-        Language::Provided => [Some(code_dir), layers_dir]
+        Language::Provided => [Some(code), layers]
             .into_iter()
             .flatten()
-            .map(|dir| dir.join("bootstrap"))
-            .find(|path| path.is_file())
-            .map(|path| (path, Vec::new()))
+            .find(|(there, _)| there.join("bootstrap").is_file())
+            .map(|(_, seen)| (seen.join("bootstrap"), Vec::new()))
             .ok_or_else(|| "Couldn't find valid bootstrap(s): [/var/task/bootstrap /opt/bootstrap]".to_owned()),
     }
 }
@@ -323,7 +353,7 @@ mod tests {
 
     fn found(runtime: &str, programs: &[(&str, &str)]) -> Result<(String, Option<String>), String> {
         let temp = folder(programs);
-        let found = find(runtime, Language::of(runtime).unwrap(), &[], &[temp.path().to_owned()])?;
+        let found = find(runtime, Language::of(runtime).unwrap(), &[], &[temp.path().to_owned()], &|_| true)?;
         let name = found.program.file_name().unwrap().to_str().unwrap().to_owned();
         Ok((name, found.notice.map(|n| n.replace(&temp.path().display().to_string(), ""))))
     }
@@ -342,6 +372,17 @@ mod tests {
         let notice = "The runtime python3.12 asks for Python 3.12, which is not installed: /python3.13 (version 3.13.0) is used instead.";
         assert_eq!(found("python3.12", &programs), Ok(("python3.13".into(), Some(notice.into()))));
         assert_eq!(found("nodejs22.x", &[("node", "20.1.0")]).unwrap().0, "node");
+    }
+
+    #[test]
+    fn an_interpreter_that_functions_could_not_enter_is_passed_over_and_named_where_there_is_no_other() {
+        let temp = folder(&[("python3.12", "3.12.1"), ("python3.11", "3.11.1")]);
+        let find = |usable: &dyn Fn(&Path) -> bool| {
+            find("python3.12", Language::of("python3.12").unwrap(), &[], &[temp.path().to_owned()], usable)
+        };
+        assert!(find(&|program| !program.ends_with("python3.12")).unwrap().program.ends_with("python3.11"));
+        let why = find(&|_| false).unwrap_err();
+        assert!(why.contains("python3.12 cannot be used: functions run as users of their own"), "{why}");
     }
 
     #[test]

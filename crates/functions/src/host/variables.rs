@@ -110,6 +110,7 @@ mod tests {
             variables: own.map(|(k, v)| (k.to_owned(), v.to_owned())).into(),
             timeout_s: 3,
             memory_mib: 128,
+            ephemeral_storage_mib: 512,
             concurrency: None,
         };
         let found = Found { program: "/usr/bin/node".into(), version: "20.0.0".into(), notice: None };

@@ -1,0 +1,359 @@
+//! The sandbox around real functions: what is on, what is masked, and what each layer is good for.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use http_body_util::{BodyExt, Full};
+use longshore_functions::host::layers::{Layer, Mode, State};
+use longshore_functions::host::sandbox::examine;
+use longshore_functions::host::{
+    self, Call, Deployment, FunctionCredentials, Host, HostSettings, Launcher, Network, Outcome, Patience, S3Door,
+    SandboxRefusal,
+};
+use serde_json::{Value, json};
+
+fn launcher() -> Launcher {
+    Launcher { program: env!("CARGO_BIN_EXE_longshore-launch").into(), arguments: Vec::new() }
+}
+
+fn settings(data_dir: &Path) -> HostSettings {
+    HostSettings { launcher: launcher(), environments_max: 4, ..HostSettings::new("eu-west-1", "123456789012", data_dir) }
+}
+
+struct Bench {
+    host: Host,
+    temp: tempfile::TempDir,
+}
+
+fn bench(change: impl FnOnce(&mut HostSettings)) -> Bench {
+    let temp = tempfile::tempdir().unwrap();
+    let mut settings = settings(&temp.path().join("data"));
+    change(&mut settings);
+    let door: S3Door = Arc::new(|_: Arc<FunctionCredentials>, _| {
+        Box::pin(async {
+            let body = Full::new(Bytes::from("s3")).map_err(|never| match never {});
+            http::Response::new(body.boxed())
+        })
+    });
+    Bench { host: Host::new(settings, door).unwrap(), temp }
+}
+
+impl Bench {
+    fn python(&self, text: &str) -> Deployment {
+        let code_dir = self.temp.path().join(format!("code-{}", uuid::Uuid::new_v4()));
+        std::fs::create_dir(&code_dir).unwrap();
+        std::fs::write(code_dir.join("app.py"), text).unwrap();
+        Deployment {
+            id: code_dir.display().to_string(),
+            name: "f".into(),
+            version: "$LATEST".into(),
+            runtime: "python3.11".into(),
+            handler: "app.handler".into(),
+            code_dir,
+            layers_dir: None,
+            variables: BTreeMap::new(),
+            timeout_s: 20,
+            memory_mib: 128,
+            ephemeral_storage_mib: 512,
+            concurrency: None,
+        }
+    }
+
+    async fn call(&self, f: &Arc<Deployment>, event: Value) -> Outcome {
+        let call = Call {
+            request_id: uuid::Uuid::new_v4().to_string(),
+            invoked_arn: "arn:aws:lambda:eu-west-1:123456789012:function:f".into(),
+            payload: event.to_string().into(),
+            client_context: None,
+            trace_id: None,
+            want_log_tail: false,
+            patience: Patience::Forever,
+        };
+        self.host.invoke(f.clone(), call).await
+    }
+
+    async fn ok(&self, f: &Arc<Deployment>, event: Value) -> Value {
+        match self.call(f, event).await {
+            Outcome::Answered { payload, function_error: false, .. } => serde_json::from_slice(&payload).unwrap(),
+            other => panic!("{other:?}\n{}", self.log()),
+        }
+    }
+
+    async fn error(&self, f: &Arc<Deployment>, event: Value) -> Value {
+        match self.call(f, event).await {
+            Outcome::Answered { payload, function_error: true, .. } => serde_json::from_slice(&payload).unwrap(),
+            other => panic!("{other:?}\n{}", self.log()),
+        }
+    }
+
+    fn log(&self) -> String {
+        self.host.flush_logs();
+        let bytes = host::logs::read_tail(&self.temp.path().join("data"), "f", 1 << 20).unwrap();
+        String::from_utf8_lossy(&bytes).into_owned()
+    }
+}
+
+/// What a function sees of itself and of the machine.
+const LOOK: &str = r#"
+import ctypes, os, socket
+libc = ctypes.CDLL(None, use_errno=True)
+def tries(what):
+    try: return what() or "yes"
+    except OSError as e: return "no"
+def status(name):
+    for line in open("/proc/self/status"):
+        if line.startswith(name + ":"): return line.split(None, 1)[1].strip()
+def handler(event, context):
+    secret = event["secret"]
+    s3 = os.environ["AWS_ENDPOINT_URL_S3"].split("//")[1].split(":")
+    return {
+        "uid": os.getuid(), "uids": status("Uid"), "groups": [g for g in os.getgroups() if g != 65534],
+        "caps": [status(c) for c in ("CapEff", "CapPrm", "CapInh", "CapAmb")], "bounding": status("CapBnd"),
+        "nnp": status("NoNewPrivs"), "seccomp": status("Seccomp"),
+        "secret": tries(lambda: open(secret).read()),
+        "etc/shadow": tries(lambda: open("/etc/shadow").read()[:0]),
+        "write": tries(lambda: open(os.path.join(os.environ["LAMBDA_TASK_ROOT"], "x"), "w").close()),
+        "tmp": tries(lambda: open(os.environ["TMPDIR"] + "/x", "w").close()),
+        "processes": len([p for p in os.listdir("/proc") if p.isdigit()]) < 10,
+        "init": tries(lambda: open("/proc/1/environ").read()[:0]),
+        "udp": tries(lambda: socket.socket(socket.AF_INET, socket.SOCK_DGRAM).connect(("192.0.2.1", 53))),
+        "other port": tries(lambda: socket.create_connection(("127.0.0.1", event["port"]), 1).close()),
+        "s3": tries(lambda: socket.create_connection((s3[0], int(s3[1])), 1).close()),
+        # Of no effect where they are allowed: this runs without a sandbox, too, and may be root then.
+        "unshare": libc.unshare(0),
+        "root": os.environ["LAMBDA_TASK_ROOT"], "hostname": socket.gethostname(), "host": event["hostname"],
+        "limits": [__import__("resource").getrlimit(n)[0] for n in (7, 4)],
+        "umask": os.umask(0o22),
+        "stdin": os.readlink("/proc/self/fd/0"), "fds": sorted(int(f) for f in os.listdir("/proc/self/fd"))[:3],
+    }
+"#;
+
+async fn look(b: &Bench) -> Value {
+    let secret = b.temp.path().join("secret");
+    std::fs::write(&secret, "the secret").unwrap();
+    // Something else on this machine that listens.
+    let other = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = other.local_addr().unwrap().port();
+    let hostname = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap();
+    let f = Arc::new(b.python(LOOK));
+    b.ok(&f, json!({"secret": secret, "port": port, "hostname": hostname.trim()})).await
+}
+
+const NOTHING: &str = "0000000000000000";
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_function_sees_nothing_but_what_is_its_own() {
+    let b = bench(|_| {});
+    let report = b.host.sandbox();
+    let seen = look(&b).await;
+    assert_eq!((&seen["secret"], &seen["etc/shadow"], &seen["write"]), (&json!("no"), &json!("no"), &json!("no")), "{seen}");
+    assert_eq!((&seen["tmp"], &seen["s3"], &seen["other port"]), (&json!("yes"), &json!("yes"), &json!("no")), "{seen}");
+    assert_eq!(seen["caps"], json!([NOTHING, NOTHING, NOTHING, NOTHING]));
+    assert_eq!((&seen["nnp"], &seen["seccomp"]), (&json!("1"), &json!("2")));
+    assert_eq!((&seen["unshare"], &seen["udp"]), (&json!(-1), &json!("no")), "{seen}");
+    assert_eq!((&seen["limits"], &seen["umask"], &seen["stdin"]), (&json!([1024, 0]), &json!(0o22), &json!("/dev/null")));
+    assert_ne!(seen["uid"], 0);
+    if report.root {
+        assert_eq!((&seen["groups"], &seen["bounding"]), (&json!([]), &json!(NOTHING)), "{seen}");
+        assert!((60_000..=60_999).contains(&seen["uid"].as_i64().unwrap()), "{seen}");
+    }
+    if report.is_on(Layer::PidNamespace) {
+        assert_eq!((&seen["processes"], &seen["init"]), (&json!(true), &json!("no")), "{seen}");
+    }
+    if report.is_on(Layer::MountNamespace) {
+        assert_eq!(seen["root"], "/var/task");
+    }
+    if report.is_on(Layer::UtsNamespace) {
+        assert_ne!(seen["hostname"], seen["host"]);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn without_a_sandbox_the_same_function_sees_all_that_the_server_sees() {
+    let b = bench(|s| s.sandbox.mode = Mode::Off);
+    assert!(b.host.sandbox().layers.values().all(|state| !state.is_on()));
+    let seen = look(&b).await;
+    assert_eq!((&seen["secret"], &seen["other port"], &seen["tmp"]), (&json!("the secret"), &json!("yes"), &json!("yes")));
+    assert_eq!((&seen["seccomp"], &seen["unshare"]), (&json!("0"), &json!(0)));
+    assert_eq!(seen["hostname"], seen["host"]);
+    assert_eq!(i64::from(rustix_uid()), seen["uid"].as_i64().unwrap());
+}
+
+fn rustix_uid() -> u32 {
+    use std::os::unix::fs::MetadataExt;
+    std::fs::metadata("/proc/self").unwrap().uid()
+}
+
+/// What is left to hold where namespaces are missing, as in a container without privileges.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn without_namespaces_the_other_layers_still_keep_files_processes_and_ports_apart() {
+    use Layer::*;
+    let b = bench(|s| {
+        s.sandbox.without = BTreeSet::from([
+            UserNamespace, MountNamespace, PidNamespace, NetNamespace, IpcNamespace, UtsNamespace, Cgroup,
+        ]);
+    });
+    if !b.host.sandbox().is_on(Landlock) {
+        eprintln!("SKIPPED: no Landlock here");
+        return;
+    }
+    let seen = look(&b).await;
+    assert_eq!((&seen["secret"], &seen["write"], &seen["tmp"]), (&json!("no"), &json!("no"), &json!("yes")), "{seen}");
+    assert_eq!((&seen["udp"], &seen["other port"], &seen["s3"]), (&json!("no"), &json!("no"), &json!("yes")), "{seen}");
+    assert_eq!((&seen["unshare"], &seen["caps"]), (&json!(-1), &json!([NOTHING, NOTHING, NOTHING, NOTHING])));
+    if b.host.sandbox().root {
+        assert_ne!(seen["uid"], 0);
+        let root = seen["root"].as_str().unwrap();
+        assert!(!Path::new(root).starts_with(b.temp.path()), "a copy that its user can enter: {root}");
+        drop(b.host);
+        let gone = || !Path::new(root).exists();
+        let deadline = Instant::now() + Duration::from_secs(10);
+        while !gone() && Instant::now() < deadline {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        assert!(gone(), "the copies go with the host");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn each_layer_can_be_masked_alone_and_functions_still_run() {
+    for layer in Layer::ALL {
+        let temp = tempfile::tempdir().unwrap();
+        let mut settings = settings(temp.path());
+        settings.sandbox.without = BTreeSet::from([layer]);
+        let report = examine(&settings.sandbox, &launcher(), temp.path()).unwrap();
+        assert!(!report.is_on(layer), "{layer}");
+        assert_eq!(report.layers[&layer], State::Off("sandbox_without names it"));
+        if host::sandbox::refusal(&settings.sandbox, &report).is_some() {
+            continue;
+        }
+        let b = bench(|s| s.sandbox.without = BTreeSet::from([layer]));
+        let f = Arc::new(b.python("def handler(event, context): return event"));
+        assert_eq!(b.ok(&f, json!([1])).await, json!([1]), "{layer}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_host_below_the_floor_does_not_start_and_says_what_is_missing() {
+    let refused = |change: &dyn Fn(&mut HostSettings)| {
+        let temp = tempfile::tempdir().unwrap();
+        let mut settings = settings(&temp.path().join("data"));
+        change(&mut settings);
+        let door: S3Door = Arc::new(|_, _| unreachable!("nothing runs"));
+        let error = Host::new(settings, door).err().expect("it is refused");
+        let refusal = error.get_ref().and_then(|e| e.downcast_ref::<SandboxRefusal>()).cloned();
+        refusal.unwrap_or_else(|| panic!("{error}"))
+    };
+    let without = |layers: &'static [Layer]| {
+        move |s: &mut HostSettings| s.sandbox.without = layers.iter().copied().collect::<BTreeSet<_>>()
+    };
+    let seccomp = refused(&without(&[Layer::Seccomp]));
+    assert!(seccomp.message.ends_with("below the floor, and lacks seccomp"), "{seccomp:?}");
+    let locks = refused(&without(&[Layer::Landlock, Layer::MountNamespace]));
+    assert!(locks.message.ends_with("lacks landlock or mount-namespace"), "{locks:?}");
+    let all = refused(&|s| {
+        s.sandbox.mode = Mode::Require;
+        s.sandbox.without = BTreeSet::from([Layer::UtsNamespace]);
+    });
+    assert!(all.message.contains("wants every layer") && all.message.contains("uts-namespace"), "{all:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn twice_the_memory_is_a_kill_and_a_full_tmp_is_not() {
+    let b = bench(|_| {});
+    let text = r#"
+import os, time
+def handler(event, context):
+    if "mib" in event:
+        held = [bytearray(b"x") * (1 << 20) for _ in range(event["mib"])]
+        time.sleep(1)
+        return len(held)
+    with open(os.environ["TMPDIR"] + "/full", "wb") as f:
+        try:
+            for n in range(4096): f.write(b"x" * (1 << 20)); f.flush()
+        except OSError as e: return [n, e.strerror]
+"#;
+    let mut f = b.python(text);
+    f.ephemeral_storage_mib = 256;
+    let f = Arc::new(f);
+    assert_eq!(b.ok(&f, json!({"mib": 64})).await, 64);
+    let error = b.error(&f, json!({"mib": 256})).await;
+    assert_eq!(error["errorType"], "Runtime.ExitError");
+    assert!(error["errorMessage"].as_str().unwrap().ends_with("Runtime exited with error: signal: killed"), "{error}");
+    assert_eq!(b.ok(&f, json!({"mib": 1})).await, 1, "the next call has an environment of its own");
+    if b.host.sandbox().is_on(Layer::MountNamespace) {
+        let full = b.ok(&f, json!({})).await;
+        assert!((200..=256).contains(&full[0].as_i64().unwrap()) && full[1] == "No space left on device", "{full}");
+        assert_eq!(b.ok(&f, json!({"mib": 32})).await, 32);
+    }
+    let log = b.log();
+    let used = log.lines().filter_map(|l| l.split("Max Memory Used: ").nth(1)?.split(' ').next()?.parse::<u64>().ok());
+    assert!(used.max().unwrap() >= 64, "{log}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_bomb_of_processes_is_bounded_and_ends_with_its_environment() {
+    let b = bench(|_| {});
+    let mut f = b.python(
+        "import os, time\ndef handler(event, context):\n    n = 0\n    try:\n        while n < 3000:\n            if os.fork() == 0: time.sleep(60); os._exit(0)\n            n += 1\n    except OSError: pass\n    return n\n",
+    );
+    f.memory_mib = 1024;
+    let f = Arc::new(f);
+    let forked = b.ok(&f, json!({})).await.as_i64().unwrap();
+    assert!((500..1100).contains(&forked), "{forked}");
+    b.host.shutdown(Duration::from_secs(5)).await;
+    assert_eq!(b.host.environments(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_open_network_reaches_other_services_and_not_the_neighbours_runtime_api() {
+    let b = bench(|s| s.sandbox.network = Network::Open);
+    assert!(!b.host.sandbox().is_on(Layer::NetNamespace));
+    let f = Arc::new(b.python(
+        "import os, socket\ndef handler(event, context):\n    if event is None: return os.environ['AWS_LAMBDA_RUNTIME_API']\n    host, port = event.split(':')\n    try: socket.create_connection((host, int(port)), 2).close(); return 'yes'\n    except OSError as e: return type(e).__name__\n",
+    ));
+    let g = Arc::new(Deployment { id: "g".into(), name: "g".into(), ..(*f).clone() });
+    let neighbour = b.ok(&g, Value::Null).await;
+    // A port below those that Linux hands out.
+    let service = (20_000..32_000).find_map(|port| std::net::TcpListener::bind(("127.0.0.1", port)).ok()).unwrap();
+    assert_eq!(b.ok(&f, json!(service.local_addr().unwrap().to_string())).await, "yes");
+    if b.host.sandbox().is_on(Layer::Landlock) {
+        assert_eq!(b.ok(&f, neighbour).await, "PermissionError");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_helper_that_dies_takes_its_environments_along_and_is_replaced() {
+    let b = bench(|_| {});
+    let f = Arc::new(b.python("import time\ndef handler(event, context):\n    time.sleep(event)\n    return 1"));
+    assert_eq!(b.ok(&f, json!(0)).await, 1);
+    let busy = tokio::spawn({
+        let (host, f) = (b.host.clone(), f.clone());
+        async move {
+            let call = Call {
+                request_id: "r".into(),
+                invoked_arn: "arn".into(),
+                payload: "20".into(),
+                client_context: None,
+                trace_id: None,
+                want_log_tail: false,
+                patience: Patience::Forever,
+            };
+            host.invoke(f, call).await
+        }
+    });
+    while b.log().matches("START").count() < 2 {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    let helper = b.host.helper_pid().unwrap();
+    assert!(std::process::Command::new("kill").args(["-9", &helper.to_string()]).status().unwrap().success());
+    match busy.await.unwrap() {
+        Outcome::Fault(why) => assert!(why.contains("helper"), "{why}"),
+        other => panic!("{other:?}"),
+    }
+    assert_eq!(b.ok(&f, json!(0)).await, 1);
+    assert_ne!(b.host.helper_pid().unwrap(), helper);
+}

@@ -1,0 +1,199 @@
+//! The helper: a process of one thread that forks the environments, and the server's side of it.
+//!
+//! Namespaces are made and users changed between `fork` and `exec`, where a program with threads may do next to nothing; and
+//! what is forked should be small. So the server starts its own program once more, with an empty environment and one socket,
+//! and hands it one message an environment. The helper keeps nothing: what an environment has to say goes over a line of its
+//! own. The helper ends with the server, and its environments with it.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::PathBuf;
+use std::process::{Child, Stdio};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use rustix::net::SocketFlags;
+use rustix::process::DumpableBehavior;
+
+use crate::filter::Filters;
+use crate::init;
+use crate::layers::Layer;
+use crate::line::{self, Line, News};
+use crate::spec::{Identity, SPEC_BYTES_MAX, Spec};
+use crate::sys;
+
+/// How the helper is called: the server's own program, as it runs (also if its file was replaced meanwhile).
+#[derive(Debug, Clone)]
+pub struct Command {
+    pub program: PathBuf,
+    pub arguments: Vec<String>,
+}
+
+impl Default for Command {
+    fn default() -> Self {
+        Self { program: "/proc/self/exe".into(), arguments: vec![crate::HELPER_ARGUMENT.into()] }
+    }
+}
+
+/// The server's hold on the helper. A helper that died is replaced by the next start; the environments of the old one have
+/// died with it.
+#[derive(Debug)]
+pub struct Helper {
+    command: Command,
+    running: Mutex<Option<Running>>,
+}
+
+#[derive(Debug)]
+struct Running {
+    /// Its end is the helper's.
+    socket: OwnedFd,
+    child: Child,
+}
+
+impl Helper {
+    /// Starts the helper.
+    pub fn new(command: Command) -> io::Result<Self> {
+        let running = Some(Running::start(&command)?);
+        Ok(Self { command, running: Mutex::new(running) })
+    }
+
+    /// Has an environment started. Its output goes to `output`; all else is told over the line. Blocks for as long as the
+    /// helper needs for the messages before this one.
+    pub fn start(&self, spec: &Spec, output: BorrowedFd<'_>) -> io::Result<Line> {
+        let (line, theirs) = Line::pair()?;
+        let mut running = self.lock();
+        for _ in 0..2 {
+            if running.is_none() {
+                *running = Some(Running::start(&self.command)?);
+            }
+            let socket = running.as_ref().expect("just started").socket.as_fd();
+            match line::send(socket, spec, &[theirs.as_fd(), output]) {
+                Err(error) if matches!(error.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset) => {
+                    *running = None;
+                }
+                Err(error) => return Err(error),
+                Ok(()) => return Ok(line),
+            }
+        }
+        Err(io::Error::new(io::ErrorKind::BrokenPipe, "the helper that starts environments ends at once"))
+    }
+
+    /// The helper's process ID, for a table and for tests.
+    pub fn pid(&self) -> Option<u32> {
+        self.lock().as_ref().map(|running| running.child.id())
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<Running>> {
+        self.running.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Running {
+    fn start(command: &Command) -> io::Result<Self> {
+        let (socket, theirs) = line::pair(SocketFlags::CLOEXEC)?;
+        // The largest message has to fit.
+        rustix::net::sockopt::set_socket_send_buffer_size(&socket, 2 * SPEC_BYTES_MAX)?;
+        let child = std::process::Command::new(&command.program)
+            .args(&command.arguments)
+            .env_clear()
+            .current_dir("/")
+            .stdin(Stdio::from(theirs))
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()?;
+        Ok(Self { socket, child })
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // It may be stopped or stuck; nobody needs it any more, and it has nothing to write.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// The helper itself. Standard input is the socket. Never returns.
+pub fn main() -> ! {
+    sys::exit(match serve() {
+        Ok(()) => 0,
+        Err(_) => 125,
+    })
+}
+
+fn serve() -> io::Result<()> {
+    let socket = rustix::io::fcntl_dupfd_cloexec(std::io::stdin(), 3)?;
+    {
+        use std::os::fd::AsRawFd;
+        let kept = socket.as_raw_fd() as u32;
+        sys::close_range(3, kept - 1, false)?;
+        sys::close_range(kept + 1, u32::MAX, false)?;
+    }
+    let null = std::fs::File::open("/dev/null")?;
+    rustix::stdio::dup2_stdin(&null)?;
+    drop(null);
+    // It was the server's environment that a launcher was seen to show through /proc/1/environ.
+    if std::env::vars_os().next().is_some() {
+        return Err(io::Error::other("the helper has to be started with an empty environment"));
+    }
+    // A group leader cannot have a new session; then it has one of its own already.
+    let _ = rustix::process::setsid();
+    rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable)?;
+    sys::forget_children();
+    let outside =
+        Identity { uid: rustix::process::geteuid().as_raw(), gid: rustix::process::getegid().as_raw() };
+    let filters = Filters::compile().map_err(io::Error::other)?;
+    // Readable at its end, which is this process's.
+    let (life, alive) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
+    let mut buffer = vec![0; 2 * SPEC_BYTES_MAX];
+    loop {
+        let (length, fds) = line::receive(socket.as_fd(), &mut buffer)?;
+        if length == 0 {
+            return Ok(());
+        }
+        let mut fds = fds.into_iter();
+        let (Some(line), Some(output)) = (fds.next(), fds.next()) else { continue };
+        let spec: Spec = match line::parse(&buffer[..length]) {
+            Ok(spec) => spec,
+            Err(error) => {
+                fail(&line, None, format!("the helper was not understood: {error}"));
+                continue;
+            }
+        };
+        match sys::clone_into(namespaces(&spec)) {
+            Ok(sys::Forked::Child) => {
+                drop((socket, alive));
+                init::run(&spec, &filters, outside, life, line, output)
+            }
+            Ok(sys::Forked::Parent(pid, pidfd)) => {
+                let fds: Vec<BorrowedFd<'_>> = pidfd.iter().map(AsFd::as_fd).collect();
+                // A server that hung up kills nobody: the init sees it, too.
+                let _ = line::send(line.as_fd(), &News::Born { pid }, &fds);
+            }
+            Err(error) => {
+                let made: Vec<Layer> = spec.layers.iter().copied().filter(|layer| layer.is_namespace()).collect();
+                let layer = if let [one] = made[..] { Some(one) } else { None };
+                fail(&line, layer, format!("clone: {error}"));
+            }
+        }
+    }
+}
+
+fn fail(line: &OwnedFd, layer: Option<Layer>, what: String) {
+    // A server that hung up does not ask.
+    let _ = line::send(line.as_fd(), &News::Failed { layer, what }, &[]);
+}
+
+fn namespaces(spec: &Spec) -> libc::c_int {
+    spec.layers.iter().fold(0, |flags, layer| {
+        flags
+            | match layer {
+                Layer::UserNamespace => libc::CLONE_NEWUSER,
+                Layer::MountNamespace => libc::CLONE_NEWNS,
+                Layer::PidNamespace => libc::CLONE_NEWPID,
+                Layer::NetNamespace => libc::CLONE_NEWNET,
+                Layer::IpcNamespace => libc::CLONE_NEWIPC,
+                Layer::UtsNamespace => libc::CLONE_NEWUTS,
+                _ => 0,
+            }
+    })
+}

@@ -1,0 +1,389 @@
+//! The first process of an environment: sets everything up, forks the runtime, and takes everything with it when it ends.
+
+use std::io::{self, Read, Write};
+use std::net::{Ipv4Addr, TcpListener};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use rustix::event::{PollFd, PollFlags};
+use rustix::process::{DumpableBehavior, Pid, Signal, WaitOptions};
+
+use crate::confine::{self, At, Fault};
+use crate::filter::Filters;
+use crate::layers::Layer;
+use crate::line::{self, News, Word};
+use crate::spec::{Identity, Spec};
+use crate::{RUNTIME_API_PORT, S3_PORT, root, sys, usage};
+
+/// A trial's runtime sends this before its details; a program that cannot be run is told without it.
+const TRIED: u8 = b'+';
+const FAULT: u8 = b'!';
+
+/// The rest of this process's life. `outside`: who the server is; `life`: what ends with the helper.
+pub fn run(
+    spec: &Spec,
+    filters: &Filters,
+    outside: Identity,
+    life: OwnedFd,
+    line: OwnedFd,
+    output: OwnedFd,
+) -> ! {
+    let tell = |news: &News, fds: &[BorrowedFd<'_>]| {
+        // A server that is gone needs no news.
+        let _ = line::send(line.as_fd(), news, fds);
+    };
+    let status = match live(spec, filters, outside, [&life, &line], output, &tell) {
+        Ok(()) => 0,
+        Err(Fault { layer, what }) => {
+            tell(&News::Failed { layer, what }, &[]);
+            1
+        }
+    };
+    sys::exit(status)
+}
+
+fn live(
+    spec: &Spec,
+    filters: &Filters,
+    outside: Identity,
+    [life, line]: [&OwnedFd; 2],
+    output: OwnedFd,
+    tell: &dyn Fn(&News, &[BorrowedFd<'_>]),
+) -> Result<(), Fault> {
+    let on = |layer| spec.layers.contains(&layer);
+    // All others die with it in a namespace. Elsewhere it has to live long enough to end them.
+    let dies_at_once = on(Layer::PidNamespace);
+    if dies_at_once {
+        die_with_parent()?;
+    }
+    rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
+    if on(Layer::Cgroup) {
+        enter_cgroups(spec)?;
+    }
+    if on(Layer::UserNamespace) {
+        confine::map_ids(outside, spec.identity)?;
+    }
+    if !on(Layer::PidNamespace) {
+        // Orphans come here, and are found here.
+        rustix::process::set_child_subreaper(Some(Pid::INIT)).at(None, "orphans cannot be taken in")?;
+    }
+    let listeners = if on(Layer::NetNamespace) { Some(listen()?) } else { None };
+    if on(Layer::UtsNamespace) {
+        rustix::system::sethostname(spec.hostname.as_bytes()).at(Layer::UtsNamespace, "no host name of its own")?;
+    }
+    let mut proc = None;
+    if let Some(root) = spec.root.as_ref().filter(|_| on(Layer::MountNamespace)) {
+        root::build(root, spec.identity, on(Layer::PidNamespace))?;
+        if on(Layer::PidNamespace) {
+            proc = Some(std::fs::File::open("/proc").at(Layer::PidNamespace, "its /proc cannot be opened")?);
+        }
+    }
+    {
+        let mut fds = Vec::new();
+        fds.extend(proc.iter().map(AsFd::as_fd));
+        if let Some((runtime_api, s3)) = &listeners {
+            fds.extend([runtime_api.as_fd(), s3.as_fd()]);
+        }
+        tell(&News::Ready { proc: proc.is_some(), listeners: listeners.is_some() }, &fds);
+    }
+    drop((proc, listeners));
+
+    let ended = sys::children_end().at(None, "the end of children cannot be seen")?;
+    let (words, says) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).at(None, "no pipe")?;
+    let init = rustix::process::getpid();
+    let runtime = match sys::fork().at(None, "no process could be started")? {
+        sys::Forked::Child => {
+            drop(words);
+            let said = become_runtime(spec, filters, init, output);
+            let _ = std::fs::File::from(says).write_all(&said);
+            sys::exit(if spec.trial { 0 } else { 127 });
+        }
+        sys::Forked::Parent(pid, _) => pid,
+    };
+    let runtime = Pid::from_raw(runtime).ok_or_else(|| Fault::new(None, "the process has no ID"))?;
+    drop((says, output));
+    // From here on it needs nothing of what it had.
+    if on(Layer::Capabilities) {
+        confine::forget_capabilities()?;
+    }
+    if on(Layer::OwnUid) {
+        confine::become_user(spec.identity)?;
+    }
+    if on(Layer::Capabilities) {
+        confine::drop_capabilities()?;
+    }
+    rustix::thread::set_no_new_privs(true).at(None, "no_new_privs")?;
+    // Both are undone by a change of the user.
+    rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable).at(None, "prctl")?;
+    if dies_at_once {
+        die_with_parent()?;
+    }
+
+    let mut said = Vec::new();
+    std::fs::File::from(words).take(64 * 1024).read_to_end(&mut said).at(None, "the runtime's process cannot be heard")?;
+    match said.split_first() {
+        None => tell(&News::Started, &[]),
+        Some((&TRIED, details)) => {
+            tell(&News::Tried { details: line::parse(details).at(None, "a trial's details")? }, &[]);
+            return Ok(());
+        }
+        Some((&FAULT, fault)) => {
+            let (layer, what) = line::parse(fault).at(None, "a fault")?;
+            return Err(Fault { layer, what });
+        }
+        Some(_) => {
+            tell(&News::NoProgram(String::from_utf8_lossy(&said).into_owned()), &[]);
+            return Ok(());
+        }
+    }
+    let status = watch(spec, [life, line, &ended], runtime);
+    if let Some(status) = status {
+        tell(&News::Exited { status }, &[]);
+    }
+    if !on(Layer::PidNamespace) {
+        end_descendants();
+    }
+    Ok(())
+}
+
+/// Waits until the runtime has ended; `None` when the server is gone, or the helper.
+fn watch(spec: &Spec, [life, line, ended]: [&OwnedFd; 3], runtime: Pid) -> Option<i32> {
+    loop {
+        let mut fds = [line, ended, life].map(|fd| PollFd::new(fd, PollFlags::IN));
+        match rustix::event::poll(&mut fds, None) {
+            Ok(_) => {}
+            Err(rustix::io::Errno::INTR) => continue,
+            Err(_) => return None,
+        }
+        let [spoken, child, orphaned] = fds.map(|fd| !fd.revents().is_empty());
+        if child {
+            // One signal may stand for many children.
+            while matches!(rustix::io::read(ended, &mut [0u8; 1024][..]), Ok(n) if n > 0) {}
+            while let Ok(Some((pid, status))) = rustix::process::wait(WaitOptions::NOHANG) {
+                if pid == runtime {
+                    return Some(status.as_raw());
+                }
+            }
+        }
+        if orphaned {
+            return None;
+        }
+        if spoken {
+            let mut buffer = [0; 256];
+            match line::receive(line.as_fd(), &mut buffer) {
+                Ok((0, _)) | Err(_) => return None,
+                Ok((length, _)) => match line::parse(&buffer[..length]) {
+                    Ok(Word::Terminate) => {
+                        let _ = rustix::process::kill_process_group(runtime, Signal::TERM);
+                    }
+                    Ok(Word::Stop) => signal_all(spec, Signal::STOP),
+                    Ok(Word::Continue) => signal_all(spec, Signal::CONT),
+                    Err(_) => {}
+                },
+            }
+        }
+    }
+}
+
+fn signal_all(spec: &Spec, signal: Signal) {
+    if spec.layers.contains(&Layer::PidNamespace) {
+        return sys::kill_all(signal);
+    }
+    for pid in descendants() {
+        let _ = rustix::process::kill_process(pid, signal);
+    }
+}
+
+/// Kills all that descends from this process: what its parent left behind is a child of this one.
+fn end_descendants() {
+    // A fork between the look and the kill is found in the next round; a bomb of forks is bounded by its limits, and the
+    // server looks again.
+    for _ in 0..1000 {
+        let found = descendants();
+        if found.is_empty() {
+            return;
+        }
+        for pid in found {
+            let _ = rustix::process::kill_process(pid, Signal::KILL);
+        }
+        // Blocks until one of them is gone, and takes along who else is.
+        let mut options = WaitOptions::empty();
+        while let Ok(Some(_)) = rustix::process::wait(options) {
+            options = WaitOptions::NOHANG;
+        }
+    }
+}
+
+fn descendants() -> Vec<Pid> {
+    usage::descendants(rustix::process::getpid())
+}
+
+fn die_with_parent() -> Result<(), Fault> {
+    // A parent that died before this line leaves the line to the server closed as well, in time: `watch` sees that.
+    rustix::process::set_parent_process_death_signal(Some(Signal::KILL)).at(None, "the parent-death signal")
+}
+
+fn enter_cgroups(spec: &Spec) -> Result<(), Fault> {
+    let layer = Layer::Cgroup;
+    for group in &spec.cgroups {
+        let named = |what: &str| format!("{what} {}", group.path.display());
+        match std::fs::create_dir(&group.path) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            made => made.at(layer, &named("cannot make"))?,
+        }
+        for (file, value, optional) in &group.values {
+            match std::fs::write(group.path.join(file), value) {
+                Err(_) if *optional => {}
+                written => written.at(layer, &named(&format!("cannot set {file} in")))?,
+            }
+        }
+        std::fs::write(group.path.join("cgroup.procs"), "0").at(layer, &named("cannot enter"))?;
+    }
+    Ok(())
+}
+
+/// Makes the two listeners in the new network namespace: the Runtime API's and S3's.
+fn listen() -> Result<(TcpListener, TcpListener), Fault> {
+    let layer = Layer::NetNamespace;
+    sys::loopback_up().at(layer, "its loopback interface cannot be turned on")?;
+    let on = |port| TcpListener::bind((Ipv4Addr::LOCALHOST, port)).at(layer, "no listener in it");
+    Ok((on(RUNTIME_API_PORT)?, on(S3_PORT)?))
+}
+
+/// Gives up what a function must not have, and becomes the program. Returns only what is to be said of a failure, or of a
+/// trial.
+fn become_runtime(spec: &Spec, filters: &Filters, init: Pid, output: OwnedFd) -> Vec<u8> {
+    let told = |first: u8, rest: serde_json::Result<Vec<u8>>| {
+        let mut said = vec![first];
+        said.extend(rest.unwrap_or_else(|_| b"[null,\"?\"]".to_vec()));
+        said
+    };
+    match restrict(spec, filters, init) {
+        Ok(details) if spec.trial => told(TRIED, serde_json::to_vec(&details)),
+        Ok(_) => exec(spec, output).into_bytes(),
+        Err(Fault { layer, what }) => told(FAULT, serde_json::to_vec(&(layer, what))),
+    }
+}
+
+type Details = Vec<(Layer, String)>;
+
+fn restrict(spec: &Spec, filters: &Filters, init: Pid) -> Result<Details, Fault> {
+    let on = |layer| spec.layers.contains(&layer);
+    let mut details = Details::new();
+    sys::default_signals();
+    // A session of its own: no terminal to write into, and one group for all its processes.
+    rustix::process::setsid().at(None, "no session of its own")?;
+    std::env::set_current_dir(&spec.working_dir).at(None, "the code's folder cannot be entered")?;
+    if on(Layer::Rlimits) {
+        confine::limit(spec.limits)?;
+    }
+    if on(Layer::Capabilities) {
+        confine::forget_capabilities()?;
+    }
+    if on(Layer::OwnUid) {
+        confine::become_user(spec.identity)?;
+    }
+    if on(Layer::Capabilities) {
+        confine::drop_capabilities()?;
+    }
+    die_with_parent()?;
+    if rustix::process::getppid() != Some(init) {
+        return Err(Fault::new(None, "the environment's first process is gone"));
+    }
+    rustix::thread::set_no_new_privs(true).at(None, "no_new_privs")?;
+    if on(Layer::Landlock) {
+        details.push((Layer::Landlock, confine::lock(&spec.landlock)?));
+    }
+    // Two of them are still in use, but end with the program's beginning.
+    sys::close_range(3, u32::MAX, true).at(None, "descriptors cannot be closed")?;
+    if on(Layer::Seccomp) {
+        let unix = on(Layer::MountNamespace);
+        filters.apply(spec.streams_only, unix).map_err(|what| Fault::new(Layer::Seccomp, what))?;
+    }
+    if spec.trial {
+        prove(spec)?;
+    }
+    Ok(details)
+}
+
+/// Looks whether what was put on holds.
+fn prove(spec: &Spec) -> Result<(), Fault> {
+    let on = |layer| spec.layers.contains(&layer);
+    let must = |holds: bool, layer, what: &str| if holds { Ok(()) } else { Err(Fault::new(layer, what)) };
+    let uid = rustix::process::geteuid().as_raw();
+    if on(Layer::OwnUid) || on(Layer::UserNamespace) {
+        let layer = if on(Layer::OwnUid) { Layer::OwnUid } else { Layer::UserNamespace };
+        must(uid == spec.identity.uid, layer, "the user is still another one")?;
+    }
+    if on(Layer::Capabilities) {
+        must(!confine::has_capabilities(), Layer::Capabilities, "there still are capabilities")?;
+    }
+    if on(Layer::Seccomp) {
+        must(sys::clone3_is_hidden(), Layer::Seccomp, "the filter does nothing")?;
+    }
+    if on(Layer::PidNamespace) {
+        must(rustix::process::getpid().as_raw_nonzero().get() < 10, Layer::PidNamespace, "it is not a new one")?;
+    }
+    if on(Layer::MountNamespace) {
+        must(std::fs::write("/made", "").is_err(), Layer::MountNamespace, "the root can be written to")?;
+        if let Some(root) = &spec.root {
+            must(!root.on.exists(), Layer::MountNamespace, "the host's files show")?;
+        }
+    }
+    for path in &spec.landlock.write {
+        must(
+            std::fs::write(path.join("trial"), "x").is_ok() && std::fs::remove_file(path.join("trial")).is_ok(),
+            if on(Layer::MountNamespace) { Layer::MountNamespace } else { Layer::Landlock },
+            "the folder for temporary files cannot be written to",
+        )?;
+    }
+    Ok(())
+}
+
+/// Begins the message of a program that could not be started.
+pub const EXEC_FAILED: &str = "fork/exec ";
+
+fn exec(spec: &Spec, output: OwnedFd) -> String {
+    let say = |reason: &str| format!("{EXEC_FAILED}{}: {reason}", spec.program_shown);
+    if !is_executable_format(&spec.program) {
+        return say("exec format error");
+    }
+    let Ok(output_too) = output.try_clone() else { return say("too many open files") };
+    let mut command = Command::new(&spec.program);
+    command
+        .args(&spec.arguments)
+        .env_clear()
+        .envs(&spec.variables)
+        .stdin(Stdio::null())
+        .stdout(Stdio::from(output))
+        .stderr(Stdio::from(output_too));
+    let mut error = command.exec();
+    // A program that was just unpacked may be "busy": a process that the server forked while it wrote the file holds
+    // the file open for writing until its own `exec`. That is a matter of milliseconds, and nothing tells of its end.
+    for _ in 0..100 {
+        if error.raw_os_error() != Some(rustix::io::Errno::TXTBSY.raw_os_error()) {
+            break;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(10));
+        error = command.exec();
+    }
+    // In the words of Go, of which AWS's message is made.
+    match error.raw_os_error().map(rustix::io::Errno::from_raw_os_error) {
+        Some(rustix::io::Errno::NOENT) => say("no such file or directory"),
+        Some(rustix::io::Errno::ACCESS) => say("permission denied"),
+        Some(rustix::io::Errno::NOEXEC) => say("exec format error"),
+        _ => say(&error.to_string()),
+    }
+}
+
+/// Whether the kernel knows what to do with the file, as far as its beginning says. The C library would hand any other
+/// file to a shell, line by line. A file that cannot be read is left to `exec`, which says why.
+fn is_executable_format(program: &Path) -> bool {
+    let mut magic = Vec::new();
+    match std::fs::File::open(program).and_then(|file| file.take(4).read_to_end(&mut magic)) {
+        Ok(_) => magic.starts_with(b"#!") || magic == b"\x7fELF",
+        Err(_) => true,
+    }
+}

@@ -1,0 +1,142 @@
+//! What the processes of an environment use, as `/proc` tells it.
+
+use std::io::{self, Read};
+use std::os::fd::{AsFd, OwnedFd};
+
+use rustix::fs::{Mode, OFlags};
+use rustix::process::Pid;
+
+/// The processes of one environment.
+#[derive(Debug)]
+pub enum Processes {
+    /// Those that the `/proc` of its PID namespace shows. Works from outside, for any user.
+    Namespace(OwnedFd),
+    /// Those that descend from its init.
+    Below(Pid),
+}
+
+/// Memory of several processes in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Memory {
+    /// The sum of what is in use now and is no file; what forked processes have in common counts for each.
+    pub own: u64,
+    /// The sum of all that is in use now, files included.
+    pub resident: u64,
+    /// What the largest of them had at its highest, files included.
+    pub highest: u64,
+}
+
+impl Memory {
+    /// The figure for people: what there was at the highest, as far as it can be told afterwards.
+    pub fn used(&self) -> u64 {
+        self.highest.max(self.resident)
+    }
+
+    fn add(&mut self, one: Memory) {
+        self.own += one.own;
+        self.resident += one.resident;
+        self.highest = self.highest.max(one.highest);
+    }
+}
+
+impl Processes {
+    /// The memory of all processes but the environment's init.
+    pub fn memory(&self) -> io::Result<Memory> {
+        let mut sum = Memory::default();
+        self.each("status", |status| sum.add(memory_of(status)))?;
+        Ok(sum)
+    }
+
+    /// Bytes in use now that are no files, where what several processes have in common counts once. Costs a walk over all
+    /// pages.
+    pub fn own_share(&self) -> io::Result<u64> {
+        let mut sum = 0;
+        self.each("smaps_rollup", |text| sum += bytes_of(text, "Pss_Anon:"))?;
+        Ok(sum)
+    }
+
+    fn each(&self, file: &str, mut take: impl FnMut(&str)) -> io::Result<()> {
+        // One that has ended since is in nobody's way.
+        let mut found = |text: io::Result<String>| {
+            if let Ok(text) = text {
+                take(&text);
+            }
+        };
+        match self {
+            Processes::Namespace(proc) => {
+                for entry in rustix::fs::Dir::read_from(proc)? {
+                    let entry = entry?;
+                    let name = entry.file_name().to_bytes();
+                    if name == b"1" || !name.iter().all(u8::is_ascii_digit) {
+                        continue;
+                    }
+                    let Ok(name) = std::str::from_utf8(name) else { continue };
+                    found(read(proc, &format!("{name}/{file}")));
+                }
+            }
+            Processes::Below(init) => {
+                for pid in descendants(*init) {
+                    found(std::fs::read_to_string(format!("/proc/{}/{file}", pid.as_raw_nonzero())));
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+fn read(proc: &OwnedFd, path: &str) -> io::Result<String> {
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+    let file = rustix::fs::openat(proc.as_fd(), path, flags, Mode::empty())?;
+    let mut text = String::new();
+    std::fs::File::from(file).take(64 * 1024).read_to_string(&mut text)?;
+    Ok(text)
+}
+
+/// All that descends from a process.
+pub fn descendants(from: Pid) -> Vec<Pid> {
+    let mut found = Vec::new();
+    let mut look = vec![from];
+    while let Some(pid) = look.pop() {
+        let Ok(tasks) = std::fs::read_dir(format!("/proc/{}/task", pid.as_raw_nonzero())) else { continue };
+        for task in tasks.flatten() {
+            let children = std::fs::read_to_string(task.path().join("children")).unwrap_or_default();
+            for child in children.split_ascii_whitespace().filter_map(|pid| Pid::from_raw(pid.parse().ok()?)) {
+                found.push(child);
+                look.push(child);
+            }
+        }
+    }
+    found
+}
+
+/// The memory of a process by the text of its `/proc/PID/status`.
+fn memory_of(status: &str) -> Memory {
+    let of = |name| bytes_of(status, name);
+    Memory { own: of("RssAnon:"), resident: of("VmRSS:"), highest: of("VmHWM:") }
+}
+
+fn bytes_of(text: &str, name: &str) -> u64 {
+    let kib = || {
+        let line = text.lines().find_map(|line| line.strip_prefix(name))?;
+        line.trim().strip_suffix(" kB")?.trim().parse::<u64>().ok()
+    };
+    kib().unwrap_or(0) * 1024
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn memory_is_read_from_the_status_and_a_kernel_thread_has_none() {
+        let status = "Name:\tx\nVmHWM:\t    2048 kB\nVmRSS:\t    1500 kB\nRssAnon:\t    1024 kB\nRssFile:\t 476 kB\n";
+        let one = memory_of(status);
+        assert_eq!(one, Memory { own: 1 << 20, resident: 1500 << 10, highest: 2 << 20 });
+        let mut sum = memory_of("Name:\tkthreadd\n");
+        assert_eq!(sum, Memory::default());
+        sum.add(one);
+        assert_eq!(sum.used(), 2 << 20);
+        sum.add(one);
+        assert_eq!((sum.used(), sum.own), (3000 << 10, 2 << 20));
+    }
+}
