@@ -560,14 +560,20 @@ def host_loopback6():
     return converse(socket.SOCK_STREAM, ("::1", int(FACTS["host_tcp"])), socket.AF_INET6)
 
 
+def other(variable, port):
+    """In a network of our own the same number is our own listener, and the other's cannot even be named."""
+    assert os.environ[variable].rstrip("/").rpartition(":")[2] != port, f"{port} is our own"
+    return converse(socket.SOCK_STREAM, ("127.0.0.1", int(port)))
+
+
 @probe
 def other_runtime_api():
-    return converse(socket.SOCK_STREAM, ("127.0.0.1", int(FACTS["other_runtime"])))
+    return other("AWS_LAMBDA_RUNTIME_API", FACTS["other_runtime"])
 
 
 @probe
 def other_s3():
-    return converse(socket.SOCK_STREAM, ("127.0.0.1", int(FACTS["other_s3"])))
+    return other("AWS_ENDPOINT_URL_S3", FACTS["other_s3"])
 
 
 @probe

@@ -62,7 +62,14 @@ dev_disk() { [ -n "$disk" ] || { echo "this machine shows no disk"; return 2; };
 mknod_disk() { needs mknod || return 2; rm -f "$scratch/disk-sh"; runs mknod "$scratch/disk-sh" b "$disk_major" "$disk_minor" && reads_any "$scratch/disk-sh"; }
 host_shm() { reads_canary /dev/shm/host-shm; }
 
-processes_list() { grep -l "$data_dir" /proc/[0-9]*/cmdline 2>/dev/null | grep -v "/$$/" | head -n 1 | grep . || { echo "the server is not shown"; return 1; }; }
+# The folder's name must not stand in a command line of our own.
+processes_list() {
+    for process in /proc/[0-9]*; do
+        case $(tr '\000' ' ' 2>/dev/null <"$process/cmdline") in *"$data_dir"*) echo "$process is the server's"; return 0;; esac
+    done
+    echo "the server is not shown"
+    return 1
+}
 signal_server() { runs kill -0 "$server_pid"; }
 signal_other() { runs kill -0 "$other_pid"; }
 priority_raise() { needs renice || return 2; runs renice -n -10 -p $$; }
@@ -84,8 +91,10 @@ control_api() { fetches "http://127.0.0.1:$api_port/"; }
 host_loopback() { fetches "http://127.0.0.1:$host_tcp/"; }
 host_address() { fetches "http://$host_addr:$host_tcp/"; }
 host_loopback6() { fetches "http://[::1]:$host_tcp/"; }
-other_runtime_api() { fetches "http://127.0.0.1:$other_runtime/"; }
-other_s3() { fetches "http://127.0.0.1:$other_s3/"; }
+# In a network of our own the same number is our own listener, and the other's cannot even be named.
+other() { case ${1%/} in *":$2") echo "$2 is our own"; return 1;; esac; fetches "http://127.0.0.1:$2/"; }
+other_runtime_api() { other "$AWS_LAMBDA_RUNTIME_API" "$other_runtime"; }
+other_s3() { other "$AWS_ENDPOINT_URL_S3" "$other_s3"; }
 metadata() { fetches http://169.254.169.254/; }
 docker_socket() { needs curl || return 2; runs curl -s -m 2 --unix-socket /run/docker.sock http://docker/; }
 host_socket() { needs curl || return 2; runs curl -s -m 2 --unix-socket /srv/host.sock http://host/; }
