@@ -4,6 +4,8 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use longshore_functions::host::Network;
+use longshore_sandbox::Mode;
 
 /// Amazon S3 Batch Operations for everyone else's storage: calls a function for every object of a manifest and reports
 /// each object exactly once.
@@ -36,6 +38,8 @@ pub enum Command {
     Run(Box<Run>),
     /// Create jobs, watch them, steer them, and read what came of them: here, or at any other endpoint
     Job(Box<Job>),
+    /// Say which layers of the sandbox this machine has for functions, what is missing, and what would turn it on
+    Doctor(Doctor),
     /// Print what a function wrote to standard output and standard error
     Logs(Logs),
     /// Install boto3, which AWS's Python runtimes carry, for functions of this server
@@ -72,6 +76,30 @@ pub struct Where {
     pub config: Option<PathBuf>,
 }
 
+/// How functions are kept apart.
+#[derive(Debug, Clone, Default, Args)]
+pub struct Confine {
+    /// How much sandbox functions get: auto (every layer that this machine has, and never too few), require (every layer), or
+    /// off (none: functions can do what the server's user can) [default: auto, or what the settings say]
+    #[arg(long, value_name = "auto|require|off")]
+    pub sandbox: Option<Mode>,
+    /// What functions may reach: s3 (this server's S3 alone), or open (what this machine reaches) [default: s3, or what the
+    /// settings say]
+    #[arg(long, value_name = "s3|open")]
+    pub network: Option<Network>,
+}
+
+#[derive(Debug, Args)]
+pub struct Doctor {
+    #[command(flatten)]
+    pub place: Where,
+    #[command(flatten)]
+    pub confine: Confine,
+    /// Print one JSON document
+    #[arg(long)]
+    pub json: bool,
+}
+
 #[derive(Debug, Args)]
 pub struct Serve {
     #[command(flatten)]
@@ -82,6 +110,8 @@ pub struct Serve {
     /// Listen even where other machines reach it, although nothing is encrypted
     #[arg(long)]
     pub allow_plain_http: bool,
+    #[command(flatten)]
+    pub confine: Confine,
     /// Print the settings file with every setting, its meaning and its default, and exit
     #[arg(long)]
     pub print_config: bool,
@@ -107,6 +137,8 @@ pub struct Demo {
     /// The data directory to use; kept
     #[arg(long, value_name = "DIR")]
     pub data_dir: Option<PathBuf>,
+    #[command(flatten)]
+    pub confine: Confine,
     /// Where the completion report is copied to [default: longshore-demo-report, below target/ where there is one]
     #[arg(long, value_name = "DIR")]
     pub report: Option<PathBuf>,
@@ -171,6 +203,8 @@ pub struct Run {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100))]
     pub attempts: Option<u32>,
 
+    #[command(flatten)]
+    pub confine: Confine,
     /// Where the completion report goes: a local folder, or s3://bucket/prefix [default: with the run's state]. With
     /// --resume, another local folder than before
     #[arg(long, value_name = "DIR|s3://…")]

@@ -5,6 +5,7 @@ mod client;
 mod credentials;
 mod demo;
 mod dispatch;
+mod doctor;
 mod endpoints;
 mod env;
 mod failure;
@@ -71,6 +72,9 @@ fn set_up(cli: &Cli) -> Result<(), Failure> {
     // A core dump would hold the secret.
     let none = rustix::process::Rlimit { current: Some(0), maximum: Some(0) };
     rustix::process::setrlimit(rustix::process::Resource::Core, none).because("cannot turn core dumps off")?;
+    // Nor is this memory shown to other processes of the same user, functions among them.
+    let hidden = rustix::process::DumpableBehavior::NotDumpable;
+    rustix::process::set_dumpable_behavior(hidden).because("cannot keep this process's memory from others")?;
 
     // `serve` tells a job's life; commands that print their own progress are not interrupted by it. s3s calls every
     // answer that is an error of its own, a missing object too; what is one is logged by the room.
@@ -112,6 +116,11 @@ fn command(cli: Cli) -> Result<u8, Failure> {
             _ => failure,
         }),
         Command::Job(args) => block_on(job::job(*args)),
+        Command::Doctor(args) => {
+            let (data_dir, mut settings) = place(&args.place)?;
+            settings.confine(&args.confine);
+            doctor::doctor(&data_dir, &settings, args.json)
+        }
         Command::Logs(args) => {
             let data_dir = settings::data_dir(args.data_dir.as_deref(), variable)?;
             if let Some(kept) = run::state::log_of_run(args.data_dir.as_deref(), variable, &args.function)
@@ -167,6 +176,7 @@ async fn serve(args: cli::Serve) -> Result<u8, Failure> {
         settings.listen = listen;
     }
     settings.allow_plain_http |= args.allow_plain_http;
+    settings.confine(&args.confine);
     settings.check_listen()?;
     let jobs = settings.jobs();
     let patience = Duration::from_secs(settings.limits.stop_seconds);

@@ -154,7 +154,7 @@ pub async fn run(args: cli::Run) -> Result<u8, Failure> {
         }
     }
 
-    let settings = inner_settings(&plan)?;
+    let settings = inner_settings(&plan, &args.confine)?;
     let jobs_settings = jobs_settings(&settings, &plan);
     let server = Server::start(data_dir, settings, jobs_settings).await?;
     let client = server.client();
@@ -517,9 +517,10 @@ fn some(rows: u64, otherwise: &str) -> Result<(), Failure> {
 }
 
 /// The server inside listens where nobody else looks, and takes its other settings from where `serve` does.
-fn inner_settings(plan: &Plan) -> Result<Settings, Failure> {
+fn inner_settings(plan: &Plan, confine: &cli::Confine) -> Result<Settings, Failure> {
     let mut settings = Settings::load(&plan.data_dir, None, settings::variables())?;
     settings.listen = ([127, 0, 0, 1], 0).into();
+    settings.confine(confine);
     let own = bucket_of(plan);
     match &plan.endpoint {
         Some(endpoint) => settings.endpoint = vec![settings_of(&own, endpoint)],

@@ -6,9 +6,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use longshore_functions::Functions;
-use longshore_functions::host::Host;
+use longshore_functions::host::{Host, SandboxRefusal};
 use longshore_jobs::Jobs;
 use longshore_objects::Objects;
+use longshore_sandbox::Mode;
 use longshore_store::{DataDir, Fatal, Records};
 use longshore_wire::sigv4::KeyCache;
 use tokio::net::TcpListener;
@@ -118,7 +119,22 @@ impl Server {
         }
         jobs_settings.event_sinks = sinks::make(&settings.events, &path)?;
         host.runtimes_dirs = runtimes_dirs(Some(&path));
-        let host = Host::new(host, rooms::s3_door(s3.clone())).because(cannot("the function host"))?;
+        let network = settings.functions.network;
+        let host = Host::new(host, rooms::s3_door(s3.clone())).map_err(|error| {
+            match error.get_ref().and_then(|inner| inner.downcast_ref::<SandboxRefusal>()) {
+                Some(refusal) => Failure::new(refusal.message.clone()).hint(refusal.hint.clone()),
+                None => Failure::new(format!("{}: {error}", cannot("the function host"))),
+            }
+        })?;
+        if settings.functions.sandbox == Mode::Off {
+            // Somebody must act, or have meant it.
+            tracing::error!(
+                "functions run without a sandbox (sandbox = \"off\"): they can read, change and stop whatever this server's \
+                 user can"
+            );
+        } else {
+            tracing::info!(?network, "sandbox of functions: {}", host.sandbox().summary());
+        }
         let functions = Functions::open(
             records.clone(),
             host.clone(),

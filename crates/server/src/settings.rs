@@ -3,14 +3,16 @@
 //! Every key exists in the default file, which is where its meaning and its first value are written. A key that is not
 //! there is an error, wherever it comes from.
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use longshore_core::manifest::ROWS_MAX;
 use longshore_core::rate::Rate;
-use longshore_functions::host::HostSettings;
+use longshore_functions::host::{HostSettings, Network, SandboxSettings};
 use longshore_jobs::Dialect;
+use longshore_sandbox::{Layer, Mode};
 use serde::Deserialize;
 use toml::{Table, Value};
 
@@ -91,6 +93,21 @@ pub struct Functions {
     pub idle_seconds: u64,
     pub strict_runtimes: bool,
     pub calls_waiting_max: usize,
+    pub sandbox: Mode,
+    pub sandbox_without: BTreeSet<Layer>,
+    pub sandbox_paths: Vec<PathBuf>,
+    #[serde(deserialize_with = "uids_of_text")]
+    pub sandbox_uids: (u32, u32),
+    pub network: Network,
+    pub cpu: Cpu,
+}
+
+/// How much of the CPU an environment gets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Cpu {
+    Unlimited,
+    Proportional,
 }
 
 impl Settings {
@@ -133,7 +150,27 @@ impl Settings {
         host.idle_timeout = Duration::from_secs(self.functions.idle_seconds);
         host.strict_runtimes = self.functions.strict_runtimes;
         host.calls_waiting_max = self.functions.calls_waiting_max;
+        host.sandbox = self.sandbox();
         host
+    }
+
+    /// How functions are kept apart.
+    pub fn sandbox(&self) -> SandboxSettings {
+        let functions = &self.functions;
+        SandboxSettings {
+            mode: functions.sandbox,
+            without: functions.sandbox_without.clone(),
+            network: functions.network,
+            uids: functions.sandbox_uids,
+            paths: functions.sandbox_paths.clone(),
+            cpu_proportional: functions.cpu == Cpu::Proportional,
+        }
+    }
+
+    /// Puts flags on top.
+    pub fn confine(&mut self, flags: &crate::cli::Confine) {
+        self.functions.sandbox = flags.sandbox.unwrap_or(self.functions.sandbox);
+        self.functions.network = flags.network.unwrap_or(self.functions.network);
     }
 
     /// Reads all layers but the flags, which the caller puts on top (and calls [`Settings::check`]).
@@ -235,6 +272,9 @@ impl Settings {
         if !(0.0..=1.0).contains(&jobs.failure_ratio) {
             return Err(Failure::usage("jobs.failure_ratio must be between 0 and 1"));
         }
+        if let Some(path) = self.functions.sandbox_paths.iter().find(|path| !path.is_absolute()) {
+            return Err(Failure::usage(format!("functions.sandbox_paths: {} is not absolute", path.display())));
+        }
         sinks::check(&self.events)?;
         Ok(())
     }
@@ -250,6 +290,15 @@ pub fn listen_address(text: &str) -> Result<SocketAddr, String> {
 
 fn listen_of_text<'de, D: serde::Deserializer<'de>>(from: D) -> Result<SocketAddr, D::Error> {
     listen_address(&String::deserialize(from)?).map_err(|e| serde::de::Error::custom(format!("listen: {e}")))
+}
+
+/// Reads a range of user IDs, `60000-60999`. Root and the overflow user are nobody's own.
+fn uids_of_text<'de, D: serde::Deserializer<'de>>(from: D) -> Result<(u32, u32), D::Error> {
+    let text = String::deserialize(from)?;
+    let range = text.split_once('-').and_then(|(first, last)| Some((first.trim().parse().ok()?, last.trim().parse().ok()?)));
+    range.filter(|(first, last)| 0 < *first && first <= last && *last < u32::MAX).ok_or_else(|| {
+        serde::de::Error::custom(format!("functions.sandbox_uids must be two numbers above 0 like 60000-60999, not {text:?}"))
+    })
 }
 
 /// The variables of this process. One that is not UTF-8 is no setting of ours.
@@ -352,6 +401,32 @@ mod tests {
         let dir = Path::new("/d");
         let (ours, theirs) = (load("", &[]).unwrap().host(dir), HostSettings::new("us-east-1", "000000000000", dir));
         assert_eq!(format!("{ours:?}"), format!("{theirs:?}"));
+    }
+
+    #[test]
+    fn the_sandbox_is_on_unless_it_is_said_otherwise_and_its_settings_are_checked() {
+        let usual = load("", &[]).unwrap().sandbox();
+        assert_eq!((usual.mode, usual.network, usual.uids), (Mode::Auto, Network::S3, (60_000, 60_999)));
+        let file = "[functions]\nsandbox_without = [\"own-uid\", \"cgroup\"]\ncpu = \"proportional\"";
+        let given = load(file, &[("LONGSHORE_FUNCTIONS_SANDBOX", "require")]).unwrap();
+        let sandbox = given.sandbox();
+        assert_eq!((sandbox.mode, sandbox.cpu_proportional), (Mode::Require, true));
+        assert_eq!(sandbox.without, BTreeSet::from([Layer::OwnUid, Layer::Cgroup]));
+        let mut flags = given.clone();
+        flags.confine(&crate::cli::Confine { sandbox: Some(Mode::Off), network: Some(Network::Open) });
+        assert_eq!((flags.sandbox().mode, flags.sandbox().network), (Mode::Off, Network::Open));
+        for (variable, value, said) in [
+            ("SANDBOX", "on", "`auto`"),
+            ("SANDBOX_WITHOUT", "selinux", "`own-uid`"),
+            ("SANDBOX_UIDS", "0-10", "60000-60999"),
+            ("SANDBOX_UIDS", "10-9", "60000-60999"),
+            ("SANDBOX_PATHS", "models", "is not absolute"),
+            ("NETWORK", "none", "`s3`"),
+            ("CPU", "half", "`proportional`"),
+        ] {
+            let told = load("", &[(&format!("LONGSHORE_FUNCTIONS_{variable}"), value)]).unwrap_err().message;
+            assert!(told.contains(said), "{told}");
+        }
     }
 
     #[test]

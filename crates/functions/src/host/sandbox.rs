@@ -19,7 +19,8 @@ use longshore_sandbox::{
 use super::{Bounds, Deployment};
 
 /// What functions may reach over the network, besides their Runtime API.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Network {
     /// S3 of this server, and nothing else.
     #[default]
