@@ -801,6 +801,9 @@ PROBE(input_from_server) {
 
 /* --- resources: each in an invocation of its own --- */
 
+/* Whoever looks at the memory from time to time has seen it by then. */
+static void nap(void) { sleep((unsigned)number("nap")); }
+
 static long eat(size_t mebibytes) {
     for (size_t i = 0; i < mebibytes; i++) {
         char *at = mmap(NULL, 1 << 20, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
@@ -811,7 +814,7 @@ static long eat(size_t mebibytes) {
 }
 PROBE(memory) {
     long wanted = number("mebibytes"), got = eat((size_t)wanted);
-    if (got == wanted) sleep(2); /* Whoever looks from time to time has seen it by then. */
+    if (got == wanted) nap();
     return say(got == wanted ? SUCCEEDED : REFUSED, "%ld MiB of %ld", got, wanted);
 }
 /* As many processes as there are to be, each with its share. */
@@ -829,7 +832,7 @@ PROBE(memory_by_children) {
     close(ready[1]);
     char byte;
     for (int i = 0; i < 4; i++) all &= read(ready[0], &byte, 1) == 1;
-    if (all) sleep(2);
+    if (all) nap();
     for (int i = 0; i < 4; i++) all &= waitpid(children[i], &status, WNOHANG) == 0;
     for (int i = 0; i < 4; i++)
         if (children[i] > 0) kill(children[i], SIGKILL), waitpid(children[i], &status, 0);
@@ -861,7 +864,7 @@ PROBE(memory_by_mapping) {
     char *at = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     if (at == MAP_FAILED) return failed("mmap");
     for (size_t done = 0; done < size; done += 4096) at[done] = 1;
-    sleep(2); /* Whoever looks from time to time has seen it by then. */
+    nap();
     return say(SUCCEEDED, "%zu MiB that processes could share", size >> 20);
 }
 PROBE(memory_by_segment) {
@@ -872,7 +875,7 @@ PROBE(memory_by_segment) {
     shmctl(segment, IPC_RMID, NULL);
     if (at == (void *)-1) return failed("shmat");
     for (size_t done = 0; done < size; done += 4096) at[done] = 1;
-    sleep(2);
+    nap();
     return say(SUCCEEDED, "%zu MiB of a segment", size >> 20);
 }
 static int fill_folder(const char *folder, long mebibytes) {

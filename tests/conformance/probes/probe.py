@@ -1078,7 +1078,7 @@ def input_from_server():
 @probe
 def memory():
     held = [b"x" * (1 << 20) for _ in range(int(FACTS["mebibytes"]))]
-    time.sleep(2)  # whoever looks from time to time has seen it by then
+    time.sleep(int(FACTS["nap"]))  # whoever looks from time to time has seen it by then
     return f"{len(held)} MiB"
 
 

@@ -162,7 +162,7 @@ tmp_full() {
     rm -f "$scratch"/full-*
     echo "$at MiB were taken"
 }
-memory() { found=$(head -c "${mebibytes}m" /dev/zero | tr '\000' x | { value=$(cat); sleep 2; echo ${#value}; }) ; echo "${found:-nothing} bytes"; [ "${found:-0}" -ge $((mebibytes * 1048576)) ]; }
+memory() { found=$(head -c "${mebibytes}m" /dev/zero | tr '\000' x | { value=$(cat); sleep "$nap"; echo ${#value}; }) ; echo "${found:-nothing} bytes"; [ "${found:-0}" -ge $((mebibytes * 1048576)) ]; }
 
 # Before anything is started or redirected, which opens some of the shell's own.
 descriptors=''
