@@ -187,9 +187,10 @@ fn imports_point_downhill() {
         ("wire", vec![]),
         ("store", vec!["core"]),
         ("objects", vec!["core", "wire", "store"]),
-        ("functions", vec!["core", "wire", "store"]),
+        ("sandbox", vec![]),
+        ("functions", vec!["core", "wire", "store", "sandbox"]),
         ("jobs", vec!["core", "wire", "store"]),
-        ("server", vec!["core", "wire", "store", "objects", "functions", "jobs", "aws", "inventory"]),
+        ("server", vec!["core", "wire", "store", "sandbox", "objects", "functions", "jobs", "aws", "inventory"]),
         ("adapters/aws", vec!["jobs"]),
         ("adapters/inventory", vec!["jobs"]),
     ]);

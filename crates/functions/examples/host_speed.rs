@@ -65,7 +65,7 @@ async fn run(runtime: &str, calls: usize, in_flight: usize, environments: usize)
         variables: BTreeMap::new(),
         timeout_s: 60,
         memory_mib: 128,
-            ephemeral_storage_mib: 512,
+        ephemeral_storage_mib: 512,
         concurrency: None,
     });
     let one = |n: usize| {

@@ -1027,7 +1027,7 @@ async fn the_server_that_is_killed() {
         variables: BTreeMap::new(),
         timeout_s: 60,
         memory_mib: 128,
-            ephemeral_storage_mib: 512,
+        ephemeral_storage_mib: 512,
         concurrency: None,
     };
     host.invoke(Arc::new(d), call("{}")).await;

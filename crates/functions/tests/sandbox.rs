@@ -20,7 +20,11 @@ fn launcher() -> Launcher {
 }
 
 fn settings(data_dir: &Path) -> HostSettings {
-    HostSettings { launcher: launcher(), environments_max: 4, ..HostSettings::new("eu-west-1", "123456789012", data_dir) }
+    HostSettings {
+        launcher: launcher(),
+        environments_max: 4,
+        ..HostSettings::new("eu-west-1", "123456789012", data_dir)
+    }
 }
 
 struct Bench {
@@ -149,12 +153,23 @@ async fn a_function_sees_nothing_but_what_is_its_own() {
     let b = bench(|_| {});
     let report = b.host.sandbox();
     let seen = look(&b).await;
-    assert_eq!((&seen["secret"], &seen["etc/shadow"], &seen["write"]), (&json!("no"), &json!("no"), &json!("no")), "{seen}");
-    assert_eq!((&seen["tmp"], &seen["s3"], &seen["other port"]), (&json!("yes"), &json!("yes"), &json!("no")), "{seen}");
+    assert_eq!(
+        (&seen["secret"], &seen["etc/shadow"], &seen["write"]),
+        (&json!("no"), &json!("no"), &json!("no")),
+        "{seen}"
+    );
+    assert_eq!(
+        (&seen["tmp"], &seen["s3"], &seen["other port"]),
+        (&json!("yes"), &json!("yes"), &json!("no")),
+        "{seen}"
+    );
     assert_eq!(seen["caps"], json!([NOTHING, NOTHING, NOTHING, NOTHING]));
     assert_eq!((&seen["nnp"], &seen["seccomp"]), (&json!("1"), &json!("2")));
     assert_eq!((&seen["unshare"], &seen["udp"]), (&json!(-1), &json!("no")), "{seen}");
-    assert_eq!((&seen["limits"], &seen["umask"], &seen["stdin"]), (&json!([1024, 0]), &json!(0o22), &json!("/dev/null")));
+    assert_eq!(
+        (&seen["limits"], &seen["umask"], &seen["stdin"]),
+        (&json!([1024, 0]), &json!(0o22), &json!("/dev/null"))
+    );
     assert_ne!(seen["uid"], 0);
     if report.root {
         assert_eq!((&seen["groups"], &seen["bounding"]), (&json!([]), &json!(NOTHING)), "{seen}");
@@ -176,7 +191,10 @@ async fn without_a_sandbox_the_same_function_sees_all_that_the_server_sees() {
     let b = bench(|s| s.sandbox.mode = Mode::Off);
     assert!(b.host.sandbox().layers.values().all(|state| !state.is_on()));
     let seen = look(&b).await;
-    assert_eq!((&seen["secret"], &seen["other port"], &seen["tmp"]), (&json!("the secret"), &json!("yes"), &json!("yes")));
+    assert_eq!(
+        (&seen["secret"], &seen["other port"], &seen["tmp"]),
+        (&json!("the secret"), &json!("yes"), &json!("yes"))
+    );
     assert_eq!((&seen["seccomp"], &seen["unshare"]), (&json!("0"), &json!(0)));
     assert_eq!(seen["hostname"], seen["host"]);
     assert_eq!(i64::from(rustix_uid()), seen["uid"].as_i64().unwrap());
@@ -193,7 +211,13 @@ async fn without_namespaces_the_other_layers_still_keep_files_processes_and_port
     use Layer::*;
     let b = bench(|s| {
         s.sandbox.without = BTreeSet::from([
-            UserNamespace, MountNamespace, PidNamespace, NetNamespace, IpcNamespace, UtsNamespace, Cgroup,
+            UserNamespace,
+            MountNamespace,
+            PidNamespace,
+            NetNamespace,
+            IpcNamespace,
+            UtsNamespace,
+            Cgroup,
         ]);
     });
     if !b.host.sandbox().is_on(Landlock) {

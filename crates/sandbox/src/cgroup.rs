@@ -75,7 +75,8 @@ impl Cgroups {
             let (Some(_), Some(controllers), Some(path)) = (parts.next(), parts.next(), parts.next()) else { continue };
             for mount in mounts.lines().filter_map(Mount::parse) {
                 let Some(below) = Path::new(path).strip_prefix(mount.root).ok() else { continue };
-                let folder = if below.as_os_str().is_empty() { mount.on.into() } else { Path::new(mount.on).join(below) };
+                let folder =
+                    if below.as_os_str().is_empty() { mount.on.into() } else { Path::new(mount.on).join(below) };
                 if controllers.is_empty() && mount.kind == "cgroup2" {
                     found.v2 = Some((folder, Vec::new()));
                     break;
@@ -228,7 +229,9 @@ fn enable(base: &Path) -> Vec<String> {
     };
     let offered = words("cgroup.controllers");
     let wanted: Vec<&str> = ["memory", "pids", "cpu"].into_iter().filter(|c| offered.iter().any(|o| o == c)).collect();
-    let on = || -> Vec<String> { words("cgroup.subtree_control").into_iter().filter(|c| wanted.contains(&c.as_str())).collect() };
+    let on = || -> Vec<String> {
+        words("cgroup.subtree_control").into_iter().filter(|c| wanted.contains(&c.as_str())).collect()
+    };
     if on().len() == wanted.len() {
         return on();
     }
@@ -280,9 +283,8 @@ mod tests {
     fn values(groups: &[CgroupDir]) -> Vec<(String, Vec<String>)> {
         let name = format!("{PREFIX}{}-m", std::process::id());
         let shown = |group: &CgroupDir| {
-            let values = group.values.iter().map(|(file, value, may)| {
-                format!("{file}={value}{}", if *may { "?" } else { "" })
-            });
+            let values =
+                group.values.iter().map(|(file, value, may)| format!("{file}={value}{}", if *may { "?" } else { "" }));
             (group.path.display().to_string().replace(&name, "G"), values.collect())
         };
         groups.iter().map(shown).collect()
@@ -304,7 +306,10 @@ mod tests {
         assert_eq!(
             values(&found.of_environment("m", BOUNDS)),
             [
-                ("/sys/fs/cgroup/cpu,cpuacct/G".to_owned(), text(&["cpu.cfs_period_us=100000", "cpu.cfs_quota_us=20000"])),
+                (
+                    "/sys/fs/cgroup/cpu,cpuacct/G".to_owned(),
+                    text(&["cpu.cfs_period_us=100000", "cpu.cfs_quota_us=20000"])
+                ),
                 ("/sys/fs/cgroup/freezer/G".to_owned(), text(&[])),
                 (
                     "/sys/fs/cgroup/memory/a/b/G".to_owned(),

@@ -125,8 +125,7 @@ pub fn lock(rules: &spec::Landlock) -> Result<String, Fault> {
     ruleset = ruleset.scope(Scope::from_all(NEWEST)).map_err(wrong)?;
     let mut ruleset = ruleset.create().map_err(wrong)?;
     let devices = AccessFs::ReadFile | AccessFs::WriteFile | AccessFs::IoctlDev | AccessFs::Truncate;
-    for (paths, access) in
-        [(&rules.read, AccessFs::from_read(NEWEST)), (&rules.devices, devices), (&rules.write, all)]
+    for (paths, access) in [(&rules.read, AccessFs::from_read(NEWEST)), (&rules.devices, devices), (&rules.write, all)]
     {
         for path in paths {
             if let Some(rule) = beneath(path, access)? {

@@ -10,8 +10,8 @@ use std::collections::BTreeMap;
 
 use libc::{SYS_clone, SYS_ioctl, SYS_personality, SYS_sendmmsg, SYS_sendmsg, SYS_sendto, SYS_socket};
 use seccompiler::{
-    BpfProgram, SeccompAction, SeccompCmpArgLen as Len, SeccompCmpOp as Op, SeccompCondition as Condition, SeccompFilter,
-    SeccompRule, TargetArch, sock_filter,
+    BpfProgram, SeccompAction, SeccompCmpArgLen as Len, SeccompCmpOp as Op, SeccompCondition as Condition,
+    SeccompFilter, SeccompRule, TargetArch, sock_filter,
 };
 
 /// Refused whatever their arguments.

@@ -139,8 +139,7 @@ fn serve() -> io::Result<()> {
     let _ = rustix::process::setsid();
     rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable)?;
     sys::forget_children();
-    let outside =
-        Identity { uid: rustix::process::geteuid().as_raw(), gid: rustix::process::getegid().as_raw() };
+    let outside = Identity { uid: rustix::process::geteuid().as_raw(), gid: rustix::process::getegid().as_raw() };
     let filters = Filters::compile().map_err(io::Error::other)?;
     // Readable at its end, which is this process's.
     let (life, alive) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;

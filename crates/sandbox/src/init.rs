@@ -22,14 +22,7 @@ const TRIED: u8 = b'+';
 const FAULT: u8 = b'!';
 
 /// The rest of this process's life. `outside`: who the server is; `life`: what ends with the helper.
-pub fn run(
-    spec: &Spec,
-    filters: &Filters,
-    outside: Identity,
-    life: OwnedFd,
-    line: OwnedFd,
-    output: OwnedFd,
-) -> ! {
+pub fn run(spec: &Spec, filters: &Filters, outside: Identity, life: OwnedFd, line: OwnedFd, output: OwnedFd) -> ! {
     let tell = |news: &News, fds: &[BorrowedFd<'_>]| {
         // A server that is gone needs no news.
         let _ = line::send(line.as_fd(), news, fds);
@@ -122,7 +115,10 @@ fn live(
     }
 
     let mut said = Vec::new();
-    std::fs::File::from(words).take(64 * 1024).read_to_end(&mut said).at(None, "the runtime's process cannot be heard")?;
+    std::fs::File::from(words)
+        .take(64 * 1024)
+        .read_to_end(&mut said)
+        .at(None, "the runtime's process cannot be heard")?;
     match said.split_first() {
         None => tell(&News::Started, &[]),
         Some((&TRIED, details)) => {

@@ -71,7 +71,9 @@ impl Layer {
         match self {
             OwnUid => "each environment has a user ID of its own, never the server's",
             UserNamespace => "lets a server that is not root make the other namespaces",
-            MountNamespace => "functions see the system, their code and their own /tmp, and nothing of the server's files",
+            MountNamespace => {
+                "functions see the system, their code and their own /tmp, and nothing of the server's files"
+            }
             PidNamespace => "functions see and signal no process but their own, and all of them end together",
             NetNamespace => "functions reach their Runtime API and S3, and no other address",
             IpcNamespace => "no shared memory and no message queues with others",
@@ -95,22 +97,23 @@ impl Layer {
             MountNamespace | PidNamespace | NetNamespace | IpcNamespace | UtsNamespace if root => {
                 "give the container CAP_SYS_ADMIN, or run the server as an ordinary user where user namespaces are allowed"
             }
-            MountNamespace | PidNamespace | NetNamespace | IpcNamespace | UtsNamespace => "needs the user-namespace layer",
+            MountNamespace | PidNamespace | NetNamespace | IpcNamespace | UtsNamespace => {
+                "needs the user-namespace layer"
+            }
             Landlock => "a kernel from 5.13 on with landlock in the list of the lsm= parameter",
             Seccomp => "a kernel with CONFIG_SECCOMP_FILTER",
             Capabilities => "a kernel that lets a process drop its own",
             Rlimits => "higher hard limits for the server: ulimit -H, or LimitNOFILE= in its unit",
             Cgroup if root => "mount cgroups writable",
-            Cgroup => "run the server as a systemd unit with Delegate=yes (systemd-run --user -p Delegate=yes longshore serve)",
+            Cgroup => {
+                "run the server as a systemd unit with Delegate=yes (systemd-run --user -p Delegate=yes longshore serve)"
+            }
         }
     }
 
     /// Whether it is a namespace, and with that made by `clone`.
     pub(crate) fn is_namespace(self) -> bool {
-        matches!(
-            self,
-            UserNamespace | MountNamespace | PidNamespace | NetNamespace | IpcNamespace | UtsNamespace
-        )
+        matches!(self, UserNamespace | MountNamespace | PidNamespace | NetNamespace | IpcNamespace | UtsNamespace)
     }
 }
 

@@ -295,9 +295,12 @@ fn listen_of_text<'de, D: serde::Deserializer<'de>>(from: D) -> Result<SocketAdd
 /// Reads a range of user IDs, `60000-60999`. Root and the overflow user are nobody's own.
 fn uids_of_text<'de, D: serde::Deserializer<'de>>(from: D) -> Result<(u32, u32), D::Error> {
     let text = String::deserialize(from)?;
-    let range = text.split_once('-').and_then(|(first, last)| Some((first.trim().parse().ok()?, last.trim().parse().ok()?)));
+    let range =
+        text.split_once('-').and_then(|(first, last)| Some((first.trim().parse().ok()?, last.trim().parse().ok()?)));
     range.filter(|(first, last)| 0 < *first && first <= last && *last < u32::MAX).ok_or_else(|| {
-        serde::de::Error::custom(format!("functions.sandbox_uids must be two numbers above 0 like 60000-60999, not {text:?}"))
+        serde::de::Error::custom(format!(
+            "functions.sandbox_uids must be two numbers above 0 like 60000-60999, not {text:?}"
+        ))
     })
 }
 

@@ -20,8 +20,8 @@ use tokio::sync::Notify;
 use super::logs::{LINE_BYTES_MAX, Sink};
 use super::outcome::{Failure, response_too_large};
 use super::process::{self, NotStarted, Plan};
-use super::sandbox::Parts;
 use super::runtimes::{self, Language};
+use super::sandbox::Parts;
 use super::session::{AnswerKind, Event, Next, Refusal, Session, Work};
 use super::variables::{Addresses, variables};
 use super::{Deployment, FunctionCredentials, Outcome, Pending, Shared, forwarder, runtime_api};
@@ -230,7 +230,10 @@ impl Environment {
     fn told_of_memory(&self) {
         let mut log = lock(&self.log);
         log.end_line();
-        log.line(&format!("longshore: killed, for it used more than its {} MB of memory\n", self.deployment.memory_mib));
+        log.line(&format!(
+            "longshore: killed, for it used more than its {} MB of memory\n",
+            self.deployment.memory_mib
+        ));
     }
 
     /// Stops its processes where they are, until [`Environment::thaw`]. For one that is idle; a few ten microseconds.
@@ -502,8 +505,9 @@ async fn start(
     let plan = {
         let (environment, shared, dir) = (environment.clone(), shared.clone(), dir.to_owned());
         let credentials = credentials.clone();
-        let planned =
-            tokio::task::spawn_blocking(move || plan(&environment, &shared, &dir, language, &found, &credentials, log_stream, ports));
+        let planned = tokio::task::spawn_blocking(move || {
+            plan(&environment, &shared, &dir, language, &found, &credentials, log_stream, ports)
+        });
         planned.await.map_err(|_| Failure::Host("the start was broken off".into()))??
     };
     let failed = |error| match error {
@@ -906,7 +910,8 @@ impl EnvironmentLog {
             return mib;
         }
         let before = self.memory.map_or(0, |(_, mib)| mib);
-        let peak = process.and_then(|process| process.memory().ok()).map_or(0, |memory| memory.used().div_ceil(1 << 20));
+        let peak =
+            process.and_then(|process| process.memory().ok()).map_or(0, |memory| memory.used().div_ceil(1 << 20));
         let peak = peak.max(before);
         self.memory = Some((Instant::now(), peak));
         peak

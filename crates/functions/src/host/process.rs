@@ -107,7 +107,8 @@ async fn begin(sandbox: Arc<Sandbox>, plan: Plan, groups: Vec<PathBuf>) -> Resul
     let host = |what: &'static str| move |error: io::Error| NotStarted::Host(format!("{what}: {error}"));
     let Plan { spec, lease, dir, tmp, marker } = plan;
     let has_namespace = spec.layers.contains(&Layer::PidNamespace);
-    let record = Record { marker, boot: boot_id(), pid: None, groups: groups.clone(), folders: tmp.into_iter().collect() };
+    let record =
+        Record { marker, boot: boot_id(), pid: None, groups: groups.clone(), folders: tmp.into_iter().collect() };
     let (record, line, output) = {
         let dir = dir.clone();
         let started = tokio::task::spawn_blocking(move || {
@@ -260,7 +261,9 @@ impl Process {
     pub fn uses_more_than(&self, bytes: u64) -> bool {
         // The cheap sum counts it for each of them, and is too much rather than too little.
         self.processes.memory().is_ok_and(|memory| memory.own > bytes)
-            && cgroup::own_memory(&self.groups).or_else(|| self.processes.own_share().ok()).is_none_or(|own| own > bytes)
+            && cgroup::own_memory(&self.groups)
+                .or_else(|| self.processes.own_share().ok())
+                .is_none_or(|own| own > bytes)
     }
 
     /// What its processes use now.

@@ -88,8 +88,7 @@ const CLIENTS: &str = "/var/runtime";
 const TMP: &str = "/tmp";
 
 /// Parts of the system that functions see. What is not there is left out.
-const SYSTEM: [&str; 9] =
-    ["/usr", "/bin", "/sbin", "/lib", "/lib64", "/lib32", "/libx32", "/nix/store", "/gnu/store"];
+const SYSTEM: [&str; 9] = ["/usr", "/bin", "/sbin", "/lib", "/lib64", "/lib32", "/libx32", "/nix/store", "/gnu/store"];
 /// Of `/etc`, what runtimes and libraries read: nothing that tells of this machine's users, services or secrets.
 const ETC: [&str; 21] = [
     "alternatives",
@@ -202,8 +201,18 @@ fn probe(settings: &SandboxSettings, helper: &Helper, scratch: &Path) -> io::Res
         Spec {
             layers: layers.clone(),
             identity,
-            root: Some(Root { on: on.clone(), binds: system.clone(), files: files(identity, settings.network), tmp_bytes: MIB }),
-            landlock: Landlock { read: readable(mounted, &system), devices: devices(), write, connect: Ports::Only(vec![1]) },
+            root: Some(Root {
+                on: on.clone(),
+                binds: system.clone(),
+                files: files(identity, settings.network),
+                tmp_bytes: MIB,
+            }),
+            landlock: Landlock {
+                read: readable(mounted, &system),
+                devices: devices(),
+                write,
+                connect: Ports::Only(vec![1]),
+            },
             streams_only: false,
             cgroups: cgroups.as_ref().map(|c| c.of_environment("trial", bounds)).unwrap_or_default(),
             limits: Limits { open_files: 1024, file_bytes: MIB, processes: None },
@@ -396,7 +405,12 @@ impl Sandbox {
             for path in &interpreter {
                 binds.extend(bind_of(path, path));
             }
-            root = Some(Root { on: parts.dir.to_owned(), binds, files: files(identity, self.settings.network), tmp_bytes });
+            root = Some(Root {
+                on: parts.dir.to_owned(),
+                binds,
+                files: files(identity, self.settings.network),
+                tmp_bytes,
+            });
         } else {
             let seen = parts.seen;
             read.extend([seen.code.clone(), seen.clients.clone()]);
@@ -408,15 +422,11 @@ impl Sandbox {
             (false, Network::S3) => Ports::Only(parts.ports.to_vec()),
             (false, Network::Open) => Ports::Below(longshore_sandbox::EPHEMERAL_PORTS, parts.ports.to_vec()),
         };
-        let cpu_us = self
-            .settings
-            .cpu_proportional
-            .then(|| u64::from(d.memory_mib) * 100_000 / MIB_A_CORE);
+        let cpu_us = self.settings.cpu_proportional.then(|| u64::from(d.memory_mib) * 100_000 / MIB_A_CORE);
         let memory_bytes = u64::from(d.memory_mib) * MIB + if mounted { tmp_bytes } else { 0 } + MEMORY_BESIDE_BYTES;
         let bounds = cgroup::Bounds { memory_bytes, tasks: TASKS_MAX + 1, cpu_us };
-        let text = |path: &Path| {
-            path.to_str().map(str::to_owned).ok_or_else(|| format!("{} is not UTF-8", path.display()))
-        };
+        let text =
+            |path: &Path| path.to_str().map(str::to_owned).ok_or_else(|| format!("{} is not UTF-8", path.display()));
         let arguments = parts.arguments.iter().map(|argument| text(Path::new(argument))).collect::<Result<_, _>>()?;
         text(parts.program)?;
         // Counted by user: exact where the user is the environment's own, and anybody's processes else.
@@ -453,9 +463,8 @@ impl Sandbox {
         if let Some(known) = lock(&self.prefixes).get(program) {
             return known.clone();
         }
-        let outside = |path: &PathBuf| {
-            !SYSTEM.iter().any(|system| path.starts_with(system)) && !self.data_dir.starts_with(path)
-        };
+        let outside =
+            |path: &PathBuf| !SYSTEM.iter().any(|system| path.starts_with(system)) && !self.data_dir.starts_with(path);
         let mut found: Vec<PathBuf> = parts_of_interpreter(program).into_iter().filter(outside).collect();
         // A folder before what lies in it, and nothing twice.
         found.sort();
@@ -563,10 +572,8 @@ fn system(settings: &SandboxSettings) -> Vec<Bind> {
 fn files(identity: Identity, network: Network) -> Vec<(PathBuf, String)> {
     let Identity { uid, gid } = identity;
     let passwd = format!("root:x:0:0::/:/usr/sbin/nologin\n{USER_NAME}:x:{uid}:{gid}::{CODE}:/usr/sbin/nologin\n");
-    let mut files: Vec<(PathBuf, String)> = vec![
-        ("/etc/passwd".into(), passwd),
-        ("/etc/group".into(), format!("root:x:0:\n{USER_NAME}:x:{gid}:\n")),
-    ];
+    let mut files: Vec<(PathBuf, String)> =
+        vec![("/etc/passwd".into(), passwd), ("/etc/group".into(), format!("root:x:0:\n{USER_NAME}:x:{gid}:\n"))];
     if network == Network::S3 {
         files.push(("/etc/hosts".into(), "127.0.0.1 localhost\n".into()));
     }
@@ -602,7 +609,9 @@ fn parts_of_interpreter(program: &Path) -> Vec<PathBuf> {
             places.push(normal(&place.parent().unwrap_or(Path::new("/")).join(to)));
         }
         places.extend(std::fs::canonicalize(&place).ok());
-        let Some(prefix) = place.parent().and_then(Path::parent).filter(|prefix| *prefix != Path::new("/")) else { continue };
+        let Some(prefix) = place.parent().and_then(Path::parent).filter(|prefix| *prefix != Path::new("/")) else {
+            continue;
+        };
         found.extend(OF_A_PREFIX.iter().map(|name| prefix.join(name)).filter(|path| path.exists()));
         let config = std::fs::read_to_string(prefix.join("pyvenv.cfg")).unwrap_or_default();
         let home = config.lines().filter_map(|line| line.split_once('=')).find(|(key, _)| key.trim() == "home");
@@ -784,8 +793,11 @@ mod tests {
             std::fs::create_dir_all(base.join(folder)).unwrap();
         }
         std::fs::write(base.join("real-3.11/bin/python3"), "").unwrap();
-        std::fs::write(base.join("venv/pyvenv.cfg"), format!("home = {}\nversion = 3\n", base.join("real-3.11/bin").display()))
-            .unwrap();
+        std::fs::write(
+            base.join("venv/pyvenv.cfg"),
+            format!("home = {}\nversion = 3\n", base.join("real-3.11/bin").display()),
+        )
+        .unwrap();
         std::os::unix::fs::symlink("../../hop/bin/python3", base.join("venv/bin/python3")).unwrap();
         std::os::unix::fs::symlink(base.join("real-3.11/bin/python3"), base.join("hop/bin/python3")).unwrap();
         let mut found = parts_of_interpreter(&base.join("venv/bin/python3"));
