@@ -53,6 +53,8 @@ pub struct SandboxSettings {
     pub uids: (u32, u32),
     /// Further files and folders that functions may read.
     pub paths: Vec<PathBuf>,
+    /// TCP ports that functions do not reach in any case: those of the server's own APIs.
+    pub closed_ports: Vec<u16>,
     /// Whether an environment's share of the CPU follows its memory, as on AWS: 1,769 MiB are one core.
     pub cpu_proportional: bool,
 }
@@ -65,6 +67,7 @@ impl Default for SandboxSettings {
             network: Network::S3,
             uids: (60_000, 60_999),
             paths: Vec::new(),
+            closed_ports: Vec::new(),
             cpu_proportional: false,
         }
     }
@@ -420,7 +423,11 @@ impl Sandbox {
         let connect = match (self.listens_inside(), self.settings.network) {
             (true, _) => Ports::Any,
             (false, Network::S3) => Ports::Only(parts.ports.to_vec()),
-            (false, Network::Open) => Ports::Below(longshore_sandbox::EPHEMERAL_PORTS, parts.ports.to_vec()),
+            (false, Network::Open) => Ports::Below {
+                end: longshore_sandbox::EPHEMERAL_PORTS,
+                also: parts.ports.to_vec(),
+                closed: self.settings.closed_ports.clone(),
+            },
         };
         let cpu_us = self.settings.cpu_proportional.then(|| u64::from(d.memory_mib) * 100_000 / MIB_A_CORE);
         let memory_bytes = u64::from(d.memory_mib) * MIB + if mounted { tmp_bytes } else { 0 } + MEMORY_BESIDE_BYTES;
@@ -830,7 +837,7 @@ mod tests {
         assert_eq!(
             refused.message,
             "functions are not started: this machine's sandbox is below the floor, and lacks own-uid, rlimits, seccomp, \
-             landlock or mount-namespace"
+             landlock or mount-namespace, landlock or net-namespace"
         );
         assert!(refused.hint.contains("--sandbox=off"));
         assert!(refusal(&with(Mode::Require), &report).unwrap().message.contains("uts-namespace"));
