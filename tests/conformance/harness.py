@@ -56,7 +56,13 @@ def plain_environment(home):
         "AWS_PAGER": "",
         "NO_PROXY": "localhost,127.0.0.1",
         "no_proxy": "localhost,127.0.0.1",
+        # A function sees the system and its own files; the tests' Python, with boto3 and awslambdaric in it, is neither.
+        "LONGSHORE_FUNCTIONS_SANDBOX_PATHS": ",".join(sorted({sys.prefix, sys.base_prefix} - {"/usr"})),
     }
+
+
+# For functions that write files for a test to see, or whose processes a test looks for by their IDs.
+UNCONFINED = {"LONGSHORE_FUNCTIONS_SANDBOX": "off"}
 
 
 class Refused(AssertionError):
@@ -272,6 +278,14 @@ def free_port():
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         return listener.getsockname()[1]
+
+
+def content_of(path):
+    """The text of a file of /proc; empty for a process that is gone."""
+    try:
+        return path.read_bytes().decode(errors="replace")
+    except OSError:
+        return ""
 
 
 def alive(pid):

@@ -182,6 +182,7 @@ def test_what_was_acknowledged_is_there_after_a_kill(crashing):
             assert server.functions.invoke(FunctionName="kept")["Payload"].read() == b'"kept"'
 
 
+@pytest.mark.parametrize("crashing", [harness.UNCONFINED], indirect=True, ids=["unconfined"])
 def test_no_process_of_a_killed_server_works_on(crashing, tmp_path):
     """Functions of a dead server are dead before the first new dispatch: no limit is passed by orphans."""
     server = crashing

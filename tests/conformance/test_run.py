@@ -125,6 +125,7 @@ def test_what_is_not_understood_gives_status_64(shell, arguments, words):
 
 
 def test_a_function_may_be_a_named_one_a_folder_a_zip_or_a_program(shell):
+    shell.environment |= harness.UNCONFINED
     shell.objects("ok")
     renamed = textwrap.dedent(ANSWER).replace("def handler", "def my_function")
     shell.write("named.py", renamed)
@@ -199,6 +200,7 @@ def test_json_is_the_apis_own_shape_on_standard_output_alone(shell):
 
 
 def test_an_interrupt_finishes_what_is_in_flight_and_resume_does_the_rest(shell):
+    shell.environment |= harness.UNCONFINED
     shell.objects(*[f"k{number:03}" for number in range(200)])
     log = shell.folder / "invocations"
     function = shell.write("handler.py", f"""
@@ -245,6 +247,7 @@ def test_an_interrupt_finishes_what_is_in_flight_and_resume_does_the_rest(shell)
 
 
 def test_a_killed_run_resumes_too(shell):
+    shell.environment |= harness.UNCONFINED
     shell.objects(*[f"k{number:03}" for number in range(100)])
     log = shell.folder / "invocations"
     function = shell.write("handler.py", f"""
@@ -310,6 +313,7 @@ def test_a_report_that_cannot_be_written_is_refused_before_the_first_invocation(
 
 
 def test_a_report_that_could_not_be_written_is_written_elsewhere_by_resume(shell):
+    shell.environment |= harness.UNCONFINED
     shell.objects("a", "b")
     calls = shell.folder / "calls"
     # The function takes the report's folder away, and puts a file in its place.

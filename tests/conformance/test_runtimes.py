@@ -83,7 +83,7 @@ def test_a_warm_process_is_used_again_and_a_new_version_of_the_code_is_not_serve
         def handler(event, context):
             global count
             count += 1
-            return [os.getpid(), count, "VERSION"]
+            return [os.environ["AWS_LAMBDA_LOG_STREAM_NAME"], count, "VERSION"]
     """
     server.deploy(name, source.replace("VERSION", "one"))
     first, second = invoke(server, name)[0], invoke(server, name)[0]
@@ -230,16 +230,16 @@ def test_awslambdaric_runs_unmodified_as_a_bootstrap(server, name):
             def handler(event, context):
                 if event.get("raise"):
                     raise KeyError("from awslambdaric")
-                return {"event": event, "pid": os.getpid(), "id": context.aws_request_id}
+                return {"event": event, "stream": context.log_stream_name, "id": context.aws_request_id}
         """),
     }, runtime="provided.al2023", handler="handler.handler")
     first, error = invoke(server, name, {"n": 1})
     assert error is None and first["event"] == {"n": 1}
     second, _ = invoke(server, name, {"n": 2})
-    assert second["pid"] == first["pid"] and second["id"] != first["id"]
+    assert second["stream"] == first["stream"] and second["id"] != first["id"]
     answer, error = invoke(server, name, {"raise": True})
     assert (error, answer["errorType"]) == ("Unhandled", "KeyError")
-    assert invoke(server, name, {"n": 3})[0]["pid"] == first["pid"], "an error leaves the process warm"
+    assert invoke(server, name, {"n": 3})[0]["stream"] == first["stream"], "an error leaves the process warm"
 
 
 def test_awslambdaric_does_a_job(server, name):
@@ -355,23 +355,25 @@ def test_what_a_function_prints_is_kept_and_shown(server, name):
 
 def test_a_function_past_its_time_out_is_dead_with_its_children(server, name):
     server.deploy(name, """
-        import os, subprocess, time
+        import subprocess, time
         def handler(event, context):
-            child = subprocess.Popen(["sleep", "600"], start_new_session=False)
-            with open(event["file"], "w") as file:
-                file.write(f"{os.getpid()} {child.pid}")
+            subprocess.Popen(["sh", "-c", "sleep 600; : " + event["marker"]], start_new_session=False)
+            print("started a child")
             time.sleep(600)
     """, timeout=1)
-    file = server.directory / f"{name}.pids"
+    marker = f"marker-of-{name}"
+
+    def processes():
+        return [path for path in pathlib.Path("/proc").glob("[0-9]*/cmdline") if marker in harness.content_of(path)]
+
     began = time.monotonic()
-    answer, error = invoke(server, name, {"file": str(file)})
+    response = server.functions.invoke(FunctionName=name, Payload=json.dumps({"marker": marker}).encode(), LogType="Tail")
+    answer, error = json.loads(response["Payload"].read()), response.get("FunctionError")
     assert time.monotonic() - began < 5
     assert (error, answer["errorType"]) == ("Unhandled", "Sandbox.Timedout")
     assert "Task timed out after 1.00 seconds" in answer["errorMessage"]
-
-    pids = file.read_text().split()
-    assert len(pids) == 2
-    harness.wait_for("the end of the process tree", lambda: not any(map(harness.alive, pids)), 2)
+    assert "started a child" in base64.b64decode(response["LogResult"]).decode()
+    harness.wait_for("the end of the process tree", lambda: not processes(), 2)
 
 
 def test_a_job_grows_to_several_processes(server, name):
@@ -381,7 +383,7 @@ def test_a_job_grows_to_several_processes(server, name):
             time.sleep(0.1)
             task = event["tasks"][0]
             return {"invocationSchemaVersion": "1.0", "invocationId": "i", "results": [
-                {"taskId": task["taskId"], "resultCode": "Succeeded", "resultString": str(os.getpid())}]}
+                {"taskId": task["taskId"], "resultCode": "Succeeded", "resultString": context.log_stream_name}]}
     """)
     rows = [(server.bucket(name), f"k{number}") for number in range(60)]
     job = server.create_job(name, name, server.put_manifest(name, rows))

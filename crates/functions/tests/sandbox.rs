@@ -350,6 +350,38 @@ async fn an_open_network_reaches_other_services_and_not_the_neighbours_runtime_a
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_function_that_misses_a_network_finds_a_hint_in_its_log_once() {
+    let b = bench(|_| {});
+    let f = Arc::new(b.python(
+        "import urllib.request\ndef handler(event, context):\n    urllib.request.urlopen('http://example.org/', timeout=5)\n",
+    ));
+    for _ in 0..2 {
+        assert_eq!(b.error(&f, json!({})).await["errorType"], "URLError");
+    }
+    assert_eq!(b.log().matches("--network=open").count(), 1, "{}", b.log());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_idle_environment_that_is_frozen_costs_nothing_and_answers_when_it_is_thawed() {
+    for without in [BTreeSet::new(), BTreeSet::from([Layer::Cgroup]), BTreeSet::from([Layer::Cgroup, Layer::PidNamespace])] {
+        let b = bench(|s| (s.sandbox.without, s.environments_max) = (without.clone(), 1));
+        let f = Arc::new(b.python(
+            "import threading, time\ncount = 0\ndef burn():\n    global count\n    while True:\n        count += 1\n        time.sleep(0.001)\nthreading.Thread(target=burn, daemon=True).start()\ndef handler(event, context): return count\n",
+        ));
+        let first = b.ok(&f, json!({})).await.as_i64().unwrap();
+        b.host.freeze_idle(true).unwrap();
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        b.host.freeze_idle(false).unwrap();
+        let second = b.ok(&f, json!({})).await.as_i64().unwrap();
+        assert!(second - first < 100, "{without:?}: it ran on, {first} to {second}");
+        // One that is frozen can be ended as well.
+        b.host.freeze_idle(true).unwrap();
+        b.host.shutdown(Duration::from_secs(1)).await;
+        assert_eq!(b.host.environments(), 0, "{without:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_helper_that_dies_takes_its_environments_along_and_is_replaced() {
     let b = bench(|_| {});
     let f = Arc::new(b.python("import time\ndef handler(event, context):\n    time.sleep(event)\n    return 1"));

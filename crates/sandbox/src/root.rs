@@ -31,6 +31,15 @@ pub fn build(root: &Root, identity: Identity, own_proc: bool) -> Result<(), Faul
     for folder in ["proc", "dev", "tmp", "etc"] {
         std::fs::create_dir(folder).at(LAYER, "a folder of the root")?;
     }
+    // Before the views: one of them may be of something below the host's /tmp.
+    let options = text(&format!(
+        "mode=0700,uid={},gid={},size={},nr_inodes={}",
+        identity.uid,
+        identity.gid,
+        root.tmp_bytes,
+        (root.tmp_bytes / TMP_BYTES_A_FILE).max(1024)
+    ));
+    rustix::mount::mount("tmpfs", "tmp", "tmpfs", quiet, &*options).at(LAYER, "no /tmp of its own")?;
     for bind in &root.binds {
         let named = |what: &str| format!("{what} {}", bind.to.display());
         let Ok(to) = bind.to.strip_prefix("/") else { continue };
@@ -69,15 +78,6 @@ pub fn build(root: &Root, identity: Identity, own_proc: bool) -> Result<(), Faul
         rustix::mount::mount_bind_recursive("/proc", "proc").at(LAYER, "the view of /proc")?;
         lock(Path::new("proc")).at(LAYER, "/proc read-only")?;
     }
-    let options = text(&format!(
-        "mode=0700,uid={},gid={},size={},nr_inodes={}",
-        identity.uid,
-        identity.gid,
-        root.tmp_bytes,
-        (root.tmp_bytes / TMP_BYTES_A_FILE).max(1024)
-    ));
-    rustix::mount::mount("tmpfs", "tmp", "tmpfs", quiet, &*options).at(LAYER, "no /tmp of its own")?;
-
     // The old root lands on top of the new one, and is let go.
     rustix::process::pivot_root(".", ".").at(LAYER, "pivot_root")?;
     rustix::mount::unmount(".", UnmountFlags::DETACH).at(LAYER, "the host's files cannot be let go")?;

@@ -26,10 +26,12 @@ pub fn install(data_dir: &Path, runtime: &str, packages: &[String]) -> Result<Pa
     if let Some(notice) = &found.notice {
         eprintln!("{notice}");
     }
+    std::fs::create_dir_all(data_dir.join(FOLDER)).because(format!("cannot write in {}", data_dir.display()))?;
+    // Functions may be users of their own. The folders above keep everybody else out.
+    rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
     let folder = data_dir.join(FOLDER).join(runtime);
     let python = folder.join("bin/python3");
     if !python.exists() {
-        std::fs::create_dir_all(data_dir.join(FOLDER)).because(format!("cannot write in {}", data_dir.display()))?;
         // Made beside its place would not do: a virtual environment knows its own path.
         let made = do_it(Command::new(&found.program).args(["-m", "venv"]).arg(&folder));
         if let Err(failure) = made {

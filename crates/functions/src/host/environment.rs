@@ -7,7 +7,7 @@ use std::io;
 use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
 use std::process::ExitStatus;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -21,7 +21,7 @@ use super::logs::{LINE_BYTES_MAX, Sink};
 use super::outcome::{Failure, response_too_large};
 use super::process::{self, NotStarted, Plan};
 use super::runtimes::{self, Language};
-use super::sandbox::Parts;
+use super::sandbox::{Network, Parts};
 use super::session::{AnswerKind, Event, Next, Refusal, Session, Work};
 use super::variables::{Addresses, variables};
 use super::{Deployment, FunctionCredentials, Outcome, Pending, Shared, forwarder, runtime_api};
@@ -57,6 +57,8 @@ pub(super) struct Environment {
     stop_ordered: Notify,
     log: Mutex<EnvironmentLog>,
     process: OnceLock<Process>,
+    /// Whether its log says already that it has no network.
+    hinted: AtomicBool,
 }
 
 struct Process {
@@ -145,6 +147,7 @@ impl Environment {
             stop_ordered: Notify::new(),
             log: Mutex::new(log),
             process: OnceLock::new(),
+            hinted: AtomicBool::new(false),
         }
     }
 
@@ -237,13 +240,11 @@ impl Environment {
     }
 
     /// Stops its processes where they are, until [`Environment::thaw`]. For one that is idle; a few ten microseconds.
-    #[expect(dead_code, reason = "the pool decides when an idle environment is frozen")]
     pub fn freeze(&self) -> io::Result<()> {
         self.process.get().map_or(Ok(()), |process| process.of.freeze())
     }
 
     /// Lets them go on. Harmless where they were not stopped.
-    #[expect(dead_code, reason = "as for `freeze`")]
     pub fn thaw(&self) -> io::Result<()> {
         self.process.get().map_or(Ok(()), |process| process.of.thaw())
     }
@@ -321,6 +322,7 @@ impl Environment {
             let (payload, function_error, status) = match answer {
                 Answer::Response(payload) => (payload, false, None),
                 Answer::Error { payload, error_type } => {
+                    self.hint_at_network(&payload);
                     let status = format!("error\tError Type: {}", known_error_type(error_type.as_deref()));
                     (payload, true, Some(status))
                 }
@@ -348,6 +350,23 @@ impl Environment {
                 tokio::time::sleep(TRAILING_OUTPUT).await;
                 this.close_invocation(Some(&request_id));
             });
+        }
+    }
+
+    /// Says in the log that functions have no network here, where an error reads as if one had been missed.
+    fn hint_at_network(&self, error: &[u8]) {
+        let Some(shared) = self.shared.upgrade() else { return };
+        if shared.sandbox.settings().network == Network::S3
+            && shared.sandbox.settings().mode != super::layers::Mode::Off
+            && misses_network(error)
+            && !self.hinted.swap(true, Ordering::Relaxed)
+        {
+            let mut log = lock(&self.log);
+            log.end_line();
+            log.line(
+                "longshore: functions reach S3 here and no other address; --network=open or network = \"open\" below \
+                 [functions] lets them\n",
+            );
         }
     }
 
@@ -793,6 +812,21 @@ fn known_error_type(said: Option<&str>) -> &str {
     }
 }
 
+/// Whether an error reads like one of a program without a network, in the words of the C library, of Python and of Node.
+fn misses_network(error: &[u8]) -> bool {
+    const WORDS: [&str; 6] = [
+        "Network is unreachable",
+        "ENETUNREACH",
+        "Temporary failure in name resolution",
+        "Name or service not known",
+        "EAI_AGAIN",
+        "Could not connect to the endpoint URL",
+    ];
+    // The message stands at the beginning; what follows is a stack trace.
+    let beginning = String::from_utf8_lossy(&error[..error.len().min(4096)]);
+    WORDS.iter().any(|words| beginning.contains(words))
+}
+
 fn start_line(request_id: &str, version: &str) -> String {
     format!("START RequestId: {request_id} Version: {version}\n")
 }
@@ -932,6 +966,18 @@ mod tests {
             (None, "Runtime.Unknown"),
         ] {
             assert_eq!(known_error_type(said), kept);
+        }
+    }
+
+    #[test]
+    fn an_error_of_a_missing_network_is_known_by_its_words() {
+        for (error, misses) in [
+            (r#"{"errorMessage":"<urlopen error [Errno -3] Temporary failure in name resolution>"}"#, true),
+            (r#"{"errorMessage":"getaddrinfo EAI_AGAIN example.org"}"#, true),
+            (r#"{"errorMessage":"[Errno 101] Network is unreachable"}"#, true),
+            (r#"{"errorMessage":"'size'","errorType":"KeyError"}"#, false),
+        ] {
+            assert_eq!(misses_network(error.as_bytes()), misses, "{error}");
         }
     }
 

@@ -1,6 +1,6 @@
 //! The processes of an environment: had started by the sandbox's helper, found and ended to the last one.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::fs::DirBuilderExt;
@@ -85,6 +85,8 @@ pub(super) struct Process {
 /// The one who waits for the end.
 pub(super) struct Child {
     line: Arc<AsyncFd<Line>>,
+    /// What was said before its turn. Three at most: there is no more to say.
+    early: VecDeque<News>,
     /// Once it is known: `None` for one that was not told.
     ended: Option<Option<ExitStatus>>,
 }
@@ -124,8 +126,8 @@ async fn begin(sandbox: Arc<Sandbox>, plan: Plan, groups: Vec<PathBuf>) -> Resul
         started.await.map_err(|_| NotStarted::Host("the start was broken off".into()))??
     };
     let line = Arc::new(watched(line).map_err(host("its line cannot be heard"))?);
-    let (mut born, mut ready) = (None, None);
-    // Both come, from two processes.
+    let (mut born, mut ready, mut early) = (None, None, VecDeque::new());
+    // Both come, from two processes: what the init says after the one may come before the other.
     while born.is_none() || ready.is_none() {
         match hear(&line).await.map_err(host("its line cannot be heard"))? {
             Some((News::Born { pid }, fds)) => {
@@ -151,7 +153,8 @@ async fn begin(sandbox: Arc<Sandbox>, plan: Plan, groups: Vec<PathBuf>) -> Resul
                 };
                 ready = Some((proc, made));
             }
-            Some((other, _)) => return Err(not_started(&other)),
+            Some((failed @ News::Failed { .. }, _)) => return Err(not_started(&failed)),
+            Some((other, _)) => early.push_back(other),
             None => return Err(NotStarted::Host("the environment's first process ended before its time".into())),
         }
     }
@@ -166,7 +169,7 @@ async fn begin(sandbox: Arc<Sandbox>, plan: Plan, groups: Vec<PathBuf>) -> Resul
         None => Processes::Below(pid),
     };
     let process = Process { pid, pidfd, line: line.clone(), processes, groups, has_namespace, _lease: lease };
-    Ok(Starting { process, child: Child { line, ended: None }, output, listeners })
+    Ok(Starting { process, child: Child { line, early, ended: None }, output, listeners })
 }
 
 /// Waits for a descriptor with tokio.
@@ -195,11 +198,18 @@ async fn hear(line: &AsyncFd<Line>) -> io::Result<Option<(News, Vec<OwnedFd>)>> 
 }
 
 impl Child {
+    async fn hear(&mut self) -> io::Result<Option<News>> {
+        match self.early.pop_front() {
+            Some(news) => Ok(Some(news)),
+            None => Ok(hear(&self.line).await?.map(|(news, _)| news)),
+        }
+    }
+
     /// Waits until the program runs, or it is told why it does not.
     pub async fn runs(&mut self) -> Result<(), NotStarted> {
-        match hear(&self.line).await {
-            Ok(Some((News::Started, _))) => Ok(()),
-            Ok(Some((other, _))) => Err(not_started(&other)),
+        match self.hear().await {
+            Ok(Some(News::Started)) => Ok(()),
+            Ok(Some(other)) => Err(not_started(&other)),
             Ok(None) => Err(NotStarted::Host("the environment's first process ended before its time".into())),
             Err(error) => Err(NotStarted::Host(format!("its line cannot be heard: {error}"))),
         }
@@ -210,8 +220,8 @@ impl Child {
         if let Some(ended) = self.ended {
             return ended;
         }
-        let ended = match hear(&self.line).await {
-            Ok(Some((News::Exited { status }, _))) => Some(ExitStatus::from_raw(status)),
+        let ended = match self.hear().await {
+            Ok(Some(News::Exited { status })) => Some(ExitStatus::from_raw(status)),
             _ => None,
         };
         self.ended = Some(ended);
