@@ -375,9 +375,10 @@ impl Host {
     /// Stops all environments that are idle where they are, or lets them go on.
     pub fn freeze_idle(&self, frozen: bool) -> std::io::Result<()> {
         let environments: Vec<_> = lock(&self.handle.shared.state).environments.values().cloned().collect();
-        environments.iter().filter(|environment| !environment.is_working()).try_for_each(|environment| {
-            if frozen { environment.freeze() } else { environment.thaw() }
-        })
+        environments
+            .iter()
+            .filter(|environment| !environment.is_working())
+            .try_for_each(|environment| if frozen { environment.freeze() } else { environment.thaw() })
     }
 
     /// The process that starts environments, if it runs.

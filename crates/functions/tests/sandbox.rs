@@ -363,7 +363,9 @@ async fn a_function_that_misses_a_network_finds_a_hint_in_its_log_once() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_idle_environment_that_is_frozen_costs_nothing_and_answers_when_it_is_thawed() {
-    for without in [BTreeSet::new(), BTreeSet::from([Layer::Cgroup]), BTreeSet::from([Layer::Cgroup, Layer::PidNamespace])] {
+    for without in
+        [BTreeSet::new(), BTreeSet::from([Layer::Cgroup]), BTreeSet::from([Layer::Cgroup, Layer::PidNamespace])]
+    {
         let b = bench(|s| (s.sandbox.without, s.environments_max) = (without.clone(), 1));
         let f = Arc::new(b.python(
             "import threading, time\ncount = 0\ndef burn():\n    global count\n    while True:\n        count += 1\n        time.sleep(0.001)\nthreading.Thread(target=burn, daemon=True).start()\ndef handler(event, context): return count\n",

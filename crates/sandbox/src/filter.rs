@@ -109,14 +109,16 @@ const NAMESPACE_FLAGS: [libc::c_int; 8] = [
 /// What a filter depends on, besides the list.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Kind {
-    /// No sockets but those of TCP and of this machine.
+    /// No sockets but those of TCP and of this machine. Else the kernel may be asked about the network, which C libraries do for
+    /// the list of interfaces: it is the environment's own, or one that is open to it.
     pub streams_only: bool,
     /// Whether sockets with a name on this machine may be made; without a file system of its own that name may be anybody's.
     pub unix: bool,
-    /// Whether its network is its own: then it may ask the kernel about it, which C libraries do for the list of interfaces.
-    pub own_network: bool,
     /// Whether all processes that its user could change are its own.
     pub alone: bool,
+    /// Whether a control group bounds memory. Without one it is counted by what processes have mapped, and memory that none of
+    /// them needs to have mapped would not be seen.
+    pub bounded: bool,
 }
 
 /// All filters, compiled once in the helper.
@@ -127,7 +129,7 @@ impl Filters {
         let mut filters = BTreeMap::new();
         for bits in 0..16 {
             let has = |bit: u32| bits & bit != 0;
-            let kind = Kind { streams_only: has(1), unix: has(2), own_network: has(4), alone: has(8) };
+            let kind = Kind { streams_only: has(1), unix: has(2), alone: has(4), bounded: has(8) };
             filters.insert(kind, compile(kind)?);
         }
         Ok(Self(filters))
@@ -140,7 +142,7 @@ impl Filters {
 }
 
 fn compile(kind: Kind) -> Result<BpfProgram, String> {
-    let Kind { streams_only, unix, own_network, alone } = kind;
+    let Kind { streams_only, unix, alone, bounded } = kind;
     const ARGUMENT: Len = Len::Dword;
     let (unix_family, inet, inet6) = (libc::AF_UNIX as u64, libc::AF_INET as u64, libc::AF_INET6 as u64);
     let is = |at, value| (at, Op::Eq, value);
@@ -166,7 +168,7 @@ fn compile(kind: Kind) -> Result<BpfProgram, String> {
     // No packets, no virtual machines' sockets, no crypto of the kernel's; and of netlink, routes and addresses at most.
     let netlink = libc::AF_NETLINK as u64;
     let mut families = vec![is_not(0, unix_family), is_not(0, inet), is_not(0, inet6)];
-    if own_network {
+    if !streams_only {
         families.push(is_not(0, netlink));
         rules.push((SYS_socket, vec![is(0, netlink), is_not(2, libc::NETLINK_ROUTE as u64)]));
     }
@@ -210,6 +212,10 @@ fn compile(kind: Kind) -> Result<BpfProgram, String> {
 
     let wrong = |error: seccompiler::BackendError| error.to_string();
     let mut filter: BTreeMap<i64, Vec<SeccompRule>> = REFUSED.iter().map(|call| (*call, Vec::new())).collect();
+    if !bounded {
+        // Files and segments in memory that outlive their mapping.
+        filter.extend([libc::SYS_memfd_create, libc::SYS_shmget].map(|call| (call, Vec::new())));
+    }
     for (call, tests) in rules {
         let conditions: Result<Vec<Condition>, _> =
             tests.into_iter().map(|(at, op, value)| Condition::new(at, ARGUMENT, op, value)).collect();
@@ -276,7 +282,7 @@ mod tests {
         }
     }
 
-    const KIND: Kind = Kind { streams_only: false, unix: true, own_network: false, alone: true };
+    const KIND: Kind = Kind { streams_only: false, unix: true, alone: true, bounded: true };
     const ALLOWED: u32 = libc::SECCOMP_RET_ALLOW;
     const REFUSED_WITH: u32 = libc::SECCOMP_RET_ERRNO | libc::EPERM as u32;
     const HIDDEN: u32 = libc::SECCOMP_RET_ERRNO | libc::ENOSYS as u32;
@@ -334,7 +340,10 @@ mod tests {
             (AF_INET, SOCK_STREAM, IPPROTO_MPTCP, [false, false]),
             (AF_INET, SOCK_RAW | cloexec, IPPROTO_ICMP, [false, false]),
             (AF_PACKET, SOCK_RAW, 0, [false, false]),
-            (AF_NETLINK, SOCK_DGRAM, 0, [false, false]),
+            (AF_NETLINK, SOCK_DGRAM, NETLINK_ROUTE, [true, false]),
+            (AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_ROUTE, [true, false]),
+            (AF_NETLINK, SOCK_RAW, NETLINK_AUDIT, [false, false]),
+            (AF_NETLINK, SOCK_RAW, NETLINK_NETFILTER, [false, false]),
             (AF_VSOCK, SOCK_STREAM, 0, [false, false]),
             (AF_ALG, SOCK_SEQPACKET, 0, [false, false]),
             (AF_INET, SOCK_STREAM, IPPROTO_UDPLITE, [true, false]),
@@ -363,21 +372,14 @@ mod tests {
     }
 
     #[test]
-    fn a_network_of_its_own_may_be_asked_about_and_nothing_else_of_netlink() {
-        use libc::*;
-        for (own_network, protocol, passes) in [
-            (true, NETLINK_ROUTE, true),
-            (true, NETLINK_AUDIT, false),
-            (true, NETLINK_NETFILTER, false),
-            (false, NETLINK_ROUTE, false),
-        ] {
-            let filter = compile(Kind { own_network, ..KIND }).unwrap();
-            let arguments = [AF_NETLINK as u64, (SOCK_RAW | SOCK_CLOEXEC) as u64, protocol as u64, 0, 0, 0];
-            assert_eq!(action(&filter, SYS_socket, arguments) == ALLOWED, passes, "{own_network} {protocol}");
-        }
-        let filter = compile(Kind { own_network: true, ..KIND }).unwrap();
-        for family in [AF_PACKET, AF_VSOCK, AF_ALG] {
-            assert_eq!(action(&filter, SYS_socket, [family as u64, SOCK_DGRAM as u64, 0, 0, 0, 0]), REFUSED_WITH);
+    fn memory_that_nobody_needs_to_have_mapped_wants_a_control_group() {
+        for call in [libc::SYS_memfd_create, libc::SYS_shmget] {
+            assert_eq!(action(&compile(KIND).unwrap(), call, [0; 6]), ALLOWED, "{call}");
+            assert_eq!(
+                action(&compile(Kind { bounded: false, ..KIND }).unwrap(), call, [0; 6]),
+                REFUSED_WITH,
+                "{call}"
+            );
         }
     }
 

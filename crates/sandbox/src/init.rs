@@ -314,8 +314,8 @@ fn restrict(spec: &Spec, filters: &Filters, init: Pid) -> Result<Details, Fault>
         let kind = Kind {
             streams_only: spec.streams_only,
             unix: on(Layer::MountNamespace),
-            own_network: on(Layer::NetNamespace),
             alone: on(Layer::PidNamespace) || on(Layer::OwnUid),
+            bounded: on(Layer::Cgroup),
         };
         filters.apply(kind).map_err(|what| Fault::new(Layer::Seccomp, what))?;
     }

@@ -12,6 +12,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use longshore_sandbox::cgroup::{self, Cgroups};
 use longshore_sandbox::trial::{self, Given};
+use longshore_sandbox::usage;
 use longshore_sandbox::{
     Bind, BindKind, Command, Helper, Identity, Landlock, Layer, Limits, Mode, Ports, Report, Root, Spec, State,
 };
@@ -436,7 +437,8 @@ impl Sandbox {
             |path: &Path| path.to_str().map(str::to_owned).ok_or_else(|| format!("{} is not UTF-8", path.display()));
         let arguments = parts.arguments.iter().map(|argument| text(Path::new(argument))).collect::<Result<_, _>>()?;
         text(parts.program)?;
-        // Counted by user: exact where the user is the environment's own, and anybody's processes else.
+        // Counted by user: exact where the user is the environment's own. Else with what the user runs already: a bound for all
+        // environments together, and the server itself is not held to it.
         let counted = self.is_on(Layer::OwnUid) || self.is_on(Layer::UserNamespace);
         Ok(Spec {
             layers: self.layers.clone(),
@@ -449,7 +451,11 @@ impl Sandbox {
                 open_files: parts.bounds.open_files,
                 // A full /tmp of its own says so itself; elsewhere this is the nearest.
                 file_bytes: if mounted { tmp_bytes + MIB } else { tmp_bytes },
-                processes: parts.bounds.processes.or(counted.then_some(TASKS_MAX)),
+                processes: Some(parts.bounds.processes.unwrap_or(if counted {
+                    TASKS_MAX
+                } else {
+                    TASKS_MAX + usage::tasks_of(rustix::process::geteuid().as_raw())
+                })),
             },
             // Of no meaning to anybody outside.
             hostname: parts.marker.chars().take(12).collect(),
