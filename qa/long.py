@@ -85,6 +85,63 @@ def peers(until):
             return counted
 
 
+def faults(until):
+    """Ten thousand random faults against the function host, from another seed each time; once, and again till then."""
+    counted = collections.Counter()
+    while True:
+        seed = random.SystemRandom().randrange(1 << 32)
+        env = dict(os.environ, FAULT_SEED=str(seed), FAULTS="10000", FAULT_KILLS="10")
+        done = subprocess.run(["cargo", "test", "--quiet", "--release", "--package", "longshore-functions", "--test", "faults",
+                               "--", "--nocapture"], cwd=ROOT, env=env, capture_output=True, text=True)
+        said = re.search(r"(\d+) calls and (\d+) faults in ([\d.]+) s, .*; (\d+) killed, (\d+) stopped; \{(.*)\}", done.stdout)
+        if done.returncode != 0 or not said:
+            print(f"seed {seed}:\n{done.stdout[-3000:]}{done.stderr[-3000:]}", file=sys.stderr)
+            counted["failures"] += 1
+        else:
+            print(said[0], file=sys.stderr)
+            counted["calls"] += int(said[1])
+            counted["faults"] += int(said[2])
+            counted["environments_killed"] += int(said[4])
+            counted["environments_stopped"] += int(said[5])
+            counted["servers_killed"] += 10
+        if time.monotonic() >= until:
+            return counted
+
+
+def runtimes(until):
+    """The questions of `test_runtime_api.py` to AWS's client for Node, which is built here from npm's package.
+
+    Its native part needs a C++ compiler, cmake, autoconf, automake and libtool. Set up once, under target/runtimes/node.
+    """
+    for tool in ("npm", "node", "cmake", "autoconf", "automake", "libtoolize", "c++"):
+        if not shutil.which(tool):
+            sys.exit(f"SKIPPED: {tool} is missing (Debian packages nodejs, npm, cmake, autoconf, automake, libtool, g++)")
+    folder = ROOT / "target/runtimes/node"
+    client, built = folder / "node_modules/aws-lambda-ric", folder / "built"
+    if not built.exists():
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        subprocess.run(["npm", "install", "--prefix", folder, "--ignore-scripts", "--no-fund", "--no-audit", "aws-lambda-ric@3.3.0"], check=True)
+        # By hand: newer versions of npm run no scripts of packages, older ones do not ask.
+        env = dict(os.environ, PATH=f"{folder / 'node_modules/.bin'}:{os.environ['PATH']}")
+        for script in ("preinstall.sh", "postinstall.sh"):
+            done = subprocess.run([client / "scripts" / script], cwd=client, env=env, capture_output=True, text=True)
+            if done.returncode != 0:
+                sys.exit(f"{script} failed:\n{done.stdout[-2000:]}{done.stderr[-2000:]}")
+        built.touch()
+    counted = collections.Counter()
+    while True:
+        env = dict(os.environ, LONGSHORE_TEST_NODE_CLIENT=str(client), PYTHONDONTWRITEBYTECODE="1")
+        done = subprocess.run([sys.executable, "-m", "pytest", "-q", "-rs", "-c", "tests/conformance/pytest.ini",
+                               "tests/conformance/test_runtime_api.py", "-k", "stock or client"], cwd=ROOT, env=env, capture_output=True, text=True)
+        print(done.stdout[-6000:] if done.returncode else done.stdout.splitlines()[-1], file=sys.stderr)
+        for number, what in re.findall(r"(\d+) (passed|failed|skipped|error)", done.stdout.splitlines()[-1]):
+            counted[f"tests_{what}"] += int(number)
+        counted["failures"] += done.returncode != 0
+        if time.monotonic() >= until:
+            return counted
+
+
 def power(until):
     """A file system is shut down under the stopped server, which loses everything that was not synced.
 
@@ -174,13 +231,16 @@ def unmount(mount):
         time.sleep(0.05)
 
 
+LANES = {"simulation": simulation, "kills": kills, "peers": peers, "faults": faults, "runtimes": runtimes, "power": power}
+
+
 def main():
     ap = argparse.ArgumentParser(description="Runs a long lane and counts it in qa/ledger.jsonl.")
-    ap.add_argument("lane", choices=["simulation", "kills", "peers", "power"])
+    ap.add_argument("lane", choices=list(LANES))
     ap.add_argument("--minutes", type=float, default=10)
     a = ap.parse_args()
     began = time.monotonic()
-    counted = {"simulation": simulation, "kills": kills, "peers": peers, "power": power}[a.lane](began + 60 * a.minutes)
+    counted = LANES[a.lane](began + 60 * a.minutes)
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     commit = sh("git", "-C", ROOT, "rev-parse", "--short=12", "HEAD").stdout.strip()
     line = {"commit": commit, "lane": a.lane, **counted, "failures": counted["failures"],

@@ -17,9 +17,11 @@ CONTAINED = [sys.executable, str(pathlib.Path(__file__).with_name("contained.py"
 WITHOUT = "LONGSHORE_FUNCTIONS_SANDBOX_WITHOUT"
 
 
-def doctor(tmp_path, *arguments, environment=None, before=(), status=0):
-    done = harness.run([*before, harness.LONGSHORE, "doctor", "--data-dir", tmp_path / "data", *arguments],
-                       harness.plain_environment(tmp_path) | (environment or {}), check=False)
+def doctor(tmp_path, *arguments, environment=None, status=0):
+    # It asks every interpreter on the PATH for its version; the system's own will do.
+    plain = harness.plain_environment(tmp_path) | {"PATH": "/usr/local/bin:/usr/bin:/bin"}
+    done = harness.run([harness.LONGSHORE, "doctor", "--data-dir", tmp_path / "data", *arguments],
+                       plain | (environment or {}), check=False)
     assert done.returncode == status, f"{done.returncode}\n{done.stdout}\n{done.stderr}"
     return done
 
@@ -32,9 +34,9 @@ def states(document):
     return {row["layer"]: row["state"] for row in document["sandbox"]["layers"]}
 
 
-def refused(tmp_path, *arguments, environment=None, before=()):
+def refused(tmp_path, *arguments, environment=None):
     """A server that does not start: its standard error."""
-    done = harness.run([*before, harness.LONGSHORE, "serve", "--data-dir", tmp_path / "data", "--listen", "127.0.0.1:0", *arguments],
+    done = harness.run([harness.LONGSHORE, "serve", "--data-dir", tmp_path / "data", "--listen", "127.0.0.1:0", *arguments],
                        harness.plain_environment(tmp_path) | (environment or {}), check=False, timeout=30)
     assert done.returncode == 1, f"{done.returncode}\n{done.stdout}\n{done.stderr}"
     assert "listening" not in done.stdout

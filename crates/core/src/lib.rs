@@ -5,12 +5,14 @@
 
 pub mod delivery;
 pub mod dispatch;
+pub mod event_invocation;
 pub mod failures;
 pub mod filter;
 pub mod inventory;
 pub mod invocation;
 pub mod job;
 pub mod manifest;
+pub mod policy;
 pub mod pool;
 pub mod random;
 pub mod rate;

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
-use longshore_functions::host::{Call, Deployment, Host, HostSettings, Launcher, Outcome, Patience, S3Door};
+use longshore_functions::host::{Call, Deployment, Host, HostSettings, Launcher, LogFormat, Outcome, Patience, S3Door};
 
 /// An event of S3 Batch Operations, as each task sends one.
 const EVENT: &str = r#"{"invocationSchemaVersion":"1.0","invocationId":"YXNkbGZqYWRmaiBhc2RmdW9hZHNmZGpmaGFzbGtkaGZza2RmaAo","job":{"id":"f3cc4f60-61f6-4a2b-8a21-d07600c373ce"},"tasks":[{"taskId":"dGFza2lkZ29lc2hlcmUK","s3Key":"customerImage1.jpg","s3VersionId":"1","s3BucketArn":"arn:aws:s3:::amzn-s3-demo-bucket"}]}"#;
@@ -67,6 +67,10 @@ async fn run(runtime: &str, calls: usize, in_flight: usize, environments: usize)
         memory_mib: 128,
         ephemeral_storage_mib: 512,
         concurrency: None,
+        log_format: LogFormat::Text,
+        application_log_level: None,
+        system_log_level: None,
+        log_group: "/aws/lambda/speed".into(),
     });
     let one = |n: usize| {
         let (host, deployment) = (host.clone(), deployment.clone());

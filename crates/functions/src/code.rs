@@ -3,14 +3,18 @@
 //! ```text
 //! <data>/code/<sha256, hex>/package.zip   the bytes as they were uploaded, for download
 //!                           content/      unpacked, without write bits; shared by every environment and version
+//!             layers-<sha256, hex>/       the contents of several layers, merged in their order: `/opt`
 //! ```
 //!
 //! A package is unpacked next to its place, synced, and renamed into it: a folder with a SHA-256 for its name is whole.
 //! A crash leaves `unpacking-*` folders and packages that no version names; both are swept at start.
+//!
+//! Layers are packages like any other. One layer alone is `/opt` where it lies; several are merged once for each list
+//! of them, by hard links: a file of 200 MB in twenty merged folders is on the disk once, and costs a name each time.
 
 pub mod archive;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
@@ -18,6 +22,7 @@ use std::sync::Arc;
 
 use base64::Engine;
 use bytes::Bytes;
+use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use tokio::sync::Semaphore;
 
@@ -42,7 +47,7 @@ pub enum CodeError {
 }
 
 /// A package by its content.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Code {
     /// SHA-256 of the exact uploaded bytes, lower-case hex: the folder's name.
     pub sha256: String,
@@ -85,13 +90,15 @@ impl CodeStore {
         self.on_a_blocking_thread(move |store| store.put_blocking(&zip)).await
     }
 
-    /// Checks a package as [`CodeStore::put`] does, to the last checksum, and keeps nothing.
-    pub async fn check(&self, zip: Bytes) -> Result<Code, CodeError> {
+    /// Checks a package as [`CodeStore::put`] does, to the last checksum, and keeps nothing. With it come its bytes
+    /// once unpacked.
+    pub async fn check(&self, zip: Bytes) -> Result<(Code, u64), CodeError> {
         self.on_a_blocking_thread(move |_| {
-            for entry in checked(&zip)? {
+            let entries = checked(&zip)?;
+            for entry in &entries {
                 entry.inflate(&mut std::io::sink())??;
             }
-            Ok(Code::of(&zip))
+            Ok((Code::of(&zip), entries.iter().map(|entry| entry.size).sum()))
         })
         .await
     }
@@ -101,12 +108,43 @@ impl CodeStore {
         self.root.join(sha256).join("content")
     }
 
+    /// Where layers lie as one folder, what is `/opt` on AWS. `None` if there are none.
+    ///
+    /// One layer alone is where it was unpacked; several have to be merged by [`CodeStore::merge`] before.
+    pub fn layers_dir(&self, layers: &[&Code]) -> Option<PathBuf> {
+        match layers {
+            [] => None,
+            [one] => Some(self.content(&one.sha256)),
+            several => Some(self.root.join(merged_name(several))),
+        }
+    }
+
+    /// Merges the contents of kept packages in their order, later ones over earlier ones; durable when it returns.
+    /// What is merged already, or needs no merging, costs nothing.
+    pub async fn merge(&self, layers: Vec<Code>) -> Result<(), CodeError> {
+        if layers.len() < 2 {
+            return Ok(());
+        }
+        self.on_a_blocking_thread(move |store| store.merge_blocking(&layers.iter().collect::<Vec<_>>())).await
+    }
+
+    /// Bytes of all files of kept packages together, unpacked: what counts against
+    /// [`archive::UNZIPPED_BYTES_LIMIT`].
+    pub async fn unzipped_bytes(&self, packages: Vec<Code>) -> Result<u64, CodeError> {
+        self.on_a_blocking_thread(move |store| {
+            let sizes = packages.iter().map(|code| bytes_below(&store.content(&code.sha256)));
+            Ok(sizes.sum::<std::io::Result<u64>>()?)
+        })
+        .await
+    }
+
     /// Where a kept package lies as uploaded.
     pub fn package(&self, sha256: &str) -> PathBuf {
         self.root.join(sha256).join("package.zip")
     }
 
-    /// Removes everything but the packages in `wanted`. Blocks; for start-up, before anything can be uploaded.
+    /// Removes everything but the folders named in `wanted`: packages by their SHA-256, merged layers by
+    /// [`merged_name`]. Blocks; for start-up, before anything can be uploaded.
     pub fn sweep(&self, wanted: &BTreeSet<String>) -> std::io::Result<()> {
         for child in std::fs::read_dir(&self.root)? {
             let child = child?;
@@ -147,20 +185,110 @@ impl CodeStore {
             return Ok(code);
         }
         let entries = checked(zip)?;
+        self.make(&place, |beside| unpack(zip, &entries, beside))?;
+        Ok(code)
+    }
+
+    /// [`CodeStore::merge`] for start-up, which may block.
+    pub fn merge_blocking(&self, layers: &[&Code]) -> Result<(), CodeError> {
+        let place = self.root.join(merged_name(layers));
+        if layers.len() < 2 || place.is_dir() {
+            return Ok(());
+        }
+        let mut tree = BTreeMap::new();
+        for layer in layers {
+            overlay(&self.content(&layer.sha256), Path::new(""), &mut tree)?;
+        }
+        self.make(&place, |beside| link_tree(&tree, beside))
+    }
+
+    /// Makes a folder beside its place, whole and synced by `fill`, and renames it there.
+    fn make(&self, place: &Path, fill: impl FnOnce(&Path) -> Result<(), CodeError>) -> Result<(), CodeError> {
         let beside = self.root.join(format!("unpacking-{}", uuid::Uuid::new_v4()));
-        let outcome = unpack(zip, &entries, &beside).and_then(|()| match std::fs::rename(&beside, &place) {
+        let outcome = fill(&beside).and_then(|()| match std::fs::rename(&beside, place) {
             Ok(()) => Ok(sync(&self.root)?),
-            // Another upload of the same bytes was faster. Its folder is as good as ours.
+            // Another one of the same content was faster. Its folder is as good as ours.
             Err(_) if place.is_dir() => Ok(std::fs::remove_dir_all(&beside)?),
             Err(error) => Err(error.into()),
         });
-        if let Err(error) = outcome {
+        if outcome.is_err() {
             // What cannot be removed now is swept at the next start.
             let _ = std::fs::remove_dir_all(&beside);
-            return Err(error);
         }
-        Ok(code)
+        outcome
     }
+}
+
+/// The folder of several layers merged in this order, below the folder of packages.
+pub fn merged_name(layers: &[&Code]) -> String {
+    let mut hash = Sha256::new();
+    for layer in layers {
+        hash.update(&layer.sha256);
+    }
+    format!("layers-{}", hex::encode(hash.finalize()))
+}
+
+/// What stands at a path of the merged folder, and where it comes from.
+#[derive(Debug)]
+enum Node {
+    Directory,
+    File(PathBuf),
+    Link(PathBuf),
+}
+
+/// Lays the folder `from` over `tree`, whose paths are relative. What has the same path is replaced, but for a folder
+/// over a folder: those are joined.
+///
+/// All of it is decided on paths, before anything is written: a layer whose folder is another layer's link never writes
+/// through that link, it takes its place.
+fn overlay(from: &Path, at: &Path, tree: &mut BTreeMap<PathBuf, Node>) -> std::io::Result<()> {
+    for child in std::fs::read_dir(from)? {
+        let child = child?;
+        let path = at.join(child.file_name());
+        let kind = child.file_type()?;
+        if kind.is_dir() {
+            tree.insert(path.clone(), Node::Directory);
+            overlay(&child.path(), &path, tree)?;
+            continue;
+        }
+        if matches!(tree.get(&path), Some(Node::Directory)) {
+            tree.retain(|other, _| !other.starts_with(&path));
+        }
+        let node =
+            if kind.is_symlink() { Node::Link(std::fs::read_link(child.path())?) } else { Node::File(child.path()) };
+        tree.insert(path, node);
+    }
+    Ok(())
+}
+
+/// Writes a merged folder, and syncs it. The files are synced already: they are links to those of packages.
+fn link_tree(tree: &BTreeMap<PathBuf, Node>, folder: &Path) -> Result<(), CodeError> {
+    make_directory(folder)?;
+    // Sorted by their components, so that a folder comes before what is in it.
+    for (path, node) in tree {
+        let place = folder.join(path);
+        match node {
+            Node::Directory => make_directory(&place)?,
+            Node::Link(target) => std::os::unix::fs::symlink(target, place)?,
+            // A file system without hard links, or a file that has as many as it may have, gets a copy.
+            Node::File(from) => {
+                std::fs::hard_link(from, &place).or_else(|_| std::fs::copy(from, &place).map(|_| ()))?
+            }
+        }
+    }
+    rustix::fs::syncfs(File::open(folder)?).map_err(std::io::Error::from)?;
+    Ok(())
+}
+
+/// Bytes of all files and link targets below a folder, as the archive counted them.
+fn bytes_below(folder: &Path) -> std::io::Result<u64> {
+    let mut bytes: u64 = 0;
+    for child in std::fs::read_dir(folder)? {
+        let child = child?;
+        let of_child = if child.file_type()?.is_dir() { bytes_below(&child.path())? } else { child.metadata()?.len() };
+        bytes = bytes.saturating_add(of_child);
+    }
+    Ok(bytes)
 }
 
 fn checked(zip: &[u8]) -> Result<Vec<Entry<'_>>, CodeError> {

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::host::{Call, Deployment, Host, Outcome};
+use crate::host::{Call, Deployment, Host, Outcome, Provisioning, Terms};
 
 /// The host's side of an operation. Two of them: the host itself, and in tests a scripted one, since what the API
 /// answers must not depend on which interpreters a machine has.
@@ -10,10 +10,20 @@ use crate::host::{Call, Deployment, Host, Outcome};
 pub(crate) trait Environments: Send + Sync + 'static {
     async fn invoke(&self, deployment: Arc<Deployment>, call: Call) -> Outcome;
     fn slots(&self, deployment: &Deployment) -> u32;
-    /// Lets go of environments of `name` that no current deployment names.
-    fn retire(&self, name: &str);
-    /// Whether this machine can run `runtime`; if not, what would change that. May look for programs: blocks shortly.
-    fn check_runtime(&self, runtime: &str) -> Result<(), String>;
+    /// Lets go of the environments of a deployment that is no more, and answers its calls that wait with
+    /// [`Outcome::Gone`].
+    fn retire(&self, deployment_id: &str);
+    /// Says what of the concurrency is the function's own.
+    fn set_terms(&self, name: &str, terms: &Terms);
+    /// How far the provisioned concurrency of a deployment is.
+    fn provisioning(&self, deployment_id: &str) -> Provisioning;
+    /// How many environments may be provisioned, of all functions together.
+    fn provisioned_max(&self) -> u32;
+    /// Says that calls are about to come, so many at once.
+    fn prepare(&self, deployment: &Arc<Deployment>, wanted: u32);
+    /// The version of what runs `runtime` on this machine, empty for a `bootstrap`; if nothing does, what would change
+    /// that. May look for programs: blocks shortly.
+    fn check_runtime(&self, runtime: &str) -> Result<String, String>;
 }
 
 #[async_trait::async_trait]
@@ -26,11 +36,27 @@ impl Environments for Host {
         Host::slots(self, deployment)
     }
 
-    fn retire(&self, name: &str) {
-        Host::retire(self, name);
+    fn retire(&self, deployment_id: &str) {
+        Host::retire(self, deployment_id);
     }
 
-    fn check_runtime(&self, runtime: &str) -> Result<(), String> {
-        Host::check_runtime(self, runtime).map(|_| ())
+    fn set_terms(&self, name: &str, terms: &Terms) {
+        Host::set_terms(self, name, terms);
+    }
+
+    fn provisioning(&self, deployment_id: &str) -> Provisioning {
+        Host::provisioning(self, deployment_id)
+    }
+
+    fn provisioned_max(&self) -> u32 {
+        Host::provisioned_max(self)
+    }
+
+    fn prepare(&self, deployment: &Arc<Deployment>, wanted: u32) {
+        Host::prepare(self, deployment, wanted);
+    }
+
+    fn check_runtime(&self, runtime: &str) -> Result<String, String> {
+        Host::check_runtime(self, runtime).map(|found| found.version)
     }
 }

@@ -1,11 +1,13 @@
 //! What goes wrong in the Lambda API, and how the caller is told.
 
 use http::StatusCode;
+use longshore_core::policy::POLICY_BYTES_MAX;
 use longshore_store::StoreError;
 use longshore_wire::ApiError;
 
 use crate::code::CodeError;
 use crate::code::archive::{ArchiveError, UNZIPPED_BYTES_LIMIT};
+use crate::seal::SealError;
 
 /// Every failure of an operation. [`FunctionError::told`] is the user's side of it.
 #[derive(Debug, thiserror::Error)]
@@ -16,6 +18,9 @@ pub enum FunctionError {
     /// Something else that is not there, in AWS's words.
     #[error("{0}")]
     Missing(String),
+    /// An alias or version without provisioned concurrency.
+    #[error("no provisioned concurrency")]
+    NotProvisioned,
     /// A breach of the API model's constraints, already in AWS's words.
     #[error("{0}")]
     Constraint(String),
@@ -30,6 +35,15 @@ pub enum FunctionError {
     /// The `RevisionId` given is not the present one.
     #[error("the revision ID does not match")]
     Revision,
+    /// As [`FunctionError::Revision`], for a layer version's policy.
+    #[error("the revision ID of the layer's policy does not match")]
+    LayerRevision,
+    /// As `Revision`, of a call on a policy, for which AWS names another way out.
+    #[error("the revision ID does not match")]
+    PolicyRevision,
+    /// How long the policy would be, in bytes.
+    #[error("the policy would have {0} bytes")]
+    PolicyLength(usize),
     #[error("{0}")]
     TooLarge(String),
     #[error("{0}")]
@@ -37,6 +51,9 @@ pub enum FunctionError {
     /// With AWS's `Reason`.
     #[error("throttled: {0}")]
     Throttled(&'static str),
+    /// The function is switched off: its reserved concurrency is 0.
+    #[error("throttled: the reserved concurrency is 0")]
+    SwitchedOff,
     #[error("the code storage limit is reached")]
     CodeStorage,
     /// An operation that exists on AWS and not here.
@@ -45,10 +62,18 @@ pub enum FunctionError {
     /// The function could not be run, through no fault of its own.
     #[error("{0}")]
     Fault(String),
+    /// What the function's runtime needs is not on this machine any more.
+    #[error("{0}")]
+    InvalidRuntime(String),
+    /// The function's code is not on the disk any more.
+    #[error("{0}")]
+    InvalidZipFile(String),
     #[error(transparent)]
     Code(#[from] CodeError),
     #[error(transparent)]
     Store(#[from] StoreError),
+    #[error(transparent)]
+    Seal(#[from] SealError),
 }
 
 impl From<rusqlite::Error> for FunctionError {
@@ -63,6 +88,11 @@ impl FunctionError {
         let (status, code, message) = match self {
             Self::NotFound(arn) => return longshore_wire::arn::function_not_found(arn),
             Self::Missing(text) => (StatusCode::NOT_FOUND, "ResourceNotFoundException", text.clone()),
+            Self::NotProvisioned => (
+                StatusCode::NOT_FOUND,
+                "ProvisionedConcurrencyConfigNotFoundException",
+                "No Provisioned Concurrency Config found for this function".into(),
+            ),
             Self::Constraint(text) => (StatusCode::BAD_REQUEST, "ValidationException", text.clone()),
             Self::Parameter(text) => (StatusCode::BAD_REQUEST, "InvalidParameterValueException", text.clone()),
             Self::Content(text) => (StatusCode::BAD_REQUEST, "InvalidRequestContentException", text.clone()),
@@ -74,22 +104,42 @@ impl FunctionError {
                  retrieve the latest Revision Id"
                     .into(),
             ),
+            Self::LayerRevision => (
+                StatusCode::PRECONDITION_FAILED,
+                "PreconditionFailedException",
+                "The Revision Id provided does not match the latest Revision Id. Call the GetLayerPolicy API to \
+                 retrieve the latest Revision Id"
+                    .into(),
+            ),
+            Self::PolicyRevision => (
+                StatusCode::PRECONDITION_FAILED,
+                "PreconditionFailedException",
+                "The Revision Id provided does not match the latest Revision Id. Call the GetPolicy API to retrieve \
+                 the latest Revision Id"
+                    .into(),
+            ),
+            Self::PolicyLength(bytes) => (
+                StatusCode::BAD_REQUEST,
+                "PolicyLengthExceededException",
+                format!("The final policy size ({bytes}) is bigger than the limit ({POLICY_BYTES_MAX})."),
+            ),
             Self::TooLarge(text) => (StatusCode::PAYLOAD_TOO_LARGE, "RequestEntityTooLargeException", text.clone()),
             Self::Denied(text) => (StatusCode::FORBIDDEN, "AccessDeniedException", text.clone()),
-            Self::Throttled(reason) => {
-                return ApiError::new(StatusCode::TOO_MANY_REQUESTS, "TooManyRequestsException", "Rate Exceeded.")
-                    .with("Reason", *reason);
-            }
+            Self::Throttled(reason) => return throttled(reason).with_retry_after(RETRY_AFTER_S),
+            // To come back is of no use until somebody changes that.
+            Self::SwitchedOff => return throttled("ReservedFunctionConcurrentInvocationLimitExceeded"),
             Self::CodeStorage => {
                 (StatusCode::BAD_REQUEST, "CodeStorageExceededException", "Code storage limit exceeded.".into())
             }
             Self::UnknownOperation(text) => (StatusCode::NOT_FOUND, "UnknownOperationException", text.clone()),
             Self::Fault(text) => (StatusCode::INTERNAL_SERVER_ERROR, "ServiceException", text.clone()),
+            Self::InvalidRuntime(text) => (StatusCode::BAD_GATEWAY, "InvalidRuntimeException", text.clone()),
+            Self::InvalidZipFile(text) => (StatusCode::BAD_GATEWAY, "InvalidZipFileException", text.clone()),
             Self::Code(error) => return told_code(error),
             Self::Store(error) if error.is_full() => {
                 (StatusCode::INTERNAL_SERVER_ERROR, "ServiceException", "The server's disk is full.".into())
             }
-            Self::Store(_) => (
+            Self::Store(_) | Self::Seal(_) => (
                 StatusCode::INTERNAL_SERVER_ERROR,
                 "ServiceException",
                 "An error occurred and the request cannot be processed.".into(),
@@ -97,6 +147,14 @@ impl FunctionError {
         };
         ApiError::new(status, code, message)
     }
+}
+
+/// What is told of when to come back: an environment comes free at any time, and a second is what callers wait by
+/// themselves. AWS sends none. Our choice.
+const RETRY_AFTER_S: u32 = 1;
+
+fn throttled(reason: &'static str) -> ApiError {
+    ApiError::new(StatusCode::TOO_MANY_REQUESTS, "TooManyRequestsException", "Rate Exceeded.").with("Reason", reason)
 }
 
 fn told_code(error: &CodeError) -> ApiError {

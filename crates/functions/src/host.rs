@@ -14,13 +14,15 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use futures::future::BoxFuture;
 use http_body_util::combinators::BoxBody;
-use longshore_core::pool::{Ask, CallId, Effect, EnvironmentId, Limits, Millis, Pool, StopReason};
+use longshore_core::pool::{self, Ask, CallId, Effect, EnvironmentId, Limits, Millis, Pool, StopReason, Target};
 use tokio::sync::{Notify, oneshot};
 
 mod environment;
 mod forwarder;
 mod http;
+mod lines;
 pub mod logs;
+mod machine;
 mod outcome;
 mod process;
 mod runtime_api;
@@ -29,6 +31,7 @@ pub mod sandbox;
 mod session;
 mod variables;
 
+pub use longshore_core::pool::Provisioning;
 pub use longshore_sandbox as layers;
 pub use longshore_sandbox::Command as Launcher;
 pub use outcome::RESPONSE_BYTES_MAX;
@@ -90,16 +93,31 @@ pub struct HostSettings {
     /// Where interpreters are installed for functions, as `<runtime>/bin/python3`; the first that has one is used.
     /// First value: `runtimes/` in the data directory.
     pub runtimes_dirs: Vec<PathBuf>,
-    /// Environments on this machine, all functions together. First value: 4 a core, at least 4.
+    /// Environments on this machine, all functions together. First value: 4 a core, at least 4. See
+    /// [`HostSettings::fit_to_machine`].
     pub environments_max: u32,
+    /// MiB for all environments together; what one counts for is said at [`longshore_core::pool::Pool::measured`]. First
+    /// value: three quarters of the machine's memory, or of the container's limit.
+    pub memory_mib_max: u64,
+    /// Calls in flight, all functions together. AWS's default: 1,000.
+    pub account_concurrency: u32,
+    /// New environments that one function may get in ten seconds: 1,000 on AWS. First value: any number.
+    pub scale_up: Option<u32>,
     /// Environments that may be starting at once. First value: the number of cores.
     pub starts_at_once: u32,
-    /// How long an environment stays without work. First value: 300 s.
+    /// How long an environment stays without work. First value: 300 s; 60 s at most while memory is short.
     pub idle_timeout: Duration,
+    /// How old an environment gets: as long as the credentials in it may be used. First value: 12 h.
+    pub age_max: Duration,
+    /// How long an environment is idle before its processes are stopped until the next call; zero for at once, `None` for
+    /// never. First value: 50 ms.
+    pub freeze_after: Option<Duration>,
     /// Whether another version of an interpreter than the one asked for is an error and not a notice.
     pub strict_runtimes: bool,
     /// How long a start may take before it goes on on the clock of the first invocation. Lambda's: 10 s.
     pub init_limit: Duration,
+    /// Whether it then begins anew, as on AWS, instead of going on.
+    pub init_restarts: bool,
     /// Calls that may wait for an environment, all functions together. One more is throttled. A call that waits is
     /// some hundred bytes and its payload.
     pub calls_waiting_max: usize,
@@ -119,14 +137,35 @@ impl HostSettings {
             runtimes_dirs: vec![data_dir.join("runtimes")],
             data_dir,
             environments_max: cores.saturating_mul(4).max(4),
+            memory_mib_max: machine::memory_mib_default(),
+            account_concurrency: 1_000,
+            scale_up: None,
             starts_at_once: cores,
             idle_timeout: Duration::from_secs(300),
+            age_max: Duration::from_secs(12 * 60 * 60),
+            freeze_after: Some(Duration::from_millis(50)),
             strict_runtimes: false,
             init_limit: Duration::from_secs(10),
+            init_restarts: false,
             calls_waiting_max: 10_000,
             launcher: Launcher::default(),
             bounds: Bounds::default(),
             sandbox: SandboxSettings::default(),
+        }
+    }
+
+    /// Lowers `environments_max` to what there are descriptors and processes for: a start that fails for want of them
+    /// would take others along.
+    pub fn fit_to_machine(&mut self) {
+        let max = machine::environments_max();
+        if self.environments_max > max {
+            let (asked, max) = (self.environments_max, max);
+            tracing::warn!(
+                asked,
+                max,
+                "fewer environments than asked for: too few descriptors or processes are allowed"
+            );
+            self.environments_max = max;
         }
     }
 }
@@ -151,12 +190,38 @@ pub struct Deployment {
     pub memory_mib: u32,
     /// The size of `/tmp`, `EphemeralStorage.Size`.
     pub ephemeral_storage_mib: u32,
-    /// Reserved concurrency; 0 refuses every call.
+    /// Reserved concurrency when this was made; 0 refuses every call. Where the host was told [`Terms`], it goes by those.
     pub concurrency: Option<u32>,
+    /// How the system's own log lines look, and what the function is told to write in.
+    pub log_format: LogFormat,
+    /// `TRACE` to `FATAL`: for the function, which is told it. `None` unless the format is JSON.
+    pub application_log_level: Option<String>,
+    /// `DEBUG`, `INFO` or `WARN`: which of the system's lines are written. `None` unless the format is JSON.
+    pub system_log_level: Option<String>,
+    /// `/aws/lambda/<name>` or what was set: the function is told it. Source: Lambda spec 1.11.
+    pub log_group: String,
+}
+
+/// `LoggingConfig.LogFormat`. Source: Lambda spec 1.11, 1.14.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub enum LogFormat {
+    #[default]
+    Text,
+    #[serde(rename = "JSON")]
+    Json,
+}
+
+/// What of the concurrency is a function's own.
+#[derive(Debug, Clone, Default)]
+pub struct Terms {
+    /// At least and at most so many calls at once; 0 refuses every call.
+    pub reserved: Option<u32>,
+    /// Environments that are to be kept ready, of which deployments.
+    pub provisioned: Vec<(Arc<Deployment>, u32)>,
 }
 
 /// One call of a function.
-#[derive(Debug)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Call {
     pub request_id: String,
     /// The ARN as the caller addressed it, qualifier included if there was one.
@@ -175,7 +240,9 @@ pub struct Call {
 /// always waited for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Patience {
+    /// Also for concurrency that others have; it is never throttled but by a function that is switched off.
     Forever,
+    /// For a place on the machine. For concurrency it does not wait.
     For(Duration),
 }
 
@@ -191,6 +258,8 @@ pub enum Outcome {
     },
     /// Not run. The reason is AWS's word for it.
     Throttled { reason: &'static str },
+    /// Not run: the deployment was retired while the call waited. The call, for what may have taken its place.
+    Gone { call: Box<Call> },
     /// Not the function's fault; the text is for the log and, in short, for the caller.
     Fault(String),
 }
@@ -246,6 +315,8 @@ struct State {
     environments: HashMap<EnvironmentId, Arc<Environment>>,
     next_call: u64,
     alarm: Option<Millis>,
+    /// Nothing was there to be frozen when the pool was last told the time: with the next call there will be.
+    calm: bool,
     closed: bool,
 }
 
@@ -254,8 +325,10 @@ enum Action {
     Start(Arc<Environment>),
     Run { environment: Arc<Environment>, call: CallId, pending: Box<Pending>, was_idle: bool },
     Fail(Arc<Environment>, Box<Pending>),
+    Gone(Box<Pending>),
     Throttle(Box<Pending>, &'static str),
     Stop { environment: Arc<Environment>, politely: bool },
+    Freeze(Arc<Environment>),
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -265,7 +338,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 impl Host {
     /// Sets the host up: ends what an earlier server left behind, writes the runtime clients, starts its threads. Call
     /// it on the tokio runtime that shall run the host. Blocks for as long as the clearing takes.
-    pub fn new(settings: HostSettings, s3: S3Door) -> std::io::Result<Self> {
+    pub fn new(mut settings: HostSettings, s3: S3Door) -> std::io::Result<Self> {
         use std::os::unix::fs::DirBuilderExt;
         let environments_dir = settings.data_dir.join("environments");
         let left = process::clear_leftovers(&environments_dir)?;
@@ -274,6 +347,7 @@ impl Host {
         }
         std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&environments_dir)?;
         let runtime = tokio::runtime::Handle::current();
+        settings.fit_to_machine();
         let limits = Limits {
             environments_max: settings.environments_max.max(1),
             starts_at_once: settings.starts_at_once.max(1),
@@ -283,6 +357,12 @@ impl Host {
             start_gate_ms: 2_000,
             crashes_free: 8,
             crash_delay_ms_max: 100,
+            idle_timeout_short_ms: millis(IDLE_TIMEOUT_SHORT),
+            account_concurrency: settings.account_concurrency,
+            scale_up: settings.scale_up,
+            age_ms_max: millis(settings.age_max),
+            memory_mib_max: settings.memory_mib_max,
+            freeze_after_ms: settings.freeze_after.map(millis),
         };
         let sandbox =
             sandbox::Sandbox::new(&settings.sandbox, &settings.launcher, &settings.data_dir, &environments_dir)?;
@@ -303,6 +383,7 @@ impl Host {
                 environments: HashMap::new(),
                 next_call: 0,
                 alarm: None,
+                calm: false,
                 closed: false,
             }),
             alarm: Notify::new(),
@@ -324,13 +405,17 @@ impl Host {
         let patience = call.patience;
         let (reply, mut answer) = oneshot::channel();
         let pending = Box::new(Pending { call, reply, deployment, losses: 0 });
-        let may_wait = !matches!(patience, Patience::For(time) if time.is_zero());
-        let Some(id) = shared.ask(None, pending, may_wait) else {
+        let waits = match patience {
+            Patience::Forever => pool::Patience::All,
+            Patience::For(time) if time.is_zero() => pool::Patience::UnderWay,
+            Patience::For(_) => pool::Patience::Place,
+        };
+        let Some(id) = shared.ask(None, pending, waits) else {
             return Outcome::Fault(SHUTTING_DOWN.to_owned());
         };
         let mut waiting = WaitingCall { shared, id, done: false };
         if let Patience::For(time) = patience
-            && may_wait
+            && waits == pool::Patience::Place
         {
             tokio::select! {
                 biased;
@@ -351,14 +436,35 @@ impl Host {
     /// How many calls of this deployment can run at once. A caller that keeps a few more waiting loses no time between
     /// two of them: a waiting call is handed out in the same wake-up in which an environment comes free.
     pub fn slots(&self, deployment: &Deployment) -> u32 {
-        let max = self.handle.shared.settings.environments_max.max(1);
-        deployment.concurrency.map_or(max, |reserved| reserved.min(max))
+        lock(&self.handle.shared.state).pool.slots(&deployment.name, &deployment.id, deployment.concurrency)
     }
 
-    /// The function's code or configuration changed, or it was deleted: no environment that exists now gets another
-    /// call. What runs is finished.
-    pub fn retire(&self, name: &str) {
-        self.handle.shared.event(|pool, now| pool.retire(name, now));
+    /// Environments that may be provisioned at all, of all functions together: one place stays for everything else.
+    pub fn provisioned_max(&self) -> u32 {
+        self.handle.shared.settings.environments_max.saturating_sub(1)
+    }
+
+    /// Says what of the concurrency is the function's own: from now on, and until it is said anew.
+    pub fn set_terms(&self, name: &str, terms: &Terms) {
+        let provisioned: Vec<_> =
+            terms.provisioned.iter().map(|(deployment, wanted)| (target(deployment), *wanted)).collect();
+        self.handle.shared.event(|pool, now| pool.set_terms(name, terms.reserved, &provisioned, now));
+    }
+
+    /// How far the provisioned concurrency of a deployment is.
+    pub fn provisioning(&self, deployment_id: &str) -> Provisioning {
+        lock(&self.handle.shared.state).pool.provisioning(deployment_id)
+    }
+
+    /// Says that calls of this deployment are about to come, so many at once.
+    pub fn prepare(&self, deployment: &Arc<Deployment>, wanted: u32) {
+        self.handle.shared.event(|pool, now| pool.prepare(&target(deployment), wanted, now));
+    }
+
+    /// The deployment is no more: its version was changed or deleted. No environment of it that exists now gets another
+    /// call, and its calls that wait are answered with [`Outcome::Gone`]. What runs is finished.
+    pub fn retire(&self, deployment_id: &str) {
+        self.handle.shared.event(|pool, now| pool.retire(deployment_id, now));
     }
 
     /// As [`check_runtime`], with this host's settings: an interpreter that was installed for it goes first, and a
@@ -370,15 +476,6 @@ impl Host {
     /// Which layers of the sandbox this host puts functions into.
     pub fn sandbox(&self) -> &layers::Report {
         self.handle.shared.sandbox.report()
-    }
-
-    /// Stops all environments that are idle where they are, or lets them go on.
-    pub fn freeze_idle(&self, frozen: bool) -> std::io::Result<()> {
-        let environments: Vec<_> = lock(&self.handle.shared.state).environments.values().cloned().collect();
-        environments
-            .iter()
-            .filter(|environment| !environment.is_working())
-            .try_for_each(|environment| if frozen { environment.freeze() } else { environment.thaw() })
     }
 
     /// The process that starts environments, if it runs.
@@ -422,7 +519,11 @@ impl Host {
     }
 }
 
+/// How long an environment stays without work at most while memory is short.
+const IDLE_TIMEOUT_SHORT: Duration = Duration::from_secs(60);
 const SHUTTING_DOWN: &str = "The server is shutting down.";
+/// However soon environments are to be frozen, the pool is not told the time more often for it.
+const FREEZE_TICK_MS_MIN: Millis = 20;
 /// A reply channel that was dropped: a bug of ours, or the runtime that ran the host is gone.
 const NO_ANSWER: &str = "The function host gave no answer.";
 
@@ -440,6 +541,10 @@ impl Drop for WaitingCall<'_> {
             self.shared.event(|pool, now| pool.gave_up(self.id, now));
         }
     }
+}
+
+fn target(deployment: &Arc<Deployment>) -> Target<'_, Arc<Deployment>> {
+    Target { deployment_id: &deployment.id, function: &deployment.name, memory_mib: deployment.memory_mib, deployment }
 }
 
 fn millis(time: Duration) -> Millis {
@@ -477,19 +582,23 @@ async fn watch_memory(shared: std::sync::Weak<Shared>) {
     }
 }
 
-/// Tells the pool the time: when it asks for it, and once a second.
+/// Tells the pool the time: when it asks for it, and once a second; more often while an environment may become due for
+/// freezing, since the pool's next time is not asked for at each call.
 async fn tick(shared: std::sync::Weak<Shared>) {
     loop {
         let Some(this) = shared.upgrade() else { return };
-        let (wake_at, closed) = {
-            let state = lock(&this.state);
-            (state.pool.wake_at(), state.closed && state.environments.is_empty())
+        let (wake_at, longest, closed) = {
+            let mut state = lock(&this.state);
+            let freeze_after = this.settings.freeze_after.filter(|_| state.pool.may_freeze());
+            state.calm = freeze_after.is_none();
+            let longest = freeze_after.map_or(1_000, millis).clamp(FREEZE_TICK_MS_MIN, 1_000);
+            (state.pool.wake_at(), longest, state.closed && state.environments.is_empty())
         };
         if closed {
             return;
         }
         let now = millis(this.started.elapsed());
-        let wait = wake_at.map_or(1_000, |at| at.saturating_sub(now)).clamp(1, 1_000);
+        let wait = wake_at.map_or(longest, |at| at.saturating_sub(now)).clamp(1, longest);
         // Not held while it sleeps: a host that nobody needs any more must go.
         tokio::select! {
             () = this.alarm.notified() => {}
@@ -509,7 +618,7 @@ impl Shared {
     }
 
     /// Gives the pool a call. `None` if the host is closed.
-    fn ask(self: &Arc<Self>, id: Option<CallId>, pending: Box<Pending>, may_wait: bool) -> Option<CallId> {
+    fn ask(self: &Arc<Self>, id: Option<CallId>, pending: Box<Pending>, patience: pool::Patience) -> Option<CallId> {
         let mut state = lock(&self.state);
         if state.closed {
             // A call that asks again has a caller who waits for a word.
@@ -523,17 +632,7 @@ impl Shared {
         });
         let deployment = pending.deployment.clone();
         state.calls.insert(id, pending);
-        state.pool.ask(
-            Ask {
-                call: id,
-                deployment_id: &deployment.id,
-                function: &deployment.name,
-                reserved: deployment.concurrency,
-                may_wait,
-                deployment: &deployment,
-            },
-            now,
-        );
+        state.pool.ask(Ask { call: id, target: target(&deployment), reserved: deployment.concurrency, patience }, now);
         self.act(state);
         Some(id)
     }
@@ -555,7 +654,8 @@ impl Shared {
         }
         let pending = state.calls.remove(&call).expect("just inserted, under the same lock");
         drop(state);
-        self.ask(Some(call), pending, true);
+        // It was taken on once: it is not refused for what others have taken since.
+        self.ask(Some(call), pending, pool::Patience::All);
     }
 
     fn gone(self: &Arc<Self>, environment: EnvironmentId) {
@@ -572,16 +672,19 @@ impl Shared {
         let state = &mut *guard;
         let mut first = None;
         let mut others = Vec::new();
+        let mut stirred = false;
         while let Some(effect) = state.pool.next_effect() {
             let action = match effect {
-                Effect::Start { environment: id, deployment } => {
-                    let environment = Arc::new(Environment::new(id, deployment, self));
+                Effect::Start { environment: id, deployment, kind } => {
+                    let environment = Arc::new(Environment::new(id, deployment, kind, self));
                     state.environments.insert(id, environment.clone());
+                    stirred = true;
                     Action::Start(environment)
                 }
                 Effect::Run { environment: id, call, was_idle } => {
                     let environment = state.environments.get(&id).expect("the pool names environments that exist");
                     let environment = environment.clone();
+                    stirred = true;
                     match state.calls.remove(&call) {
                         Some(pending) => Action::Run { environment, call, pending, was_idle },
                         // Its caller left between the decision and now; nobody has it, so the environment is free.
@@ -597,6 +700,10 @@ impl Shared {
                     let Some(pending) = state.calls.remove(&call) else { continue };
                     Action::Fail(environment.clone(), pending)
                 }
+                Effect::Gone { call } => {
+                    let Some(pending) = state.calls.remove(&call) else { continue };
+                    Action::Gone(pending)
+                }
                 Effect::Throttle { call, reason } => {
                     let Some(pending) = state.calls.remove(&call) else { continue };
                     Action::Throttle(pending, reason.reason())
@@ -604,6 +711,10 @@ impl Shared {
                 Effect::Stop { environment: id, why } => {
                     let environment = state.environments.get(&id).expect("the pool names environments that exist");
                     Action::Stop { environment: environment.clone(), politely: why != StopReason::RoomNeeded }
+                }
+                Effect::Freeze { environment: id } => {
+                    let environment = state.environments.get(&id).expect("the pool names environments that exist");
+                    Action::Freeze(environment.clone())
                 }
             };
             // One effect is the rule; a vector is for the rest.
@@ -616,8 +727,9 @@ impl Shared {
         let alarm = state.pool.alarm();
         let earlier = alarm.is_some_and(|at| state.alarm.is_none_or(|before| at < before));
         state.alarm = alarm;
+        let stirred = stirred && self.settings.freeze_after.is_some() && std::mem::take(&mut state.calm);
         drop(guard);
-        if earlier {
+        if earlier || stirred {
             self.alarm.notify_one();
         }
         for action in first.into_iter().chain(others) {
@@ -638,11 +750,17 @@ impl Shared {
                 }
             }
             Action::Fail(environment, pending) => environment.fail(*pending),
+            Action::Gone(pending) => {
+                let Pending { call, reply, .. } = *pending;
+                // A caller that left needs no answer.
+                let _ = reply.send(Outcome::Gone { call: Box::new(call) });
+            }
             Action::Throttle(pending, reason) => {
                 // A caller that left needs no answer.
                 let _ = pending.reply.send(Outcome::Throttled { reason });
             }
             Action::Stop { environment, politely } => environment.order_stop(politely),
+            Action::Freeze(environment) => environment.freeze(),
         }
     }
 
@@ -651,6 +769,7 @@ impl Shared {
         let (waiting, environments) = {
             let mut state = lock(&self.state);
             state.closed = true;
+            state.pool.let_go();
             let waiting: Vec<(CallId, Box<Pending>)> = state.calls.drain().collect();
             (waiting, state.environments.values().cloned().collect::<Vec<_>>())
         };

@@ -9,9 +9,10 @@ use longshore_wire::ApiError;
 
 use crate::Functions;
 use crate::error::FunctionError;
-use crate::function::VersionNumber;
+use crate::event_queue;
+use crate::function::{Resource, Standing, VersionNumber};
 use crate::host::{self, Deployment, Outcome, Patience};
-use crate::resolve::Named;
+use crate::resolve::{Named, PENDING};
 
 /// Bytes of a synchronous payload. Source: Lambda spec 7.
 pub(crate) const PAYLOAD_BYTES_MAX: usize = 6_291_456;
@@ -35,6 +36,11 @@ pub(crate) struct Resolved {
     pub invoked_arn: String,
 }
 
+/// One random number for an alias's weight.
+fn draw() -> Result<u64, FunctionError> {
+    getrandom::u64().map_err(|e| FunctionError::Fault(format!("the system has no random numbers: {e}")))
+}
+
 impl Functions {
     /// Invokes a function synchronously from inside the server: same names, checks and errors as the Invoke operation,
     /// no HTTP and no signature. `patience` says how long to wait for a free environment.
@@ -43,8 +49,10 @@ impl Functions {
     pub async fn invoke(&self, function: &str, payload: Bytes, patience: Patience) -> Invoked {
         let outcome = async {
             let named = self.name(function, None, &self.inner.settings.account, "InvokeFunction")?;
-            let resolved = self.resolve(&named).await?;
-            let payload = check_payload(payload)?;
+            // A job may start as soon as its function is made: that it asks counts as a look.
+            self.inner.catalogue.get(&named.name).await?;
+            let mut resolved = self.resolve(&named).await?;
+            let payload = check_payload(payload, "RequestResponse")?;
             let call = host::Call {
                 request_id: uuid::Uuid::new_v4().to_string(),
                 invoked_arn: resolved.invoked_arn.clone(),
@@ -54,7 +62,7 @@ impl Functions {
                 want_log_tail: false,
                 patience,
             };
-            let (payload, function_error, _) = self.dispatch(&resolved, call).await?;
+            let (payload, function_error, _) = self.dispatch(&named, &mut resolved, call).await?;
             Ok(Invoked::Answered { payload, function_error, executed_version: resolved.version.to_string() })
         };
         outcome.await.unwrap_or_else(|error: FunctionError| Invoked::Refused(error.told()))
@@ -63,52 +71,103 @@ impl Functions {
     /// How many invocations of `function` the host can run at once now, at least 1: one that cannot run at all
     /// (missing, switched off) is for the caller to find out by trying, or nobody would see the error.
     pub fn slots(&self, function: &str) -> u32 {
-        let settings = &self.inner.settings;
-        let deployment = self.name(function, None, &settings.account, "InvokeFunction").ok().and_then(|named| {
-            let snapshot = self.inner.catalogue.snapshot();
-            let entry = snapshot.get(&named.name)?;
-            let version = entry.function.version(named.qualifier.as_deref())?;
-            entry.deployments.get(&version.number).cloned()
-        });
+        let deployment = self.deployment(function);
         deployment.map_or(1, |deployment| self.inner.environments.slots(&deployment)).max(1)
     }
 
-    /// One atomic read: name and qualifier to deployment.
+    /// Says that invocations of `function` are about to come, so many at once: environments are started for them where that
+    /// takes nothing from anybody. One that is not there is for the invocations to find out.
+    pub fn prepare(&self, function: &str, wanted: u32) {
+        if let Some(deployment) = self.deployment(function) {
+            self.inner.environments.prepare(&deployment, wanted);
+        }
+    }
+
+    /// What an invocation would run now, of an alias its first version.
+    fn deployment(&self, function: &str) -> Option<Arc<Deployment>> {
+        let named = self.name(function, None, &self.inner.settings.account, "InvokeFunction").ok()?;
+        let snapshot = self.inner.catalogue.snapshot();
+        let entry = snapshot.get(&named.name)?;
+        let version = entry.function.version(named.qualifier.as_deref())?;
+        entry.deployments.get(&version.number).cloned()
+    }
+
+    /// One atomic read: name and qualifier to deployment. An alias is resolved anew for every invocation, and its weight
+    /// drawn. Source: Lambda spec 4.2, 4.3.
     pub(crate) async fn resolve(&self, named: &Named) -> Result<Resolved, FunctionError> {
-        let (entry, version) = self.find(named).await.map_err(|error| match error {
-            FunctionError::NotFound(_) => self.latest_not_found(named),
-            error => error,
-        })?;
-        let deployment = entry.deployments.get(&version.number).expect("made with the entry").clone();
+        let entry = self.inner.catalogue.stand(&named.name).await?.ok_or_else(|| self.latest_not_found(named))?;
+        let number = match Resource::of(named.qualifier.as_deref()) {
+            Resource::Function => VersionNumber::LATEST,
+            Resource::Version(number) => number,
+            Resource::Alias(name) => {
+                let alias = entry.function.aliases.get(&name).ok_or_else(|| self.latest_not_found(named))?;
+                // Most aliases have one version: they cost no random number.
+                match alias.additional {
+                    None => alias.version,
+                    Some(_) => alias.route(draw()?),
+                }
+            }
+        };
+        let version = entry.function.versions.get(&number).ok_or_else(|| self.latest_not_found(named))?;
+        if version.standing == Standing::Creating {
+            return Err(FunctionError::Conflict(PENDING.into()));
+        }
+        let deployment = entry.deployments.get(&number).expect("made with the entry").clone();
         let mut invoked_arn = self.inner.settings.function_arn(&named.name);
         if let Some(qualifier) = &named.qualifier {
             invoked_arn = format!("{invoked_arn}:{qualifier}");
         }
-        Ok(Resolved { deployment, version: version.number, invoked_arn })
+        Ok(Resolved { deployment, version: number, invoked_arn })
     }
 
-    /// Runs it: payload, whether the function failed, and the end of its log.
+    /// Runs it: payload, whether the function failed, and the end of its log. A call whose version is changed or deleted
+    /// while it waits for an environment is resolved again, as `named`; `resolved` is then what ran in the end.
     pub(crate) async fn dispatch(
         &self,
-        resolved: &Resolved,
-        call: host::Call,
+        named: &Named,
+        resolved: &mut Resolved,
+        mut call: host::Call,
     ) -> Result<(Bytes, bool, Option<Vec<u8>>), FunctionError> {
-        if resolved.deployment.concurrency == Some(0) {
-            return Err(FunctionError::Throttled("ReservedFunctionConcurrentInvocationLimitExceeded"));
+        loop {
+            if resolved.deployment.concurrency == Some(0) {
+                return Err(FunctionError::SwitchedOff);
+            }
+            match self.inner.environments.invoke(resolved.deployment.clone(), call).await {
+                Outcome::Answered { payload, function_error, log_tail } => {
+                    return Ok((payload, function_error, log_tail));
+                }
+                Outcome::Throttled { reason } => return Err(FunctionError::Throttled(reason)),
+                Outcome::Gone { call: waited } => {
+                    *resolved = self.resolve(named).await?;
+                    call = *waited;
+                }
+                Outcome::Fault(reason) => return Err(self.fault(&resolved.deployment, reason).await),
+            }
         }
-        match self.inner.environments.invoke(resolved.deployment.clone(), call).await {
-            Outcome::Answered { payload, function_error, log_tail } => Ok((payload, function_error, log_tail)),
-            Outcome::Throttled { reason } => Err(FunctionError::Throttled(reason)),
-            Outcome::Fault(reason) => Err(FunctionError::Fault(reason)),
-        }
+    }
+
+    /// What a fault of the host is told as: CreateFunction has made sure of code and interpreter, but both may be gone
+    /// by now. Asked after the fact, for it costs more than a call. Source: Lambda spec 2.4.
+    async fn fault(&self, deployment: &Arc<Deployment>, reason: String) -> FunctionError {
+        let (environments, deployment) = (self.inner.environments.clone(), deployment.clone());
+        let found = tokio::task::spawn_blocking(move || {
+            if !deployment.code_dir.is_dir() {
+                return Some(FunctionError::InvalidZipFile(
+                    "The function's code is not on this machine any more.".into(),
+                ));
+            }
+            environments.check_runtime(&deployment.runtime).err().map(FunctionError::InvalidRuntime)
+        });
+        found.await.ok().flatten().unwrap_or(FunctionError::Fault(reason))
     }
 }
 
-/// Size, UTF-8, JSON. No payload at all is an empty object, as on AWS.
-pub(crate) fn check_payload(payload: Bytes) -> Result<Bytes, FunctionError> {
-    if payload.len() > PAYLOAD_BYTES_MAX {
+/// Size, UTF-8, JSON. No payload at all is an empty object, as on AWS. `kind` is the invocation type.
+pub(crate) fn check_payload(payload: Bytes, kind: &str) -> Result<Bytes, FunctionError> {
+    let bytes_max = if kind == "Event" { event_queue::PAYLOAD_BYTES_MAX } else { PAYLOAD_BYTES_MAX };
+    if payload.len() > bytes_max {
         return Err(FunctionError::TooLarge(format!(
-            "{} byte payload is too large for the RequestResponse invocation type (limit {PAYLOAD_BYTES_MAX} bytes)",
+            "{} byte payload is too large for the {kind} invocation type (limit {bytes_max} bytes)",
             payload.len()
         )));
     }

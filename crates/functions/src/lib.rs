@@ -4,24 +4,31 @@
 //! what they run, `invocation` leads a call to a version and the version to [`host`]. The host knows nothing of names,
 //! versions or HTTP errors: it runs a [`host::Deployment`].
 
+mod alias;
 mod catalogue;
 pub mod code;
 mod download;
 mod environments;
 pub mod error;
+mod event_invoke_config;
+mod event_queue;
 pub mod function;
 pub mod host;
 mod invocation;
+mod layer;
+mod layers;
 mod members;
 pub mod operations;
+mod provisioned;
 mod resolve;
+mod seal;
 mod shape;
 pub mod table;
 #[cfg(test)]
 mod tests;
 mod validate;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -33,9 +40,11 @@ use crate::catalogue::Catalogue;
 use crate::code::CodeStore;
 use crate::environments::Environments;
 use crate::error::FunctionError;
+use crate::event_queue::EventQueue;
 use crate::host::Host;
 
 pub use crate::download::Download;
+pub use crate::event_queue::{Clock, EventFigures, EventSettings};
 pub use crate::invocation::Invoked;
 pub use crate::members::runtimes;
 pub use crate::operations::{BodyLimit, OPERATIONS, body_limit};
@@ -57,6 +66,14 @@ pub struct Settings {
     /// How long Invoke waits for a free environment before it answers 429; zero to answer at once, as AWS does, which
     /// has more machines. First value: 1 s. The batch engine waits as long as it likes.
     pub queue_wait: Duration,
+    /// The file with the key that seals environment variables; made if it is not there. `None`: `variables.key` beside
+    /// the folder of code, outside the database and inside the data directory.
+    pub variables_key: Option<PathBuf>,
+    /// Invocations of the type `Event`.
+    pub events: EventSettings,
+    /// How long a new or an updated function stays `Pending` or `InProgress` if nobody looks at it. First value: 500 ms.
+    /// Source: `docs/decisions/0018-a-function-settles-when-it-is-looked-at.md`.
+    pub settle: Duration,
 }
 
 impl Settings {
@@ -68,6 +85,9 @@ impl Settings {
             account_concurrency: 1_000,
             code_bytes_max: 80_530_636_800,
             queue_wait: Duration::from_secs(1),
+            variables_key: None,
+            events: EventSettings::default(),
+            settle: Duration::from_millis(500),
         }
     }
 
@@ -112,12 +132,13 @@ struct Inner {
     code: CodeStore,
     source: Arc<dyn CodeSource>,
     environments: Arc<dyn Environments>,
+    events: Arc<EventQueue>,
     /// Signs download links. New at every start: a link outlives its ten minutes in no case.
     link_key: [u8; 32],
 }
 
 impl Functions {
-    /// Reads the functions and sweeps code that none of them names. Blocks; for start-up.
+    /// Reads the functions and sweeps code that none of them names. Blocks; for start-up, on a tokio runtime.
     ///
     /// `records` must have been opened with [`SCHEMA`]; `code_dir` must exist and be ours alone.
     pub fn open(
@@ -138,12 +159,19 @@ impl Functions {
         settings: Settings,
     ) -> Result<Self, FunctionError> {
         let code = CodeStore::open(code_dir)?;
-        let catalogue = Arc::new(Catalogue::open(records, code.clone(), environments.clone())?);
+        let events = Arc::new(EventQueue::open(records.clone(), &settings.events)?);
+        let beside = || code_dir.parent().unwrap_or(code_dir).join("variables.key");
+        let key = settings.variables_key.clone().unwrap_or_else(beside);
+        let host = environments.clone();
+        let catalogue = Arc::new(Catalogue::open(records, code.clone(), host, &key, settings.settle)?);
         code.sweep(&catalogue.code_in_use()).map_err(code::CodeError::Io)?;
+        catalogue.merge_layers()?;
+        // Not waited for: what it changes is where values lie, and no reader sees a difference.
+        tokio::spawn(catalogue.clone().seal_rows());
         let mut link_key = [0; 32];
         getrandom::fill(&mut link_key)
             .map_err(|e| FunctionError::Fault(format!("the system has no random numbers: {e}")))?;
-        Ok(Self { inner: Arc::new(Inner { settings, catalogue, code, source, environments, link_key }) })
+        Ok(Self { inner: Arc::new(Inner { settings, catalogue, code, source, environments, events, link_key }) })
     }
 
     /// Answers one request of the Lambda API. Never fails: errors are answers.

@@ -11,9 +11,11 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use crate::code::{CodeError, ZIPPED_BYTES_MAX};
+use crate::code::archive::UNZIPPED_BYTES_LIMIT;
+use crate::code::{Code, CodeError, ZIPPED_BYTES_MAX};
 use crate::error::FunctionError;
-use crate::function::Configuration;
+use crate::function::{Configuration, LayerReference, Logging};
+use crate::host::LogFormat;
 use crate::validate::{self, Violations};
 use crate::{Functions, SourceError};
 
@@ -76,6 +78,14 @@ const RETIRED_RUNTIMES: &[&str] = &[
     "go1.x",
 ];
 
+/// Every runtime of the API model, whether it can be created or not: what a layer may name.
+pub(crate) fn known_runtimes() -> impl Iterator<Item = &'static str> {
+    RUNTIMES.iter().chain(RETIRED_RUNTIMES).copied()
+}
+
+/// Source: API model.
+pub(crate) const ARCHITECTURES: &[&str] = &["x86_64", "arm64"];
+
 /// What can be set on a function. Not every operation has every member; those say so.
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "PascalCase", deny_unknown_fields, default)]
@@ -105,7 +115,7 @@ pub(crate) struct FunctionMembers {
     pub image_config: Option<Value>,
     pub code_signing_config_arn: Option<String>,
     pub snap_start: Option<Value>,
-    pub logging_config: Option<Value>,
+    pub logging_config: Option<LoggingConfig>,
     pub capacity_provider_config: Option<Value>,
     pub publish_to: Option<String>,
     pub durable_config: Option<Value>,
@@ -122,6 +132,63 @@ pub(crate) struct Environment {
 #[serde(rename_all = "PascalCase", deny_unknown_fields)]
 pub(crate) struct EphemeralStorage {
     pub size: Option<i64>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "PascalCase", deny_unknown_fields)]
+pub(crate) struct LoggingConfig {
+    pub log_format: Option<String>,
+    pub application_log_level: Option<String>,
+    pub system_log_level: Option<String>,
+    pub log_group: Option<String>,
+}
+
+impl LoggingConfig {
+    fn violations(&self, v: &mut Violations) {
+        if let Some(format) = &self.log_format {
+            v.one_of(format, "loggingConfig.logFormat", &["JSON", "Text"]);
+        }
+        if let Some(level) = &self.application_log_level {
+            let levels = ["TRACE", "DEBUG", "INFO", "WARN", "ERROR", "FATAL"];
+            v.one_of(level, "loggingConfig.applicationLogLevel", &levels);
+        }
+        if let Some(level) = &self.system_log_level {
+            v.one_of(level, "loggingConfig.systemLogLevel", &["DEBUG", "INFO", "WARN"]);
+        }
+        if let Some(group) = &self.log_group {
+            let ok = |b: u8| b.is_ascii_alphanumeric() || b".-_/#".contains(&b);
+            v.length(group, "loggingConfig.logGroup", 1, 512);
+            v.pattern(group, "loggingConfig.logGroup", group.bytes().all(ok), "[\\.\\-_/#A-Za-z0-9]+");
+        }
+    }
+
+    /// Puts the members that are there over `logging`. Levels belong to JSON: they appear with it, `INFO` unless given,
+    /// and go with it.
+    fn apply(self, logging: &mut Logging) -> Result<(), FunctionError> {
+        match self.log_format.as_deref() {
+            Some("JSON") => logging.format = LogFormat::Json,
+            Some(_) => logging.format = LogFormat::Text,
+            None => {}
+        }
+        if let Some(group) = self.log_group {
+            logging.group = Some(group);
+        }
+        if logging.format == LogFormat::Text {
+            if self.application_log_level.is_some() || self.system_log_level.is_some() {
+                return Err(FunctionError::Parameter(
+                    "ApplicationLogLevel and SystemLogLevel can be set only if LogFormat is JSON.".into(),
+                ));
+            }
+            (logging.application_level, logging.system_level) = (None, None);
+            return Ok(());
+        }
+        let level = |given: Option<String>, before: &mut Option<String>| {
+            *before = given.or(before.take()).or_else(|| Some("INFO".into()));
+        };
+        level(self.application_log_level, &mut logging.application_level);
+        level(self.system_log_level, &mut logging.system_level);
+        Ok(())
+    }
 }
 
 /// The bytes of a `ZipFile`, decoded from base64 while the body is read: the text, up to 70 MB, is never copied.
@@ -211,8 +278,10 @@ impl FunctionMembers {
         if let Some(memory) = self.memory_size {
             v.range(memory, "memorySize", 128, 10_240);
         }
-        if let Some(size) = self.ephemeral_storage.as_ref().and_then(|e| e.size) {
-            v.range(size, "ephemeralStorage.size", 512, 10_240);
+        match self.ephemeral_storage.as_ref().map(|storage| storage.size) {
+            Some(Some(size)) => drop(v.range(size, "ephemeralStorage.size", 512, 10_240)),
+            Some(None) => v.missing("ephemeralStorage.size"),
+            None => {}
         }
         if let Some(package_type) = &self.package_type {
             v.one_of(package_type, "packageType", &["Zip", "Image"]);
@@ -223,11 +292,17 @@ impl FunctionMembers {
         if let Some(variables) = self.environment.as_ref().and_then(|e| e.variables.as_ref()) {
             v.variable_names(variables);
         }
+        if let Some(layers) = &self.layers {
+            crate::layers::violations(layers, &mut v);
+        }
+        if let Some(logging) = &self.logging_config {
+            logging.violations(&mut v);
+        }
         v
     }
 
-    /// Refuses what would be dropped. `name` is the function's, whose default log group may be named.
-    pub fn refuse_unsupported(&self, name: &str) -> Result<(), FunctionError> {
+    /// Refuses what would be dropped.
+    pub fn refuse_unsupported(&self) -> Result<(), FunctionError> {
         let text = |value: &Value, member: &str| value.get(member).and_then(Value::as_str).map(str::to_owned);
         let only = |value: &Value, members: &[&str]| {
             value.as_object().is_some_and(|o| o.keys().all(|key| members.contains(&key.as_str())))
@@ -244,9 +319,6 @@ impl FunctionMembers {
 
         if self.package_type.as_deref() == Some("Image") {
             return Err(unsupported("PackageType Image"));
-        }
-        if self.layers.as_ref().is_some_and(|layers| !layers.is_empty()) {
-            return Err(unsupported("Layers"));
         }
         if self.kms_key_arn.as_ref().is_some_and(|arn| !arn.is_empty()) {
             return Err(unsupported("KMSKeyArn"));
@@ -281,22 +353,12 @@ impl FunctionMembers {
         {
             return Err(unsupported("SnapStart other than ApplyOn=None"));
         }
-        if let Some(logging) = &self.logging_config {
-            let default_group = format!("/aws/lambda/{name}");
-            let plain = only(logging, &["LogFormat", "LogGroup"])
-                && text(logging, "LogFormat").is_none_or(|format| format == "Text")
-                && text(logging, "LogGroup").is_none_or(|group| group == default_group);
-            if !plain {
-                return Err(unsupported(&format!(
-                    "LoggingConfig other than LogFormat=Text and LogGroup={default_group}"
-                )));
-            }
-        }
         Ok(())
     }
 
-    /// Puts the members that are there over `configuration`. Call after [`FunctionMembers::violations`] found none.
-    pub fn apply(self, configuration: &mut Configuration) {
+    /// Puts the members that are there over `configuration`, and what was looked up for them. Call after
+    /// [`FunctionMembers::violations`] found none.
+    pub fn apply(self, looked_up: LookedUp, configuration: &mut Configuration) -> Result<(), FunctionError> {
         let number = |value: i64| u32::try_from(value).expect("in its range, which the violations check");
         let c = configuration;
         if let Some(runtime) = self.runtime {
@@ -323,26 +385,35 @@ impl FunctionMembers {
         if let Some(variables) = self.environment.and_then(|e| e.variables) {
             c.variables = Some(variables);
         }
+        if let Some(logging) = self.logging_config {
+            logging.apply(&mut c.logging)?;
+        }
+        if let Some(layers) = looked_up.layers {
+            c.layers = layers;
+        }
+        if let Some(interpreter) = looked_up.interpreter {
+            c.interpreter = interpreter;
+        }
+        Ok(())
     }
+}
+
+/// What members lead to, found before a change begins, since looking takes time.
+#[derive(Debug, Default)]
+pub(crate) struct LookedUp {
+    /// For `Layers`.
+    pub layers: Option<Vec<LayerReference>>,
+    /// For `Runtime`.
+    pub interpreter: Option<String>,
 }
 
 /// Exactly one of the two. Source: API model.
 pub(crate) fn architectures_violations(v: &mut Violations, architectures: &[String]) {
-    let shown = format!("[{}]", architectures.join(", "));
-    if architectures.len() > 1 {
-        v.add(&shown, "architectures", "Member must have length less than or equal to 1");
-    }
+    v.at_most(architectures, "architectures", 1);
     if architectures.is_empty() {
-        v.add(&shown, "architectures", "Member must have length greater than or equal to 1");
+        v.add("[]", "architectures", "Member must have length greater than or equal to 1");
     }
-    if architectures.iter().any(|a| a != "x86_64" && a != "arm64") {
-        v.add(
-            &shown,
-            "architectures",
-            "Member must satisfy constraint: [Member must satisfy enum value set: [x86_64, arm64], Member must not be \
-             null]",
-        );
-    }
+    v.each_one_of(architectures, "architectures", ARCHITECTURES);
 }
 
 /// What this machine is, in AWS's words.
@@ -373,8 +444,8 @@ impl Functions {
         )))
     }
 
-    /// Whether `runtime` may be used for new code, here and now.
-    pub(crate) async fn check_runtime(&self, runtime: &str) -> Result<(), FunctionError> {
+    /// Whether `runtime` may be used for new code, here and now; the version of what runs it.
+    pub(crate) async fn check_runtime(&self, runtime: &str) -> Result<String, FunctionError> {
         if RETIRED_RUNTIMES.contains(&runtime) {
             return Err(FunctionError::Parameter(format!(
                 "The runtime parameter of {runtime} is no longer supported for creating or updating AWS Lambda \
@@ -383,11 +454,11 @@ impl Functions {
         }
         let (environments, runtime) = (self.inner.environments.clone(), runtime.to_owned());
         let looked = tokio::task::spawn_blocking(move || {
-            let missing = match RUNTIMES.contains(&runtime.as_str()) {
-                true => environments.check_runtime(&runtime).err(),
-                false => Some(String::new()),
+            let found = match RUNTIMES.contains(&runtime.as_str()) {
+                true => environments.check_runtime(&runtime),
+                false => Err(String::new()),
             };
-            missing.map(|why| {
+            found.map_err(|why| {
                 let here: Vec<&str> =
                     RUNTIMES.iter().copied().filter(|known| environments.check_runtime(known).is_ok()).collect();
                 let text = format!(
@@ -399,8 +470,8 @@ impl Functions {
             })
         });
         match looked.await {
-            Ok(None) => Ok(()),
-            Ok(Some(text)) => Err(FunctionError::Parameter(text)),
+            Ok(Ok(version)) => Ok(version),
+            Ok(Err(text)) => Err(FunctionError::Parameter(text)),
             Err(panic) => Err(FunctionError::Fault(format!("The runtime could not be looked for: {panic}"))),
         }
     }
@@ -439,6 +510,40 @@ impl Functions {
             },
         )
     }
+}
+
+impl Functions {
+    /// Whether kept code and layers together fit into an environment, and the layers merged for it. Source: Lambda spec
+    /// 7, 8.2.
+    pub(crate) async fn check_with_layers(&self, code: &Code, layers: &[LayerReference]) -> Result<(), FunctionError> {
+        if layers.is_empty() {
+            return Ok(());
+        }
+        let bytes = self.inner.code.unzipped_bytes(vec![code.clone()]).await?;
+        self.check_fits_with_layers(bytes, layers).await?;
+        Ok(self.inner.code.merge(codes(layers)).await?)
+    }
+
+    /// As [`Functions::check_with_layers`] for so many bytes of code, kept or not; merges nothing. The text is AWS's, as
+    /// its users quote it.
+    pub(crate) async fn check_fits_with_layers(
+        &self,
+        code_bytes: u64,
+        layers: &[LayerReference],
+    ) -> Result<(), FunctionError> {
+        let bytes = code_bytes.saturating_add(self.inner.code.unzipped_bytes(codes(layers)).await?);
+        if bytes >= UNZIPPED_BYTES_LIMIT {
+            return Err(FunctionError::Parameter(format!(
+                "Function code combined with layers exceeds the maximum allowed size of {UNZIPPED_BYTES_LIMIT} bytes. \
+                 The actual size is {bytes} bytes."
+            )));
+        }
+        Ok(())
+    }
+}
+
+fn codes(layers: &[LayerReference]) -> Vec<Code> {
+    layers.iter().map(|layer| layer.code.clone()).collect()
 }
 
 /// Environment variables as a whole.

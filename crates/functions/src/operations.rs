@@ -1,24 +1,57 @@
 //! The operations of the Lambda API, one file each, and what they share.
 
+mod add_layer_version_permission;
+mod add_permission;
+mod create_alias;
 mod create_function;
+mod delete_alias;
 mod delete_function;
+mod delete_function_code_signing_config;
 mod delete_function_concurrency;
+mod delete_function_event_invoke_config;
+mod delete_layer_version;
+mod delete_provisioned_concurrency_config;
 mod get_account_settings;
+mod get_alias;
 mod get_function;
 mod get_function_code_signing_config;
 mod get_function_concurrency;
 mod get_function_configuration;
+mod get_function_event_invoke_config;
+mod get_function_recursion_config;
+mod get_function_url_config;
+mod get_layer_version;
+mod get_layer_version_by_arn;
+mod get_layer_version_policy;
 mod get_policy;
+mod get_provisioned_concurrency_config;
+mod get_runtime_management_config;
 mod invoke;
+mod list_aliases;
+mod list_event_source_mappings;
+mod list_function_event_invoke_configs;
+mod list_function_url_configs;
 mod list_functions;
+mod list_layer_versions;
+mod list_layers;
+mod list_provisioned_concurrency_configs;
 mod list_tags;
 mod list_versions_by_function;
+mod publish_layer_version;
 mod publish_version;
 mod put_function_concurrency;
+mod put_function_event_invoke_config;
+mod put_function_recursion_config;
+mod put_provisioned_concurrency_config;
+mod put_runtime_management_config;
+mod remove_layer_version_permission;
+mod remove_permission;
 mod tag_resource;
 mod untag_resource;
+mod update_alias;
 mod update_function_code;
 mod update_function_configuration;
+mod update_function_event_invoke_config;
 
 use std::collections::BTreeMap;
 
@@ -30,34 +63,70 @@ use longshore_wire::operation::{self, BoxFuture, Routed};
 use longshore_wire::{ApiError, Call, Operation, Query, Response, Route};
 use serde_json::Value;
 
-use crate::Functions;
 use crate::catalogue::Snapshot;
 use crate::error::FunctionError;
+use crate::function::Function;
 use crate::invocation::PAYLOAD_BYTES_MAX;
+use crate::layer;
 use crate::resolve::Named;
 use crate::validate::Violations;
+use crate::{Functions, Settings};
 
 /// Everything that is offered. The router, metrics and the compatibility page come from here.
 pub const OPERATIONS: &[Operation<Functions>] = &[
+    add_layer_version_permission::OPERATION,
+    add_permission::OPERATION,
+    create_alias::OPERATION,
     create_function::OPERATION,
+    delete_alias::OPERATION,
     delete_function::OPERATION,
+    delete_function_code_signing_config::OPERATION,
     delete_function_concurrency::OPERATION,
+    delete_function_event_invoke_config::OPERATION,
+    delete_layer_version::OPERATION,
+    delete_provisioned_concurrency_config::OPERATION,
     get_account_settings::OPERATION,
+    get_alias::OPERATION,
     get_function::OPERATION,
     get_function_code_signing_config::OPERATION,
     get_function_concurrency::OPERATION,
     get_function_configuration::OPERATION,
+    get_function_event_invoke_config::OPERATION,
+    get_function_recursion_config::OPERATION,
+    get_function_url_config::OPERATION,
+    get_layer_version::OPERATION,
+    get_layer_version_policy::OPERATION,
     get_policy::OPERATION,
+    get_provisioned_concurrency_config::OPERATION,
+    get_runtime_management_config::OPERATION,
     invoke::OPERATION,
+    list_aliases::OPERATION,
+    list_event_source_mappings::OPERATION,
+    list_function_event_invoke_configs::OPERATION,
+    list_function_url_configs::OPERATION,
     list_functions::OPERATION,
+    list_layer_versions::OPERATION,
+    list_layers::OPERATION,
+    // Behind the one whose path it shares, which hands its requests on.
+    get_layer_version_by_arn::OPERATION,
+    list_provisioned_concurrency_configs::OPERATION,
     list_tags::OPERATION,
     list_versions_by_function::OPERATION,
+    publish_layer_version::OPERATION,
     publish_version::OPERATION,
     put_function_concurrency::OPERATION,
+    put_function_event_invoke_config::OPERATION,
+    put_function_recursion_config::OPERATION,
+    put_provisioned_concurrency_config::OPERATION,
+    put_runtime_management_config::OPERATION,
+    remove_layer_version_permission::OPERATION,
+    remove_permission::OPERATION,
     tag_resource::OPERATION,
     untag_resource::OPERATION,
+    update_alias::OPERATION,
     update_function_code::OPERATION,
     update_function_configuration::OPERATION,
+    update_function_event_invoke_config::OPERATION,
 ];
 
 macro_rules! not_offered {
@@ -80,75 +149,35 @@ macro_rules! not_offered {
 
 /// The rest of the API model: known by name, so that a caller is told which operation is missing.
 pub const NOT_OFFERED: &[Operation<Functions>] = &[
-    not_offered!("AddLayerVersionPermission", "POST", "/2018-10-31/layers/{LayerName}/versions/{VersionNumber}/policy"),
-    not_offered!("AddPermission", "POST", "/2015-03-31/functions/{FunctionName}/policy"),
     not_offered!(
         "CheckpointDurableExecution",
         "POST",
         "/2025-12-01/durable-executions/{DurableExecutionArn}/checkpoint"
     ),
-    not_offered!("CreateAlias", "POST", "/2015-03-31/functions/{FunctionName}/aliases"),
     not_offered!("CreateCapacityProvider", "POST", "/2025-11-30/capacity-providers"),
     not_offered!("CreateCodeSigningConfig", "POST", "/2020-04-22/code-signing-configs"),
     not_offered!("CreateEventSourceMapping", "POST", "/2015-03-31/event-source-mappings"),
     not_offered!("CreateFunctionUrlConfig", "POST", "/2021-10-31/functions/{FunctionName}/url"),
-    not_offered!("DeleteAlias", "DELETE", "/2015-03-31/functions/{FunctionName}/aliases/{Name}"),
     not_offered!("DeleteCapacityProvider", "DELETE", "/2025-11-30/capacity-providers/{CapacityProviderName}"),
     not_offered!("DeleteCodeSigningConfig", "DELETE", "/2020-04-22/code-signing-configs/{CodeSigningConfigArn}"),
     not_offered!("DeleteEventSourceMapping", "DELETE", "/2015-03-31/event-source-mappings/{UUID}"),
-    not_offered!(
-        "DeleteFunctionCodeSigningConfig",
-        "DELETE",
-        "/2020-06-30/functions/{FunctionName}/code-signing-config"
-    ),
-    not_offered!(
-        "DeleteFunctionEventInvokeConfig",
-        "DELETE",
-        "/2019-09-25/functions/{FunctionName}/event-invoke-config"
-    ),
     not_offered!("DeleteFunctionUrlConfig", "DELETE", "/2021-10-31/functions/{FunctionName}/url"),
-    not_offered!("DeleteLayerVersion", "DELETE", "/2018-10-31/layers/{LayerName}/versions/{VersionNumber}"),
-    not_offered!(
-        "DeleteProvisionedConcurrencyConfig",
-        "DELETE",
-        "/2019-09-30/functions/{FunctionName}/provisioned-concurrency"
-    ),
-    not_offered!("GetAlias", "GET", "/2015-03-31/functions/{FunctionName}/aliases/{Name}"),
     not_offered!("GetCapacityProvider", "GET", "/2025-11-30/capacity-providers/{CapacityProviderName}"),
     not_offered!("GetCodeSigningConfig", "GET", "/2020-04-22/code-signing-configs/{CodeSigningConfigArn}"),
     not_offered!("GetDurableExecution", "GET", "/2025-12-01/durable-executions/{DurableExecutionArn}"),
     not_offered!("GetDurableExecutionHistory", "GET", "/2025-12-01/durable-executions/{DurableExecutionArn}/history"),
     not_offered!("GetDurableExecutionState", "GET", "/2025-12-01/durable-executions/{DurableExecutionArn}/state"),
     not_offered!("GetEventSourceMapping", "GET", "/2015-03-31/event-source-mappings/{UUID}"),
-    not_offered!("GetFunctionEventInvokeConfig", "GET", "/2019-09-25/functions/{FunctionName}/event-invoke-config"),
-    not_offered!("GetFunctionRecursionConfig", "GET", "/2024-08-31/functions/{FunctionName}/recursion-config"),
     not_offered!("GetFunctionScalingConfig", "GET", "/2025-11-30/functions/{FunctionName}/function-scaling-config"),
-    not_offered!("GetFunctionUrlConfig", "GET", "/2021-10-31/functions/{FunctionName}/url"),
-    not_offered!("GetLayerVersion", "GET", "/2018-10-31/layers/{LayerName}/versions/{VersionNumber}"),
-    not_offered!("GetLayerVersionPolicy", "GET", "/2018-10-31/layers/{LayerName}/versions/{VersionNumber}/policy"),
-    not_offered!(
-        "GetProvisionedConcurrencyConfig",
-        "GET",
-        "/2019-09-30/functions/{FunctionName}/provisioned-concurrency"
-    ),
-    not_offered!("GetRuntimeManagementConfig", "GET", "/2021-07-20/functions/{FunctionName}/runtime-management-config"),
     not_offered!("InvokeAsync", "POST", "/2014-11-13/functions/{FunctionName}/invoke-async"),
     not_offered!(
         "InvokeWithResponseStream",
         "POST",
         "/2021-11-15/functions/{FunctionName}/response-streaming-invocations"
     ),
-    not_offered!("ListAliases", "GET", "/2015-03-31/functions/{FunctionName}/aliases"),
     not_offered!("ListCapacityProviders", "GET", "/2025-11-30/capacity-providers"),
     not_offered!("ListCodeSigningConfigs", "GET", "/2020-04-22/code-signing-configs"),
     not_offered!("ListDurableExecutionsByFunction", "GET", "/2025-12-01/functions/{FunctionName}/durable-executions"),
-    not_offered!("ListEventSourceMappings", "GET", "/2015-03-31/event-source-mappings"),
-    not_offered!(
-        "ListFunctionEventInvokeConfigs",
-        "GET",
-        "/2019-09-25/functions/{FunctionName}/event-invoke-config/list"
-    ),
-    not_offered!("ListFunctionUrlConfigs", "GET", "/2021-10-31/functions/{FunctionName}/urls"),
     not_offered!(
         "ListFunctionVersionsByCapacityProvider",
         "GET",
@@ -159,25 +188,8 @@ pub const NOT_OFFERED: &[Operation<Functions>] = &[
         "GET",
         "/2020-04-22/code-signing-configs/{CodeSigningConfigArn}/functions"
     ),
-    not_offered!("ListLayerVersions", "GET", "/2018-10-31/layers/{LayerName}/versions"),
-    not_offered!("ListLayers", "GET", "/2018-10-31/layers"),
-    not_offered!("PublishLayerVersion", "POST", "/2018-10-31/layers/{LayerName}/versions"),
     not_offered!("PutFunctionCodeSigningConfig", "PUT", "/2020-06-30/functions/{FunctionName}/code-signing-config"),
-    not_offered!("PutFunctionEventInvokeConfig", "PUT", "/2019-09-25/functions/{FunctionName}/event-invoke-config"),
-    not_offered!("PutFunctionRecursionConfig", "PUT", "/2024-08-31/functions/{FunctionName}/recursion-config"),
     not_offered!("PutFunctionScalingConfig", "PUT", "/2025-11-30/functions/{FunctionName}/function-scaling-config"),
-    not_offered!(
-        "PutProvisionedConcurrencyConfig",
-        "PUT",
-        "/2019-09-30/functions/{FunctionName}/provisioned-concurrency"
-    ),
-    not_offered!("PutRuntimeManagementConfig", "PUT", "/2021-07-20/functions/{FunctionName}/runtime-management-config"),
-    not_offered!(
-        "RemoveLayerVersionPermission",
-        "DELETE",
-        "/2018-10-31/layers/{LayerName}/versions/{VersionNumber}/policy/{StatementId}"
-    ),
-    not_offered!("RemovePermission", "DELETE", "/2015-03-31/functions/{FunctionName}/policy/{StatementId}"),
     not_offered!(
         "SendDurableExecutionCallbackFailure",
         "POST",
@@ -194,11 +206,9 @@ pub const NOT_OFFERED: &[Operation<Functions>] = &[
         "/2025-12-01/durable-execution-callbacks/{CallbackId}/succeed"
     ),
     not_offered!("StopDurableExecution", "POST", "/2025-12-01/durable-executions/{DurableExecutionArn}/stop"),
-    not_offered!("UpdateAlias", "PUT", "/2015-03-31/functions/{FunctionName}/aliases/{Name}"),
     not_offered!("UpdateCapacityProvider", "PUT", "/2025-11-30/capacity-providers/{CapacityProviderName}"),
     not_offered!("UpdateCodeSigningConfig", "PUT", "/2020-04-22/code-signing-configs/{CodeSigningConfigArn}"),
     not_offered!("UpdateEventSourceMapping", "PUT", "/2015-03-31/event-source-mappings/{UUID}"),
-    not_offered!("UpdateFunctionEventInvokeConfig", "POST", "/2019-09-25/functions/{FunctionName}/event-invoke-config"),
     not_offered!("UpdateFunctionUrlConfig", "PUT", "/2021-10-31/functions/{FunctionName}/url"),
 ];
 
@@ -249,7 +259,7 @@ pub fn body_limit(method: &Method, path: &str) -> BodyLimit {
     const DOCUMENT: usize = 1_048_576;
     match operation::route(OPERATIONS, method, path) {
         Routed::Found(operation, _) => match operation.name {
-            name @ ("CreateFunction" | "UpdateFunctionCode") => {
+            name @ ("CreateFunction" | "UpdateFunctionCode" | "PublishLayerVersion") => {
                 BodyLimit { bytes: PACKAGE, operation: name, told: PACKAGE }
             }
             // Read a little past the limit, so that Invoke itself can say by how much it was missed.
@@ -266,16 +276,27 @@ pub(crate) fn now_ms() -> i64 {
     jiff::Timestamp::now().as_millisecond()
 }
 
-/// Bytes of the packages of all versions; two versions with one package count twice, as on AWS.
+/// Bytes of the packages of all versions of functions and layers; two versions with one package count twice, as on AWS.
 pub(crate) fn used_code_bytes(snapshot: &Snapshot) -> u64 {
-    snapshot.values().flat_map(|entry| entry.function.versions.values()).map(|version| version.code.size).sum()
+    let functions = snapshot.values().map(|entry| entry.function.code_bytes());
+    functions.sum::<u64>() + layer::code_bytes(&snapshot.layers)
 }
 
-/// The sum of all reservations, but for one function's.
-pub(crate) fn reserved_concurrency(snapshot: &Snapshot, without: Option<&str>) -> u64 {
+/// The refusal of a change that another one has overtaken.
+pub(crate) fn update_in_progress(settings: &Settings, name: &str) -> FunctionError {
+    FunctionError::Conflict(format!(
+        "The operation cannot be performed at this time. An update is in progress for resource: {}",
+        settings.function_arn(name)
+    ))
+}
+
+/// What must stay for all functions without a reservation.
+pub(crate) const UNRESERVED_MIN: u32 = 100;
+
+/// The concurrency that functions hold for themselves, reserved or provisioned, but for one function's.
+pub(crate) fn held_concurrency(snapshot: &Snapshot, without: Option<&str>) -> u64 {
     let functions = snapshot.values().map(|entry| &entry.function);
-    let counted = functions.filter(|function| Some(function.name.as_str()) != without);
-    counted.filter_map(|function| function.reserved_concurrency).map(u64::from).sum()
+    functions.filter(|function| Some(function.name.as_str()) != without).map(Function::held_concurrency).sum()
 }
 
 /// The function that a tag operation names: by its full ARN, without a qualifier. Source: Lambda spec 3.9.
@@ -305,14 +326,19 @@ pub(crate) struct Page {
 
 impl Page {
     /// AWS never lists more on a page, whatever `MaxItems` says.
-    const SIZE_MAX: u32 = 50;
+    pub const SIZE_MAX: u32 = 50;
 
     pub fn read(query: &Query) -> Result<Self, FunctionError> {
+        Self::read_up_to(query, 10_000)
+    }
+
+    /// As [`Page::read`] where `MaxItems` may be no more than `items_max`.
+    pub fn read_up_to(query: &Query, items_max: u32) -> Result<Self, FunctionError> {
         let mut v = Violations::default();
         let mut size = Self::SIZE_MAX;
         if let Some(text) = query.get("MaxItems") {
             match text.parse::<i64>() {
-                Ok(number) => size = v.range(number, "maxItems", 1, 10_000).unwrap_or(size).min(Self::SIZE_MAX),
+                Ok(number) => size = v.range(number, "maxItems", 1, items_max).unwrap_or(size).min(Self::SIZE_MAX),
                 Err(_) => v.add(text, "maxItems", "Member must be a number"),
             }
         }

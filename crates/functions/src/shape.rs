@@ -40,9 +40,19 @@ pub(crate) fn configuration(settings: &Settings, name: &str, version: &Version, 
         "Architectures": [c.architecture],
         "EphemeralStorage": {"Size": c.ephemeral_storage_mib},
         "SnapStart": {"ApplyOn": "None", "OptimizationStatus": "Off"},
-        "RuntimeVersionConfig": {"RuntimeVersionArn": runtime_version_arn(&settings.region, &c.runtime)},
-        "LoggingConfig": {"LogFormat": "Text", "LogGroup": format!("/aws/lambda/{name}")},
+        "RuntimeVersionConfig": {"RuntimeVersionArn": runtime_version_arn(&settings.region, &c.runtime, &c.interpreter)},
+        "LoggingConfig": {"LogFormat": c.logging.format, "LogGroup": c.logging.group(name)},
     });
+    let levels = [("ApplicationLogLevel", &c.logging.application_level), ("SystemLogLevel", &c.logging.system_level)];
+    for (member, level) in levels {
+        if let Some(level) = level {
+            shape["LoggingConfig"][member] = level.as_str().into();
+        }
+    }
+    if !c.layers.is_empty() {
+        let layers = c.layers.iter().map(|layer| json!({"Arn": layer.arn, "CodeSize": layer.code.size}));
+        shape["Layers"] = layers.collect();
+    }
     if let Some(variables) = &c.variables {
         shape["Environment"] = json!({"Variables": variables});
     }
@@ -70,13 +80,14 @@ pub(crate) fn configuration(settings: &Settings, name: &str, version: &Version, 
 }
 
 /// `2026-11-22T19:40:00.000+0000`: a string, and not quite ISO 8601.
-fn last_modified(ms: i64) -> String {
+pub(crate) fn last_modified(ms: i64) -> String {
     let time = jiff::Timestamp::from_millisecond(ms).unwrap_or_default();
     time.strftime("%Y-%m-%dT%H:%M:%S.%3f+0000").to_string()
 }
 
-/// Stands where AWS names the build of its runtime; ours is stable and made up.
-fn runtime_version_arn(region: &str, runtime: &str) -> String {
-    let digest = hex::encode(Sha256::digest(format!("longshore runtime {runtime}")));
+/// Stands where AWS names the build of its runtime. Ours is made up: it changes with the interpreter, as found when the
+/// runtime was set, and with nothing else.
+pub(crate) fn runtime_version_arn(region: &str, runtime: &str, interpreter: &str) -> String {
+    let digest = hex::encode(Sha256::digest(format!("longshore runtime {runtime} {interpreter}")));
     format!("arn:aws:lambda:{region}::runtime:{digest}")
 }

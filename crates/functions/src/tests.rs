@@ -1,8 +1,15 @@
 //! The API as its callers see it: hand-made requests against a scripted host.
 
-use std::collections::VecDeque;
+mod configuration;
+mod events;
+mod invoke;
+mod layers;
+mod packages;
+
+use std::collections::{BTreeMap, VecDeque};
 use std::path::Path;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -16,8 +23,12 @@ use sha2::{Digest, Sha256};
 
 use crate::code::archive::fixtures::{file, zip};
 use crate::environments::Environments;
-use crate::host::{Call, Deployment, Outcome, Patience};
+use crate::host::{Call, Deployment, Outcome, Patience, Provisioning, Terms};
 use crate::{CodeSource, Functions, Invoked, SCHEMA, Settings, SourceError, body_limit};
+
+mod concurrency;
+mod permissions;
+mod versions;
 
 const ACCOUNT: &str = "111111111111";
 const ROLE: &str = "arn:aws:iam::111111111111:role/r";
@@ -28,15 +39,28 @@ const ARN: &str = "arn:aws:lambda:us-east-1:111111111111:function:f";
 struct Scripted {
     outcomes: Mutex<VecDeque<Outcome>>,
     seen: Mutex<Vec<(Arc<Deployment>, Call)>>,
+    /// Deployments by their IDs.
     retired: Mutex<Vec<String>>,
+    /// A runtime that is not there any more.
+    without: Mutex<Option<String>>,
+    terms: Mutex<BTreeMap<String, Terms>>,
+    /// How far every provisioned concurrency is.
+    provisioning: Mutex<Provisioning>,
+    prepared: Mutex<Vec<(String, u32)>>,
+    /// Lets a call go on whose scripted outcome is [`Outcome::Gone`].
+    retiring: tokio::sync::Notify,
 }
 
 #[async_trait::async_trait]
 impl Environments for Scripted {
     async fn invoke(&self, deployment: Arc<Deployment>, call: Call) -> Outcome {
         let payload = call.payload.clone();
-        self.seen.lock().unwrap().push((deployment, call));
+        self.seen.lock().unwrap().push((deployment, call.clone()));
         let scripted = self.outcomes.lock().unwrap().pop_front();
+        if let Some(Outcome::Gone { .. }) = scripted {
+            self.retiring.notified().await;
+            return Outcome::Gone { call: Box::new(call) };
+        }
         scripted.unwrap_or(Outcome::Answered { payload, function_error: false, log_tail: None })
     }
 
@@ -44,13 +68,30 @@ impl Environments for Scripted {
         deployment.concurrency.unwrap_or(8).min(8)
     }
 
-    fn retire(&self, name: &str) {
-        self.retired.lock().unwrap().push(name.to_owned());
+    fn retire(&self, deployment_id: &str) {
+        self.retired.lock().unwrap().push(deployment_id.to_owned());
     }
 
-    fn check_runtime(&self, runtime: &str) -> Result<(), String> {
-        if runtime.starts_with("python3.1") || runtime.starts_with("provided.") {
-            return Ok(());
+    fn set_terms(&self, name: &str, terms: &Terms) {
+        self.terms.lock().unwrap().insert(name.to_owned(), terms.clone());
+    }
+
+    fn provisioning(&self, _: &str) -> Provisioning {
+        *self.provisioning.lock().unwrap()
+    }
+
+    fn provisioned_max(&self) -> u32 {
+        950
+    }
+
+    fn prepare(&self, deployment: &Arc<Deployment>, wanted: u32) {
+        self.prepared.lock().unwrap().push((deployment.version.clone(), wanted));
+    }
+
+    fn check_runtime(&self, runtime: &str) -> Result<String, String> {
+        let there = self.without.lock().unwrap().as_deref() != Some(runtime);
+        if there && (runtime.starts_with("python3.1") || runtime.starts_with("provided.")) {
+            return Ok(runtime.strip_prefix("python").map(|minor| format!("{minor}.5")).unwrap_or_default());
         }
         Err(format!("No interpreter for {runtime} was found."))
     }
@@ -102,9 +143,10 @@ impl Answer {
         self
     }
 
-    /// Status, code and message of an error.
+    /// Status, code and message of an error. Which key the message has is `longshore_wire`'s to test.
     fn error(&self) -> (u16, &str, &str) {
-        (self.status, self.header("x-amzn-errortype"), self.body["message"].as_str().unwrap_or(""))
+        let message = ["message", "Message"].iter().find_map(|key| self.body[key].as_str()).unwrap_or("");
+        (self.status, self.header("x-amzn-errortype"), message)
     }
 
     #[track_caller]
@@ -120,6 +162,11 @@ impl Api {
     }
 
     fn at(path: &Path, settings: Settings) -> Self {
+        // Only a look settles a function, so that no test depends on how fast it is.
+        Self::settling(path, Settings { settle: Duration::from_secs(3_600), ..settings })
+    }
+
+    fn settling(path: &Path, settings: Settings) -> Self {
         let records = Records::open(&path.join("records.db"), &[SCHEMA], Fatal::new()).unwrap();
         let code = path.join("code");
         std::fs::create_dir_all(&code).unwrap();
@@ -127,6 +174,11 @@ impl Api {
         let functions =
             Functions::with_environments(records, host.clone(), Arc::new(OneObject), &code, settings).unwrap();
         Self { functions, host, _temp: None }
+    }
+
+    /// As [`Api::at`], where a change is over by itself at once.
+    fn at_once(path: &Path) -> Self {
+        Self::settling(path, Settings { settle: Duration::ZERO, ..Settings::new("us-east-1", ACCOUNT) })
     }
 
     fn keeping(self, temp: tempfile::TempDir) -> Self {
@@ -176,8 +228,11 @@ impl Api {
         self.post("/2015-03-31/functions", body).await
     }
 
+    /// Creates `f` and waits for it as a tool does: by a look.
     async fn create(&self) -> Answer {
-        self.create_with(json!({})).await.ok(201)
+        let created = self.create_with(json!({})).await.ok(201);
+        self.configuration().await;
+        created
     }
 
     async fn invoke(&self, function: &str, headers: &[(&'static str, &str)], payload: &str) -> Answer {
@@ -253,6 +308,7 @@ async fn an_update_passes_through_in_progress_and_changes_the_revision_twice_eve
 async fn a_configuration_update_changes_what_is_there_and_nothing_else() {
     let api = Api::new();
     api.create_with(json!({"Description": "d", "Environment": {"Variables": {"AB": "1"}}})).await.ok(201);
+    api.configuration().await;
     let target = "/2015-03-31/functions/f/configuration";
     let updated = api.put(target, json!({"Timeout": 60, "MemorySize": 256})).await.ok(200).body;
     assert_eq!(
@@ -260,11 +316,13 @@ async fn a_configuration_update_changes_what_is_there_and_nothing_else() {
         (&json!(60), &json!(256), &json!("d"))
     );
     assert_eq!(updated["Environment"], json!({"Variables": {"AB": "1"}}));
+    api.configuration().await;
     let cleared = api.put(target, json!({"Environment": {"Variables": {}}, "Description": ""})).await.ok(200).body;
     assert_eq!(cleared["Environment"], json!({"Variables": {}}));
     assert_eq!(cleared["Description"], "");
     assert_eq!(cleared["Timeout"], 60);
     for member in ["Code", "Publish", "Tags", "PackageType", "Architectures", "FunctionName"] {
+        api.configuration().await;
         let answer = api.put(target, json!({member: request("f")[member]})).await;
         let expected = if request("f")[member].is_null() { 200 } else { 400 };
         assert_eq!(answer.status, expected, "{member}: {answer:?}");
@@ -294,7 +352,7 @@ async fn new_code_reaches_the_next_invocation_and_retires_the_old_environments()
     let newer = zip(&[file("handler.py", b"newer")]);
     let updated = api.put("/2015-03-31/functions/f/code", json!({"ZipFile": encoded(&newer)})).await.ok(200).body;
     assert_eq!(updated["CodeSha256"], STANDARD.encode(Sha256::digest(&newer)));
-    assert_eq!(*api.host.retired.lock().unwrap(), ["f"]);
+    assert_eq!(*api.host.retired.lock().unwrap(), [api.host.seen.lock().unwrap()[0].0.id.clone()]);
     api.invoke("f", &[], "{}").await.ok(200);
     let seen = api.host.seen.lock().unwrap();
     assert_ne!(seen[0].0.id, seen[1].0.id);
@@ -434,17 +492,12 @@ async fn what_would_be_dropped_is_refused_by_name_and_harmless_defaults_pass() {
     let refused = [
         (json!({"PackageType": "Image", "Code": {"ImageUri": "x"}}), "PackageType Image"),
         (json!({"Code": {"ImageUri": "x"}}), "ImageUri"),
-        (json!({"Layers": ["arn:aws:lambda:us-east-1:111111111111:layer:l:1"]}), "Layers"),
         (json!({"VpcConfig": {"SubnetIds": ["subnet-1"], "SecurityGroupIds": []}}), "VpcConfig"),
         (json!({"DeadLetterConfig": {"TargetArn": "arn:aws:sqs:us-east-1:111111111111:q"}}), "DeadLetterConfig"),
         (json!({"FileSystemConfigs": [{"Arn": "a", "LocalMountPath": "/mnt/x"}]}), "FileSystemConfigs"),
         (json!({"KMSKeyArn": "arn:aws:kms:x"}), "KMSKeyArn"),
         (json!({"TracingConfig": {"Mode": "Active"}}), "TracingConfig other than Mode=PassThrough"),
         (json!({"SnapStart": {"ApplyOn": "PublishedVersions"}}), "SnapStart other than ApplyOn=None"),
-        (
-            json!({"LoggingConfig": {"LogFormat": "JSON"}}),
-            "LoggingConfig other than LogFormat=Text and LogGroup=/aws/lambda/f",
-        ),
         (json!({"DurableConfig": {"ExecutionTimeout": 1}}), "DurableConfig"),
         (json!({"TenancyConfig": {"TenantIsolationMode": "PER_TENANT"}}), "TenancyConfig"),
         (json!({"CodeSigningConfigArn": "arn:x"}), "CodeSigningConfigArn"),
@@ -568,8 +621,6 @@ async fn what_keeps_an_invocation_from_running_is_told_with_its_exact_code() {
         "1 validation error detected: Value 'Later' at 'invocationType' failed to satisfy constraint: Member must \
          satisfy enum value set: [Event, RequestResponse, DryRun]",
     );
-    let event = api.invoke("f", &[("x-amz-invocation-type", "Event")], "{}").await;
-    assert_eq!((event.status, event.error().1), (400, "InvalidParameterValueException"));
     for context in ["***", "bm8=", &"a".repeat(3_584)] {
         let answer = api.invoke("f", &[("x-amz-client-context", context)], "{}").await;
         assert_eq!((answer.status, answer.error().1), (400, content), "{context}");
@@ -673,7 +724,7 @@ async fn a_function_is_deleted_whole_and_a_new_one_of_its_name_starts_again() {
         "Deletion of aliases is not currently supported.",
     );
     api.delete("/2015-03-31/functions/f").await.ok(204);
-    assert_eq!(*api.host.retired.lock().unwrap(), ["f"]);
+    assert_eq!(api.host.retired.lock().unwrap().len(), 2, "of both versions");
     assert_eq!(api.get("/2015-03-31/functions/f").await.status, 404);
     assert_eq!(api.create_with(json!({"Publish": true})).await.ok(201).body["Version"], "1");
 }
@@ -716,6 +767,7 @@ async fn versions_are_numbered_once_frozen_and_listed_after_latest() {
     api.delete("/2015-03-31/functions/f?Qualifier=2").await.ok(204);
     assert_eq!(api.invoke("f:2", &[], "{}").await.status, 404);
     api.put("/2015-03-31/functions/f/configuration", json!({"Timeout": 9})).await.ok(200);
+    api.configuration().await;
     assert_eq!(api.post(versions, json!({})).await.ok(201).body["Version"], "3");
 }
 
@@ -743,6 +795,21 @@ async fn lists_come_in_pages_that_neither_miss_nor_repeat() {
     assert_eq!(api.get("/2015-03-31/functions?MaxItems=0").await.error().1, "ValidationException");
     assert_eq!(api.get("/2015-03-31/functions?FunctionVersion=SOME").await.status, 400);
     assert_eq!(api.get("/2015-03-31/functions?MasterRegion=ALL").await.status, 400);
+}
+
+#[tokio::test]
+async fn functions_are_listed_in_the_order_of_their_names() {
+    let api = Api::new();
+    for name in ["f1", "f_1", "f-1", "f", "F"] {
+        api.create_with(json!({"FunctionName": name, "Publish": true})).await.ok(201);
+    }
+    for (query, each) in [("", 1), ("&FunctionVersion=ALL", 2)] {
+        let page = api.get(&format!("/2015-03-31/functions?MaxItems=50{query}")).await.ok(200).body;
+        let names: Vec<&str> =
+            page["Functions"].as_array().unwrap().iter().map(|f| f["FunctionName"].as_str().unwrap()).collect();
+        let wanted: Vec<&str> = ["F", "f", "f-1", "f1", "f_1"].into_iter().flat_map(|name| vec![name; each]).collect();
+        assert_eq!(names, wanted);
+    }
 }
 
 #[tokio::test]
@@ -802,6 +869,7 @@ async fn functions_outlive_the_server_and_code_that_nobody_names_does_not() {
     api.create_with(json!({"Publish": true, "Tags": {"a": "1"}, "Environment": {"Variables": {"AB": "1"}}}))
         .await
         .ok(201);
+    api.configuration().await;
     let newer = encoded(&zip(&[file("handler.py", b"newer")]));
     api.put("/2015-03-31/functions/f/code", json!({"ZipFile": newer})).await.ok(200);
     let unused = encoded(&zip(&[file("handler.py", b"in between")]));
@@ -848,9 +916,10 @@ async fn more_code_than_the_account_may_store_is_refused() {
 async fn an_operation_that_is_not_offered_is_named() {
     let api = Api::new();
     let code = "UnknownOperationException";
-    let alias = api.post("/2015-03-31/functions/f/aliases", json!({})).await;
-    alias.fails(404, code, "The operation CreateAlias is not offered by this server.");
-    api.get("/2018-10-31/layers").await.fails(404, code, "The operation ListLayers is not offered by this server.");
+    let url = api.post("/2021-10-31/functions/f/url", json!({})).await;
+    url.fails(404, code, "The operation CreateFunctionUrlConfig is not offered by this server.");
+    let mapping = api.post("/2015-03-31/event-source-mappings", json!({})).await;
+    mapping.fails(404, code, "The operation CreateEventSourceMapping is not offered by this server.");
     api.get("/nowhere").await.fails(404, code, "There is no operation GET /nowhere.");
     let policy = api.get("/2015-03-31/functions/f/policy").await;
     policy.fails(404, "ResourceNotFoundException", "The resource you requested does not exist.");
@@ -865,6 +934,7 @@ fn the_listener_is_told_how_long_a_body_may_be() {
     assert_eq!(bytes(Method::POST, "/2015-03-31/functions"), 70_167_211);
     assert_eq!(bytes(Method::POST, "/2015-03-31/functions/"), 70_167_211);
     assert_eq!(bytes(Method::PUT, "/2015-03-31/functions/f/code"), 70_167_211);
+    assert_eq!(bytes(Method::POST, "/2018-10-31/layers/l/versions"), 70_167_211);
     assert!(bytes(Method::POST, "/2015-03-31/functions/f/invocations") > 6_291_456);
     assert_eq!(bytes(Method::PUT, "/2015-03-31/functions/f/configuration"), 1_048_576);
     let create = body_limit(&Method::POST, "/2015-03-31/functions").too_large();

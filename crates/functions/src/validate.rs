@@ -2,11 +2,15 @@
 
 use std::collections::BTreeMap;
 
+use longshore_wire::arn::Arn;
+
 use crate::error::FunctionError;
 
-pub const FUNCTION_NAME_PATTERN: &str = "(arn:(aws[a-zA-Z-]*)?:lambda:)?((eusc-)?[a-z]{2}((-gov)|(-iso([a-z]?)))?-[a-z]+-\\d{1}:)?(\\d{12}:)?(function:)?([a-zA-Z0-9-_]+)(:(\\$LATEST|[a-zA-Z0-9-_]+))?";
+pub const FUNCTION_NAME_PATTERN: &str = longshore_wire::arn::NameShape::Function.pattern();
 pub const QUALIFIER_PATTERN: &str = "\\$(LATEST(\\.PUBLISHED)?)|[a-zA-Z0-9-_$]+";
 const ROLE_PATTERN: &str = "arn:(aws[a-zA-Z-]*)?:iam::\\d{12}:role/?[a-zA-Z_0-9+=,.@\\-_/]+";
+const SOURCE_ARN_PATTERN: &str =
+    "arn:(aws[a-zA-Z0-9-]*):([a-zA-Z0-9\\-])+:([a-z]{2}(-gov)?-[a-z]+-\\d{1})?:(\\d{12})?:(.*)";
 const VARIABLE_PATTERN: &str = "[a-zA-Z]([a-zA-Z0-9_])+";
 /// Bytes of the JSON of all environment variables.
 pub const VARIABLES_BYTES_MAX: usize = 4_096;
@@ -71,6 +75,30 @@ impl Violations {
         }
     }
 
+    /// At most so many values.
+    pub fn at_most(&mut self, values: &[String], path: &str, max: usize) {
+        if values.len() > max {
+            let shown = format!("[{}]", values.join(", "));
+            self.add(&shown, path, format_args!("Member must have length less than or equal to {max}"));
+        }
+    }
+
+    /// Each value one of the set.
+    pub fn each_one_of(&mut self, values: &[String], path: &str, set: &[&str]) {
+        if values.iter().any(|value| !set.contains(&value.as_str())) {
+            let shown = format!("[{}]", values.join(", "));
+            let set = set.join(", ");
+            self.add(
+                &shown,
+                path,
+                format_args!(
+                    "Member must satisfy constraint: [Member must satisfy enum value set: [{set}], Member must not be \
+                     null]"
+                ),
+            );
+        }
+    }
+
     /// The number if it is in the range; otherwise a breach, and `None`.
     pub fn range(&mut self, value: i64, path: &str, min: u32, max: u32) -> Option<u32> {
         if value < i64::from(min) {
@@ -108,6 +136,28 @@ impl Violations {
         self.pattern(qualifier, "qualifier", matches, QUALIFIER_PATTERN);
     }
 
+    /// `dotted`: RemovePermission allows dots, AddPermission does not.
+    pub fn statement_id(&mut self, id: &str, dotted: bool) {
+        let ok = |b: u8| b.is_ascii_alphanumeric() || b == b'-' || b == b'_' || (dotted && b == b'.');
+        let pattern = if dotted { "([a-zA-Z0-9-_.]+)" } else { "([a-zA-Z0-9-_]+)" };
+        self.length(id, "statementId", 1, 100);
+        self.pattern(id, "statementId", !id.is_empty() && id.bytes().all(ok), pattern);
+    }
+
+    /// Of the resource that a permission's principal acts for.
+    pub fn source_arn(&mut self, text: &str) {
+        let fits = Arn::parse(text).is_some_and(|arn| {
+            let dashed = |text: &str| text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
+            let digits = |text: &str| text.bytes().all(|b| b.is_ascii_digit());
+            arn.partition.strip_prefix("aws").is_some_and(dashed)
+                && !arn.service.is_empty()
+                && dashed(arn.service)
+                && (arn.region.is_empty() || is_source_region(arn.region))
+                && (arn.account.is_empty() || (arn.account.len() == 12 && digits(arn.account)))
+        });
+        self.pattern(text, "sourceArn", fits, SOURCE_ARN_PATTERN);
+    }
+
     pub fn variable_names(&mut self, variables: &BTreeMap<String, String>) {
         if let Some(name) = variables.keys().find(|name| !is_variable_name(name)) {
             self.add(
@@ -128,6 +178,21 @@ impl Violations {
             n => Err(FunctionError::Constraint(format!("{n} validation errors detected: {}", self.0.join("; ")))),
         }
     }
+}
+
+/// `us-east-1` or `us-gov-west-1`.
+fn is_source_region(text: &str) -> bool {
+    let letters = |part: &str| !part.is_empty() && part.bytes().all(|b| b.is_ascii_lowercase());
+    let parts: Vec<&str> = text.split('-').collect();
+    let (country, area, number) = match parts[..] {
+        [country, area, number] | [country, "gov", area, number] => (country, area, number),
+        _ => return false,
+    };
+    country.len() == 2
+        && letters(country)
+        && letters(area)
+        && number.len() == 1
+        && number.bytes().all(|b| b.is_ascii_digit())
 }
 
 /// Whether Lambda allows an environment variable of this name: a letter, then letters, digits and underscores, one at least.

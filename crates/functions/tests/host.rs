@@ -12,7 +12,8 @@ use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
 use longshore_functions::host::layers::Mode;
 use longshore_functions::host::{
-    self, Call, Deployment, FunctionCredentials, Host, HostSettings, Launcher, Outcome, Patience, S3Door,
+    self, Call, Deployment, FunctionCredentials, Host, HostSettings, Launcher, LogFormat, Outcome, Patience, S3Door,
+    Terms,
 };
 use serde_json::{Value, json};
 
@@ -91,6 +92,10 @@ impl Bench {
             memory_mib: 128,
             ephemeral_storage_mib: 512,
             concurrency: None,
+            log_format: LogFormat::Text,
+            application_log_level: None,
+            system_log_level: None,
+            log_group: "/aws/lambda/f".into(),
         }
     }
 
@@ -372,7 +377,57 @@ async fn python_logging_and_print_reach_the_log_between_start_and_report() {
     assert!(lines[5].starts_with(&format!("REPORT RequestId: {id}\tDuration: ")), "{tail}");
     assert!(lines[5].contains("\tMemory Size: 128 MB\tMax Memory Used: ") && lines[5].contains("\tInit Duration: "));
     assert_eq!(lines.len(), 6);
-    assert!(b.log().starts_with("loaded\nSTART"), "{}", b.log());
+    let log = b.log();
+    assert!(log.starts_with("INIT_START Runtime Version: python:3.11.v"), "{log}");
+    assert!(log.lines().next().unwrap().contains("\tRuntime Version ARN: arn:aws:lambda:eu-west-1::runtime:"), "{log}");
+    assert_eq!(log.lines().nth(1), Some("loaded"), "{log}");
+    assert!(log.lines().nth(2).unwrap().starts_with("START RequestId: "), "{log}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_function_that_logs_in_json_has_lambdas_records_in_its_log_and_in_its_tail() {
+    let b = bench_of_one();
+    let text = "print('{\"level\":\"DEBUG\"}')\ndef handler(event, context):\n    if event: print('{\"level\":\"debug\",\"a\":1}\\n{\"level\":\"ERROR\",\"b\":2}\\nplain')\n    else: raise ValueError('x')\n";
+    let f = Arc::new(Deployment {
+        log_format: host::LogFormat::Json,
+        application_log_level: Some("INFO".into()),
+        system_log_level: Some("DEBUG".into()),
+        ..b.function("python3.11", "app.py", text)
+    });
+    let mut call = call("true");
+    call.want_log_tail = true;
+    let id = call.request_id.clone();
+    let Outcome::Answered { log_tail: Some(tail), .. } = b.host.invoke(f.clone(), call).await else { panic!() };
+    let tail = String::from_utf8(tail).unwrap();
+    b.error(&f, json!(false)).await;
+    // The log of an invocation is closed with the next poll, behind the answer.
+    soon("the second report", || b.log().matches("platform.report").count() == 2).await;
+    let log = b.log();
+    let kinds = |text: &str| -> Vec<String> {
+        let kind = |line: &str| match serde_json::from_str::<Value>(line) {
+            Ok(line) if line["type"].is_string() => {
+                let record = &line["record"];
+                format!("{} {}", line["type"].as_str().unwrap(), record["status"].as_str().unwrap_or_default())
+            }
+            _ => line.to_owned(),
+        };
+        text.lines().map(kind).collect()
+    };
+    let invocation = [
+        "platform.start ",
+        r#"{"level":"ERROR","b":2}"#,
+        "plain",
+        "platform.runtimeDone success",
+        "platform.report success",
+    ];
+    assert_eq!(kinds(&tail), invocation, "{tail}");
+    let start = ["platform.initStart ", "platform.initRuntimeDone success", "platform.initReport success"];
+    assert_eq!(kinds(&log)[..8], [&start[..], &invocation[..]].concat(), "{log}");
+    assert!(kinds(&log).ends_with(&["platform.runtimeDone error".into(), "platform.report error".into()]), "{log}");
+    let report: Value = serde_json::from_str(tail.lines().last().unwrap()).unwrap();
+    assert_eq!(report["record"]["requestId"], id);
+    assert!(report["record"]["metrics"]["initDurationMs"].as_f64().unwrap() > 0.0, "{report}");
+    assert_eq!(report["record"]["metrics"]["memorySizeMB"], 128);
 }
 
 // --- Node ---
@@ -405,6 +460,16 @@ async fn node_handlers_of_every_style_and_module_kind_answer() {
         ),
         ("index.js", "exports.handler = (e, c) => { c.succeed('old') }", json!("old")),
         ("index.js", "exports.handler = async () => {}", json!(null)),
+        (
+            "index.mjs",
+            "export const handler = awslambda.streamifyResponse(async (e, stream, c) => { stream.setContentType('x'); stream.write('[' + c.awsRequestId.length); stream.write(Buffer.from(',')); stream.write({ a: e.a }); stream.end(']') })",
+            json!([36, {"a": 1}]),
+        ),
+        (
+            "index.js",
+            "exports.handler = awslambda.streamifyResponse(async (e, stream) => { setTimeout(() => stream.end('7'), 20) })",
+            json!(7),
+        ),
         ("index.js", "exports.handler = () => new Promise(() => {})", json!(null)),
     ] {
         assert_eq!(b.ok(&b.node(file, text), json!({"a": 1})).await, expected, "{text}");
@@ -417,6 +482,24 @@ async fn node_errors_are_told_as_lambda_tells_them() {
     for (file, text, error_type, message) in [
         ("index.js", "exports.handler = async () => { throw new RangeError('boom') }", "RangeError", "boom"),
         ("index.js", "exports.handler = (e, c, cb) => cb('text')", "string", "text"),
+        (
+            "index.js",
+            "exports.handler = awslambda.streamifyResponse(async (e, stream) => { stream.write('begun'); throw new RangeError('in the middle') })",
+            "RangeError",
+            "in the middle",
+        ),
+        (
+            "index.js",
+            "exports.handler = awslambda.streamifyResponse(async (e, stream) => { stream.write('begun') })",
+            "Error",
+            "The response stream was not ended",
+        ),
+        (
+            "index.js",
+            "exports.handler = awslambda.streamifyResponse((e, stream) => { stream.end('x'.repeat(7e6)) })",
+            "Function.ResponseSizeTooLarge",
+            "Response payload size exceeded",
+        ),
         ("index.js", "exports.other = 1", "Runtime.HandlerNotFound", "index.handler is undefined or not exported"),
         ("index.js", "exports.handler = (", "Runtime.UserCodeSyntaxError", "SyntaxError: Unexpected end of input"),
         ("index.js", "throw new TypeError('early')", "TypeError", "early"),
@@ -439,7 +522,7 @@ async fn node_errors_are_told_as_lambda_tells_them() {
         let error = b.error(&f, json!({})).await;
         assert_eq!(error["errorType"], error_type, "{error}");
         assert!(error["errorMessage"].as_str().unwrap().starts_with(message), "{error}");
-        assert!(error["trace"].is_array());
+        assert!(error["trace"].is_array() || error_type == "Function.ResponseSizeTooLarge");
     }
 }
 
@@ -563,7 +646,7 @@ async fn what_a_function_leaves_behind_ends_with_its_environment() {
     let answer = b.ok(&f, json!({})).await;
     let (tmp, pid) = (PathBuf::from(answer[0].as_str().unwrap()), answer[1].as_i64().unwrap());
     assert!(tmp.join("x").exists() && is_running(pid));
-    b.host.retire("f");
+    b.host.retire(&f.id);
     soon("the environment's end", || b.host.environments() == 0).await;
     assert!(!tmp.exists() && !is_running(pid));
     assert!(tmp.starts_with(b.temp.path()));
@@ -939,8 +1022,8 @@ async fn after_a_retirement_no_old_environment_serves_a_call() {
         let (host, f) = (b.host.clone(), f.clone());
         async move { host.invoke(f, call("0.4")).await }
     });
-    soon("the long call", || b.log().matches("START").count() == 2).await;
-    b.host.retire("f");
+    soon("the long call", || b.log().matches("START RequestId").count() == 2).await;
+    b.host.retire(&f.id);
     let Outcome::Answered { payload, function_error: false, .. } = busy.await.unwrap() else { panic!() };
     assert_eq!(payload, idle.to_string(), "what ran was finished");
     let new = b.ok(&f, json!(0)).await;
@@ -950,12 +1033,221 @@ async fn after_a_retirement_no_old_environment_serves_a_call() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn calls_that_wait_for_a_deployment_that_is_retired_are_given_back_and_what_runs_is_finished() {
+    let b = bench_of_one();
+    let f = b.python("import time\ndef handler(event, context): time.sleep(event)");
+    let busy = tokio::spawn({
+        let (host, f) = (b.host.clone(), f.clone());
+        async move { host.invoke(f, call("0.4")).await }
+    });
+    soon("the long call", || b.log().contains("START RequestId")).await;
+    // Asked here and not in a task, so that all of them wait when the deployment is retired.
+    let other = Arc::new(Deployment { id: "other".into(), version: "2".into(), ..(*f).clone() });
+    let calls = [call("1"), call("2"), call("0")];
+    let mut waiting =
+        [&f, &f, &other].into_iter().zip(&calls).map(|(d, call)| Box::pin(b.host.invoke(d.clone(), call.clone())));
+    let [mut first, mut second, mut third] = [(); 3].map(|()| waiting.next().unwrap());
+    for call in [&mut first, &mut second, &mut third] {
+        assert!(futures::poll!(call.as_mut()).is_pending());
+    }
+    b.host.retire(&f.id);
+    let gone = |call: &Call| Outcome::Gone { call: Box::new(call.clone()) };
+    assert_eq!((first.await, second.await), (gone(&calls[0]), gone(&calls[1])));
+    assert!(matches!(busy.await.unwrap(), Outcome::Answered { function_error: false, .. }));
+    assert!(matches!(third.await, Outcome::Answered { function_error: false, .. }));
+    assert_eq!(b.log().matches("START RequestId").count(), 2, "{}", b.log());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn idle_environments_are_reaped() {
     let b = bench_with(|s| (s.idle_timeout, s.environments_max) = (Duration::from_millis(300), 1));
     let f = b.python("def handler(event, context): return 1");
     b.ok(&f, json!({})).await;
     assert_eq!(b.host.environments(), 1);
     soon("its end", || b.host.environments() == 0).await;
+}
+
+// --- the account, provisioned concurrency, freezing, age ---
+
+const TELLS: &str = r#"
+import os, time
+began = time.time()
+def handler(event, context):
+    return [os.getpid(), os.environ["AWS_LAMBDA_INITIALIZATION_TYPE"], time.time() - began]
+"#;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn provisioned_environments_are_up_before_the_first_call_and_replaced_when_they_die() {
+    let b = bench_with(unconfined);
+    let f = b.python(TELLS);
+    let terms = |n: u32| Terms { reserved: None, provisioned: vec![(f.clone(), n)] };
+    b.host.set_terms("f", &terms(2));
+    soon("both", || b.host.provisioning(&f.id).ready == 2).await;
+    assert!(b.host.provisioning(&f.id).complete);
+    let first = b.ok(&f, json!({})).await;
+    assert_eq!(first[1], "provisioned-concurrency");
+    soon("its log", || b.log().contains("REPORT")).await;
+    assert!(!b.log().contains("Init Duration"), "no call waited for it: {}", b.log());
+    let pid = first[0].as_i64().unwrap();
+    rustix::process::kill_process(pid_of(pid), rustix::process::Signal::KILL).unwrap();
+    soon("the replacement", || !is_running(pid) && b.host.provisioning(&f.id).ready == 2).await;
+    assert_eq!(b.ok(&f, json!({})).await[1], "provisioned-concurrency");
+    b.host.set_terms("f", &Terms::default());
+    soon("their end", || b.host.environments() == 0).await;
+    assert_eq!(b.ok(&f, json!({})).await[1], "on-demand");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn provisioned_environments_that_cannot_start_are_the_functions_failure_and_calls_run_on_demand() {
+    let b = bench();
+    let f = b.python(
+        "import os\nif os.environ['AWS_LAMBDA_INITIALIZATION_TYPE'] != 'on-demand': raise ValueError('not like this')\ndef handler(event, context): return 1",
+    );
+    b.host.set_terms("f", &Terms { reserved: Some(1), provisioned: vec![(f.clone(), 1)] });
+    soon("its failure", || b.host.provisioning(&f.id).failed_by_function == Some(true)).await;
+    assert_eq!(b.ok(&f, json!({})).await, 1);
+    let none = Arc::new(b.function("java21", "app.py", ""));
+    b.host.set_terms("f", &Terms { reserved: None, provisioned: vec![(none.clone(), 1)] });
+    soon("the host's failure", || b.host.provisioning(&none.id).failed_by_function == Some(false)).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_account_has_a_limit_of_its_own_and_terms_hold_at_once() {
+    let b = bench_with(|s| {
+        unconfined(s);
+        s.account_concurrency = 2;
+    });
+    let (f, g) =
+        (b.python(COUNTS), Arc::new(Deployment { name: "g".into(), ..b.function("python3.11", "app.py", COUNTS) }));
+    let dir = tempfile::tempdir().unwrap();
+    let event = json!({"dir": dir.path()});
+    let all = (0..40).map(|n| b.ok(if n % 2 == 0 { &f } else { &g }, event.clone()));
+    let seen: Vec<i64> = futures::future::join_all(all).await.iter().map(|n| n.as_i64().unwrap()).collect();
+    assert_eq!(seen.iter().max(), Some(&2), "{seen:?}");
+    b.host.set_terms("f", &Terms { reserved: Some(1), provisioned: vec![] });
+    assert_eq!((b.host.slots(&f), b.host.slots(&g)), (1, 1));
+    let busy = tokio::spawn({
+        let (host, g, event) = (b.host.clone(), g.clone(), json!({"dir": dir.path(), "s": 0.5}));
+        async move { host.invoke(g, call(event.to_string())).await }
+    });
+    soon("g's call", || std::fs::read_dir(dir.path()).unwrap().count() == 1).await;
+    let one = Call { patience: Patience::For(Duration::from_secs(9)), ..call(event.to_string()) };
+    let throttled = b.host.invoke(g.clone(), one).await;
+    assert_eq!(throttled, Outcome::Throttled { reason: "ConcurrentInvocationLimitExceeded" });
+    b.ok(&f, event).await;
+    assert!(matches!(busy.await.unwrap(), Outcome::Answered { .. }));
+}
+
+/// What the processor time of a process was, in clock ticks.
+fn ticks(pid: i64) -> u64 {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+    let fields: Vec<&str> = stat.rsplit(')').next().unwrap().split_whitespace().collect();
+    fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap()
+}
+
+fn state_of(pid: i64) -> char {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    stat.rsplit(')').next().and_then(|rest| rest.trim().chars().next()).unwrap_or('?')
+}
+
+fn pid_of(pid: i64) -> rustix::process::Pid {
+    rustix::process::Pid::from_raw(i32::try_from(pid).unwrap()).unwrap()
+}
+
+const BURNS: &str = r#"
+import os, threading
+def burn():
+    while True: pass
+def handler(event, context):
+    if threading.active_count() == 1: threading.Thread(target=burn, daemon=True).start()
+    return os.getpid()
+"#;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_idle_environment_is_frozen_until_its_next_call_and_can_be_ended_all_the_same() {
+    let b = bench_with(|s| {
+        unconfined(s);
+        s.environments_max = 1;
+    });
+    let f = b.python(BURNS);
+    let pid = b.ok(&f, json!({})).await.as_i64().unwrap();
+    soon("the freeze", || state_of(pid) == 'T').await;
+    let before = ticks(pid);
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    assert_eq!(ticks(pid), before, "it burned");
+    assert_eq!(b.ok(&f, json!({})).await, pid, "the same one goes on");
+    soon("the next freeze", || state_of(pid) == 'T').await;
+    b.host.retire(&f.id);
+    soon("its end", || !is_running(pid) && b.host.environments() == 0).await;
+
+    let b = bench_with(|s| {
+        unconfined(s);
+        (s.freeze_after, s.environments_max) = (None, 1);
+    });
+    let f = b.python(BURNS);
+    let pid = b.ok(&f, json!({})).await.as_i64().unwrap();
+    let before = ticks(pid);
+    soon("what it burns", || ticks(pid) > before + 5).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_frozen_environment_that_is_killed_costs_a_cold_start_and_nothing_else() {
+    let b = bench_with(|s| {
+        unconfined(s);
+        (s.freeze_after, s.environments_max) = (Some(Duration::ZERO), 1);
+    });
+    let f = b.python("import os\ndef handler(event, context): return os.getpid()");
+    let pid = b.ok(&f, json!({})).await.as_i64().unwrap();
+    soon("the freeze", || state_of(pid) == 'T').await;
+    rustix::process::kill_process(pid_of(pid), rustix::process::Signal::KILL).unwrap();
+    // A busy machine takes its time to end a process that was killed.
+    soon("its end", || matches!(state_of(pid), 'Z' | 'X' | '?')).await;
+    assert_ne!(b.ok(&f, json!({})).await, pid);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_environment_past_its_age_is_replaced() {
+    let b = bench_with(|s| {
+        unconfined(s);
+        (s.age_max, s.environments_max) = (Duration::from_millis(300), 1);
+    });
+    let f = b.python("import os, time\ndef handler(event, context):\n    time.sleep(event)\n    return os.getpid()");
+    let old = b.ok(&f, json!(0.3)).await;
+    assert_ne!(b.ok(&f, json!(0)).await, old);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_start_beyond_its_limit_begins_anew_on_the_first_invocations_clock_where_that_is_asked_for() {
+    let b = bench_with(|s| {
+        unconfined(s);
+        (s.init_limit, s.init_restarts, s.environments_max) = (Duration::from_millis(400), true, 1);
+    });
+    let marks = tempfile::tempdir().unwrap();
+    // Longer than the limit, shorter than the function's time-out.
+    let slow = b.python(&format!(
+        "import os, time, uuid\nopen({:?} + '/' + uuid.uuid4().hex, 'w').close()\ntime.sleep(1)\ndef handler(event, context): return context.get_remaining_time_in_millis()",
+        marks.path().to_str().unwrap()
+    ));
+    let left = b.ok(&slow, json!({})).await.as_f64().unwrap();
+    assert!((8_000.0..9_100.0).contains(&left), "the second start is on the call's clock: {left}");
+    assert_eq!(std::fs::read_dir(marks.path()).unwrap().count(), 2, "static code ran twice");
+    assert!(b.log().contains("INIT_REPORT Init Duration: 400.00 ms\tPhase: init\tStatus: timeout\n"), "{}", b.log());
+
+    let mut hangs = b.function("python3.11", "app.py", "import time\ntime.sleep(60)\n");
+    hangs.timeout_s = 1;
+    let error = b.error(&Arc::new(hangs), json!({})).await;
+    assert_eq!(error["errorType"], "Sandbox.Timedout");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn environments_are_prepared_for_calls_that_are_announced() {
+    let b = bench();
+    let f = b.python(TELLS);
+    b.host.prepare(&f, 2);
+    soon("both", || b.host.environments() == 2).await;
+    assert_eq!(b.ok(&f, json!({})).await[1], "on-demand");
+    b.host.prepare(&f, 99);
+    soon("as many as the machine has room for", || b.host.environments() == 4).await;
 }
 
 // --- S3, isolation, shutdown, death ---
@@ -1029,6 +1321,10 @@ async fn the_server_that_is_killed() {
         memory_mib: 128,
         ephemeral_storage_mib: 512,
         concurrency: None,
+        log_format: LogFormat::Text,
+        application_log_level: None,
+        system_log_level: None,
+        log_group: "/aws/lambda/f".into(),
     };
     host.invoke(Arc::new(d), call("{}")).await;
 }

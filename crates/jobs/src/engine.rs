@@ -392,6 +392,11 @@ async fn run(
     first: Option<Command>,
 ) -> Result<Rest, StoreError> {
     let world = &engine.shared.world;
+    if first.is_none() {
+        // While the log is read and the first rows are, so that the first tasks do not wait for all of their cold starts.
+        let function = &job.request.operation.function_arn;
+        world.invoker.prepare(function, world.settings.run.ramp.initial.min(slots(world, function)));
+    }
     let (log, past) = recorder::open(&world.job_dir(&job.id), world.fatal.clone()).await?;
     live.set_counts((past.succeeded(), past.failed()));
     live.set_loaded();

@@ -152,6 +152,10 @@ pub trait Invoker: Send + Sync + 'static {
 
     /// How many invocations of `function` can run at once now; `None` if only trying tells (a remote endpoint).
     fn slots(&self, function: &str) -> Option<u32>;
+
+    /// Says that invocations of `function` are about to come, so many at once. What can be made ready for them is, if that
+    /// takes nothing from anybody; nothing depends on it.
+    fn prepare(&self, _function: &str, _wanted: u32) {}
 }
 
 /// How the data files of an inventory may lie by column.

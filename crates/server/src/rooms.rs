@@ -200,6 +200,10 @@ impl ports::Invoker for EmbeddedInvoker {
     fn slots(&self, function: &str) -> Option<u32> {
         Some(self.0.slots(function))
     }
+
+    fn prepare(&self, function: &str, wanted: u32) {
+        self.0.prepare(function, wanted);
+    }
 }
 
 /// The engine's functions, wherever each is.
@@ -221,6 +225,13 @@ impl ports::Invoker for RoutedInvoker {
         match self.remote.of(function) {
             Some(endpoint) => endpoint.slots(function),
             None => self.embedded.slots(function),
+        }
+    }
+
+    fn prepare(&self, function: &str, wanted: u32) {
+        // Elsewhere, what is warm is not ours to say.
+        if self.remote.of(function).is_none() {
+            self.embedded.prepare(function, wanted);
         }
     }
 }

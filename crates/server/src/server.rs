@@ -37,6 +37,7 @@ pub struct Server {
     credentials: Credentials,
     settings: Settings,
     jobs: Jobs,
+    functions: Functions,
     host: Host,
     stop: watch::Sender<bool>,
     listening: JoinHandle<()>,
@@ -108,6 +109,7 @@ impl Server {
         let s3 = rooms::S3 { embedded: objects.clone(), routes: routes.clone(), gateway };
         let routed = Arc::new(rooms::RoutedObjects { embedded: rooms::EmbeddedObjects(objects.clone()), routes });
         let mut host = settings.host(&path);
+        host.fit_to_machine();
         // What the host would only queue waits at the engine's gate, where a cancel still calls it off.
         let mut jobs_settings = jobs_settings;
         // Functions elsewhere need no environment, and must not be held to the number of them: then each embedded function is
@@ -141,7 +143,7 @@ impl Server {
             host.clone(),
             Arc::new(rooms::Code(routed.clone())),
             &sub("code")?,
-            longshore_functions::Settings::new(region.as_str(), account.as_str()),
+            settings.functions(),
         )
         .because(cannot("the functions"))?;
         let jobs = Jobs::open(
@@ -155,6 +157,8 @@ impl Server {
         .await
         .because(cannot("the jobs"))?;
 
+        functions.run_events();
+
         let dispatch = Dispatch {
             names: Names::new(&settings.names, address),
             root: credentials.clone(),
@@ -163,7 +167,7 @@ impl Server {
             unsigned_payload: settings.unsigned_payload,
             base_path: settings.base_path.clone(),
             s3,
-            functions,
+            functions: functions.clone(),
             jobs: jobs.clone(),
             fatal: fatal.clone(),
             signing_keys: KeyCache::default(),
@@ -179,7 +183,7 @@ impl Server {
         ));
         ServerFile { listen: address, pid: std::process::id(), account, region }.write(&path)?;
         tracing::info!(%address, data_dir = %path.display(), "server started");
-        Ok(Self { address, objects, fatal, credentials, settings, jobs, host, stop, listening, data_dir })
+        Ok(Self { address, objects, fatal, credentials, settings, jobs, functions, host, stop, listening, data_dir })
     }
 
     pub fn data_dir(&self) -> &Path {
@@ -217,7 +221,9 @@ impl Server {
                 }
             }
         };
-        let (all_ended, listened) = tokio::join!(tasks, self.listening);
+        // Events are given no longer than requests: they run again at the next start.
+        let events = self.functions.stop_events(Duration::from_secs(self.settings.limits.stop_seconds));
+        let (all_ended, listened, ()) = tokio::join!(tasks, self.listening, events);
         if let Err(error) = listened {
             tracing::error!(%error, "the listener ended badly");
         }

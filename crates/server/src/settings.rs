@@ -8,6 +8,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use longshore_core::event_invocation::Policy;
 use longshore_core::manifest::ROWS_MAX;
 use longshore_core::rate::Rate;
 use longshore_functions::host::{HostSettings, Network, SandboxSettings};
@@ -90,9 +91,22 @@ pub struct Jobs {
 #[serde(deny_unknown_fields)]
 pub struct Functions {
     pub environments_max: u32,
+    pub memory_max_mib: u64,
+    pub account_concurrency: u32,
+    pub queue_wait_ms: u64,
+    pub scale_up: u32,
     pub idle_seconds: u64,
+    pub age_hours_max: u32,
+    pub freeze: Freeze,
+    pub freeze_ms: u64,
+    pub init_limit: InitLimit,
     pub strict_runtimes: bool,
     pub calls_waiting_max: usize,
+    pub code_bytes_max: u64,
+    pub variables_key_file: PathBuf,
+    pub events_max: usize,
+    pub events_mib_max: u64,
+    pub event_retry_seconds: u64,
     pub sandbox: Mode,
     pub sandbox_without: BTreeSet<Layer>,
     pub sandbox_paths: Vec<PathBuf>,
@@ -108,6 +122,24 @@ pub struct Functions {
 pub enum Cpu {
     Unlimited,
     Proportional,
+}
+
+/// When a function's processes are stopped between two calls.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Freeze {
+    Off,
+    /// After `freeze_ms` without a call.
+    Idle,
+    Always,
+}
+
+/// What happens to a start that takes longer than Lambda's limit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum InitLimit {
+    Continue,
+    Restart,
 }
 
 impl Settings {
@@ -147,6 +179,18 @@ impl Settings {
         if self.functions.environments_max > 0 {
             host.environments_max = self.functions.environments_max;
         }
+        if self.functions.memory_max_mib > 0 {
+            host.memory_mib_max = self.functions.memory_max_mib;
+        }
+        host.account_concurrency = self.functions.account_concurrency;
+        host.scale_up = Some(self.functions.scale_up).filter(|size| *size > 0);
+        host.age_max = Duration::from_secs(60 * 60 * u64::from(self.functions.age_hours_max));
+        host.freeze_after = match self.functions.freeze {
+            Freeze::Off => None,
+            Freeze::Idle => Some(Duration::from_millis(self.functions.freeze_ms)),
+            Freeze::Always => Some(Duration::ZERO),
+        };
+        host.init_restarts = self.functions.init_limit == InitLimit::Restart;
         host.idle_timeout = Duration::from_secs(self.functions.idle_seconds);
         host.strict_runtimes = self.functions.strict_runtimes;
         host.calls_waiting_max = self.functions.calls_waiting_max;
@@ -172,6 +216,20 @@ impl Settings {
     pub fn confine(&mut self, flags: &crate::cli::Confine) {
         self.functions.sandbox = flags.sandbox.unwrap_or(self.functions.sandbox);
         self.functions.network = flags.network.unwrap_or(self.functions.network);
+    }
+
+    /// What the Lambda API is told.
+    pub fn functions(&self) -> longshore_functions::Settings {
+        let mut functions = longshore_functions::Settings::new(&self.region, &self.account);
+        functions.events.bounds.events_max = self.functions.events_max;
+        functions.events.bounds.bytes_max = self.functions.events_mib_max.saturating_mul(1 << 20);
+        functions.events.policy = Policy::with_retry_ms(self.functions.event_retry_seconds.saturating_mul(1_000));
+        functions.account_concurrency = self.functions.account_concurrency;
+        functions.queue_wait = Duration::from_millis(self.functions.queue_wait_ms);
+        functions.code_bytes_max = self.functions.code_bytes_max;
+        let key = &self.functions.variables_key_file;
+        functions.variables_key = (!key.as_os_str().is_empty()).then(|| key.clone());
+        functions
     }
 
     /// Reads all layers but the flags, which the caller puts on top (and calls [`Settings::check`]).
@@ -263,6 +321,10 @@ impl Settings {
             ("jobs.unrecorded_max", jobs.unrecorded_max as u64),
             ("jobs.rows_max", jobs.rows_max),
             ("jobs.requests_burst", jobs.requests_burst.into()),
+            ("functions.events_max", self.functions.events_max as u64),
+            ("functions.events_mib_max", self.functions.events_mib_max),
+            ("functions.account_concurrency", self.functions.account_concurrency.into()),
+            ("functions.age_hours_max", self.functions.age_hours_max.into()),
         ];
         if let Some((name, _)) = at_least_one.iter().find(|(_, value)| *value == 0) {
             return Err(Failure::usage(format!("{name} must be at least 1")));
@@ -405,6 +467,35 @@ mod tests {
         let dir = Path::new("/d");
         let (ours, theirs) = (load("", &[]).unwrap().host(dir), HostSettings::new("us-east-1", "000000000000", dir));
         assert_eq!(format!("{ours:?}"), format!("{theirs:?}"));
+        let (ours, theirs) =
+            (load("", &[]).unwrap().functions(), longshore_functions::Settings::new("us-east-1", "000000000000"));
+        assert_eq!(format!("{ours:?}"), format!("{theirs:?}"));
+    }
+
+    #[test]
+    fn freezing_and_the_limit_of_a_start_are_words_and_anything_else_is_refused() {
+        let host =
+            |text: &str| load(&format!("[functions]\n{text}"), &[]).map(|settings| settings.host(Path::new("/d")));
+        assert_eq!(host("freeze = \"off\"").unwrap().freeze_after, None);
+        assert_eq!(host("freeze = \"always\"").unwrap().freeze_after, Some(Duration::ZERO));
+        assert_eq!(host("freeze_ms = 70").unwrap().freeze_after, Some(Duration::from_millis(70)));
+        assert!(host("init_limit = \"restart\"").unwrap().init_restarts);
+        assert_eq!(host("scale_up = 1000").unwrap().scale_up, Some(1_000));
+        for wrong in ["freeze = \"sometimes\"", "init_limit = \"kill\"", "age_hours_max = 0", "account_concurrency = 0"]
+        {
+            assert!(host(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn code_has_a_limit_and_environment_variables_a_key_of_the_operators_choice() {
+        let variables = [
+            ("LONGSHORE_FUNCTIONS_CODE_BYTES_MAX", "1000"),
+            ("LONGSHORE_FUNCTIONS_VARIABLES_KEY_FILE", "/run/secrets/key"),
+        ];
+        let functions = load("", &variables).unwrap().functions();
+        assert_eq!(functions.code_bytes_max, 1_000);
+        assert_eq!(functions.variables_key.as_deref(), Some(Path::new("/run/secrets/key")));
     }
 
     #[test]

@@ -63,9 +63,46 @@ pub struct FunctionName {
     pub qualifier: Option<String>,
 }
 
+/// What an operation takes for a name: the API model has two shapes for it. Source: Lambda spec 2.5.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NameShape {
+    /// `FunctionName`: what makes or changes a function, its versions, its aliases, its concurrency.
+    Function,
+    /// `NamespacedFunctionName`, a little wider: whatever reads, invokes or deletes. It takes names with a dot, which no
+    /// function has.
+    Namespaced,
+}
+
+impl NameShape {
+    /// Characters of a name with everything around it.
+    pub const fn chars_max(self) -> usize {
+        match self {
+            Self::Function => 140,
+            Self::Namespaced => 256,
+        }
+    }
+
+    /// The pattern as errors show it.
+    pub const fn pattern(self) -> &'static str {
+        match self {
+            Self::Function => {
+                r"(arn:(aws[a-zA-Z-]*)?:lambda:)?((eusc-)?[a-z]{2}((-gov)|(-iso([a-z]?)))?-[a-z]+-\d{1}:)?(\d{12}:)?(function:)?([a-zA-Z0-9-_]+)(:(\$LATEST|[a-zA-Z0-9-_]+))?"
+            }
+            Self::Namespaced => {
+                r"(arn:(aws[a-zA-Z-]*)?:lambda:)?((eusc-)?[a-z]{2}((-gov)|(-iso([a-z]?)))?-[a-z]+-\d{1}:)?(\d{12}:)?(function:)?([a-zA-Z0-9-_\.]+)(:(\$LATEST(\.PUBLISHED)?|[a-zA-Z0-9-_]+))?"
+            }
+        }
+    }
+}
+
 impl FunctionName {
-    /// Parses any of the documented forms; `None` if none fits. Lengths are left to the operation, which differ in them.
+    /// Parses any of the documented forms of `FunctionName`; `None` if none fits. Lengths are left to the operation.
     pub fn parse(text: &str) -> Option<Self> {
+        Self::parse_as(text, NameShape::Function)
+    }
+
+    /// As [`FunctionName::parse`], for the shape that an operation takes.
+    pub fn parse_as(text: &str, shape: NameShape) -> Option<Self> {
         let mut parts: Vec<&str> = text.splitn(9, ':').collect();
         let (mut region, mut account) = (None, None);
         if let ["arn", partition, "lambda", r, a, "function", _, ..] = parts[..] {
@@ -91,10 +128,11 @@ impl FunctionName {
             [name, qualifier] => (name, Some(qualifier.to_owned())),
             _ => return None,
         };
-        let name_ok = !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_'));
+        let namespaced = shape == NameShape::Namespaced;
+        let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_');
+        let name_ok = !name.is_empty() && name.bytes().all(|b| plain(b) || (namespaced && b == b'.'));
         let qualifier_ok = qualifier.as_deref().is_none_or(|q| {
-            q == "$LATEST"
-                || (!q.is_empty() && q.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_')))
+            q == "$LATEST" || (namespaced && q == "$LATEST.PUBLISHED") || (!q.is_empty() && q.bytes().all(plain))
         });
         (name_ok && qualifier_ok).then(|| Self { region, account, name: name.to_owned(), qualifier })
     }
@@ -182,6 +220,23 @@ mod tests {
         for (text, wanted) in cases {
             assert_eq!(FunctionName::parse(text), wanted, "{text}");
         }
+    }
+
+    #[test]
+    fn what_reads_or_invokes_takes_a_name_with_a_dot_and_what_changes_does_not() {
+        for (text, wanted) in [
+            ("a.b", name(None, None, "a.b", None)),
+            ("a.b:c", name(None, None, "a.b", Some("c"))),
+            ("a:$LATEST.PUBLISHED", name(None, None, "a", Some("$LATEST.PUBLISHED"))),
+            ("a:b.c", None),
+            ("a:$LATEST.", None),
+            ("a b", None),
+        ] {
+            assert_eq!(FunctionName::parse_as(text, NameShape::Namespaced), wanted, "{text}");
+            assert_eq!(FunctionName::parse_as(text, NameShape::Function), None, "{text}");
+        }
+        let both = |text| [NameShape::Function, NameShape::Namespaced].map(|shape| FunctionName::parse_as(text, shape));
+        assert_eq!(both("f:$LATEST"), [name(None, None, "f", Some("$LATEST")), name(None, None, "f", Some("$LATEST"))]);
     }
 
     #[test]

@@ -20,15 +20,22 @@ pub struct ApiError {
     pub message: String,
     /// Further members of the error document, in order: Lambda's `Reason`, S3's `BucketName`.
     pub members: Vec<(&'static str, String)>,
+    /// `Retry-After`, in seconds, where trying again then makes sense.
+    pub retry_after_s: Option<u32>,
 }
 
 impl ApiError {
     pub fn new(status: StatusCode, code: impl Into<Cow<'static, str>>, message: impl Into<String>) -> Self {
-        Self { status, code: code.into(), message: message.into(), members: Vec::new() }
+        Self { status, code: code.into(), message: message.into(), members: Vec::new(), retry_after_s: None }
     }
 
     pub fn with(mut self, member: &'static str, value: impl Into<String>) -> Self {
         self.members.push((member, value.into()));
+        self
+    }
+
+    pub fn with_retry_after(mut self, seconds: u32) -> Self {
+        self.retry_after_s = Some(seconds);
         self
     }
 }
@@ -118,12 +125,12 @@ impl ApiError {
         Response::json(self.status, &serde_json::Value::Object(body))
     }
 
-    /// rest-json 1.0 as Lambda answers, with `Type` but for the codes that AWS sends without one. The message key's case differs per error in AWS's model, so both are sent;
-    /// typed SDKs read the one they know. Source: Lambda spec 2.3.
+    /// rest-json 1.0 as Lambda answers: the message under the key that AWS's model has for the code, and `Type` but for
+    /// the codes that AWS sends without one. Typed SDKs read the modelled key alone. Source: Lambda spec 2.3.
     pub fn lambda(&self) -> Response {
         let mut body = serde_json::Map::new();
-        body.insert("Message".into(), self.message.clone().into());
-        body.insert("message".into(), self.message.clone().into());
+        let key = if CAPITAL_MESSAGE.contains(&&*self.code) { "Message" } else { "message" };
+        body.insert(key.into(), self.message.clone().into());
         if !UNTYPED.contains(&&*self.code) {
             let kind = if self.status.is_server_error() { "Service" } else { "User" };
             body.insert("Type".into(), kind.into());
@@ -131,9 +138,53 @@ impl ApiError {
         for (name, value) in &self.members {
             body.insert((*name).into(), value.clone().into());
         }
-        Response::json(self.status, &serde_json::Value::Object(body)).with_header("x-amzn-errortype", &self.code)
+        let response = Response::json(self.status, &serde_json::Value::Object(body));
+        let response = response.with_header("x-amzn-errortype", &self.code);
+        match self.retry_after_s {
+            Some(seconds) => response.with_header("retry-after", &seconds.to_string()),
+            None => response,
+        }
     }
 }
+
+/// Lambda's errors whose message has a capital letter in the model; those that are not raised here stand for the whole.
+/// Every other code has `message`.
+const CAPITAL_MESSAGE: [&str; 34] = [
+    "AccessDeniedException",
+    "CallbackTimeoutException",
+    "CodeSigningConfigNotFoundException",
+    "CodeVerificationFailedException",
+    "DurableExecutionAlreadyStartedException",
+    "EC2AccessDeniedException",
+    "EC2ThrottledException",
+    "EC2UnexpectedException",
+    "EFSIOException",
+    "EFSMountConnectivityException",
+    "EFSMountFailureException",
+    "EFSMountTimeoutException",
+    "ENILimitReachedException",
+    "InvalidCodeSignatureException",
+    "InvalidRuntimeException",
+    "InvalidSecurityGroupIDException",
+    "InvalidSubnetIDException",
+    "InvalidZipFileException",
+    "KMSAccessDeniedException",
+    "KMSDisabledException",
+    "KMSInvalidStateException",
+    "KMSNotFoundException",
+    "NoPublishedVersionException",
+    "RecursiveInvocationException",
+    "ResourceInUseException",
+    "ResourceNotFoundException",
+    "S3FilesMountConnectivityException",
+    "S3FilesMountFailureException",
+    "S3FilesMountTimeoutException",
+    "ServiceException",
+    "SnapStartException",
+    "SnapStartNotReadyException",
+    "SnapStartTimeoutException",
+    "SubnetIPAddressLimitReachedException",
+];
 
 /// Errors that Lambda's model does not know: those of its front door, and the checks that come before a function is
 /// looked for.
@@ -196,17 +247,60 @@ mod tests {
     }
 
     #[test]
-    fn a_lambda_error_has_its_code_in_a_header_and_a_type_where_aws_sends_one() {
-        let typed = |code: &'static str, status| {
-            let response = ApiError::new(status, code, "m").lambda();
-            assert_eq!(response.headers["x-amzn-errortype"], code);
+    fn a_lambda_error_has_its_code_in_a_header_its_message_under_the_modelled_key_and_a_type_where_aws_sends_one() {
+        // The table of Lambda spec 2.3, and what our front door says.
+        for (code, status, key, kind) in [
+            ("InvalidParameterValueException", 400, "message", Some("User")),
+            ("InvalidRequestContentException", 400, "message", Some("User")),
+            ("PolicyLengthExceededException", 400, "message", Some("User")),
+            ("CodeStorageExceededException", 400, "message", Some("User")),
+            ("ProvisionedConcurrencyConfigNotFoundException", 404, "message", Some("User")),
+            ("ResourceConflictException", 409, "message", Some("User")),
+            ("PreconditionFailedException", 412, "message", Some("User")),
+            ("RequestTooLargeException", 413, "message", Some("User")),
+            ("RequestEntityTooLargeException", 413, "message", Some("User")),
+            ("SerializedRequestEntityTooLargeException", 413, "message", Some("User")),
+            ("UnsupportedMediaTypeException", 415, "message", Some("User")),
+            ("TooManyRequestsException", 429, "message", Some("User")),
+            ("ResourceNotReadyException", 502, "message", Some("Service")),
+            ("ValidationException", 400, "message", None),
+            ("UnknownOperationException", 404, "message", None),
+            ("InvalidSignatureException", 403, "message", None),
+            ("AccessDeniedException", 403, "Message", None),
+            ("ResourceNotFoundException", 404, "Message", Some("User")),
+            ("ServiceException", 500, "Message", Some("Service")),
+            ("EC2ThrottledException", 502, "Message", Some("Service")),
+            ("KMSDisabledException", 502, "Message", Some("Service")),
+            ("EFSIOException", 410, "Message", Some("User")),
+            ("ENILimitReachedException", 502, "Message", Some("Service")),
+            ("SnapStartNotReadyException", 409, "Message", Some("User")),
+            ("InvalidRuntimeException", 502, "Message", Some("Service")),
+            ("InvalidZipFileException", 502, "Message", Some("Service")),
+            ("InvalidSubnetIDException", 502, "Message", Some("Service")),
+            ("InvalidSecurityGroupIDException", 502, "Message", Some("Service")),
+            ("ResourceInUseException", 400, "Message", Some("User")),
+            ("RecursiveInvocationException", 400, "Message", Some("User")),
+            ("NoPublishedVersionException", 400, "Message", Some("User")),
+            ("CodeSigningConfigNotFoundException", 404, "Message", Some("User")),
+        ] {
+            let response = ApiError::new(StatusCode::from_u16(status).unwrap(), code, "m").lambda();
+            assert_eq!(
+                (response.status.as_u16(), &response.headers["x-amzn-errortype"]),
+                (status, &code.parse().unwrap())
+            );
             let body: serde_json::Value = serde_json::from_slice(&response.body).unwrap();
-            assert_eq!((&body["message"], &body["Message"]), (&"m".into(), &"m".into()));
-            body["Type"].as_str().map(str::to_owned)
-        };
-        assert_eq!(typed("ResourceNotFoundException", StatusCode::NOT_FOUND).as_deref(), Some("User"));
-        assert_eq!(typed("ServiceException", StatusCode::INTERNAL_SERVER_ERROR).as_deref(), Some("Service"));
-        assert_eq!(typed("InvalidSignatureException", StatusCode::FORBIDDEN), None);
-        assert_eq!(typed("ValidationException", StatusCode::BAD_REQUEST), None);
+            let mut wanted = serde_json::json!({key: "m"});
+            if let Some(kind) = kind {
+                wanted["Type"] = kind.into();
+            }
+            assert_eq!(body, wanted, "{code}");
+        }
+    }
+
+    #[test]
+    fn when_to_come_back_stands_in_a_header_where_that_makes_sense() {
+        let throttled = || ApiError::new(StatusCode::TOO_MANY_REQUESTS, "TooManyRequestsException", "Rate Exceeded.");
+        assert_eq!(throttled().with_retry_after(1).lambda().headers["retry-after"], "1");
+        assert!(!throttled().lambda().headers.contains_key("retry-after"));
     }
 }

@@ -12,6 +12,7 @@ const fs = require("node:fs");
 const path = require("node:path");
 const { createRequire } = require("node:module");
 const { pathToFileURL } = require("node:url");
+const { Writable } = require("node:stream");
 const { format } = require("node:util");
 
 const env = process.env;
@@ -131,6 +132,67 @@ function stringify(error) {
   }
 }
 
+// --- handlers that stream their response ---
+//
+// The host collects a streamed response before it answers, so it is collected here: the caller sees the same, and an error
+// in the middle needs no trailers.
+
+/** The largest response in bytes. One byte more is kept, so that the host says that it is too large. */
+const RESPONSE_BYTES_MAX = 6291556;
+/** AWS's name for the mark of such a handler. */
+const STREAMING = Symbol.for("aws.lambda.runtime.handler.streaming");
+
+class ResponseStream extends Writable {
+  constructor(onEnd) {
+    let kept = [];
+    let left = RESPONSE_BYTES_MAX + 1;
+    super({
+      write(chunk, _encoding, done) {
+        if (left > 0) kept.push(chunk.length > left ? chunk.subarray(0, left) : chunk);
+        left = Math.max(left - chunk.length, 0);
+        done();
+      },
+      final(done) {
+        done();
+        onEnd(Buffer.concat(kept));
+        kept = [];
+      },
+    });
+  }
+
+  write(chunk, ...rest) {
+    const plain = typeof chunk === "string" || chunk instanceof Uint8Array;
+    return super.write(plain ? chunk : JSON.stringify(chunk), ...rest);
+  }
+
+  /** For callers over HTTP, of which there are none here. */
+  setContentType() {}
+}
+
+globalThis.awslambda = {
+  streamifyResponse(streaming) {
+    streaming[STREAMING] = "response";
+    return streaming;
+  },
+  HttpResponseStream: {
+    /** Puts what shall be status and headers of an HTTP answer before the body. */
+    from(stream, prelude) {
+      stream.setContentType("application/vnd.awslambda.http-integration-response");
+      stream.write(JSON.stringify(prelude));
+      stream.write(Buffer.alloc(8));
+      return stream;
+    },
+  },
+};
+
+function invokeStreaming(invoked, event, context) {
+  const stream = new ResponseStream((body) => answer(invoked, "response", body));
+  stream.on("error", (error) => fail(invoked, error));
+  // When nothing is left to do and the stream is open, nobody will end it.
+  invoked.word = () => fail(invoked, new Error("The response stream was not ended"));
+  Promise.resolve(handler(event, stream, context)).catch((error) => fail(invoked, error));
+}
+
 // --- the connection ---
 
 const [address, port] = runtime.split(/:(?=\d+$)/);
@@ -139,11 +201,12 @@ let chunks = [];
 let have = 0;
 let need = 0; // bytes of the message that has begun; 0 while its head is not complete
 
+function postHead(target, length, extra) {
+  return `POST ${target}${host}Content-Type: application/json\r\n${extra}Content-Length: ${length}\r\n\r\n`;
+}
+
 function post(target, body, extra) {
-  return (
-    `POST ${target}${host}Content-Type: application/json\r\n${extra}` +
-    `Content-Length: ${Buffer.byteLength(body)}\r\n\r\n${body}`
-  );
+  return postHead(target, Buffer.byteLength(body), extra) + body;
 }
 
 const headers = {};
@@ -199,7 +262,16 @@ function answer(invoked, kind, body) {
   running = undefined;
   waitingForAck = true;
   socket.ref();
-  socket.write(post(`${invocation}${invoked.id}/${kind}`, body, invoked.extra) + NEXT);
+  const target = `${invocation}${invoked.id}/${kind}`;
+  if (typeof body === "string") {
+    socket.write(post(target, body, invoked.extra) + NEXT);
+    return;
+  }
+  socket.cork();
+  socket.write(postHead(target, body.length, invoked.extra));
+  socket.write(body);
+  socket.write(NEXT);
+  socket.uncork();
 }
 
 function succeed(invoked, result) {
@@ -273,6 +345,10 @@ function invoke(head, body) {
   socket.unref();
   try {
     const context = new Context(invoked, head);
+    if (handler[STREAMING]) {
+      invokeStreaming(invoked, JSON.parse(body.toString("utf8")), context);
+      return;
+    }
     const result = handler(JSON.parse(body.toString("utf8")), context, (error, value) =>
       finish(invoked, context, error, value, false),
     );

@@ -222,18 +222,36 @@ def frames(error):
     return traceback.format_list(entries)
 
 
-def print_trace(error):
-    lines = ["Traceback (most recent call last):\n"] + frames(error)
-    sys.stderr.write("[ERROR] %s: %s\n%s" % (type(error).__name__, error, "".join(lines)))
+def print_error(kind, message, trace, request_id):
+    """Logs an error: one JSON line for a function that logs in JSON, the lines of a traceback for any other."""
+    if os.environ.get("AWS_LAMBDA_LOG_FORMAT") == "JSON":
+        entry = {
+            "timestamp": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+            "level": "ERROR",
+            "errorMessage": message,
+            "errorType": kind,
+            "requestId": request_id,
+            "stackTrace": trace,
+        }
+        sys.stderr.write(json.dumps(entry, ensure_ascii=False) + "\n")
+    else:
+        sys.stderr.write("[ERROR] %s: %s\n%s" % (kind, message, "".join(trace)))
+
+
+def print_trace(error, request_id=""):
+    trace = frames(error)
+    if os.environ.get("AWS_LAMBDA_LOG_FORMAT") != "JSON":
+        trace = ["Traceback (most recent call last):\n"] + trace
+    print_error(type(error).__name__, str(error), trace, request_id)
 
 
 def describe(error, request_id):
     """An exception as the payload that AWS's client sends."""
     if isinstance(error, Fault):
-        sys.stderr.write("[ERROR] %s: %s\n%s" % (error.kind, error, "".join(error.trace)))
+        print_error(error.kind, str(error), error.trace, request_id)
         fields = (str(error), error.kind, error.trace)
     else:
-        print_trace(error)
+        print_trace(error, request_id)
         fields = (str(error) + hint_for(error), type(error).__name__, frames(error))
     message, kind, trace = fields
     return json.dumps({"errorMessage": message, "errorType": kind, "requestId": request_id, "stackTrace": trace}).encode(

@@ -12,11 +12,12 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
-use longshore_core::pool::{CallId, EnvironmentId};
+use longshore_core::pool::{CallId, EnvironmentId, Kind};
 use rustix::process::Signal;
 use tokio::net::unix::pipe;
 use tokio::sync::Notify;
 
+use super::lines::{Figures, Status, Threshold, Writer, runtime_version};
 use super::logs::{LINE_BYTES_MAX, Sink};
 use super::outcome::{Failure, response_too_large};
 use super::process::{self, NotStarted, Plan};
@@ -32,6 +33,9 @@ const LOG_TAIL_BYTES: usize = 4096;
 const TRAILING_OUTPUT: Duration = Duration::from_millis(10);
 /// Between SIGTERM and SIGKILL for an environment that is idle.
 const TERM_GRACE: Duration = Duration::from_millis(500);
+/// How long the connections of a process that ended are read. Its own are at their end at once; those that it handed to
+/// a child are not.
+const LAST_WORDS: Duration = Duration::from_millis(100);
 /// How often a call may find its environment dead before it saw the call. A runtime that polls and dies at once would
 /// else be started for the same call for ever.
 const LOSSES_MAX: u8 = 3;
@@ -39,12 +43,16 @@ const LOSSES_MAX: u8 = 3;
 const COPIED_BODY_BYTES_MAX: usize = 16 * 1024;
 /// How old a figure of used memory may be in a REPORT line; asking the kernel costs more than the rest of the line.
 const MEMORY_FIGURE_AGE: Duration = Duration::from_secs(1);
+/// How long the start of a provisioned environment may take: the function's time-out, but at least and at most so long.
+/// Source: Lambda specification 1.9.
+const PROVISIONED_INIT: (Duration, Duration) = (Duration::from_secs(130), Duration::from_secs(900));
 /// Read from a function's output in one go; then others have their turn.
 const OUTPUT_TURN_BYTES: usize = 1024 * 1024;
 
 pub(super) struct Environment {
     pub id: EnvironmentId,
     pub deployment: Arc<Deployment>,
+    kind: Kind,
     shared: std::sync::Weak<Shared>,
     /// Random; names the folder and finds the processes.
     marker: String,
@@ -55,6 +63,10 @@ pub(super) struct Environment {
     /// See `STOP_*`; read by the keeper when it is notified.
     stop: AtomicU8,
     stop_ordered: Notify,
+    /// The process is gone, and nothing new can come from it.
+    pub process_ended: Notify,
+    /// After [`Environment::process_ended`]: all that it had sent has been read.
+    pub heard: Notify,
     log: Mutex<EnvironmentLog>,
     process: OnceLock<Process>,
     /// Whether its log says already that it has no network.
@@ -79,9 +91,13 @@ struct Guarded {
     deadline: Option<Instant>,
     /// What is to be logged of an invocation that was answered, and told to a caller who waits for its log.
     answered: Option<Answered>,
-    /// How long the start took; taken by the first invocation's REPORT line.
+    /// How long the start took; taken by the first invocation's REPORT line. A provisioned one's is no invocation's.
     init: Option<Duration>,
     failure: Option<Failure>,
+    /// Only while the session is idle: whoever gives it work thaws it, under the same lock.
+    frozen: bool,
+    /// What the pool knows of the memory that it uses.
+    measured_mib: u64,
 }
 
 /// What goes with an event.
@@ -94,7 +110,10 @@ pub(super) struct Context {
 struct Answered {
     request_id: String,
     duration: Duration,
-    status: Option<String>,
+    /// The name of the error, if it was one.
+    error_type: Option<String>,
+    /// Bytes of the answer.
+    produced: usize,
     /// The caller who waits for the log, and the answer.
     waits: Option<(tokio::sync::oneshot::Sender<Outcome>, Bytes, bool)>,
 }
@@ -112,6 +131,8 @@ enum End {
     Exited(Option<ExitStatus>),
     /// Its time was up.
     TimedOut,
+    /// Its start took too long, and is to begin anew.
+    InitTimedOut,
     /// It said that it could not start, or it broke off an answer: it has to go.
     Broken,
     /// The pool or the host said so.
@@ -126,25 +147,39 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Environment {
-    pub fn new(id: EnvironmentId, deployment: Arc<Deployment>, shared: &Arc<Shared>) -> Self {
-        let log =
-            EnvironmentLog { sink: shared.logs.sink(&deployment.name), partial: Vec::new(), tail: None, memory: None };
+    pub fn new(id: EnvironmentId, deployment: Arc<Deployment>, kind: Kind, shared: &Arc<Shared>) -> Self {
+        let log = EnvironmentLog {
+            sink: shared.logs.sink(&deployment.name),
+            threshold: Threshold::new(deployment.log_format, deployment.application_log_level.as_deref()),
+            partial: Vec::new(),
+            // What a start prints belongs to the invocation that it fails.
+            tail: Some(Vec::new()),
+            memory: None,
+        };
+        let created = Instant::now();
+        // A start that begins anew is on the clock of the call that waits for it.
+        let deadline = (kind == Kind::Again).then(|| created + Duration::from_secs(u64::from(deployment.timeout_s)));
         Self {
             id,
             deployment,
+            kind,
             shared: Arc::downgrade(shared),
             marker: uuid::Uuid::new_v4().simple().to_string(),
-            created: Instant::now(),
+            created,
             guarded: Mutex::new(Guarded {
                 session: Session::new(),
-                deadline: None,
+                deadline,
                 answered: None,
                 init: None,
                 failure: None,
+                frozen: false,
+                measured_mib: 0,
             }),
             changed: Notify::new(),
             stop: AtomicU8::new(STOP_NOT),
             stop_ordered: Notify::new(),
+            process_ended: Notify::new(),
+            heard: Notify::new(),
             log: Mutex::new(log),
             process: OnceLock::new(),
             hinted: AtomicBool::new(false),
@@ -173,24 +208,11 @@ impl Environment {
                 handed_out: false,
                 context: Context { call, pending, dispatched: now },
             };
-            // The lines of this invocation follow its START line; what was printed since the last one comes before it.
-            let (start, tail) = (start_line(&work.request_id, &self.deployment.version), &work.context.pending.call);
-            let tail = tail.want_log_tail.then(Vec::new);
             if let Err(work) = guarded.session.assign(work) {
                 return Err(work.context.pending);
             }
             guarded.deadline = Some(deadline);
-            let mut log = lock(&self.log);
-            // What was printed while it started may not have been read yet. Later, nothing is printed between two
-            // invocations but by threads of the function's own, and a read a call for that would cost everybody.
-            if (guarded.init.is_some() || tail.is_some())
-                && let Some(process) = self.process.get()
-            {
-                log.drain(|buffer| Ok(rustix::io::read(&process.output, buffer)?));
-                log.end_line();
-            }
-            log.tail = tail;
-            log.line(&start);
+            self.thaw(&mut guarded);
         }
         self.changed.notify_waiters();
         Ok(())
@@ -199,6 +221,26 @@ impl Environment {
     /// Whether its process runs. Asked before an environment that was idle gets a call.
     pub fn is_alive(&self) -> bool {
         self.process.get().is_some_and(|process| process.of.is_alive())
+    }
+
+    /// Stops its processes, unless it has got a call meanwhile.
+    pub fn freeze(&self) {
+        let mut guarded = lock(&self.guarded);
+        if guarded.session.is_ready()
+            && !guarded.frozen
+            && let Some(process) = self.process.get()
+        {
+            guarded.frozen = process.of.freeze().is_ok();
+        }
+    }
+
+    fn thaw(&self, guarded: &mut Guarded) {
+        if std::mem::take(&mut guarded.frozen)
+            && let Some(process) = self.process.get()
+        {
+            // What cannot be thawed does not poll, and its time will be up.
+            let _ = process.of.thaw();
+        }
     }
 
     /// Whether a call is in it.
@@ -240,16 +282,6 @@ impl Environment {
         ));
     }
 
-    /// Stops its processes where they are, until [`Environment::thaw`]. For one that is idle; a few ten microseconds.
-    pub fn freeze(&self) -> io::Result<()> {
-        self.process.get().map_or(Ok(()), |process| process.of.freeze())
-    }
-
-    /// Lets them go on. Harmless where they were not stopped.
-    pub fn thaw(&self) -> io::Result<()> {
-        self.process.get().map_or(Ok(()), |process| process.of.thaw())
-    }
-
     /// Ends it with the next poll of its runtime.
     pub fn stop_when_free(&self) {
         self.stop.fetch_max(STOP_WHEN_FREE, Ordering::Relaxed);
@@ -267,7 +299,8 @@ impl Environment {
     pub fn fail(&self, pending: Pending) {
         let failure = lock(&self.guarded).failure.clone();
         let failure = failure.clone().unwrap_or_else(|| Failure::Host("The environment could not be started.".into()));
-        lock(&self.log).line(&start_line(&pending.call.request_id, &self.deployment.version));
+        // Its log begins with what the start printed.
+        self.log_start(&pending.call, true);
         self.tell_failure(pending, &failure, self.created.elapsed());
     }
 
@@ -278,13 +311,34 @@ impl Environment {
     }
 
     pub fn next(&self) -> Next {
-        lock(&self.guarded).session.next()
+        let mut guarded = lock(&self.guarded);
+        if let Some(work) = guarded.session.about_to_hand_out() {
+            let call = &work.context.pending.call;
+            // What was printed while it started may not have been read yet. Later, nothing is printed between two
+            // invocations but by threads of the function's own, and a read a call for that would cost everybody.
+            if guarded.init.is_some() || call.want_log_tail {
+                self.drain();
+                lock(&self.log).end_line();
+            }
+            self.log_start(call, false);
+        }
+        guarded.session.next()
     }
 
     /// The first poll: the start is over.
     pub fn came_up(&self) {
         let init = self.created.elapsed();
-        lock(&self.guarded).init = Some(init);
+        let end = self.lines().init_end(jiff::Timestamp::now(), init, Status::Success);
+        if self.kind != Kind::Provisioned {
+            lock(&self.guarded).init = Some(init);
+        }
+        // What a provisioned one printed is no invocation's, and nobody reads it later.
+        if self.kind == Kind::Provisioned || !end.is_empty() {
+            self.drain();
+            let mut log = lock(&self.log);
+            log.end_line();
+            log.line(&end);
+        }
         if let Some(shared) = self.shared.upgrade() {
             shared.event(|pool, now| pool.ready(self.id, now));
         }
@@ -302,8 +356,15 @@ impl Environment {
         if self.stop.load(Ordering::Relaxed) == STOP_WHEN_FREE {
             self.order_stop(true);
         }
+        let used_mib = lock(&self.log).memory.map_or(0, |(_, mib)| mib);
+        let known_mib = std::mem::replace(&mut lock(&self.guarded).measured_mib, used_mib);
         if let Some(shared) = self.shared.upgrade() {
-            shared.event(|pool, now| pool.released(self.id, now));
+            shared.event(|pool, now| {
+                if used_mib > known_mib {
+                    pool.measured(self.id, used_mib);
+                }
+                pool.released(self.id, now);
+            });
         }
     }
 
@@ -320,20 +381,22 @@ impl Environment {
         let waits = {
             let mut guarded = lock(&self.guarded);
             let Some(work) = guarded.session.end_answer() else { return };
-            let (payload, function_error, status) = match answer {
+            let (payload, function_error, error_type) = match answer {
                 Answer::Response(payload) => (payload, false, None),
                 Answer::Error { payload, error_type } => {
                     self.hint_at_network(&payload);
-                    let status = format!("error\tError Type: {}", known_error_type(error_type.as_deref()));
-                    (payload, true, Some(status))
+                    (payload, true, Some(known_error_type(error_type.as_deref()).to_owned()))
                 }
-                Answer::TooLarge => {
-                    (response_too_large(), true, Some("error\tError Type: Function.ResponseSizeTooLarge".to_owned()))
-                }
+                Answer::TooLarge => (response_too_large(), true, Some("Function.ResponseSizeTooLarge".to_owned())),
             };
             let Context { pending, dispatched, .. } = work.context;
-            let mut answered =
-                Answered { request_id: pending.call.request_id, duration: dispatched.elapsed(), status, waits: None };
+            let mut answered = Answered {
+                request_id: pending.call.request_id,
+                duration: dispatched.elapsed(),
+                error_type,
+                produced: payload.len(),
+                waits: None,
+            };
             if pending.call.want_log_tail {
                 answered.waits = Some((pending.reply, payload, function_error));
             } else {
@@ -385,17 +448,66 @@ impl Environment {
     }
 
     /// The runtime could not start, and says why.
-    pub fn init_error(&self, payload: Bytes) -> Result<(), Refusal> {
+    pub fn init_error(&self, payload: Bytes, error_type: Option<&str>) -> Result<(), Refusal> {
         {
             let mut guarded = lock(&self.guarded);
             guarded.session.init_error()?;
-            guarded.failure = Some(Failure::InitError(payload));
+            guarded.failure = Some(Failure::InitError { payload, error_type: known_error_type(error_type).to_owned() });
         }
         self.stop_ordered.notify_one();
         Ok(())
     }
 
     // --- logs ---
+
+    fn lines(&self) -> Writer {
+        Writer::new(self.deployment.log_format, self.deployment.system_log_level.as_deref())
+    }
+
+    /// Logs that the start begins: before anything that the function prints.
+    fn log_init_start(&self, interpreter: &str, region: &str) {
+        let d = &self.deployment;
+        let build = runtime_version(&d.runtime, interpreter);
+        let arn = crate::shape::runtime_version_arn(region, &d.runtime, interpreter);
+        let now = jiff::Timestamp::now();
+        lock(&self.log).line(&self.lines().init_start(now, &build, &arn, &d.name, &d.version, d.memory_mib));
+    }
+
+    /// Logs that an invocation begins. Its log is what follows, and for `with_init` also what came before.
+    fn log_start(&self, call: &super::Call, with_init: bool) {
+        let line = self.lines().start(jiff::Timestamp::now(), &call.request_id, &self.deployment.version);
+        let mut log = lock(&self.log);
+        if !with_init || log.tail.is_none() {
+            log.tail = call.want_log_tail.then(Vec::new);
+        }
+        log.line(&line);
+    }
+
+    /// Reads what the runtime had sent when it ended: an answer on the wire is an answer. Somebody else may hold its
+    /// connections open; that is not waited for.
+    async fn hear_last_words(&self) {
+        self.process_ended.notify_one();
+        let _ = tokio::time::timeout(LAST_WORDS, self.heard.notified()).await;
+    }
+
+    /// Logs that the start failed, if that is how the environment ended: behind all that it printed.
+    fn log_failed_init(&self, end: &End) {
+        let error_type = {
+            let guarded = lock(&self.guarded);
+            match (&guarded.failure, end) {
+                _ if !guarded.session.is_starting() => return,
+                // Ours, and no word of the function's.
+                (Some(Failure::Host(_)), _) | (_, End::Stopped { .. } | End::TimedOut) => return,
+                (Some(failure), _) => failure.error_type().to_owned(),
+                (None, _) => Failure::Exit(None).error_type().to_owned(),
+            }
+        };
+        self.drain();
+        let line = self.lines().init_end(jiff::Timestamp::now(), self.created.elapsed(), Status::Error(&error_type));
+        let mut log = lock(&self.log);
+        log.end_line();
+        log.line(&line);
+    }
 
     /// Reads what the process has printed. Blocks nobody.
     fn drain(&self) {
@@ -412,35 +524,29 @@ impl Environment {
             let Some(answered) = taken else { return };
             (answered, guarded.init.take())
         };
-        let tail = self.report(
-            &answered.request_id,
-            answered.duration,
-            init,
-            answered.status.as_deref(),
-            answered.waits.is_some(),
-        );
+        let status = answered.error_type.as_deref().map_or(Status::Success, Status::Error);
+        let figures = self.figures(answered.duration, init, answered.produced);
+        let tail = self.report(&answered.request_id, status, figures, answered.waits.is_some());
         if let Some((reply, payload, function_error)) = answered.waits {
             let _ = reply.send(Outcome::Answered { payload, function_error, log_tail: tail });
         }
     }
 
-    /// Writes END and REPORT of an invocation; returns the end of its log if it is wanted.
-    fn report(
-        &self,
-        request_id: &str,
-        duration: Duration,
-        init: Option<Duration>,
-        status: Option<&str>,
-        want_tail: bool,
-    ) -> Option<Vec<u8>> {
+    fn figures(&self, duration: Duration, init: Option<Duration>, produced: usize) -> Figures {
+        Figures { duration, init, memory_mib: self.deployment.memory_mib, used_mib: 0, produced }
+    }
+
+    /// Writes END and REPORT of an invocation, with the memory that is in use now; returns the end of its log if it is
+    /// wanted.
+    fn report(&self, request_id: &str, status: Status, figures: Figures, want_tail: bool) -> Option<Vec<u8>> {
         let process = self.process.get();
         let mut log = lock(&self.log);
         if let Some(process) = process {
             log.drain(|buffer| Ok(rustix::io::read(&process.output, buffer)?));
         }
         log.end_line();
-        let used = log.memory_used_mib(process.map(|p| &p.of));
-        log.line(&end_lines(request_id, duration, init, status, self.deployment.memory_mib, used));
+        let used_mib = log.memory_used_mib(process.map(|p| &p.of));
+        log.line(&self.lines().end(jiff::Timestamp::now(), request_id, status, Figures { used_mib, ..figures }));
         let tail = log.tail.take();
         want_tail.then(|| {
             let mut tail = tail.unwrap_or_default();
@@ -452,19 +558,18 @@ impl Environment {
     fn tell_failure(&self, pending: Pending, failure: &Failure, duration: Duration) {
         let init = lock(&self.guarded).init.take();
         let request_id = &pending.call.request_id;
-        if let Failure::Timeout(seconds) = failure {
-            let now = jiff::Timestamp::now();
+        let status = failure.status();
+        if let Some(message) = failure.message() {
+            let line = self.lines().failure(jiff::Timestamp::now(), request_id, status, &message);
             self.drain();
             let mut log = lock(&self.log);
             log.end_line();
-            log.line(&format!("{now:.3} {request_id} Task timed out after {seconds}.00 seconds\n\n"));
+            log.line(&line);
         }
-        let status = match failure {
-            Failure::Timeout(_) => "timeout".to_owned(),
-            other => format!("error\tError Type: {}", other.error_type()),
-        };
-        let tail = self.report(request_id, duration, init, Some(&status), pending.call.want_log_tail);
-        let outcome = match failure.payload(request_id) {
+        let payload = failure.payload(request_id);
+        let figures = self.figures(duration, init, payload.as_ref().map_or(0, Bytes::len));
+        let tail = self.report(request_id, status, figures, pending.call.want_log_tail);
+        let outcome = match payload {
             Some(payload) => Outcome::Answered { payload, function_error: true, log_tail: tail },
             None => match failure {
                 Failure::Host(reason) => Outcome::Fault(reason.clone()),
@@ -489,6 +594,10 @@ pub(super) async fn keep(environment: Arc<Environment>, shared: Arc<Shared>) {
             (End::NotStarted, None)
         }
     };
+    if let End::Exited(_) = end {
+        environment.hear_last_words().await;
+    }
+    environment.log_failed_init(&end);
     finish(&environment, &shared, end, child, dir, tasks).await;
 }
 
@@ -504,6 +613,13 @@ async fn start(
     if let Some(notice) = &found.notice {
         shared.notice_once(&d.runtime, notice);
         lock(&environment.log).line(&format!("longshore: {notice}\n"));
+    }
+    environment.log_init_start(&found.version, &shared.settings.region);
+    if runtimes::has_extensions(d.layers_dir.as_deref()) {
+        lock(&environment.log).line(
+            "longshore: the layers bring extensions (/opt/extensions), which this server does not start: what they \
+             would do is not done.\n",
+        );
     }
     let language = Language::of(&d.runtime).ok_or_else(|| Failure::Host("unknown runtime".into()))?;
     let credentials = FunctionCredentials::random(&d.name).map_err(Failure::Host)?;
@@ -579,7 +695,9 @@ fn plan(
     let seen = sandbox.seen(d, clients, dir).map_err(host("its code cannot be shown to it"))?;
     let code = (d.code_dir.as_path(), seen.code.as_path());
     let layers = d.layers_dir.as_deref().zip(seen.layers.as_deref());
+    let as_seen = Deployment { code_dir: seen.code.clone(), layers_dir: seen.layers.clone(), ..(**d).clone() };
     let (program, arguments) = runtimes::command(language, found, &seen.clients, code, layers, &d.handler)
+        .map(|command| runtimes::wrapped(&as_seen, language, command))
         .map_err(Failure::InvalidEntrypoint)?;
     let addresses = Addresses {
         runtime_api: format!("127.0.0.1:{}", ports[0]),
@@ -590,8 +708,7 @@ fn plan(
         clients_dir: &seen.clients,
         credentials,
     };
-    let as_seen = Deployment { code_dir: seen.code.clone(), layers_dir: seen.layers.clone(), ..(**d).clone() };
-    let mut variables = variables(&as_seen, language, found, &addresses);
+    let mut variables = variables(&as_seen, environment.kind, language, found, &addresses);
     variables.insert(process::MARKER.into(), environment.marker.clone());
     let lease = sandbox.lease().map_err(Failure::Host)?;
     sandbox.make_tmp(&seen, lease.as_ref()).map_err(host("its folder for temporary files could not be made"))?;
@@ -627,12 +744,20 @@ async fn read_output(environment: Arc<Environment>) {
     }
 }
 
+/// How long a start may take. `on_demand` is what an ordinary one may.
+fn init_limit(kind: Kind, timeout: Duration, on_demand: Duration) -> Duration {
+    match kind {
+        Kind::Provisioned => timeout.clamp(PROVISIONED_INIT.0, PROVISIONED_INIT.1),
+        Kind::OnDemand | Kind::Again => on_demand,
+    }
+}
+
 /// Waits for whatever ends the environment.
 async fn watch(environment: &Arc<Environment>, shared: &Arc<Shared>, child: &mut process::Child) -> End {
     let timeout = Duration::from_secs(u64::from(environment.deployment.timeout_s));
-    let init_limit = shared.settings.init_limit;
+    let init_limit = init_limit(environment.kind, timeout, shared.settings.init_limit);
     let init_ends = environment.created + init_limit;
-    let mut init_over = false;
+    let mut init_over = environment.kind == Kind::Again;
     let alarm = tokio::time::sleep_until((environment.created + timeout.min(init_limit)).into());
     tokio::pin!(alarm);
     loop {
@@ -654,10 +779,14 @@ async fn watch(environment: &Arc<Environment>, shared: &Arc<Shared>, child: &mut
                 if !init_over && now >= init_ends {
                     init_over = true;
                     if guarded.init.is_none() && guarded.deadline.is_none() && guarded.session.is_starting() {
-                        guarded.deadline = Some(init_ends + timeout);
-                        let ms = init_limit.as_secs_f64() * 1000.0;
-                        lock(&environment.log)
-                            .line(&format!("INIT_REPORT Init Duration: {ms:.2} ms\tPhase: init\tStatus: timeout\n"));
+                        let at = jiff::Timestamp::now();
+                        let line = environment.lines().init_end(at, init_limit, Status::Timeout);
+                        lock(&environment.log).line(&line);
+                        match environment.kind {
+                            Kind::Provisioned => return End::TimedOut,
+                            _ if shared.settings.init_restarts => return End::InitTimedOut,
+                            _ => guarded.deadline = Some(init_ends + timeout),
+                        }
                     }
                 }
                 // A deadline is never nearer than the time-out from when it was set, so it is enough to look once in
@@ -692,6 +821,8 @@ async fn finish(
         let mut guarded = lock(&environment.guarded);
         let starting = guarded.session.is_starting();
         let (work, arriving) = guarded.session.close();
+        // It could not follow a request to end.
+        environment.thaw(&mut guarded);
         if guarded.failure.is_none() {
             guarded.failure = match &end {
                 End::Exited(None) => {
@@ -713,12 +844,15 @@ async fn finish(
         Some(work) => {
             let failure = failure.clone().unwrap_or_else(|| Failure::Host("The environment ended.".into()));
             let duration = work.context.dispatched.elapsed();
+            if !work.handed_out {
+                environment.log_start(&work.context.pending.call, false);
+            }
             environment.tell_failure(*work.context.pending, &failure, duration);
             None
         }
         None => None,
     };
-    if let (Some(child), Some(Failure::InitError(_))) = (&mut child, &failure) {
+    if let (Some(child), Some(Failure::InitError { .. })) = (&mut child, &failure) {
         // It was told that its word arrived, and may print why it ends.
         let _ = tokio::time::timeout(TERM_GRACE, child.wait()).await;
     }
@@ -740,7 +874,13 @@ async fn finish(
     let crashed = matches!(end, End::Exited(_) | End::Broken | End::NotStarted);
     match lost {
         Some(context) => shared.lost(environment.id, context.call, context.pending),
-        None if starting => shared.event(|pool, now| pool.start_failed(environment.id, now)),
+        None if starting && matches!(end, End::InitTimedOut) => {
+            shared.event(|pool, now| pool.init_timed_out(environment.id, now));
+        }
+        None if starting => {
+            let by_function = !matches!(failure, Some(Failure::Host(_)));
+            shared.event(|pool, now| pool.start_failed(environment.id, by_function, now));
+        }
         None => shared.event(|pool, now| pool.died(environment.id, crashed, now)),
     }
     // Connections of the runtime end here, so that its last answer has been written.
@@ -828,42 +968,14 @@ fn misses_network(error: &[u8]) -> bool {
     WORDS.iter().any(|words| beginning.contains(words))
 }
 
-fn start_line(request_id: &str, version: &str) -> String {
-    format!("START RequestId: {request_id} Version: {version}\n")
-}
-
-fn end_lines(
-    request_id: &str,
-    duration: Duration,
-    init: Option<Duration>,
-    status: Option<&str>,
-    memory_mib: u32,
-    used_mib: u64,
-) -> String {
-    use std::fmt::Write;
-    let ms = |d: Duration| d.as_secs_f64() * 1000.0;
-    let billed = duration.as_micros().div_ceil(1000);
-    let mut lines = format!(
-        "END RequestId: {request_id}\nREPORT RequestId: {request_id}\tDuration: {:.2} ms\tBilled Duration: {billed} \
-         ms\tMemory Size: {memory_mib} MB\tMax Memory Used: {used_mib} MB\t",
-        ms(duration)
-    );
-    if let Some(init) = init {
-        let _ = write!(lines, "Init Duration: {:.2} ms\t", ms(init));
-    }
-    if let Some(status) = status {
-        let _ = write!(lines, "Status: {status}");
-    }
-    lines.push('\n');
-    lines
-}
-
 /// The log of one environment: whole lines go to the function's log as they come.
 struct EnvironmentLog {
     sink: Arc<Sink>,
+    /// Which of the function's own lines are written; all of them, if there is none.
+    threshold: Option<Threshold>,
     /// The beginning of a line whose end has not come. At most [`LINE_BYTES_MAX`].
     partial: Vec<u8>,
-    /// What the running invocation printed, if its caller wants it. Cut to twice [`LOG_TAIL_BYTES`] as it grows.
+    /// What the start or the running invocation printed, if somebody may want it. Cut to twice [`LOG_TAIL_BYTES`] as it grows.
     tail: Option<Vec<u8>>,
     memory: Option<(Instant, u64)>,
 }
@@ -897,22 +1009,39 @@ impl EnvironmentLog {
     }
 
     fn output(&mut self, bytes: &[u8]) {
-        let Some(last) = bytes.iter().rposition(|b| *b == b'\n') else {
-            self.partial.extend_from_slice(bytes);
-            if self.partial.len() >= LINE_BYTES_MAX {
-                self.end_line();
-            }
-            return;
+        let mut rest = bytes;
+        if !self.partial.is_empty() {
+            let end = rest.iter().position(|b| *b == b'\n').map_or(rest.len(), |at| at + 1);
+            let (first, others) = rest.split_at(end);
+            self.continue_line(first);
+            rest = others;
+        }
+        // The whole lines of one read are short enough: a read is shorter than the longest line.
+        let whole = rest.iter().rposition(|b| *b == b'\n').map_or(0, |at| at + 1);
+        let (lines, begun) = rest.split_at(whole);
+        self.function_lines(lines);
+        self.continue_line(begun);
+    }
+
+    /// Takes more of one line, up to its end at most. What is longer than [`LINE_BYTES_MAX`] becomes lines of that
+    /// length.
+    fn continue_line(&mut self, bytes: &[u8]) {
+        let (mut rest, ends) = match bytes.strip_suffix(b"\n") {
+            Some(rest) => (rest, true),
+            None => (bytes, false),
         };
-        let (whole, rest) = bytes.split_at(last + 1);
-        if self.partial.is_empty() {
-            self.append(whole);
-        } else {
-            let mut lines = std::mem::take(&mut self.partial);
-            lines.extend_from_slice(whole);
-            self.append(&lines);
+        while self.partial.len() + rest.len() > LINE_BYTES_MAX {
+            let (now, later) = rest.split_at(LINE_BYTES_MAX - self.partial.len());
+            self.partial.extend_from_slice(now);
+            self.end_line();
+            rest = later;
         }
         self.partial.extend_from_slice(rest);
+        if ends {
+            self.partial.push(b'\n');
+            let line = std::mem::take(&mut self.partial);
+            self.function_lines(&line);
+        }
     }
 
     /// Ends a line that was begun.
@@ -920,10 +1049,23 @@ impl EnvironmentLog {
         if !self.partial.is_empty() {
             let mut line = std::mem::take(&mut self.partial);
             line.push(b'\n');
-            self.append(&line);
+            self.function_lines(&line);
         }
     }
 
+    /// Whole lines that the function printed.
+    fn function_lines(&mut self, lines: &[u8]) {
+        match self.threshold {
+            None => self.append(lines),
+            Some(threshold) => {
+                for line in lines.split_inclusive(|b| *b == b'\n').filter(|line| threshold.passes(line)) {
+                    self.append(line);
+                }
+            }
+        }
+    }
+
+    /// A line of the host's own; empty if the function does not want it.
     fn line(&mut self, line: &str) {
         self.append(line.as_bytes());
     }
@@ -970,6 +1112,18 @@ mod tests {
         }
     }
 
+    /// A log with a file of its own, and a reader of what is in it.
+    fn log(temp: &std::path::Path, threshold: Option<Threshold>) -> (EnvironmentLog, impl Fn() -> String) {
+        let logs = super::super::logs::Logs::new(temp).unwrap();
+        let log = EnvironmentLog { sink: logs.sink("f"), threshold, partial: Vec::new(), tail: None, memory: None };
+        let dir = temp.to_owned();
+        let read = move || {
+            logs.flush();
+            String::from_utf8(super::super::logs::read_tail(&dir, "f", 1 << 30).unwrap()).unwrap()
+        };
+        (log, read)
+    }
+
     #[test]
     fn an_error_of_a_missing_network_is_known_by_its_words() {
         for (error, misses) in [
@@ -983,12 +1137,42 @@ mod tests {
     }
 
     #[test]
-    fn the_report_line_is_lambdas() {
-        let ms = Duration::from_millis;
-        assert_eq!(
-            end_lines("8a", Duration::from_micros(12_340), Some(ms(99)), None, 128, 40),
-            "END RequestId: 8a\nREPORT RequestId: 8a\tDuration: 12.34 ms\tBilled Duration: 13 ms\tMemory Size: 128 MB\tMax Memory Used: 40 MB\tInit Duration: 99.00 ms\t\n"
-        );
-        assert!(end_lines("8a", ms(3000), None, Some("timeout"), 128, 40).ends_with("Used: 40 MB\tStatus: timeout\n"));
+    fn a_provisioned_start_may_take_longer_than_one_on_demand() {
+        let limit =
+            |kind, timeout_s| init_limit(kind, Duration::from_secs(timeout_s), Duration::from_secs(10)).as_secs();
+        assert_eq!([3, 130, 131, 900].map(|timeout| limit(Kind::Provisioned, timeout)), [130, 130, 131, 900]);
+        assert_eq!([3, 900].map(|timeout| limit(Kind::OnDemand, timeout)), [10, 10]);
+    }
+
+    #[test]
+    fn a_line_is_cut_at_its_limit_and_not_a_byte_before_however_it_arrives() {
+        for step in [1_000, 16 * 1024] {
+            let temp = tempfile::tempdir().unwrap();
+            let (mut log, read) = log(temp.path(), None);
+            let exact = "a".repeat(LINE_BYTES_MAX);
+            let text = format!("{exact}\n{exact}b\n\nshort\n{exact}{exact}c");
+            for (n, piece) in text.as_bytes().chunks(step).enumerate() {
+                log.output(piece);
+                // What waits for the file is bounded, and what is more is dropped.
+                if n % 16 == 0 {
+                    read();
+                }
+            }
+            log.end_line();
+            let lengths: Vec<usize> = read().lines().map(str::len).collect();
+            let max = LINE_BYTES_MAX;
+            assert_eq!(lengths, [max, max, 1, 0, 5, max, max, 1], "{step}");
+        }
+    }
+
+    #[test]
+    fn lines_below_the_chosen_level_are_left_out_also_where_they_arrive_in_pieces() {
+        let temp = tempfile::tempdir().unwrap();
+        let (mut log, read) = log(temp.path(), Threshold::new(super::super::LogFormat::Json, Some("WARN")));
+        log.output(b"{\"level\":\"INFO\"}\n{\"level\":\"ER");
+        log.output(b"ROR\"}\nprinted\n{\"level\":\"WARN\"}\n{\"lev");
+        log.output(b"el\":\"DEBUG\"}\n");
+        log.line("ours\n");
+        assert_eq!(read(), "{\"level\":\"ERROR\"}\n{\"level\":\"WARN\"}\nours\n");
     }
 }

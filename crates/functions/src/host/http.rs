@@ -126,8 +126,11 @@ pub(super) enum Body {
         bytes: Bytes,
         trailers: Trailers,
     },
-    /// More than was asked for; what came was thrown away.
-    TooLarge,
+    /// More than was asked for; what came was thrown away. Not `drained`: there is more of it than is worth reading,
+    /// so that nothing can follow it on this connection.
+    TooLarge {
+        drained: bool,
+    },
 }
 
 /// The two trailers of a streamed response.
@@ -236,10 +239,21 @@ impl Connection {
                 Ok(Body::Whole { bytes, trailers: Trailers::default() })
             }
             BodyLength::Bytes(length) => {
-                self.discard(length).await?;
-                Ok(Body::TooLarge)
+                let drained = length <= DISCARD_BYTES_MAX;
+                if drained {
+                    self.discard(length).await?;
+                }
+                Ok(Body::TooLarge { drained })
             }
             BodyLength::Chunked => self.chunks(bytes_max).await,
+        }
+    }
+
+    /// Reads a body that nobody wants, so that the client sees the answer and not a broken connection.
+    pub async fn skip_body(&mut self, head: &Head) -> Result<(), Broken> {
+        match self.body(head, 0).await? {
+            Body::TooLarge { drained: false } => Err(Broken::Malformed(413, "Request entity too large")),
+            Body::TooLarge { drained: true } | Body::Whole { .. } => Ok(()),
         }
     }
 
@@ -256,9 +270,6 @@ impl Connection {
     }
 
     async fn discard(&mut self, length: u64) -> Result<(), Broken> {
-        if length > DISCARD_BYTES_MAX {
-            return Err(Broken::Malformed(413, "Request entity too large"));
-        }
         let mut left = length;
         loop {
             let now = self.input.len().min(usize::try_from(left).unwrap_or(usize::MAX));
@@ -294,7 +305,7 @@ impl Connection {
             } else {
                 collected = BytesMut::new();
                 if total > DISCARD_BYTES_MAX {
-                    return Err(Broken::Malformed(413, "Request entity too large"));
+                    return Ok(Body::TooLarge { drained: false });
                 }
                 self.discard(size).await?;
             }
@@ -324,7 +335,7 @@ impl Connection {
             }
         }
         if total > bytes_max as u64 {
-            return Ok(Body::TooLarge);
+            return Ok(Body::TooLarge { drained: true });
         }
         Ok(Body::Whole { bytes: collected.freeze(), trailers })
     }

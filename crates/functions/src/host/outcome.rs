@@ -8,14 +8,16 @@ use std::process::ExitStatus;
 
 use bytes::Bytes;
 
+use super::lines::Status;
+
 /// The largest answer of a function in bytes: 6 MiB and 100 bytes, inclusive.
 pub const RESPONSE_BYTES_MAX: usize = 6_291_556;
 
 /// Why an environment failed.
 #[derive(Debug, Clone)]
 pub(super) enum Failure {
-    /// The runtime posted this to `/init/error`.
-    InitError(Bytes),
+    /// The runtime posted this to `/init/error`, and called it so.
+    InitError { payload: Bytes, error_type: String },
     /// The process ended; `None` if its status could not be had.
     Exit(Option<ExitStatus>),
     /// The function's time was up, in seconds.
@@ -29,32 +31,46 @@ pub(super) enum Failure {
 }
 
 impl Failure {
-    /// The payload for the call `request_id`; `None` for a failure of ours, which is no function error.
-    pub fn payload(&self, request_id: &str) -> Option<Bytes> {
-        let message = match self {
-            Failure::InitError(body) => return Some(body.clone()),
-            Failure::Host(_) => return None,
-            Failure::Exit(status) => match status {
-                Some(status) if status.success() => "Runtime exited without providing a reason".to_owned(),
-                Some(status) => format!("Runtime exited with error: {}", describe(*status)),
-                None => "Runtime exited without providing a reason".to_owned(),
-            },
+    /// What happened, in AWS's words; `None` where the runtime said it itself, and for a failure of ours.
+    pub fn message(&self) -> Option<String> {
+        Some(match self {
+            Failure::InitError { .. } | Failure::Host(_) => return None,
+            Failure::Exit(Some(status)) if !status.success() => {
+                format!("Runtime exited with error: {}", describe(*status))
+            }
+            Failure::Exit(_) => "Runtime exited without providing a reason".to_owned(),
             Failure::Timeout(seconds) => format!("Task timed out after {seconds}.00 seconds"),
             Failure::InvalidEntrypoint(what) => what.clone(),
             Failure::Truncated => "Runtime closed the connection before the end of its response".to_owned(),
-        };
+        })
+    }
+
+    /// The payload for the call `request_id`; `None` for a failure of ours, which is no function error.
+    pub fn payload(&self, request_id: &str) -> Option<Bytes> {
+        if let Failure::InitError { payload, .. } = self {
+            return Some(payload.clone());
+        }
+        let message = self.message()?;
         Some(error_payload(self.error_type(), &format!("RequestId: {request_id} Error: {message}")))
     }
 
     /// The name by which AWS's payloads and `REPORT` lines call it.
-    pub fn error_type(&self) -> &'static str {
+    pub fn error_type(&self) -> &str {
         match self {
-            Failure::InitError(_) => "Runtime.Unknown",
+            Failure::InitError { error_type, .. } => error_type,
             Failure::Exit(_) => "Runtime.ExitError",
             Failure::Timeout(_) => "Sandbox.Timedout",
             Failure::InvalidEntrypoint(_) => "Runtime.InvalidEntrypoint",
             Failure::Truncated => "Runtime.TruncatedResponse",
             Failure::Host(_) => "ServiceException",
+        }
+    }
+
+    /// How the log tells it.
+    pub fn status(&self) -> Status<'_> {
+        match self {
+            Failure::Timeout(_) => Status::Timeout,
+            other => Status::Error(other.error_type()),
         }
     }
 }
@@ -76,36 +92,52 @@ fn error_payload(error_type: &str, message: &str) -> Bytes {
 pub(super) fn describe(status: ExitStatus) -> String {
     match (status.code(), status.signal()) {
         (Some(code), _) => format!("exit status {code}"),
-        (None, Some(signal)) => format!("signal: {}", signal_name(signal)),
+        (None, Some(signal)) => {
+            let dumped = if status.core_dumped() { " (core dumped)" } else { "" };
+            format!("signal: {}{dumped}", signal_name(signal))
+        }
         (None, None) => "unknown status".to_owned(),
     }
 }
 
-/// Go's names of Linux signals (`syscall.Signal.String`).
+/// Go's names of Linux's signals from 1 on (`syscall.Signal.String`).
+const SIGNALS: [&str; 31] = [
+    "hangup",
+    "interrupt",
+    "quit",
+    "illegal instruction",
+    "trace/breakpoint trap",
+    "aborted",
+    "bus error",
+    "floating point exception",
+    "killed",
+    "user defined signal 1",
+    "segmentation fault",
+    "user defined signal 2",
+    "broken pipe",
+    "alarm clock",
+    "terminated",
+    "stack fault",
+    "child exited",
+    "continued",
+    "stopped (signal)",
+    "stopped",
+    "stopped (tty input)",
+    "stopped (tty output)",
+    "urgent I/O condition",
+    "CPU time limit exceeded",
+    "file size limit exceeded",
+    "virtual timer expired",
+    "profiling timer expired",
+    "window changed",
+    "I/O possible",
+    "power failure",
+    "bad system call",
+];
+
 fn signal_name(signal: i32) -> String {
-    let name = match signal {
-        1 => "hangup",
-        2 => "interrupt",
-        3 => "quit",
-        4 => "illegal instruction",
-        5 => "trace/breakpoint trap",
-        6 => "aborted",
-        7 => "bus error",
-        8 => "floating point exception",
-        9 => "killed",
-        10 => "user defined signal 1",
-        11 => "segmentation fault",
-        12 => "user defined signal 2",
-        13 => "broken pipe",
-        14 => "alarm clock",
-        15 => "terminated",
-        16 => "stack fault",
-        24 => "CPU time limit exceeded",
-        25 => "file size limit exceeded",
-        31 => "bad system call",
-        other => return format!("signal {other}"),
-    };
-    name.to_owned()
+    let known = usize::try_from(signal).ok().and_then(|n| SIGNALS.get(n.checked_sub(1)?));
+    known.map_or_else(|| format!("signal {signal}"), |name| (*name).to_owned())
 }
 
 #[cfg(test)]
@@ -133,8 +165,24 @@ mod tests {
                 r#"{"errorType":"Runtime.ExitError","errorMessage":"RequestId: 8a6c Error: Runtime exited with error: signal: killed"}"#,
             ),
             (
-                exit(11 | 0x80),
+                exit(11),
                 r#"{"errorType":"Runtime.ExitError","errorMessage":"RequestId: 8a6c Error: Runtime exited with error: signal: segmentation fault"}"#,
+            ),
+            (
+                exit(6 | 0x80),
+                r#"{"errorType":"Runtime.ExitError","errorMessage":"RequestId: 8a6c Error: Runtime exited with error: signal: aborted (core dumped)"}"#,
+            ),
+            (
+                exit(31),
+                r#"{"errorType":"Runtime.ExitError","errorMessage":"RequestId: 8a6c Error: Runtime exited with error: signal: bad system call"}"#,
+            ),
+            (
+                exit(34),
+                r#"{"errorType":"Runtime.ExitError","errorMessage":"RequestId: 8a6c Error: Runtime exited with error: signal: signal 34"}"#,
+            ),
+            (
+                Failure::InvalidEntrypoint("fork/exec /var/task/bootstrap: no such file or directory".into()),
+                r#"{"errorType":"Runtime.InvalidEntrypoint","errorMessage":"RequestId: 8a6c Error: fork/exec /var/task/bootstrap: no such file or directory"}"#,
             ),
             (
                 Failure::Timeout(3),
@@ -143,7 +191,9 @@ mod tests {
         ] {
             assert_eq!(told(failure), expected);
         }
-        assert_eq!(told(Failure::InitError(Bytes::from_static(b"as posted"))), "as posted");
+        let init =
+            Failure::InitError { payload: Bytes::from_static(b"as posted"), error_type: "Runtime.Unknown".into() };
+        assert_eq!(told(init), "as posted");
         assert!(Failure::Host("no".into()).payload("8a6c").is_none());
         assert_eq!(
             response_too_large(),

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use base64::Engine;
 use bytes::Bytes;
+use rustix::net::SocketFlags;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 
@@ -22,25 +23,26 @@ const CONNECTIONS_MAX: usize = 1024;
 const ACCEPTED: &[u8] =
     b"HTTP/1.1 202 Accepted\r\nContent-Type: application/json\r\nContent-Length: 16\r\n\r\n{\"status\":\"OK\"}\n";
 
-/// Serves the environment until it is dropped; its connections end with it.
+/// Serves the environment until it is dropped, or its process has ended and all is read that it had sent. Its connections
+/// end with it.
 pub(super) async fn serve(listener: TcpListener, environment: Arc<Environment>) {
     let budget = Arc::new(HeadBudget::default());
     let mut connections = JoinSet::new();
     loop {
         if connections.len() >= CONNECTIONS_MAX {
-            connections.join_next().await;
+            tokio::select! {
+                _ = connections.join_next() => {}
+                () = environment.process_ended.notified() => break,
+            }
         }
         while connections.try_join_next().is_some() {}
-        match listener.accept().await {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            () = environment.process_ended.notified() => break,
+        };
+        match accepted {
             Ok((stream, _)) => {
-                let (environment, budget) = (environment.clone(), budget.clone());
-                connections.spawn(async move {
-                    // Nagle's algorithm and delayed acknowledgements together cost 40 ms an invocation.
-                    let _ = stream.set_nodelay(true);
-                    if let Err(error) = connection(stream, &environment, budget).await {
-                        tracing::debug!(environment = environment.id.0, ?error, "runtime connection ended");
-                    }
-                });
+                connections.spawn(serve_connection(stream, environment.clone(), budget.clone()));
             }
             // No descriptors: those that are open have to end first, and asking again at once would not help them.
             Err(error) => {
@@ -48,6 +50,25 @@ pub(super) async fn serve(listener: TcpListener, environment: Arc<Environment>) 
                 tokio::time::sleep(std::time::Duration::from_millis(20)).await;
             }
         }
+    }
+    // Asked of the system itself: what the process had connected to is there, whether it was announced to us or not.
+    while let Ok(stream) = rustix::net::accept_with(&listener, SocketFlags::NONBLOCK | SocketFlags::CLOEXEC) {
+        match TcpStream::from_std(stream.into()) {
+            Ok(stream) => {
+                connections.spawn(serve_connection(stream, environment.clone(), budget.clone()));
+            }
+            Err(error) => tracing::warn!(%error, "runtime connection could not be accepted"),
+        }
+    }
+    while connections.join_next().await.is_some() {}
+    environment.heard.notify_one();
+}
+
+async fn serve_connection(stream: TcpStream, environment: Arc<Environment>, budget: Arc<HeadBudget>) {
+    // Nagle's algorithm and delayed acknowledgements together cost 40 ms an invocation.
+    let _ = stream.set_nodelay(true);
+    if let Err(error) = connection(stream, &environment, budget).await {
+        tracing::debug!(environment = environment.id.0, ?error, "runtime connection ended");
     }
 }
 
@@ -100,7 +121,7 @@ async fn connection(stream: TcpStream, environment: &Arc<Environment>, budget: A
                 Ok(connection.flush().await?)
             }
             Broken::Truncated => {
-                let told = Refusal::new(400, "TruncatedHTTPRequest", "The request ended before its declared length");
+                let told = Refusal::new(400, "TruncatedHTTPRequest", "HTTP request detected as truncated");
                 put(&mut connection, &told, true);
                 Ok(connection.flush().await?)
             }
@@ -112,30 +133,27 @@ async fn connection(stream: TcpStream, environment: &Arc<Environment>, budget: A
 async fn request(connection: &mut Connection, environment: &Arc<Environment>, head: &Head) -> Result<(), Broken> {
     match route(head) {
         Route::Next => {
-            connection.body(head, 0).await?;
+            connection.skip_body(head).await?;
             next(connection, environment).await
         }
         Route::Answer(kind, id) => answer(connection, environment, head, kind, id).await,
         Route::InitError => match connection.body(head, RESPONSE_BYTES_MAX).await? {
             Body::Whole { bytes, .. } => {
-                match environment.init_error(without_cause(head, bytes)) {
+                match environment.init_error(without_cause(head, bytes), error_type(head).as_deref()) {
                     Ok(()) => connection.put(ACCEPTED),
                     Err(refusal) => put(connection, &refusal, false),
                 }
                 Ok(())
             }
-            Body::TooLarge => {
-                put(connection, &too_large(), false);
-                Ok(())
-            }
+            Body::TooLarge { drained } => refuse_size(connection, drained).await,
         },
         Route::Ping => {
-            connection.body(head, 0).await?;
+            connection.skip_body(head).await?;
             connection.put(b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: 4\r\n\r\npong");
             Ok(())
         }
         Route::Unknown => {
-            connection.body(head, 0).await?;
+            connection.skip_body(head).await?;
             let path = String::from_utf8_lossy(&head.path);
             put(connection, &Refusal::new(404, "NotFound", format!("There is no {path} here")), false);
             Ok(())
@@ -179,31 +197,30 @@ async fn answer(
     let attempt = head.attempt_id.as_deref().map(|id| std::str::from_utf8(id).unwrap_or_default());
     let begun = match &head.response_mode {
         Some(mode) if !mode.eq_ignore_ascii_case(b"streaming") && !mode.is_empty() => {
-            let mode = String::from_utf8_lossy(mode).into_owned();
-            Err(Refusal::new(400, "InvalidFunctionResponseMode", format!("Invalid function response mode: {mode}")))
+            Err(Refusal::new(400, "InvalidFunctionResponseMode", "Invalid function response mode"))
         }
         _ => environment.begin_answer(request_id, attempt, kind),
     };
     if let Err(refusal) = begun {
         // Read to its end, or the client would see a broken connection in place of the reason.
-        connection.body(head, 0).await?;
+        connection.skip_body(head).await?;
         put(connection, &refusal, false);
         return Ok(());
     }
     match connection.body(head, RESPONSE_BYTES_MAX).await {
         Ok(Body::Whole { bytes, trailers }) => {
-            let error_type = head.error_type.as_ref().map(|t| String::from_utf8_lossy(t).into_owned());
             environment.answered(match kind {
                 AnswerKind::Response => streamed(bytes, trailers),
-                AnswerKind::Error => Answer::Error { payload: without_cause(head, bytes), error_type },
+                AnswerKind::Error => {
+                    Answer::Error { payload: without_cause(head, bytes), error_type: error_type(head) }
+                }
             });
             connection.put(ACCEPTED);
             Ok(())
         }
-        Ok(Body::TooLarge) => {
+        Ok(Body::TooLarge { drained }) => {
             environment.answered(Answer::TooLarge);
-            put(connection, &too_large(), false);
-            Ok(())
+            refuse_size(connection, drained).await
         }
         Err(broken) => {
             environment.truncated();
@@ -212,13 +229,25 @@ async fn answer(
     }
 }
 
+/// What the caller gets for an error whose body cannot be read.
+const INVALID_ERROR_BODY: &[u8] = b"\"Invalid error body\"";
+
+/// As the runtime calls it.
+fn error_type(head: &Head) -> Option<String> {
+    head.error_type.as_ref().map(|t| String::from_utf8_lossy(t).into_owned())
+}
+
 /// A streamed response that failed in its middle says so behind its body.
 fn streamed(bytes: Bytes, trailers: Trailers) -> Answer {
     match trailers.error_type {
         Some(error_type) if !error_type.is_empty() => {
             let body = trailers.error_body.unwrap_or_default();
-            let payload = base64::engine::general_purpose::STANDARD.decode(body).unwrap_or_default();
-            Answer::Error { payload: payload.into(), error_type: Some(error_type) }
+            let payload = match base64::engine::general_purpose::STANDARD.decode(body) {
+                Ok(payload) if !payload.is_empty() => Bytes::from(payload),
+                // Its caller reads JSON, so there has to be some.
+                _ => Bytes::from_static(INVALID_ERROR_BODY),
+            };
+            Answer::Error { payload, error_type: Some(error_type) }
         }
         _ => Answer::Response(bytes),
     }
@@ -239,13 +268,19 @@ fn without_cause(head: &Head, body: Bytes) -> Bytes {
             fields.remove("errorCause");
             Bytes::from(serde_json::Value::Object(fields).to_string())
         }
-        Err(_) => Bytes::from_static(b"\"Invalid error body\""),
+        Err(_) => Bytes::from_static(INVALID_ERROR_BODY),
     }
 }
 
-fn too_large() -> Refusal {
+/// Refuses a body that is too large. One that was not read to its end leaves a connection that can be used no more.
+async fn refuse_size(connection: &mut Connection, drained: bool) -> Result<(), Broken> {
     let message = format!("Exceeded maximum allowed payload size ({RESPONSE_BYTES_MAX} bytes).");
-    Refusal::new(413, "RequestEntityTooLarge", message)
+    put(connection, &Refusal::new(413, "RequestEntityTooLarge", message), !drained);
+    if drained {
+        return Ok(());
+    }
+    connection.flush().await?;
+    Err(Broken::Closed)
 }
 
 fn put(connection: &mut Connection, refusal: &Refusal, close: bool) {

@@ -9,6 +9,8 @@ use std::process::{Command, Stdio};
 use std::sync::{LazyLock, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use super::Deployment;
+
 /// What a runtime identifier comes down to on this machine.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Found {
@@ -218,20 +220,34 @@ fn find(
     }
 }
 
+/// What an interpreter answered, and when.
+type Asked = (Instant, Option<(PathBuf, String)>);
+
+/// How long an interpreter that does not work is not asked again. A shim that fails takes a third of a second, and a
+/// runtime that nobody knows asks for all there are; one that was put right is found after this time.
+const ASKED_AGAIN_AFTER: Duration = Duration::from_secs(60);
+
 /// Asks an interpreter for its real path and its version. `None` if it is not there or does not work (a pyenv shim of a
 /// version that is not chosen, for one).
 fn ask(program: &Path, language: Language) -> Option<(PathBuf, String)> {
-    static ASKED: LazyLock<Mutex<HashMap<PathBuf, (PathBuf, String)>>> = LazyLock::new(Mutex::default);
+    // As many as there are interpreters on the machine.
+    static ASKED: LazyLock<Mutex<HashMap<PathBuf, Asked>>> = LazyLock::new(Mutex::default);
     let metadata = program.metadata().ok()?;
     if !metadata.is_file() || metadata.permissions().mode() & 0o111 == 0 {
         return None;
     }
-    if let Some(known) = ASKED.lock().unwrap_or_else(PoisonError::into_inner).get(program) {
+    match ASKED.lock().unwrap_or_else(PoisonError::into_inner).get(program) {
         // An interpreter that was removed since is asked for anew, and then passed over.
-        if known.0.exists() {
-            return Some(known.clone());
-        }
+        Some((_, Some(known))) if known.0.exists() => return Some(known.clone()),
+        Some((at, None)) if at.elapsed() < ASKED_AGAIN_AFTER => return None,
+        _ => {}
     }
+    let answer = ask_now(program, language);
+    ASKED.lock().unwrap_or_else(PoisonError::into_inner).insert(program.to_owned(), (Instant::now(), answer.clone()));
+    answer
+}
+
+fn ask_now(program: &Path, language: Language) -> Option<(PathBuf, String)> {
     let arguments: [&str; 3] = match language {
         Language::Python { .. } => {
             ["-I", "-c", "import sys; print(sys.executable); print('%d.%d.%d' % sys.version_info[:3])"]
@@ -241,9 +257,7 @@ fn ask(program: &Path, language: Language) -> Option<(PathBuf, String)> {
     let text = output_of(Command::new(program).args(arguments), Duration::from_secs(20))?;
     let mut lines = text.lines();
     let (real, version) = (PathBuf::from(lines.next()?), lines.next()?.to_owned());
-    let found = (real.is_absolute() && real.is_file()).then_some((real, version))?;
-    ASKED.lock().unwrap_or_else(PoisonError::into_inner).insert(program.to_owned(), found.clone());
-    Some(found)
+    (real.is_absolute() && real.is_file()).then_some((real, version))
 }
 
 /// What a program prints, if it succeeds within the time.
@@ -332,6 +346,34 @@ pub(super) fn command(
     }
 }
 
+/// The command by way of `AWS_LAMBDA_EXEC_WRAPPER`, if the function of a managed runtime has one: the wrapper is started
+/// with the whole command as its arguments.
+///
+/// A shell starts it, as on AWS, so that a wrapper that is not there ends the runtime with status 127 and a line in the
+/// log. Source: Lambda spec 1.15.
+pub(super) fn wrapped(
+    d: &Deployment,
+    language: Language,
+    (program, arguments): (PathBuf, Vec<OsString>),
+) -> (PathBuf, Vec<OsString>) {
+    let wrapper = d.variables.get("AWS_LAMBDA_EXEC_WRAPPER").filter(|wrapper| !wrapper.is_empty());
+    let (Some(wrapper), false) = (wrapper, language == Language::Provided) else { return (program, arguments) };
+    // What AWS calls /opt and /var/task is somewhere else where there is no file system of its own.
+    let places = [("/opt", d.layers_dir.as_deref()), ("/var/task", Some(d.code_dir.as_path()))];
+    let moved = places.iter().find_map(|(place, dir)| Some((*dir)?.join(Path::new(wrapper).strip_prefix(place).ok()?)));
+    let wrapper = moved.unwrap_or_else(|| wrapper.into());
+    let mut all: Vec<OsString> = ["-c", "exec \"$@\"", "sh"].map(Into::into).into();
+    all.extend([wrapper.into_os_string(), program.into_os_string()]);
+    all.extend(arguments);
+    ("/bin/sh".into(), all)
+}
+
+/// Whether layers bring external extensions, which are not run here.
+pub(super) fn has_extensions(layers_dir: Option<&Path>) -> bool {
+    let entries = layers_dir.and_then(|dir| std::fs::read_dir(dir.join("extensions")).ok());
+    entries.is_some_and(|mut entries| entries.next().is_some())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -402,6 +444,55 @@ mod tests {
         for bad in ["python3.", "python3.x", "python2.7", "nodejs", "nodejs20", "nodejs20.y", "go1.x", ""] {
             assert_eq!(Language::of(bad), None, "{bad}");
         }
+    }
+
+    #[test]
+    fn an_interpreter_that_does_not_work_is_not_asked_at_every_turn() {
+        let temp = folder(&[]);
+        let path = temp.path().join("python3.12");
+        let asked = temp.path().join("asked");
+        std::fs::write(&path, format!("#!/bin/sh\necho asked >> {}\nexit 127\n", asked.display())).unwrap();
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
+        for runtime in ["python3.12", "python3.12", "python3.11"] {
+            assert!(find(runtime, Language::of(runtime).unwrap(), &[], &[temp.path().to_owned()], &|_| true).is_err());
+        }
+        assert_eq!(std::fs::read_to_string(&asked).unwrap(), "asked\n");
+    }
+
+    #[test]
+    fn a_wrapper_is_started_with_the_whole_command_and_only_for_managed_runtimes() {
+        let d = |wrapper: &str| Deployment {
+            id: "1".into(),
+            name: "f".into(),
+            version: "1".into(),
+            runtime: "python3.12".into(),
+            handler: "a.b".into(),
+            code_dir: "/code".into(),
+            layers_dir: Some("/layers".into()),
+            variables: [("AWS_LAMBDA_EXEC_WRAPPER".to_owned(), wrapper.to_owned())].into(),
+            timeout_s: 3,
+            memory_mib: 128,
+            ephemeral_storage_mib: 512,
+            concurrency: None,
+            log_format: Default::default(),
+            application_log_level: None,
+            system_log_level: None,
+            log_group: "/aws/lambda/f".into(),
+        };
+        let command = || (PathBuf::from("/bin/python"), vec![OsString::from("client.py"), "a.b".into()]);
+        let python = Language::Python { minor: 12 };
+        for (set, started) in [
+            ("/opt/bin/wrapper", "/layers/bin/wrapper"),
+            ("/var/task/wrapper", "/code/wrapper"),
+            ("/usr/bin/nice", "/usr/bin/nice"),
+            ("/optional/wrapper", "/optional/wrapper"),
+        ] {
+            let (program, arguments) = wrapped(&d(set), python, command());
+            assert_eq!(program, Path::new("/bin/sh"));
+            assert_eq!(arguments, ["-c", "exec \"$@\"", "sh", started, "/bin/python", "client.py", "a.b"]);
+        }
+        assert_eq!(wrapped(&d(""), python, command()), command());
+        assert_eq!(wrapped(&d("/opt/wrapper"), Language::Provided, command()), command());
     }
 
     #[test]

@@ -38,7 +38,7 @@ enum State<W> {
     Started,
     Ready,
     Running(Work<W>),
-    Receiving(Work<W>),
+    Receiving(Work<W>, AnswerKind),
     /// Answered; the name of the last request, so that a second answer is told apart from a wrong name.
     Answered {
         request_id: String,
@@ -110,8 +110,9 @@ impl<W> Session<W> {
             State::Started => "Started",
             State::Ready => "Ready",
             State::Running(_) => "Running",
-            State::Receiving(_) => "InvocationResponse",
-            State::Answered { .. } => "ResponseSent",
+            State::Receiving(_, AnswerKind::Response) => "InvocationResponse",
+            State::Receiving(_, AnswerKind::Error) => "InvocationErrorResponse",
+            State::Answered { .. } => "RuntimeResponseSentState",
             State::InitError => "InitError",
             State::Closed => "Closed",
         }
@@ -135,8 +136,16 @@ impl<W> Session<W> {
             }
             // While an answer still arrives on another connection, its end decides. Closed: the process is about to be
             // killed, and any answer but an event would make it print a trace first.
-            State::Ready | State::Receiving(_) | State::Closed => Next::Wait,
+            State::Ready | State::Receiving(..) | State::Closed => Next::Wait,
             State::InitError => Next::Refused(Refusal::transition("InitError", "Ready")),
+        }
+    }
+
+    /// The work that the next [`Session::next`] hands out for the first time, if that is what it does.
+    pub fn about_to_hand_out(&self) -> Option<&Work<W>> {
+        match &self.state {
+            State::Running(work) if !work.handed_out => Some(work),
+            _ => None,
         }
     }
 
@@ -168,14 +177,14 @@ impl<W> Session<W> {
                     && work.request_id == request_id
                     && attempt_id.is_none_or(|attempt| attempt == work.attempt_id) =>
             {
-                self.state = State::Receiving(work);
+                self.state = State::Receiving(work, kind);
                 Ok(())
             }
             other => {
                 self.state = other;
                 Err(match &self.state {
                     State::Running(_) | State::Ready => Refusal::request_id(),
-                    State::Receiving(work) if work.request_id != request_id => Refusal::request_id(),
+                    State::Receiving(work, _) if work.request_id != request_id => Refusal::request_id(),
                     State::Answered { request_id: last } if last != request_id => Refusal::request_id(),
                     _ => Refusal::transition(self.state_name(), to),
                 })
@@ -187,7 +196,7 @@ impl<W> Session<W> {
     /// `None` if it was settled meanwhile (time-out).
     pub fn end_answer(&mut self) -> Option<Work<W>> {
         match std::mem::replace(&mut self.state, State::Closed) {
-            State::Receiving(mut work) => {
+            State::Receiving(mut work, _) => {
                 self.state = State::Answered { request_id: std::mem::take(&mut work.request_id) };
                 Some(work)
             }
@@ -216,7 +225,7 @@ impl<W> Session<W> {
 
     /// Whether an event is in it that is not answered and polled behind.
     pub fn is_running(&self) -> bool {
-        matches!(self.state, State::Running(_) | State::Receiving(_) | State::Answered { .. })
+        matches!(self.state, State::Running(_) | State::Receiving(..) | State::Answered { .. })
     }
 
     /// Whether it waits for an event.
@@ -237,7 +246,7 @@ impl<W> Session<W> {
         }
         match std::mem::replace(&mut self.state, State::Closed) {
             State::Running(work) => (Some(work), false),
-            State::Receiving(work) => (Some(work), true),
+            State::Receiving(work, _) => (Some(work), true),
             _ => (None, false),
         }
     }
@@ -324,11 +333,25 @@ mod tests {
 
     #[test]
     fn the_refusal_names_both_states() {
-        let refusal = in_state("Answered").begin_answer("a", None, AnswerKind::Response).unwrap_err();
-        assert_eq!(
-            refusal.message,
-            "State transition from ResponseSent to InvocationResponse failed for runtime. Error: State transition is not allowed"
-        );
+        let message = |from: &str, to: &str| {
+            format!("State transition from {from} to {to} failed for runtime. Error: State transition is not allowed")
+        };
+        for (state, kind, from, to) in [
+            ("Answered", AnswerKind::Response, "RuntimeResponseSentState", "InvocationResponse"),
+            ("Answered", AnswerKind::Error, "RuntimeResponseSentState", "InvocationErrorResponse"),
+            ("Receiving", AnswerKind::Response, "InvocationResponse", "InvocationResponse"),
+            ("Started", AnswerKind::Response, "Started", "InvocationResponse"),
+            ("InitError", AnswerKind::Error, "InitError", "InvocationErrorResponse"),
+        ] {
+            assert_eq!(in_state(state).begin_answer("a", None, kind).unwrap_err().message, message(from, to));
+        }
+        assert_eq!(in_state("Running").init_error().unwrap_err().message, message("Running", "InitError"));
+        let Next::Refused(refusal) = in_state("InitError").next() else { panic!("no event after an init error") };
+        assert_eq!(refusal.message, message("InitError", "Ready"));
+        let mut failing = in_state("Running");
+        failing.begin_answer("a", None, AnswerKind::Error).unwrap();
+        let refusal = failing.begin_answer("a", None, AnswerKind::Response).unwrap_err();
+        assert_eq!(refusal.message, message("InvocationErrorResponse", "InvocationResponse"));
     }
 
     #[test]
@@ -336,6 +359,16 @@ mod tests {
         let mut s = in_state("Running");
         assert_eq!(s.begin_answer("a", Some("a-0"), AnswerKind::Response).unwrap_err().status, 400);
         s.begin_answer("a", Some("a-1"), AnswerKind::Response).unwrap();
+    }
+
+    #[test]
+    fn an_event_is_handed_out_for_the_first_time_once() {
+        let mut s = in_state("Ready");
+        assert!(s.about_to_hand_out().is_none());
+        s.assign(work("a")).unwrap();
+        assert_eq!(s.about_to_hand_out().unwrap().request_id, "a");
+        s.next();
+        assert!(s.about_to_hand_out().is_none());
     }
 
     #[test]

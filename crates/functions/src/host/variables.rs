@@ -6,8 +6,10 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use longshore_core::pool::Kind;
+
 use super::runtimes::{Found, Language};
-use super::{Deployment, FunctionCredentials};
+use super::{Deployment, FunctionCredentials, LogFormat};
 
 /// What differs between two environments of one deployment.
 pub(super) struct Addresses<'a> {
@@ -23,6 +25,7 @@ pub(super) struct Addresses<'a> {
 
 pub(super) fn variables(
     d: &Deployment,
+    kind: Kind,
     language: Language,
     found: &Found,
     a: &Addresses<'_>,
@@ -58,6 +61,12 @@ pub(super) fn variables(
         }
         Language::Provided => {}
     }
+    if d.log_format == LogFormat::Json {
+        set("AWS_LAMBDA_LOG_FORMAT", "JSON".into());
+        if let Some(level) = &d.application_log_level {
+            set("AWS_LAMBDA_LOG_LEVEL", level.clone());
+        }
+    }
     for (name, value) in &d.variables {
         set(name, value.clone());
     }
@@ -70,9 +79,10 @@ pub(super) fn variables(
     set("AWS_LAMBDA_FUNCTION_NAME", d.name.clone());
     set("AWS_LAMBDA_FUNCTION_VERSION", d.version.clone());
     set("AWS_LAMBDA_FUNCTION_MEMORY_SIZE", d.memory_mib.to_string());
-    set("AWS_LAMBDA_LOG_GROUP_NAME", format!("/aws/lambda/{}", d.name));
+    set("AWS_LAMBDA_LOG_GROUP_NAME", d.log_group.clone());
     set("AWS_LAMBDA_LOG_STREAM_NAME", a.log_stream.clone());
-    set("AWS_LAMBDA_INITIALIZATION_TYPE", "on-demand".into());
+    let initialization = if kind == Kind::Provisioned { "provisioned-concurrency" } else { "on-demand" };
+    set("AWS_LAMBDA_INITIALIZATION_TYPE", initialization.into());
     set("AWS_REGION", a.region.to_owned());
     set("AWS_DEFAULT_REGION", a.region.to_owned());
     set("AWS_ACCESS_KEY_ID", a.credentials.access_key_id.clone());
@@ -112,6 +122,10 @@ mod tests {
             memory_mib: 128,
             ephemeral_storage_mib: 512,
             concurrency: None,
+            log_format: LogFormat::Text,
+            application_log_level: None,
+            system_log_level: None,
+            log_group: "/aws/lambda/f".into(),
         };
         let found = Found { program: "/usr/bin/node".into(), version: "20.0.0".into(), notice: None };
         let credentials = FunctionCredentials::random("f").unwrap();
@@ -124,7 +138,7 @@ mod tests {
             clients_dir: Path::new("/rt"),
             credentials: &credentials,
         };
-        let mut v = variables(&d, Language::of(&d.runtime).unwrap(), &found, &a);
+        let mut v = variables(&d, Kind::OnDemand, Language::of(&d.runtime).unwrap(), &found, &a);
         assert_eq!(v.remove("AWS_ACCESS_KEY_ID").unwrap(), credentials.access_key_id);
         assert_eq!(v.remove("AWS_SECRET_ACCESS_KEY").unwrap(), credentials.secret_access_key);
         assert_eq!(v.remove("AWS_SESSION_TOKEN").unwrap(), credentials.session_token);
@@ -157,5 +171,21 @@ mod tests {
                 ("_HANDLER", "index.handler"),
             ]
         );
+
+        let logs = |own: &[(&str, &str)]| {
+            let own = own.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
+            let d = Deployment {
+                log_format: LogFormat::Json,
+                application_log_level: Some("WARN".into()),
+                log_group: "/shared/group".into(),
+                variables: own,
+                ..d.clone()
+            };
+            let v = variables(&d, Kind::OnDemand, Language::of(&d.runtime).unwrap(), &found, &a);
+            ["AWS_LAMBDA_LOG_FORMAT", "AWS_LAMBDA_LOG_LEVEL", "AWS_LAMBDA_LOG_GROUP_NAME"].map(|name| v[name].clone())
+        };
+        assert_eq!(logs(&[]), ["JSON", "WARN", "/shared/group"]);
+        let own = [("AWS_LAMBDA_LOG_FORMAT", "Text"), ("AWS_LAMBDA_LOG_LEVEL", "DEBUG")];
+        assert_eq!(logs(&own), ["Text", "DEBUG", "/shared/group"]);
     }
 }

@@ -1,13 +1,17 @@
 //! Makes a function. Source: Lambda spec 3.3, whose order of checks this follows.
 
+use std::collections::BTreeMap;
+
 use http::StatusCode;
 use longshore_wire::{Call, Operation, Response, Route};
 
 use crate::Functions;
 use crate::catalogue::Next;
 use crate::error::FunctionError;
-use crate::function::{Configuration, Function, Standing, Version, VersionNumber, new_id};
-use crate::members::{FunctionMembers, check_architectures, check_variables, own_architecture, parse, unsupported};
+use crate::function::{Configuration, Function, LayerReference, Standing, Version, VersionNumber, new_id};
+use crate::members::{
+    FunctionMembers, LookedUp, check_architectures, check_variables, own_architecture, parse, unsupported,
+};
 use crate::operations::{answered, now_ms, used_code_bytes};
 use crate::shape::{self, View};
 use crate::validate::{self, FUNCTION_NAME_PATTERN, Violations};
@@ -41,21 +45,18 @@ async fn create_function(functions: &Functions, mut call: Call) -> Result<Respon
              have length less than or equal to {NAME_CHARS_MAX}"
         )));
     }
-    request.refuse_unsupported(&name)?;
+    request.refuse_unsupported()?;
     let (Some(runtime), Some(handler), Some(role)) = (&request.runtime, &request.handler, &request.role) else {
         return Err(FunctionError::Parameter(
             "Runtime and Handler are mandatory parameters for functions created with deployment packages.".into(),
         ));
     };
-    functions.check_runtime(runtime).await?;
+    let interpreter = functions.check_runtime(runtime).await?;
     if functions.inner.catalogue.snapshot().contains_key(&name) {
         return Err(exists(&name));
     }
     functions.check_role(role)?;
     check_architectures(request.architectures.as_deref())?;
-    check_variables(&request)?;
-    let tags = request.tags.take().unwrap_or_default();
-    validate::tags(&tags)?;
     let mut configuration = Configuration {
         runtime: runtime.clone(),
         handler: handler.clone(),
@@ -66,19 +67,41 @@ async fn create_function(functions: &Functions, mut call: Call) -> Result<Respon
         ephemeral_storage_mib: 512,
         architecture: own_architecture().to_owned(),
         variables: None,
+        layers: Vec::new(),
+        logging: Default::default(),
+        interpreter: String::new(),
     };
 
+    let publish = request.publish;
     let source = request.code.take().ok_or_else(|| unsupported("A function without Code"))?;
-    let code = functions.inner.code.put(functions.fetch(&source).await?).await?;
-    let publish = request.publish == Some(true);
-    request.apply(&mut configuration);
+    let zip = functions.fetch(&source).await?;
+    let tags = request.tags.take().unwrap_or_default();
+    // What is wrong with the package is told first, and a package is kept only if nothing else is wrong.
+    let code = match checked_after_code(functions, &request, &tags, &call) {
+        Ok(layers) => {
+            let code = functions.inner.code.put(zip).await?;
+            functions.check_with_layers(&code, &layers).await?;
+            let looked_up = LookedUp { layers: Some(layers), interpreter: Some(interpreter) };
+            request.apply(looked_up, &mut configuration)?;
+            code
+        }
+        Err(error) => {
+            functions.inner.code.check(zip).await?;
+            return Err(error);
+        }
+    };
+    let publish = publish == Some(true);
     let mut function = Function {
         id: new_id(),
         name: name.clone(),
         last_published: VersionNumber::LATEST,
         reserved_concurrency: None,
+        provisioned: Default::default(),
         tags,
+        event_invoke_configs: Default::default(),
         versions: Default::default(),
+        aliases: Default::default(),
+        policies: Default::default(),
     };
     function.put(Version {
         number: VersionNumber::LATEST,
@@ -88,6 +111,7 @@ async fn create_function(functions: &Functions, mut call: Call) -> Result<Respon
         code,
         modified_ms: now_ms(),
         configuration,
+        latest_description: None,
     });
     let mut shown = VersionNumber::LATEST;
     if publish {
@@ -103,8 +127,7 @@ async fn create_function(functions: &Functions, mut call: Call) -> Result<Respon
             if current.is_some() {
                 return Err(exists(&made.name));
             }
-            let added: u64 = made.versions.values().map(|version| version.code.size).sum();
-            if used_code_bytes(snapshot).saturating_add(added) > code_bytes_max {
+            if used_code_bytes(snapshot).saturating_add(made.code_bytes()) > code_bytes_max {
                 return Err(FunctionError::CodeStorage);
             }
             Ok((Next::Put(made), ()))
@@ -118,6 +141,19 @@ async fn create_function(functions: &Functions, mut call: Call) -> Result<Respon
 
 /// Characters of a bare name. Longer ones, up to 140, are for ARNs.
 const NAME_CHARS_MAX: usize = 64;
+
+/// Steps 8 to 10: layers, environment variables, tags.
+fn checked_after_code(
+    functions: &Functions,
+    request: &FunctionMembers,
+    tags: &BTreeMap<String, String>,
+    call: &Call,
+) -> Result<Vec<LayerReference>, FunctionError> {
+    let layers = functions.layers(request.layers.as_deref().unwrap_or_default(), call)?;
+    check_variables(request)?;
+    validate::tags(tags)?;
+    Ok(layers)
+}
 
 fn required(request: &FunctionMembers, v: &mut Violations) {
     match &request.function_name {

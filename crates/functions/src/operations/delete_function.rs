@@ -6,7 +6,7 @@ use longshore_wire::{Call, Operation, Response, Route};
 use crate::Functions;
 use crate::catalogue::Next;
 use crate::error::FunctionError;
-use crate::function::VersionNumber;
+use crate::function::{Resource, VersionNumber};
 use crate::operations::answered;
 use crate::resolve::Named;
 
@@ -19,25 +19,36 @@ pub const OPERATION: Operation<Functions> = Operation {
 
 async fn delete_function(functions: &Functions, call: Call) -> Result<Response, FunctionError> {
     let named = functions.named(&call, "DeleteFunction")?;
+    let resource = named.resource();
+    // Before whether the function is there, as on AWS.
+    if resource == Resource::Version(VersionNumber::LATEST) {
+        return Err(FunctionError::Parameter(
+            "$LATEST version cannot be deleted without deleting the function.".into(),
+        ));
+    }
     // A missing function is reported without the qualifier, whatever was asked for.
     let missing = functions.not_found(&Named { qualifier: None, ..named.clone() });
-    let qualifier = named.qualifier.clone();
     functions
         .inner
         .catalogue
         .change(&named.name, move |_, current| {
-            let mut current = current.ok_or(missing)?;
-            let Some(qualifier) = qualifier else { return Ok((Next::Delete, ())) };
-            let refuse = |text: &str| Err(FunctionError::Parameter(text.into()));
-            match VersionNumber::parse(&qualifier) {
-                Some(VersionNumber::LATEST) => {
-                    refuse("$LATEST version cannot be deleted without deleting the function.")
+            let mut function = current.ok_or(missing)?;
+            match resource {
+                Resource::Function => Ok((Next::Delete, ())),
+                Resource::Alias(_) => {
+                    Err(FunctionError::Parameter("Deletion of aliases is not currently supported.".into()))
                 }
-                None => refuse("Deletion of aliases is not currently supported."),
-                // A version that is not there is as good as deleted.
-                Some(number) => {
-                    current.versions.remove(&number);
-                    Ok((Next::Put(current), ()))
+                Resource::Version(number) => {
+                    let aliases: Vec<&str> = function.aliases_of(number).collect();
+                    if !aliases.is_empty() {
+                        return Err(FunctionError::Conflict(format!(
+                            "Unable to delete version because the following aliases reference it: [{}]",
+                            aliases.join(", ")
+                        )));
+                    }
+                    // A version that is not there is as good as deleted.
+                    function.remove_version(number);
+                    Ok((Next::Put(function), ()))
                 }
             }
         })

@@ -8,7 +8,7 @@ use crate::Functions;
 use crate::code::ZIPPED_BYTES_MAX;
 use crate::code::archive::UNZIPPED_BYTES_LIMIT;
 use crate::error::FunctionError;
-use crate::operations::{answered, reserved_concurrency, used_code_bytes};
+use crate::operations::{answered, held_concurrency, used_code_bytes};
 
 pub const OPERATION: Operation<Functions> = Operation {
     name: "GetAccountSettings",
@@ -20,7 +20,7 @@ pub const OPERATION: Operation<Functions> = Operation {
 async fn get_account_settings(functions: &Functions, _: Call) -> Result<Response, FunctionError> {
     let settings = &functions.inner.settings;
     let snapshot = functions.inner.catalogue.snapshot();
-    let unreserved = u64::from(settings.account_concurrency).saturating_sub(reserved_concurrency(&snapshot, None));
+    let unreserved = u64::from(settings.account_concurrency).saturating_sub(held_concurrency(&snapshot, None));
     Ok(Response::json(
         StatusCode::OK,
         &json!({

@@ -1,6 +1,8 @@
-//! Says that a function has no resource policy: none can be given yet. Source: Lambda spec 6.1.
+//! The policy of a function, a version or an alias: each has its own. Source: Lambda spec 6.1.
 
+use http::StatusCode;
 use longshore_wire::{Call, Operation, Response, Route};
+use serde_json::json;
 
 use crate::Functions;
 use crate::error::FunctionError;
@@ -14,7 +16,18 @@ pub const OPERATION: Operation<Functions> = Operation {
 };
 
 async fn get_policy(functions: &Functions, call: Call) -> Result<Response, FunctionError> {
-    functions.named(&call, "GetPolicy")?;
-    // The same answer for a function that is not there.
-    Err(FunctionError::Missing("The resource you requested does not exist.".into()))
+    let named = functions.named(&call, "GetPolicy")?;
+    let resource = named.resource();
+    let entry = functions.inner.catalogue.get(&named.name).await?;
+    let found = entry.as_ref().and_then(|entry| {
+        let policy = entry.function.policies.get(&resource)?;
+        Some((policy, entry.function.revision(&resource)?))
+    });
+    match found {
+        Some((policy, revision)) => {
+            Ok(Response::json(StatusCode::OK, &json!({"Policy": policy.document(), "RevisionId": revision})))
+        }
+        // The same answer for a function that is not there.
+        None => Err(FunctionError::Missing("The resource you requested does not exist.".into())),
+    }
 }

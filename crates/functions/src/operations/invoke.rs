@@ -1,7 +1,13 @@
-//! Runs a function and waits for its answer. Source: Lambda spec 2; the way itself is in [`crate::invocation`].
+//! Runs a function and waits for its answer, or takes an event for it, or only looks whether it could run.
+//!
+//! Source: Lambda spec 2; the order of checks is that of 2.6. The way of a call is in [`crate::invocation`], that of an
+//! event in [`crate::event_queue`].
 
+use std::borrow::Cow;
+
+use bytes::Bytes;
 use http::StatusCode;
-use longshore_wire::{Call, Operation, Response, Route};
+use longshore_wire::{Call, Operation, Request, Response, Route};
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -13,6 +19,8 @@ use crate::host::{self, Patience};
 use crate::invocation::check_payload;
 use crate::members::unsupported;
 use crate::operations::answered;
+use crate::resolve::Named;
+use crate::table::{Owner, StoredEvent};
 use crate::validate::Violations;
 
 pub const OPERATION: Operation<Functions> = Operation {
@@ -29,30 +37,38 @@ const LOG_TAIL_BYTES_MAX: usize = 4_096;
 
 async fn invoke(functions: &Functions, call: Call) -> Result<Response, FunctionError> {
     let request = &call.request;
-    let kind = request.header("x-amz-invocation-type").unwrap_or("RequestResponse");
-    let log_type = request.header("x-amz-log-type").unwrap_or("None");
+    let kind = text(request, "x-amz-invocation-type").unwrap_or("RequestResponse".into());
+    let log_type = text(request, "x-amz-log-type").unwrap_or("None".into());
     let mut v = Violations::default();
-    v.one_of(kind, "invocationType", &["Event", "RequestResponse", "DryRun"]);
-    v.one_of(log_type, "logType", &["None", "Tail"]);
-    v.finish()?;
+    v.one_of(&kind, "invocationType", &["Event", "RequestResponse", "DryRun"]);
+    v.one_of(&log_type, "logType", &["None", "Tail"]);
+    let named = functions.named_with(&call, "InvokeFunction", v)?;
     for header in ["x-amz-tenant-id", "x-amz-durable-execution-name"] {
         if request.headers.contains_key(header) {
             return Err(unsupported(&format!("The header {header}")));
         }
     }
-    let named = functions.named(&call, "InvokeFunction")?;
-    let client_context = client_context(request.header("x-amz-client-context"))?;
-    if kind == "Event" {
-        return Err(FunctionError::Parameter(
-            "The invocation type Event is not supported by this server: use RequestResponse.".into(),
-        ));
+    let mut resolved = functions.resolve(&named).await?;
+    let client_context = client_context(text(request, "x-amz-client-context").as_deref())?;
+    let payload = check_payload(request.body.clone(), &kind)?;
+    let (trace_id, told_trace_id) = match text(request, "x-amzn-trace-id") {
+        Some(given) => (given.clone().into_owned(), given.into_owned()),
+        None => new_trace_id(),
+    };
+    let answer = |status| {
+        Response::empty(status)
+            .with_header("content-type", "application/json")
+            .with_header("x-amzn-remapped-content-length", "0")
+            .with_header("x-amzn-trace-id", &told_trace_id)
+    };
+    match &*kind {
+        "DryRun" => return Ok(answer(StatusCode::NO_CONTENT)),
+        "Event" => {
+            accept(functions, &named, &request.request_id.0, &trace_id, payload).await?;
+            return Ok(answer(StatusCode::ACCEPTED));
+        }
+        _ => {}
     }
-    let resolved = functions.resolve(&named).await?;
-    let payload = check_payload(request.body.clone())?;
-    if kind == "DryRun" {
-        return Ok(Response::empty(StatusCode::NO_CONTENT));
-    }
-    let trace_id = request.header("x-amzn-trace-id").map_or_else(new_trace_id, str::to_owned);
     let host_call = host::Call {
         request_id: request.request_id.0.clone(),
         invoked_arn: resolved.invoked_arn.clone(),
@@ -62,13 +78,9 @@ async fn invoke(functions: &Functions, call: Call) -> Result<Response, FunctionE
         want_log_tail: log_type == "Tail",
         patience: Patience::For(functions.inner.settings.queue_wait),
     };
-    let (payload, function_error, log_tail) = functions.dispatch(&resolved, host_call).await?;
-    let mut response = Response::empty(StatusCode::OK)
-        .with_body(payload)
-        .with_header("content-type", "application/json")
-        .with_header("x-amz-executed-version", &resolved.version.to_string())
-        .with_header("x-amzn-remapped-content-length", "0")
-        .with_header("x-amzn-trace-id", &trace_id);
+    let (payload, function_error, log_tail) = functions.dispatch(&named, &mut resolved, host_call).await?;
+    let mut response =
+        answer(StatusCode::OK).with_body(payload).with_header("x-amz-executed-version", &resolved.version.to_string());
     if function_error {
         response = response.with_header("x-amz-function-error", "Unhandled");
     }
@@ -78,6 +90,32 @@ async fn invoke(functions: &Functions, call: Call) -> Result<Response, FunctionE
         response = response.with_header("x-amz-log-result", &STANDARD.encode(tail));
     }
     Ok(response)
+}
+
+/// Puts the event into the queue. A client context is for synchronous calls alone, as on AWS; what it leads to (version,
+/// weights of an alias) is found out when it runs.
+async fn accept(
+    functions: &Functions,
+    named: &Named,
+    request_id: &str,
+    trace_id: &str,
+    payload: Bytes,
+) -> Result<(), FunctionError> {
+    let entry = functions.inner.catalogue.snapshot().get(&named.name).cloned();
+    let id = entry.ok_or_else(|| functions.latest_not_found(named))?.function.id.clone();
+    let event = StoredEvent {
+        function: Owner { name: named.name.clone(), id },
+        qualifier: named.qualifier.clone(),
+        request_id: request_id.to_owned(),
+        trace_id: trace_id.to_owned(),
+        payload,
+    };
+    functions.inner.events.accept(event).await
+}
+
+/// A header as text. One that is not text is not taken for absent: it fits nothing, and is refused as what it is.
+fn text<'r>(request: &'r Request, name: &str) -> Option<Cow<'r, str>> {
+    request.headers.get(name).map(|value| String::from_utf8_lossy(value.as_bytes()))
 }
 
 /// Decodes the client context: base64 of JSON.
@@ -97,9 +135,12 @@ fn client_context(header: Option<&str>) -> Result<Option<String>, FunctionError>
     }
 }
 
-/// `Root=1-<seconds, hex>-<96 random bits>;Sampled=0`, the form of AWS X-Ray, which is not here.
-fn new_trace_id() -> String {
+/// `Root=1-<seconds, hex>-<96 random bits>;Parent=<64 random bits>;Sampled=0`, the form of AWS X-Ray, which is not here;
+/// and the same as the caller is told it, without a parent, which is a part of the call that the caller has not seen.
+fn new_trace_id() -> (String, String) {
     let seconds = jiff::Timestamp::now().as_second();
     let random = uuid::Uuid::new_v4().simple().to_string();
-    format!("Root=1-{seconds:08x}-{};Sampled=0", &random[..24])
+    let parent = uuid::Uuid::new_v4().simple().to_string();
+    let root = format!("Root=1-{seconds:08x}-{}", &random[..24]);
+    (format!("{root};Parent={};Sampled=0", &parent[..16]), format!("{root};Sampled=0"))
 }

@@ -37,7 +37,8 @@ async fn list_functions(functions: &Functions, call: Call) -> Result<Response, F
     let listed = snapshot.values().flat_map(|entry| {
         let function = &entry.function;
         function.versions.values().take(if all { usize::MAX } else { 1 }).map(move |version| {
-            let key = format!("{}:{:010}", function.name, version.number.stored());
+            // NUL comes before all that a name may have, so that `f` stands before `f-1`, with its versions.
+            let key = format!("{}\0{:010}", function.name, version.number.stored());
             let shape = move || {
                 let number = version.number.to_string();
                 let view = View { qualifier: all.then_some(number.as_str()), with_state: false };

@@ -10,7 +10,7 @@ use crate::error::FunctionError;
 use crate::function::Standing;
 use crate::members::{parse, unsupported};
 use crate::operations::{answered, used_code_bytes};
-use crate::resolve::check_revision;
+use crate::resolve::{check_at_rest, check_revision};
 use crate::shape::{self, View};
 use crate::validate::Violations;
 
@@ -48,6 +48,7 @@ async fn publish_version(functions: &Functions, call: Call) -> Result<Response, 
         .catalogue
         .change(&named.name, move |snapshot, current| {
             let current = current.ok_or(missing)?;
+            check_at_rest(&settings, &current)?;
             check_revision(&current, request.revision_id.as_deref())?;
             let code = &current.latest().code;
             let sha256 = code.sha256_base64();

@@ -9,7 +9,7 @@ use crate::Functions;
 use crate::catalogue::Next;
 use crate::error::FunctionError;
 use crate::members::parse;
-use crate::operations::{answered, reserved_concurrency};
+use crate::operations::{UNRESERVED_MIN, answered, held_concurrency};
 use crate::validate::Violations;
 
 pub const OPERATION: Operation<Functions> = Operation {
@@ -19,9 +19,6 @@ pub const OPERATION: Operation<Functions> = Operation {
     handle: |functions, call| answered(put_function_concurrency(functions, call)),
 };
 
-/// What must stay for all functions without a reservation.
-const UNRESERVED_MIN: u32 = 100;
-
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "PascalCase", deny_unknown_fields, default)]
 struct Put {
@@ -30,6 +27,11 @@ struct Put {
 
 async fn put_function_concurrency(functions: &Functions, call: Call) -> Result<Response, FunctionError> {
     let request: Put = parse(call.request.body.clone()).await?;
+    let named = functions.named_unqualified(&call, "PutFunctionConcurrency")?;
+    // A function that is not there is told before a number that is not in range: so it was recorded.
+    if functions.inner.catalogue.get(&named.name).await?.is_none() {
+        return Err(functions.latest_not_found(&named));
+    }
     let mut v = Violations::default();
     let wanted = match request.reserved_concurrent_executions {
         Some(wanted) => v.range(wanted, "reservedConcurrentExecutions", 0, u32::MAX),
@@ -39,7 +41,6 @@ async fn put_function_concurrency(functions: &Functions, call: Call) -> Result<R
         }
     };
     v.finish()?;
-    let named = functions.named_unqualified(&call, "PutFunctionConcurrency")?;
     let missing = functions.latest_not_found(&named);
     let account = functions.inner.settings.account_concurrency;
     let name = named.name.clone();
@@ -49,9 +50,17 @@ async fn put_function_concurrency(functions: &Functions, call: Call) -> Result<R
         .change(&named.name, move |snapshot, current| {
             let mut function = current.ok_or(missing)?;
             let wanted = wanted.unwrap_or(0);
-            let others = reserved_concurrency(snapshot, Some(&name));
+            let others = held_concurrency(snapshot, Some(&name));
             // A small account keeps less than 100, and may still switch a function off.
             let floor = UNRESERVED_MIN.min(account);
+            let provisioned: u64 = function.provisioned.values().map(|p| u64::from(p.requested)).sum();
+            if u64::from(wanted) < provisioned {
+                // The blanks are AWS's.
+                return Err(FunctionError::Parameter(format!(
+                    " ReservedConcurrentExecutions  {wanted} should not be lower than function's total provisioned \
+                     concurrency [{provisioned}]."
+                )));
+            }
             if wanted > 0 && u64::from(account) < others + u64::from(wanted) + u64::from(floor) {
                 return Err(FunctionError::Parameter(format!(
                     "Specified ReservedConcurrentExecutions for function decreases account's \

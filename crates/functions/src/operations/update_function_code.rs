@@ -7,10 +7,10 @@ use serde::Deserialize;
 use crate::Functions;
 use crate::catalogue::Next;
 use crate::error::FunctionError;
-use crate::function::{Standing, Version};
+use crate::function::{Standing, Version, VersionNumber};
 use crate::members::{CodeMembers, ZipFile, architectures_violations, check_architectures, parse, unsupported};
-use crate::operations::{answered, now_ms, used_code_bytes};
-use crate::resolve::check_revision;
+use crate::operations::{answered, now_ms, update_in_progress, used_code_bytes};
+use crate::resolve::{check_at_rest, check_revision};
 use crate::shape::{self, View};
 use crate::validate::Violations;
 
@@ -53,7 +53,8 @@ async fn update_function_code(functions: &Functions, mut call: Call) -> Result<R
         return Err(unsupported("PublishTo"));
     }
     check_architectures(request.architectures.as_deref())?;
-    let (entry, latest) = functions.find(&named).await?;
+    let entry = functions.stand(&named).await?;
+    check_at_rest(&functions.inner.settings, &entry.function)?;
     check_revision(&entry.function, request.revision_id.as_deref())?;
     if request.image_uri.is_some() {
         return Err(FunctionError::Parameter(
@@ -71,12 +72,15 @@ async fn update_function_code(functions: &Functions, mut call: Call) -> Result<R
     let zip = functions.fetch(&source).await?;
     let settings = functions.inner.settings.clone();
     if request.dry_run == Some(true) {
-        let code = functions.inner.code.check(zip).await?;
-        let would_be = Version { code, ..(*latest).clone() };
+        let (code, bytes) = functions.inner.code.check(zip).await?;
+        functions.check_fits_with_layers(bytes, &entry.function.latest().configuration.layers).await?;
+        let would_be = Version { code, ..(**entry.function.latest()).clone() };
         let view = View { qualifier: None, with_state: true };
         return Ok(Response::json(StatusCode::OK, &shape::configuration(&settings, &named.name, &would_be, view)));
     }
     let code = functions.inner.code.put(zip).await?;
+    let layers = entry.function.latest().configuration.layers.clone();
+    functions.check_with_layers(&code, &layers).await?;
 
     let (revision, publish) = (request.revision_id, request.publish == Some(true));
     let missing = functions.not_found(&named);
@@ -86,26 +90,28 @@ async fn update_function_code(functions: &Functions, mut call: Call) -> Result<R
         .catalogue
         .change(&named.name, move |snapshot, current| {
             let current = current.ok_or(missing)?;
+            check_at_rest(&settings, &current)?;
             check_revision(&current, revision.as_deref())?;
-            // The new code takes the place of the old one, and is counted again under its number if it gets one.
-            let kept = used_code_bytes(snapshot).saturating_sub(current.latest().code.size);
-            let added = code.size * if publish { 2 } else { 1 };
-            if kept.saturating_add(added) > settings.code_bytes_max {
-                return Err(FunctionError::CodeStorage);
+            // The code was checked together with the layers that were there.
+            if current.latest().configuration.layers != layers {
+                return Err(update_in_progress(&settings, &name));
             }
             let configuration = current.latest().configuration.clone();
             let updated = current.updated(code, configuration, now_ms());
-            if !publish {
-                let view = View { qualifier: None, with_state: true };
-                let shape = shape::configuration(&settings, &name, updated.latest(), view);
-                return Ok((Next::Put(updated), shape));
+            let (after, number) = match publish {
+                true => updated.published(None, Standing::Creating),
+                false => (updated, VersionNumber::LATEST),
+            };
+            // The new code takes the place of the old one, and is counted again under its number if it gets one.
+            let others = used_code_bytes(snapshot).saturating_sub(current.code_bytes());
+            if others.saturating_add(after.code_bytes()) > settings.code_bytes_max {
+                return Err(FunctionError::CodeStorage);
             }
-            let (published, number) = updated.published(None, Standing::Creating);
-            let qualifier = number.to_string();
-            let view = View { qualifier: Some(&qualifier), with_state: true };
-            let version = published.versions.get(&number).expect("just published");
+            let qualifier = publish.then(|| number.to_string());
+            let view = View { qualifier: qualifier.as_deref(), with_state: true };
+            let version = after.versions.get(&number).expect("just put there");
             let shape = shape::configuration(&settings, &name, version, view);
-            Ok((Next::Put(published), shape))
+            Ok((Next::Put(after), shape))
         })
         .await?;
     Ok(Response::json(StatusCode::OK, &shape))

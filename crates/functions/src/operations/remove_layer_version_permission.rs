@@ -1,0 +1,45 @@
+//! Removes a statement from a layer version's policy. Source: Lambda spec 3.1.
+
+use http::StatusCode;
+use longshore_wire::{Call, Operation, Response, Route};
+
+use crate::Functions;
+use crate::error::FunctionError;
+use crate::function::new_id;
+use crate::layer::LayerVersion;
+use crate::layers::{check_policy_revision, version_number};
+use crate::operations::answered;
+
+pub const OPERATION: Operation<Functions> = Operation {
+    name: "RemoveLayerVersionPermission",
+    route: Route("DELETE", "/2018-10-31/layers/{LayerName}/versions/{VersionNumber}/policy/{StatementId}"),
+    spec: "https://docs.aws.amazon.com/lambda/latest/api/API_RemoveLayerVersionPermission.html",
+    handle: |functions, call| answered(remove_layer_version_permission(functions, call)),
+};
+
+async fn remove_layer_version_permission(functions: &Functions, call: Call) -> Result<Response, FunctionError> {
+    let name = functions.layer_name(call.label("LayerName"), &call, "RemoveLayerVersionPermission")?;
+    let number = version_number(&call)?;
+    let sid = call.label("StatementId").to_owned();
+    let missing = format!("Layer version {}:{number} does not exist.", functions.layer_arn(&name));
+    let revision = call.request.query.get("RevisionId").map(str::to_owned);
+    functions
+        .inner
+        .catalogue
+        .change_layer(&name, move |_, mut layer| {
+            let version = layer.find(number).ok_or(FunctionError::Missing(missing))?;
+            let mut policy = version.policy.clone().unwrap_or_default();
+            check_policy_revision(&policy, revision.as_deref())?;
+            let before = policy.statements.len();
+            policy.statements.retain(|statement| statement.sid != sid);
+            if policy.statements.len() == before {
+                return Err(FunctionError::Missing(format!("Statement {sid} is not found in resource policy.")));
+            }
+            policy.revision_id = new_id();
+            let policy = Some(policy).filter(|policy| !policy.statements.is_empty());
+            layer.put(LayerVersion { policy, ..(*version).clone() });
+            Ok((Some(layer), ()))
+        })
+        .await?;
+    Ok(Response::empty(StatusCode::NO_CONTENT))
+}

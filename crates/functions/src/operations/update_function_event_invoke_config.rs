@@ -1,0 +1,20 @@
+//! Changes how events are tried; what is not given stays. Source: Lambda spec 3.1, 2.7.
+
+use http::StatusCode;
+use longshore_wire::{Call, Operation, Response, Route};
+
+use crate::Functions;
+use crate::error::FunctionError;
+use crate::event_invoke_config::{Change, change};
+use crate::operations::answered;
+
+pub const OPERATION: Operation<Functions> = Operation {
+    name: "UpdateFunctionEventInvokeConfig",
+    route: Route("POST", "/2019-09-25/functions/{FunctionName}/event-invoke-config"),
+    spec: "https://docs.aws.amazon.com/lambda/latest/api/API_UpdateFunctionEventInvokeConfig.html",
+    handle: |functions, call| answered(update_function_event_invoke_config(functions, call)),
+};
+
+async fn update_function_event_invoke_config(functions: &Functions, call: Call) -> Result<Response, FunctionError> {
+    Ok(Response::json(StatusCode::OK, &change(functions, &call, Change::Update).await?))
+}

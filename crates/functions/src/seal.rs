@@ -1,0 +1,152 @@
+//! Environment variables at rest: sealed with a key that does not lie in the database.
+//!
+//! AES-256-GCM with a random nonce for each text, bound to what it belongs to, so that a sealed text that is moved to
+//! another row does not open there. Source: promises 4.4 item 17; docs/decisions/0019.
+
+use std::fs::{File, OpenOptions};
+use std::io::Write;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::path::Path;
+
+use ring::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
+
+/// Bytes of the key, which are all that is in its file.
+const KEY_BYTES: usize = 32;
+
+/// Why something could not be sealed or opened.
+#[derive(Debug, thiserror::Error)]
+pub enum SealError {
+    #[error("{0} cannot be read or written")]
+    File(String, #[source] std::io::Error),
+    #[error("{0} can be read by others: chmod 600 it")]
+    Readable(String),
+    #[error("{0} is not a key: it must have {KEY_BYTES} bytes")]
+    NoKey(String),
+    #[error(
+        "{0} is missing, and functions have environment variables that only the key in it opens: put it back from a \
+         backup"
+    )]
+    Missing(String),
+    #[error("environment variables do not open with this server's key: {0} is another key, or the database is damaged")]
+    DoesNotOpen(String),
+    #[error("the system has no random numbers: {0}")]
+    NoRandom(getrandom::Error),
+}
+
+/// Seals and opens. Without `Debug` of its key.
+#[derive(Clone)]
+pub struct Seal {
+    key: std::sync::Arc<LessSafeKey>,
+    /// Of the key's file, for messages.
+    path: String,
+}
+
+impl std::fmt::Debug for Seal {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Seal").field("path", &self.path).finish_non_exhaustive()
+    }
+}
+
+impl Seal {
+    /// Reads the key. If there is none, makes one, unless `needed`: then something is sealed with the one that is gone.
+    pub fn open(path: &Path, needed: bool) -> Result<Self, SealError> {
+        let shown = path.display().to_string();
+        let key = match std::fs::read(path) {
+            Ok(key) => {
+                let mode = path.metadata().map_err(|e| SealError::File(shown.clone(), e))?.permissions().mode();
+                if mode & 0o077 != 0 {
+                    return Err(SealError::Readable(shown));
+                }
+                key
+            }
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                if needed {
+                    return Err(SealError::Missing(shown));
+                }
+                let mut key = vec![0; KEY_BYTES];
+                getrandom::fill(&mut key).map_err(SealError::NoRandom)?;
+                write(path, &key).map_err(|e| SealError::File(shown.clone(), e))?;
+                key
+            }
+            Err(error) => return Err(SealError::File(shown, error)),
+        };
+        let key = UnboundKey::new(&AES_256_GCM, &key).map_err(|_| SealError::NoKey(shown.clone()))?;
+        Ok(Self { key: std::sync::Arc::new(LessSafeKey::new(key)), path: shown })
+    }
+
+    /// Nonce, sealed text and tag. `owner` is needed again to open it.
+    pub fn seal(&self, owner: &str, text: &[u8]) -> Result<Vec<u8>, SealError> {
+        let mut nonce = [0; NONCE_LEN];
+        // Random ones meet after 2^48 texts with one key, and this one seals a text for each change of a function.
+        getrandom::fill(&mut nonce).map_err(SealError::NoRandom)?;
+        let mut body = text.to_vec();
+        let tag = self
+            .key
+            .seal_in_place_separate_tag(Nonce::assume_unique_for_key(nonce), Aad::from(owner.as_bytes()), &mut body)
+            .map_err(|_| SealError::DoesNotOpen(self.path.clone()))?;
+        Ok([&nonce, body.as_slice(), tag.as_ref()].concat())
+    }
+
+    /// What [`Seal::seal`] was given.
+    pub fn open_sealed(&self, owner: &str, sealed: &[u8]) -> Result<Vec<u8>, SealError> {
+        let refused = || SealError::DoesNotOpen(self.path.clone());
+        let (nonce, body) = sealed.split_first_chunk::<NONCE_LEN>().ok_or_else(refused)?;
+        let mut body = body.to_vec();
+        let nonce = Nonce::assume_unique_for_key(*nonce);
+        let text = self.key.open_in_place(nonce, Aad::from(owner.as_bytes()), &mut body).map_err(|_| refused())?;
+        Ok(text.to_vec())
+    }
+}
+
+/// Whole or not at all, readable by us alone, and there after a power cut.
+fn write(path: &Path, key: &[u8]) -> std::io::Result<()> {
+    let temporary = path.with_extension(format!("new-{}", std::process::id()));
+    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
+    file.write_all(key)?;
+    file.sync_all()?;
+    std::fs::rename(&temporary, path)?;
+    File::open(path.parent().unwrap_or(Path::new("/")))?.sync_all()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_sealed_opens_for_its_owner_with_the_same_key_and_for_nobody_else() {
+        let temp = tempfile::tempdir().unwrap();
+        let path = temp.path().join("variables.key");
+        let seal = Seal::open(&path, false).unwrap();
+        let sealed = seal.seal("f:1", b"a secret of sixteen and more bytes").unwrap();
+        assert!(!sealed.windows(8).any(|w| w == b"a secret"));
+        assert_ne!(seal.seal("f:1", b"a secret of sixteen and more bytes").unwrap(), sealed);
+        let again = Seal::open(&path, true).unwrap();
+        assert_eq!(again.open_sealed("f:1", &sealed).unwrap(), b"a secret of sixteen and more bytes");
+        assert!(again.open_sealed("f:2", &sealed).is_err());
+        for at in 0..sealed.len() {
+            let mut damaged = sealed.clone();
+            damaged[at] ^= 1;
+            assert!(again.open_sealed("f:1", &damaged).is_err(), "{at}");
+        }
+        for length in 0..sealed.len() {
+            assert!(again.open_sealed("f:1", &sealed[..length]).is_err(), "{length}");
+        }
+        let other = Seal::open(&temp.path().join("other.key"), false).unwrap();
+        assert!(matches!(other.open_sealed("f:1", &sealed), Err(SealError::DoesNotOpen(_))));
+    }
+
+    #[test]
+    fn a_key_is_private_and_never_replaced_by_a_new_one_that_opens_nothing() {
+        let temp = tempfile::tempdir().unwrap();
+        let path = temp.path().join("variables.key");
+        assert!(matches!(Seal::open(&path, true), Err(SealError::Missing(_))));
+        assert!(!path.exists());
+        Seal::open(&path, false).unwrap();
+        assert_eq!(path.metadata().unwrap().permissions().mode() & 0o777, 0o600);
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o640)).unwrap();
+        assert!(matches!(Seal::open(&path, true), Err(SealError::Readable(_))));
+        std::fs::remove_file(&path).unwrap();
+        write(&path, b"short").unwrap();
+        assert!(matches!(Seal::open(&path, true), Err(SealError::NoKey(_))));
+    }
+}
