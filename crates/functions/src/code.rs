@@ -7,18 +7,20 @@
 //! ```
 //!
 //! A package is unpacked next to its place, synced, and renamed into it: a folder with a SHA-256 for its name is whole.
-//! A crash leaves `unpacking-*` folders and packages that no version names; both are swept at start.
+//! A crash leaves `unpacking-*` folders; they are swept at start, with all that nothing names. While the server runs, what
+//! nothing names any more goes an hour later: an invocation that began before may still be running on it.
 //!
 //! Layers are packages like any other. One layer alone is `/opt` where it lies; several are merged once for each list
 //! of them, by hard links: a file of 200 MB in twenty merged folders is on the disk once, and costs a name each time.
 
 pub mod archive;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use base64::Engine;
 use bytes::Bytes;
@@ -32,6 +34,11 @@ use archive::{ArchiveError, Entry, Kind};
 pub const ZIPPED_BYTES_MAX: usize = 52_428_800;
 /// Packages unpacked at once: each holds its archive in memory and a core busy.
 const UNPACKING_MAX: usize = 2;
+/// How long what nothing names is kept: four times what the longest invocation takes, and far longer than what lies
+/// between storing a package and writing down who has it.
+const UNUSED_KEPT: Duration = Duration::from_secs(60 * 60);
+/// Folders that are being made, or being removed.
+const UNFINISHED: &str = "unpacking-";
 /// Up to this many files are synced one by one; past it one sync of the whole file system is cheaper.
 const SYNCED_SINGLY_MAX: usize = 256;
 
@@ -72,6 +79,9 @@ impl Code {
 pub struct CodeStore {
     root: PathBuf,
     unpacking: Arc<Semaphore>,
+    /// Folders that nothing named when [`CodeStore::sweep_unused`] last looked, and since when. As many as there are
+    /// folders.
+    unused: Arc<Mutex<HashMap<String, Instant>>>,
 }
 
 impl CodeStore {
@@ -82,7 +92,8 @@ impl CodeStore {
                 std::io::Error::new(std::io::ErrorKind::NotFound, format!("{} is no folder", root.display())).into()
             );
         }
-        Ok(Self { root: root.to_owned(), unpacking: Arc::new(Semaphore::new(UNPACKING_MAX)) })
+        let unpacking = Arc::new(Semaphore::new(UNPACKING_MAX));
+        Ok(Self { root: root.to_owned(), unpacking, unused: Arc::default() })
     }
 
     /// Checks, unpacks and keeps a package; durable when it returns. A package that is there already costs a hash.
@@ -161,6 +172,47 @@ impl CodeStore {
         Ok(())
     }
 
+    /// Removes what has been in no `wanted` for [`UNUSED_KEPT`]. For a server that runs: call it now and then, with what
+    /// is wanted at `now`. Blocks.
+    pub fn sweep_unused(&self, wanted: &BTreeSet<String>, now: Instant) -> std::io::Result<()> {
+        let mut there = BTreeSet::new();
+        for child in std::fs::read_dir(&self.root)? {
+            there.extend(child?.file_name().into_string().ok().filter(|name| !name.starts_with(UNFINISHED)));
+        }
+        let mut removed = Vec::new();
+        {
+            let mut unused = self.unused();
+            unused.retain(|name, _| there.contains(name) && !wanted.contains(name));
+            for name in there.difference(wanted) {
+                let since = *unused.entry(name.clone()).or_insert(now);
+                if now.saturating_duration_since(since) < UNUSED_KEPT {
+                    continue;
+                }
+                // Away at once, and under the lock: whoever puts the same package now finds it gone and unpacks it.
+                let aside = self.root.join(format!("{UNFINISHED}{}", uuid::Uuid::new_v4()));
+                std::fs::rename(self.root.join(name), &aside)?;
+                unused.remove(name);
+                removed.push((name.clone(), aside));
+            }
+        }
+        for (name, aside) in removed {
+            std::fs::remove_dir_all(aside)?;
+            tracing::info!(name, "code that nothing has named for an hour was removed");
+        }
+        Ok(())
+    }
+
+    fn unused(&self) -> MutexGuard<'_, HashMap<String, Instant>> {
+        self.unused.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether a folder is there. If it is, it stays for [`UNUSED_KEPT`] at least, named or not.
+    fn has(&self, name: &str) -> bool {
+        let mut unused = self.unused();
+        unused.remove(name);
+        self.root.join(name).is_dir()
+    }
+
     async fn on_a_blocking_thread<T: Send + 'static>(
         &self,
         work: impl FnOnce(&CodeStore) -> Result<T, CodeError> + Send + 'static,
@@ -180,31 +232,30 @@ impl CodeStore {
             return Err(CodeError::TooLarge(zip.len()));
         }
         let code = Code::of(zip);
-        let place = self.root.join(&code.sha256);
-        if place.is_dir() {
+        if self.has(&code.sha256) {
             return Ok(code);
         }
         let entries = checked(zip)?;
-        self.make(&place, |beside| unpack(zip, &entries, beside))?;
+        self.make(&self.root.join(&code.sha256), |beside| unpack(zip, &entries, beside))?;
         Ok(code)
     }
 
     /// [`CodeStore::merge`] for start-up, which may block.
     pub fn merge_blocking(&self, layers: &[&Code]) -> Result<(), CodeError> {
-        let place = self.root.join(merged_name(layers));
-        if layers.len() < 2 || place.is_dir() {
+        let name = merged_name(layers);
+        if layers.len() < 2 || self.has(&name) {
             return Ok(());
         }
         let mut tree = BTreeMap::new();
         for layer in layers {
             overlay(&self.content(&layer.sha256), Path::new(""), &mut tree)?;
         }
-        self.make(&place, |beside| link_tree(&tree, beside))
+        self.make(&self.root.join(name), |beside| link_tree(&tree, beside))
     }
 
     /// Makes a folder beside its place, whole and synced by `fill`, and renames it there.
     fn make(&self, place: &Path, fill: impl FnOnce(&Path) -> Result<(), CodeError>) -> Result<(), CodeError> {
-        let beside = self.root.join(format!("unpacking-{}", uuid::Uuid::new_v4()));
+        let beside = self.root.join(format!("{UNFINISHED}{}", uuid::Uuid::new_v4()));
         let outcome = fill(&beside).and_then(|()| match std::fs::rename(&beside, place) {
             Ok(()) => Ok(sync(&self.root)?),
             // Another one of the same content was faster. Its folder is as good as ours.
@@ -436,6 +487,47 @@ mod tests {
         let codes: Vec<_> = futures::future::join_all(puts).await.into_iter().map(Result::unwrap).collect();
         assert!(codes.windows(2).all(|pair| pair[0] == pair[1]));
         assert_eq!(names(temp.path()), [codes[0].sha256.clone()]);
+    }
+
+    #[tokio::test]
+    async fn what_nothing_names_goes_after_an_hour_unless_it_is_put_again() {
+        let temp = tempfile::tempdir().unwrap();
+        let store = CodeStore::open(temp.path()).unwrap();
+        let package = |content: &[u8]| Bytes::from(zip(&[file("a", content)]));
+        let wanted = store.put(package(b"1")).await.unwrap();
+        let unused = store.put(package(b"2")).await.unwrap();
+        let layers = [wanted.clone(), unused.clone()];
+        store.merge(layers.to_vec()).await.unwrap();
+        let merged = merged_name(&[&wanted, &unused]);
+        std::fs::create_dir(temp.path().join("unpacking-by-somebody")).unwrap();
+        let names = || names(temp.path()).into_iter().filter(|name| !name.starts_with(UNFINISHED)).collect::<Vec<_>>();
+        let sorted = |mut names: Vec<String>| {
+            names.sort();
+            names
+        };
+        let keep = BTreeSet::from([wanted.sha256.clone()]);
+        let start = Instant::now();
+        let at = |minutes: u64| start + Duration::from_secs(60 * minutes);
+        let all = sorted(vec![wanted.sha256.clone(), unused.sha256.clone(), merged.clone()]);
+        // Nobody knows how long it had been unused before it was first seen to be.
+        for minutes in [0, 59] {
+            store.sweep_unused(&keep, at(minutes)).unwrap();
+            assert_eq!(names(), all, "{minutes}");
+        }
+        store.put(package(b"2")).await.unwrap();
+        store.sweep_unused(&keep, at(60)).unwrap();
+        assert_eq!(names(), sorted(vec![wanted.sha256.clone(), unused.sha256.clone()]), "put again, so kept again");
+        store.sweep_unused(&BTreeSet::from([wanted.sha256.clone(), unused.sha256.clone()]), at(119)).unwrap();
+        store.sweep_unused(&keep, at(121)).unwrap();
+        assert_eq!(names().len(), 2, "named in between, so its hour begins anew");
+        store.sweep_unused(&keep, at(181)).unwrap();
+        assert_eq!(names(), [wanted.sha256.clone()]);
+        assert!(temp.path().join("unpacking-by-somebody").is_dir(), "what is being made is left alone");
+        // And what is gone can come again.
+        store.merge(layers.to_vec()).await.unwrap_err();
+        store.put(package(b"2")).await.unwrap();
+        store.merge(layers.to_vec()).await.unwrap();
+        assert_eq!(names(), all);
     }
 
     #[tokio::test]

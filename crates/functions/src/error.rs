@@ -1,7 +1,7 @@
 //! What goes wrong in the Lambda API, and how the caller is told.
 
 use http::StatusCode;
-use longshore_core::policy::POLICY_BYTES_MAX;
+use longshore_core::policy::{POLICY_BYTES_MAX, PolicyError};
 use longshore_store::StoreError;
 use longshore_wire::ApiError;
 
@@ -79,6 +79,18 @@ pub enum FunctionError {
 impl From<rusqlite::Error> for FunctionError {
     fn from(error: rusqlite::Error) -> Self {
         Self::Store(error.into())
+    }
+}
+
+impl From<PolicyError> for FunctionError {
+    fn from(error: PolicyError) -> Self {
+        match error {
+            PolicyError::Taken(sid) => Self::Conflict(format!(
+                "The statement id ({sid}) provided already exists. Please provide a new statement id, or remove the \
+                 existing statement."
+            )),
+            PolicyError::TooLong(bytes) => Self::PolicyLength(bytes),
+        }
     }
 }
 

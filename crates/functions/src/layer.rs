@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use longshore_core::policy::Policy;
 use serde::{Deserialize, Serialize};
 
 use crate::code::Code;
@@ -15,7 +16,7 @@ pub type Layers = BTreeMap<String, Layer>;
 pub struct Layer {
     /// The highest number ever published.
     pub last_published: u32,
-    /// Those that are not deleted, by number. They never change but for their policy.
+    /// Those that are not deleted, by number. They never change but for their permissions.
     pub versions: BTreeMap<u32, Arc<LayerVersion>>,
 }
 
@@ -29,7 +30,7 @@ pub struct LayerVersion {
     pub created_ms: i64,
     pub about: About,
     /// `None` until AddLayerVersionPermission; `None` again when its last statement is removed.
-    pub policy: Option<Policy>,
+    pub permissions: Option<Permissions>,
 }
 
 /// What its publisher says of a layer version. Nothing here decides anything: AWS shows it and filters lists by it.
@@ -45,21 +46,10 @@ pub struct About {
 
 /// Who may use a layer version. Kept and shown; there is one account here, which may use all of its own.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Policy {
+pub struct Permissions {
     /// Changes with every statement.
     pub revision_id: String,
-    /// In the order in which they were added.
-    pub statements: Vec<Statement>,
-}
-
-/// One statement of a layer version's policy, as AWS writes it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Statement {
-    pub sid: String,
-    pub action: String,
-    /// An account, `*`, or a root ARN.
-    pub principal: String,
-    pub organization_id: Option<String>,
+    pub policy: Policy,
 }
 
 impl Layer {

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use crate::Functions;
 use crate::error::FunctionError;
 use crate::function::LayerReference;
-use crate::layer::{LayerVersion, Policy, Statement};
+use crate::layer::{LayerVersion, Permissions};
 use crate::members::{ARCHITECTURES, known_runtimes};
 use crate::shape::last_modified;
 use crate::validate::Violations;
@@ -207,50 +207,10 @@ pub(crate) fn version_number(call: &Call) -> Result<i64, FunctionError> {
     Ok(number)
 }
 
-/// The account of a principal: twelve digits, alone or in the ARN of its root.
-pub(crate) fn account_of(principal: &str) -> Option<&str> {
-    let account = match Arn::parse(principal) {
-        Some(arn) => {
-            let root = arn.partition.starts_with("aws")
-                && arn.service == "iam"
-                && arn.region.is_empty()
-                && arn.resource == "root";
-            root.then_some(arn.account)?
-        }
-        None => principal,
-    };
-    (account.len() == 12 && account.bytes().all(|b| b.is_ascii_digit())).then_some(account)
-}
-
-/// A statement as AWS writes it.
-pub(crate) fn statement_json(statement: &Statement, resource: &str) -> Value {
-    let principal = match account_of(&statement.principal) {
-        Some(account) => json!({"AWS": format!("arn:aws:iam::{account}:root")}),
-        None => json!(statement.principal),
-    };
-    let mut shape = json!({
-        "Sid": statement.sid,
-        "Effect": "Allow",
-        "Principal": principal,
-        "Action": statement.action,
-        "Resource": resource,
-    });
-    if let Some(organization) = &statement.organization_id {
-        shape["Condition"] = json!({"StringEquals": {"aws:PrincipalOrgID": organization}});
-    }
-    shape
-}
-
-/// A whole policy as AWS writes it.
-pub(crate) fn policy_json(policy: &Policy, resource: &str) -> Value {
-    let statements: Vec<Value> = policy.statements.iter().map(|s| statement_json(s, resource)).collect();
-    json!({"Version": "2012-10-17", "Id": "default", "Statement": statements})
-}
-
-/// Refuses a change of a policy by someone who has not seen the last one.
-pub(crate) fn check_policy_revision(policy: &Policy, given: Option<&str>) -> Result<(), FunctionError> {
+/// Refuses a change of permissions by someone who has not seen the last one.
+pub(crate) fn check_permissions_revision(permissions: &Permissions, given: Option<&str>) -> Result<(), FunctionError> {
     match given {
-        Some(given) if given != policy.revision_id => Err(FunctionError::LayerRevision),
+        Some(given) if given != permissions.revision_id => Err(FunctionError::LayerRevision),
         _ => Ok(()),
     }
 }

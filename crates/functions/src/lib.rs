@@ -29,8 +29,8 @@ mod tests;
 mod validate;
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::time::Duration;
+use std::sync::{Arc, Weak};
+use std::time::{Duration, Instant};
 
 use longshore_store::Records;
 use longshore_wire::operation::{self, Routed};
@@ -50,6 +50,9 @@ pub use crate::members::runtimes;
 pub use crate::operations::{BodyLimit, OPERATIONS, body_limit};
 pub use crate::table::SCHEMA;
 pub use crate::validate::{VARIABLES_BYTES_MAX, is_reserved_variable, is_variable_name, variables_bytes};
+
+/// How often code is looked at that nothing names any more; it is a listing of one folder.
+const SWEPT_EVERY: Duration = Duration::from_secs(10 * 60);
 
 /// What the API needs to know about the server it is part of.
 #[derive(Debug, Clone)]
@@ -171,7 +174,9 @@ impl Functions {
         let mut link_key = [0; 32];
         getrandom::fill(&mut link_key)
             .map_err(|e| FunctionError::Fault(format!("the system has no random numbers: {e}")))?;
-        Ok(Self { inner: Arc::new(Inner { settings, catalogue, code, source, environments, events, link_key }) })
+        let inner = Arc::new(Inner { settings, catalogue, code, source, environments, events, link_key });
+        tokio::spawn(sweep(Arc::downgrade(&inner)));
+        Ok(Self { inner })
     }
 
     /// Answers one request of the Lambda API. Never fails: errors are answers.
@@ -182,5 +187,19 @@ impl Functions {
         let unknown = operations::unknown(&request.method, &request.path).told();
         let answer = operation::serve(operations, self, request, unknown.clone(), unknown).await;
         answer.unwrap_or_else(|told| told.lambda()).with_header("x-amzn-requestid", &id.0)
+    }
+}
+
+/// Removes code that nothing names any more, now and then, as long as there is an API.
+async fn sweep(inner: Weak<Inner>) {
+    loop {
+        tokio::time::sleep(SWEPT_EVERY).await;
+        let Some(inner) = inner.upgrade() else { return };
+        // Asked first: what is named from here on was put from here on, and is kept for that.
+        let wanted = inner.catalogue.code_in_use();
+        let swept = tokio::task::spawn_blocking(move || inner.code.sweep_unused(&wanted, Instant::now())).await;
+        if let Ok(Err(error)) = swept {
+            tracing::warn!(error = &error as &dyn std::error::Error, "code that nothing names could not be removed");
+        }
     }
 }

@@ -89,7 +89,7 @@ pub const SCHEMA: Schema = Schema {
             code_size   INTEGER NOT NULL,
             created_ms  INTEGER NOT NULL,
             about       TEXT NOT NULL,
-            policy      TEXT,
+            permissions TEXT,
             PRIMARY KEY (layer, number)
         ) STRICT, WITHOUT ROWID;
     ",
@@ -142,6 +142,11 @@ pub fn seal_rows(connection: &Connection, seal: &Seal) -> Result<usize, Function
             open.push((row.get::<_, String>(0)?, row.get::<_, u32>(1)?, row.get::<_, String>(2)?, configuration));
         }
     }
+    if open.is_empty() {
+        return Ok(0);
+    }
+    // What is replaced is overwritten, and does not lie on in a page that nobody uses.
+    connection.pragma_update(None, "secure_delete", true)?;
     for (function, number, deployment, configuration) in &open {
         connection.execute(
             "UPDATE function_version SET configuration = ?3, variables = ?4 WHERE function_id = ?1 AND number = ?2",
@@ -153,6 +158,7 @@ pub fn seal_rows(connection: &Connection, seal: &Seal) -> Result<usize, Function
             ],
         )?;
     }
+    connection.pragma_update(None, "secure_delete", false)?;
     Ok(open.len())
 }
 
@@ -418,16 +424,16 @@ pub fn layers(connection: &Connection) -> Result<Layers, StoreError> {
         layers.insert(row.get(0)?, Layer { last_published: row.get(1)?, versions: BTreeMap::new() });
     }
     let mut statement = connection
-        .prepare("SELECT layer, number, code_sha256, code_size, created_ms, about, policy FROM layer_version")?;
+        .prepare("SELECT layer, number, code_sha256, code_size, created_ms, about, permissions FROM layer_version")?;
     let mut rows = statement.query([])?;
     while let Some(row) = rows.next()? {
-        let policy = row.get::<_, Option<String>>(6)?.map(|policy| from_json("layer's policy", &policy)).transpose()?;
+        let permissions: Option<String> = row.get(6)?;
         let version = LayerVersion {
             number: row.get(1)?,
             code: Code { sha256: row.get(2)?, size: row.get::<_, i64>(3)?.unsigned_abs() },
             created_ms: row.get(4)?,
             about: from_json("layer", &row.get::<_, String>(5)?)?,
-            policy,
+            permissions: permissions.map(|text| from_json("layer's permissions", &text)).transpose()?,
         };
         if let Some(layer) = layers.get_mut(&row.get::<_, String>(0)?) {
             layer.versions.insert(version.number, Arc::new(version));
@@ -447,9 +453,9 @@ pub fn put_layer(connection: &Connection, name: &str, before: Option<&Layer>, af
         if known.is_some_and(|known| Arc::ptr_eq(known, version)) {
             continue;
         }
-        let policy = version.policy.as_ref().map(|policy| to_json("layer's policy", policy)).transpose()?;
+        let permissions = version.permissions.as_ref().map(|p| to_json("layer's permissions", p)).transpose()?;
         connection.execute(
-            "INSERT OR REPLACE INTO layer_version (layer, number, code_sha256, code_size, created_ms, about, policy)
+            "INSERT OR REPLACE INTO layer_version (layer, number, code_sha256, code_size, created_ms, about, permissions)
              VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
             params![
                 name,
@@ -458,7 +464,7 @@ pub fn put_layer(connection: &Connection, name: &str, before: Option<&Layer>, af
                 i64::try_from(version.code.size).unwrap_or(i64::MAX),
                 version.created_ms,
                 to_json("layer", &version.about)?,
-                policy
+                permissions
             ],
         )?;
     }

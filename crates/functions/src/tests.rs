@@ -167,12 +167,16 @@ impl Api {
     }
 
     fn settling(path: &Path, settings: Settings) -> Self {
+        Self::with_source(path, settings, Arc::new(OneObject))
+    }
+
+    /// With packages from another S3 than the one of one object.
+    fn with_source(path: &Path, settings: Settings, source: Arc<dyn CodeSource>) -> Self {
         let records = Records::open(&path.join("records.db"), &[SCHEMA], Fatal::new()).unwrap();
         let code = path.join("code");
         std::fs::create_dir_all(&code).unwrap();
         let host = Arc::new(Scripted::default());
-        let functions =
-            Functions::with_environments(records, host.clone(), Arc::new(OneObject), &code, settings).unwrap();
+        let functions = Functions::with_environments(records, host.clone(), source, &code, settings).unwrap();
         Self { functions, host, _temp: None }
     }
 

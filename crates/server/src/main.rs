@@ -72,15 +72,15 @@ fn set_up(cli: &Cli) -> Result<(), Failure> {
     // A core dump would hold the secret.
     let none = rustix::process::Rlimit { current: Some(0), maximum: Some(0) };
     rustix::process::setrlimit(rustix::process::Resource::Core, none).because("cannot turn core dumps off")?;
-    // Nor is this memory shown to other processes of the same user, functions among them.
-    let hidden = rustix::process::DumpableBehavior::NotDumpable;
-    rustix::process::set_dumpable_behavior(hidden).because("cannot keep this process's memory from others")?;
     // A function may hold a thousand connections to its Runtime API, and the usual limit of 1,024 files is for programs
     // that use select(2). Functions have a limit of their own.
     let files = rustix::process::getrlimit(rustix::process::Resource::Nofile);
     let all = rustix::process::Rlimit { current: files.maximum, ..files };
     rustix::process::setrlimit(rustix::process::Resource::Nofile, all)
         .because("cannot raise the limit of open files")?;
+    // Nor is this memory shown to other processes of the same user, functions among them.
+    let hidden = rustix::process::DumpableBehavior::NotDumpable;
+    rustix::process::set_dumpable_behavior(hidden).because("cannot keep this process's memory from others")?;
 
     // `serve` tells a job's life; commands that print their own progress are not interrupted by it. s3s calls every
     // answer that is an error of its own, a missing object too; what is one is logged by the room.

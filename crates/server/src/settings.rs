@@ -116,14 +116,6 @@ pub struct Functions {
     pub cpu: Cpu,
 }
 
-/// How much of the CPU an environment gets.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Cpu {
-    Unlimited,
-    Proportional,
-}
-
 /// When a function's processes are stopped between two calls.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -140,6 +132,14 @@ pub enum Freeze {
 pub enum InitLimit {
     Continue,
     Restart,
+}
+
+/// How much of the CPU an environment gets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Cpu {
+    Unlimited,
+    Proportional,
 }
 
 impl Settings {
@@ -198,6 +198,20 @@ impl Settings {
         host
     }
 
+    /// What the Lambda API is told.
+    pub fn functions(&self) -> longshore_functions::Settings {
+        let mut functions = longshore_functions::Settings::new(&self.region, &self.account);
+        functions.events.bounds.events_max = self.functions.events_max;
+        functions.events.bounds.bytes_max = self.functions.events_mib_max.saturating_mul(1 << 20);
+        functions.events.policy = Policy::with_retry_ms(self.functions.event_retry_seconds.saturating_mul(1_000));
+        functions.account_concurrency = self.functions.account_concurrency;
+        functions.queue_wait = Duration::from_millis(self.functions.queue_wait_ms);
+        functions.code_bytes_max = self.functions.code_bytes_max;
+        let key = &self.functions.variables_key_file;
+        functions.variables_key = (!key.as_os_str().is_empty()).then(|| key.clone());
+        functions
+    }
+
     /// How functions are kept apart.
     pub fn sandbox(&self) -> SandboxSettings {
         let functions = &self.functions;
@@ -216,20 +230,6 @@ impl Settings {
     pub fn confine(&mut self, flags: &crate::cli::Confine) {
         self.functions.sandbox = flags.sandbox.unwrap_or(self.functions.sandbox);
         self.functions.network = flags.network.unwrap_or(self.functions.network);
-    }
-
-    /// What the Lambda API is told.
-    pub fn functions(&self) -> longshore_functions::Settings {
-        let mut functions = longshore_functions::Settings::new(&self.region, &self.account);
-        functions.events.bounds.events_max = self.functions.events_max;
-        functions.events.bounds.bytes_max = self.functions.events_mib_max.saturating_mul(1 << 20);
-        functions.events.policy = Policy::with_retry_ms(self.functions.event_retry_seconds.saturating_mul(1_000));
-        functions.account_concurrency = self.functions.account_concurrency;
-        functions.queue_wait = Duration::from_millis(self.functions.queue_wait_ms);
-        functions.code_bytes_max = self.functions.code_bytes_max;
-        let key = &self.functions.variables_key_file;
-        functions.variables_key = (!key.as_os_str().is_empty()).then(|| key.clone());
-        functions
     }
 
     /// Reads all layers but the flags, which the caller puts on top (and calls [`Settings::check`]).

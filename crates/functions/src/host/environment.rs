@@ -230,6 +230,7 @@ impl Environment {
             && !guarded.frozen
             && let Some(process) = self.process.get()
         {
+            // What cannot be frozen goes on; it costs others its background work.
             guarded.frozen = process.of.freeze().is_ok();
         }
     }
@@ -238,7 +239,7 @@ impl Environment {
         if std::mem::take(&mut guarded.frozen)
             && let Some(process) = self.process.get()
         {
-            // What cannot be thawed does not poll, and its time will be up.
+            // One that cannot be thawed is gone, or runs into its function's time-out.
             let _ = process.of.thaw();
         }
     }
@@ -1125,18 +1126,6 @@ mod tests {
     }
 
     #[test]
-    fn an_error_of_a_missing_network_is_known_by_its_words() {
-        for (error, misses) in [
-            (r#"{"errorMessage":"<urlopen error [Errno -3] Temporary failure in name resolution>"}"#, true),
-            (r#"{"errorMessage":"getaddrinfo EAI_AGAIN example.org"}"#, true),
-            (r#"{"errorMessage":"[Errno 101] Network is unreachable"}"#, true),
-            (r#"{"errorMessage":"'size'","errorType":"KeyError"}"#, false),
-        ] {
-            assert_eq!(misses_network(error.as_bytes()), misses, "{error}");
-        }
-    }
-
-    #[test]
     fn a_provisioned_start_may_take_longer_than_one_on_demand() {
         let limit =
             |kind, timeout_s| init_limit(kind, Duration::from_secs(timeout_s), Duration::from_secs(10)).as_secs();
@@ -1162,6 +1151,18 @@ mod tests {
             let lengths: Vec<usize> = read().lines().map(str::len).collect();
             let max = LINE_BYTES_MAX;
             assert_eq!(lengths, [max, max, 1, 0, 5, max, max, 1], "{step}");
+        }
+    }
+
+    #[test]
+    fn an_error_of_a_missing_network_is_known_by_its_words() {
+        for (error, misses) in [
+            (r#"{"errorMessage":"<urlopen error [Errno -3] Temporary failure in name resolution>"}"#, true),
+            (r#"{"errorMessage":"getaddrinfo EAI_AGAIN example.org"}"#, true),
+            (r#"{"errorMessage":"[Errno 101] Network is unreachable"}"#, true),
+            (r#"{"errorMessage":"'size'","errorType":"KeyError"}"#, false),
+        ] {
+            assert_eq!(misses_network(error.as_bytes()), misses, "{error}");
         }
     }
 

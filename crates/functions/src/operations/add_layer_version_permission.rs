@@ -1,7 +1,7 @@
 //! Adds a statement to a layer version's policy, which is kept and shown. Source: Lambda spec 3.1, issue of permissions.
 
 use http::StatusCode;
-use longshore_core::policy::POLICY_BYTES_MAX;
+use longshore_core::policy::{ConditionKey, Effect, Principal, Statement, conditions};
 use longshore_wire::{Call, Operation, Response, Route};
 use serde::Deserialize;
 use serde_json::json;
@@ -9,8 +9,8 @@ use serde_json::json;
 use crate::Functions;
 use crate::error::FunctionError;
 use crate::function::new_id;
-use crate::layer::{LayerVersion, Statement};
-use crate::layers::{ACTION, account_of, check_policy_revision, policy_json, statement_json, version_number};
+use crate::layer::{LayerVersion, Permissions};
+use crate::layers::{ACTION, check_permissions_revision, version_number};
 use crate::members::parse;
 use crate::operations::answered;
 use crate::validate::Violations;
@@ -49,14 +49,21 @@ async fn add_layer_version_permission(functions: &Functions, call: Call) -> Resu
     let sid_ok = sid.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_');
     v.pattern(&sid, "statementId", sid_ok, "([a-zA-Z0-9-_]+)");
     v.pattern(&action, "action", action == ACTION, ACTION);
-    let principal_ok = principal == "*" || account_of(&principal).is_some();
-    v.pattern(&principal, "principal", principal_ok, "\\d{12}|\\*|arn:(aws[a-zA-Z-]*):iam::\\d{12}:root");
+    let read = Principal::read(&principal).filter(|principal| match principal {
+        Principal::Everyone => true,
+        Principal::Aws(arn) => arn.contains(":iam::") && arn.ends_with(":root"),
+        Principal::Service(_) => false,
+    });
+    v.pattern(&principal, "principal", read.is_some(), "\\d{12}|\\*|arn:(aws[a-zA-Z-]*):iam::\\d{12}:root");
     if let Some(organization) = &request.organization_id {
         let id = organization.strip_prefix("o-").unwrap_or_default();
         let ok = (10..=32).contains(&id.len()) && id.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit());
         v.pattern(organization, "organizationId", ok, "o-[a-z0-9]{10,32}");
     }
     v.finish()?;
+    let Some(principal) = read else {
+        return Err(FunctionError::Parameter("The principal does not read.".into()));
+    };
     let name = functions.layer_name(call.label("LayerName"), &call, "AddLayerVersionPermission")?;
     let number = version_number(&call)?;
     let arn = format!("{}:{number}", functions.layer_arn(&name));
@@ -67,27 +74,25 @@ async fn add_layer_version_permission(functions: &Functions, call: Call) -> Resu
         .catalogue
         .change_layer(&name, move |_, mut layer| {
             let version = layer.find(number).ok_or(FunctionError::Missing(missing))?;
-            let mut policy = version.policy.clone().unwrap_or_default();
-            check_policy_revision(&policy, revision.as_deref())?;
-            if policy.statements.iter().any(|statement| statement.sid == sid) {
-                return Err(FunctionError::Conflict(format!(
-                    "The statement id ({sid}) provided already exists. Please provide a new statement id, or remove \
-                     the existing statement."
-                )));
-            }
-            let statement = Statement { sid, action, principal, organization_id: request.organization_id };
-            let shown = statement_json(&statement, &resource);
-            policy.statements.push(statement);
-            let bytes = policy_json(&policy, &resource).to_string().len();
-            if bytes > POLICY_BYTES_MAX {
-                return Err(FunctionError::PolicyLength(bytes));
-            }
-            policy.revision_id = new_id();
-            let revision_id = policy.revision_id.clone();
-            layer.put(LayerVersion { policy: Some(policy), ..(*version).clone() });
-            Ok((Some(layer), (shown, revision_id)))
+            let permissions = version.permissions.clone().unwrap_or_default();
+            check_permissions_revision(&permissions, revision.as_deref())?;
+            let statement = Statement {
+                sid,
+                effect: Effect::Allow,
+                principal,
+                action,
+                resource,
+                condition: conditions([(ConditionKey::PrincipalOrgId, request.organization_id)]),
+            };
+            let policy = permissions.policy.with(statement.clone())?;
+            let permissions = Permissions { revision_id: new_id(), policy };
+            let revision_id = permissions.revision_id.clone();
+            layer.put(LayerVersion { permissions: Some(permissions), ..(*version).clone() });
+            Ok((Some(layer), (statement, revision_id)))
         })
         .await?;
-    let answer = json!({"Statement": statement.to_string(), "RevisionId": revision_id});
+    let text = serde_json::to_string(&statement)
+        .map_err(|e| FunctionError::Fault(format!("the statement does not write: {e}")))?;
+    let answer = json!({"Statement": text, "RevisionId": revision_id});
     Ok(Response::json(StatusCode::CREATED, &answer))
 }

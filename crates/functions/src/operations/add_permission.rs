@@ -1,7 +1,7 @@
 //! Adds a statement to the policy of a function, a version or an alias. Source: Lambda spec 6.1, 6.2.
 
 use http::StatusCode;
-use longshore_core::policy::{ConditionKey, Effect, PolicyError, Principal, Statement, conditions};
+use longshore_core::policy::{ConditionKey, Effect, Principal, Statement, conditions};
 use longshore_wire::{Call, Operation, Response, Route};
 use serde::Deserialize;
 use serde_json::json;
@@ -139,13 +139,7 @@ async fn add_permission(functions: &Functions, call: Call) -> Result<Response, F
             check_policy_revision(revision, request.revision_id.as_deref())?;
             let before = function.policies.get(&resource).cloned().unwrap_or_default();
             let statement = request.statement(arn)?;
-            let policy = before.with(statement.clone()).map_err(|error| match error {
-                PolicyError::Taken(sid) => FunctionError::Conflict(format!(
-                    "The statement id ({sid}) provided already exists. Please provide a new statement id, or remove the \
-                     existing statement."
-                )),
-                PolicyError::TooLong(bytes) => FunctionError::PolicyLength(bytes),
-            })?;
+            let policy = before.with(statement.clone())?;
             function.put_policy(&resource, policy);
             Ok((Next::Put(function), statement))
         })

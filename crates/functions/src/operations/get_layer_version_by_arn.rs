@@ -1,7 +1,6 @@
 //! One version of a layer by its ARN. Source: Lambda spec 3.1, 8.2.
 //!
-//! On the wire it is `GET /2018-10-31/layers?find=LayerVersion&Arn=...`: the router, which reads paths, leads to
-//! ListLayers, and that hands it on.
+//! On the wire it is `GET /2018-10-31/layers?find=LayerVersion&Arn=...`, the path of ListLayers.
 
 use http::StatusCode;
 use longshore_wire::{Call, Operation, Response, Route};
@@ -9,13 +8,14 @@ use longshore_wire::{Call, Operation, Response, Route};
 use crate::Functions;
 use crate::error::FunctionError;
 use crate::operations::answered;
+use crate::operations::list_layers::by_query;
 use crate::validate::Violations;
 
 pub const OPERATION: Operation<Functions> = Operation {
     name: "GetLayerVersionByArn",
     route: Route("GET", "/2018-10-31/layers"),
     spec: "https://docs.aws.amazon.com/lambda/latest/api/API_GetLayerVersionByArn.html",
-    handle: |functions, call| answered(get_layer_version_by_arn(functions, call)),
+    handle: |functions, call| answered(by_query(functions, call)),
 };
 
 pub(super) async fn get_layer_version_by_arn(functions: &Functions, call: Call) -> Result<Response, FunctionError> {

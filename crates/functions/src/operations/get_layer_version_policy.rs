@@ -6,7 +6,7 @@ use serde_json::json;
 
 use crate::Functions;
 use crate::error::FunctionError;
-use crate::layers::{policy_json, version_number};
+use crate::layers::version_number;
 use crate::operations::answered;
 
 pub const OPERATION: Operation<Functions> = Operation {
@@ -23,9 +23,9 @@ async fn get_layer_version_policy(functions: &Functions, call: Call) -> Result<R
     let snapshot = functions.inner.catalogue.snapshot();
     let version = snapshot.layers.get(&name).and_then(|layer| layer.find(number));
     let version = version.ok_or_else(|| FunctionError::Missing(format!("Layer version {arn} does not exist.")))?;
-    let Some(policy) = &version.policy else {
+    let Some(permissions) = &version.permissions else {
         return Err(FunctionError::Missing("No policy is associated with the given resource.".into()));
     };
-    let answer = json!({"Policy": policy_json(policy, &arn).to_string(), "RevisionId": policy.revision_id});
+    let answer = json!({"Policy": permissions.policy.document(), "RevisionId": permissions.revision_id});
     Ok(Response::json(StatusCode::OK, &answer))
 }

@@ -14,13 +14,18 @@ pub const OPERATION: Operation<Functions> = Operation {
     name: "ListLayers",
     route: Route("GET", "/2018-10-31/layers"),
     spec: "https://docs.aws.amazon.com/lambda/latest/api/API_ListLayers.html",
-    handle: |functions, call| answered(list_layers(functions, call)),
+    handle: |functions, call| answered(by_query(functions, call)),
 };
 
-async fn list_layers(functions: &Functions, call: Call) -> Result<Response, FunctionError> {
-    if call.request.query.get("find") == Some("LayerVersion") {
-        return get_layer_version_by_arn(functions, call).await;
+/// Serves the one path of ListLayers and GetLayerVersionByArn, which the router, a reader of paths, cannot tell apart.
+pub(super) async fn by_query(functions: &Functions, call: Call) -> Result<Response, FunctionError> {
+    match call.request.query.get("find") {
+        Some("LayerVersion") => get_layer_version_by_arn(functions, call).await,
+        _ => list_layers(functions, call).await,
     }
+}
+
+async fn list_layers(functions: &Functions, call: Call) -> Result<Response, FunctionError> {
     let fits = Fits::read(&call.request.query)?;
     let page = Page::read_up_to(&call.request.query, PAGE_MAX)?;
     let snapshot = functions.inner.catalogue.snapshot();

@@ -72,7 +72,7 @@ async fn publish_layer_version(functions: &Functions, mut call: Call) -> Result<
             }
             layer.last_published += 1;
             let number = layer.last_published;
-            let version = Arc::new(LayerVersion { number, code, created_ms, about, policy: None });
+            let version = Arc::new(LayerVersion { number, code, created_ms, about, permissions: None });
             layer.versions.insert(number, version.clone());
             Ok((Some(layer), version))
         })

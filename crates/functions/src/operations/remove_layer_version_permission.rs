@@ -6,8 +6,8 @@ use longshore_wire::{Call, Operation, Response, Route};
 use crate::Functions;
 use crate::error::FunctionError;
 use crate::function::new_id;
-use crate::layer::LayerVersion;
-use crate::layers::{check_policy_revision, version_number};
+use crate::layer::{LayerVersion, Permissions};
+use crate::layers::{check_permissions_revision, version_number};
 use crate::operations::answered;
 
 pub const OPERATION: Operation<Functions> = Operation {
@@ -28,16 +28,15 @@ async fn remove_layer_version_permission(functions: &Functions, call: Call) -> R
         .catalogue
         .change_layer(&name, move |_, mut layer| {
             let version = layer.find(number).ok_or(FunctionError::Missing(missing))?;
-            let mut policy = version.policy.clone().unwrap_or_default();
-            check_policy_revision(&policy, revision.as_deref())?;
-            let before = policy.statements.len();
-            policy.statements.retain(|statement| statement.sid != sid);
-            if policy.statements.len() == before {
-                return Err(FunctionError::Missing(format!("Statement {sid} is not found in resource policy.")));
-            }
-            policy.revision_id = new_id();
-            let policy = Some(policy).filter(|policy| !policy.statements.is_empty());
-            layer.put(LayerVersion { policy, ..(*version).clone() });
+            let permissions = version.permissions.clone().unwrap_or_default();
+            check_permissions_revision(&permissions, revision.as_deref())?;
+            let policy = permissions
+                .policy
+                .without(&sid)
+                .ok_or_else(|| FunctionError::Missing(format!("Statement {sid} is not found in resource policy.")))?;
+            let permissions = Permissions { revision_id: new_id(), policy };
+            let permissions = Some(permissions).filter(|permissions| !permissions.policy.statements.is_empty());
+            layer.put(LayerVersion { permissions, ..(*version).clone() });
             Ok((Some(layer), ()))
         })
         .await?;

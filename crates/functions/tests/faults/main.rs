@@ -417,7 +417,7 @@ async fn under_thousands_of_faults_every_call_has_its_own_answer_and_nothing_is_
     let count = |what: String| *counted.lock().unwrap().entry(what).or_default() += 1;
 
     let caller = || async {
-        loop {
+        'calls: loop {
             let n = next.fetch_add(1, Ordering::Relaxed);
             let Some(plan) = plans.get(n) else { return };
             match plan.action {
@@ -436,18 +436,25 @@ async fn under_thousands_of_faults_every_call_has_its_own_answer_and_nothing_is_
                     count(format!("redeployed {init}"));
                 }
             }
-            let d = current.lock().unwrap()[plan.function].clone();
             let number = n.to_string();
-            let invoked = bench.invoke(&d, &number, plan.behaviour, plan.patience);
-            let (id, outcome) = match plan.leaves {
-                Some(after) => match tokio::time::timeout(after, invoked).await {
-                    Ok(outcome) => outcome,
-                    Err(_) => {
-                        count("left".into());
-                        continue;
-                    }
-                },
-                None => invoked.await,
+            // A call that waited while its version was changed is made again on the new one, as the Lambda API makes it.
+            let (d, id, outcome) = loop {
+                let d = current.lock().unwrap()[plan.function].clone();
+                let invoked = bench.invoke(&d, &number, plan.behaviour, plan.patience);
+                let (id, outcome) = match plan.leaves {
+                    Some(after) => match tokio::time::timeout(after, invoked).await {
+                        Ok(outcome) => outcome,
+                        Err(_) => {
+                            count("left".into());
+                            continue 'calls;
+                        }
+                    },
+                    None => invoked.await,
+                };
+                if !matches!(outcome, Outcome::Gone { .. }) {
+                    break (d, id, outcome);
+                }
+                count("made again".into());
             };
             count(plan.behaviour.to_owned());
             match judge(plan, &number, &d, &id, &outcome) {
