@@ -212,6 +212,7 @@ impl World {
             threshold: Threshold { tasks_min: if random.one_in(4) { 20 } else { 100_000 }, ratio: 0.5 },
             unrecorded_max: 1 + random.below(64) as usize,
             strict: random.one_in(4),
+            gather_ms: random.below(3) * 10,
         };
         let slots = 1 + random.below(24) as u32;
         let wish = match random.below(4) {

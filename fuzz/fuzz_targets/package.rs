@@ -4,7 +4,11 @@
 use std::path::Component;
 
 use libfuzzer_sys::fuzz_target;
-use longshore_functions::code::archive::{ENTRIES_MAX, Kind, UNZIPPED_BYTES_LIMIT, read};
+
+// By its file: the crate around it would build a database and an HTTP server for a function of bytes.
+#[path = "../../crates/functions/src/code/archive.rs"]
+mod archive;
+use archive::{ENTRIES_MAX, Kind, UNZIPPED_BYTES_LIMIT, read};
 
 fuzz_target!(|input: &[u8]| {
     let Ok(entries) = read(input) else { return };

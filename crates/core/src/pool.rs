@@ -2319,6 +2319,98 @@ mod tests {
         assert_eq!(slots(&b, "f:1"), 4);
     }
 
+    #[test]
+    fn no_more_run_than_the_account_may_have_although_more_is_promised() {
+        let mut b = Bench::new(Limits { account_concurrency: 2, ..limits(8, 8) });
+        let (one, _two) = (b.warm("g:1"), b.warm("g:1"));
+        // What is reserved now is in use by another function: its start may be made, its call may not begin.
+        b.terms("f", Some(1), &[]);
+        let f = started(&b.ask("f:1"));
+        assert_eq!(b.ready(f), []);
+        assert_eq!(b.released(one), run(f, 3, true));
+    }
+
+    #[test]
+    fn where_the_account_is_full_the_function_with_the_fewest_calls_goes_first() {
+        let mut b = Bench::new(limits(8, 8));
+        let f: Vec<_> = (0..3).map(|_| b.warm("f:1")).collect();
+        b.released(f[0]);
+        b.released(f[1]);
+        let g = [b.warm("g:1"), b.warm("g:1")];
+        b.pool.limits.account_concurrency = 3;
+        assert_eq!((b.ask("f:1"), b.ask("g:1")), (vec![], vec![]));
+        // Both run one then; f's call is older, although f has more environments.
+        assert_eq!(b.released(g[0]), run(f[1], 6, true));
+    }
+
+    #[test]
+    fn a_call_that_waits_for_concurrency_holds_up_no_provisioned_environment() {
+        let mut b = Bench::new(limits(8, 8));
+        let two = [b.warm("f:2"), b.warm("f:2")];
+        two.iter().for_each(|id| drop(b.released(*id)));
+        let effects = b.terms("f", Some(3), &[("f:1", 2)]);
+        b.bring_up(effects);
+        assert_eq!(b.ask("f:2"), run(two[1], 3, true));
+        assert_eq!(b.ask("f:2"), [], "an environment is there, and no concurrency");
+        assert!(matches!(b.ask("f:1")[..], [Effect::Run { .. }]));
+    }
+
+    #[test]
+    fn a_call_that_was_taken_on_keeps_its_claim_when_the_limit_is_lowered() {
+        let mut b = Bench::new(limits(8, 8));
+        let warm = b.warm("f:1");
+        started(&b.ask("f:1"));
+        b.terms("f", Some(1), &[]);
+        assert_eq!(b.released(warm), run(warm, 2, false), "its own start is not waited for");
+    }
+
+    #[test]
+    fn a_function_that_holds_the_machine_makes_room_for_what_is_provisioned() {
+        let mut b = Bench::new(limits(2, 2));
+        let (one, _two) = (b.warm("f:1"), b.warm("f:1"));
+        assert_eq!(b.terms("p", None, &[("p:1", 1)]), []);
+        b.ask("f:1");
+        assert_eq!(b.released(one), [Effect::Stop { environment: one, why: StopReason::RoomNeeded }]);
+        b.pool.gone(one, 0);
+        assert!(matches!(b.effects()[..], [Effect::Start { deployment: "p:1", kind: Kind::Provisioned, .. }]));
+    }
+
+    #[test]
+    fn what_a_machine_can_never_keep_ready_takes_no_concurrency_from_its_function() {
+        let mut b = Bench::new(limits(1, 1));
+        assert_eq!(b.terms("f", Some(1), &[("f:1", 1)]), []);
+        let id = started(&b.ask("f:1"));
+        assert_eq!(b.ready(id), run(id, 1, false));
+    }
+
+    #[test]
+    fn a_second_initialization_is_for_the_call_that_waited_for_the_first_and_for_no_later_one() {
+        let mut b = Bench::new(limits(8, 8));
+        b.warm("f:1");
+        let slow = started(&b.ask("f:1"));
+        b.pool.limits.environments_max = 2;
+        b.pool.init_timed_out(slow, 0);
+        b.pool.gave_up(CallId(2), 0);
+        b.pool.gone(slow, 0);
+        let effects = b.ask("f:1");
+        assert!(matches!(effects[..], [Effect::Start { kind: Kind::OnDemand, .. }]), "{effects:?}");
+    }
+
+    #[test]
+    fn nothing_is_prepared_while_somebody_waits() {
+        let mut b = Bench::new(limits(8, 8));
+        b.terms("f", Some(1), &[]);
+        let id = b.warm("f:1");
+        b.ask("f:1");
+        b.pool.prepare(&target(&"h:1"), 2, 0);
+        assert_eq!(b.effects(), []);
+        assert_eq!(b.released(id), run(id, 2, false));
+        b.pool.released(id, 0);
+        b.pool.tick(1);
+        b.pool.prepare(&target(&"h:1"), 2, 1);
+        assert_eq!(b.effects().len(), 2);
+    }
+
     // --- everything at once ---
 
     #[derive(Debug, Clone, PartialEq)]

@@ -36,6 +36,10 @@ pub struct Settings {
     pub unrecorded_max: usize,
     /// A slot is free only when its result is durable: W is 0.
     pub strict: bool,
+    /// While calls are in flight, the least time between two batches that are not full, in milliseconds. A sync costs
+    /// the processor some 300 µs whatever is in it: one after the other they took a quarter of a fast job's time. A
+    /// crash repeats what was gathered, which is within W. 0: each batch as soon as the last one is durable.
+    pub gather_ms: u64,
 }
 
 impl Default for Settings {
@@ -46,6 +50,7 @@ impl Default for Settings {
             threshold: Threshold::default(),
             unrecorded_max: 4_096,
             strict: false,
+            gather_ms: 10,
         }
     }
 }
@@ -246,6 +251,8 @@ pub struct Run {
     /// A batch that came back is handed out again at this time. A moment, not a distance from now: events that come
     /// more often than the distance is long would put it off for ever.
     unwritten: Option<Tick>,
+    /// Until then a batch that is not full gathers. None before the first one.
+    gathers_until: Option<Tick>,
     batch: u64,
 
     succeeded: u64,
@@ -290,6 +297,7 @@ impl Run {
             unrecorded: Vec::new(),
             recording: None,
             unwritten: None,
+            gathers_until: None,
             batch: 0,
             succeeded,
             failed,
@@ -332,14 +340,15 @@ impl Run {
 
     /// When to come back with [`Event::Woken`] if nothing else happens.
     pub fn wake_at(&mut self, now: Tick) -> Option<Tick> {
+        let gathered = self.gathers_until.filter(|_| self.recording.is_none() && !self.unrecorded.is_empty());
         if self.phase != Phase::Running {
-            return self.unwritten;
+            return [gathered, self.unwritten].into_iter().flatten().min();
         }
         let due = self.due.peek().map(|Reverse((at, _))| *at);
         // The ramp matters only while it is what holds tasks back.
         let held_back = !self.ready.is_empty() && self.in_flight.len() >= self.ramp.limit(now) as usize;
         let grows = self.ramp.grows_at().filter(|_| held_back);
-        [due, grows, self.unwritten].into_iter().flatten().min()
+        [due, grows, gathered, self.unwritten].into_iter().flatten().min()
     }
 
     /// Final results that are durable: (succeeded, failed). What DescribeJob shows; never goes down.
@@ -494,7 +503,7 @@ impl Run {
             self.read();
         }
         self.record_again(now);
-        self.record();
+        self.record(now);
         self.end();
     }
 
@@ -571,15 +580,24 @@ impl Run {
         }
     }
 
-    fn record(&mut self) {
-        if self.recording.is_some() || self.unrecorded.is_empty() {
+    fn record(&mut self, now: Tick) {
+        if self.recording.is_some() || self.unrecorded.is_empty() || self.gathers(now) {
             return;
         }
         let rest = self.unrecorded.split_off(self.unrecorded.len().min(BATCH_ENTRIES_MAX));
         let entries = Arc::new(std::mem::replace(&mut self.unrecorded, rest));
         self.batch += 1;
         self.recording = Some((self.batch, Arc::clone(&entries)));
+        self.gathers_until = Some(now.after_ms(self.settings.gather_ms));
         self.effects.push_back(Effect::Record { batch: self.batch, entries });
+    }
+
+    /// Whether more answers are worth waiting for before the next batch: they come (something is in flight), there is
+    /// room for them, and nobody waits for what is here.
+    fn gathers(&self, now: Tick) -> bool {
+        let full = self.unrecorded.len() >= BATCH_ENTRIES_MAX.min(self.settings.unrecorded_max);
+        let early = self.gathers_until.is_some_and(|until| now < until);
+        early && !full && !self.settings.strict && !self.in_flight.is_empty()
     }
 
     fn end(&mut self) {
@@ -631,7 +649,12 @@ mod tests {
     }
 
     fn settings() -> Settings {
-        Settings { ramp: RampSettings { initial: 4, max: 4, ..RampSettings::default() }, ..Settings::default() }
+        let ramp = RampSettings { initial: 4, max: 4, ..RampSettings::default() };
+        Settings { ramp, gather_ms: 0, ..Settings::default() }
+    }
+
+    fn gathering() -> Settings {
+        Settings { gather_ms: 10, ..settings() }
     }
 
     impl World {
@@ -792,6 +815,61 @@ mod tests {
         let batch = world.batch.unwrap();
         world.give(Event::Recorded { batch });
         assert!(!world.invoked.is_empty());
+    }
+
+    #[test]
+    fn what_is_answered_soon_after_a_batch_gathers_until_its_time_is_up() {
+        let mut world = World::new(100, gathering());
+        world.slots(u32::MAX);
+        world.answer("Succeeded");
+        assert_eq!(world.settled(), [0], "the first one has no batch before it");
+        world.now = world.now.after_ms(4);
+        world.answer("Succeeded");
+        world.answer("Succeeded");
+        assert_eq!((world.settled().len(), world.run.unrecorded()), (1, 2));
+        assert_eq!(world.run.wake_at(world.now), Some(Tick(10)));
+        world.sleep(10 - 5);
+        assert_eq!(world.settled().len(), 1);
+        world.sleep(1);
+        assert_eq!(world.settled(), [0, 1, 2], "together");
+        world.sleep(60_000);
+        world.answer("Succeeded");
+        assert_eq!(world.settled().len(), 4, "who comes late waits for nobody");
+    }
+
+    #[test]
+    fn nothing_gathers_when_no_answer_is_to_come_when_there_is_no_room_or_in_strict() {
+        let mut last = World::new(2, gathering());
+        last.slots(u32::MAX);
+        last.answer("Succeeded");
+        last.answer("Succeeded");
+        assert_eq!((last.settled().len(), last.ended), (2, Some(Ended::Finished)));
+
+        let mut narrow = World::new(100, Settings { unrecorded_max: 2, ..gathering() });
+        narrow.slots(u32::MAX);
+        for settled in [1, 1, 3, 3, 5] {
+            narrow.answer("Succeeded");
+            assert_eq!(narrow.settled().len(), settled);
+        }
+
+        let mut strict = World::new(100, Settings { strict: true, ..gathering() });
+        strict.slots(u32::MAX);
+        for settled in 1..4 {
+            strict.answer("Succeeded");
+            assert_eq!(strict.settled().len(), settled);
+        }
+    }
+
+    #[test]
+    fn a_run_that_winds_down_still_says_when_it_wants_to_be_woken_for_what_gathers() {
+        let mut world = World::new(100, gathering());
+        world.slots(u32::MAX);
+        world.answer("Succeeded");
+        world.give(Event::Command(Command::Pause));
+        world.answer("Succeeded");
+        assert_eq!(world.run.wake_at(world.now), Some(Tick(10)));
+        world.sleep(10);
+        assert_eq!(world.settled().len(), 2);
     }
 
     #[test]

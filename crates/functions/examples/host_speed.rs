@@ -1,14 +1,14 @@
 //! Measures the function host alone: invocations a second and processor time an invocation, ours and the function's.
 //!
 //!     cargo build --release -p longshore-functions --bins --examples
-//!     target/release/examples/host_speed [RUNTIME [CALLS [IN_FLIGHT [ENVIRONMENTS [THREADS]]]]]
+//!     target/release/examples/host_speed [RUNTIME [CALLS [IN_FLIGHT [ENVIRONMENTS [THREADS [FREEZE]]]]]]
 //!
 //! RUNTIME is `python3.11`, `nodejs20.x`, or the path of a bootstrap. THREADS of the tokio runtime; 0 is a
-//! current-thread one.
+//! current-thread one. FREEZE is after how many milliseconds without a call an environment is frozen, or `off`.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use longshore_functions::host::{Call, Deployment, Host, HostSettings, Launcher, LogFormat, Outcome, Patience, S3Door};
@@ -21,6 +21,11 @@ fn main() {
     let runtime = args.next().unwrap_or_else(|| "python3.11".into());
     let mut number = |or: usize| args.next().map_or(or, |n| n.parse().expect("a number"));
     let (calls, in_flight, environments, threads) = (number(50_000), number(8), number(4), number(0));
+    let freeze_after = match args.next().as_deref() {
+        Some("off") => None,
+        Some(ms) => Some(Duration::from_millis(ms.parse().expect("a number, or off"))),
+        None => Some(Duration::from_millis(50)),
+    };
     let mut tokio = match threads {
         0 => tokio::runtime::Builder::new_current_thread(),
         n => {
@@ -29,10 +34,16 @@ fn main() {
             builder
         }
     };
-    tokio.enable_all().build().expect("a runtime").block_on(run(&runtime, calls, in_flight, environments));
+    tokio.enable_all().build().expect("a runtime").block_on(run(
+        &runtime,
+        calls,
+        in_flight,
+        environments,
+        freeze_after,
+    ));
 }
 
-async fn run(runtime: &str, calls: usize, in_flight: usize, environments: usize) {
+async fn run(runtime: &str, calls: usize, in_flight: usize, environments: usize, freeze_after: Option<Duration>) {
     let temp = std::env::temp_dir().join(format!("host-speed-{}", std::process::id()));
     let code_dir = temp.join("code");
     std::fs::create_dir_all(&code_dir).expect("a folder");
@@ -49,6 +60,7 @@ async fn run(runtime: &str, calls: usize, in_flight: usize, environments: usize)
     let launcher = own.parent().and_then(|examples| examples.parent()).expect("target/release");
     let settings = HostSettings {
         environments_max: environments as u32,
+        freeze_after,
         launcher: Launcher { program: launcher.join("longshore-launch"), arguments: Vec::new() },
         ..HostSettings::new("us-east-1", "000000000000", temp.join("data"))
     };
@@ -120,7 +132,7 @@ async fn run(runtime: &str, calls: usize, in_flight: usize, environments: usize)
         cold.as_secs_f64() * 1e3,
         host.environments()
     );
-    host.shutdown(std::time::Duration::from_secs(1)).await;
+    host.shutdown(Duration::from_secs(1)).await;
     std::fs::remove_dir_all(temp).expect("removed");
 }
 

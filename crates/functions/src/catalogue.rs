@@ -53,6 +53,10 @@ impl std::ops::Deref for Snapshot {
 }
 
 /// What a change decided on.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "there is one at a time, for one change: a box would only cost a word at each"
+)]
 pub(crate) enum Next {
     Keep,
     Put(Function),

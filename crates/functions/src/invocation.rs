@@ -71,25 +71,38 @@ impl Functions {
     /// How many invocations of `function` the host can run at once now, at least 1: one that cannot run at all
     /// (missing, switched off) is for the caller to find out by trying, or nobody would see the error.
     pub fn slots(&self, function: &str) -> u32 {
-        let deployment = self.deployment(function);
-        deployment.map_or(1, |deployment| self.inner.environments.slots(&deployment)).max(1)
+        let environments = &self.inner.environments;
+        let deployments = self.deployments(function);
+        let Some((first, others)) = deployments.split_first() else { return 1 };
+        // What is provisioned for an alias's other version serves its calls as well.
+        let others: u32 = others.iter().map(|other| environments.provisioning(&other.id).wanted).sum();
+        let machine = environments.provisioned_max().saturating_add(1);
+        environments.slots(first).saturating_add(others).min(machine).max(1)
     }
 
     /// Says that invocations of `function` are about to come, so many at once: environments are started for them where that
     /// takes nothing from anybody. One that is not there is for the invocations to find out.
     pub fn prepare(&self, function: &str, wanted: u32) {
-        if let Some(deployment) = self.deployment(function) {
-            self.inner.environments.prepare(&deployment, wanted);
+        if let Some(deployment) = self.deployments(function).first() {
+            self.inner.environments.prepare(deployment, wanted);
         }
     }
 
-    /// What an invocation would run now, of an alias its first version.
-    fn deployment(&self, function: &str) -> Option<Arc<Deployment>> {
-        let named = self.name(function, None, &self.inner.settings.account, "InvokeFunction").ok()?;
+    /// What an invocation may run now: of an alias its first version, then the other one. None if it is not there.
+    fn deployments(&self, function: &str) -> Vec<Arc<Deployment>> {
+        let Ok(named) = self.name(function, None, &self.inner.settings.account, "InvokeFunction") else {
+            return Vec::new();
+        };
         let snapshot = self.inner.catalogue.snapshot();
-        let entry = snapshot.get(&named.name)?;
-        let version = entry.function.version(named.qualifier.as_deref())?;
-        entry.deployments.get(&version.number).cloned()
+        let Some(entry) = snapshot.get(&named.name) else { return Vec::new() };
+        let numbers = match named.resource() {
+            Resource::Function => vec![VersionNumber::LATEST],
+            Resource::Version(number) => vec![number],
+            Resource::Alias(name) => entry.function.aliases.get(&name).map_or_else(Vec::new, |alias| {
+                [Some(alias.version), alias.additional.map(|other| other.version)].into_iter().flatten().collect()
+            }),
+        };
+        numbers.iter().filter_map(|number| entry.deployments.get(number).cloned()).collect()
     }
 
     /// One atomic read: name and qualifier to deployment. An alias is resolved anew for every invocation, and its weight

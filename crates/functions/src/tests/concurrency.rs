@@ -261,3 +261,14 @@ async fn what_is_provisioned_for_an_alias_follows_it_and_ends_with_it() {
     let missing = format!("Cannot find alias arn: {ARN}:prod");
     api.provisioned("prod").await.fails(404, "ResourceNotFoundException", &missing);
 }
+
+#[tokio::test]
+async fn an_alias_has_the_slots_of_its_first_version_and_what_is_provisioned_for_the_other() {
+    let api = Api::with_versions().await;
+    let alias = |name: &str, weights: Value| json!({"Name": name, "FunctionVersion": "1", "RoutingConfig": weights});
+    let aliases = "/2015-03-31/functions/f/aliases";
+    api.post(aliases, alias("one", json!({}))).await.ok(201);
+    api.post(aliases, alias("both", json!({"AdditionalVersionWeights": {"2": 0.5}}))).await.ok(201);
+    api.host.provisioning.lock().unwrap().wanted = 3;
+    assert_eq!(["f:1", "f:one", "f:both", "f:none"].map(|name| api.functions.slots(name)), [8, 8, 11, 1]);
+}

@@ -247,9 +247,17 @@ impl Bench {
         })
     }
 
-    async fn invoke(&self, d: &Arc<Deployment>, number: &str, what: &str, patience: Patience) -> (String, Outcome) {
+    /// Calls what `deployment` names, and again what it names then for as long as the call is handed back because the code
+    /// was replaced while it waited. Returns the call's ID, who had it, and what came of it.
+    async fn invoke_current(
+        &self,
+        deployment: impl Fn() -> Arc<Deployment>,
+        number: &str,
+        what: &str,
+        patience: Patience,
+    ) -> (String, Arc<Deployment>, Outcome) {
         let id = uuid::Uuid::new_v4().to_string();
-        let call = Call {
+        let mut call = Call {
             request_id: id.clone(),
             invoked_arn: "arn:aws:lambda:eu-west-1:123456789012:function:f".into(),
             payload: format!("{number} {what}").into(),
@@ -258,8 +266,18 @@ impl Bench {
             want_log_tail: false,
             patience,
         };
-        let outcome = tokio::time::timeout(LOST, self.host.invoke(d.clone(), call)).await;
-        (id, outcome.unwrap_or_else(|_| panic!("call {number} ({what}) of {} was lost", d.id)))
+        loop {
+            let d = deployment();
+            match tokio::time::timeout(LOST, self.host.invoke(d.clone(), call)).await {
+                Ok(Outcome::Gone { call: back }) => call = *back,
+                Ok(outcome) => return (id, d, outcome),
+                Err(_) => panic!("call {number} ({what}) of {} was lost", d.id),
+            }
+        }
+    }
+
+    async fn invoke(&self, d: &Arc<Deployment>, number: &str, what: &str, patience: Patience) -> Outcome {
+        self.invoke_current(|| d.clone(), number, what, patience).await.2
     }
 
     fn log(&self, function: &str) -> String {
@@ -417,7 +435,7 @@ async fn under_thousands_of_faults_every_call_has_its_own_answer_and_nothing_is_
     let count = |what: String| *counted.lock().unwrap().entry(what).or_default() += 1;
 
     let caller = || async {
-        'calls: loop {
+        loop {
             let n = next.fetch_add(1, Ordering::Relaxed);
             let Some(plan) = plans.get(n) else { return };
             match plan.action {
@@ -437,24 +455,17 @@ async fn under_thousands_of_faults_every_call_has_its_own_answer_and_nothing_is_
                 }
             }
             let number = n.to_string();
-            // A call that waited while its version was changed is made again on the new one, as the Lambda API makes it.
-            let (d, id, outcome) = loop {
-                let d = current.lock().unwrap()[plan.function].clone();
-                let invoked = bench.invoke(&d, &number, plan.behaviour, plan.patience);
-                let (id, outcome) = match plan.leaves {
-                    Some(after) => match tokio::time::timeout(after, invoked).await {
-                        Ok(outcome) => outcome,
-                        Err(_) => {
-                            count("left".into());
-                            continue 'calls;
-                        }
-                    },
-                    None => invoked.await,
-                };
-                if !matches!(outcome, Outcome::Gone { .. }) {
-                    break (d, id, outcome);
-                }
-                count("made again".into());
+            let newest = || current.lock().unwrap()[plan.function].clone();
+            let invoked = bench.invoke_current(newest, &number, plan.behaviour, plan.patience);
+            let (id, d, outcome) = match plan.leaves {
+                Some(after) => match tokio::time::timeout(after, invoked).await {
+                    Ok(outcome) => outcome,
+                    Err(_) => {
+                        count("left".into());
+                        continue;
+                    }
+                },
+                None => invoked.await,
             };
             count(plan.behaviour.to_owned());
             match judge(plan, &number, &d, &id, &outcome) {
@@ -517,7 +528,7 @@ async fn all_places_are_there(bench: &Bench) {
             let d = &d;
             async move {
                 let number = format!("hold-{n}");
-                (number.clone(), bench.invoke(d, &number, "hold", Patience::Forever).await.1)
+                (number.clone(), bench.invoke(d, &number, "hold", Patience::Forever).await)
             }
         });
         let watch = async {
@@ -548,8 +559,7 @@ async fn a_shutdown_in_the_middle_leaves_nothing(bench: &Bench) {
         let d = &d;
         async move {
             let number = format!("last-{n}");
-            let (_, outcome) = bench.invoke(d, &number, what[n % what.len()], Patience::Forever).await;
-            match outcome {
+            match bench.invoke(d, &number, what[n % what.len()], Patience::Forever).await {
                 Outcome::Answered { payload, function_error: false, .. } => {
                     assert_eq!(payload, format!("{number} {}", d.id));
                 }

@@ -130,12 +130,15 @@ struct Function {
     running: AtomicUsize,
     gate: Semaphore,
     slots: u32,
+    /// Calls that were announced: of which function, and how many at once.
+    announced: Mutex<Vec<(String, u32)>>,
 }
 
 impl Function {
     fn new() -> Arc<Self> {
         let (calls, ids, running) = (Mutex::default(), Mutex::default(), AtomicUsize::new(0));
-        Arc::new(Self { calls, ids, running, gate: Semaphore::new(Semaphore::MAX_PERMITS), slots: 4 })
+        let (gate, announced) = (Semaphore::new(Semaphore::MAX_PERMITS), Mutex::default());
+        Arc::new(Self { calls, ids, running, gate, slots: 4, announced })
     }
 
     fn calls(&self) -> Vec<String> {
@@ -162,6 +165,10 @@ impl Invoker for Function {
 
     fn slots(&self, _: &str) -> Option<u32> {
         Some(self.slots)
+    }
+
+    fn prepare(&self, function: &str, wanted: u32) {
+        self.announced.lock().unwrap().push((function.to_owned(), wanted));
     }
 }
 
@@ -396,7 +403,7 @@ async fn a_job_waits_to_be_confirmed_and_then_runs() {
     world.manifest(&keys(3));
     let id = world.create(|b| b.replace("<ConfirmationRequired>false", "<ConfirmationRequired>true")).await;
     world.wait_for(&id, "Suspended").await;
-    assert!(world.function.calls().is_empty());
+    assert!(world.function.calls().is_empty() && world.function.announced.lock().unwrap().is_empty());
     let path = format!("/v20180820/jobs/{id}/status");
     let (_, answer) = world.send("POST", &path, "requestedJobStatus=Ready", "").await;
     assert!(answer.contains("<Status>Ready</Status>"), "{answer}");
@@ -404,6 +411,9 @@ async fn a_job_waits_to_be_confirmed_and_then_runs() {
     assert!(described.contains("<SuspendedCause>AWAITING_CONFIRMATION</SuspendedCause>"));
     let (status, answer) = world.send("POST", &path, "requestedJobStatus=Ready", "").await;
     assert_eq!((status, answer.contains("Requested job status forbidden")), (400, true));
+    // Its function was told when it became Active, of no more calls than can run at once.
+    let function = "arn:aws:lambda:us-west-2:123456789012:function:f:PROD".to_owned();
+    assert_eq!(*world.function.announced.lock().unwrap(), [(function, 4)]);
 }
 
 #[tokio::test]
