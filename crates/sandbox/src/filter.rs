@@ -91,6 +91,11 @@ const REFUSED: &[libc::c_long] = &[
 ];
 
 const IOPRIO_WHO_PROCESS: u64 = 1;
+/// Requests to a terminal, as wide as the filter's comparisons: C libraries disagree on their type.
+const TIOCSTI: u64 = 0x5412;
+const TIOCLINUX: u64 = 0x541C;
+#[cfg(test)]
+const TCGETS: u64 = 0x5401;
 /// The old way to packets; the C library's name for it is deprecated.
 const SOCK_PACKET: libc::c_int = 10;
 
@@ -156,8 +161,8 @@ fn compile(kind: Kind) -> Result<BpfProgram, String> {
         rules.push((SYS_clone, vec![has(0, flag as u64)]));
     }
     // Pushing input into a terminal, and talking to the console.
-    for request in [libc::TIOCSTI, libc::TIOCLINUX] {
-        rules.push((SYS_ioctl, vec![is(1, request as u64)]));
+    for request in [TIOCSTI, TIOCLINUX] {
+        rules.push((SYS_ioctl, vec![is(1, request)]));
     }
     // Asking for it (all ones) and the usual one are harmless; others weaken address randomization.
     rules.push((SYS_personality, vec![is_not(0, 0), is_not(0, 0xffff_ffff)]));
@@ -363,8 +368,8 @@ mod tests {
     fn arguments_that_matter_are_looked_at() {
         let filter = compile(KIND).unwrap();
         let call = |number, arguments| action(&filter, number, arguments);
-        assert_eq!(call(SYS_ioctl, [0, libc::TIOCSTI as u64, 0, 0, 0, 0]), REFUSED_WITH);
-        assert_eq!(call(SYS_ioctl, [0, libc::TCGETS as u64, 0, 0, 0, 0]), ALLOWED);
+        assert_eq!(call(SYS_ioctl, [0, TIOCSTI, 0, 0, 0, 0]), REFUSED_WITH);
+        assert_eq!(call(SYS_ioctl, [0, TCGETS, 0, 0, 0, 0]), ALLOWED);
         assert_eq!(call(SYS_personality, [0xffff_ffff, 0, 0, 0, 0, 0]), ALLOWED);
         assert_eq!(call(SYS_personality, [0x0004_0000, 0, 0, 0, 0, 0]), REFUSED_WITH);
         assert_eq!(call(SYS_sendto, [3, 0, 0, libc::MSG_FASTOPEN as u64, 0, 0]), REFUSED_WITH);
