@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use crate::spec::CgroupDir;
 
-/// Begins the name of every group of ours; the server's process ID and the environment's marker follow.
+/// Begins the name of every group of ours; the server's PID namespace and process ID and the environment's marker follow.
 const PREFIX: &str = "longshore-";
 /// Where the server itself goes in version 2, whose groups have either processes or groups with limits.
 const OWN: &str = "longshore-server";
@@ -112,7 +112,7 @@ impl Cgroups {
 
     /// The groups of one environment.
     pub fn of_environment(&self, marker: &str, bounds: Bounds) -> Vec<CgroupDir> {
-        let name = format!("{PREFIX}{}-{marker}", std::process::id());
+        let name = format!("{}{marker}", prefix());
         let must = |file: &str, value: String| (file.to_owned(), value, false);
         let may = |file: &str, value: String| (file.to_owned(), value, true);
         let mut groups: BTreeMap<PathBuf, Vec<(String, String, bool)>> = BTreeMap::new();
@@ -208,12 +208,25 @@ fn end(group: &Path) {
     }
 }
 
-/// Takes away what servers left behind that are gone.
+/// What the names of this server's groups begin with.
+fn prefix() -> String {
+    format!("{PREFIX}ns{}-{}-", pid_namespace(), std::process::id())
+}
+
+/// The kernel's number for this PID namespace; 0 if it does not say.
+fn pid_namespace() -> u64 {
+    use std::os::unix::fs::MetadataExt;
+    std::fs::metadata("/proc/self/ns/pid").map_or(0, |metadata| metadata.ino())
+}
+
+/// Takes away what servers left behind that are gone. Those of another PID namespace are left alone: a server there lives on
+/// under an ID that means nothing here.
 fn sweep(base: &Path) {
     let Ok(entries) = std::fs::read_dir(base) else { return };
+    let ours = format!("{PREFIX}ns{}-", pid_namespace());
     for entry in entries.flatten() {
         let name = entry.file_name();
-        let owner = name.to_str().and_then(|name| name.strip_prefix(PREFIX)?.split_once('-')?.0.parse::<u32>().ok());
+        let owner = name.to_str().and_then(|name| name.strip_prefix(&ours)?.split_once('-')?.0.parse::<u32>().ok());
         if owner.is_some_and(|pid| !Path::new("/proc").join(pid.to_string()).exists()) {
             // What cannot be removed is somebody else's after all.
             let _ = remove(&[entry.path()]);
@@ -281,7 +294,7 @@ mod tests {
     const BOUNDS: Bounds = Bounds { memory_bytes: 1000, tasks: 7, cpu_us: Some(20_000) };
 
     fn values(groups: &[CgroupDir]) -> Vec<(String, Vec<String>)> {
-        let name = format!("{PREFIX}{}-m", std::process::id());
+        let name = format!("{}m", prefix());
         let shown = |group: &CgroupDir| {
             let values =
                 group.values.iter().map(|(file, value, may)| format!("{file}={value}{}", if *may { "?" } else { "" }));
