@@ -99,7 +99,7 @@ class Server:
     def start(self, timeout=30, listen="127.0.0.1:0"):
         with open(self.output, "ab") as output:
             began = output.tell()
-            self.process = subprocess.Popen(
+            self.process = self.spawn(
                 [str(LONGSHORE), "serve", "--data-dir", str(self.data_dir), "--listen", listen],
                 env=plain_environment(self.home) | self.extra_environment,
                 stdout=output, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL,
@@ -126,6 +126,10 @@ class Server:
         self.environment = plain_environment(self.home) | exports
         self._boto.clear()
         return self
+
+    def spawn(self, command, **options):
+        """Starts the server's process. For tests that start it as somebody else, or somewhere else."""
+        return subprocess.Popen(command, **options)
 
     def kill(self):
         """SIGKILL, as a power failure would have it, but for the disk."""

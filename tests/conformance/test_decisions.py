@@ -96,6 +96,15 @@ CASES = (
 
 
 @pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    """A server of its own: its function leaves a file where all its processes find it."""
+    server = harness.Server(tmp_path_factory.mktemp("decisions"), harness.UNCONFINED).start()
+    yield server
+    server.stop()
+    assert "panicked at" not in server.said()
+
+
+@pytest.fixture(scope="module")
 def report(server, tmp_path_factory):
     """The rows of the report by key, and the invocations that the function's log shows by key."""
     seen = tmp_path_factory.mktemp("seen") / "once"

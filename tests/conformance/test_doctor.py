@@ -124,7 +124,7 @@ def test_the_log_of_a_servers_start_sums_the_layers_up(server):
 
 
 @pytest.mark.parametrize("user", ["as it is", "ordinary"])
-def test_the_demo_works_in_a_container_without_privileges(tmp_path, user):
+def test_the_demo_works_in_a_container_without_privileges(tmp_path, user, request):
     before, home = CONTAINED, tmp_path / "home"
     home.mkdir()
     environment = harness.plain_environment(home)
@@ -143,6 +143,8 @@ def test_the_demo_works_in_a_container_without_privileges(tmp_path, user):
     (source / "a.txt").write_text("one\ntwo\n")
     binary, program = home / "longshore", home / "contained.py"
     shutil.copy(harness.LONGSHORE, binary)
+    # pytest keeps its folders for a while, and this is the largest file in them.
+    request.addfinalizer(lambda: binary.unlink(missing_ok=True))
     shutil.copy(CONTAINED[1], program)
     before = [str(program) if word == CONTAINED[1] else word for word in before]
     for path in [home, source, source / "a.txt", binary, program]:

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use crate::spec::CgroupDir;
 
-/// Begins the name of every group of ours; the server's process ID and the environment's marker follow.
+/// Begins the name of every group of ours; the server's PID namespace and process ID and the environment's marker follow.
 const PREFIX: &str = "longshore-";
 /// Where the server itself goes in version 2, whose groups have either processes or groups with limits.
 const OWN: &str = "longshore-server";
@@ -84,7 +84,7 @@ impl Cgroups {
                 if !controllers.is_empty() && mount.kind == "cgroup" {
                     let options: Vec<&str> = mount.options.split(',').collect();
                     let names = controllers.split(',').filter(|name| options.contains(name));
-                    for name in names.filter(|name| ["memory", "pids", "cpu", "freezer"].contains(name)) {
+                    for name in names.filter(|name| ["memory", "pids", "cpu"].contains(name)) {
                         found.v1.entry(name.to_owned()).or_insert_with(|| folder.clone());
                     }
                 }
@@ -112,7 +112,7 @@ impl Cgroups {
 
     /// The groups of one environment.
     pub fn of_environment(&self, marker: &str, bounds: Bounds) -> Vec<CgroupDir> {
-        let name = format!("{PREFIX}{}-{marker}", std::process::id());
+        let name = format!("{}{marker}", prefix());
         let must = |file: &str, value: String| (file.to_owned(), value, false);
         let may = |file: &str, value: String| (file.to_owned(), value, true);
         let mut groups: BTreeMap<PathBuf, Vec<(String, String, bool)>> = BTreeMap::new();
@@ -155,13 +155,13 @@ impl Cgroups {
 }
 
 /// Stops all processes of an environment's groups, or lets them go on. `Unsupported` where none of them can do that.
+///
+/// By version 2 alone: what the freezer of version 1 holds cannot be killed either, and would outlive a server that was killed.
 pub fn freeze(groups: &[PathBuf], frozen: bool) -> io::Result<()> {
-    for (file, on, off) in [("freezer.state", "FROZEN", "THAWED"), ("cgroup.freeze", "1", "0")] {
-        if let Some(path) = groups.iter().map(|group| group.join(file)).find(|path| path.exists()) {
-            return std::fs::write(path, if frozen { on } else { off });
-        }
+    match groups.iter().map(|group| group.join("cgroup.freeze")).find(|path| path.exists()) {
+        Some(path) => std::fs::write(path, if frozen { "1" } else { "0" }),
+        None => Err(io::ErrorKind::Unsupported.into()),
     }
-    Err(io::ErrorKind::Unsupported.into())
 }
 
 /// Bytes that the processes of these groups have for themselves, as the kernel counts them; `None` where it does not.
@@ -197,8 +197,6 @@ pub fn remove(groups: &[PathBuf]) -> io::Result<()> {
 
 /// Ends every process in a group.
 fn end(group: &Path) {
-    // Frozen processes of version 1 do not even die.
-    let _ = std::fs::write(group.join("freezer.state"), "THAWED");
     if std::fs::write(group.join("cgroup.kill"), "1").is_ok() {
         return;
     }
@@ -208,12 +206,25 @@ fn end(group: &Path) {
     }
 }
 
-/// Takes away what servers left behind that are gone.
+/// What the names of this server's groups begin with.
+fn prefix() -> String {
+    format!("{PREFIX}ns{}-{}-", pid_namespace(), std::process::id())
+}
+
+/// The kernel's number for this PID namespace; 0 if it does not say.
+fn pid_namespace() -> u64 {
+    use std::os::unix::fs::MetadataExt;
+    std::fs::metadata("/proc/self/ns/pid").map_or(0, |metadata| metadata.ino())
+}
+
+/// Takes away what servers left behind that are gone. Those of another PID namespace are left alone: a server there lives on
+/// under an ID that means nothing here.
 fn sweep(base: &Path) {
     let Ok(entries) = std::fs::read_dir(base) else { return };
+    let ours = format!("{PREFIX}ns{}-", pid_namespace());
     for entry in entries.flatten() {
         let name = entry.file_name();
-        let owner = name.to_str().and_then(|name| name.strip_prefix(PREFIX)?.split_once('-')?.0.parse::<u32>().ok());
+        let owner = name.to_str().and_then(|name| name.strip_prefix(&ours)?.split_once('-')?.0.parse::<u32>().ok());
         if owner.is_some_and(|pid| !Path::new("/proc").join(pid.to_string()).exists()) {
             // What cannot be removed is somebody else's after all.
             let _ = remove(&[entry.path()]);
@@ -281,7 +292,7 @@ mod tests {
     const BOUNDS: Bounds = Bounds { memory_bytes: 1000, tasks: 7, cpu_us: Some(20_000) };
 
     fn values(groups: &[CgroupDir]) -> Vec<(String, Vec<String>)> {
-        let name = format!("{PREFIX}{}-m", std::process::id());
+        let name = format!("{}m", prefix());
         let shown = |group: &CgroupDir| {
             let values =
                 group.values.iter().map(|(file, value, may)| format!("{file}={value}{}", if *may { "?" } else { "" }));
@@ -300,8 +311,10 @@ mod tests {
 33 1 0:29 / /sys/fs/cgroup/freezer rw - cgroup cgroup rw,freezer
 34 1 0:30 / /sys/fs/cgroup/unified rw,nosuid - cgroup2 cgroup2 rw";
         let found = Cgroups::in_text(groups, mounts);
-        assert!(["memory", "pids", "cpu", "freezer"].iter().all(|c| found.has(c)) && !found.has("cpuacct"));
-        assert_eq!(found.detail(), "v1: cpu freezer memory pids");
+        assert!(
+            ["memory", "pids", "cpu"].iter().all(|c| found.has(c)) && !found.has("freezer") && !found.has("cpuacct")
+        );
+        assert_eq!(found.detail(), "v1: cpu memory pids");
         let text = |s: &[&str]| s.iter().map(|s| (*s).to_owned()).collect::<Vec<_>>();
         assert_eq!(
             values(&found.of_environment("m", BOUNDS)),
@@ -310,7 +323,6 @@ mod tests {
                     "/sys/fs/cgroup/cpu,cpuacct/G".to_owned(),
                     text(&["cpu.cfs_period_us=100000", "cpu.cfs_quota_us=20000"])
                 ),
-                ("/sys/fs/cgroup/freezer/G".to_owned(), text(&[])),
                 (
                     "/sys/fs/cgroup/memory/a/b/G".to_owned(),
                     text(&["memory.limit_in_bytes=1000", "memory.memsw.limit_in_bytes=1000?"])
@@ -362,8 +374,8 @@ mod tests {
         let group = tempfile::tempdir().unwrap();
         let groups = [group.path().to_owned()];
         assert_eq!(freeze(&groups, true).unwrap_err().kind(), io::ErrorKind::Unsupported);
-        std::fs::write(group.path().join("freezer.state"), "").unwrap();
+        std::fs::write(group.path().join("cgroup.freeze"), "").unwrap();
         freeze(&groups, true).unwrap();
-        assert_eq!(std::fs::read_to_string(group.path().join("freezer.state")).unwrap(), "FROZEN");
+        assert_eq!(std::fs::read_to_string(group.path().join("cgroup.freeze")).unwrap(), "1");
     }
 }

@@ -13,6 +13,8 @@ use rustix::thread::{CapabilitySet, CapabilitySets};
 use crate::layers::Layer;
 use crate::spec::{self, Identity, Limits, Ports};
 
+/// Memory that may be kept from being swapped out. Lambda's (specification 1.12).
+const LOCKED_BYTES_MAX: u64 = 64 * 1024;
 /// The newest Landlock whose rights are known here; a kernel that has fewer gives what it has.
 const NEWEST: ABI = ABI::V7;
 
@@ -50,6 +52,16 @@ pub fn map_ids(outside: Identity, inside: Identity) -> Result<(), Fault> {
     write("uid_map", format!("{} {} 1", inside.uid, outside.uid))?;
     write("gid_map", format!("{} {} 1", inside.gid, outside.gid))?;
     rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable).at(layer, "prctl")
+}
+
+/// Has the kernel end this process and its children, and not the environment's init, where their memory is used up: who the
+/// init is there to tell of it. Anybody may ask for that. Without a `/proc` of its own it cannot be written; then the end of
+/// the init is taken for what it is.
+pub fn be_ended_first() {
+    // The file belongs to root while the process is not dumpable.
+    let _ = rustix::process::set_dumpable_behavior(DumpableBehavior::Dumpable);
+    let _ = std::fs::write("/proc/self/oom_score_adj", "1000");
+    let _ = rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable);
 }
 
 /// Becomes another user, without further groups. Capabilities go with it.
@@ -99,6 +111,7 @@ pub fn limit(limits: Limits) -> Result<(), Fault> {
         (Resource::Fsize, Some(limits.file_bytes)),
         // A core dump would hold the function's credentials.
         (Resource::Core, Some(0)),
+        (Resource::Memlock, Some(LOCKED_BYTES_MAX)),
         (Resource::Nproc, limits.processes),
     ];
     for (resource, limit) in limits {
@@ -120,7 +133,7 @@ pub fn lock(rules: &spec::Landlock) -> Result<String, Fault> {
     match &rules.connect {
         Ports::Any => {}
         Ports::Only(_) => ruleset = ruleset.handle_access(AccessNet::from_all(NEWEST)).map_err(wrong)?,
-        Ports::Below(..) => ruleset = ruleset.handle_access(AccessNet::ConnectTcp).map_err(wrong)?,
+        Ports::Below { .. } => ruleset = ruleset.handle_access(AccessNet::ConnectTcp).map_err(wrong)?,
     }
     ruleset = ruleset.scope(Scope::from_all(NEWEST)).map_err(wrong)?;
     let mut ruleset = ruleset.create().map_err(wrong)?;
@@ -134,12 +147,12 @@ pub fn lock(rules: &spec::Landlock) -> Result<String, Fault> {
         }
     }
     let connect = |port| NetPort::new(port, AccessNet::ConnectTcp);
-    let (end, ports) = match &rules.connect {
-        Ports::Any => (1, &[][..]),
-        Ports::Only(ports) => (1, &ports[..]),
-        Ports::Below(end, ports) => (*end, &ports[..]),
+    let (end, ports, closed) = match &rules.connect {
+        Ports::Any => (1, &[][..], &[][..]),
+        Ports::Only(ports) => (1, &ports[..], &[][..]),
+        Ports::Below { end, also, closed } => (*end, &also[..], &closed[..]),
     };
-    for port in (1..end).chain(ports.iter().copied()) {
+    for port in (1..end).filter(|port| !closed.contains(port)).chain(ports.iter().copied()) {
         ruleset = ruleset.add_rule(connect(port)).map_err(wrong)?;
     }
     let status = ruleset.restrict_self().map_err(wrong)?;

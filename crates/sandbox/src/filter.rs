@@ -90,6 +90,12 @@ const REFUSED: &[libc::c_long] = &[
     libc::SYS__sysctl,
 ];
 
+const IOPRIO_WHO_PROCESS: u64 = 1;
+/// Requests to a terminal, as wide as the filter's comparisons: C libraries disagree on their type.
+const TIOCSTI: u64 = 0x5412;
+const TIOCLINUX: u64 = 0x541C;
+#[cfg(test)]
+const TCGETS: u64 = 0x5401;
 /// The old way to packets; the C library's name for it is deprecated.
 const SOCK_PACKET: libc::c_int = 10;
 
@@ -105,29 +111,43 @@ const NAMESPACE_FLAGS: [libc::c_int; 8] = [
     libc::CLONE_PTRACE,
 ];
 
-/// Two filters, compiled once in the helper.
-pub struct Filters {
-    plain: [BpfProgram; 2],
-    streams_only: [BpfProgram; 2],
+/// What a filter depends on, besides the list.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Kind {
+    /// No sockets but those of TCP and of this machine. Else the kernel may be asked about the network, which C libraries do for
+    /// the list of interfaces: it is the environment's own, or one that is open to it.
+    pub streams_only: bool,
+    /// Whether sockets with a name on this machine may be made; without a file system of its own that name may be anybody's.
+    pub unix: bool,
+    /// Whether all processes that its user could change are its own.
+    pub alone: bool,
+    /// Whether a control group bounds memory. Without one it is counted by what processes have mapped, and memory that none of
+    /// them needs to have mapped would not be seen.
+    pub bounded: bool,
 }
+
+/// All filters, compiled once in the helper.
+pub struct Filters(BTreeMap<Kind, BpfProgram>);
 
 impl Filters {
     pub fn compile() -> Result<Self, String> {
-        Ok(Self {
-            plain: [compile(false, false)?, compile(false, true)?],
-            streams_only: [compile(true, false)?, compile(true, true)?],
-        })
+        let mut filters = BTreeMap::new();
+        for bits in 0..16 {
+            let has = |bit: u32| bits & bit != 0;
+            let kind = Kind { streams_only: has(1), unix: has(2), alone: has(4), bounded: has(8) };
+            filters.insert(kind, compile(kind)?);
+        }
+        Ok(Self(filters))
     }
 
-    /// `streams_only`: no sockets but those of TCP and of this machine. `unix`: whether sockets with a name on this machine
-    /// may be made; without a file system of its own that name may be anybody's.
-    pub fn apply(&self, streams_only: bool, unix: bool) -> Result<(), String> {
-        let filters = if streams_only { &self.streams_only } else { &self.plain };
-        seccompiler::apply_filter(&filters[usize::from(unix)]).map_err(|error| error.to_string())
+    pub fn apply(&self, kind: Kind) -> Result<(), String> {
+        let filter = self.0.get(&kind).ok_or("there is no such filter")?;
+        seccompiler::apply_filter(filter).map_err(|error| error.to_string())
     }
 }
 
-fn compile(streams_only: bool, unix: bool) -> Result<BpfProgram, String> {
+fn compile(kind: Kind) -> Result<BpfProgram, String> {
+    let Kind { streams_only, unix, alone, bounded } = kind;
     const ARGUMENT: Len = Len::Dword;
     let (unix_family, inet, inet6) = (libc::AF_UNIX as u64, libc::AF_INET as u64, libc::AF_INET6 as u64);
     let is = |at, value| (at, Op::Eq, value);
@@ -141,8 +161,8 @@ fn compile(streams_only: bool, unix: bool) -> Result<BpfProgram, String> {
         rules.push((SYS_clone, vec![has(0, flag as u64)]));
     }
     // Pushing input into a terminal, and talking to the console.
-    for request in [libc::TIOCSTI, libc::TIOCLINUX] {
-        rules.push((SYS_ioctl, vec![is(1, request as u64)]));
+    for request in [TIOCSTI, TIOCLINUX] {
+        rules.push((SYS_ioctl, vec![is(1, request)]));
     }
     // Asking for it (all ones) and the usual one are harmless; others weaken address randomization.
     rules.push((SYS_personality, vec![is_not(0, 0), is_not(0, 0xffff_ffff)]));
@@ -150,13 +170,20 @@ fn compile(streams_only: bool, unix: bool) -> Result<BpfProgram, String> {
     for (call, at) in [(SYS_sendto, 3), (SYS_sendmsg, 2), (SYS_sendmmsg, 3)] {
         rules.push((call, vec![has(at, libc::MSG_FASTOPEN as u64)]));
     }
-    // No packets, no netlink, no virtual machines' sockets, no crypto of the kernel's.
-    rules.push((SYS_socket, vec![is_not(0, unix_family), is_not(0, inet), is_not(0, inet6)]));
+    // No packets, no virtual machines' sockets, no crypto of the kernel's; and of netlink, routes and addresses at most.
+    let netlink = libc::AF_NETLINK as u64;
+    let mut families = vec![is_not(0, unix_family), is_not(0, inet), is_not(0, inet6)];
+    if !streams_only {
+        families.push(is_not(0, netlink));
+        rules.push((SYS_socket, vec![is(0, netlink), is_not(2, libc::NETLINK_ROUTE as u64)]));
+    }
+    rules.push((SYS_socket, families));
     if !unix {
         rules.push((SYS_socket, vec![is(0, unix_family)]));
     }
     for kind in [libc::SOCK_RAW, SOCK_PACKET] {
-        rules.push((SYS_socket, vec![of_type(kind)]));
+        // C libraries make netlink's sockets of this type, which is of no meaning there.
+        rules.push((SYS_socket, vec![is_not(0, netlink), of_type(kind)]));
     }
     for protocol in [libc::IPPROTO_ICMP, libc::IPPROTO_ICMPV6, libc::IPPROTO_SCTP, libc::IPPROTO_MPTCP] {
         rules.push((SYS_socket, vec![is_not(0, unix_family), is(2, protocol as u64)]));
@@ -169,8 +196,31 @@ fn compile(streams_only: bool, unix: bool) -> Result<BpfProgram, String> {
         rules.push((SYS_socket, others));
     }
 
+    if !alone {
+        // Limits, cores and priorities of other processes of the user: of the server's, for one. Zero is the caller itself.
+        for call in [
+            libc::SYS_prlimit64,
+            libc::SYS_sched_setaffinity,
+            libc::SYS_sched_setscheduler,
+            libc::SYS_sched_setparam,
+            libc::SYS_sched_setattr,
+        ] {
+            rules.push((call, vec![is_not(0, 0)]));
+        }
+        for (call, one_process) in
+            [(libc::SYS_setpriority, libc::PRIO_PROCESS as u64), (libc::SYS_ioprio_set, IOPRIO_WHO_PROCESS)]
+        {
+            rules.push((call, vec![is_not(0, one_process)]));
+            rules.push((call, vec![is_not(1, 0)]));
+        }
+    }
+
     let wrong = |error: seccompiler::BackendError| error.to_string();
     let mut filter: BTreeMap<i64, Vec<SeccompRule>> = REFUSED.iter().map(|call| (*call, Vec::new())).collect();
+    if !bounded {
+        // Files and segments in memory that outlive their mapping.
+        filter.extend([libc::SYS_memfd_create, libc::SYS_shmget].map(|call| (call, Vec::new())));
+    }
     for (call, tests) in rules {
         let conditions: Result<Vec<Condition>, _> =
             tests.into_iter().map(|(at, op, value)| Condition::new(at, ARGUMENT, op, value)).collect();
@@ -237,13 +287,14 @@ mod tests {
         }
     }
 
+    const KIND: Kind = Kind { streams_only: false, unix: true, alone: true, bounded: true };
     const ALLOWED: u32 = libc::SECCOMP_RET_ALLOW;
     const REFUSED_WITH: u32 = libc::SECCOMP_RET_ERRNO | libc::EPERM as u32;
     const HIDDEN: u32 = libc::SECCOMP_RET_ERRNO | libc::ENOSYS as u32;
 
     #[test]
     fn calls_that_runtimes_need_pass_and_the_listed_ones_do_not() {
-        let filter = compile(false, true).unwrap();
+        let filter = compile(KIND).unwrap();
         let call = |number, arguments| action(&filter, number, arguments);
         for number in [
             libc::SYS_read,
@@ -269,7 +320,7 @@ mod tests {
 
     #[test]
     fn threads_may_be_made_and_namespaces_not() {
-        let filter = compile(false, true).unwrap();
+        let filter = compile(KIND).unwrap();
         let clone = |flags: libc::c_int| action(&filter, SYS_clone, [flags as u32 as u64, 0, 0, 0, 0, 0]);
         let thread = libc::CLONE_VM | libc::CLONE_FS | libc::CLONE_FILES | libc::CLONE_SIGHAND | libc::CLONE_THREAD;
         assert_eq!(clone(thread), ALLOWED);
@@ -294,31 +345,63 @@ mod tests {
             (AF_INET, SOCK_STREAM, IPPROTO_MPTCP, [false, false]),
             (AF_INET, SOCK_RAW | cloexec, IPPROTO_ICMP, [false, false]),
             (AF_PACKET, SOCK_RAW, 0, [false, false]),
-            (AF_NETLINK, SOCK_DGRAM, 0, [false, false]),
+            (AF_NETLINK, SOCK_DGRAM, NETLINK_ROUTE, [true, false]),
+            (AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_ROUTE, [true, false]),
+            (AF_NETLINK, SOCK_RAW, NETLINK_AUDIT, [false, false]),
+            (AF_NETLINK, SOCK_RAW, NETLINK_NETFILTER, [false, false]),
             (AF_VSOCK, SOCK_STREAM, 0, [false, false]),
             (AF_ALG, SOCK_SEQPACKET, 0, [false, false]),
             (AF_INET, SOCK_STREAM, IPPROTO_UDPLITE, [true, false]),
         ] {
             for (streams_only, passes) in [(false, passes[0]), (true, passes[1])] {
-                let filter = compile(streams_only, true).unwrap();
+                let filter = compile(Kind { streams_only, ..KIND }).unwrap();
                 let got = action(&filter, SYS_socket, [family as u64, kind as u64, protocol as u64, 0, 0, 0]);
                 assert_eq!(got == ALLOWED, passes, "{family} {kind:#x} {protocol} {streams_only}");
             }
         }
-        let no_unix = compile(false, false).unwrap();
+        let no_unix = compile(Kind { unix: false, ..KIND }).unwrap();
         assert_eq!(action(&no_unix, SYS_socket, [AF_UNIX as u64, SOCK_STREAM as u64, 0, 0, 0, 0]), REFUSED_WITH);
         assert_eq!(action(&no_unix, SYS_socketpair, [AF_UNIX as u64, SOCK_STREAM as u64, 0, 0, 0, 0]), ALLOWED);
     }
 
     #[test]
     fn arguments_that_matter_are_looked_at() {
-        let filter = compile(false, true).unwrap();
+        let filter = compile(KIND).unwrap();
         let call = |number, arguments| action(&filter, number, arguments);
-        assert_eq!(call(SYS_ioctl, [0, libc::TIOCSTI as u64, 0, 0, 0, 0]), REFUSED_WITH);
-        assert_eq!(call(SYS_ioctl, [0, libc::TCGETS as u64, 0, 0, 0, 0]), ALLOWED);
+        assert_eq!(call(SYS_ioctl, [0, TIOCSTI, 0, 0, 0, 0]), REFUSED_WITH);
+        assert_eq!(call(SYS_ioctl, [0, TCGETS, 0, 0, 0, 0]), ALLOWED);
         assert_eq!(call(SYS_personality, [0xffff_ffff, 0, 0, 0, 0, 0]), ALLOWED);
         assert_eq!(call(SYS_personality, [0x0004_0000, 0, 0, 0, 0, 0]), REFUSED_WITH);
         assert_eq!(call(SYS_sendto, [3, 0, 0, libc::MSG_FASTOPEN as u64, 0, 0]), REFUSED_WITH);
         assert_eq!(call(SYS_sendto, [3, 0, 0, libc::MSG_NOSIGNAL as u64, 0, 0]), ALLOWED);
+    }
+
+    #[test]
+    fn memory_that_nobody_needs_to_have_mapped_wants_a_control_group() {
+        for call in [libc::SYS_memfd_create, libc::SYS_shmget] {
+            assert_eq!(action(&compile(KIND).unwrap(), call, [0; 6]), ALLOWED, "{call}");
+            assert_eq!(
+                action(&compile(Kind { bounded: false, ..KIND }).unwrap(), call, [0; 6]),
+                REFUSED_WITH,
+                "{call}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_user_that_is_not_alone_changes_its_own_processes_only() {
+        for (call, own, other) in [
+            (libc::SYS_prlimit64, [0, 7], [4711, 7]),
+            (libc::SYS_sched_setaffinity, [0, 8], [4711, 8]),
+            (libc::SYS_setpriority, [0, 0], [0, 4711]),
+            (libc::SYS_setpriority, [0, 0], [2, 0]),
+            (libc::SYS_ioprio_set, [1, 0], [3, 0]),
+        ] {
+            let arguments = |[first, second]: [u64; 2]| [first, second, 0, 0, 0, 0];
+            let shared = compile(Kind { alone: false, ..KIND }).unwrap();
+            assert_eq!(action(&shared, call, arguments(own)), ALLOWED, "{call}");
+            assert_eq!(action(&shared, call, arguments(other)), REFUSED_WITH, "{call}");
+            assert_eq!(action(&compile(KIND).unwrap(), call, arguments(other)), ALLOWED, "{call}");
+        }
     }
 }

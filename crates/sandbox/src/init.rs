@@ -8,10 +8,10 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use rustix::event::{PollFd, PollFlags};
-use rustix::process::{DumpableBehavior, Pid, Signal, WaitOptions};
+use rustix::process::{DumpableBehavior, Gid, Pid, Signal, Uid, WaitOptions};
 
 use crate::confine::{self, At, Fault};
-use crate::filter::Filters;
+use crate::filter::{Filters, Kind};
 use crate::layers::Layer;
 use crate::line::{self, News, Word};
 use crate::spec::{Identity, Spec};
@@ -256,11 +256,27 @@ fn become_runtime(spec: &Spec, filters: &Filters, init: Pid, output: OwnedFd) ->
         said.extend(rest.unwrap_or_else(|_| b"[null,\"?\"]".to_vec()));
         said
     };
-    match restrict(spec, filters, init) {
+    match hand_over(spec, &output).and_then(|()| restrict(spec, filters, init)) {
         Ok(details) if spec.trial => told(TRIED, serde_json::to_vec(&details)),
         Ok(_) => exec(spec, output).into_bytes(),
         Err(Fault { layer, what }) => told(FAULT, serde_json::to_vec(&(layer, what))),
     }
+}
+
+/// What has to be done for the function while there are the rights to do it.
+fn hand_over(spec: &Spec, output: &OwnedFd) -> Result<(), Fault> {
+    if spec.layers.contains(&Layer::Cgroup) {
+        confine::be_ended_first();
+    }
+    // Functions open their output by its path, too, as `/dev/stdout`: then it matters whose the pipe is. A trial's output is
+    // a device of the machine.
+    let is_pipe =
+        rustix::fs::fstat(output).is_ok_and(|found| rustix::fs::FileType::from_raw_mode(found.st_mode).is_fifo());
+    if spec.layers.contains(&Layer::OwnUid) && is_pipe {
+        let (uid, gid) = (Uid::from_raw(spec.identity.uid), Gid::from_raw(spec.identity.gid));
+        rustix::fs::fchown(output, Some(uid), Some(gid)).at(Layer::OwnUid, "the output cannot be handed over")?;
+    }
+    Ok(())
 }
 
 type Details = Vec<(Layer, String)>;
@@ -295,8 +311,13 @@ fn restrict(spec: &Spec, filters: &Filters, init: Pid) -> Result<Details, Fault>
     // Two of them are still in use, but end with the program's beginning.
     sys::close_range(3, u32::MAX, true).at(None, "descriptors cannot be closed")?;
     if on(Layer::Seccomp) {
-        let unix = on(Layer::MountNamespace);
-        filters.apply(spec.streams_only, unix).map_err(|what| Fault::new(Layer::Seccomp, what))?;
+        let kind = Kind {
+            streams_only: spec.streams_only,
+            unix: on(Layer::MountNamespace),
+            alone: on(Layer::PidNamespace) || on(Layer::OwnUid),
+            bounded: on(Layer::Cgroup),
+        };
+        filters.apply(kind).map_err(|what| Fault::new(Layer::Seccomp, what))?;
     }
     if spec.trial {
         prove(spec)?;

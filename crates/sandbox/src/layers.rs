@@ -219,15 +219,22 @@ impl Report {
     /// What of the floor is not there, in words. Below the floor no function is started.
     ///
     /// Source: promises 4.4 item 5: an own user ID where the server is root, resource limits, Landlock or a mount namespace,
-    /// seccomp. The helper's environment is always empty.
+    /// seccomp. The helper's environment is always empty. And, since else nothing kept a function from answering for its
+    /// neighbours or, as the server's own user, from killing the server: without Landlock a network and a PID namespace.
     pub fn below_floor(&self) -> Vec<String> {
         let mut lacks: Vec<String> = [OwnUid, Rlimits, Seccomp]
             .into_iter()
             .filter(|layer| !self.has(*layer))
             .map(|layer| layer.to_string())
             .collect();
-        if !self.is_on(Landlock) && !self.is_on(MountNamespace) {
-            lacks.push(format!("{Landlock} or {MountNamespace}"));
+        let instead = [
+            (MountNamespace, self.is_on(MountNamespace)),
+            // Functions in an open network share the machine's on purpose.
+            (NetNamespace, self.has(NetNamespace)),
+            (PidNamespace, self.is_on(PidNamespace) || self.root),
+        ];
+        for (layer, _) in instead.into_iter().filter(|(_, is_there)| !self.is_on(Landlock) && !is_there) {
+            lacks.push(format!("{Landlock} or {layer}"));
         }
         lacks
     }
@@ -283,6 +290,9 @@ mod tests {
             (true, vec![Landlock], vec![]),
             (true, vec![MountNamespace], vec![]),
             (false, vec![Landlock, MountNamespace], vec!["landlock or mount-namespace"]),
+            (true, vec![Landlock, NetNamespace], vec!["landlock or net-namespace"]),
+            (true, vec![Landlock, PidNamespace], vec![]),
+            (false, vec![Landlock, PidNamespace], vec!["landlock or pid-namespace"]),
             (true, vec![Seccomp, Rlimits], vec!["rlimits", "seccomp"]),
         ] {
             assert_eq!(report(root, &without).below_floor(), lacks, "{root} {without:?}");

@@ -96,8 +96,8 @@ pub enum Ports {
     Any,
     /// These, and none is listened on.
     Only(Vec<u16>),
-    /// Those below the first, and these.
-    Below(u16, Vec<u16>),
+    /// Those below `end` that are not closed, and these.
+    Below { end: u16, also: Vec<u16>, closed: Vec<u16> },
 }
 
 /// A control group.

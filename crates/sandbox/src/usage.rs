@@ -20,6 +20,8 @@ pub enum Processes {
 pub struct Memory {
     /// The sum of what is in use now and is no file; what forked processes have in common counts for each.
     pub own: u64,
+    /// The sum of what processes could share and is in nobody's file, or in one in memory, as those of `/tmp` are.
+    pub shared: u64,
     /// The sum of all that is in use now, files included.
     pub resident: u64,
     /// What the largest of them had at its highest, files included.
@@ -34,6 +36,7 @@ impl Memory {
 
     fn add(&mut self, one: Memory) {
         self.own += one.own;
+        self.shared += one.shared;
         self.resident += one.resident;
         self.highest = self.highest.max(one.highest);
     }
@@ -47,12 +50,15 @@ impl Processes {
         Ok(sum)
     }
 
-    /// Bytes in use now that are no files, where what several processes have in common counts once. Costs a walk over all
-    /// pages.
-    pub fn own_share(&self) -> io::Result<u64> {
-        let mut sum = 0;
-        self.each("smaps_rollup", |text| sum += bytes_of(text, "Pss_Anon:"))?;
-        Ok(sum)
+    /// Own and shared memory as in [`Processes::memory`], where what several processes have in common counts once. Costs a walk
+    /// over all pages.
+    pub fn shares(&self) -> io::Result<(u64, u64)> {
+        let (mut own, mut shared) = (0, 0);
+        self.each("smaps_rollup", |text| {
+            own += bytes_of(text, "Pss_Anon:");
+            shared += bytes_of(text, "Pss_Shmem:");
+        })?;
+        Ok((own, shared))
     }
 
     fn each(&self, file: &str, mut take: impl FnMut(&str)) -> io::Result<()> {
@@ -109,10 +115,21 @@ pub fn descendants(from: Pid) -> Vec<Pid> {
     found
 }
 
+/// Processes and threads that a user has now, in this PID namespace.
+pub fn tasks_of(uid: u32) -> u64 {
+    let entries = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+    let statuses = entries.filter_map(|entry| std::fs::read_to_string(entry.path().join("status")).ok());
+    let number = |status: &str, name: &str| -> Option<u64> {
+        status.lines().find_map(|line| line.strip_prefix(name))?.split_ascii_whitespace().next()?.parse().ok()
+    };
+    let of_user = statuses.filter(|status| number(status, "Uid:") == Some(u64::from(uid)));
+    of_user.filter_map(|status| number(&status, "Threads:")).sum()
+}
+
 /// The memory of a process by the text of its `/proc/PID/status`.
 fn memory_of(status: &str) -> Memory {
     let of = |name| bytes_of(status, name);
-    Memory { own: of("RssAnon:"), resident: of("VmRSS:"), highest: of("VmHWM:") }
+    Memory { own: of("RssAnon:"), shared: of("RssShmem:"), resident: of("VmRSS:"), highest: of("VmHWM:") }
 }
 
 fn bytes_of(text: &str, name: &str) -> u64 {
@@ -128,10 +145,18 @@ mod tests {
     use super::*;
 
     #[test]
+    fn this_process_and_its_threads_are_among_those_of_its_user() {
+        let uid = rustix::process::geteuid().as_raw();
+        let threads = std::fs::read_dir("/proc/self/task").unwrap().count() as u64;
+        assert!(tasks_of(uid) >= threads && threads >= 1);
+        assert_eq!(tasks_of(4_000_000_000), 0);
+    }
+
+    #[test]
     fn memory_is_read_from_the_status_and_a_kernel_thread_has_none() {
-        let status = "Name:\tx\nVmHWM:\t    2048 kB\nVmRSS:\t    1500 kB\nRssAnon:\t    1024 kB\nRssFile:\t 476 kB\n";
+        let status = "Name:\tx\nVmHWM:\t    2048 kB\nVmRSS:\t    1500 kB\nRssAnon:\t    1024 kB\nRssFile:\t 446 kB\nRssShmem:\t  30 kB\n";
         let one = memory_of(status);
-        assert_eq!(one, Memory { own: 1 << 20, resident: 1500 << 10, highest: 2 << 20 });
+        assert_eq!(one, Memory { own: 1 << 20, shared: 30 << 10, resident: 1500 << 10, highest: 2 << 20 });
         let mut sum = memory_of("Name:\tkthreadd\n");
         assert_eq!(sum, Memory::default());
         sum.add(one);

@@ -121,6 +121,7 @@ impl Server {
         }
         jobs_settings.event_sinks = sinks::make(&settings.events, &path)?;
         host.runtimes_dirs = runtimes_dirs(Some(&path));
+        host.sandbox.closed_ports = vec![address.port()];
         let network = settings.functions.network;
         let host = Host::new(host, rooms::s3_door(s3.clone())).map_err(|error| {
             match error.get_ref().and_then(|inner| inner.downcast_ref::<SandboxRefusal>()) {

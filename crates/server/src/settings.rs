@@ -221,6 +221,7 @@ impl Settings {
             network: functions.network,
             uids: functions.sandbox_uids,
             paths: functions.sandbox_paths.clone(),
+            closed_ports: Vec::new(),
             cpu_proportional: functions.cpu == Cpu::Proportional,
         }
     }

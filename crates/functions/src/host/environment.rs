@@ -273,7 +273,8 @@ impl Environment {
     pub fn check_memory(&self) {
         let Some(process) = self.process.get() else { return };
         let bytes_max = u64::from(self.deployment.memory_mib) << 20;
-        if !process.of.uses_more_than(bytes_max) {
+        let tmp_bytes = u64::from(self.deployment.ephemeral_storage_mib) << 20;
+        if !process.of.uses_more_than(bytes_max, tmp_bytes) {
             return;
         }
         {
@@ -478,7 +479,7 @@ impl Environment {
     // --- logs ---
 
     fn lines(&self) -> Writer {
-        Writer::new(self.deployment.log_format, self.deployment.system_log_level.as_deref())
+        Writer::new(self.deployment.log_format, self.deployment.system_log_level.as_deref(), self.kind)
     }
 
     /// Logs that the start begins: before anything that the function prints.

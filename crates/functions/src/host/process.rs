@@ -267,13 +267,16 @@ impl Process {
     }
 
     /// Whether its processes have more memory of their own than so many bytes. What forked processes still have in common
-    /// counts once.
-    pub fn uses_more_than(&self, bytes: u64) -> bool {
+    /// counts once. Memory that they share on purpose is bounded by a control group, and without one counts as far as it is
+    /// more than `tmp_bytes`: files of `/tmp` that are mapped look the same.
+    pub fn uses_more_than(&self, bytes: u64, tmp_bytes: u64) -> bool {
+        let counts =
+            |own: u64, shared: u64| own + if self.groups.is_empty() { shared.saturating_sub(tmp_bytes) } else { 0 };
         // The cheap sum counts it for each of them, and is too much rather than too little.
-        self.processes.memory().is_ok_and(|memory| memory.own > bytes)
+        self.processes.memory().is_ok_and(|memory| counts(memory.own, memory.shared) > bytes)
             && cgroup::own_memory(&self.groups)
-                .or_else(|| self.processes.own_share().ok())
-                .is_none_or(|own| own > bytes)
+                .or_else(|| self.processes.shares().ok().map(|(own, shared)| counts(own, shared)))
+                .is_none_or(|used| used > bytes)
     }
 
     /// What its processes use now.

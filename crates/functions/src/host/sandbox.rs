@@ -12,6 +12,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use longshore_sandbox::cgroup::{self, Cgroups};
 use longshore_sandbox::trial::{self, Given};
+use longshore_sandbox::usage;
 use longshore_sandbox::{
     Bind, BindKind, Command, Helper, Identity, Landlock, Layer, Limits, Mode, Ports, Report, Root, Spec, State,
 };
@@ -53,6 +54,8 @@ pub struct SandboxSettings {
     pub uids: (u32, u32),
     /// Further files and folders that functions may read.
     pub paths: Vec<PathBuf>,
+    /// TCP ports that functions do not reach in any case: those of the server's own APIs.
+    pub closed_ports: Vec<u16>,
     /// Whether an environment's share of the CPU follows its memory, as on AWS: 1,769 MiB are one core.
     pub cpu_proportional: bool,
 }
@@ -65,6 +68,7 @@ impl Default for SandboxSettings {
             network: Network::S3,
             uids: (60_000, 60_999),
             paths: Vec::new(),
+            closed_ports: Vec::new(),
             cpu_proportional: false,
         }
     }
@@ -420,7 +424,11 @@ impl Sandbox {
         let connect = match (self.listens_inside(), self.settings.network) {
             (true, _) => Ports::Any,
             (false, Network::S3) => Ports::Only(parts.ports.to_vec()),
-            (false, Network::Open) => Ports::Below(longshore_sandbox::EPHEMERAL_PORTS, parts.ports.to_vec()),
+            (false, Network::Open) => Ports::Below {
+                end: longshore_sandbox::EPHEMERAL_PORTS,
+                also: parts.ports.to_vec(),
+                closed: self.settings.closed_ports.clone(),
+            },
         };
         let cpu_us = self.settings.cpu_proportional.then(|| u64::from(d.memory_mib) * 100_000 / MIB_A_CORE);
         let memory_bytes = u64::from(d.memory_mib) * MIB + if mounted { tmp_bytes } else { 0 } + MEMORY_BESIDE_BYTES;
@@ -429,7 +437,8 @@ impl Sandbox {
             |path: &Path| path.to_str().map(str::to_owned).ok_or_else(|| format!("{} is not UTF-8", path.display()));
         let arguments = parts.arguments.iter().map(|argument| text(Path::new(argument))).collect::<Result<_, _>>()?;
         text(parts.program)?;
-        // Counted by user: exact where the user is the environment's own, and anybody's processes else.
+        // Counted by user: exact where the user is the environment's own. Else with what the user runs already: a bound for all
+        // environments together, and the server itself is not held to it.
         let counted = self.is_on(Layer::OwnUid) || self.is_on(Layer::UserNamespace);
         Ok(Spec {
             layers: self.layers.clone(),
@@ -442,7 +451,11 @@ impl Sandbox {
                 open_files: parts.bounds.open_files,
                 // A full /tmp of its own says so itself; elsewhere this is the nearest.
                 file_bytes: if mounted { tmp_bytes + MIB } else { tmp_bytes },
-                processes: parts.bounds.processes.or(counted.then_some(TASKS_MAX)),
+                processes: Some(parts.bounds.processes.unwrap_or(if counted {
+                    TASKS_MAX
+                } else {
+                    TASKS_MAX + usage::tasks_of(rustix::process::geteuid().as_raw())
+                })),
             },
             // Of no meaning to anybody outside.
             hostname: parts.marker.chars().take(12).collect(),
@@ -830,7 +843,7 @@ mod tests {
         assert_eq!(
             refused.message,
             "functions are not started: this machine's sandbox is below the floor, and lacks own-uid, rlimits, seccomp, \
-             landlock or mount-namespace"
+             landlock or mount-namespace, landlock or net-namespace"
         );
         assert!(refused.hint.contains("--sandbox=off"));
         assert!(refusal(&with(Mode::Require), &report).unwrap().message.contains("uts-namespace"));
