@@ -150,6 +150,8 @@ pub struct Target<'a, D> {
     pub function: &'a str,
     /// What one environment may use: what it counts for until one was [measured](Pool::measured).
     pub memory_mib: u32,
+    /// How long its environments stay without work, if that is another time than [`Limits::idle_timeout_ms`].
+    pub idle_timeout_ms: Option<Millis>,
     /// What a new environment is started from.
     pub deployment: &'a D,
 }
@@ -236,6 +238,7 @@ struct Lane<D> {
     /// What one environment counts for: what it may use, until one was measured; then the most that one was seen to use.
     memory_mib: u64,
     memory_measured: bool,
+    idle_timeout_ms: Option<Millis>,
     /// On demand, oldest first; taken from the end, so that the rest goes cold and is reaped.
     idle: Vec<EnvironmentId>,
     waiting: VecDeque<Waiting>,
@@ -495,12 +498,12 @@ impl<D: Clone> Pool<D> {
 
     /// When [`Pool::tick`] has something to do at the earliest.
     pub fn wake_at(&self) -> Option<Millis> {
-        let idle_timeout = self.idle_timeout_ms();
         let of_idle = self.environments.values().filter_map(|environment| {
             let State::Idle { since } = environment.state else { return None };
             let old = environment.started_at.saturating_add(self.limits.age_ms_max);
             let frozen = self.limits.freeze_after_ms.filter(|_| !environment.frozen).map(|ms| since.saturating_add(ms));
-            let reaped = (!environment.provisioned).then(|| since.saturating_add(idle_timeout));
+            let reaped =
+                (!environment.provisioned).then(|| since.saturating_add(self.idle_timeout_ms(environment.lane)));
             [Some(old), frozen, reaped].into_iter().flatten().min()
         });
         of_idle.chain(self.alarm).min()
@@ -923,7 +926,6 @@ impl<D: Clone> Pool<D> {
 
     /// Time passed: reaps what was idle too long or is too old, freezes what is due, tries what was held back.
     pub fn tick(&mut self, now: Millis) {
-        let idle_timeout = self.idle_timeout_ms();
         let mut reaped = Vec::new();
         let mut frozen = Vec::new();
         for (id, environment) in &self.environments {
@@ -931,7 +933,7 @@ impl<D: Clone> Pool<D> {
             let idle_ms = now.saturating_sub(since);
             if now.saturating_sub(environment.started_at) >= self.limits.age_ms_max {
                 reaped.push((since, *id, StopReason::Old));
-            } else if !environment.provisioned && idle_ms >= idle_timeout {
+            } else if !environment.provisioned && idle_ms >= self.idle_timeout_ms(environment.lane) {
                 reaped.push((since, *id, StopReason::Idle));
             } else if !environment.frozen && self.limits.freeze_after_ms.is_some_and(|after| idle_ms >= after) {
                 frozen.push(*id);
@@ -1005,6 +1007,7 @@ impl<D: Clone> Pool<D> {
                 deployment: target.deployment.clone(),
                 memory_mib: u64::from(target.memory_mib),
                 memory_measured: false,
+                idle_timeout_ms: target.idle_timeout_ms,
                 idle: Vec::new(),
                 waiting: VecDeque::new(),
                 starting: 0,
@@ -1450,13 +1453,15 @@ impl<D: Clone> Pool<D> {
         self.alarm = Some(self.alarm.map_or(at, |alarm| alarm.min(at)));
     }
 
-    /// How long an environment stays without work now.
-    fn idle_timeout_ms(&self) -> Millis {
+    /// How long an environment of this lane stays without work now.
+    fn idle_timeout_ms(&self, key: LaneKey) -> Millis {
+        let own = self.lanes.get(&key).and_then(|lane| lane.idle_timeout_ms);
+        let usual = own.unwrap_or(self.limits.idle_timeout_ms);
         // Four fifths: before starts have to be refused.
         if self.memory_mib * 5 > self.limits.memory_mib_max.saturating_mul(4) {
-            self.limits.idle_timeout_short_ms.min(self.limits.idle_timeout_ms)
+            self.limits.idle_timeout_short_ms.min(usual)
         } else {
-            self.limits.idle_timeout_ms
+            usual
         }
     }
 
@@ -1692,10 +1697,11 @@ mod tests {
         }
     }
 
-    /// What `function:version` is a lane of. Each environment counts for 100 MiB.
+    /// What `function:version` is a lane of. Each environment counts for 100 MiB; those of `patient` stay idle for 5 s.
     fn target<'a>(deployment: &'a &'static str) -> Target<'a, &'static str> {
         let function = deployment.split(':').next().unwrap();
-        Target { deployment_id: deployment, function, memory_mib: 100, deployment }
+        let idle_timeout_ms = (function == "patient").then_some(5_000);
+        Target { deployment_id: deployment, function, memory_mib: 100, idle_timeout_ms, deployment }
     }
 
     fn started(effects: &[Effect<&'static str>]) -> EnvironmentId {
@@ -1951,6 +1957,26 @@ mod tests {
         b.pool.tick(b.now);
         assert_eq!(b.effects(), [Effect::Stop { environment: first, why: StopReason::Idle }]);
         assert_eq!(b.pool.wake_at(), Some(1_400));
+    }
+
+    #[test]
+    fn a_function_may_have_an_idle_time_of_its_own_but_for_where_memory_is_short() {
+        let mut b = Bench::new(limits(4, 4));
+        let (usual, patient) = (b.warm("f:1"), b.warm("patient:1"));
+        b.released(usual);
+        b.released(patient);
+        b.now = 4_999;
+        b.pool.tick(b.now);
+        assert_eq!(b.effects(), [Effect::Stop { environment: usual, why: StopReason::Idle }]);
+        assert_eq!(b.pool.wake_at(), Some(5_000));
+        b.now = 5_000;
+        b.pool.tick(b.now);
+        assert_eq!(b.effects(), [Effect::Stop { environment: patient, why: StopReason::Idle }]);
+
+        let mut short = Bench::new(Limits { memory_mib_max: 120, ..limits(4, 4) });
+        let patient = short.warm("patient:1");
+        short.released(patient);
+        assert_eq!(short.pool.wake_at(), Some(100));
     }
 
     #[test]

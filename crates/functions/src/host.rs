@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use futures::future::BoxFuture;
 use http_body_util::combinators::BoxBody;
+use longshore_core::pattern;
 use longshore_core::pool::{self, Ask, CallId, Effect, EnvironmentId, Limits, Millis, Pool, StopReason, Target};
 use tokio::sync::{Notify, oneshot};
 
@@ -109,6 +110,8 @@ pub struct HostSettings {
     pub starts_at_once: u32,
     /// How long an environment stays without work. First value: 300 s; 60 s at most while memory is short.
     pub idle_timeout: Duration,
+    /// As `idle_timeout`, for the functions whose names fit the pattern; the first that fits counts. First value: none.
+    pub idle_timeouts: Vec<(String, Duration)>,
     /// How old an environment gets: as long as the credentials in it may be used. First value: 12 h.
     pub age_max: Duration,
     /// How long an environment is idle before its processes are stopped until the next call; zero for at once, `None` for
@@ -144,6 +147,7 @@ impl HostSettings {
             scale_up: None,
             starts_at_once: cores,
             idle_timeout: Duration::from_secs(300),
+            idle_timeouts: Vec::new(),
             age_max: Duration::from_secs(12 * 60 * 60),
             freeze_after: Some(Duration::from_millis(50)),
             strict_runtimes: false,
@@ -450,8 +454,9 @@ impl Host {
 
     /// Says what of the concurrency is the function's own: from now on, and until it is said anew.
     pub fn set_terms(&self, name: &str, terms: &Terms) {
+        let settings = &self.handle.shared.settings;
         let provisioned: Vec<_> =
-            terms.provisioned.iter().map(|(deployment, wanted)| (target(deployment), *wanted)).collect();
+            terms.provisioned.iter().map(|(deployment, wanted)| (settings.target(deployment), *wanted)).collect();
         self.handle.shared.event(|pool, now| pool.set_terms(name, terms.reserved, &provisioned, now));
     }
 
@@ -462,7 +467,8 @@ impl Host {
 
     /// Says that calls of this deployment are about to come, so many at once.
     pub fn prepare(&self, deployment: &Arc<Deployment>, wanted: u32) {
-        self.handle.shared.event(|pool, now| pool.prepare(&target(deployment), wanted, now));
+        let shared = &self.handle.shared;
+        shared.event(|pool, now| pool.prepare(&shared.settings.target(deployment), wanted, now));
     }
 
     /// The deployment is no more: its version was changed or deleted. No environment of it that exists now gets another
@@ -547,8 +553,17 @@ impl Drop for WaitingCall<'_> {
     }
 }
 
-fn target(deployment: &Arc<Deployment>) -> Target<'_, Arc<Deployment>> {
-    Target { deployment_id: &deployment.id, function: &deployment.name, memory_mib: deployment.memory_mib, deployment }
+impl HostSettings {
+    fn target<'a>(&self, deployment: &'a Arc<Deployment>) -> Target<'a, Arc<Deployment>> {
+        let own = self.idle_timeouts.iter().find(|(pattern, _)| pattern::fits(pattern, &deployment.name));
+        Target {
+            deployment_id: &deployment.id,
+            function: &deployment.name,
+            memory_mib: deployment.memory_mib,
+            idle_timeout_ms: own.map(|(_, time)| millis(*time)),
+            deployment,
+        }
+    }
 }
 
 fn millis(time: Duration) -> Millis {
@@ -636,7 +651,10 @@ impl Shared {
         });
         let deployment = pending.deployment.clone();
         state.calls.insert(id, pending);
-        state.pool.ask(Ask { call: id, target: target(&deployment), reserved: deployment.concurrency, patience }, now);
+        state.pool.ask(
+            Ask { call: id, target: self.settings.target(&deployment), reserved: deployment.concurrency, patience },
+            now,
+        );
         self.act(state);
         Some(id)
     }

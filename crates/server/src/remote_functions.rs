@@ -17,6 +17,7 @@ use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use longshore_aws::Credentials;
 use longshore_core::invocation::Reply;
+use longshore_core::pattern::matched;
 use longshore_core::remote_answer::{self, ANSWER_BYTES_MAX, Answerer, Head};
 use longshore_wire::payload::PayloadForm;
 use longshore_wire::sigv4;
@@ -26,7 +27,7 @@ use sha2::{Digest, Sha256};
 use tokio::sync::Semaphore;
 
 use crate::client::COMPONENT;
-use crate::endpoints::{Access, Place, matched};
+use crate::endpoints::{Access, Place};
 use crate::failure::Failure;
 use crate::gateway;
 

@@ -96,6 +96,8 @@ pub struct Functions {
     pub queue_wait_ms: u64,
     pub scale_up: u32,
     pub idle_seconds: u64,
+    #[serde(deserialize_with = "seconds_of_patterns")]
+    pub idle_seconds_of: Vec<(String, u64)>,
     pub age_hours_max: u32,
     pub freeze: Freeze,
     pub freeze_ms: u64,
@@ -192,6 +194,8 @@ impl Settings {
         };
         host.init_restarts = self.functions.init_limit == InitLimit::Restart;
         host.idle_timeout = Duration::from_secs(self.functions.idle_seconds);
+        let of = self.functions.idle_seconds_of.iter();
+        host.idle_timeouts = of.map(|(pattern, seconds)| (pattern.clone(), Duration::from_secs(*seconds))).collect();
         host.strict_runtimes = self.functions.strict_runtimes;
         host.calls_waiting_max = self.functions.calls_waiting_max;
         host.sandbox = self.sandbox();
@@ -355,6 +359,21 @@ fn listen_of_text<'de, D: serde::Deserializer<'de>>(from: D) -> Result<SocketAdd
     listen_address(&String::deserialize(from)?).map_err(|e| serde::de::Error::custom(format!("listen: {e}")))
 }
 
+/// `thumb*=600`: a function's name, or a pattern of names, and seconds.
+fn seconds_of_patterns<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Vec<(String, u64)>, D::Error> {
+    let one = |text: String| {
+        let parts = text.split_once('=').and_then(|(name, seconds)| Some((name.trim(), seconds.trim().parse().ok()?)));
+        let name = |name: &str| name.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_*".contains(&b));
+        let read = parts.filter(|(pattern, _)| !pattern.is_empty() && name(pattern));
+        read.map(|(pattern, seconds)| (pattern.to_owned(), seconds)).ok_or_else(|| {
+            serde::de::Error::custom(format!(
+                "functions.idle_seconds_of must be a list of functions with their seconds, like \"thumb*=600\", not {text:?}"
+            ))
+        })
+    };
+    Vec::<String>::deserialize(from)?.into_iter().map(one).collect()
+}
+
 /// Reads a range of user IDs, `60000-60999`. Root and the overflow user are nobody's own.
 fn uids_of_text<'de, D: serde::Deserializer<'de>>(from: D) -> Result<(u32, u32), D::Error> {
     let text = String::deserialize(from)?;
@@ -496,6 +515,17 @@ mod tests {
         let functions = load("", &variables).unwrap().functions();
         assert_eq!(functions.code_bytes_max, 1_000);
         assert_eq!(functions.variables_key.as_deref(), Some(Path::new("/run/secrets/key")));
+    }
+
+    #[test]
+    fn functions_may_stay_idle_for_a_time_of_their_own() {
+        let of = |list: &str| load(&format!("[functions]\nidle_seconds_of = {list}"), &[]);
+        let told = of("[\"thumb*=600\", \"once = 0\"]").unwrap().host(Path::new("/d")).idle_timeouts;
+        let expected = [("thumb*".to_owned(), Duration::from_secs(600)), ("once".to_owned(), Duration::ZERO)];
+        assert_eq!(told, expected);
+        for wrong in ["[\"thumb*\"]", "[\"=5\"]", "[\"a b=5\"]", "[\"f=soon\"]", "[\"f=-1\"]"] {
+            assert!(of(wrong).unwrap_err().message.contains("thumb*=600"), "{wrong}");
+        }
     }
 
     #[test]
