@@ -14,7 +14,6 @@ use aws_credential_types::provider::error::CredentialsError;
 use aws_credential_types::provider::{ProvideCredentials, SharedCredentialsProvider, future};
 use aws_runtime::env_config::file::{EnvConfigFileKind, EnvConfigFiles};
 use aws_sdk_s3::config::{Region, SharedHttpClient};
-use aws_types::os_shim_internal::{Env, Fs};
 
 const REGION_DEFAULT: &str = "us-east-1";
 /// Temporary credentials are renewed so long before they end.
@@ -97,17 +96,6 @@ pub async fn identity(profile: Option<&str>, region: Option<&str>) -> Result<Ide
     match Credentials::new(&name, &source, &region, &http).await.get().await? {
         Some(identity) => Ok(identity),
         None => Err(CredentialsFailed::None { from: name }),
-    }
-}
-
-/// The `endpoint_url` of a profile in the usual files; an error if there is no such profile.
-pub async fn profile_endpoint(profile: &str) -> Result<Option<String>, CredentialsFailed> {
-    let invalid = |reason: String| CredentialsFailed::Invalid { from: format!("profile {profile}"), reason };
-    let loaded = aws_config::profile::load(&Fs::real(), &Env::real(), &EnvConfigFiles::default(), None).await;
-    let files = loaded.map_err(|e| invalid(e.to_string()))?;
-    match files.get_profile(profile) {
-        Some(found) => Ok(found.get("endpoint_url").map(str::to_owned)),
-        None => Err(invalid("there is no such profile".into())),
     }
 }
 

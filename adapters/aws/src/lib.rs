@@ -23,7 +23,7 @@ use aws_sdk_s3::config::{
 };
 use aws_smithy_http_client::tls;
 
-pub use credentials::{CredentialSource, Credentials, CredentialsFailed, Identity, identity, profile_endpoint};
+pub use credentials::{CredentialSource, Credentials, CredentialsFailed, Identity, identity};
 pub use objects::{RemoteObjects, check_names};
 
 /// Connections are given up unused after this; load balancers close theirs after 20 s or more (RGW 65 s, AWS about 20 s),

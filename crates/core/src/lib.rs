@@ -8,6 +8,7 @@ pub mod dispatch;
 pub mod event_invocation;
 pub mod failures;
 pub mod filter;
+pub mod histogram;
 pub mod inventory;
 pub mod invocation;
 pub mod job;

@@ -1,7 +1,11 @@
 //! Where versions are run: the function host, seen from the API.
 
+use std::collections::BTreeMap;
+use std::io;
 use std::sync::Arc;
 
+use crate::host::figures::FunctionStats;
+use crate::host::log_pages::{Begin, Page};
 use crate::host::{Call, Deployment, Host, Outcome, Provisioning, Terms};
 
 /// The host's side of an operation. Two of them: the host itself, and in tests a scripted one, since what the API
@@ -24,6 +28,15 @@ pub(crate) trait Environments: Send + Sync + 'static {
     /// The version of what runs `runtime` on this machine, empty for a `bootstrap`; if nothing does, what would change
     /// that. May look for programs: blocks shortly.
     fn check_runtime(&self, runtime: &str) -> Result<String, String>;
+    /// A page of what `name` printed. Blocks shortly.
+    fn log_page(&self, name: &str, begin: Begin) -> io::Result<Page>;
+    /// What was counted of each function since [`Environments::counted_since_ms`], milliseconds since 1970.
+    fn stats(&self) -> BTreeMap<String, FunctionStats>;
+    fn counted_since_ms(&self) -> i64;
+    /// A call of `name` was refused, by whomever.
+    fn count_throttle(&self, name: &str, reason: &'static str);
+    /// `name` is deleted: what was counted of it is not of a later function with this name.
+    fn forget_figures(&self, name: &str);
 }
 
 #[async_trait::async_trait]
@@ -58,5 +71,25 @@ impl Environments for Host {
 
     fn check_runtime(&self, runtime: &str) -> Result<String, String> {
         Host::check_runtime(self, runtime).map(|found| found.version)
+    }
+
+    fn log_page(&self, name: &str, begin: Begin) -> io::Result<Page> {
+        Host::log_page(self, name, begin)
+    }
+
+    fn stats(&self) -> BTreeMap<String, FunctionStats> {
+        Host::stats(self)
+    }
+
+    fn counted_since_ms(&self) -> i64 {
+        Host::counted_since_ms(self)
+    }
+
+    fn count_throttle(&self, name: &str, reason: &'static str) {
+        Host::count_throttle(self, name, reason);
+    }
+
+    fn forget_figures(&self, name: &str) {
+        Host::forget_figures(self, name);
     }
 }

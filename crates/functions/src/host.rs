@@ -18,9 +18,11 @@ use longshore_core::pool::{self, Ask, CallId, Effect, EnvironmentId, Limits, Mil
 use tokio::sync::{Notify, oneshot};
 
 mod environment;
+pub mod figures;
 mod forwarder;
 mod http;
 mod lines;
+pub mod log_pages;
 pub mod logs;
 mod machine;
 mod outcome;
@@ -294,6 +296,7 @@ struct Shared {
     s3: S3Door,
     sandbox: Arc<sandbox::Sandbox>,
     logs: logs::Logs,
+    figures: figures::Figures,
     clients_dir: PathBuf,
     environments_dir: PathBuf,
     /// Zero of the pool's clock.
@@ -373,6 +376,7 @@ impl Host {
             s3,
             sandbox: Arc::new(sandbox),
             logs: logs::Logs::new(&settings.data_dir)?,
+            figures: figures::Figures::default(),
             clients_dir: runtimes::write_clients(&settings.data_dir)?,
             environments_dir,
             started: Instant::now(),

@@ -141,15 +141,21 @@ impl Functions {
         resolved: &mut Resolved,
         mut call: host::Call,
     ) -> Result<(Bytes, bool, Option<Vec<u8>>), FunctionError> {
+        let throttled = |reason| {
+            self.inner.environments.count_throttle(&named.name, reason);
+            Err(FunctionError::Throttled(reason))
+        };
         loop {
             if resolved.deployment.concurrency == Some(0) {
+                let reason = "ReservedFunctionConcurrentInvocationLimitExceeded";
+                self.inner.environments.count_throttle(&named.name, reason);
                 return Err(FunctionError::SwitchedOff);
             }
             match self.inner.environments.invoke(resolved.deployment.clone(), call).await {
                 Outcome::Answered { payload, function_error, log_tail } => {
                     return Ok((payload, function_error, log_tail));
                 }
-                Outcome::Throttled { reason } => return Err(FunctionError::Throttled(reason)),
+                Outcome::Throttled { reason } => return throttled(reason),
                 Outcome::Gone { call: waited } => {
                     *resolved = self.resolve(named).await?;
                     call = *waited;

@@ -32,9 +32,10 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
+use http::StatusCode;
 use longshore_store::Records;
 use longshore_wire::operation::{self, Routed};
-use longshore_wire::{Request, Response};
+use longshore_wire::{ApiError, Request, Response};
 
 use crate::catalogue::Catalogue;
 use crate::code::CodeStore;
@@ -47,7 +48,7 @@ pub use crate::download::Download;
 pub use crate::event_queue::{Clock, EventFigures, EventSettings};
 pub use crate::invocation::Invoked;
 pub use crate::members::runtimes;
-pub use crate::operations::{BodyLimit, OPERATIONS, body_limit};
+pub use crate::operations::{BodyLimit, OPERATIONS, OWN_OPERATIONS, body_limit};
 pub use crate::table::SCHEMA;
 pub use crate::validate::{VARIABLES_BYTES_MAX, is_reserved_variable, is_variable_name, variables_bytes};
 
@@ -188,6 +189,23 @@ impl Functions {
         let answer = operation::serve(operations, self, request, unknown.clone(), unknown).await;
         answer.unwrap_or_else(|told| told.lambda()).with_header("x-amzn-requestid", &id.0)
     }
+
+    /// Answers one request of our own API below [`Functions::OWN_PREFIX`], in JSON, errors included.
+    pub async fn serve_own(&self, request: Request) -> Response {
+        let id = request.request_id.clone();
+        let refused = |status, code, message| ApiError::new(status, code, message);
+        let unknown = refused(StatusCode::NOT_FOUND, "NoSuchResource", "There is nothing at this path.");
+        let wrong_method = refused(
+            StatusCode::METHOD_NOT_ALLOWED,
+            "MethodNotAllowed",
+            "The specified method is not allowed against this resource.",
+        );
+        let answer = operation::serve(OWN_OPERATIONS, self, request, unknown, wrong_method).await;
+        answer.unwrap_or_else(|told| told.json(&id))
+    }
+
+    /// What the paths of our own API on functions begin with.
+    pub const OWN_PREFIX: &str = "/_longshore/v1/functions/";
 }
 
 /// Removes code that nothing names any more, now and then, as long as there is an API.

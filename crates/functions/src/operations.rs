@@ -11,6 +11,8 @@ mod delete_function_concurrency;
 mod delete_function_event_invoke_config;
 mod delete_layer_version;
 mod delete_provisioned_concurrency_config;
+mod function_logs;
+mod function_stats;
 mod get_account_settings;
 mod get_alias;
 mod get_function;
@@ -128,6 +130,11 @@ pub const OPERATIONS: &[Operation<Functions>] = &[
     update_function_configuration::OPERATION,
     update_function_event_invoke_config::OPERATION,
 ];
+
+/// Every operation of our own API on functions, below `/_longshore/v1/`: what AWS has other services for. AWS's clients never
+/// notice them.
+pub const OWN_OPERATIONS: &[Operation<Functions>] =
+    &[function_logs::OPERATION, function_stats::OF_ALL, function_stats::OF_ONE];
 
 macro_rules! not_offered {
     ($name:literal, $method:literal, $path:literal) => {
@@ -315,6 +322,16 @@ fn tagged(functions: &Functions, call: &Call, action: &str) -> Result<Named, Fun
         ));
     }
     Ok(named)
+}
+
+/// A parameter of our own API's queries, which has one value.
+pub(crate) fn own_parameter<'q>(query: &'q Query, name: &'static str) -> Result<Option<&'q str>, FunctionError> {
+    let mut values = query.all(name);
+    let first = values.next();
+    match values.next() {
+        None => Ok(first),
+        Some(_) => Err(FunctionError::Parameter(format!("{name} stands twice."))),
+    }
 }
 
 /// One page of a list.

@@ -23,6 +23,8 @@ use sha2::{Digest, Sha256};
 
 use crate::code::archive::fixtures::{file, zip};
 use crate::environments::Environments;
+use crate::host::figures::{FunctionStats, Times};
+use crate::host::log_pages::{Begin, Cursor, Line, Page};
 use crate::host::{Call, Deployment, Outcome, Patience, Provisioning, Terms};
 use crate::{CodeSource, Functions, Invoked, SCHEMA, Settings, SourceError, body_limit};
 
@@ -41,6 +43,8 @@ struct Scripted {
     seen: Mutex<Vec<(Arc<Deployment>, Call)>>,
     /// Deployments by their IDs.
     retired: Mutex<Vec<String>>,
+    pages: Mutex<Vec<(String, Begin)>>,
+    stats: Mutex<BTreeMap<String, FunctionStats>>,
     /// A runtime that is not there any more.
     without: Mutex<Option<String>>,
     terms: Mutex<BTreeMap<String, Terms>>,
@@ -94,6 +98,30 @@ impl Environments for Scripted {
             return Ok(runtime.strip_prefix("python").map(|minor| format!("{minor}.5")).unwrap_or_default());
         }
         Err(format!("No interpreter for {runtime} was found."))
+    }
+
+    fn log_page(&self, name: &str, begin: Begin) -> std::io::Result<Page> {
+        self.pages.lock().unwrap().push((name.to_owned(), begin));
+        let line = |text: &str| Line { time_ms: Some(1_769_853_600_000), text: text.into() };
+        let next = Cursor::parse(if name == "printed" { "7-9" } else { "0-0" }).unwrap();
+        let lines = if name == "printed" { vec![line("START"), line("a\u{1b}")] } else { Vec::new() };
+        Ok(Page { lines, next, more: false, missed: false })
+    }
+
+    fn stats(&self) -> BTreeMap<String, FunctionStats> {
+        self.stats.lock().unwrap().clone()
+    }
+
+    fn counted_since_ms(&self) -> i64 {
+        1_769_853_600_000
+    }
+
+    fn count_throttle(&self, name: &str, reason: &'static str) {
+        *self.stats.lock().unwrap().entry(name.to_owned()).or_default().throttles.entry(reason).or_default() += 1;
+    }
+
+    fn forget_figures(&self, name: &str) {
+        self.stats.lock().unwrap().remove(name);
     }
 }
 
@@ -205,7 +233,9 @@ impl Api {
             caller: Verified::in_process(ACCOUNT),
             request_id: RequestId("11111111-2222-3333-4444-555555555555".into()),
         };
-        Answer::of(self.functions.serve(request).await)
+        let own = path.starts_with(Functions::OWN_PREFIX);
+        let answer = if own { self.functions.serve_own(request).await } else { self.functions.serve(request).await };
+        Answer::of(answer)
     }
 
     async fn get(&self, target: &str) -> Answer {
@@ -946,4 +976,72 @@ fn the_listener_is_told_how_long_a_body_may_be() {
     assert_eq!(create.message, "Request must be smaller than 70167211 bytes for the CreateFunction operation");
     let invoke = body_limit(&Method::POST, "/2015-03-31/functions/f/invocations").too_large();
     assert_eq!(invoke.message, "Request must be smaller than 6291456 bytes for the InvokeFunction operation");
+}
+
+// --- our own API ---
+
+#[tokio::test]
+async fn a_log_is_told_in_lines_with_their_times_and_where_to_go_on() {
+    let api = Api::new();
+    let own = "/_longshore/v1/functions";
+    let answer = api.get(&format!("{own}/printed/logs?tail=2")).await.ok(200);
+    let time = "2026-01-31T10:00:00.000Z";
+    assert_eq!(
+        answer.body,
+        json!({"lines": [{"time": time, "text": "START"}, {"time": time, "text": "a\u{1b}"}], "nextToken": "7-9",
+               "isTruncated": false, "linesMissed": false})
+    );
+    let asked = Begin::At { since_ms: None, tail: Some(2) };
+    assert_eq!(api.host.pages.lock().unwrap().pop(), Some(("printed".to_owned(), asked)));
+    // Neither a function nor a log.
+    let answer = api.get(&format!("{own}/nowhere/logs")).await.ok(404);
+    assert_eq!(answer.body["code"], "ResourceNotFoundException");
+    assert!(answer.body["message"].as_str().unwrap().ends_with(":function:nowhere"), "{answer:?}");
+    // A function that has not printed yet.
+    api.create().await.ok(201);
+    assert_eq!(api.get(&format!("{own}/f/logs")).await.ok(200).body["lines"], json!([]));
+    assert_eq!(api.get(&format!("{own}/f:1/logs")).await.ok(400).body["code"], "InvalidParameterValueException");
+    assert_eq!(api.get(&format!("{own}/f/logs?tail=x")).await.ok(400).body["code"], "InvalidParameterValueException");
+    assert_eq!(api.post(&format!("{own}/f/logs"), json!({})).await.ok(405).body["code"], "MethodNotAllowed");
+    assert_eq!(api.get(&format!("{own}/f/other")).await.ok(404).body["code"], "NoSuchResource");
+}
+
+#[tokio::test]
+async fn figures_are_told_of_functions_that_there_are() {
+    let api = Api::new();
+    api.create().await.ok(201);
+    let own = "/_longshore/v1/functions";
+    let figures = api.get(&format!("{own}/f/stats")).await.ok(200).body;
+    assert_eq!((&figures["invocations"], &figures["duration"]["p50Ms"]), (&json!(0), &Value::Null));
+    assert_eq!(figures["since"], "2026-01-31T10:00:00.000Z");
+    let mut stats = FunctionStats {
+        durations: Times { count: 5, p50_us: 1_500, p99_us: 2_000, max_us: 2_001 },
+        starts: Times { count: 1, p50_us: 90_000, p99_us: 90_000, max_us: 90_000 },
+        timeouts: 1,
+        memory_used_max_mib: 40,
+        in_flight: 1,
+        idle: 2,
+        starting: 3,
+        waiting: 4,
+        ..FunctionStats::default()
+    };
+    stats.errors.insert("Runtime.Unknown".into(), 2);
+    api.host.stats.lock().unwrap().extend([("f".to_owned(), stats.clone()), ("gone".to_owned(), stats)]);
+    // Refused before the host is asked, and counted all the same.
+    api.put("/2017-10-31/functions/f/concurrency", json!({"ReservedConcurrentExecutions": 0})).await.ok(200);
+    api.post("/2015-03-31/functions/f/invocations", json!({})).await.ok(429);
+    let wanted = json!({
+        "functionName": "f", "invocations": 5, "duration": {"p50Ms": 1.5, "p99Ms": 2.0, "maxMs": 2.001},
+        "errors": 2, "errorsByType": {"Runtime.Unknown": 2}, "timeouts": 1,
+        "throttles": 1, "throttlesByReason": {"ReservedFunctionConcurrentInvocationLimitExceeded": 1},
+        "coldStarts": 1, "initDuration": {"p50Ms": 90.0, "p99Ms": 90.0, "maxMs": 90.0}, "maxMemoryUsedMB": 40,
+        "inFlight": 1, "idle": 2, "starting": 3, "waiting": 4,
+    });
+    let all = api.get(&format!("{own}/stats")).await.ok(200).body;
+    assert_eq!(all["functions"], json!([wanted]), "a function that is gone is not told of");
+    assert_eq!(api.get(&format!("{own}/gone/stats")).await.ok(404).body["code"], "ResourceNotFoundException");
+    // Deleted and made again, it is another function.
+    api.delete("/2015-03-31/functions/f").await.ok(204);
+    api.create().await.ok(201);
+    assert_eq!(api.get(&format!("{own}/f/stats")).await.ok(200).body["invocations"], 0);
 }

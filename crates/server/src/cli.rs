@@ -38,6 +38,8 @@ pub enum Command {
     Run(Box<Run>),
     /// Create jobs, watch them, steer them, and read what came of them: here, or at any other endpoint
     Job(Box<Job>),
+    /// Deploy functions, invoke them, and see what they do: here, or at any other endpoint
+    Function(Box<Function>),
     /// Say which layers of the sandbox this machine has for functions, what is missing, and what would turn it on
     Doctor(Doctor),
     /// Print what a function wrote to standard output and standard error
@@ -230,8 +232,9 @@ pub struct Run {
     #[arg(long, value_name = "DIR")]
     pub data_dir: Option<PathBuf>,
 
-    /// The S3 in which s3:// places are: any store that speaks S3. Without it, --profile or --region mean that of the
-    /// profile, else Amazon S3; without all of them, s3:// is the embedded storage
+    /// The S3 in which s3:// places are: any store that speaks S3. Without it, --profile or --region mean what the AWS CLI
+    /// would use: what AWS_ENDPOINT_URL_S3, AWS_ENDPOINT_URL or the profile name, else Amazon S3; without all of them,
+    /// s3:// is the embedded storage
     #[arg(long, value_name = "URL")]
     pub endpoint_url: Option<String>,
     /// The profile of the AWS configuration with the credentials for it [default: AWS's credential chain]
@@ -256,7 +259,7 @@ and the endpoint from the same places as for the AWS CLI. A job may be named by 
 )]
 pub struct Job {
     #[command(flatten)]
-    pub at: At,
+    pub at: JobAt,
     #[command(subcommand)]
     pub command: JobCommand,
 }
@@ -267,7 +270,7 @@ pub struct At {
     /// Where the state of the server is kept [default: as for serve]
     #[arg(long, value_name = "DIR", global = true, help_heading = "Endpoint", conflicts_with_all = ["endpoint_url", "profile", "region"])]
     pub data_dir: Option<PathBuf>,
-    /// Another endpoint for S3 Control and S3: http(s)://host[:port]
+    /// Another endpoint for all that is asked: http(s)://host[:port]
     #[arg(long, value_name = "URL", global = true, help_heading = "Endpoint")]
     pub endpoint_url: Option<String>,
     /// The region to ask, of AWS or of --endpoint-url
@@ -276,12 +279,19 @@ pub struct At {
     /// A profile of the AWS configuration files
     #[arg(long, value_name = "NAME", global = true, help_heading = "Endpoint")]
     pub profile: Option<String>,
-    /// The account of the jobs [default: the caller's]
-    #[arg(long, value_name = "ID", global = true, help_heading = "Endpoint", value_parser = account)]
-    pub account_id: Option<String>,
     /// Print JSON in the API's own shape
     #[arg(long, global = true)]
     pub json: bool,
+}
+
+/// As [`At`], and whose jobs are meant.
+#[derive(Debug, Clone, Default, Args)]
+pub struct JobAt {
+    #[command(flatten)]
+    pub at: At,
+    /// The account of the jobs [default: the caller's]
+    #[arg(long, value_name = "ID", global = true, help_heading = "Endpoint", value_parser = account)]
+    pub account_id: Option<String>,
 }
 
 #[derive(Debug, Subcommand)]
@@ -501,6 +511,166 @@ pub struct CreateJob {
     pub watch: bool,
 }
 
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Without --endpoint-url, --profile and --region, the Longshore that runs on the data directory is meant, with \
+its own credentials. With one of them, credentials, region and endpoint come from where the AWS CLI finds them. logs and stats \
+need a Longshore at the other end. A function is its name, or its ARN."
+)]
+pub struct Function {
+    #[command(flatten)]
+    pub at: At,
+    #[command(subcommand)]
+    pub command: FunctionCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum FunctionCommand {
+    /// Create a function from a file, a folder or a zip, or bring one up to date. Prints its ARN
+    Deploy(Box<Deploy>),
+    /// List functions
+    List,
+    /// Show one function
+    Describe {
+        /// The function: NAME, or NAME:QUALIFIER for a version or an alias
+        function: String,
+    },
+    /// List a function's versions, $LATEST first
+    Versions {
+        /// The function
+        function: String,
+    },
+    /// List a function's aliases
+    Aliases {
+        /// The function
+        function: String,
+    },
+    /// Call a function and print its answer
+    #[command(
+        after_help = "Exit status: 0 the function answered (or the call was accepted), 1 the function failed: what it said is \
+on standard error; 2 it was not called, or the call broke off; 64 what was given cannot be meant."
+    )]
+    Invoke(Invoke),
+    /// Print what a function wrote to standard output and standard error
+    Logs(FunctionLogs),
+    /// Show how often functions were called since the server began, how long they took, and how they failed
+    Stats {
+        /// One function [default: all of them]
+        function: Option<String>,
+    },
+    /// Delete a function, or one version of it
+    Delete {
+        /// The function: NAME with all its versions, or NAME:VERSION
+        function: String,
+    },
+}
+
+#[derive(Debug, Default, Args)]
+#[command(
+    after_help = "What is not said is guessed from the file where the function is new, and stays as it is where it is not. A folder \
+is zipped without .git and __pycache__. Whatever was guessed, and whatever changed, is said on standard error."
+)]
+pub struct Deploy {
+    /// A Python or Node file (handler.py, handler.py:function), a folder, a zip, or an executable bootstrap
+    pub path: String,
+    /// The function's name [default: that of the file or folder]
+    #[arg(long, value_name = "NAME")]
+    pub name: Option<String>,
+    /// The Lambda runtime (python3.12, nodejs22.x, provided.al2023) [default: by the file's kind and what is installed]
+    #[arg(long, value_name = "RUNTIME")]
+    pub runtime: Option<String>,
+    /// The function in the package, as Lambda writes it (module.function)
+    #[arg(long, value_name = "NAME")]
+    pub handler: Option<String>,
+    /// Seconds that one invocation may take [default of a new function: 60]
+    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(1..=900))]
+    pub timeout: Option<u32>,
+    /// Memory of one environment in MiB [default of a new function: 512]
+    #[arg(long, value_name = "MIB", value_parser = clap::value_parser!(u32).range(128..=10240))]
+    pub memory: Option<u32>,
+    /// An environment variable to set beside those that there are; may be repeated
+    #[arg(long = "env", value_name = "KEY=VALUE", value_parser = pair)]
+    pub variables: Vec<(String, String)>,
+    /// A file with all environment variables, KEY=VALUE a line: others are removed. --env goes over it
+    #[arg(long, value_name = "FILE")]
+    pub env_file: Option<PathBuf>,
+    /// The ARN of a layer's version; may be repeated, and replaces the layers that there are
+    #[arg(long = "layer", value_name = "ARN")]
+    pub layers: Vec<String>,
+    /// The role of the function: its ARN, or its name [default, where a Longshore answers: longshore]
+    #[arg(long, value_name = "ROLE")]
+    pub role: Option<String>,
+    /// Publish a version of what was deployed, and print its ARN
+    #[arg(long)]
+    pub publish: bool,
+    /// Publish a version and let this alias lead to it; it is made if there is none. Prints its ARN
+    #[arg(long, value_name = "NAME")]
+    pub alias: Option<String>,
+    /// Reserve so many invocations at once for the function, 0 to stop it, or "none"
+    #[arg(long, value_name = "N|none", value_parser = reservation)]
+    pub concurrency: Option<Reservation>,
+    /// What the function is for
+    #[arg(long, value_name = "TEXT")]
+    pub description: Option<String>,
+}
+
+/// Reserved concurrency that is asked for; `None` for none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Reservation(pub Option<u32>);
+
+fn reservation(text: &str) -> Result<Reservation, String> {
+    if text == "none" {
+        return Ok(Reservation(None));
+    }
+    text.parse().map(|n| Reservation(Some(n))).map_err(|_| "it must be a whole number, or none".into())
+}
+
+#[derive(Debug, Default, Args)]
+pub struct Invoke {
+    /// The function: NAME, or NAME:QUALIFIER for a version or an alias
+    pub function: String,
+    /// What the function is called with: JSON, @FILE, or "-" for standard input [default: {}]
+    #[arg(long, short, value_name = "JSON|@FILE|-")]
+    pub payload: Option<String>,
+    /// Show the end of what the function printed, on standard error
+    #[arg(long, conflicts_with_all = ["event", "dry_run"])]
+    pub tail: bool,
+    /// Queue the call and do not wait for it
+    #[arg(long, conflicts_with = "dry_run")]
+    pub event: bool,
+    /// Only check whether the function could be called so
+    #[arg(long)]
+    pub dry_run: bool,
+    /// The version or the alias that is meant
+    #[arg(long, value_name = "VERSION|ALIAS")]
+    pub qualifier: Option<String>,
+    /// JSON that the function finds in its context
+    #[arg(long, value_name = "JSON|@FILE")]
+    pub client_context: Option<String>,
+}
+
+#[derive(Debug, Default, Args)]
+#[command(
+    after_help = "A log is kept up to 128 MB a function, the oldest lines go first. Control characters are shown as \\x1b and the \
+like. --json prints one document with \"lines\", or with --follow a line of JSON for each."
+)]
+pub struct FunctionLogs {
+    /// The function
+    pub function: String,
+    /// Wait for more
+    #[arg(long, short)]
+    pub follow: bool,
+    /// Only lines since then: 90s, 10m, 2h, 1d, or a time such as 2026-01-31T10:00:00Z. To a second
+    #[arg(long, value_name = "TIME")]
+    pub since: Option<String>,
+    /// Only lines of this invocation
+    #[arg(long, value_name = "ID")]
+    pub request_id: Option<String>,
+    /// Only the last lines
+    #[arg(long, short = 'n', value_name = "N", value_parser = clap::value_parser!(u64).range(..=1_000_000))]
+    pub tail: Option<u64>,
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Scope {
     All,
@@ -601,7 +771,7 @@ mod tests {
         let parse = |words: &str| {
             let words = words.split(' ');
             Cli::try_parse_from(["longshore", "job"].into_iter().chain(words)).map(|cli| match cli.command {
-                Command::Job(job) => job.at,
+                Command::Job(job) => job.at.at,
                 other => panic!("{other:?}"),
             })
         };
@@ -630,6 +800,22 @@ mod tests {
         assert!(parse("--cli-input-json f.json").is_ok());
         assert!(parse("--function f --manifest s3://b/k --scope failed").is_err(), "there is no report");
         assert!(parse("--function f --generate s3://b --created-after yesterday").is_err());
+    }
+
+    #[test]
+    fn a_function_is_deployed_and_called_in_ways_that_do_not_contradict_each_other() {
+        let parse = |words: &str| Cli::try_parse_from("longshore function".split(' ').chain(words.split(' ')));
+        assert!(parse("deploy app.py --env A=b --env C= --timeout 900 --alias live --concurrency none").is_ok());
+        assert!(parse("deploy").is_err());
+        assert!(parse("deploy app.py --concurrency many").is_err());
+        assert!(parse("deploy app.py --timeout 901").is_err());
+        assert!(parse("invoke f --payload - --tail --json --profile p").is_ok());
+        assert!(parse("invoke f --event --dry-run").is_err());
+        assert!(parse("invoke f --event --tail").is_err(), "nobody waits for a log");
+        assert!(parse("logs f -f -n 5 --since 10m").is_ok());
+        assert!(parse("stats").is_ok() && parse("stats f --json").is_ok());
+        assert!(parse("list --data-dir d --profile p").is_err(), "one of them would be ignored");
+        assert!(parse("list --account-id 111122223333").is_err(), "functions are the caller's");
     }
 
     #[test]

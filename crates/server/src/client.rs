@@ -1,9 +1,10 @@
-//! A small client of the public API, for `demo`, `run` and `job`: they have no private door.
+//! A small client of the public API, for `demo`, `run`, `job` and `function`: they have no private door.
 //!
 //! One connection, one request at a time; opened anew when it is gone, or when the next request goes elsewhere. Several
 //! clients make several connections.
 
 mod endpoint;
+mod functions;
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -31,7 +32,8 @@ use crate::credentials::Credentials;
 use crate::failure::Failure;
 use crate::tls;
 
-pub use endpoint::{Endpoint, Endpoints};
+pub use endpoint::{Endpoint, Endpoints, NoEndpoint};
+pub use functions::{Invocation, Invoked, is_missing};
 
 /// Answers that are read whole: job descriptions, lists, error documents, a function's answer of 6 MiB.
 const ANSWER_BYTES_MAX: usize = 16 * 1024 * 1024;
@@ -85,6 +87,8 @@ pub enum Content<'a> {
 enum Api {
     S3,
     Lambda,
+    /// What Longshore offers about functions beside Lambda.
+    OwnLambda,
     /// S3 Control, and what Longshore offers about jobs beside it.
     Control,
     Sts,
@@ -94,7 +98,7 @@ impl Api {
     /// The service in a signature's scope. S3 Control signs as S3 (spec 1.1).
     fn service(self) -> &'static str {
         match self {
-            Api::S3 | Api::Control => "s3",
+            Api::S3 | Api::Control | Api::OwnLambda => "s3",
             Api::Lambda => "lambda",
             Api::Sts => "sts",
         }
@@ -111,7 +115,7 @@ pub struct Client {
     credentials: sigv4::Credentials,
     region: String,
     account: String,
-    /// What the S3 Control endpoint said that it is.
+    /// What the endpoint of S3 Control, or of Lambda, said that it is. Nobody has a client for both where they are two.
     server: AtomicU8,
     connection: tokio::sync::Mutex<Option<(Endpoint, SendRequest<RequestBody>)>>,
 }
@@ -215,9 +219,13 @@ impl Client {
 
     /// Whether a Longshore answers for S3 Control: it says so in each answer. Asks only if nothing has answered yet.
     pub async fn is_longshore(&self) -> Result<bool, ClientError> {
+        self.is_longshore_at(Api::Control).await
+    }
+
+    async fn is_longshore_at(&self, api: Api) -> Result<bool, ClientError> {
         if self.server.load(Ordering::Relaxed) == UNKNOWN {
             let none = Content::Bytes(Bytes::new());
-            match self.call(Api::Control, Method::GET, "/_longshore/health", HeaderMap::new(), none).await {
+            match self.call(api, Method::GET, "/_longshore/health", HeaderMap::new(), none).await {
                 // Whatever the answer, its headers count.
                 Ok(_) | Err(ClientError::Refused { .. }) => {}
                 Err(error) => return Err(error),
@@ -294,7 +302,9 @@ impl Client {
     pub async fn get_to_file(&self, bucket: &str, key: &str, path: &Path) -> Result<(), ClientError> {
         let broken = |e: &dyn std::fmt::Display| ClientError::Broken(format!("cannot write {}: {e}", path.display()));
         let none = Content::Bytes(Bytes::new());
-        let (_, mut body) = self.send(Api::S3, Method::GET, &object_path(bucket, key), HeaderMap::new(), &none).await?;
+        let (_, _, mut body) = self
+            .send(Api::S3, Method::GET, &object_path(bucket, key), HeaderMap::new(), &none, ANSWER_TIME_MAX)
+            .await?;
         let mut file = tokio::fs::File::create(path).await.map_err(|e| broken(&e))?;
         while let Some(frame) = body.frame().await {
             let frame =
@@ -382,28 +392,7 @@ impl Client {
 
     /// Waits until the function can be invoked.
     pub async fn function_active(&self, name: &str) -> Result<(), ClientError> {
-        loop {
-            let path = format!("/2015-03-31/functions/{name}/configuration");
-            let answer = self.lambda(Method::GET, &path, &serde_json::Value::Null).await?;
-            let state = |member: &str| answer.get(member).and_then(|s| s.as_str()).unwrap_or("").to_owned();
-            match (state("State").as_str(), state("LastUpdateStatus").as_str()) {
-                ("Failed", _) | (_, "Failed") => {
-                    return Err(ClientError::Broken(format!(
-                        "the function cannot be used: {}{}",
-                        state("StateReason"),
-                        state("LastUpdateStatusReason")
-                    )));
-                }
-                ("Pending", _) | (_, "InProgress") => tokio::time::sleep(Duration::from_millis(50)).await,
-                _ => return Ok(()),
-            }
-        }
-    }
-
-    pub async fn delete_function(&self, name: &str) -> Result<(), ClientError> {
-        let none = Content::Bytes(Bytes::new());
-        let path = format!("/2015-03-31/functions/{name}");
-        self.call(Api::Lambda, Method::DELETE, &path, HeaderMap::new(), none).await.map(drop)
+        self.function_settled(name, Duration::from_millis(50)).await.map(drop)
     }
 
     async fn lambda(
@@ -412,11 +401,23 @@ impl Client {
         path: &str,
         body: &serde_json::Value,
     ) -> Result<serde_json::Value, ClientError> {
+        self.lambda_within(method, path, body, ANSWER_TIME_MAX).await
+    }
+
+    async fn lambda_within(
+        &self,
+        method: Method,
+        path: &str,
+        body: &serde_json::Value,
+        answer_time_max: Duration,
+    ) -> Result<serde_json::Value, ClientError> {
         let mut headers = HeaderMap::new();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        let body = if body.is_null() { Bytes::new() } else { Bytes::from(body.to_string()) };
-        let (_, answer) = self.call(Api::Lambda, method, path, headers, Content::Bytes(body)).await?;
-        serde_json::from_slice(&answer).map_err(|e| ClientError::Broken(format!("the answer is no JSON: {e}")))
+        let body = Content::Bytes(if body.is_null() { Bytes::new() } else { Bytes::from(body.to_string()) });
+        let (_, _, answer) = self.send(Api::Lambda, method, path, headers, &body, answer_time_max).await?;
+        let answer = whole(answer).await?;
+        // Where something is deleted there is nothing to tell.
+        if answer.is_empty() { Ok(serde_json::Value::Null) } else { json(&answer) }
     }
 
     // --- S3 Control ---
@@ -570,7 +571,7 @@ impl Client {
         headers.insert("x-amz-account-id", self.account_header()?);
         let none = Content::Bytes(Bytes::new());
         let (_, answer) = self.call(Api::Control, Method::GET, target, headers, none).await?;
-        serde_json::from_slice(&answer).map_err(|e| ClientError::Broken(format!("the answer is no JSON: {e}")))
+        json(&answer)
     }
 
     fn account_header(&self) -> Result<HeaderValue, ClientError> {
@@ -588,7 +589,7 @@ impl Client {
 
     // --- the wire ---
 
-    /// Sends one request and reads its answer whole.
+    /// Sends one request and reads its answer whole. It may arrive twice if a kept connection breaks meanwhile.
     async fn call(
         &self,
         api: Api,
@@ -597,10 +598,11 @@ impl Client {
         headers: HeaderMap,
         content: Content<'_>,
     ) -> Result<(HeaderMap, Bytes), ClientError> {
-        let (headers, body) = self.send(api, method, target, headers, &content).await?;
+        let (_, headers, body) = self.send(api, method, target, headers, &content, ANSWER_TIME_MAX).await?;
         Ok((headers, whole(body).await?))
     }
 
+    /// Sends one request. Gives up if the head of its answer does not come within `answer_time_max`.
     async fn send(
         &self,
         api: Api,
@@ -608,11 +610,12 @@ impl Client {
         target: &str,
         mut headers: HeaderMap,
         content: &Content<'_>,
-    ) -> Result<(HeaderMap, Incoming), ClientError> {
+        answer_time_max: Duration,
+    ) -> Result<(StatusCode, HeaderMap, Incoming), ClientError> {
         let broken = |e: &dyn std::fmt::Display| ClientError::Broken(format!("cannot send {method} {target}: {e}"));
         let endpoint = match api {
             Api::S3 => &self.endpoints.s3,
-            Api::Lambda => &self.endpoints.lambda,
+            Api::Lambda | Api::OwnLambda => &self.endpoints.lambda,
             Api::Control => &self.endpoints.control,
             Api::Sts => &self.endpoints.sts,
         };
@@ -645,7 +648,7 @@ impl Client {
                 http::Request::builder().method(&method).uri(target).body(body).map_err(|e| broken(&e))?;
             *request.headers_mut() = headers.clone();
             let sent = match connection.ready().await {
-                Ok(()) => tokio::time::timeout(ANSWER_TIME_MAX, connection.send_request(request))
+                Ok(()) => tokio::time::timeout(answer_time_max, connection.send_request(request))
                     .await
                     .map_err(|_| broken(&"no answer in time"))?,
                 Err(error) => Err(error),
@@ -654,12 +657,12 @@ impl Client {
                 Ok(answer) => {
                     *slot = Some((endpoint.clone(), connection));
                     let (parts, body) = answer.into_parts();
-                    if api == Api::Control {
+                    if !matches!(api, Api::S3 | Api::Sts) {
                         let ours = parts.headers.get(SERVER).is_some_and(|name| name == "longshore");
                         self.server.store(if ours { LONGSHORE } else { OTHER }, Ordering::Relaxed);
                     }
                     if parts.status.is_success() {
-                        return Ok((parts.headers, body));
+                        return Ok((parts.status, parts.headers, body));
                     }
                     return Err(refused(parts.status, &parts.headers, &whole(body).await?));
                 }
@@ -705,6 +708,10 @@ async fn whole(body: Incoming) -> Result<Bytes, ClientError> {
     Ok(read.map_err(|e| ClientError::Broken(format!("reading an answer broke off: {e}")))?.to_bytes())
 }
 
+fn json(body: &[u8]) -> Result<serde_json::Value, ClientError> {
+    serde_json::from_slice(body).map_err(|e| ClientError::Broken(format!("the answer is no JSON: {e}")))
+}
+
 fn parse(body: &[u8]) -> Result<Element, ClientError> {
     Element::parse(body).map_err(|e| ClientError::Broken(format!("the answer is no XML: {e}")))
 }
@@ -717,12 +724,17 @@ fn etag(headers: &HeaderMap) -> String {
     headers.get("etag").and_then(|v| v.to_str().ok()).unwrap_or("").trim_matches('"').to_owned()
 }
 
-/// The error in any of the three dialects.
+/// The error in any of the four dialects.
 fn refused(status: StatusCode, headers: &HeaderMap, body: &[u8]) -> ClientError {
+    let json: serde_json::Value = serde_json::from_slice(body).unwrap_or_default();
+    let member = |names: [&str; 2]| names.iter().find_map(|m| json.get(m)?.as_str()).map(str::to_owned);
     if let Some(code) = headers.get("x-amzn-errortype").and_then(|v| v.to_str().ok()) {
-        let json: serde_json::Value = serde_json::from_slice(body).unwrap_or_default();
-        let message = ["message", "Message"].iter().find_map(|m| json.get(m)?.as_str()).unwrap_or("").to_owned();
-        return ClientError::Refused { status, code: code.to_owned(), message };
+        // AWS puts the namespace of the model behind some.
+        let code = code.split(':').next().unwrap_or(code).to_owned();
+        return ClientError::Refused { status, code, message: member(["message", "Message"]).unwrap_or_default() };
+    }
+    if let Some(code) = member(["code", "Code"]) {
+        return ClientError::Refused { status, code, message: member(["message", "Message"]).unwrap_or_default() };
     }
     let document = Element::parse(body).unwrap_or_default();
     let error = document.child("Error").unwrap_or(&document);
@@ -772,6 +784,9 @@ mod tests {
         let mut lambda = HeaderMap::new();
         lambda.insert("x-amzn-errortype", HeaderValue::from_static("C"));
         assert_eq!(code(&lambda, "{\"Message\": \"m\"}"), wanted);
+        lambda.insert("x-amzn-errortype", HeaderValue::from_static("C:http://internal.amazon.com/"));
+        assert_eq!(code(&lambda, "{\"message\": \"m\"}"), wanted);
+        assert_eq!(code(&none, "{\"code\": \"C\", \"message\": \"m\"}"), wanted);
         assert_eq!(code(&none, "no xml").0, "");
     }
 

@@ -419,6 +419,7 @@ impl Dispatch {
         };
         answer(match api {
             Api::Lambda => self.functions.serve(request).await,
+            Api::Own if request.path.starts_with(Functions::OWN_PREFIX) => self.functions.serve_own(request).await,
             Api::Own => self.jobs.serve_own(request, host.account()).await,
             _ => self.jobs.serve(request, host.account()).await,
         })

@@ -1,14 +1,13 @@
 //! Stores of somebody else: which there are, and which bucket is in which.
 
-use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use http::Uri;
 use longshore_aws::{CredentialSource, Endpoint, Patience, RemoteObjects};
 use longshore_jobs::ports::Encryption;
 use serde::Deserialize;
 
+use crate::client;
 use crate::failure::Failure;
 
 /// An `[[endpoint]]` of the settings. Meanings: `longshore.toml` beside this crate's manifest.
@@ -118,7 +117,7 @@ impl Access<'_> {
         }
         if let Some(url) = self.url {
             let place = Place::parse(url).map_err(|e| self.wrong(e))?;
-            if !place.encrypted && !place.is_loopback() && !self.allow_plain_http {
+            if !place.encrypted && !place.loopback && !self.allow_plain_http {
                 return Err(self
                     .wrong(format!("{url} is plain HTTP to another machine: others could read along"))
                     .hint("use https://, or set allow_plain_http = true (--allow-plain-http) in a network you trust"));
@@ -206,38 +205,24 @@ pub struct Place {
     pub encrypted: bool,
     /// Host and, if it is not the scheme's, port.
     pub authority: String,
-    host: String,
+    loopback: bool,
 }
 
 impl Place {
     pub fn parse(url: &str) -> Result<Self, String> {
         let wrong = || format!("{url:?} is no endpoint: write https://host or https://host:port");
-        let uri: Uri = url.parse().map_err(|_| wrong())?;
-        let encrypted = match uri.scheme_str() {
-            Some("https") => true,
-            Some("http") => false,
-            _ => return Err(wrong()),
-        };
-        let authority = uri.authority().ok_or_else(wrong)?;
-        if authority.host().is_empty() || authority.as_str().contains('@') || !matches!(uri.path(), "" | "/") {
-            return Err(wrong());
-        }
-        if uri.query().is_some() || url.contains('#') {
-            return Err(wrong());
-        }
-        Ok(Self { encrypted, authority: authority.as_str().to_owned(), host: authority.host().to_owned() })
+        let endpoint = client::Endpoint::parse(url).map_err(|_| wrong())?;
+        if endpoint.base().is_empty() { Ok(Self::of(&endpoint)) } else { Err(wrong()) }
     }
 
     /// Amazon's, of one service and region.
     pub fn amazon(service: &str, region: &str) -> Self {
         let suffix = if region.starts_with("cn-") { ".cn" } else { "" };
-        let host = format!("{service}.{region}.amazonaws.com{suffix}");
-        Self { encrypted: true, authority: host.clone(), host }
+        Self::of(&client::Endpoint::secure(format!("{service}.{region}.amazonaws.com{suffix}")))
     }
 
-    fn is_loopback(&self) -> bool {
-        let host = self.host.trim_start_matches('[').trim_end_matches(']');
-        host == "localhost" || host.ends_with(".localhost") || host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
+    fn of(endpoint: &client::Endpoint) -> Self {
+        Self { encrypted: endpoint.tls(), authority: endpoint.authority(), loopback: endpoint.is_loopback() }
     }
 }
 

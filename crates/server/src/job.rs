@@ -5,8 +5,6 @@
 mod create;
 mod events;
 pub mod json;
-mod place;
-mod profile;
 mod results;
 mod retry;
 mod show;
@@ -19,8 +17,8 @@ use longshore_wire::xml::Element;
 use crate::cli::{self, JobCommand, JobTag};
 use crate::client::{ClientError, Described};
 use crate::failure::{FAILED, Failure, JOB_FAILED, OK, plain};
-use crate::job::place::{Place, told};
-use crate::job::show::out;
+use crate::output::{self, out};
+use crate::place::{Place, told};
 
 /// A page of ListJobs, the API's largest.
 const PAGE_MAX: usize = 1_000;
@@ -40,11 +38,11 @@ pub async fn job(args: cli::Job) -> Result<u8, Failure> {
 
 async fn command(args: cli::Job) -> Result<u8, Failure> {
     let cli::Job { at, command } = args;
-    let json = at.json;
+    let json = at.at.json;
     if let JobCommand::Create(args) = command {
         return create::create(*args, &at).await;
     }
-    let place = Place::find(&at, None).await?;
+    let place = Place::of_jobs(&at, None).await?;
     match command {
         // Above, for its request may name the account.
         JobCommand::Create(_) => unreachable!("it was taken above"),
@@ -52,9 +50,9 @@ async fn command(args: cli::Job) -> Result<u8, Failure> {
         JobCommand::Describe { job } => {
             let described = describe(&place, &id_of(&place, &job).await?).await?;
             if json {
-                show::json(&serde_json::json!({"Job": json::of(&described.job)}));
+                output::json(&serde_json::json!({"Job": json::of(&described.job)}));
             } else {
-                out(&show::description(&described, show::colours()));
+                out(&show::description(&described, output::colours()));
                 let (_, _, failed) = described.progress();
                 if failed > 0 && !described.is_over() {
                     let id = described.job.child_text("JobId").unwrap_or_default();
@@ -99,7 +97,7 @@ async fn command(args: cli::Job) -> Result<u8, Failure> {
 /// Prints the ID of a job that was created, and goes on to watch it if that was asked for.
 async fn print_made(place: &Place, id: &str, json: bool, watch: bool) -> Result<u8, Failure> {
     if json {
-        show::json(&serde_json::json!({"JobId": id}));
+        output::json(&serde_json::json!({"JobId": id}));
     } else {
         out(&format!("{}\n", plain(id)));
     }
@@ -168,11 +166,11 @@ async fn list(place: &Place, statuses: &[Status], limit: Option<u32>, json: bool
         if let Some(token) = token {
             answer["NextToken"] = token.into();
         }
-        show::json(&answer);
+        output::json(&answer);
     } else if jobs.is_empty() {
         eprintln!("there are no jobs{}", if statuses.is_empty() { "" } else { " of that status" });
     } else {
-        out(&show::table(&jobs, show::colours()));
+        out(&show::table(&jobs, output::colours()));
     }
     Ok(OK)
 }
@@ -204,7 +202,7 @@ async fn not_now(place: &Place, id: &str, error: ClientError, not: &str) -> Fail
 /// Prints what a change came to: one member on a line, or the whole answer as JSON.
 fn print_one(answer: &Element, member: &str, json: bool) -> Result<u8, Failure> {
     if json {
-        show::json(&json::of(answer));
+        output::json(&json::of(answer));
     } else {
         out(&format!("{}\n", plain(answer.child_text(member).unwrap_or(""))));
     }
@@ -251,7 +249,7 @@ fn change_tags(tags: &mut Vec<(String, String)>, set: Vec<(String, String)>, rem
 fn print_tags(tags: &[(String, String)], json: bool) {
     if json {
         let tags: Vec<_> = tags.iter().map(|(k, v)| serde_json::json!({"Key": k, "Value": v})).collect();
-        show::json(&serde_json::json!({"Tags": tags}));
+        output::json(&serde_json::json!({"Tags": tags}));
     } else {
         let lines = tags.iter().map(|(key, value)| format!("{}={}\n", plain(key), plain(value)));
         out(&lines.collect::<String>());

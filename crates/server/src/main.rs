@@ -9,12 +9,15 @@ mod doctor;
 mod endpoints;
 mod env;
 mod failure;
+mod function;
 mod gateway;
 mod interrupt;
 mod job;
 mod listener;
 mod logs;
 mod names;
+mod output;
+mod place;
 mod progress;
 mod remote_functions;
 mod report;
@@ -122,6 +125,7 @@ fn command(cli: Cli) -> Result<u8, Failure> {
             _ => failure,
         }),
         Command::Job(args) => block_on(job::job(*args)),
+        Command::Function(args) => block_on(function::function(*args)),
         Command::Doctor(args) => {
             let (data_dir, mut settings) = place(&args.place)?;
             settings.confine(&args.confine);

@@ -22,6 +22,7 @@ use crate::client::{Client, ClientError, Content, Described, NewFunction, NewJob
 use crate::endpoints::EndpointSettings;
 use crate::failure::{Because, BecauseGiven, FAILED, Failure, INTERRUPTED, JOB_FAILED, OK, plain};
 use crate::interrupt::Interrupt;
+use crate::place::{self, Files, Service};
 use crate::progress::Progress;
 use crate::report::{self, Failures, Wanted};
 use crate::run::package::Package;
@@ -104,6 +105,9 @@ pub async fn run(args: cli::Run) -> Result<u8, Failure> {
             // Only now is it true.
             if let Some(chosen) = &package.chosen {
                 eprintln!("using {chosen} with {}", package.runtime);
+            }
+            if let Some(left_out) = &package.left_out {
+                eprintln!("{left_out}");
             }
             if let Some(notice) = &found.notice {
                 eprintln!("{notice}");
@@ -252,20 +256,20 @@ async fn endpoint(
         return Err(Failure::usage(format!("{flag}: nothing of this run is in a store"))
             .hint("--source s3://bucket/prefix, --manifest or --report s3://bucket/prefix says what is there"));
     }
-    // Kept with the run, which may be resumed where the variable says something else.
-    let profile = args.profile.clone().or_else(|| environment("AWS_PROFILE").filter(|profile| !profile.is_empty()));
-    let told = |e: longshore_aws::CredentialsFailed| Failure::usage(e.to_string());
-    let mut url = args.endpoint_url.clone();
-    if let (None, Some(profile)) = (&url, &profile) {
-        url = longshore_aws::profile_endpoint(profile).await.map_err(told)?;
-    }
+    let variable = |name: &str| environment(name).filter(|value| !value.is_empty());
+    let files = Files::read(&variable)?;
+    let (profile, is_named) = place::profile(args.profile.as_deref(), &files, &variable)?;
+    // Kept with the run, which may be resumed where the variables say something else.
+    let url = place::url(args.endpoint_url.as_deref(), Service::S3, &profile, &files, &variable);
+    let profile = is_named.then_some(profile);
     let (region, anonymous) = (args.region.clone(), args.no_sign_request);
     let plan = EndpointPlan { url, profile, region, anonymous, allow_plain_http: args.allow_plain_http };
     settings_of("run", &plan).check()?;
     if !anonymous {
         let found = longshore_aws::identity(plan.profile.as_deref(), plan.region.as_deref()).await;
         found.map_err(|e| {
-            told(e).hint("--profile names a profile of AWS's configuration, --no-sign-request needs none")
+            Failure::usage(e.to_string())
+                .hint("--profile names a profile of AWS's configuration, --no-sign-request needs none")
         })?;
     }
     Ok(Some(plan))
@@ -297,7 +301,8 @@ fn kept_package(folder: &RunFolder, plan: &Plan) -> Result<Package, Failure> {
             .hint(format!("name one: longshore run FUNCTION --retry {}", plan.id))
     })?;
     let (runtime, handler) = (plan.runtime.clone(), plan.handler.clone());
-    Ok(Package { zip, runtime, handler, chosen: None, source: None })
+    // What it is written in was looked at when the run began.
+    Ok(Package { zip, runtime, handler, chosen: None, source: None, language: None, left_out: None })
 }
 
 fn read_package(args: &cli::Run) -> Result<Package, Failure> {
@@ -639,7 +644,7 @@ async fn carry_out(
 /// Takes out of somebody else's storage what the run put there: its function, and its bucket.
 async fn clean_up(plan: &Plan, client: &Client) -> Result<(), ClientError> {
     let bucket = bucket_of(plan);
-    client.delete_function(&bucket).await?;
+    client.delete_function(&bucket, None).await?;
     loop {
         let (page, _) = client.list(&bucket, "", None).await?;
         if page.is_empty() {

@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use hmac::{Hmac, KeyInit, Mac};
+use http::Method;
 use http::header::{CONNECTION, CONTENT_TYPE, HOST, USER_AGENT};
-use http::{Method, Uri};
 use http_body_util::Full;
 use hyper_util::rt::TokioIo;
 use longshore_jobs::ports::{EventSink, SinkError};
@@ -21,6 +21,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::sync::Mutex;
 
+use crate::client::{Endpoint, NoEndpoint};
 use crate::failure::{Because, Failure};
 use crate::tls::{self, Roots, TlsError};
 
@@ -65,12 +66,8 @@ enum Target<'s> {
 /// A webhook's URL, taken apart.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Address {
-    tls: bool,
-    /// As it is looked up: without the brackets of an IPv6 address.
-    host: String,
-    port: u16,
-    /// As it stands in the request: host and port; path and query.
-    authority: String,
+    endpoint: Endpoint,
+    /// Path and query.
     target: String,
 }
 
@@ -106,30 +103,22 @@ impl SinkSettings {
 
     fn address(&self, url: &str) -> Result<Address, Failure> {
         // The URL itself is not repeated: what stands in its query may be secret.
-        let Ok(uri) = url.parse::<Uri>() else { return self.refuse("has a url that is none") };
-        match (uri.scheme_str(), uri.host(), uri.authority()) {
-            (Some(scheme @ ("http" | "https")), Some(host), Some(authority)) if !host.is_empty() => {
-                let tls = scheme == "https";
-                let host = host.trim_matches(['[', ']']);
-                if authority.as_str().contains('@') {
-                    return self.refuse("has a url with a user in it, which is not supported: sign with a secret");
-                }
-                if tls && !tls::is_name(host) {
-                    return self.refuse("has an https url with a host that no certificate can be for");
-                }
-                if self.ca_file.is_some() && !tls {
-                    return self.refuse("has a ca_file, but an http url: nobody shows a certificate there");
-                }
-                Ok(Address {
-                    tls,
-                    host: host.to_owned(),
-                    port: uri.port_u16().unwrap_or(if tls { 443 } else { 80 }),
-                    authority: authority.as_str().to_owned(),
-                    target: uri.path_and_query().map_or("/", |t| t.as_str()).to_owned(),
-                })
+        let (endpoint, uri) = match Endpoint::of(url) {
+            Ok(found) => found,
+            Err(NoEndpoint::Unread(_)) => return self.refuse("has a url that is none"),
+            Err(NoEndpoint::User) => {
+                return self.refuse("has a url with a user in it, which is not supported: sign with a secret");
             }
-            _ => self.refuse("has a url that does not begin with http:// or https:// and a host"),
+            Err(_) => return self.refuse("has a url that does not begin with http:// or https:// and a host"),
+        };
+        if endpoint.tls() && !tls::is_name(endpoint.host()) {
+            return self.refuse("has an https url with a host that no certificate can be for");
         }
+        if self.ca_file.is_some() && !endpoint.tls() {
+            return self.refuse("has a ca_file, but an http url: nobody shows a certificate there");
+        }
+        let target = uri.path_and_query().map_or("/", |t| t.as_str()).to_owned();
+        Ok(Address { endpoint, target })
     }
 
     fn check(&self) -> Result<(), Failure> {
@@ -210,7 +199,7 @@ pub fn make(sinks: &[SinkSettings], data_dir: &Path) -> Result<Vec<Arc<dyn Event
             }
             Target::Stdout => Arc::new(Lines { name, format, path: None, turn: Arc::default() }),
             Target::Webhook(address) => {
-                let tls = if address.tls { Some(sink.trusted(data_dir)?) } else { None };
+                let tls = if address.endpoint.tls() { Some(sink.trusted(data_dir)?) } else { None };
                 Arc::new(Webhook { name, format, address, tls, secret: sink.secret(data_dir)? })
             }
         })
@@ -325,7 +314,7 @@ impl EventSink for Webhook {
         let mut request = http::Request::builder()
             .method(Method::POST)
             .uri(&self.address.target)
-            .header(HOST, &self.address.authority)
+            .header(HOST, self.address.endpoint.authority())
             .header(CONTENT_TYPE, self.format.content_type())
             .header(USER_AGENT, concat!("longshore/", env!("CARGO_PKG_VERSION")))
             // Events are few and far between: a connection kept open would mostly be found closed.
@@ -355,10 +344,10 @@ impl Webhook {
     /// Connects, and with https makes sure of whom: nothing is sent before that.
     async fn connect(&self) -> Result<Box<dyn Stream>, SinkError> {
         let failed = |error: &dyn std::fmt::Display| SinkError(format!("no connection: {error}"));
-        let stream = TcpStream::connect((self.address.host.as_str(), self.address.port)).await;
+        let stream = TcpStream::connect(self.address.endpoint.address()).await;
         let stream = stream.map_err(|e| failed(&e))?;
         let Some(config) = &self.tls else { return Ok(Box::new(stream)) };
-        match tls::handshake(stream, &self.address.host, Arc::clone(config)).await {
+        match tls::handshake(stream, self.address.endpoint.host(), Arc::clone(config)).await {
             Ok(stream) => Ok(Box::new(stream)),
             Err(error @ TlsError::NotTrusted(CertificateError::UnknownIssuer)) => {
                 Err(failed(&format!("{error} (the sink's ca_file names whom to trust)")))
@@ -442,13 +431,14 @@ mod tests {
     fn a_url_is_taken_apart_as_the_request_needs_it() {
         let address = |url: &str| sink("name = \"a\"\nkind = \"webhook\"").address(url).unwrap();
         let six = address("http://[::1]:8080/hook?a=b");
-        assert_eq!((six.host.as_str(), six.port, six.authority.as_str()), ("::1", 8080, "[::1]:8080"));
+        assert_eq!((six.endpoint.address(), six.endpoint.authority().as_str()), (("::1", 8080), "[::1]:8080"));
         assert_eq!(six.target, "/hook?a=b");
         let bare = address("http://hooks.example");
-        assert_eq!((bare.port, bare.target.as_str(), bare.tls), (80, "/", false));
+        assert_eq!((bare.endpoint.address().1, bare.target.as_str(), bare.endpoint.tls()), (80, "/", false));
         let secure = address("https://hooks.example");
-        assert_eq!((secure.port, secure.authority.as_str(), secure.tls), (443, "hooks.example", true));
-        assert!(address("https://[::1]:8443/").tls, "certificates can be for addresses");
+        assert_eq!((secure.endpoint.address(), secure.endpoint.tls()), (("hooks.example", 443), true));
+        assert_eq!(secure.endpoint.authority(), "hooks.example");
+        assert!(address("https://[::1]:8443/").endpoint.tls(), "certificates can be for addresses");
     }
 
     #[test]

@@ -17,6 +17,7 @@ use rustix::process::Signal;
 use tokio::net::unix::pipe;
 use tokio::sync::Notify;
 
+use super::figures::{Activity, FunctionFigures};
 use super::lines::{Figures, Status, Threshold, Writer, runtime_version};
 use super::logs::{LINE_BYTES_MAX, Sink};
 use super::outcome::{Failure, response_too_large};
@@ -67,6 +68,7 @@ pub(super) struct Environment {
     pub process_ended: Notify,
     /// After [`Environment::process_ended`]: all that it had sent has been read.
     pub heard: Notify,
+    counters: Arc<FunctionFigures>,
     log: Mutex<EnvironmentLog>,
     process: OnceLock<Process>,
     /// Whether its log says already that it has no network.
@@ -161,6 +163,7 @@ impl Environment {
         let deadline = (kind == Kind::Again).then(|| created + Duration::from_secs(u64::from(deployment.timeout_s)));
         Self {
             id,
+            counters: shared.figures.of(&deployment.name),
             deployment,
             kind,
             shared: Arc::downgrade(shared),
@@ -221,6 +224,17 @@ impl Environment {
     /// Whether its process runs. Asked before an environment that was idle gets a call.
     pub fn is_alive(&self) -> bool {
         self.process.get().is_some_and(|process| process.of.is_alive())
+    }
+
+    /// What it is doing, for figures.
+    pub fn activity(&self) -> Activity {
+        let guarded = lock(&self.guarded);
+        match &guarded.session {
+            session if session.is_starting() => Activity::Starting,
+            session if session.is_ready() => Activity::Idle,
+            session if session.is_running() => Activity::Running,
+            _ => Activity::Ending,
+        }
     }
 
     /// Stops its processes, unless it has got a call meanwhile.
@@ -329,6 +343,7 @@ impl Environment {
     /// The first poll: the start is over.
     pub fn came_up(&self) {
         let init = self.created.elapsed();
+        self.counters.started(init);
         let end = self.lines().init_end(jiff::Timestamp::now(), init, Status::Success);
         if self.kind != Kind::Provisioned {
             lock(&self.guarded).init = Some(init);
@@ -398,6 +413,8 @@ impl Environment {
                 produced: payload.len(),
                 waits: None,
             };
+            let status = answered.error_type.as_deref().map_or(Status::Success, Status::Error);
+            self.counters.ended(answered.duration, status);
             if pending.call.want_log_tail {
                 answered.waits = Some((pending.reply, payload, function_error));
             } else {
@@ -462,7 +479,7 @@ impl Environment {
     // --- logs ---
 
     fn lines(&self) -> Writer {
-        Writer::new(self.deployment.log_format, self.deployment.system_log_level.as_deref())
+        Writer::new(self.deployment.log_format, self.deployment.system_log_level.as_deref(), self.kind)
     }
 
     /// Logs that the start begins: before anything that the function prints.
@@ -547,6 +564,7 @@ impl Environment {
         }
         log.end_line();
         let used_mib = log.memory_used_mib(process.map(|p| &p.of));
+        self.counters.memory(used_mib);
         log.line(&self.lines().end(jiff::Timestamp::now(), request_id, status, Figures { used_mib, ..figures }));
         let tail = log.tail.take();
         want_tail.then(|| {
@@ -567,6 +585,7 @@ impl Environment {
             log.end_line();
             log.line(&line);
         }
+        self.counters.ended(duration, status);
         let payload = failure.payload(request_id);
         let figures = self.figures(duration, init, payload.as_ref().map_or(0, Bytes::len));
         let tail = self.report(request_id, status, figures, pending.call.want_log_tail);

@@ -1,4 +1,4 @@
-//! What functions print: one file a function, `<data>/logs/<function>.log`.
+//! What functions print: one file a function, `<data>/logs/<function>.log`, and beside it when what was written.
 //!
 //! A function's output goes pipe → [`Sink`] (memory, bounded) → writer thread → file. Nothing on that way waits for the
 //! file: a full disk or a slow one costs log lines, which are counted and named in the log, never a function's time.
@@ -10,7 +10,9 @@ use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
+
+use super::log_pages::Marks;
 
 /// A log file larger than this is set aside as `<function>.log.1`; the one set aside before is dropped.
 pub const FILE_BYTES_MAX: u64 = 64 * 1024 * 1024;
@@ -33,7 +35,7 @@ pub fn path(data_dir: &Path, function: &str) -> PathBuf {
     data_dir.join("logs").join(format!("{safe}.log"))
 }
 
-fn set_aside(path: &Path) -> PathBuf {
+pub(super) fn set_aside(path: &Path) -> PathBuf {
     path.with_extension("log.1")
 }
 
@@ -164,6 +166,7 @@ impl Sink {
 
 struct OpenFile {
     file: File,
+    marks: Marks,
     bytes: u64,
     used: Instant,
 }
@@ -219,18 +222,26 @@ fn write_to(files: &mut HashMap<String, OpenFile>, shared: &Shared, function: &s
         }
         let file = open(&path)?;
         let length = file.metadata()?.len();
-        files.insert(function.to_owned(), OpenFile { file, bytes: length, used: Instant::now() });
+        let marks = Marks::open(&path, file.metadata()?.ino(), length, now_ms())?;
+        files.insert(function.to_owned(), OpenFile { file, marks, bytes: length, used: Instant::now() });
     }
     let open_file = files.get_mut(function).expect("opened above");
     open_file.used = Instant::now();
     if open_file.bytes > 0 && open_file.bytes + bytes.len() as u64 > FILE_BYTES_MAX {
         std::fs::rename(&path, set_aside(&path))?;
+        Marks::set_aside(&path, &set_aside(&path))?;
         open_file.file = open(&path)?;
+        open_file.marks = Marks::open(&path, open_file.file.metadata()?.ino(), 0, now_ms())?;
         open_file.bytes = 0;
     }
+    open_file.marks.mark(open_file.bytes, now_ms())?;
     open_file.file.write_all(bytes)?;
     open_file.bytes += bytes.len() as u64;
     Ok(())
+}
+
+fn now_ms() -> u64 {
+    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |time| time.as_millis() as u64)
 }
 
 fn open(path: &Path) -> io::Result<File> {
@@ -323,7 +334,7 @@ impl Follower {
     }
 }
 
-fn open_if_there(path: &Path) -> io::Result<Option<File>> {
+pub(super) fn open_if_there(path: &Path) -> io::Result<Option<File>> {
     match File::open(path) {
         Ok(file) => Ok(Some(file)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
@@ -381,7 +392,8 @@ mod tests {
         let path = path(temp.path(), "f");
         assert!(path.metadata().unwrap().len() <= FILE_BYTES_MAX);
         assert!(set_aside(&path).metadata().unwrap().len() > 60_000_000);
-        assert_eq!(std::fs::read_dir(path.parent().unwrap()).unwrap().count(), 2);
+        // Each with its marks.
+        assert_eq!(std::fs::read_dir(path.parent().unwrap()).unwrap().count(), 4);
     }
 
     #[test]

@@ -53,5 +53,8 @@ async fn delete_function(functions: &Functions, call: Call) -> Result<Response, 
             }
         })
         .await?;
+    if named.qualifier.is_none() {
+        functions.inner.environments.forget_figures(&named.name);
+    }
     Ok(Response::empty(StatusCode::NO_CONTENT))
 }

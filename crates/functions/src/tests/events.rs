@@ -71,6 +71,22 @@ impl Environments for Controlled {
     fn check_runtime(&self, _: &str) -> Result<String, String> {
         Ok(String::new())
     }
+
+    fn log_page(&self, _: &str, _: Begin) -> std::io::Result<Page> {
+        Ok(Page { lines: Vec::new(), next: Cursor::parse("0-0").unwrap(), more: false, missed: false })
+    }
+
+    fn stats(&self) -> BTreeMap<String, FunctionStats> {
+        BTreeMap::new()
+    }
+
+    fn counted_since_ms(&self) -> i64 {
+        0
+    }
+
+    fn count_throttle(&self, _: &str, _: &'static str) {}
+
+    fn forget_figures(&self, _: &str) {}
 }
 
 /// A server with a queue of events; dropping it without [`Server::stop`] is a crash.

@@ -1,7 +1,7 @@
 //! Where the APIs answer: one place for all of Longshore's, a host each at AWS.
 
 use std::fmt;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 /// A scheme, a host, a port, and what stands before each path.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -23,6 +23,21 @@ pub struct Endpoints {
     pub sts: Endpoint,
 }
 
+/// Why a text is not where an API answers.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum NoEndpoint {
+    #[error("is no URL: {0}")]
+    Unread(String),
+    #[error("must begin with http:// or https://")]
+    Scheme,
+    #[error("must not carry a user name")]
+    User,
+    #[error("has no host")]
+    Host,
+    #[error("must not have a query")]
+    Query,
+}
+
 impl Endpoints {
     /// All APIs at one place.
     pub fn one(endpoint: Endpoint) -> Self {
@@ -42,26 +57,29 @@ impl Endpoint {
     }
 
     /// Reads `http(s)://host[:port][/path]`. The error is a clause: what the URL lacks.
-    pub fn parse(url: &str) -> Result<Self, String> {
-        let uri: http::Uri = url.parse().map_err(|e| format!("is no URL: {e}"))?;
+    pub fn parse(url: &str) -> Result<Self, NoEndpoint> {
+        let (endpoint, uri) = Self::of(url)?;
+        if uri.query().is_some() || url.contains('#') {
+            return Err(NoEndpoint::Query);
+        }
+        Ok(Self { base: uri.path().trim_end_matches('/').to_owned(), ..endpoint })
+    }
+
+    /// The server that a URL names, and the whole URL: its path and its query are whoever's it is.
+    pub fn of(url: &str) -> Result<(Self, http::Uri), NoEndpoint> {
+        let uri: http::Uri = url.parse().map_err(|e: http::uri::InvalidUri| NoEndpoint::Unread(e.to_string()))?;
         let tls = match uri.scheme_str() {
             Some("http") => false,
             Some("https") => true,
-            _ => return Err("must begin with http:// or https://".into()),
+            _ => return Err(NoEndpoint::Scheme),
         };
         if uri.authority().is_some_and(|a| a.as_str().contains('@')) {
-            return Err("must not carry a user name".into());
+            return Err(NoEndpoint::User);
         }
-        if uri.query().is_some() {
-            return Err("must not have a query".into());
-        }
-        let host = uri.host().filter(|host| !host.is_empty()).ok_or("has no host")?;
-        Ok(Self {
-            tls,
-            host: host.trim_start_matches('[').trim_end_matches(']').to_ascii_lowercase(),
-            port: uri.port_u16().unwrap_or(if tls { 443 } else { 80 }),
-            base: uri.path().trim_end_matches('/').to_owned(),
-        })
+        let host = uri.host().filter(|host| !host.is_empty()).ok_or(NoEndpoint::Host)?;
+        let host = host.trim_start_matches('[').trim_end_matches(']').to_ascii_lowercase();
+        let port = uri.port_u16().unwrap_or(if tls { 443 } else { 80 });
+        Ok((Self { tls, host, port, base: String::new() }, uri))
     }
 
     pub fn tls(&self) -> bool {
@@ -86,6 +104,12 @@ impl Endpoint {
         let host = if self.host.contains(':') { format!("[{}]", self.host) } else { self.host.clone() };
         let usual = if self.tls { 443 } else { 80 };
         if self.port == usual { host } else { format!("{host}:{}", self.port) }
+    }
+
+    /// Whether it is on this machine, by its name.
+    pub fn is_loopback(&self) -> bool {
+        let host = &self.host;
+        host == "localhost" || host.ends_with(".localhost") || host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
     }
 
     /// Is it one of AWS's own?
@@ -132,7 +156,7 @@ mod tests {
             let endpoint = Endpoint::parse(url).unwrap();
             assert_eq!((endpoint.to_string().as_str(), endpoint.authority().as_str()), (told, authority), "{url}");
         }
-        for url in ["localhost:7300", "ftp://a", "http://", "http://u:p@a", "http://a/?b=c", "a b"] {
+        for url in ["localhost:7300", "ftp://a", "http://", "http://u:p@a", "http://a/?b=c", "http://a/#b", "a b"] {
             assert!(Endpoint::parse(url).is_err(), "{url}");
         }
     }

@@ -2,11 +2,11 @@
 
 use serde_json::{Map, Value, json};
 
-use crate::cli::{At, CreateJob, Encryption, Scope};
+use crate::cli::{CreateJob, Encryption, JobAt, Scope};
 use crate::failure::Failure;
 use crate::job::json;
-use crate::job::place::{Place, told};
 use crate::job::print_made;
+use crate::place::{Place, told};
 use crate::run::split_s3;
 
 /// Where nobody names one. The README's examples have it too.
@@ -17,10 +17,10 @@ const ROLE: &str = "longshore";
 pub const TAG_SAMPLE: &str = "longshore:sample";
 pub const TAG_START: &str = "longshore:start";
 
-pub async fn create(args: CreateJob, at: &At) -> Result<u8, Failure> {
+pub async fn create(args: CreateJob, at: &JobAt) -> Result<u8, Failure> {
     let base = args.cli_input_json.as_deref().map(read_input).transpose()?;
     let account = base.as_ref().and_then(|base| base.get("AccountId")).and_then(Value::as_str);
-    let place = Place::find(at, account).await?;
+    let place = Place::of_jobs(at, account).await?;
     let longshore = place.client.is_longshore().await.map_err(told)?;
     let etag = match args.manifest.as_deref().or(args.inventory.as_deref()) {
         Some(uri) => {
@@ -39,7 +39,7 @@ pub async fn create(args: CreateJob, at: &At) -> Result<u8, Failure> {
     if request.get("Report").and_then(|report| report.get("Enabled")) != Some(&Value::Bool(true)) {
         eprintln!("the job writes no report: which tasks failed will not be known (--report s3://bucket/prefix)");
     }
-    print_made(&place, &id, at.json, args.watch).await
+    print_made(&place, &id, at.at.json, args.watch).await
 }
 
 /// Creates a job from a request in JSON.

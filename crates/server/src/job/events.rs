@@ -11,8 +11,8 @@ use serde_json::Value;
 
 use crate::client::ClientError;
 use crate::failure::{Failure, plain};
-use crate::job::place::{Place, told};
-use crate::job::show::{self, out};
+use crate::output::{self, out};
+use crate::place::{Place, told};
 
 /// Between two looks for more.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -44,7 +44,7 @@ pub async fn print(place: &Place, id: &str, follow: bool, json: bool) -> Result<
             if json && !follow {
                 all.push(event);
             } else if json {
-                out(&format!("{}\n", show::json_line(&event)));
+                out(&format!("{}\n", output::json_line(&event)));
             } else {
                 out(&line(&event));
             }
@@ -58,7 +58,7 @@ pub async fn print(place: &Place, id: &str, follow: bool, json: bool) -> Result<
         tokio::time::sleep(LOOK_EVERY).await;
     }
     if json && !follow {
-        show::json(&serde_json::json!({"events": all}));
+        output::json(&serde_json::json!({"events": all}));
     }
     Ok(())
 }

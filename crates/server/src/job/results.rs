@@ -5,9 +5,9 @@ use std::path::{Path, PathBuf};
 use crate::client::Described;
 use crate::failure::{Because, Failure, OK, plain};
 use crate::job::describe;
-use crate::job::place::{Place, told};
-use crate::job::show::{self, out};
 use crate::job::so_far;
+use crate::output::{self, out};
+use crate::place::{Place, told};
 use crate::report::{self, Failures, Report, Wanted};
 
 /// Bucket and the beginning of the keys of a job's report; `None` if it was to have none.
@@ -78,7 +78,7 @@ pub async fn report(place: &Place, id: &str, output: Option<PathBuf>, json: bool
     std::fs::rename(made.keep(), &absolute).because(cannot())?;
     let succeeded = report.rows - report.failed;
     if json {
-        show::json(&serde_json::json!({
+        output::json(&serde_json::json!({
             "JobId": id, "Folder": folder, "Files": report.files, "Succeeded": succeeded, "Failed": report.failed,
             "Failures": json_of(&report.failures),
         }));
@@ -99,7 +99,7 @@ pub async fn failures(place: &Place, id: &str, json: bool) -> Result<u8, Failure
         && let Some(so_far) = so_far::ask(place, id).await.map_err(told)?
     {
         if json {
-            show::json(&so_far.json(id));
+            output::json(&so_far.json(id));
         } else {
             out(&so_far.lines().into_iter().map(|line| format!("{line}\n")).collect::<String>());
             eprintln!("so far: job {id} is {}", plain(described.status()));
@@ -108,7 +108,7 @@ pub async fn failures(place: &Place, id: &str, json: bool) -> Result<u8, Failure
     }
     let report = download(place, &described, None, Wanted::Failed, |_| Ok(())).await?;
     if json {
-        show::json(&serde_json::json!({"JobId": id, "Failed": report.failed, "Failures": json_of(&report.failures)}));
+        output::json(&serde_json::json!({"JobId": id, "Failed": report.failed, "Failures": json_of(&report.failures)}));
         return Ok(OK);
     }
     let (groups, other) = report.failures.groups();
@@ -139,7 +139,7 @@ pub async fn keys(place: &Place, id: &str, json: bool) -> Result<u8, Failure> {
         if json {
             let before = if std::mem::replace(&mut opened, true) { ",\n" } else { "{\"Failed\": [\n" };
             let row = serde_json::json!({"Bucket": bucket, "Key": key, "VersionId": version});
-            out(&format!("{before}{}", show::json_line(&row)));
+            out(&format!("{before}{}", output::json_line(&row)));
         } else {
             out(&format!("{}\n", encoded(key)));
         }

@@ -9,8 +9,8 @@ use serde_json::{Map, Value, json};
 
 use crate::client::Content;
 use crate::failure::{Because, Failure, plain};
-use crate::job::place::{Place, told};
 use crate::job::{create, describe, json, results};
+use crate::place::{Place, told};
 use crate::report::Wanted;
 
 /// Which rows of a report a job is made of, as a tag: `failed` or `all`.

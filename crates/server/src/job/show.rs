@@ -1,6 +1,5 @@
 //! What `longshore job` prints for people: a table, a description. Text from outside cannot steer a terminal.
 
-use std::io::{IsTerminal, Write};
 use std::time::Duration;
 
 use longshore_wire::xml::Element;
@@ -8,43 +7,11 @@ use longshore_wire::xml::Element;
 use crate::client::Described;
 use crate::failure::plain;
 use crate::job::json;
+use crate::output::{self, time};
 use crate::progress::duration;
 
 /// Characters of a description in a table: what is left of a line of 120 after the other columns.
 const DESCRIPTION_MAX: usize = 40;
-
-/// Writes to standard output. A reader that is gone (`| head`) is not an error.
-pub fn out(text: &str) {
-    let mut out = std::io::stdout().lock();
-    let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
-}
-
-/// Prints a value as the AWS CLI does, indented.
-pub fn json(value: &serde_json::Value) {
-    out(&format!("{}\n", safe(&format!("{value:#}"))));
-}
-
-/// A value on one line.
-pub fn json_line(value: &serde_json::Value) -> String {
-    safe(&value.to_string())
-}
-
-/// JSON escapes the control characters of ASCII and leaves DEL and those of Latin-1, which some terminals obey.
-fn safe(json: &str) -> String {
-    let mut out = String::with_capacity(json.len());
-    for c in json.chars() {
-        match c {
-            c if c.is_control() && c != '\n' => out.push_str(&format!("\\u{:04x}", u32::from(c))),
-            c => out.push(c),
-        }
-    }
-    out
-}
-
-/// Whether standard output takes colours.
-pub fn colours() -> bool {
-    std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
-}
 
 /// A status, in its colour if colours are wanted.
 fn painted(status: &str, colours: bool) -> String {
@@ -60,7 +27,6 @@ fn painted(status: &str, colours: bool) -> String {
 
 /// Jobs of ListJobs as a table: a line each, below a heading.
 pub fn table(jobs: &[Element], colours: bool) -> String {
-    let heading = ["JOB ID", "STATUS", "OPERATION", "PROGRESS", "CREATED", "DESCRIPTION"].map(str::to_owned);
     let rows: Vec<[String; 6]> = jobs
         .iter()
         .map(|job| {
@@ -80,24 +46,8 @@ pub fn table(jobs: &[Element], colours: bool) -> String {
             ]
         })
         .collect();
-    let width = |column: usize| {
-        std::iter::once(&heading).chain(&rows).map(|row| row[column].chars().count()).max().unwrap_or(0)
-    };
-    let widths: [usize; 6] = std::array::from_fn(width);
-    let mut out = String::new();
-    for (number, row) in std::iter::once(&heading).chain(&rows).enumerate() {
-        let mut line = String::new();
-        for (column, cell) in row.iter().enumerate() {
-            let blanks = widths[column] - cell.chars().count() + 2;
-            // The width is that of the text, not of what makes it green.
-            let cell = if column == 1 && number > 0 { painted(cell, colours) } else { cell.clone() };
-            line.push_str(&cell);
-            line.push_str(&" ".repeat(blanks));
-        }
-        out.push_str(line.trim_end());
-        out.push('\n');
-    }
-    out
+    let heading = ["JOB ID", "STATUS", "OPERATION", "PROGRESS", "CREATED", "DESCRIPTION"];
+    output::table(heading, &rows, |column, cell| if column == 1 { painted(cell, colours) } else { cell.to_owned() })
 }
 
 /// How far a job is, in one cell: `80 % of 1200, 3 failed`.
@@ -110,14 +60,6 @@ fn progress(job: &Described) -> String {
     let percent = u128::from(succeeded.saturating_add(failed)) * 100 / u128::from(total);
     let failed = if failed > 0 { format!(", {failed} failed") } else { String::new() };
     format!("{percent} % of {total}{failed}")
-}
-
-/// A time of the wire, to the second: `2026-01-31 10:00:00Z`.
-fn time(wire: &str) -> String {
-    match wire.parse::<jiff::Timestamp>() {
-        Ok(time) => time.strftime("%Y-%m-%d %H:%M:%SZ").to_string(),
-        Err(_) => plain(wire),
-    }
 }
 
 /// One job, a line for each thing that there is to say.
@@ -208,15 +150,6 @@ mod tests {
         assert!(painted.contains("\u{1b}[36mActive\u{1b}[0m    LambdaInvoke"), "{painted}");
         assert!(painted.contains("\u{1b}[32mComplete\u{1b}[0m  "));
         assert_eq!(super::painted("a\u{1b}[2J", false), "a\u{fffd}[2J");
-    }
-
-    #[test]
-    fn json_cannot_steer_a_terminal_and_says_the_same() {
-        let value = serde_json::json!({"a": "\u{1b}[2J\u{9b}2J\u{7f}ü\n"});
-        for text in [safe(&format!("{value:#}")), json_line(&value)] {
-            assert!(!text.contains(|c: char| c.is_control() && c != '\n'), "{text:?}");
-            assert_eq!(serde_json::from_str::<serde_json::Value>(&text).unwrap(), value);
-        }
     }
 
     #[test]

@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use crate::client::ClientError;
 use crate::failure::plain;
-use crate::job::place::Place;
+use crate::place::Place;
 
 /// Groups shown. The server keeps up to a hundred.
 const GROUPS_SHOWN: usize = 10;

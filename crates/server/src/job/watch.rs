@@ -5,8 +5,9 @@ use std::time::{Duration, Instant};
 use crate::client::{ClientError, Described};
 use crate::failure::{Failure, INTERRUPTED, plain};
 use crate::interrupt::Interrupt;
-use crate::job::place::{Place, told};
-use crate::job::{json, results, show, so_far};
+use crate::job::{json, results, so_far};
+use crate::output;
+use crate::place::{Place, told};
 use crate::progress::Progress;
 use crate::report::Wanted;
 use crate::run::summarize;
@@ -36,7 +37,7 @@ pub async fn watch(place: &Place, id: &str, json_wanted: bool) -> Result<u8, Fai
     progress.end();
     let described = outcome?;
     if json_wanted {
-        show::json(&serde_json::json!({"Job": json::of(&described.job)}));
+        output::json(&serde_json::json!({"Job": json::of(&described.job)}));
     }
     let (_, succeeded, failed) = described.progress();
     // A job that came to no task leaves no report (S3 Batch spec 7.1).

@@ -19,6 +19,10 @@ pub struct Package {
     pub chosen: Option<String>,
     /// The file with the handler, if it is known and was read as a whole.
     pub source: Option<Source>,
+    /// What it is written in; `None` for a bootstrap of its own.
+    pub language: Option<Language>,
+    /// What of a folder is not in the zip though it may be wanted there.
+    pub left_out: Option<String>,
 }
 
 /// A source file of a function.
@@ -63,8 +67,8 @@ impl Package {
         let metadata = path.metadata().because_given(cannot())?;
         let name = path.file_name().map_or_else(String::new, |n| n.to_string_lossy().into_owned());
         if metadata.is_dir() {
-            let zip = zip_folder(&path)?;
-            return Self::of_zip(zip, &path, named, runtime);
+            let (zip, left_out) = zip_folder(&path)?;
+            return Ok(Self { left_out, ..Self::of_zip(zip, &path, named, runtime)? });
         }
         if name.ends_with(".zip") {
             if metadata.len() > ZIP_BYTES_MAX {
@@ -83,7 +87,8 @@ impl Package {
             let (handler, chosen) = handler_of(language, &name, &text, named)?;
             let zip = zip_of(&[(name.as_str(), &bytes, 0o644)])?;
             let runtime = runtime_of(language, &name, runtime)?;
-            return Ok(Self { zip, runtime, handler, chosen, source: Some(Source { file: name, bytes }) });
+            let source = Some(Source { file: name, bytes });
+            return Ok(Self { zip, runtime, handler, chosen, source, language: Some(language), left_out: None });
         }
         if metadata.permissions().mode() & 0o111 != 0 {
             let content = std::fs::read(&path).because_given(cannot())?;
@@ -93,10 +98,30 @@ impl Package {
             .hint("name a .py, .js, .mjs or .cjs file, a folder, a .zip, or an executable that speaks the Runtime API"))
     }
 
+    /// As [`Package::read`], for a runtime whose packages are not looked into: `handler` and `runtime` are what was said.
+    pub fn read_unseen(function: &str, handler: &str, runtime: &str) -> Result<Self, Failure> {
+        let path = path_of(function)?;
+        let (mut zip, mut left_out) = (Vec::new(), None);
+        let is_zip = path.extension().is_some_and(|extension| extension == "zip" || extension == "jar");
+        if path.is_dir() {
+            (zip, left_out) = zip_folder(&path)?;
+        } else if is_zip {
+            zip = std::fs::read(&path).because_given(format!("cannot read {}", path.display()))?;
+        }
+        if zip.is_empty() {
+            return Err(Failure::usage(format!("{} is neither a folder nor a zip", path.display())));
+        }
+        if zip.len() as u64 > ZIP_BYTES_MAX {
+            return Err(too_large(&path, zip.len() as u64));
+        }
+        let (runtime, handler) = (runtime.to_owned(), handler.to_owned());
+        Ok(Self { zip, runtime, handler, chosen: None, source: None, language: None, left_out })
+    }
+
     fn of_bootstrap(zip: Vec<u8>, named: Option<String>, runtime: Option<&str>) -> Result<Self, Failure> {
         let runtime = runtime.unwrap_or("provided.al2023").to_owned();
         let handler = named.unwrap_or_else(|| "bootstrap".into());
-        Ok(Self { zip, runtime, handler, chosen: None, source: None })
+        Ok(Self { zip, runtime, handler, chosen: None, source: None, language: None, left_out: None })
     }
 
     fn of_zip(zip: Vec<u8>, path: &Path, named: Option<String>, runtime: Option<&str>) -> Result<Self, Failure> {
@@ -136,8 +161,31 @@ impl Package {
             (named, _) => handler_of(language, &file, &String::from_utf8_lossy(&bytes), named)?,
         };
         let is_whole = (bytes.len() as u64) < SOURCE_BYTES_MAX;
-        Ok(Self { zip, runtime, handler, chosen, source: is_whole.then_some(Source { file, bytes }) })
+        let source = is_whole.then_some(Source { file, bytes });
+        Ok(Self { zip, runtime, handler, chosen, source, language: Some(language), left_out: None })
     }
+}
+
+/// The file or folder of `FUNCTION`.
+pub fn path_of(function: &str) -> Result<PathBuf, Failure> {
+    split(function).map(|(path, _)| path)
+}
+
+/// Whether `FUNCTION` has the module of a handler, and names no other one itself. A bootstrap takes any.
+pub fn has_handler(function: &str, handler: &str) -> bool {
+    let Ok((path, None)) = split(function) else { return false };
+    let module = handler.rsplit_once('.').map_or(handler, |(module, _)| module).replace('.', "/");
+    let files = ["py", "mjs", "js", "cjs"].map(|extension| format!("{module}.{extension}"));
+    let name = path.file_name().map_or_else(String::new, |n| n.to_string_lossy().into_owned());
+    if path.is_dir() {
+        return path.join("bootstrap").is_file() || files.iter().any(|file| path.join(file).is_file());
+    }
+    if name.ends_with(".zip") {
+        let archive = std::fs::File::open(&path).ok().and_then(|file| zip::ZipArchive::new(file).ok());
+        let names = archive.iter().flat_map(|archive| archive.file_names().flatten());
+        return names.into_iter().any(|name| name == "bootstrap" || files.iter().any(|file| *file == name));
+    }
+    Language::of(&name).is_none() || files.contains(&name)
 }
 
 /// Splits `handler.py:function`; a colon in the path itself wins if such a file exists.
@@ -280,7 +328,8 @@ fn add(zip: &mut zip::ZipWriter<Cursor<Vec<u8>>>, name: &str, content: &[u8], mo
     Ok(zip.write_all(content)?)
 }
 
-fn zip_folder(folder: &Path) -> Result<Vec<u8>, Failure> {
+/// The zip of a folder, and what is not in it though it may be wanted there.
+fn zip_folder(folder: &Path) -> Result<(Vec<u8>, Option<String>), Failure> {
     let mut zip = zip::ZipWriter::new(Cursor::new(Vec::new()));
     let (mut files, mut bytes) = (0_usize, 0_u64);
     let left_out = super::walk::files(folder, &[".git", "__pycache__"], |path, relative| {
@@ -305,7 +354,8 @@ fn zip_folder(folder: &Path) -> Result<Vec<u8>, Failure> {
     if zip.len() as u64 > ZIP_BYTES_MAX {
         return Err(too_large(folder, zip.len() as u64));
     }
-    Ok(zip)
+    // Folders of version control and of caches are nobody's code.
+    Ok((zip, super::walk::LeftOut { folders: 0, ..left_out }.told()))
 }
 
 fn too_large(path: &Path, bytes: u64) -> Failure {
@@ -374,6 +424,35 @@ mod tests {
         let (_dir, path) = written("program", b"\x7fELF", 0o755);
         let program = Package::read(&path, None, None).unwrap();
         assert_eq!((program.runtime.as_str(), entries(&program)), ("provided.al2023", vec!["bootstrap".to_owned()]));
+    }
+
+    #[test]
+    fn a_handler_is_known_to_be_in_a_package_by_its_module() {
+        let (dir, path) = written("work.py", b"def handler(event, context): pass", 0o644);
+        std::fs::create_dir(dir.path().join("lib")).unwrap();
+        std::fs::write(dir.path().join("lib/help.js"), "").unwrap();
+        let folder = dir.path().to_str().unwrap();
+        let zip = zip_of(&[("lib/help.js", b"", 0o644)]).unwrap();
+        let (_zip_dir, zip) = written("code.zip", &zip, 0o644);
+        let (_program_dir, program) = written("program", b"\x7fELF", 0o755);
+        for (function, handler, wanted) in [
+            (path.as_str(), "work.anything", true),
+            (path.as_str(), "other.handler", false),
+            (&format!("{path}:named"), "work.anything", false),
+            (folder, "work.f", true),
+            (folder, "lib.help.f", true),
+            (folder, "lib/help.f", true),
+            (folder, "help.f", false),
+            (&zip, "lib.help.f", true),
+            (&zip, "work.f", false),
+            (&program, "whatever", true),
+            ("/nowhere/x.py", "x.f", false),
+        ] {
+            assert_eq!(has_handler(function, handler), wanted, "{function} {handler}");
+        }
+        let unseen = Package::read_unseen(&zip, "com.example.Work::handle", "java21").unwrap();
+        assert_eq!((unseen.handler.as_str(), unseen.runtime.as_str()), ("com.example.Work::handle", "java21"));
+        assert!(Package::read_unseen(&path, "h", "java21").is_err(), "a source file is no package of Java");
     }
 
     #[test]

@@ -1,14 +1,20 @@
 //! Which endpoint is meant and who asks: the Longshore of the data directory, or what the flags, the environment and
-//! the AWS configuration say.
+//! the AWS configuration say. For `job`, `function`, and the places of `run`: there is one order in which a profile, a URL
+//! and a region are looked for, that of the AWS CLI.
 
-use crate::cli::At;
+mod profile;
+
+use std::path::PathBuf;
+
+use crate::cli::{At, JobAt};
 use crate::client::{Client, ClientError, Endpoint, Endpoints};
 use crate::credentials::Credentials;
 use crate::env::{dialled, quoted};
 use crate::failure::Failure;
-use crate::job::profile::Files;
 use crate::settings;
 use crate::state_file::ServerFile;
+
+pub use profile::Files;
 
 /// The region of an endpoint that is not AWS's, where nobody names one: Longshore's own default.
 const REGION: &str = "us-east-1";
@@ -20,18 +26,67 @@ pub struct Place {
     pub flags: String,
     /// Is it on this machine, so that it may be asked often?
     pub near: bool,
+    /// Where its state is, if it is on this machine.
+    pub data_dir: Option<PathBuf>,
+}
+
+/// A service with an endpoint of its own: as the configuration files call it, and the variable for its URL.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Service {
+    section: &'static str,
+    variable: &'static str,
+}
+
+impl Service {
+    pub const S3: Self = Self { section: "s3", variable: "AWS_ENDPOINT_URL_S3" };
+    const S3_CONTROL: Self = Self { section: "s3_control", variable: "AWS_ENDPOINT_URL_S3_CONTROL" };
+    const LAMBDA: Self = Self { section: "lambda", variable: "AWS_ENDPOINT_URL_LAMBDA" };
+    const STS: Self = Self { section: "sts", variable: "AWS_ENDPOINT_URL_STS" };
+}
+
+/// The profile that is meant, and whether somebody named it.
+pub fn profile(
+    flag: Option<&str>,
+    files: &Files,
+    variable: &impl Fn(&str) -> Option<String>,
+) -> Result<(String, bool), Failure> {
+    let named = flag.map(str::to_owned).or_else(|| variable("AWS_PROFILE")).or_else(|| variable("AWS_DEFAULT_PROFILE"));
+    match named {
+        Some(profile) if files.has(&profile) => Ok((profile, true)),
+        Some(profile) => Err(Failure::usage(format!("there is no profile {profile} in the AWS configuration files"))
+            .hint("aws configure list-profiles shows those that there are")),
+        None => Ok(("default".into(), false)),
+    }
+}
+
+/// The URL that is said of a service: by a flag, a variable, or the profile. `None` is AWS's own.
+pub fn url(
+    flag: Option<&str>,
+    service: Service,
+    profile: &str,
+    files: &Files,
+    variable: &impl Fn(&str) -> Option<String>,
+) -> Option<String> {
+    if let Some(url) = flag {
+        return Some(url.to_owned());
+    }
+    if variable("AWS_IGNORE_CONFIGURED_ENDPOINT_URLS").is_some_and(|v| v.eq_ignore_ascii_case("true")) {
+        return None;
+    }
+    variable(service.variable)
+        .or_else(|| variable("AWS_ENDPOINT_URL"))
+        .or_else(|| files.endpoint(profile, service.section).map(str::to_owned))
 }
 
 impl Place {
-    /// `account` is the one that the request itself names.
-    pub async fn find(at: &At, account: Option<&str>) -> Result<Self, Failure> {
-        let variable = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
-        let asked = at.account_id.as_deref().or(account);
-        if at.endpoint_url.is_none() && at.profile.is_none() && at.region.is_none() {
-            return Self::of_data_dir(at, asked);
-        }
-        let files = Files::read(&variable)?;
-        let told = Told::gather(at, &files, &variable)?;
+    /// Where jobs are. `of_request` is the account that the request itself names.
+    pub async fn of_jobs(at: &JobAt, of_request: Option<&str>) -> Result<Self, Failure> {
+        let asked = at.account_id.as_deref().or(of_request);
+        let account_flag =
+            at.account_id.as_ref().map_or_else(String::new, |id| format!(" --account-id {}", quoted(id)));
+        let at = &at.at;
+        let flags = flags(at) + &account_flag;
+        let Some(told) = Told::of(at, Service::S3_CONTROL)? else { return Self::of_data_dir(at, asked, flags) };
         let credentials = told.credentials().await?;
         let account = match asked.map(str::to_owned).or_else(|| told.account.clone()) {
             // It becomes a part of the host's name.
@@ -49,10 +104,20 @@ impl Place {
         };
         let endpoints = told.endpoints(&account);
         let client = Client::of(endpoints, credentials, &told.region, &account);
-        Ok(Self { client, flags: flags(at), near: false })
+        Ok(Self { client, flags, near: false, data_dir: None })
     }
 
-    fn of_data_dir(at: &At, account: Option<&str>) -> Result<Self, Failure> {
+    /// Where functions are: those of the caller's account, which no request has to name.
+    pub async fn of_functions(at: &At) -> Result<Self, Failure> {
+        let flags = flags(at);
+        let Some(told) = Told::of(at, Service::LAMBDA)? else { return Self::of_data_dir(at, None, flags) };
+        let credentials = told.credentials().await?;
+        let account = told.account.clone().unwrap_or_default();
+        let client = Client::of(told.endpoints(&account), credentials, &told.region, &account);
+        Ok(Self { client, flags, near: false, data_dir: None })
+    }
+
+    fn of_data_dir(at: &At, account: Option<&str>, flags: String) -> Result<Self, Failure> {
         let data_dir = settings::data_dir(at.data_dir.as_deref(), |name| std::env::var(name).ok())?;
         let running = ServerFile::read(&data_dir)?.zip(Credentials::read(&data_dir)?);
         let Some((server, credentials)) = running else {
@@ -63,7 +128,7 @@ impl Place {
         };
         let account = account.unwrap_or(&server.account);
         let client = Client::new(dialled(server.listen), &credentials, &server.region, account);
-        Ok(Self { client, flags: flags(at), near: true })
+        Ok(Self { client, flags, near: true, data_dir: Some(data_dir) })
     }
 }
 
@@ -76,50 +141,53 @@ struct Told {
     profile_named: bool,
     region: String,
     account: Option<String>,
-    control: Option<Endpoint>,
+    /// The service that is asked, and what is said of where it is.
+    service: Service,
+    main: Option<Endpoint>,
     s3: Option<Endpoint>,
     sts: Option<Endpoint>,
 }
 
 impl Told {
-    fn gather(at: &At, files: &Files, variable: &impl Fn(&str) -> Option<String>) -> Result<Self, Failure> {
-        let named = at.profile.clone().or_else(|| variable("AWS_PROFILE")).or_else(|| variable("AWS_DEFAULT_PROFILE"));
-        if let Some(profile) = named.as_deref().filter(|profile| !files.has(profile)) {
-            return Err(Failure::usage(format!("there is no profile {profile} in the AWS configuration files"))
-                .hint("aws configure list-profiles shows those that there are"));
+    /// `None` if nothing is said, and the Longshore of the data directory is meant.
+    fn of(at: &At, service: Service) -> Result<Option<Self>, Failure> {
+        if at.endpoint_url.is_none() && at.profile.is_none() && at.region.is_none() {
+            return Ok(None);
         }
-        let profile_named = named.is_some();
-        let profile = named.unwrap_or_else(|| "default".into());
+        let variable = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
+        let files = Files::read(&variable)?;
+        Self::gather(at, service, &files, &variable).map(Some)
+    }
+
+    fn gather(
+        at: &At,
+        service: Service,
+        files: &Files,
+        variable: &impl Fn(&str) -> Option<String>,
+    ) -> Result<Self, Failure> {
+        let (profile, profile_named) = profile(at.profile.as_deref(), files, variable)?;
         // A profile that is named by a flag goes before the environment, as with the AWS CLI.
         let of_environment = if at.profile.is_some() { None } else { of_environment(variable)? };
         let (credentials, account) = match of_environment {
             Some(credentials) => (Some(credentials), variable("AWS_ACCOUNT_ID")),
             None => (files.credentials(&profile)?, files.setting(&profile, "aws_account_id").map(str::to_owned)),
         };
-        let endpoint = |service: &str, own: &str| -> Result<Option<Endpoint>, Failure> {
-            let ignored =
-                variable("AWS_IGNORE_CONFIGURED_ENDPOINT_URLS").is_some_and(|v| v.eq_ignore_ascii_case("true"));
-            let url = match &at.endpoint_url {
-                Some(url) => Some(url.clone()),
-                None if ignored => None,
-                None => variable(own)
-                    .or_else(|| variable("AWS_ENDPOINT_URL"))
-                    .or_else(|| files.endpoint(&profile, service).map(str::to_owned)),
-            };
+        let endpoint = |service| -> Result<Option<Endpoint>, Failure> {
+            let url = url(at.endpoint_url.as_deref(), service, &profile, files, variable);
             let parse = |url: String| Endpoint::parse(&url).map_err(|e| Failure::usage(format!("{url} {e}")));
             url.map(parse).transpose()
         };
-        let control = endpoint("s3_control", "AWS_ENDPOINT_URL_S3_CONTROL")?;
+        let main = endpoint(service)?;
         let region = at
             .region
             .clone()
             .or_else(|| variable("AWS_REGION"))
             .or_else(|| variable("AWS_DEFAULT_REGION"))
             .or_else(|| files.setting(&profile, "region").map(str::to_owned));
-        let region = match (region, &control) {
+        let region = match (region, &main) {
             (Some(region), _) if is_region(&region) => region,
             (Some(region), _) => return Err(Failure::usage(format!("{region} is no region"))),
-            (None, Some(control)) if !control.is_aws() => REGION.to_owned(),
+            (None, Some(main)) if !main.is_aws() => REGION.to_owned(),
             (None, _) => {
                 return Err(Failure::usage("no region is named").hint("name one with --region, or in the profile"));
             }
@@ -130,13 +198,14 @@ impl Told {
             profile_named,
             region,
             account,
-            s3: match &control {
+            service,
+            s3: match &main {
                 // The URL that was given is of S3 Control alone.
                 Some(control) if control.is_aws() && at.endpoint_url.is_some() => Some(control.s3_beside()),
-                _ => endpoint("s3", "AWS_ENDPOINT_URL_S3")?,
+                _ => endpoint(Service::S3)?,
             },
-            sts: endpoint("sts", "AWS_ENDPOINT_URL_STS")?.filter(|endpoint| !endpoint.is_aws()),
-            control,
+            sts: endpoint(Service::STS)?.filter(|endpoint| !endpoint.is_aws()),
+            main,
         })
     }
 
@@ -163,13 +232,14 @@ impl Told {
         let domain = if self.region.starts_with("cn-") { "amazonaws.com.cn" } else { "amazonaws.com" };
         let aws = |service: &str| Endpoint::secure(format!("{service}.{}.{domain}", self.region));
         let or_aws = |told: &Option<Endpoint>, service| told.clone().unwrap_or_else(|| aws(service));
-        let control = or_aws(&self.control, "s3-control");
+        let told = |service| self.main.clone().filter(|_| self.service == service);
+        let control = or_aws(&told(Service::S3_CONTROL), "s3-control");
         Endpoints {
             s3: or_aws(&self.s3, "s3"),
             // Elsewhere than at AWS the name with an account before it may resolve nowhere, and nobody needs it: the
             // account stands in a header too.
             control: if control.is_aws() { control.of_account(account) } else { control },
-            lambda: aws("lambda"),
+            lambda: or_aws(&told(Service::LAMBDA), "lambda"),
             sts: or_aws(&self.sts, "sts"),
         }
     }
@@ -206,7 +276,6 @@ fn flags(at: &At) -> String {
         ("--endpoint-url", &at.endpoint_url),
         ("--region", &at.region),
         ("--profile", &at.profile),
-        ("--account-id", &at.account_id),
     ];
     let given = given.iter().filter_map(|(flag, value)| Some(format!(" {flag} {}", quoted(value.as_ref()?))));
     given.collect()
@@ -216,10 +285,13 @@ fn flags(at: &At) -> String {
 pub fn told(error: ClientError) -> Failure {
     let hint = match error.code() {
         "NoSuchJob" | "NotFoundException" => "list the jobs that there are with \"longshore job list\"",
-        "InvalidAccessKeyId" | "SignatureDoesNotMatch" => "the endpoint does not know these credentials",
+        "InvalidAccessKeyId"
+        | "SignatureDoesNotMatch"
+        | "UnrecognizedClientException"
+        | "InvalidSignatureException" => "the endpoint does not know these credentials",
         "ExpiredToken" | "ExpiredTokenException" => "the session has ended: get new credentials",
         "RequestTimeTooSkewed" => "the clock of this machine is wrong",
-        "AccessDenied" => "these credentials may not do this, or the account is another's",
+        "AccessDenied" | "AccessDeniedException" => "these credentials may not do this, or the account is another's",
         _ => return error.into(),
     };
     Failure::from(error).hint(hint)
@@ -231,7 +303,7 @@ mod tests {
 
     fn gather(at: &At, variables: &[(&str, &str)]) -> Result<Told, Failure> {
         let variable = |name: &str| variables.iter().find(|(n, _)| *n == name).map(|(_, value)| (*value).to_owned());
-        Told::gather(at, &Files::default(), &variable)
+        Told::gather(at, Service::S3_CONTROL, &Files::default(), &variable)
     }
 
     const KEYS: [(&str, &str); 2] = [("AWS_ACCESS_KEY_ID", "AK"), ("AWS_SECRET_ACCESS_KEY", "s")];
@@ -282,6 +354,23 @@ mod tests {
         assert_eq!((endpoints.control.host(), endpoints.s3.host()), ("all", "s3"));
         let variables = [&variables[..], &[("AWS_IGNORE_CONFIGURED_ENDPOINT_URLS", "true")]].concat();
         assert!(gather(&at, &variables).unwrap().endpoints("123456789012").control.is_aws());
+    }
+
+    #[test]
+    fn functions_are_asked_for_at_lambdas_own_place() {
+        let of = |at: &At, variables: &[(&str, &str)]| {
+            let variable =
+                |name: &str| variables.iter().find(|(n, _)| *n == name).map(|(_, value)| (*value).to_owned());
+            Told::gather(at, Service::LAMBDA, &Files::default(), &variable).unwrap().endpoints("")
+        };
+        let at = At { region: Some("eu-west-1".into()), ..At::default() };
+        assert_eq!(of(&at, &KEYS).lambda.to_string(), "https://lambda.eu-west-1.amazonaws.com");
+        let own =
+            [&KEYS[..], &[("AWS_ENDPOINT_URL", "http://all"), ("AWS_ENDPOINT_URL_LAMBDA", "http://f:1")]].concat();
+        let endpoints = of(&at, &own);
+        assert_eq!((endpoints.lambda.to_string().as_str(), endpoints.s3.host()), ("http://f:1", "all"));
+        let at = At { endpoint_url: Some("http://127.0.0.1:7300".into()), ..At::default() };
+        assert_eq!(of(&at, &KEYS).lambda.to_string(), "http://127.0.0.1:7300");
     }
 
     #[test]
