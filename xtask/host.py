@@ -151,6 +151,8 @@ class Server:
             f.write(f"[functions]\nenvironments_max = {a.environments}\n")
             if a.sandbox:
                 f.write(f'sandbox = "{a.sandbox}"\n')
+            # The program that is measured is this script's own Python, wherever that is.
+            f.write(f"sandbox_paths = {json.dumps(sorted({sys.prefix, sys.base_prefix}))}\n")
         data = os.path.join(work, "data")
         self.process = subprocess.Popen([a.binary, "serve", "--data-dir", data, "--listen", "127.0.0.1:0", "--config", config],
                                         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
