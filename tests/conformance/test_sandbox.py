@@ -15,7 +15,6 @@ import contextlib
 import ctypes
 import dataclasses
 import functools
-import io
 import json
 import os
 import pathlib
@@ -24,9 +23,9 @@ import signal
 import subprocess
 import sys
 import tempfile
+import textwrap
 import time
 import uuid
-import zipfile
 
 import boto3
 import botocore.exceptions
@@ -263,7 +262,7 @@ class Confined(harness.Server):
     def facts(self):
         """What the probes have to know; finds the neighbour that they shall find."""
         secret = "neighbour" + uuid.uuid4().hex
-        self.put("neighbour", {"handler.py": __import__("textwrap").dedent(NEIGHBOUR), "neighbour-code.txt": self.host.canary},
+        self.put("neighbour", {"handler.py": textwrap.dedent(NEIGHBOUR), "neighbour-code.txt": self.host.canary},
                  "python3.11", variables={"NEIGHBOUR_SECRET": secret})
         said, failed = self.call("neighbour", {"canary": self.host.canary})
         assert not failed, said
