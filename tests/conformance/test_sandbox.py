@@ -15,7 +15,6 @@ import contextlib
 import ctypes
 import dataclasses
 import functools
-import io
 import json
 import os
 import pathlib
@@ -24,9 +23,9 @@ import signal
 import subprocess
 import sys
 import tempfile
+import textwrap
 import time
 import uuid
-import zipfile
 
 import boto3
 import botocore.exceptions
@@ -106,6 +105,8 @@ class PretendHost:
         self.facts = json.loads(said)
         children = pathlib.Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children")
         self.init = int(children.read_text().split()[0])
+        # Its own view of its processes.
+        self.proc = pathlib.Path(f"/proc/{self.init}/root") / "proc"
 
     def close(self):
         self.process.stdin.close()
@@ -152,7 +153,7 @@ class PretendHost:
     def processes(self):
         """Every process in here, those of namespaces further in too, by the ID that it has in here: its command line."""
         found = {}
-        for folder in pathlib.Path(f"/proc/{self.init}/root/proc").glob("[0-9]*"):
+        for folder in self.proc.glob("[0-9]*"):
             with contextlib.suppress(OSError):
                 if folder.joinpath("stat").read_text().rpartition(")")[2].split()[0] not in "ZX":
                     found[int(folder.name)] = folder.joinpath("cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
@@ -160,7 +161,7 @@ class PretendHost:
 
     def environ(self, pid):
         with contextlib.suppress(OSError):
-            return pathlib.Path(f"/proc/{self.init}/root/proc/{pid}/environ").read_bytes()
+            return (self.proc / str(pid) / "environ").read_bytes()
         return b""
 
     def mounts(self):
@@ -261,7 +262,7 @@ class Confined(harness.Server):
     def facts(self):
         """What the probes have to know; finds the neighbour that they shall find."""
         secret = "neighbour" + uuid.uuid4().hex
-        self.put("neighbour", {"handler.py": __import__("textwrap").dedent(NEIGHBOUR), "neighbour-code.txt": self.host.canary},
+        self.put("neighbour", {"handler.py": textwrap.dedent(NEIGHBOUR), "neighbour-code.txt": self.host.canary},
                  "python3.11", variables={"NEIGHBOUR_SECRET": secret})
         said, failed = self.call("neighbour", {"canary": self.host.canary})
         assert not failed, said
@@ -456,14 +457,14 @@ def process_of(server, name):
 
 def namespaces_shared(server):
     """The kinds of namespaces in which a function is together with the server."""
-    folder = pathlib.Path(f"/proc/{server.host.init}/root/proc")
+    folder = server.host.proc
     one, other = (folder / str(pid) / "ns" for pid in (server.pid, process_of(server, "neighbour")))
     return {kind for kind in ("mnt", "pid", "net", "ipc", "uts", "user") if os.readlink(one / kind) == os.readlink(other / kind)}
 
 
 def identity_on_the_host(server, name):
     """The users of a function's process, and its control groups, as the host sees them."""
-    folder = pathlib.Path(f"/proc/{server.host.init}/root/proc/{process_of(server, name)}")
+    folder = server.host.proc / str(process_of(server, name))
     uids = folder.joinpath("status").read_text().partition("\nUid:")[2].split("\n")[0].split()
     return set(map(int, uids)), set(folder.joinpath("cgroup").read_text().split())
 
@@ -778,7 +779,7 @@ def control_groups(host, pids):
     found = set()
     for pid in pids:
         with contextlib.suppress(OSError):
-            for line in pathlib.Path(f"/proc/{host.init}/root/proc/{pid}/cgroup").read_text().split():
+            for line in (host.proc / str(pid) / "cgroup").read_text().split():
                 _, controllers, path = line.split(":", 2)
                 for mounted in (controllers.removeprefix("name="), *controllers.split(","), "unified", ""):
                     folder = pathlib.Path("/sys/fs/cgroup") / mounted / path.lstrip("/")

@@ -216,6 +216,20 @@ fn processes_with(text: &str) -> Vec<i64> {
     pids.filter(has).collect()
 }
 
+/// Control groups of a server by its process ID, down to a depth.
+fn groups_of(server: u32, folder: &Path, depth: usize) -> Vec<PathBuf> {
+    let folders = std::fs::read_dir(folder).into_iter().flatten().flatten();
+    let folders = folders.filter(|entry| depth > 0 && entry.file_type().is_ok_and(|kind| kind.is_dir()));
+    let found = folders.flat_map(|entry| {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        if name.starts_with("longshore-") && name.contains(&format!("-{server}-")) {
+            return vec![entry.path()];
+        }
+        groups_of(server, &entry.path(), depth - 1)
+    });
+    found.collect()
+}
+
 /// Waits for something that is about to happen.
 async fn soon(what: &str, mut happened: impl FnMut() -> bool) {
     let deadline = Instant::now() + Duration::from_secs(5);
@@ -1396,6 +1410,8 @@ async fn nothing_of_an_environment_outlives_a_killed_server() {
         server.kill().unwrap();
         server.wait().unwrap();
         soon("the end of all", || processes_with(&name).is_empty()).await;
+        soon("the end of its control groups", || groups_of(server.id(), Path::new("/sys/fs/cgroup"), 6).is_empty())
+            .await;
     }
 }
 

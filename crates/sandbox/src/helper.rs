@@ -21,6 +21,10 @@ use crate::line::{self, Line, News};
 use crate::spec::{Identity, SPEC_BYTES_MAX, Spec};
 use crate::sys;
 
+/// Names of control groups that are kept before those that are gone are forgotten: some kilobytes, and a look that costs less than a
+/// start.
+const GROUPS_LOOKED_AT: usize = 64;
+
 /// How the helper is called: the server's own program, as it runs (also if its file was replaced meanwhile).
 #[derive(Debug, Clone)]
 pub struct Command {
@@ -144,9 +148,13 @@ fn serve() -> io::Result<()> {
     // Readable at its end, which is this process's.
     let (life, alive) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
     let mut buffer = vec![0; 2 * SPEC_BYTES_MAX];
+    // What a server that is killed could not take away any more. The server removes those of environments that end.
+    let mut groups: Vec<PathBuf> = Vec::new();
     loop {
         let (length, fds) = line::receive(socket.as_fd(), &mut buffer)?;
         if length == 0 {
+            // The environments end by themselves: their lines are closed, too.
+            let _ = crate::cgroup::remove(&groups);
             return Ok(());
         }
         let mut fds = fds.into_iter();
@@ -164,6 +172,10 @@ fn serve() -> io::Result<()> {
                 init::run(&spec, &filters, outside, life, line, output)
             }
             Ok(sys::Forked::Parent(pid, pidfd)) => {
+                if groups.len() >= GROUPS_LOOKED_AT {
+                    groups.retain(|group| group.exists());
+                }
+                groups.extend(spec.cgroups.iter().map(|group| group.path.clone()));
                 let fds: Vec<BorrowedFd<'_>> = pidfd.iter().map(AsFd::as_fd).collect();
                 // A server that hung up kills nobody: the init sees it, too.
                 let _ = line::send(line.as_fd(), &News::Born { pid }, &fds);

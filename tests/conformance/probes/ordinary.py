@@ -9,7 +9,6 @@ import concurrent.futures
 import ctypes
 import gzip
 import http.server
-import json
 import multiprocessing
 import os
 import pwd

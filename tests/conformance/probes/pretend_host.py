@@ -12,6 +12,7 @@ import ctypes
 import fcntl
 import json
 import os
+import pwd
 import signal
 import socket
 import struct
@@ -23,6 +24,7 @@ MS_BIND = 4096
 SIOCSIFFLAGS, SIOCSIFADDR, SIOCSIFNETMASK = 0x8914, 0x8916, 0x891C
 HOST_ADDRESS, NAMESERVER, METADATA = "192.0.2.7", "192.0.2.53", "169.254.169.254"
 SYSV_KEY = 0x10C5
+ROOT_FILE = os.path.join(pwd.getpwuid(0).pw_dir, ".profile")
 IPC_CREAT = 0o1000
 
 
@@ -66,7 +68,7 @@ def things(canary):
     write("/srv/.shadow", f"root:{canary}:19000:0:99999:7:::\n", 0o600)
     write("/srv/.profile", f"# {canary}\n", 0o600)
     write("/srv/.resolv.conf", f"nameserver {NAMESERVER}\noptions timeout:1 attempts:1\n", 0o644)
-    for source, target in (("shadow", "/etc/shadow"), ("profile", "/root/.profile"), ("resolv.conf", "/etc/resolv.conf")):
+    for source, target in (("shadow", "/etc/shadow"), ("profile", ROOT_FILE), ("resolv.conf", "/etc/resolv.conf")):
         if os.path.isfile(target):
             mount(f"/srv/.{source}", os.path.realpath(target), flags=MS_BIND)
     if not os.path.realpath("/etc/resolv.conf").startswith("/run/"):
@@ -163,7 +165,7 @@ def live(canary):
     things(canary)
     facts = services(canary) | {
         "canary": canary, "host_addr": HOST_ADDRESS, "nameserver": NAMESERVER, "sysv_key": SYSV_KEY,
-        "host_name": socket.gethostname(),
+        "host_name": socket.gethostname(), "root_file": ROOT_FILE,
     }
     # From here on process IDs are far from those that a function meets in a namespace of its own.
     with open("/proc/sys/kernel/ns_last_pid", "w") as last:

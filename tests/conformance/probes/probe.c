@@ -50,6 +50,8 @@
 #include <time.h>
 #include <unistd.h>
 
+#define HOST_FILE "/srv/host-file"
+
 enum { REFUSED, SUCCEEDED, NOT_HERE };
 
 static char event[65536];
@@ -196,8 +198,8 @@ PROBE(own_code_write) { return creates(getenv("LAMBDA_TASK_ROOT")); }
 PROBE(runtime_write) { return creates(getenv("LAMBDA_RUNTIME_DIR")); }
 PROBE(system_write) { return creates("/usr/lib"); }
 PROBE(shadow_read) { return reads_any("/etc/shadow"); }
-PROBE(root_home_read) { return reads_canary("/root/.profile"); }
-PROBE(host_file_read) { return reads_canary("/srv/host-file"); }
+PROBE(root_home_read) { return reads_canary(fact("root_file")); }
+PROBE(host_file_read) { return reads_canary(HOST_FILE); }
 PROBE(host_folder_write) { return creates("/srv/open"); }
 PROBE(other_tmp_read) { return reads_one_of(fact("other_tmp")); }
 PROBE(other_tmp_write) { return parents_written(fact("other_tmp")); }
@@ -232,10 +234,10 @@ PROBE(dotdot_out) {
     ssize_t length = read(fd, buffer, sizeof buffer);
     return has(buffer, length, fact("canary")) ? say(SUCCEEDED, "read from above the root") : say(REFUSED, "other content");
 }
-PROBE(proc_self_root) { return reads_canary("/proc/self/root/srv/host-file"); }
+PROBE(proc_self_root) { return reads_canary("/proc/self/root" HOST_FILE); }
 PROBE(proc_self_cwd) { return reads_canary("/proc/self/cwd/../../../../../../../../../../../../srv/host-file"); }
 PROBE(proc_1_environ) { return reads_canary("/proc/1/environ"); }
-PROBE(proc_1_root) { return reads_canary("/proc/1/root/srv/host-file"); }
+PROBE(proc_1_root) { return reads_canary("/proc/1/root" HOST_FILE); }
 PROBE(proc_1_fd) {
     if (getppid() == 1) return say(NOT_HERE, "that is the function itself");
     DIR *folder = opendir("/proc/1/fd");
@@ -290,7 +292,7 @@ PROBE(server_environ) { return any_environ(fact("server_secret")); }
 PROBE(other_environ) { return any_environ(fact("other_secret")); }
 PROBE(other_proc_root) {
     char path[300];
-    snprintf(path, sizeof path, "/proc/%ld/root/srv/host-file", number("other_pid"));
+    snprintf(path, sizeof path, "/proc/%ld/root" HOST_FILE, number("other_pid"));
     int outcome = reads_canary(path);
     if (outcome == SUCCEEDED) return outcome;
     snprintf(path, sizeof path, "/proc/%ld/cwd/neighbour-code.txt", number("other_pid"));

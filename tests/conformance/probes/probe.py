@@ -33,6 +33,7 @@ for fd in list(FDS_AT_START):
     except OSError:
         del FDS_AT_START[fd]  # the one that listed them
 
+HOST_FILE = "/srv/host-file"
 PROBES = {}
 FACTS = {}
 X86_64 = {
@@ -174,12 +175,12 @@ def shadow_read():
 
 @probe
 def root_home_read():
-    return reads("/root/.profile")
+    return reads(FACTS["root_file"])
 
 
 @probe
 def host_file_read():
-    return reads("/srv/host-file")
+    return reads(HOST_FILE)
 
 
 @probe
@@ -229,7 +230,7 @@ def dotdot_out():
 
 @probe
 def proc_self_root():
-    return reads("/proc/self/root/srv/host-file")
+    return reads("/proc/self/root" + HOST_FILE)
 
 
 @probe
@@ -244,7 +245,7 @@ def proc_1_environ():
 
 @probe
 def proc_1_root():
-    return reads("/proc/1/root/srv/host-file")
+    return reads("/proc/1/root" + HOST_FILE)
 
 
 def not_ourselves():
@@ -302,7 +303,7 @@ def other_environ():
 @probe
 def other_proc_root():
     pid = FACTS["other_pid"]
-    return first([lambda: reads(f"/proc/{pid}/root/srv/host-file"), lambda: reads(f"/proc/{pid}/cwd/neighbour-code.txt")])
+    return first([lambda: reads(f"/proc/{pid}/root" + HOST_FILE), lambda: reads(f"/proc/{pid}/cwd/neighbour-code.txt")])
 
 
 @probe

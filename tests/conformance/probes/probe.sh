@@ -7,6 +7,7 @@
 
 scratch=${TMPDIR:-/tmp}
 own=$LAMBDA_TASK_ROOT
+host_file=/srv/host-file
 
 needs() { command -v "$1" >/dev/null 2>&1 || { echo "no $1 here"; return 1; }; }
 reads_canary() { found=$(cat "$1" 2>&1 | tr '\000' '\n') && : ; case $found in *"$canary"*) echo "$1 was read";; *) echo "$1: $(echo "$found" | tail -n 1 | head -c 80)"; return 1;; esac; }
@@ -34,7 +35,7 @@ own_code_write() { creates "$own"; }
 runtime_write() { creates "$LAMBDA_RUNTIME_DIR"; }
 system_write() { creates /usr/lib; }
 shadow_read() { reads_any /etc/shadow; }
-root_home_read() { reads_canary /root/.profile; }
+root_home_read() { reads_canary "$root_file"; }
 host_file_read() { reads_canary /srv/host-file; }
 host_folder_write() { creates /srv/open; }
 other_tmp_read() { one_of "$other_tmp"; }
@@ -42,15 +43,15 @@ other_tmp_write() { parent_of_one "$other_tmp"; }
 symlink_out() { rm -f "$scratch/link-sh"; ln -s /srv/host-file "$scratch/link-sh" && reads_canary "$scratch/link-sh"; }
 hardlink_out() { rm -f "$scratch/hard-sh"; runs ln "$linkable" "$scratch/hard-sh" && reads_canary "$scratch/hard-sh"; }
 dotdot_out() { reads_canary ../../../../../../../../../../../../../../../../srv/host-file; }
-proc_self_root() { reads_canary /proc/self/root/srv/host-file; }
+proc_self_root() { reads_canary "/proc/self/root$host_file"; }
 proc_self_cwd() { reads_canary /proc/self/cwd/../../../../../../../../../../../../srv/host-file; }
 proc_1_environ() { reads_canary /proc/1/environ; }
-proc_1_root() { reads_canary /proc/1/root/srv/host-file; }
+proc_1_root() { reads_canary "/proc/1/root$host_file"; }
 proc_1_fd() { [ $$ = 1 ] && { echo "that is the function itself"; return 2; }; ls -l /proc/1/fd 2>&1 | grep -- '->' | tail -n 1 | grep . || { echo "nothing is shown"; return 1; }; }
 any_environ() { grep -l "$1" /proc/[0-9]*/environ 2>/dev/null | head -n 1 | grep . || { echo "in no process"; return 1; }; }
 server_environ() { any_environ "$server_secret"; }
 other_environ() { any_environ "$other_secret"; }
-other_proc_root() { reads_canary "/proc/$other_pid/root/srv/host-file" || reads_canary "/proc/$other_pid/cwd/neighbour-code.txt"; }
+other_proc_root() { reads_canary "/proc/$other_pid/root$host_file" || reads_canary "/proc/$other_pid/cwd/neighbour-code.txt"; }
 core_pattern() { opens_for_writing /proc/sys/kernel/core_pattern; }
 sysctl() { opens_for_writing /proc/sys/vm/overcommit_memory; }
 sysrq() { opens_for_writing /proc/sysrq-trigger; }
