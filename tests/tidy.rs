@@ -391,6 +391,44 @@ fn rules_of_the_specification() -> Vec<(String, String)> {
     rules.into_iter().map(|(section, rule)| (chapter(section), rule)).collect()
 }
 
+/// The rules of docs/lambda-specification.md: the rows of tables and the items of lists, counted in each section, so that
+/// the third of section 1.2 is `1.2/3`; a section without any is one rule, `3.6`. Section 0 says how to read it, 9 what
+/// clients do.
+fn rules_of_lambda() -> Vec<(String, String)> {
+    fn is_item(line: &str) -> bool {
+        let numbered = line.split_once(". ").map(|(number, _)| number);
+        line.starts_with("* ") || numbered.is_some_and(|n| !n.is_empty() && n.bytes().all(|b| b.is_ascii_digit()))
+    }
+    let mut sections: Vec<(String, u32)> = Vec::new();
+    let (mut listed, mut fenced) = (false, false);
+    let text = read("docs/lambda-specification.md");
+    let mut lines = text.lines().peekable();
+    while let Some(line) = lines.next() {
+        if line.trim_start().starts_with("```") {
+            fenced = !fenced;
+        } else if fenced {
+        } else if line.starts_with('#') {
+            let section = section_of(line).unwrap_or_default();
+            listed = section == "7" || (section.contains('.') && !["0", "9"].iter().any(|n| section.starts_with(n)));
+            if listed {
+                sections.push((section, 0));
+            }
+        } else if let Some((_, counted)) = sections.last_mut().filter(|_| listed) {
+            if line.starts_with('|') && lines.peek().is_some_and(|next| next.replace(' ', "").starts_with("|---")) {
+                lines.next();
+            } else if line.starts_with('|') || is_item(line) {
+                *counted += 1;
+            }
+        }
+    }
+    let chapter = |section: &str| section.split('.').next().expect("split yields a first part").to_owned();
+    let rules = sections.iter().flat_map(|(section, counted)| match counted {
+        0 => vec![(chapter(section), section.clone())],
+        _ => (1..=*counted).map(|n| (chapter(section), format!("{section}/{n}"))).collect(),
+    });
+    rules.collect()
+}
+
 /// The rules that a cell of compatibility.md names: `V-1`, `V-1, V-3`, `2.7/3–5`, `CSV-3–5`.
 fn rules_of_cell(cell: &str) -> Vec<String> {
     let mut rules = Vec::new();
@@ -442,8 +480,13 @@ fn find_test(name: &str) -> Result<(), String> {
 
 #[test]
 fn compatibility_names_tests_that_exist_and_lists_every_rule_once() {
+    every_rule_stands_once_and_has_its_test("docs/compatibility.md", rules_of_the_specification());
+    every_rule_stands_once_and_has_its_test("docs/compatibility-lambda.md", rules_of_lambda());
+}
+
+fn every_rule_stands_once_and_has_its_test(page: &str, rules: Vec<(String, String)>) {
     let mut wanted = BTreeMap::new();
-    for rule in rules_of_the_specification() {
+    for rule in rules {
         assert!(
             wanted.insert(rule.clone(), 0).is_none(),
             "the specification has {} twice in its chapter {}",
@@ -453,7 +496,7 @@ fn compatibility_names_tests_that_exist_and_lists_every_rule_once() {
     }
     assert!(wanted.len() > 250, "the specification is read");
     let (mut chapter, mut wrong) = (String::new(), Vec::new());
-    for line in read("docs/compatibility.md").lines() {
+    for line in read(page).lines() {
         if line.starts_with('#') {
             chapter =
                 section_of(line).map(|s| s.split('.').next().expect("a first part").to_owned()).unwrap_or_default();
@@ -484,10 +527,10 @@ fn compatibility_names_tests_that_exist_and_lists_every_rule_once() {
     }
     for ((chapter, rule), times) in &wanted {
         if *times != 1 {
-            wrong.push(format!("{rule} of chapter {chapter} stands {times} times in compatibility.md"));
+            wrong.push(format!("{rule} of chapter {chapter} stands {times} times"));
         }
     }
-    assert!(wrong.is_empty(), "docs/compatibility.md:\n{}", wrong.join("\n"));
+    assert!(wrong.is_empty(), "{page}:\n{}", wrong.join("\n"));
 }
 
 #[test]

@@ -521,7 +521,7 @@ mod tests {
         store.sweep_unused(&keep, at(121)).unwrap();
         assert_eq!(names().len(), 2, "named in between, so its hour begins anew");
         store.sweep_unused(&keep, at(181)).unwrap();
-        assert_eq!(names(), [wanted.sha256.clone()]);
+        assert_eq!(names(), std::slice::from_ref(&wanted.sha256));
         assert!(temp.path().join("unpacking-by-somebody").is_dir(), "what is being made is left alone");
         // And what is gone can come again.
         store.merge(layers.to_vec()).await.unwrap_err();

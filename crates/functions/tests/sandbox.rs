@@ -408,7 +408,7 @@ async fn a_helper_that_dies_takes_its_environments_along_and_is_replaced() {
             host.invoke(f, call).await
         }
     });
-    while b.log().matches("START").count() < 2 {
+    while b.log().matches("START RequestId").count() < 2 {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
     let helper = b.host.helper_pid().unwrap();

@@ -84,7 +84,7 @@ impl Cgroups {
                 if !controllers.is_empty() && mount.kind == "cgroup" {
                     let options: Vec<&str> = mount.options.split(',').collect();
                     let names = controllers.split(',').filter(|name| options.contains(name));
-                    for name in names.filter(|name| ["memory", "pids", "cpu", "freezer"].contains(name)) {
+                    for name in names.filter(|name| ["memory", "pids", "cpu"].contains(name)) {
                         found.v1.entry(name.to_owned()).or_insert_with(|| folder.clone());
                     }
                 }
@@ -155,13 +155,13 @@ impl Cgroups {
 }
 
 /// Stops all processes of an environment's groups, or lets them go on. `Unsupported` where none of them can do that.
+///
+/// By version 2 alone: what the freezer of version 1 holds cannot be killed either, and would outlive a server that was killed.
 pub fn freeze(groups: &[PathBuf], frozen: bool) -> io::Result<()> {
-    for (file, on, off) in [("freezer.state", "FROZEN", "THAWED"), ("cgroup.freeze", "1", "0")] {
-        if let Some(path) = groups.iter().map(|group| group.join(file)).find(|path| path.exists()) {
-            return std::fs::write(path, if frozen { on } else { off });
-        }
+    match groups.iter().map(|group| group.join("cgroup.freeze")).find(|path| path.exists()) {
+        Some(path) => std::fs::write(path, if frozen { "1" } else { "0" }),
+        None => Err(io::ErrorKind::Unsupported.into()),
     }
-    Err(io::ErrorKind::Unsupported.into())
 }
 
 /// Bytes that the processes of these groups have for themselves, as the kernel counts them; `None` where it does not.
@@ -197,8 +197,6 @@ pub fn remove(groups: &[PathBuf]) -> io::Result<()> {
 
 /// Ends every process in a group.
 fn end(group: &Path) {
-    // Frozen processes of version 1 do not even die.
-    let _ = std::fs::write(group.join("freezer.state"), "THAWED");
     if std::fs::write(group.join("cgroup.kill"), "1").is_ok() {
         return;
     }
@@ -313,8 +311,10 @@ mod tests {
 33 1 0:29 / /sys/fs/cgroup/freezer rw - cgroup cgroup rw,freezer
 34 1 0:30 / /sys/fs/cgroup/unified rw,nosuid - cgroup2 cgroup2 rw";
         let found = Cgroups::in_text(groups, mounts);
-        assert!(["memory", "pids", "cpu", "freezer"].iter().all(|c| found.has(c)) && !found.has("cpuacct"));
-        assert_eq!(found.detail(), "v1: cpu freezer memory pids");
+        assert!(
+            ["memory", "pids", "cpu"].iter().all(|c| found.has(c)) && !found.has("freezer") && !found.has("cpuacct")
+        );
+        assert_eq!(found.detail(), "v1: cpu memory pids");
         let text = |s: &[&str]| s.iter().map(|s| (*s).to_owned()).collect::<Vec<_>>();
         assert_eq!(
             values(&found.of_environment("m", BOUNDS)),
@@ -323,7 +323,6 @@ mod tests {
                     "/sys/fs/cgroup/cpu,cpuacct/G".to_owned(),
                     text(&["cpu.cfs_period_us=100000", "cpu.cfs_quota_us=20000"])
                 ),
-                ("/sys/fs/cgroup/freezer/G".to_owned(), text(&[])),
                 (
                     "/sys/fs/cgroup/memory/a/b/G".to_owned(),
                     text(&["memory.limit_in_bytes=1000", "memory.memsw.limit_in_bytes=1000?"])
@@ -375,8 +374,8 @@ mod tests {
         let group = tempfile::tempdir().unwrap();
         let groups = [group.path().to_owned()];
         assert_eq!(freeze(&groups, true).unwrap_err().kind(), io::ErrorKind::Unsupported);
-        std::fs::write(group.path().join("freezer.state"), "").unwrap();
+        std::fs::write(group.path().join("cgroup.freeze"), "").unwrap();
         freeze(&groups, true).unwrap();
-        assert_eq!(std::fs::read_to_string(group.path().join("freezer.state")).unwrap(), "FROZEN");
+        assert_eq!(std::fs::read_to_string(group.path().join("cgroup.freeze")).unwrap(), "1");
     }
 }

@@ -1088,6 +1088,8 @@ static int receive(int fd, char **body) {
     char *end = NULL;
     for (;;) {
         ssize_t got = recv(fd, answer + length, sizeof answer - 1 - length, 0);
+        /* An environment that is idle is stopped, and goes on with the next event. */
+        if (got == -1 && errno == EINTR) continue;
         if (got <= 0) return -1;
         length += (size_t)got;
         answer[length] = 0;
@@ -1105,9 +1107,6 @@ static int ask(const char *method, const char *path, const char *headers, const 
     static char head[4096];
     int fd = api_connect();
     if (fd == -1) return -1;
-    struct timeval patience = {30 * 24 * 3600, 0};
-    if (strcmp(path, "invocation/next")) patience.tv_sec = 10;
-    setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof patience);
     int size = snprintf(head, sizeof head, "%s /2018-06-01/runtime/%s HTTP/1.1\r\nHost: %s\r\n%sContent-Length: %zu\r\n\r\n", method, path,
                         api(), headers, length);
     int status = -1;

@@ -479,7 +479,7 @@ impl Environment {
     // --- logs ---
 
     fn lines(&self) -> Writer {
-        Writer::new(self.deployment.log_format, self.deployment.system_log_level.as_deref())
+        Writer::new(self.deployment.log_format, self.deployment.system_log_level.as_deref(), self.kind)
     }
 
     /// Logs that the start begins: before anything that the function prints.

@@ -5,6 +5,7 @@
 
 use std::time::Duration;
 
+use longshore_core::pool::Kind;
 use serde_json::{Value, json};
 
 use super::LogFormat;
@@ -22,6 +23,7 @@ enum Level {
 pub(super) struct Writer {
     format: LogFormat,
     least: Level,
+    kind: Kind,
 }
 
 /// What became of a start or of an invocation.
@@ -87,13 +89,28 @@ fn ms_rounded(time: Duration) -> f64 {
 
 impl Writer {
     /// `system_level` is `DEBUG`, `INFO` or `WARN`; INFO if it is not said. It has no meaning in text.
-    pub fn new(format: LogFormat, system_level: Option<&str>) -> Self {
+    pub fn new(format: LogFormat, system_level: Option<&str>, kind: Kind) -> Self {
         let least = match system_level {
             Some("DEBUG") => Level::Debug,
             Some("WARN") => Level::Warn,
             _ => Level::Info,
         };
-        Self { format, least }
+        Self { format, least, kind }
+    }
+
+    fn initialization(&self) -> &'static str {
+        match self.kind {
+            Kind::Provisioned => "provisioned-concurrency",
+            Kind::OnDemand | Kind::Again => "on-demand",
+        }
+    }
+
+    /// A start that is on the clock of its first invocation belongs to that.
+    fn phase(&self) -> &'static str {
+        match self.kind {
+            Kind::Again => "invoke",
+            Kind::OnDemand | Kind::Provisioned => "init",
+        }
     }
 
     fn record(&self, now: jiff::Timestamp, level: Level, kind: &str, record: Value) -> String {
@@ -117,8 +134,8 @@ impl Writer {
             return format!("INIT_START Runtime Version: {runtime}\tRuntime Version ARN: {arn}\n");
         }
         let record = json!({
-            "initializationType": "on-demand", "phase": "init", "runtimeVersion": runtime, "runtimeVersionArn": arn,
-            "functionName": function, "functionVersion": version, "instanceMaxMemory": u64::from(memory_mib) << 20,
+            "initializationType": self.initialization(), "phase": self.phase(), "runtimeVersion": runtime,
+            "runtimeVersionArn": arn, "functionName": function, "functionVersion": version, "instanceMaxMemory": u64::from(memory_mib) << 20,
         });
         self.record(now, Level::Info, "initStart", record)
     }
@@ -129,15 +146,16 @@ impl Writer {
             if status == Status::Success {
                 return String::new();
             }
-            let ms = ms(duration);
-            return format!("INIT_REPORT Init Duration: {ms:.2} ms\tPhase: init\t{}\n", status.text());
+            let (ms, phase) = (ms(duration), self.phase());
+            return format!("INIT_REPORT Init Duration: {ms:.2} ms\tPhase: {phase}\t{}\n", status.text());
         }
         let level = status.level(Level::Debug);
-        let mut done = json!({"initializationType": "on-demand", "phase": "init"});
+        let of_report = status.level(if self.kind == Kind::Provisioned { Level::Info } else { Level::Debug });
+        let mut done = json!({"initializationType": self.initialization(), "phase": self.phase()});
         status.put(&mut done);
         let mut report = done.clone();
         report["metrics"] = json!({"durationMs": ms_rounded(duration)});
-        self.record(now, level, "initRuntimeDone", done) + &self.record(now, level, "initReport", report)
+        self.record(now, level, "initRuntimeDone", done) + &self.record(now, of_report, "initReport", report)
     }
 
     pub fn start(&self, now: jiff::Timestamp, request_id: &str, version: &str) -> String {
@@ -262,7 +280,8 @@ mod tests {
 
     #[test]
     fn text_lines_are_lambdas_tabs_included() {
-        let w = Writer::new(LogFormat::Text, Some("WARN"));
+        let w = Writer::new(LogFormat::Text, Some("WARN"), Kind::OnDemand);
+        let again = Writer::new(LogFormat::Text, None, Kind::Again);
         let later = Figures { init: None, ..FIGURES };
         for (line, expected) in [
             (
@@ -277,6 +296,10 @@ mod tests {
             (
                 w.init_end(now(), Duration::from_millis(12), Status::Error("Runtime.ExitError")),
                 "INIT_REPORT Init Duration: 12.00 ms\tPhase: init\tStatus: error\tError Type: Runtime.ExitError\n",
+            ),
+            (
+                again.init_end(now(), Duration::from_millis(12), Status::Error("Runtime.ExitError")),
+                "INIT_REPORT Init Duration: 12.00 ms\tPhase: invoke\tStatus: error\tError Type: Runtime.ExitError\n",
             ),
             (w.start(now(), "8a", "$LATEST"), "START RequestId: 8a Version: $LATEST\n"),
             (
@@ -306,7 +329,7 @@ mod tests {
 
     /// The kinds of all lines of a good and a bad invocation, start included.
     fn kinds(level: Option<&str>) -> Vec<String> {
-        let w = Writer::new(LogFormat::Json, level);
+        let w = Writer::new(LogFormat::Json, level, Kind::OnDemand);
         let error = Status::Error("Runtime.ExitError");
         let all = [
             w.init_start(now(), "python:3.12.v38", "arn", "f", "1", 128),
@@ -337,7 +360,7 @@ mod tests {
 
     #[test]
     fn json_records_carry_what_aws_puts_into_them() {
-        let w = Writer::new(LogFormat::Json, Some("DEBUG"));
+        let w = Writer::new(LogFormat::Json, Some("DEBUG"), Kind::OnDemand);
         let lines = w.end(now(), "8a", Status::Error("Runtime.ExitError"), FIGURES);
         let lines: Vec<Value> = lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
         let time = "2023-03-13T18:56:24.046Z";
@@ -358,6 +381,14 @@ mod tests {
             serde_json::from_str::<Value>(&start).unwrap()["record"],
             json!({"initializationType": "on-demand", "phase": "init", "runtimeVersion": "python:3.12.v38",
                 "runtimeVersionArn": "arn", "functionName": "f", "functionVersion": "7", "instanceMaxMemory": 134_217_728})
+        );
+        // The start of one that is kept ready is told by default.
+        let ready = Writer::new(LogFormat::Json, None, Kind::Provisioned);
+        let report = ready.init_end(now(), Duration::from_micros(1_500), Status::Success);
+        assert_eq!(
+            serde_json::from_str::<Value>(&report).unwrap()["record"],
+            json!({"initializationType": "provisioned-concurrency", "phase": "init", "status": "success",
+                "metrics": {"durationMs": 1.5}})
         );
     }
 
