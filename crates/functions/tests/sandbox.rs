@@ -311,6 +311,7 @@ def handler(event, context):
     let error = b.error(&f, json!({"mib": 256})).await;
     assert_eq!(error["errorType"], "Runtime.ExitError");
     assert!(error["errorMessage"].as_str().unwrap().ends_with("Runtime exited with error: signal: killed"), "{error}");
+    assert!(b.log().contains("Max Memory Used: 128 MB\tStatus: error"), "{}", b.log());
     assert_eq!(b.ok(&f, json!({"mib": 1})).await, 1, "the next call has an environment of its own");
     if b.host.sandbox().is_on(Layer::MountNamespace) {
         let full = b.ok(&f, json!({})).await;

@@ -290,6 +290,9 @@ impl Environment {
 
     fn told_of_memory(&self) {
         let mut log = lock(&self.log);
+        // What it used is gone with it, and was last asked for before this invocation.
+        let before = log.memory.map_or(0, |(_, mib)| mib);
+        log.memory = Some((Instant::now(), before.max(u64::from(self.deployment.memory_mib))));
         log.end_line();
         log.line(&format!(
             "longshore: killed, for it used more than its {} MB of memory\n",
