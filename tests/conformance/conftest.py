@@ -9,10 +9,8 @@ import harness
 UNITS = ("passed", "failed", "skipped")
 
 
-@pytest.fixture(scope="session")
-def server(tmp_path_factory):
-    """A server that most tests share: each one uses buckets and functions of its own."""
-    server = harness.Server(tmp_path_factory.mktemp("server")).start()
+def running(folder, *environment):
+    server = harness.Server(folder, *environment).start()
     yield server
     server.stop()
     said = server.said()
@@ -20,6 +18,18 @@ def server(tmp_path_factory):
     # At this level someone has to act; nothing that a client or a function does may make it so.
     errors = [line for line in said.splitlines() if " ERROR " in line]
     assert not errors, "\n".join(errors[:5])
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory):
+    """A server that most tests share: each one uses buckets and functions of its own."""
+    yield from running(tmp_path_factory.mktemp("server"))
+
+
+@pytest.fixture(scope="session")
+def unconfined(tmp_path_factory):
+    """As `server`, for tests whose functions wait for files, or leave some, where only the test and they look."""
+    yield from running(tmp_path_factory.mktemp("unconfined"), harness.UNCONFINED)
 
 
 @pytest.fixture

@@ -49,7 +49,7 @@ class Log:
 
 @pytest.fixture
 def crashing(tmp_path):
-    server = harness.Server(tmp_path).start()
+    server = harness.Server(tmp_path, harness.UNCONFINED).start()
     yield server
     if server.process.poll() is None:
         server.stop()
@@ -133,7 +133,8 @@ def test_a_sample_goes_on_after_a_kill_with_the_rows_it_began_with(crashing, log
     assert results(server, job) == 40
 
 
-def test_a_sample_that_is_cancelled_is_reported(server, name, tmp_path):
+def test_a_sample_that_is_cancelled_is_reported(unconfined, name, tmp_path):
+    server = unconfined
     log = Log(tmp_path / "invocations")
     function = server.deploy(name, RECORD, environment={"INVOCATIONS": str(log.path)})
     rows = [(name, f"bad-{row}") for row in range(100)]
@@ -149,7 +150,8 @@ def test_a_sample_that_is_cancelled_is_reported(server, name, tmp_path):
     assert {row.key for row in report} == set(log.keys()) and len(report) == 7
 
 
-def test_a_confirmation_comes_before_a_sample_and_another_after_it(server, name, tmp_path):
+def test_a_confirmation_comes_before_a_sample_and_another_after_it(unconfined, name, tmp_path):
+    server = unconfined
     log = Log(tmp_path / "invocations")
     function = server.deploy(name, RECORD, environment={"INVOCATIONS": str(log.path)})
     rows = [(name, f"key-{row}") for row in range(20)]
@@ -191,7 +193,8 @@ def test_a_job_that_starts_early_survives_kills_and_reports_every_row_once(crash
     assert all(len(ids) == 1 for ids in by_key.values())
 
 
-def test_a_bad_row_that_is_found_late_fails_an_early_job_and_what_ran_is_reported(server, name, tmp_path):
+def test_a_bad_row_that_is_found_late_fails_an_early_job_and_what_ran_is_reported(unconfined, name, tmp_path):
+    server = unconfined
     log = Log(tmp_path / "invocations")
     function = server.deploy(name, RECORD, environment={"INVOCATIONS": str(log.path)})
     # The function is warm, so that no start of a process stands between the first rows and the last one.
@@ -254,7 +257,8 @@ def test_a_retry_of_a_retry_runs_what_failed_with_the_task_ids_that_the_function
     assert len(report) == 200
 
 
-def test_versions_come_out_of_a_report_as_they_were(server, name, tmp_path):
+def test_versions_come_out_of_a_report_as_they_were(unconfined, name, tmp_path):
+    server = unconfined
     log = Log(tmp_path / "invocations")
     function = server.deploy(name, RECORD, environment={"INVOCATIONS": str(log.path)})
     rows = [(name, "bad-1", "v1"), (name, "bad-2", ""), (name, "bad-3", "null")]
@@ -267,7 +271,8 @@ def test_versions_come_out_of_a_report_as_they_were(server, name, tmp_path):
     assert set(log.keys(second)) == {"bad-1", "bad-3"}, "a row without its version still fails by itself"
 
 
-def test_a_report_whose_rows_were_changed_is_refused(server, name, tmp_path):
+def test_a_report_whose_rows_were_changed_is_refused(unconfined, name, tmp_path):
+    server = unconfined
     function = server.deploy(name, RECORD, environment={"INVOCATIONS": str(tmp_path / "invocations")})
     first = server.create_job(server.bucket(name), function, server.put_manifest(name, [(name, "bad-1")]))
     server.wait(first)
@@ -298,7 +303,8 @@ def test_a_wish_that_cannot_be_met_is_refused(server, name, wanted, more, messag
     assert message in error["Error"]["Message"]
 
 
-def test_tags_that_are_put_later_change_nothing_of_a_job(server, name, tmp_path):
+def test_tags_that_are_put_later_change_nothing_of_a_job(unconfined, name, tmp_path):
+    server = unconfined
     log = Log(tmp_path / "invocations")
     function = server.deploy(name, RECORD, environment={"INVOCATIONS": str(log.path)})
     rows = [(name, f"key-{row}") for row in range(20)]

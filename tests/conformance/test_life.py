@@ -25,7 +25,8 @@ def start(tmp_path):
     servers = []
 
     def start(**settings):
-        server = harness.Server(tmp_path, {f"LONGSHORE_JOBS_{name.upper()}": str(v) for name, v in settings.items()})
+        said = {f"LONGSHORE_JOBS_{name.upper()}": str(v) for name, v in settings.items()}
+        server = harness.Server(tmp_path, harness.UNCONFINED | said)
         servers.append(server.start())
         return server
 

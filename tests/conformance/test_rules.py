@@ -31,8 +31,10 @@ def test_a_manifest_of_more_rows_than_are_allowed_fails_the_job_in_awss_words(tm
         server.stop()
 
 
-def test_the_time_in_active_grows_while_a_job_runs_and_not_while_it_waits(server, name, echo, tmp_path):
+def test_the_time_in_active_grows_while_a_job_runs_and_not_while_it_waits(unconfined, name, tmp_path):
     """One job waits for its confirmation while another one runs for two seconds."""
+    server = unconfined
+    echo = server.deploy(name + "-echo", acceptance.ECHO)
     gate = tmp_path / "gate"
     gated = server.deploy(name, acceptance.GATED, environment={"GATE": str(gate)})
     etag = server.put_manifest(server.bucket(name), [(name, "k")])

@@ -48,10 +48,10 @@ def impatient(tmp_path_factory):
 
 
 @pytest.fixture
-def gate(server, name, tmp_path):
+def gate(unconfined, name, tmp_path):
     """A function whose calls wait until the gate is opened: (ARN, the gate's path)."""
     path = tmp_path / "gate"
-    yield server.deploy(name + "-gated", acceptance.GATED, environment={"GATE": str(path)}), path
+    yield unconfined.deploy(name + "-gated", acceptance.GATED, environment={"GATE": str(path)}), path
     path.touch()
 
 
@@ -277,7 +277,8 @@ def test_a_10_the_aws_cli_confirms_a_job(server, name, suspended):
     assert described["SuspendedCause"] == "AWAITING_CONFIRMATION" and "SuspendedDate" in described, "kept after the confirmation"
 
 
-def test_a_11_a_job_is_cancelled_for_a_reason_that_stays_with_it(server, name, gate):
+def test_a_11_a_job_is_cancelled_for_a_reason_that_stays_with_it(unconfined, name, gate):
+    server = unconfined
     function, path = gate
     rows = [(server.bucket(name), f"k{number}") for number in range(30)]
     job = server.create_job(name, function, server.put_manifest(name, rows))
@@ -296,7 +297,8 @@ def test_a_12_a_job_that_waits_for_approval_is_cancelled_at_once(server, name, s
     assert (described["Status"], "TerminationDate" in described) == ("Cancelled", True)
 
 
-def test_a_13_a_running_job_is_cancelling_until_its_calls_have_come_back(server, name, gate):
+def test_a_13_a_running_job_is_cancelling_until_its_calls_have_come_back(unconfined, name, gate):
+    server = unconfined
     function, path = gate
     rows = [(server.bucket(name), f"k{number}") for number in range(100)]
     job = server.create_job(name, function, server.put_manifest(name, rows))

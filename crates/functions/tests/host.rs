@@ -1469,7 +1469,10 @@ async fn awslambdaric_runs_unmodified() {
         eprintln!("SKIPPED: no {} with awslambdaric in it", python.display());
         return;
     }
-    let b = bench_of_one();
+    // It is no part of the package: the sandbox has to show it, and the interpreter that it is a link to.
+    let interpreter = std::fs::canonicalize(&python).unwrap();
+    let prefix = interpreter.parent().and_then(Path::parent).unwrap().to_owned();
+    let b = bench_with(|s| (s.environments_max, s.sandbox.paths) = (1, vec![target_dir().join("venv"), prefix]));
     let start = format!("#!/bin/sh\nexec {} -m awslambdaric app.$_HANDLER\n", python.display());
     let f = b.function("provided.al2023", "bootstrap", &start);
     let app = "import sys\ndef handler(event, context):\n    if event == 'raise': raise ValueError('boom')\n    if event == 'exit': sys.exit(4)\n    if isinstance(event, int): return 'x' * event\n    return [event, context.aws_request_id, context.get_remaining_time_in_millis() > 8000, context.invoked_function_arn[-5:]]\n";
