@@ -203,6 +203,7 @@ fn variables(
         },
     };
     variables.extend(over.iter().cloned());
+    check::variables_together(&variables)?;
     Ok(Some(variables))
 }
 
@@ -555,6 +556,15 @@ mod tests {
         assert!(failure.message.contains("no leave to decrypt") && failure.hint.unwrap().contains("--env-file"));
         assert_eq!(variables(Some(&hidden), None, &[]), Ok(None));
         assert_eq!(variables(Some(&hidden), Some(one.to_vec()), &[]), Ok(Some(one.into_iter().collect())));
+    }
+
+    #[test]
+    fn variables_that_are_too_many_together_are_refused_here_without_their_values() {
+        let there = json!({"Environment": {"Variables": {"AA": "secret".repeat(600)}}});
+        let more = |bytes: usize| variables(Some(&there), None, &[("BB".to_owned(), "v".repeat(bytes))]);
+        assert!(more(400).is_ok());
+        let failure = more(600).unwrap_err();
+        assert!(failure.message.contains("bytes as JSON") && !failure.message.contains("secret"), "{failure:?}");
     }
 
     #[test]
