@@ -279,8 +279,7 @@ async fn role(args: &Deploy, exists: bool, place: &Place) -> Result<Option<Strin
         })?,
         account => account.to_owned(),
     };
-    let partition = if place.client.region().starts_with("cn-") { "aws-cn" } else { "aws" };
-    Ok(Some(format!("arn:{partition}:iam::{account}:role/{role}")))
+    Ok(Some(format!("arn:{}:iam::{account}:role/{role}", place::partition(place.client.region()))))
 }
 
 /// What is asked for.
