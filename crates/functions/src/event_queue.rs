@@ -409,6 +409,9 @@ impl Functions {
         let named = Named { name: owner.name.clone(), qualifier: stored.qualifier };
         let called = async {
             let mut resolved = self.resolve(&named).await?;
+            if resolved.entry.function.id != owner.id {
+                return Err(self.latest_not_found(&named));
+            }
             let call = host::Call {
                 request_id: stored.request_id,
                 invoked_arn: resolved.invoked_arn.clone(),
