@@ -286,6 +286,8 @@ async fn run(functions: Functions) {
     let mut trying = JoinSet::new();
     let mut noted = queue.now();
     while !queue.stopping.is_cancelled() {
+        // While events arrive all the time, news is all that the pause below ever sees: what is done must not gather.
+        while trying.try_join_next().is_some() {}
         let now = queue.now();
         let wake_at = {
             let snapshot = functions.inner.catalogue.snapshot();
@@ -407,6 +409,9 @@ impl Functions {
         let named = Named { name: owner.name.clone(), qualifier: stored.qualifier };
         let called = async {
             let mut resolved = self.resolve(&named).await?;
+            if resolved.entry.function.id != owner.id {
+                return Err(self.latest_not_found(&named));
+            }
             let call = host::Call {
                 request_id: stored.request_id,
                 invoked_arn: resolved.invoked_arn.clone(),

@@ -201,7 +201,7 @@ impl Standing {
 }
 
 /// What a user sets on a function. Stored as JSON in the version's row: a new field needs a default.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Configuration {
     pub runtime: String,
     pub handler: String,
@@ -223,6 +223,16 @@ pub struct Configuration {
     /// in functions of earlier versions of this server.
     #[serde(default)]
     pub interpreter: String,
+}
+
+/// Without the values of variables, which may be secrets.
+impl std::fmt::Debug for Configuration {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { runtime, handler, role, variables, layers, .. } = self;
+        let mut shown = f.debug_struct("Configuration");
+        shown.field("runtime", runtime).field("handler", handler).field("role", role).field("layers", layers);
+        shown.field("variables", &variables.as_ref().map(|v| v.keys())).finish_non_exhaustive()
+    }
 }
 
 /// A layer version as a function holds it: with its content, so that it works on when the layer version is deleted.

@@ -178,7 +178,7 @@ impl HostSettings {
 
 /// What environments are started from. Two deployments with equal `id` are interchangeable; an environment never serves
 /// a call of another `id`.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Deployment {
     pub id: String,
     /// The function's name; its versions share `concurrency`.
@@ -206,6 +206,16 @@ pub struct Deployment {
     pub system_log_level: Option<String>,
     /// `/aws/lambda/<name>` or what was set: the function is told it. Source: Lambda spec 1.11.
     pub log_group: String,
+}
+
+/// Without the values of variables, which may be secrets.
+impl std::fmt::Debug for Deployment {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { id, name, version, runtime, handler, variables, .. } = self;
+        let mut shown = f.debug_struct("Deployment");
+        shown.field("id", id).field("name", name).field("version", version).field("runtime", runtime);
+        shown.field("handler", handler).field("variables", &variables.keys()).finish_non_exhaustive()
+    }
 }
 
 /// `LoggingConfig.LogFormat`. Source: Lambda spec 1.11, 1.14.

@@ -8,6 +8,7 @@ use bytes::Bytes;
 use longshore_wire::ApiError;
 
 use crate::Functions;
+use crate::catalogue::Entry;
 use crate::error::FunctionError;
 use crate::event_queue;
 use crate::function::{Resource, Standing, VersionNumber};
@@ -30,6 +31,8 @@ pub enum Invoked {
 
 /// A version ready to be run.
 pub(crate) struct Resolved {
+    /// The function, which tells it from a later one of its name.
+    pub entry: Arc<Entry>,
     pub deployment: Arc<Deployment>,
     pub version: VersionNumber,
     /// As the function sees it: with the qualifier the caller used, without one if there was none.
@@ -130,7 +133,7 @@ impl Functions {
         if let Some(qualifier) = &named.qualifier {
             invoked_arn = format!("{invoked_arn}:{qualifier}");
         }
-        Ok(Resolved { deployment, version: number, invoked_arn })
+        Ok(Resolved { entry, deployment, version: number, invoked_arn })
     }
 
     /// Runs it: payload, whether the function failed, and the end of its log. A call whose version is changed or deleted
@@ -157,7 +160,12 @@ impl Functions {
                 }
                 Outcome::Throttled { reason } => return throttled(reason),
                 Outcome::Gone { call: waited } => {
-                    *resolved = self.resolve(named).await?;
+                    let again = self.resolve(named).await?;
+                    // What was made meanwhile under the name is another function, and nobody has called that.
+                    if again.entry.function.id != resolved.entry.function.id {
+                        return Err(self.latest_not_found(named));
+                    }
+                    *resolved = again;
                     call = *waited;
                 }
                 Outcome::Fault(reason) => return Err(self.fault(&resolved.deployment, reason).await),

@@ -122,10 +122,17 @@ pub(crate) struct FunctionMembers {
     pub tenancy_config: Option<Value>,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Deserialize)]
 #[serde(rename_all = "PascalCase", deny_unknown_fields)]
 pub(crate) struct Environment {
     pub variables: Option<BTreeMap<String, String>>,
+}
+
+/// Without the values of variables, which may be secrets.
+impl std::fmt::Debug for Environment {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Environment").field("variables", &self.variables.as_ref().map(|v| v.keys())).finish()
+    }
 }
 
 #[derive(Debug, Deserialize)]

@@ -105,7 +105,15 @@ fn write(path: &Path, key: &[u8]) -> std::io::Result<()> {
     file.write_all(key)?;
     file.sync_all()?;
     std::fs::rename(&temporary, path)?;
-    File::open(path.parent().unwrap_or(Path::new("/")))?.sync_all()
+    File::open(folder_of(path))?.sync_all()
+}
+
+/// The folder of a file that may be given by its name alone.
+fn folder_of(path: &Path) -> &Path {
+    match path.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => folder,
+        _ => Path::new("."),
+    }
 }
 
 #[cfg(test)]
@@ -133,6 +141,14 @@ mod tests {
         }
         let other = Seal::open(&temp.path().join("other.key"), false).unwrap();
         assert!(matches!(other.open_sealed("f:1", &sealed), Err(SealError::DoesNotOpen(_))));
+    }
+
+    #[test]
+    fn the_folder_of_a_key_is_found_also_where_the_key_is_given_by_its_name_alone() {
+        for (path, folder) in [("/run/secrets/key", "/run/secrets"), ("/key", "/"), ("data/key", "data"), ("key", ".")]
+        {
+            assert_eq!(folder_of(Path::new(path)), Path::new(folder), "{path}");
+        }
     }
 
     #[test]

@@ -245,6 +245,15 @@ impl Told {
     }
 }
 
+/// What the ARNs of a region have behind `arn:`.
+pub fn partition(region: &str) -> &'static str {
+    match region {
+        region if region.starts_with("cn-") => "aws-cn",
+        region if region.starts_with("us-gov-") => "aws-us-gov",
+        _ => "aws",
+    }
+}
+
 fn is_region(text: &str) -> bool {
     !text.is_empty() && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')
 }
@@ -323,6 +332,15 @@ mod tests {
         );
         let at = At { region: Some("cn-north-1".into()), ..At::default() };
         assert_eq!(gather(&at, &KEYS).unwrap().endpoints("1").s3.host(), "s3.cn-north-1.amazonaws.com.cn");
+    }
+
+    #[test]
+    fn arns_are_in_the_partition_of_their_region() {
+        for (region, wanted) in
+            [("us-east-1", "aws"), ("us-gov-west-1", "aws-us-gov"), ("cn-north-1", "aws-cn"), ("eu-central-1", "aws")]
+        {
+            assert_eq!(partition(region), wanted, "{region}");
+        }
     }
 
     #[test]

@@ -257,6 +257,22 @@ async fn environment_variables_do_not_lie_open_in_the_database() {
 }
 
 #[tokio::test]
+async fn what_is_written_of_a_function_for_developers_has_the_names_of_its_variables_alone() {
+    let api = Api::new();
+    let environment = json!({"Variables": {"SECRET": "a-word-to-be-kept"}});
+    api.create_with(json!({"Environment": environment.clone()})).await.ok(201);
+    let members: crate::members::FunctionMembers = serde_json::from_value(json!({"Environment": environment})).unwrap();
+    let snapshot = api.functions.inner.catalogue.snapshot();
+    assert_eq!(
+        snapshot["f"].function.latest().configuration.variables.as_ref().unwrap()["SECRET"],
+        "a-word-to-be-kept"
+    );
+    for written in [format!("{snapshot:?}"), format!("{members:?}")] {
+        assert!(written.contains("SECRET") && !written.contains("a-word-to-be-kept"), "{written}");
+    }
+}
+
+#[tokio::test]
 async fn rows_that_an_earlier_version_wrote_open_are_read_and_sealed() {
     let temp = tempfile::tempdir().unwrap();
     let path = temp.path().join("records.db");

@@ -556,13 +556,19 @@ async fn a_call_that_waits_while_its_version_changes_runs_the_new_one_or_is_told
         assert_eq!(timeouts, [9, 7, 3, 9]);
         assert!(seen.chunks(2).all(|pair| pair[0].1 == pair[1].1), "{seen:?}");
     }
-    for (name, calls) in [("f:2", 5), ("f", 6)] {
+    for (name, calls) in [("f:2", 5), ("f", 6), ("f", 7)] {
         let call = waiting(name);
         api.asked(calls).await;
-        match name {
-            "f:2" => {
+        match calls {
+            5 => {
                 api.delete(&format!("{ALIASES}/prod")).await.ok(204);
                 api.delete("/2015-03-31/functions/f?Qualifier=2").await.ok(204);
+            }
+            6 => {
+                api.delete("/2015-03-31/functions/f").await.ok(204);
+                // Another one of its name gets none of its calls.
+                api.create().await.ok(201);
+                api.get("/2015-03-31/functions/f").await.ok(200);
             }
             _ => {
                 api.delete("/2015-03-31/functions/f").await.ok(204);

@@ -19,6 +19,10 @@ const UPLOAD_TIME_MAX: Duration = Duration::from_secs(900);
 /// How long a function may be on its way to a new state. AWS's waiters give up after 300 s too.
 const SETTLE_TIME_MAX: Duration = Duration::from_secs(300);
 
+/// How often a throttled question is asked again, and the first wait before it, which doubles: 8 s in all.
+const THROTTLED_MAX: u32 = 5;
+const THROTTLED_PAUSE: Duration = Duration::from_millis(250);
+
 /// One call of Invoke.
 #[derive(Debug, Clone, Default)]
 pub struct Invocation<'a> {
@@ -45,6 +49,22 @@ pub struct Invoked {
     pub payload: Bytes,
 }
 
+/// Asks again what was refused for asking too often, later each time: a list asks about each function, and AWS answers some
+/// 15 such questions a second. For what only reads.
+async fn patiently(mut ask: impl AsyncFnMut() -> Result<Value, ClientError>) -> Result<Value, ClientError> {
+    let mut pause = THROTTLED_PAUSE;
+    for _ in 0..THROTTLED_MAX {
+        match ask().await {
+            Err(ClientError::Refused { status: StatusCode::TOO_MANY_REQUESTS, .. }) => {
+                tokio::time::sleep(pause).await;
+                pause *= 2;
+            }
+            answered => return answered,
+        }
+    }
+    ask().await
+}
+
 fn path_of(function: &str) -> String {
     format!("/2015-03-31/functions/{}", utf8_percent_encode(function, COMPONENT))
 }
@@ -61,7 +81,7 @@ impl Client {
     }
 
     async fn get_json(&self, path: &str) -> Result<Value, ClientError> {
-        self.lambda(Method::GET, path, &Value::Null).await
+        patiently(async || self.lambda(Method::GET, path, &Value::Null).await).await
     }
 
     /// GetFunction; `None` if there is no such function.
@@ -284,4 +304,26 @@ impl Client {
 /// Whether whoever answers has no such operation, or has it in a later version alone.
 pub fn is_missing(error: &ClientError) -> bool {
     matches!(error, ClientError::Refused { status: StatusCode::NOT_FOUND, code, .. } if code == "NoSuchResource")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_question_that_is_throttled_is_asked_again_for_a_while_and_no_other_is() {
+        let refused = |status| ClientError::Refused { status, code: "C".into(), message: String::new() };
+        for (status, throttled, asked_in_all, ok) in [
+            (StatusCode::TOO_MANY_REQUESTS, 3, 4, true),
+            (StatusCode::TOO_MANY_REQUESTS, 100, 6, false),
+            (StatusCode::FORBIDDEN, 1, 1, false),
+        ] {
+            let mut asked = 0;
+            let answer = patiently(async || {
+                asked += 1;
+                if asked <= throttled { Err(refused(status)) } else { Ok(json!({})) }
+            });
+            assert_eq!((answer.await.is_ok(), asked), (ok, asked_in_all), "{status}, {throttled} times");
+        }
+    }
 }

@@ -65,7 +65,7 @@ pub async fn deploy(args: Deploy, at: &At) -> Result<u8, Failure> {
         eprintln!("{left_out}");
     }
     let role = role(&args, current.is_some(), &place).await?;
-    let variables = variables(current.as_ref(), file, &args.variables);
+    let variables = variables(current.as_ref(), file, &args.variables)?;
     let wanted = Wanted { args: &args, package: &package, role, variables };
 
     let (configuration, mut changed) = match current {
@@ -183,19 +183,28 @@ fn read_variables(path: &std::path::Path) -> Result<Vec<(String, String)>, Failu
 }
 
 /// The variables that the function is to have; `None` if they stay as they are. A file says what there is; without one, what
-/// is said goes over what there is.
+/// is said goes over what there is. What there is and is not shown (AWS puts an error in its place for whoever may not decrypt
+/// it) would be lost.
 fn variables(
     current: Option<&Value>,
     file: Option<Vec<(String, String)>>,
     over: &[(String, String)],
-) -> Option<BTreeMap<String, String>> {
+) -> Result<Option<BTreeMap<String, String>>, Failure> {
     let mut variables: BTreeMap<String, String> = match file {
         Some(file) => file.into_iter().collect(),
-        None if over.is_empty() => return None,
-        None => variables_of(current),
+        None if over.is_empty() => return Ok(None),
+        None => match current.and_then(|c| c.pointer("/Environment/Error")).filter(|error| !error.is_null()) {
+            Some(error) => {
+                let why = plain(text(error, "Message"));
+                return Err(Failure::new(format!("the function's environment variables are not shown: {why}"))
+                    .hint("say with --env-file which variables there are to be; --env alone would remove the others"));
+            }
+            None => variables_of(current),
+        },
     };
     variables.extend(over.iter().cloned());
-    Some(variables)
+    check::variables_together(&variables)?;
+    Ok(Some(variables))
 }
 
 fn variables_of(configuration: Option<&Value>) -> BTreeMap<String, String> {
@@ -270,8 +279,7 @@ async fn role(args: &Deploy, exists: bool, place: &Place) -> Result<Option<Strin
         })?,
         account => account.to_owned(),
     };
-    let partition = if place.client.region().starts_with("cn-") { "aws-cn" } else { "aws" };
-    Ok(Some(format!("arn:{partition}:iam::{account}:role/{role}")))
+    Ok(Some(format!("arn:{}:iam::{account}:role/{role}", place::partition(place.client.region()))))
 }
 
 /// What is asked for.
@@ -474,7 +482,7 @@ mod tests {
 
     fn differences(args: &Deploy, package: &Package, role: Option<&str>) -> (Value, Vec<String>) {
         let current = current();
-        let variables = variables(Some(&current), None, &args.variables);
+        let variables = variables(Some(&current), None, &args.variables).unwrap();
         let wanted = Wanted { args, package, role: role.map(str::to_owned), variables };
         let (request, told) = wanted.differences(&current);
         (Value::Object(request), told)
@@ -527,15 +535,35 @@ mod tests {
         let file = read_variables(&path).unwrap();
         let pairs = |pairs: &[(&str, &str)]| pairs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
         let wanted: BTreeMap<String, String> = pairs(&[("AA", "2"), ("CC", "x y"), ("DD", "a=b"), ("EE", "")]);
-        let found = variables(Some(&current()), Some(file), &[("AA".into(), "2".into())]).unwrap();
+        let found = variables(Some(&current()), Some(file), &[("AA".into(), "2".into())]).unwrap().unwrap();
         assert_eq!(found, wanted);
         assert_eq!(
             differing_variables(&variables_of(Some(&current())), &found),
             "environment (set AA CC DD EE, removed BB)"
         );
-        assert_eq!(variables(Some(&current()), None, &[]), None);
+        assert_eq!(variables(Some(&current()), None, &[]), Ok(None));
         std::fs::write(&path, "AA=1\nno pair\n").unwrap();
         assert!(read_variables(&path).unwrap_err().message.ends_with("line 2: it must be KEY=VALUE"));
+    }
+
+    #[test]
+    fn variables_that_are_not_shown_are_neither_removed_by_one_more_nor_in_the_way_of_a_file() {
+        let error = json!({"ErrorCode": "AccessDeniedException", "Message": "no leave to decrypt"});
+        let hidden = json!({"Environment": {"Error": error}});
+        let one = [("AA".to_owned(), "1".to_owned())];
+        let failure = variables(Some(&hidden), None, &one).unwrap_err();
+        assert!(failure.message.contains("no leave to decrypt") && failure.hint.unwrap().contains("--env-file"));
+        assert_eq!(variables(Some(&hidden), None, &[]), Ok(None));
+        assert_eq!(variables(Some(&hidden), Some(one.to_vec()), &[]), Ok(Some(one.into_iter().collect())));
+    }
+
+    #[test]
+    fn variables_that_are_too_many_together_are_refused_here_without_their_values() {
+        let there = json!({"Environment": {"Variables": {"AA": "secret".repeat(600)}}});
+        let more = |bytes: usize| variables(Some(&there), None, &[("BB".to_owned(), "v".repeat(bytes))]);
+        assert!(more(400).is_ok());
+        let failure = more(600).unwrap_err();
+        assert!(failure.message.contains("bytes as JSON") && !failure.message.contains("secret"), "{failure:?}");
     }
 
     #[test]

@@ -6,7 +6,7 @@ use crate::cli::{CreateJob, Encryption, JobAt, Scope};
 use crate::failure::Failure;
 use crate::job::json;
 use crate::job::print_made;
-use crate::place::{Place, told};
+use crate::place::{Place, partition, told};
 use crate::run::split_s3;
 
 /// Where nobody names one. The README's examples have it too.
@@ -71,16 +71,8 @@ struct Facts<'a> {
 }
 
 impl Facts<'_> {
-    fn partition(&self) -> &'static str {
-        match self.region {
-            region if region.starts_with("cn-") => "aws-cn",
-            region if region.starts_with("us-gov-") => "aws-us-gov",
-            _ => "aws",
-        }
-    }
-
     fn bucket_arn(&self, bucket: &str) -> String {
-        format!("arn:{}:s3:::{bucket}", self.partition())
+        format!("arn:{}:s3:::{bucket}", partition(self.region))
     }
 
     /// The API takes ARNs alone for roles, and AWS for functions.
@@ -89,7 +81,7 @@ impl Facts<'_> {
             return name.to_owned();
         }
         let (region, slash) = if service == "iam" { ("", '/') } else { (self.region, ':') };
-        format!("arn:{}:{service}:{region}:{}:{kind}{slash}{name}", self.partition(), self.account)
+        format!("arn:{}:{service}:{region}:{}:{kind}{slash}{name}", partition(self.region), self.account)
     }
 }
 

@@ -38,7 +38,12 @@ pub fn variables(given: &[(String, String)]) -> Result<(), Failure> {
             return Err(Failure::usage(format!("--env: the value of {name} has a NUL character")));
         }
     }
-    let bytes = variables_bytes(&given.iter().cloned().collect::<BTreeMap<_, _>>());
+    variables_together(&given.iter().cloned().collect())
+}
+
+/// Refuses more variables than a function may have. Without their values, which Lambda's own refusal repeats.
+pub fn variables_together(variables: &BTreeMap<String, String>) -> Result<(), Failure> {
+    let bytes = variables_bytes(variables);
     if bytes > VARIABLES_BYTES_MAX {
         return Err(Failure::usage(format!(
             "--env: the variables are {bytes} bytes as JSON; Lambda takes {VARIABLES_BYTES_MAX} at most"
