@@ -152,12 +152,16 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 /// Tries which layers this machine has, as a server with these settings would use them. `scratch`: a folder that it may make
 /// one in. Blocking, some ten milliseconds.
 pub fn examine(settings: &SandboxSettings, helper: &Command, scratch: &Path) -> io::Result<Report> {
-    let helper = Helper::new(helper.clone())?;
-    let (report, _) = probe(settings, &helper, scratch)?;
+    let (report, _, _) = probe(settings, helper, scratch)?;
     Ok(report)
 }
 
-fn probe(settings: &SandboxSettings, helper: &Helper, scratch: &Path) -> io::Result<(Report, Option<Cgroups>)> {
+/// Starts the helper, tries the layers with it, and looks for control groups.
+fn probe(
+    settings: &SandboxSettings,
+    helper: &Command,
+    scratch: &Path,
+) -> io::Result<(Report, Option<Cgroups>, Helper)> {
     let root = rustix::process::geteuid().is_root();
     let mut given = Given {
         root,
@@ -184,6 +188,9 @@ fn probe(settings: &SandboxSettings, helper: &Helper, scratch: &Path) -> io::Res
             }
         }
     }
+    // Not before the groups are found: in version 2 the server moves out of its group for that, and a helper that stayed behind
+    // would keep the group from having groups with limits.
+    let helper = Helper::new(helper.clone())?;
     let net_wanted = settings.network == Network::S3;
     if !net_wanted {
         given.off.insert(Layer::NetNamespace, OPEN);
@@ -195,7 +202,7 @@ fn probe(settings: &SandboxSettings, helper: &Helper, scratch: &Path) -> io::Res
         let _ = std::os::unix::fs::chown(on.join("tmp"), Some(settings.uids.0), Some(settings.uids.0));
     }
     let system = system(settings);
-    let report = trial::run(helper, given, |layers| {
+    let report = trial::run(&helper, given, |layers| {
         let identity = if root { Identity { uid: settings.uids.0, gid: settings.uids.0 } } else { USER };
         let mounted = layers.contains(&Layer::MountNamespace);
         // Without a file system of its own the scratch folder may be closed to the user that it is tried as: the server
@@ -237,7 +244,7 @@ fn probe(settings: &SandboxSettings, helper: &Helper, scratch: &Path) -> io::Res
     if !report.is_on(Layer::Cgroup) {
         cgroups = None;
     }
-    Ok((report, cgroups))
+    Ok((report, cgroups, helper))
 }
 
 const OPEN: &str = "network = \"open\": functions reach what this machine reaches";
@@ -280,8 +287,7 @@ impl Sandbox {
         data_dir: &Path,
         environments_dir: &Path,
     ) -> Result<Self, io::Error> {
-        let helper = Helper::new(helper.clone())?;
-        let (report, cgroups) = probe(settings, &helper, environments_dir)?;
+        let (report, cgroups, helper) = probe(settings, helper, environments_dir)?;
         let refused = refusal(settings, &report).or_else(|| cpu_refusal(settings, cgroups.as_ref()));
         if let Some(refusal) = refused {
             return Err(io::Error::other(refusal));
