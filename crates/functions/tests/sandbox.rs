@@ -236,6 +236,11 @@ async fn without_namespaces_the_other_layers_still_keep_files_processes_and_port
         assert_ne!(seen["uid"], 0);
         let root = seen["root"].as_str().unwrap();
         assert!(!Path::new(root).starts_with(b.temp.path()), "a copy that its user can enter: {root}");
+        let stage = Path::new(root).parent().unwrap();
+        let count = || std::fs::read_dir(stage).unwrap().count();
+        let before = count();
+        b.host.shutdown(Duration::from_secs(1)).await;
+        assert_eq!(count(), before - 1, "what it wrote goes with it, and the copies are for the next one");
         drop(b.host);
         let gone = || !Path::new(root).exists();
         let deadline = Instant::now() + Duration::from_secs(10);

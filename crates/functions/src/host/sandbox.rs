@@ -334,6 +334,11 @@ impl Sandbox {
         self.stage.as_ref().map(|stage| stage.dir.as_path())
     }
 
+    /// An environment's folder for temporary files where it lies in that folder.
+    pub fn staged_tmp(&self, marker: &str) -> Option<PathBuf> {
+        Some(self.stage_dir()?.join(marker))
+    }
+
     /// Whether listeners are made inside environments, and where they are then.
     pub fn listens_inside(&self) -> bool {
         self.is_on(Layer::NetNamespace)
