@@ -585,18 +585,20 @@ async fn watch_memory(shared: std::sync::Weak<Shared>) {
     loop {
         tokio::time::sleep(wait).await;
         let Some(this) = shared.upgrade() else { return };
-        let working: Vec<Arc<Environment>> = {
+        let all: Vec<Arc<Environment>> = {
             let state = lock(&this.state);
             if state.closed && state.environments.is_empty() {
                 return;
             }
             state.environments.values().cloned().collect()
         };
-        wait = MEMORY_WATCH_IDLE;
-        for environment in working.into_iter().filter(|environment| environment.is_working()) {
-            wait = MEMORY_WATCH;
-            environment.check_memory();
-            tokio::task::yield_now().await;
+        let working: Vec<_> = all.into_iter().filter(|environment| environment.is_working()).collect();
+        wait = if working.is_empty() { MEMORY_WATCH_IDLE } else { MEMORY_WATCH };
+        if !working.is_empty() {
+            // A function may have a thousand processes, each a file to read, and much memory to walk over: calls of others must
+            // not wait for that.
+            let look = move || working.iter().for_each(|environment| environment.check_memory());
+            let _ = tokio::task::spawn_blocking(look).await;
         }
     }
 }
