@@ -23,6 +23,9 @@ use super::sandbox::{Lease, Sandbox};
 pub(super) const MARKER: &str = "LONGSHORE_ENVIRONMENT";
 /// How long the end of processes that were killed is waited for.
 const END: Duration = Duration::from_secs(2);
+/// How long the file system of an environment may take to be built. It is a matter of milliseconds; a folder on a server that
+/// does not answer would keep its place for ever.
+const BEGINNING: Duration = Duration::from_secs(60);
 
 /// How processes of functions are bounded, besides what their deployment says.
 #[derive(Debug, Clone, Copy)]
@@ -94,7 +97,9 @@ pub(super) struct Child {
 /// Has an environment started. Its folder is made, and a record of it written, before there is a process.
 pub(super) async fn start(sandbox: Arc<Sandbox>, plan: Plan) -> Result<Starting, NotStarted> {
     let groups: Vec<PathBuf> = plan.spec.cgroups.iter().map(|group| group.path.clone()).collect();
-    let started = begin(sandbox, plan, groups.clone()).await;
+    let hung = || NotStarted::Host(format!("the sandbox was not there after {} s", BEGINNING.as_secs()));
+    let begun = tokio::time::timeout(BEGINNING, begin(sandbox, plan, groups.clone())).await;
+    let started = begun.unwrap_or_else(|_| Err(hung()));
     if started.is_err() {
         // Its init has ended, or ends now that its line is closed.
         let removed = tokio::task::spawn_blocking(move || cgroup::remove(&groups)).await;
