@@ -195,7 +195,9 @@ fn probe(
     if !net_wanted {
         given.off.insert(Layer::NetNamespace, OPEN);
     }
-    let on = scratch.join(format!("trial-{}", uuid::Uuid::new_v4().simple()));
+    // Of this trial alone: whoever removes a control group kills what is in it, and another host may try at the same time.
+    let marker = format!("trial-{}", uuid::Uuid::new_v4().simple());
+    let on = scratch.join(&marker);
     std::fs::DirBuilder::new().recursive(true).mode(0o700).create(on.join("tmp"))?;
     // A server that is root tries as one of its functions' users.
     if root && settings.mode != Mode::Off {
@@ -225,7 +227,7 @@ fn probe(
                 connect: Ports::Only(vec![1]),
             },
             streams_only: false,
-            cgroups: cgroups.as_ref().map(|c| c.of_environment("trial", bounds)).unwrap_or_default(),
+            cgroups: cgroups.as_ref().map(|c| c.of_environment(&marker, bounds)).unwrap_or_default(),
             limits: Limits { open_files: 1024, file_bytes: MIB, processes: None },
             hostname: "trial".into(),
             program: "/".into(),
