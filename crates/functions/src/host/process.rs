@@ -502,7 +502,10 @@ pub(super) fn clear_leftovers(environments_dir: &Path) -> io::Result<usize> {
             && record.boot == boot
         {
             killed += kill_all(record.pid, &record.marker, &[]);
-            cgroup::remove(&record.groups)?;
+            // What was in them is dead or dies; that the kernel still keeps one is no reason not to start.
+            if let Err(error) = cgroup::remove(&record.groups) {
+                tracing::warn!(%error, "control groups of an earlier server could not be removed");
+            }
             for folder in &record.folders {
                 remove_dir(folder)?;
             }
@@ -533,5 +536,29 @@ fn open_up(dir: &Path) {
         if entry.file_type().is_ok_and(|t| t.is_dir()) {
             open_up(&entry.path());
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_control_group_that_stays_keeps_no_server_from_starting() {
+        let temp = tempfile::tempdir().unwrap();
+        let (environments, group, folder) =
+            (temp.path().join("environments"), temp.path().join("group"), temp.path().join("folder"));
+        std::fs::create_dir_all(group.join("not empty")).unwrap();
+        std::fs::create_dir(&folder).unwrap();
+        let record = Record {
+            marker: uuid::Uuid::new_v4().simple().to_string(),
+            boot: boot_id(),
+            pid: None,
+            groups: vec![group.clone()],
+            folders: vec![folder.clone()],
+        };
+        record.write(&environments.join("one")).unwrap();
+        assert_eq!(clear_leftovers(&environments).unwrap(), 0);
+        assert!(group.exists() && !folder.exists() && !environments.join("one").exists());
     }
 }
