@@ -457,7 +457,7 @@ impl Host {
         let settings = &self.handle.shared.settings;
         let provisioned: Vec<_> =
             terms.provisioned.iter().map(|(deployment, wanted)| (settings.target(deployment), *wanted)).collect();
-        self.handle.shared.event(|pool, now| pool.set_terms(name, terms.reserved, &provisioned, now));
+        self.handle.shared.event_while_open(|pool, now| pool.set_terms(name, terms.reserved, &provisioned, now));
     }
 
     /// How far the provisioned concurrency of a deployment is.
@@ -468,7 +468,7 @@ impl Host {
     /// Says that calls of this deployment are about to come, so many at once.
     pub fn prepare(&self, deployment: &Arc<Deployment>, wanted: u32) {
         let shared = &self.handle.shared;
-        shared.event(|pool, now| pool.prepare(&shared.settings.target(deployment), wanted, now));
+        shared.event_while_open(|pool, now| pool.prepare(&shared.settings.target(deployment), wanted, now));
     }
 
     /// The deployment is no more: its version was changed or deleted. No environment of it that exists now gets another
@@ -633,6 +633,18 @@ impl Shared {
     /// Tells the pool something and does what it says.
     fn event(self: &Arc<Self>, tell: impl FnOnce(&mut Pool<Arc<Deployment>>, Millis)) {
         let mut state = lock(&self.state);
+        let now = millis(self.started.elapsed());
+        tell(&mut state.pool, now);
+        self.act(state);
+    }
+
+    /// As [`Shared::event`], for what may start an environment without a call: a host that closes waits for those that there are
+    /// and tells no further one to end.
+    fn event_while_open(self: &Arc<Self>, tell: impl FnOnce(&mut Pool<Arc<Deployment>>, Millis)) {
+        let mut state = lock(&self.state);
+        if state.closed {
+            return;
+        }
         let now = millis(self.started.elapsed());
         tell(&mut state.pool, now);
         self.act(state);
