@@ -163,14 +163,13 @@ impl HostSettings {
     /// Lowers `environments_max` to what there are descriptors and processes for: a start that fails for want of them
     /// would take others along.
     pub fn fit_to_machine(&mut self) {
-        let max = machine::environments_max();
+        self.lower_environments_max(machine::environments_max(), "too few descriptors or processes are allowed");
+    }
+
+    fn lower_environments_max(&mut self, max: u32, why: &'static str) {
         if self.environments_max > max {
-            let (asked, max) = (self.environments_max, max);
-            tracing::warn!(
-                asked,
-                max,
-                "fewer environments than asked for: too few descriptors or processes are allowed"
-            );
+            let asked = self.environments_max;
+            tracing::warn!(asked, max, "fewer environments than asked for: {why}");
             self.environments_max = max;
         }
     }
@@ -355,6 +354,11 @@ impl Host {
         std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&environments_dir)?;
         let runtime = tokio::runtime::Handle::current();
         settings.fit_to_machine();
+        let sandbox =
+            sandbox::Sandbox::new(&settings.sandbox, &settings.launcher, &settings.data_dir, &environments_dir)?;
+        if let Some(max) = sandbox.environments_max() {
+            settings.lower_environments_max(max, "too few user IDs in functions.sandbox_uids");
+        }
         let limits = Limits {
             environments_max: settings.environments_max.max(1),
             starts_at_once: settings.starts_at_once.max(1),
@@ -371,8 +375,6 @@ impl Host {
             memory_mib_max: settings.memory_mib_max,
             freeze_after_ms: settings.freeze_after.map(millis),
         };
-        let sandbox =
-            sandbox::Sandbox::new(&settings.sandbox, &settings.launcher, &settings.data_dir, &environments_dir)?;
         if let Some(folder) = sandbox.stage_dir() {
             process::record_folder(&environments_dir, folder)?;
         }

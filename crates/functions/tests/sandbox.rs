@@ -252,6 +252,16 @@ async fn without_namespaces_the_other_layers_still_keep_files_processes_and_port
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn there_are_no_more_environments_than_users_for_them() {
+    let b = bench(|s| {
+        s.sandbox.uids = (60_100, 60_115);
+        s.environments_max = 32;
+    });
+    let f = b.python("def handler(event, context): return event");
+    assert_eq!(b.host.slots(&f), if b.host.sandbox().is_on(Layer::OwnUid) { 14 } else { 32 });
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn each_layer_can_be_masked_alone_and_functions_still_run() {
     for layer in Layer::ALL {
         let temp = tempfile::tempdir().unwrap();

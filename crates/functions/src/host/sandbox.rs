@@ -380,6 +380,14 @@ impl Sandbox {
         self.uids.lease().map(Some).ok_or_else(none)
     }
 
+    /// How many environments there are users for; `None` where they need none. Some stay: an environment that the pool holds for
+    /// gone gives its user back a moment later.
+    pub fn environments_max(&self) -> Option<u32> {
+        let (first, last) = self.settings.uids;
+        let all = last.saturating_sub(first).saturating_add(1);
+        self.is_on(Layer::OwnUid).then(|| (all - all / 8).max(1))
+    }
+
     /// Makes the folder for temporary files, where it is one of the host's. Blocking.
     pub fn make_tmp(&self, seen: &Seen, lease: Option<&Lease>) -> io::Result<()> {
         if self.is_on(Layer::MountNamespace) {
