@@ -150,10 +150,15 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 /// Tries which layers this machine has, as a server with these settings would use them. `scratch`: a folder that it may make
-/// one in. Blocking, some ten milliseconds.
-pub fn examine(settings: &SandboxSettings, helper: &Command, scratch: &Path) -> io::Result<Report> {
-    let (report, _, _) = probe(settings, helper, scratch)?;
-    Ok(report)
+/// one in. With what would keep that server from starting functions. Blocking, some ten milliseconds.
+pub fn examine(
+    settings: &SandboxSettings,
+    helper: &Command,
+    scratch: &Path,
+) -> io::Result<(Report, Option<SandboxRefusal>)> {
+    let (report, cgroups, _) = probe(settings, helper, scratch)?;
+    let refused = refusal(settings, &report, cgroups.as_ref());
+    Ok((report, refused))
 }
 
 /// Starts the helper, tries the layers with it, and looks for control groups.
@@ -252,7 +257,12 @@ fn probe(
 const OPEN: &str = "network = \"open\": functions reach what this machine reaches";
 
 /// What keeps a server with these settings from starting functions.
-pub fn refusal(settings: &SandboxSettings, report: &Report) -> Option<SandboxRefusal> {
+fn refusal(settings: &SandboxSettings, report: &Report, cgroups: Option<&Cgroups>) -> Option<SandboxRefusal> {
+    layers_refusal(settings, report).or_else(|| cpu_refusal(settings, cgroups))
+}
+
+/// Whether a server with these settings has too few layers.
+fn layers_refusal(settings: &SandboxSettings, report: &Report) -> Option<SandboxRefusal> {
     let (lacks, why) = match settings.mode {
         Mode::Off => return None,
         Mode::Auto => (report.below_floor(), "this machine's sandbox is below the floor"),
@@ -290,8 +300,7 @@ impl Sandbox {
         environments_dir: &Path,
     ) -> Result<Self, io::Error> {
         let (report, cgroups, helper) = probe(settings, helper, environments_dir)?;
-        let refused = refusal(settings, &report).or_else(|| cpu_refusal(settings, cgroups.as_ref()));
-        if let Some(refusal) = refused {
+        if let Some(refusal) = refusal(settings, &report, cgroups.as_ref()) {
             return Err(io::Error::other(refusal));
         }
         let layers = report.on();
@@ -860,14 +869,16 @@ mod tests {
     fn a_server_below_the_floor_refuses_and_one_without_a_sandbox_does_not() {
         let report = Report { root: true, layers: BTreeMap::new() };
         let with = |mode| SandboxSettings { mode, ..SandboxSettings::default() };
-        let refused = refusal(&with(Mode::Auto), &report).unwrap();
+        let refused = refusal(&with(Mode::Auto), &report, None).unwrap();
         assert_eq!(
             refused.message,
             "functions are not started: this machine's sandbox is below the floor, and lacks own-uid, rlimits, seccomp, \
              landlock or mount-namespace, landlock or net-namespace"
         );
         assert!(refused.hint.contains("--sandbox=off"));
-        assert!(refusal(&with(Mode::Require), &report).unwrap().message.contains("uts-namespace"));
-        assert_eq!(refusal(&with(Mode::Off), &report), None);
+        assert!(refusal(&with(Mode::Require), &report, None).unwrap().message.contains("uts-namespace"));
+        assert_eq!(refusal(&with(Mode::Off), &report, None), None);
+        let proportional = SandboxSettings { cpu_proportional: true, ..with(Mode::Off) };
+        assert!(refusal(&proportional, &report, None).unwrap().message.contains("needs control groups"));
     }
 }
