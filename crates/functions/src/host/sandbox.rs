@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Component, Path, PathBuf};
 use std::str::FromStr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -140,8 +140,7 @@ pub struct Sandbox {
     system: Vec<Bind>,
     uids: Arc<Uids>,
     stage: Option<Stage>,
-    /// Folders whose files another user can read by now.
-    opened: Mutex<HashSet<PathBuf>>,
+    opened: Opened,
     prefixes: Mutex<HashMap<PathBuf, Vec<PathBuf>>>,
 }
 
@@ -319,7 +318,7 @@ impl Sandbox {
             uids: Arc::new(Uids::new(settings.uids)),
             stage,
             report,
-            opened: Mutex::default(),
+            opened: Opened::default(),
             prefixes: Mutex::default(),
         })
     }
@@ -359,7 +358,7 @@ impl Sandbox {
     pub fn seen(&self, d: &Deployment, clients: &Path, dir: &Path) -> io::Result<Seen> {
         if self.is_on(Layer::OwnUid) {
             for folder in [Some(d.code_dir.as_path()), d.layers_dir.as_deref(), Some(clients)].into_iter().flatten() {
-                self.open_to_read(folder)?;
+                self.opened.open(folder)?;
             }
         }
         if self.is_on(Layer::MountNamespace) {
@@ -514,7 +513,7 @@ impl Sandbox {
         found.dedup();
         if self.is_on(Layer::OwnUid) {
             for path in found.iter().filter(|path| path.starts_with(&self.data_dir)) {
-                if let Err(error) = self.open_to_read(path) {
+                if let Err(error) = self.opened.open(path) {
                     tracing::warn!(%error, path = %path.display(), "functions may be unable to read their interpreter");
                 }
             }
@@ -528,15 +527,29 @@ impl Sandbox {
     pub fn is_reachable(&self, program: &Path) -> bool {
         self.stage.is_none() || program.ancestors().skip(1).all(is_open)
     }
+}
 
-    /// Lets everybody read what is in a folder. The folder itself lies where nobody else comes to, and functions see it by
-    /// way of their own file system.
-    fn open_to_read(&self, folder: &Path) -> io::Result<()> {
-        if lock(&self.opened).contains(folder) {
+/// Folders whose files another user can read by now. Each by its inode and the time of that inode's last change: code that
+/// nothing needs any more is removed, and has the same name when it is put again.
+#[derive(Default)]
+struct Opened(Mutex<HashMap<PathBuf, (u64, i64, i64)>>);
+
+impl Opened {
+    /// Lets everybody read what is in a folder. The folder itself lies where nobody else comes to, and functions see it by way
+    /// of their own file system.
+    fn open(&self, folder: &Path) -> io::Result<()> {
+        let is = || {
+            let metadata = std::fs::metadata(folder)?;
+            io::Result::Ok((metadata.ino(), metadata.ctime(), metadata.ctime_nsec()))
+        };
+        if lock(&self.0).get(folder) == Some(&is()?) {
             return Ok(());
         }
         open_to_read(folder)?;
-        lock(&self.opened).insert(folder.to_owned());
+        let is = is()?;
+        let mut opened = lock(&self.0);
+        opened.retain(|folder, _| folder.exists());
+        opened.insert(folder.to_owned(), is);
         Ok(())
     }
 }
@@ -779,6 +792,14 @@ impl Stage {
         if let Some(copy) = copies.get(folder) {
             return Ok(copy.clone());
         }
+        // Code that is no more has no environments either.
+        copies.retain(|folder, copy| {
+            let is_there = folder.exists();
+            if !is_there && let Err(error) = super::process::remove_dir(copy) {
+                tracing::warn!(%error, dir = %copy.display(), "a copy of code that is no more could not be removed");
+            }
+            is_there
+        });
         let to = self.dir.join(uuid::Uuid::new_v4().simple().to_string());
         copy(folder, &to)?;
         copies.insert(folder.to_owned(), to.clone());
@@ -863,6 +884,36 @@ mod tests {
         let (data, program) = (file("data", 0o600), file("program", 0o500));
         open_to_read(temp.path()).unwrap();
         assert_eq!((mode(temp.path()), mode(&data), mode(&program)), (0o755, 0o644, 0o555));
+    }
+
+    #[test]
+    fn a_folder_that_is_made_again_under_its_name_is_opened_again() {
+        let temp = tempfile::tempdir().unwrap();
+        let folder = temp.path().join("code");
+        let opened = Opened::default();
+        for _ in 0..2 {
+            std::fs::create_dir(&folder).unwrap();
+            std::fs::write(folder.join("app.py"), "x").unwrap();
+            std::fs::set_permissions(folder.join("app.py"), std::fs::Permissions::from_mode(0o400)).unwrap();
+            opened.open(&folder).unwrap();
+            opened.open(&folder).unwrap();
+            let mode = std::fs::metadata(folder.join("app.py")).unwrap().permissions().mode();
+            assert_eq!(mode & 0o777, 0o444);
+            std::fs::remove_dir_all(&folder).unwrap();
+        }
+    }
+
+    #[test]
+    fn a_copy_goes_when_another_is_made_after_its_code_went() {
+        let (temp, dir) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let stage = Stage { dir: dir.path().to_owned(), copies: Mutex::default() };
+        let [one, two] = ["one", "two"].map(|name| temp.path().join(name));
+        std::fs::create_dir(&one).unwrap();
+        std::fs::create_dir(&two).unwrap();
+        let copy = stage.copy_of(&one).unwrap();
+        assert_eq!(stage.copy_of(&one).unwrap(), copy);
+        std::fs::remove_dir(&one).unwrap();
+        assert!(stage.copy_of(&two).unwrap().exists() && !copy.exists());
     }
 
     #[test]
