@@ -609,6 +609,15 @@ impl<D: Clone> Pool<D> {
     /// The call does not wait any longer, unless an environment is under way for it: then it waits for that. Returns
     /// whether it still waits.
     pub fn patience_ended(&mut self, call: CallId, now: Millis) -> bool {
+        let waits = self.waits_on(call, now);
+        if !waits && self.short_of_account {
+            self.serve_all(now);
+        }
+        waits
+    }
+
+    /// As [`Pool::patience_ended`], without a look at other functions.
+    fn waits_on(&mut self, call: CallId, now: Millis) -> bool {
         let Some(&key) = self.waiting.get(&call) else { return false };
         let lane = &self.lanes[&key];
         let place = lane.waiting.iter().position(|w| w.call == call);
@@ -621,7 +630,7 @@ impl<D: Clone> Pool<D> {
         }
         // Asked before the call leaves, whose own claim is none: nothing is under way for it.
         let reason = self.why_refused(lane.function, now);
-        self.gave_up(call, now);
+        self.leave(call, now);
         self.throttle(call, reason);
         false
     }
@@ -629,18 +638,23 @@ impl<D: Clone> Pool<D> {
     /// The caller of a waiting call left. A call that runs is not touched: its environment is free when the function
     /// has finished, not when nobody listens any more.
     pub fn gave_up(&mut self, call: CallId, now: Millis) {
-        let Some(key) = self.waiting.remove(&call) else { return };
+        if self.leave(call, now) && self.short_of_account {
+            self.serve_all(now);
+        }
+    }
+
+    /// Takes a call out that waits; `false` if it does not. One claim less on the function's concurrency: another lane of it
+    /// may go, and on the account's, which is left to the caller.
+    fn leave(&mut self, call: CallId, now: Millis) -> bool {
+        let Some(key) = self.waiting.remove(&call) else { return false };
         self.impatient.remove(&call);
         let lane = self.lanes.get_mut(&key).expect("a waiting call has a lane");
         lane.waiting.retain(|w| w.call != call);
         lane.again = lane.again.min(lane.waiting.len());
         let function = lane.function;
-        // One claim less on the function's and the account's concurrency: another lane may go.
         self.serve(function, usize::MAX, now);
-        if self.short_of_account {
-            self.serve_all(now);
-        }
         self.forget_lane_if_empty(key, now);
+        true
     }
 
     /// Says what a function's reserved concurrency is, and how many environments of which lanes are to be kept ready. It
@@ -679,8 +693,9 @@ impl<D: Clone> Pool<D> {
                 // Nothing will ever come free for them.
                 let calls: Vec<CallId> = self.lanes[key].waiting.iter().map(|waiting| waiting.call).collect();
                 for call in calls {
-                    self.gave_up(call, now);
-                    self.throttle(call, Throttle::ReservedFunctionConcurrentInvocationLimitExceeded);
+                    if self.leave(call, now) {
+                        self.throttle(call, Throttle::ReservedFunctionConcurrentInvocationLimitExceeded);
+                    }
                 }
             }
         }
@@ -1220,6 +1235,14 @@ impl<D: Clone> Pool<D> {
     /// full: the functions with the fewest calls that run), then the oldest call. What is provisioned comes before them,
     /// what is only prepared after them. Starts are rare and dear, so a pass over the lanes at each is cheap.
     fn serve_all(&mut self, now: Millis) {
+        // Calls that leave in a round may let others go. One round after the other, and not one in the other: thousands may
+        // leave at once.
+        while self.serve_round(now) {}
+        self.start_prepared(now);
+    }
+
+    /// One round of [`Pool::serve_all`]. Returns whether there has to be another.
+    fn serve_round(&mut self, now: Millis) -> bool {
         let by_calls = self.short_of_account;
         self.alarm = None;
         self.short_of_room = false;
@@ -1252,10 +1275,11 @@ impl<D: Clone> Pool<D> {
         }
         self.start_provisioned(false, now);
         // What was under way for some may have come to nothing.
+        let mut left = false;
         for call in self.impatient.iter().copied().collect::<Vec<_>>() {
-            self.patience_ended(call, now);
+            left |= !self.waits_on(call, now);
         }
-        self.start_prepared(now);
+        left && self.short_of_account
     }
 
     /// Whether the machine has a place for one more provisioned environment: one stays for everybody else.
@@ -1773,6 +1797,28 @@ mod tests {
         b.now = 20;
         b.pool.tick(20);
         assert_eq!(b.effects(), [Effect::Throttle { call: CallId(2), reason }]);
+    }
+
+    #[test]
+    fn thousands_of_calls_that_nothing_is_under_way_for_any_more_leave_in_one_event() {
+        let many = 3_000;
+        let reason = Throttle::ConcurrentInvocationLimitExceeded;
+        let bounds = Limits { account_concurrency: many, memory_mib_max: u64::MAX, ..limits(many, many) };
+        let mut b = Bench::new(bounds);
+        let environments: Vec<_> = (0..many).map(|_| b.warm("f:1")).collect();
+        for id in environments {
+            b.pool.answered(id, 0);
+        }
+        for _ in 0..many {
+            assert_eq!(b.ask_with("f:1", None, false), []);
+        }
+        b.now = FINISHING_MS;
+        b.pool.tick(b.now);
+        let refused = b.effects();
+        assert_eq!(refused.len(), many as usize);
+        assert!(
+            refused.iter().all(|effect| matches!(effect, Effect::Throttle { reason: told, .. } if *told == reason))
+        );
     }
 
     #[test]

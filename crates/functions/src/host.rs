@@ -163,14 +163,13 @@ impl HostSettings {
     /// Lowers `environments_max` to what there are descriptors and processes for: a start that fails for want of them
     /// would take others along.
     pub fn fit_to_machine(&mut self) {
-        let max = machine::environments_max();
+        self.lower_environments_max(machine::environments_max(), "too few descriptors or processes are allowed");
+    }
+
+    fn lower_environments_max(&mut self, max: u32, why: &'static str) {
         if self.environments_max > max {
-            let (asked, max) = (self.environments_max, max);
-            tracing::warn!(
-                asked,
-                max,
-                "fewer environments than asked for: too few descriptors or processes are allowed"
-            );
+            let asked = self.environments_max;
+            tracing::warn!(asked, max, "fewer environments than asked for: {why}");
             self.environments_max = max;
         }
     }
@@ -365,6 +364,11 @@ impl Host {
         std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&environments_dir)?;
         let runtime = tokio::runtime::Handle::current();
         settings.fit_to_machine();
+        let sandbox =
+            sandbox::Sandbox::new(&settings.sandbox, &settings.launcher, &settings.data_dir, &environments_dir)?;
+        if let Some(max) = sandbox.environments_max() {
+            settings.lower_environments_max(max, "too few user IDs in functions.sandbox_uids");
+        }
         let limits = Limits {
             environments_max: settings.environments_max.max(1),
             starts_at_once: settings.starts_at_once.max(1),
@@ -381,8 +385,6 @@ impl Host {
             memory_mib_max: settings.memory_mib_max,
             freeze_after_ms: settings.freeze_after.map(millis),
         };
-        let sandbox =
-            sandbox::Sandbox::new(&settings.sandbox, &settings.launcher, &settings.data_dir, &environments_dir)?;
         if let Some(folder) = sandbox.stage_dir() {
             process::record_folder(&environments_dir, folder)?;
         }
@@ -467,7 +469,7 @@ impl Host {
         let settings = &self.handle.shared.settings;
         let provisioned: Vec<_> =
             terms.provisioned.iter().map(|(deployment, wanted)| (settings.target(deployment), *wanted)).collect();
-        self.handle.shared.event(|pool, now| pool.set_terms(name, terms.reserved, &provisioned, now));
+        self.handle.shared.event_while_open(|pool, now| pool.set_terms(name, terms.reserved, &provisioned, now));
     }
 
     /// How far the provisioned concurrency of a deployment is.
@@ -478,7 +480,7 @@ impl Host {
     /// Says that calls of this deployment are about to come, so many at once.
     pub fn prepare(&self, deployment: &Arc<Deployment>, wanted: u32) {
         let shared = &self.handle.shared;
-        shared.event(|pool, now| pool.prepare(&shared.settings.target(deployment), wanted, now));
+        shared.event_while_open(|pool, now| pool.prepare(&shared.settings.target(deployment), wanted, now));
     }
 
     /// The deployment is no more: its version was changed or deleted. No environment of it that exists now gets another
@@ -595,18 +597,20 @@ async fn watch_memory(shared: std::sync::Weak<Shared>) {
     loop {
         tokio::time::sleep(wait).await;
         let Some(this) = shared.upgrade() else { return };
-        let working: Vec<Arc<Environment>> = {
+        let all: Vec<Arc<Environment>> = {
             let state = lock(&this.state);
             if state.closed && state.environments.is_empty() {
                 return;
             }
             state.environments.values().cloned().collect()
         };
-        wait = MEMORY_WATCH_IDLE;
-        for environment in working.into_iter().filter(|environment| environment.is_working()) {
-            wait = MEMORY_WATCH;
-            environment.check_memory();
-            tokio::task::yield_now().await;
+        let working: Vec<_> = all.into_iter().filter(|environment| environment.is_working()).collect();
+        wait = if working.is_empty() { MEMORY_WATCH_IDLE } else { MEMORY_WATCH };
+        if !working.is_empty() {
+            // A function may have a thousand processes, each a file to read, and much memory to walk over: calls of others must
+            // not wait for that.
+            let look = move || working.iter().for_each(|environment| environment.check_memory());
+            let _ = tokio::task::spawn_blocking(look).await;
         }
     }
 }
@@ -641,6 +645,18 @@ impl Shared {
     /// Tells the pool something and does what it says.
     fn event(self: &Arc<Self>, tell: impl FnOnce(&mut Pool<Arc<Deployment>>, Millis)) {
         let mut state = lock(&self.state);
+        let now = millis(self.started.elapsed());
+        tell(&mut state.pool, now);
+        self.act(state);
+    }
+
+    /// As [`Shared::event`], for what may start an environment without a call: a host that closes waits for those that there are
+    /// and tells no further one to end.
+    fn event_while_open(self: &Arc<Self>, tell: impl FnOnce(&mut Pool<Arc<Deployment>>, Millis)) {
+        let mut state = lock(&self.state);
+        if state.closed {
+            return;
+        }
         let now = millis(self.started.elapsed());
         tell(&mut state.pool, now);
         self.act(state);

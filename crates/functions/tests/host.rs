@@ -1289,6 +1289,16 @@ def handler(event, context):
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_host_that_closes_makes_nothing_ready_any_more() {
+    let b = bench();
+    let f = b.python("def handler(event, context): return event");
+    b.host.shutdown(Duration::from_secs(1)).await;
+    b.host.prepare(&f, 2);
+    b.host.set_terms(&f.name, &Terms { reserved: None, provisioned: vec![(f.clone(), 1)] });
+    assert_eq!(b.host.environments(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_shutdown_lets_calls_finish_within_the_grace_and_leaves_no_process() {
     let b = bench();
     let f = b.python("import os, time\ndef handler(event, context):\n    print('pid', os.getpid())\n    time.sleep(event)\n    return os.getpid()");

@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::spec::CgroupDir;
 
@@ -178,21 +178,26 @@ fn own_memory_in(stat: &str) -> Option<u64> {
 
 /// Kills what is left in groups and removes them. Blocking, for a second at most; called once their processes were ended.
 pub fn remove(groups: &[PathBuf]) -> io::Result<()> {
-    let deadline = std::time::Instant::now() + REMOVAL;
-    for group in groups {
-        loop {
-            match std::fs::remove_dir(group) {
-                Err(error) if error.kind() == io::ErrorKind::NotFound => break,
-                Err(error) if std::time::Instant::now() >= deadline => return Err(error),
-                Err(_) => {
-                    end(group);
-                    std::thread::sleep(Duration::from_millis(5));
-                }
-                Ok(()) => break,
+    remove_until(groups, Instant::now() + REMOVAL)
+}
+
+fn remove_until(groups: &[PathBuf], deadline: Instant) -> io::Result<()> {
+    // One that stays keeps none of the others.
+    groups.iter().map(|group| remove_one(group, deadline)).fold(Ok(()), Result::and)
+}
+
+fn remove_one(group: &Path, deadline: Instant) -> io::Result<()> {
+    loop {
+        match std::fs::remove_dir(group) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            Err(error) if Instant::now() >= deadline => return Err(error),
+            Err(_) => {
+                end(group);
+                std::thread::sleep(Duration::from_millis(5));
             }
+            Ok(()) => return Ok(()),
         }
     }
-    Ok(())
 }
 
 /// Ends every process in a group.
@@ -367,6 +372,16 @@ mod tests {
         assert_eq!(own_memory_in("anon 4096\nfile 9\nanon_thp 0\n"), Some(4096));
         assert_eq!(own_memory_in("cache 9\nrss 1\ntotal_rss 8192\ntotal_rss_huge 0\n"), Some(8192));
         assert_eq!(own_memory_in("cache 9\n"), None);
+    }
+
+    #[test]
+    fn a_group_that_stays_keeps_none_of_the_others() {
+        let base = tempfile::tempdir().unwrap();
+        let [full, empty] = ["full", "empty"].map(|name| base.path().join(name));
+        std::fs::create_dir_all(full.join("group")).unwrap();
+        std::fs::create_dir(&empty).unwrap();
+        remove_until(&[full.clone(), empty.clone()], Instant::now()).unwrap_err();
+        assert!(full.exists() && !empty.exists());
     }
 
     #[test]

@@ -61,8 +61,13 @@ impl Helper {
     }
 
     /// Has an environment started. Its output goes to `output`; all else is told over the line. Blocks for as long as the
-    /// helper needs for the messages before this one.
+    /// helper needs for the messages before this one. A spec of more than [`SPEC_BYTES_MAX`] is an error.
     pub fn start(&self, spec: &Spec, output: BorrowedFd<'_>) -> io::Result<Line> {
+        let spec = line::text(spec)?;
+        if spec.len() > SPEC_BYTES_MAX {
+            let what = format!("what the helper is to be told are {} bytes, more than {SPEC_BYTES_MAX}", spec.len());
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, what));
+        }
         let (line, theirs) = Line::pair()?;
         let mut running = self.lock();
         for _ in 0..2 {
@@ -70,7 +75,7 @@ impl Helper {
                 *running = Some(Running::start(&self.command)?);
             }
             let socket = running.as_ref().expect("just started").socket.as_fd();
-            match line::send(socket, spec, &[theirs.as_fd(), output]) {
+            match line::send_text(socket, &spec, &[theirs.as_fd(), output]) {
                 Err(error) if matches!(error.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset) => {
                     *running = None;
                 }
@@ -151,7 +156,11 @@ fn serve() -> io::Result<()> {
     // What a server that is killed could not take away any more. The server removes those of environments that end.
     let mut groups: Vec<PathBuf> = Vec::new();
     loop {
-        let (length, fds) = line::receive(socket.as_fd(), &mut buffer)?;
+        let (length, fds) = match line::receive(socket.as_fd(), &mut buffer) {
+            // Its line is closed with the message, which tells the server; all other environments go on.
+            Err(error) if error.kind() == io::ErrorKind::InvalidData => continue,
+            received => received?,
+        };
         if length == 0 {
             // The environments end by themselves: their lines are closed, too.
             let _ = crate::cgroup::remove(&groups);
@@ -207,4 +216,40 @@ fn namespaces(spec: &Spec) -> libc::c_int {
                 _ => 0,
             }
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::{BTreeMap, BTreeSet};
+
+    use super::*;
+    use crate::spec::{Landlock, Limits};
+
+    #[test]
+    fn a_spec_that_no_message_holds_is_refused_before_the_helper_hears_of_it() {
+        let null = std::fs::File::create("/dev/null").unwrap();
+        let helper = Helper::new(Command { program: "/bin/cat".into(), arguments: Vec::new() }).unwrap();
+        let with = |argument: String| Spec {
+            layers: BTreeSet::new(),
+            identity: Identity { uid: 1, gid: 1 },
+            root: None,
+            landlock: Landlock::default(),
+            streams_only: false,
+            cgroups: Vec::new(),
+            limits: Limits { open_files: 1, file_bytes: 1, processes: None },
+            hostname: String::new(),
+            program: "/".into(),
+            program_shown: String::new(),
+            arguments: vec![argument],
+            variables: BTreeMap::new(),
+            working_dir: "/".into(),
+            trial: true,
+        };
+        helper.start(&with("a".repeat(SPEC_BYTES_MAX / 2)), null.as_fd()).unwrap();
+        let refused = helper.start(&with("a".repeat(SPEC_BYTES_MAX)), null.as_fd()).unwrap_err();
+        assert_eq!(refused.kind(), io::ErrorKind::InvalidInput);
+        // Characters that JSON writes in six count for six.
+        let refused = helper.start(&with("\u{1}".repeat(SPEC_BYTES_MAX / 6)), null.as_fd()).unwrap_err();
+        assert_eq!(refused.kind(), io::ErrorKind::InvalidInput);
+    }
 }

@@ -105,16 +105,25 @@ pub(crate) fn parse<T: for<'a> Deserialize<'a>>(message: &[u8]) -> io::Result<T>
     serde_json::from_slice(message).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
 }
 
+/// What a message looks like on a line.
+pub(crate) fn text(message: &impl Serialize) -> io::Result<Vec<u8>> {
+    serde_json::to_vec(message).map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))
+}
+
 /// Sends one message with descriptors, without a signal where nobody listens.
 pub(crate) fn send(to: BorrowedFd<'_>, message: &impl Serialize, fds: &[BorrowedFd<'_>]) -> io::Result<()> {
-    let message = serde_json::to_vec(message).map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
+    send_text(to, &text(message)?, fds)
+}
+
+/// As [`send`], of what [`text`] made.
+pub(crate) fn send_text(to: BorrowedFd<'_>, message: &[u8], fds: &[BorrowedFd<'_>]) -> io::Result<()> {
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(FDS_MAX))];
     let mut ancillary = SendAncillaryBuffer::new(&mut space);
     if !fds.is_empty() && !ancillary.push(SendAncillaryMessage::ScmRights(fds)) {
         return Err(io::Error::new(io::ErrorKind::InvalidInput, "too many descriptors in one message"));
     }
     loop {
-        match rustix::net::sendmsg(to, &[IoSlice::new(&message)], &mut ancillary, SendFlags::NOSIGNAL) {
+        match rustix::net::sendmsg(to, &[IoSlice::new(message)], &mut ancillary, SendFlags::NOSIGNAL) {
             Err(rustix::io::Errno::INTR) => {}
             Err(error) => return Err(error.into()),
             Ok(_) => return Ok(()),

@@ -46,28 +46,35 @@ impl Processes {
     /// The memory of all processes but the environment's init.
     pub fn memory(&self) -> io::Result<Memory> {
         let mut sum = Memory::default();
-        self.each("status", |status| sum.add(memory_of(status)))?;
+        self.each(|read| {
+            // One that has ended since is in nobody's way.
+            if let Ok(status) = read("status") {
+                sum.add(memory_of(&status));
+            }
+        })?;
         Ok(sum)
     }
 
     /// Own and shared memory as in [`Processes::memory`], where what several processes have in common counts once. Costs a walk
-    /// over all pages.
+    /// over all pages. Of a process that lets nobody look at them all counts that it has: whoever hides memory must not have
+    /// more of it for that.
     pub fn shares(&self) -> io::Result<(u64, u64)> {
         let (mut own, mut shared) = (0, 0);
-        self.each("smaps_rollup", |text| {
-            own += bytes_of(text, "Pss_Anon:");
-            shared += bytes_of(text, "Pss_Shmem:");
+        self.each(|read| {
+            if let Ok(text) = read("smaps_rollup") {
+                own += bytes_of(&text, "Pss_Anon:");
+                shared += bytes_of(&text, "Pss_Shmem:");
+            } else if let Ok(status) = read("status") {
+                let all = memory_of(&status);
+                own += all.own;
+                shared += all.shared;
+            }
         })?;
         Ok((own, shared))
     }
 
-    fn each(&self, file: &str, mut take: impl FnMut(&str)) -> io::Result<()> {
-        // One that has ended since is in nobody's way.
-        let mut found = |text: io::Result<String>| {
-            if let Ok(text) = text {
-                take(&text);
-            }
-        };
+    /// Calls `take` for each process, with what reads one of its files.
+    fn each(&self, mut take: impl FnMut(&dyn Fn(&str) -> io::Result<String>)) -> io::Result<()> {
         match self {
             Processes::Namespace(proc) => {
                 for entry in rustix::fs::Dir::read_from(proc)? {
@@ -77,12 +84,12 @@ impl Processes {
                         continue;
                     }
                     let Ok(name) = std::str::from_utf8(name) else { continue };
-                    found(read(proc, &format!("{name}/{file}")));
+                    take(&|file| read(proc, &format!("{name}/{file}")));
                 }
             }
             Processes::Below(init) => {
                 for pid in descendants(*init) {
-                    found(std::fs::read_to_string(format!("/proc/{}/{file}", pid.as_raw_nonzero())));
+                    take(&|file| std::fs::read_to_string(format!("/proc/{}/{file}", pid.as_raw_nonzero())));
                 }
             }
         }
@@ -150,6 +157,26 @@ mod tests {
         let threads = std::fs::read_dir("/proc/self/task").unwrap().count() as u64;
         assert!(tasks_of(uid) >= threads && threads >= 1);
         assert_eq!(tasks_of(4_000_000_000), 0);
+    }
+
+    #[test]
+    fn memory_that_a_process_lets_nobody_look_at_counts_in_full() {
+        let proc = tempfile::tempdir().unwrap();
+        let file = |name: &str, text: &str| {
+            let path = proc.path().join(name);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, text).unwrap();
+        };
+        let status = "RssAnon:\t 1024 kB\nRssShmem:\t 30 kB\n";
+        file("1/status", status);
+        file("2/status", status);
+        file("2/smaps_rollup", "Pss_Anon:  512 kB\nPss_Shmem:  10 kB\n");
+        let processes = Processes::Namespace(std::fs::File::open(proc.path()).unwrap().into());
+        assert_eq!(processes.shares().unwrap(), (512 << 10, 10 << 10), "without the init");
+        file("3/status", status);
+        assert_eq!(processes.shares().unwrap(), (1536 << 10, 40 << 10));
+        let memory = processes.memory().unwrap();
+        assert_eq!((memory.own, memory.shared), (2048 << 10, 60 << 10));
     }
 
     #[test]

@@ -6,7 +6,7 @@
 use std::io::Write;
 use std::path::Path;
 
-use longshore_functions::host::sandbox::{examine, refusal};
+use longshore_functions::host::sandbox::examine;
 use longshore_functions::host::{Launcher, Network, check_runtime};
 use longshore_sandbox::{Layer, Mode, Report, State};
 use rustix::process::Resource;
@@ -23,8 +23,7 @@ const LANGUAGES: [(&str, &str); 2] = [("Python", "python3.12"), ("Node.js", "nod
 pub fn doctor(data_dir: &Path, settings: &Settings, as_json: bool) -> Result<u8, Failure> {
     let sandbox = settings.sandbox();
     let scratch = std::env::temp_dir();
-    let report = examine(&sandbox, &Launcher::default(), &scratch).because("the sandbox cannot be tried")?;
-    let refused = refusal(&sandbox, &report);
+    let (report, refused) = examine(&sandbox, &Launcher::default(), &scratch).because("the sandbox cannot be tried")?;
     let machine = machine(data_dir);
     let status = if refused.is_some() { FAILED } else { OK };
     let text = if as_json {

@@ -750,7 +750,7 @@ fn plan(
         bounds: shared.settings.bounds,
     };
     let spec = sandbox.spec(&parts).map_err(Failure::Host)?;
-    let tmp = sandbox.stage_dir().map(|_| seen.tmp.clone());
+    let tmp = sandbox.staged_tmp(&environment.marker);
     Ok(Plan { spec, lease, dir: dir.to_owned(), tmp, marker: environment.marker.clone() })
 }
 
@@ -908,8 +908,14 @@ async fn finish(
     }
     // Connections of the runtime end here, so that its last answer has been written.
     tasks.shutdown().await;
-    let removed = tokio::task::spawn_blocking(move || process::remove_dir(&dir)).await;
-    if let Ok(Err(error)) = removed {
+    // With what it wrote outside of its folder, where it had no file system of its own: nobody else gets that, and the disk
+    // gets its room back.
+    let tmp = shared.sandbox.staged_tmp(&environment.marker);
+    let removed = tokio::task::spawn_blocking(move || {
+        let removed = tmp.map_or(Ok(()), |tmp| process::remove_dir(&tmp));
+        process::remove_dir(&dir).and(removed)
+    });
+    if let Ok(Err(error)) = removed.await {
         tracing::warn!(%error, "an environment's folder could not be removed");
     }
     shared.gone(environment.id);

@@ -4,7 +4,7 @@
 
 use std::path::{Path, PathBuf};
 
-/// Descriptors that one environment costs the server: two listeners, the function's output, the process, and the
+/// Descriptors that one environment costs the server: two listeners, its output, its init, its line, its `/proc`, and the
 /// connections of its runtime and its S3 client.
 const DESCRIPTORS_EACH: u64 = 10;
 /// Descriptors that stay for everything else: clients, the store, result logs.

@@ -23,6 +23,9 @@ use super::sandbox::{Lease, Sandbox};
 pub(super) const MARKER: &str = "LONGSHORE_ENVIRONMENT";
 /// How long the end of processes that were killed is waited for.
 const END: Duration = Duration::from_secs(2);
+/// How long the file system of an environment may take to be built. It is a matter of milliseconds; a folder on a server that
+/// does not answer would keep its place for ever.
+const BEGINNING: Duration = Duration::from_secs(60);
 
 /// How processes of functions are bounded, besides what their deployment says.
 #[derive(Debug, Clone, Copy)]
@@ -94,7 +97,9 @@ pub(super) struct Child {
 /// Has an environment started. Its folder is made, and a record of it written, before there is a process.
 pub(super) async fn start(sandbox: Arc<Sandbox>, plan: Plan) -> Result<Starting, NotStarted> {
     let groups: Vec<PathBuf> = plan.spec.cgroups.iter().map(|group| group.path.clone()).collect();
-    let started = begin(sandbox, plan, groups.clone()).await;
+    let hung = || NotStarted::Host(format!("the sandbox was not there after {} s", BEGINNING.as_secs()));
+    let begun = tokio::time::timeout(BEGINNING, begin(sandbox, plan, groups.clone())).await;
+    let started = begun.unwrap_or_else(|_| Err(hung()));
     if started.is_err() {
         // Its init has ended, or ends now that its line is closed.
         let removed = tokio::task::spawn_blocking(move || cgroup::remove(&groups)).await;
@@ -497,7 +502,10 @@ pub(super) fn clear_leftovers(environments_dir: &Path) -> io::Result<usize> {
             && record.boot == boot
         {
             killed += kill_all(record.pid, &record.marker, &[]);
-            cgroup::remove(&record.groups)?;
+            // What was in them is dead or dies; that the kernel still keeps one is no reason not to start.
+            if let Err(error) = cgroup::remove(&record.groups) {
+                tracing::warn!(%error, "control groups of an earlier server could not be removed");
+            }
             for folder in &record.folders {
                 remove_dir(folder)?;
             }
@@ -528,5 +536,29 @@ fn open_up(dir: &Path) {
         if entry.file_type().is_ok_and(|t| t.is_dir()) {
             open_up(&entry.path());
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_control_group_that_stays_keeps_no_server_from_starting() {
+        let temp = tempfile::tempdir().unwrap();
+        let (environments, group, folder) =
+            (temp.path().join("environments"), temp.path().join("group"), temp.path().join("folder"));
+        std::fs::create_dir_all(group.join("not empty")).unwrap();
+        std::fs::create_dir(&folder).unwrap();
+        let record = Record {
+            marker: uuid::Uuid::new_v4().simple().to_string(),
+            boot: boot_id(),
+            pid: None,
+            groups: vec![group.clone()],
+            folders: vec![folder.clone()],
+        };
+        record.write(&environments.join("one")).unwrap();
+        assert_eq!(clear_leftovers(&environments).unwrap(), 0);
+        assert!(group.exists() && !folder.exists() && !environments.join("one").exists());
     }
 }

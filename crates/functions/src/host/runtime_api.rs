@@ -51,8 +51,11 @@ pub(super) async fn serve(listener: TcpListener, environment: Arc<Environment>) 
             }
         }
     }
-    // Asked of the system itself: what the process had connected to is there, whether it was announced to us or not.
-    while let Ok(stream) = rustix::net::accept_with(&listener, SocketFlags::NONBLOCK | SocketFlags::CLOEXEC) {
+    // Asked of the system itself: what the process had connected to is there, whether it was announced to us or not. Children that
+    // it left behind may connect as fast as this accepts, so it has an end.
+    while connections.len() < CONNECTIONS_MAX
+        && let Ok(stream) = rustix::net::accept_with(&listener, SocketFlags::NONBLOCK | SocketFlags::CLOEXEC)
+    {
         match TcpStream::from_std(stream.into()) {
             Ok(stream) => {
                 connections.spawn(serve_connection(stream, environment.clone(), budget.clone()));

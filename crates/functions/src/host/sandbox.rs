@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Component, Path, PathBuf};
 use std::str::FromStr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -140,8 +140,7 @@ pub struct Sandbox {
     system: Vec<Bind>,
     uids: Arc<Uids>,
     stage: Option<Stage>,
-    /// Folders whose files another user can read by now.
-    opened: Mutex<HashSet<PathBuf>>,
+    opened: Opened,
     prefixes: Mutex<HashMap<PathBuf, Vec<PathBuf>>>,
 }
 
@@ -150,14 +149,23 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 /// Tries which layers this machine has, as a server with these settings would use them. `scratch`: a folder that it may make
-/// one in. Blocking, some ten milliseconds.
-pub fn examine(settings: &SandboxSettings, helper: &Command, scratch: &Path) -> io::Result<Report> {
-    let helper = Helper::new(helper.clone())?;
-    let (report, _) = probe(settings, &helper, scratch)?;
-    Ok(report)
+/// one in. With what would keep that server from starting functions. Blocking, some ten milliseconds.
+pub fn examine(
+    settings: &SandboxSettings,
+    helper: &Command,
+    scratch: &Path,
+) -> io::Result<(Report, Option<SandboxRefusal>)> {
+    let (report, cgroups, _) = probe(settings, helper, scratch)?;
+    let refused = refusal(settings, &report, cgroups.as_ref());
+    Ok((report, refused))
 }
 
-fn probe(settings: &SandboxSettings, helper: &Helper, scratch: &Path) -> io::Result<(Report, Option<Cgroups>)> {
+/// Starts the helper, tries the layers with it, and looks for control groups.
+fn probe(
+    settings: &SandboxSettings,
+    helper: &Command,
+    scratch: &Path,
+) -> io::Result<(Report, Option<Cgroups>, Helper)> {
     let root = rustix::process::geteuid().is_root();
     let mut given = Given {
         root,
@@ -184,18 +192,23 @@ fn probe(settings: &SandboxSettings, helper: &Helper, scratch: &Path) -> io::Res
             }
         }
     }
+    // Not before the groups are found: in version 2 the server moves out of its group for that, and a helper that stayed behind
+    // would keep the group from having groups with limits.
+    let helper = Helper::new(helper.clone())?;
     let net_wanted = settings.network == Network::S3;
     if !net_wanted {
         given.off.insert(Layer::NetNamespace, OPEN);
     }
-    let on = scratch.join(format!("trial-{}", uuid::Uuid::new_v4().simple()));
+    // Of this trial alone: whoever removes a control group kills what is in it, and another host may try at the same time.
+    let marker = format!("trial-{}", uuid::Uuid::new_v4().simple());
+    let on = scratch.join(&marker);
     std::fs::DirBuilder::new().recursive(true).mode(0o700).create(on.join("tmp"))?;
     // A server that is root tries as one of its functions' users.
     if root && settings.mode != Mode::Off {
         let _ = std::os::unix::fs::chown(on.join("tmp"), Some(settings.uids.0), Some(settings.uids.0));
     }
     let system = system(settings);
-    let report = trial::run(helper, given, |layers| {
+    let report = trial::run(&helper, given, |layers| {
         let identity = if root { Identity { uid: settings.uids.0, gid: settings.uids.0 } } else { USER };
         let mounted = layers.contains(&Layer::MountNamespace);
         // Without a file system of its own the scratch folder may be closed to the user that it is tried as: the server
@@ -218,7 +231,7 @@ fn probe(settings: &SandboxSettings, helper: &Helper, scratch: &Path) -> io::Res
                 connect: Ports::Only(vec![1]),
             },
             streams_only: false,
-            cgroups: cgroups.as_ref().map(|c| c.of_environment("trial", bounds)).unwrap_or_default(),
+            cgroups: cgroups.as_ref().map(|c| c.of_environment(&marker, bounds)).unwrap_or_default(),
             limits: Limits { open_files: 1024, file_bytes: MIB, processes: None },
             hostname: "trial".into(),
             program: "/".into(),
@@ -237,13 +250,18 @@ fn probe(settings: &SandboxSettings, helper: &Helper, scratch: &Path) -> io::Res
     if !report.is_on(Layer::Cgroup) {
         cgroups = None;
     }
-    Ok((report, cgroups))
+    Ok((report, cgroups, helper))
 }
 
 const OPEN: &str = "network = \"open\": functions reach what this machine reaches";
 
 /// What keeps a server with these settings from starting functions.
-pub fn refusal(settings: &SandboxSettings, report: &Report) -> Option<SandboxRefusal> {
+fn refusal(settings: &SandboxSettings, report: &Report, cgroups: Option<&Cgroups>) -> Option<SandboxRefusal> {
+    layers_refusal(settings, report).or_else(|| cpu_refusal(settings, cgroups))
+}
+
+/// Whether a server with these settings has too few layers.
+fn layers_refusal(settings: &SandboxSettings, report: &Report) -> Option<SandboxRefusal> {
     let (lacks, why) = match settings.mode {
         Mode::Off => return None,
         Mode::Auto => (report.below_floor(), "this machine's sandbox is below the floor"),
@@ -280,10 +298,8 @@ impl Sandbox {
         data_dir: &Path,
         environments_dir: &Path,
     ) -> Result<Self, io::Error> {
-        let helper = Helper::new(helper.clone())?;
-        let (report, cgroups) = probe(settings, &helper, environments_dir)?;
-        let refused = refusal(settings, &report).or_else(|| cpu_refusal(settings, cgroups.as_ref()));
-        if let Some(refusal) = refused {
+        let (report, cgroups, helper) = probe(settings, helper, environments_dir)?;
+        if let Some(refusal) = refusal(settings, &report, cgroups.as_ref()) {
             return Err(io::Error::other(refusal));
         }
         let layers = report.on();
@@ -302,7 +318,7 @@ impl Sandbox {
             uids: Arc::new(Uids::new(settings.uids)),
             stage,
             report,
-            opened: Mutex::default(),
+            opened: Opened::default(),
             prefixes: Mutex::default(),
         })
     }
@@ -328,6 +344,11 @@ impl Sandbox {
         self.stage.as_ref().map(|stage| stage.dir.as_path())
     }
 
+    /// An environment's folder for temporary files where it lies in that folder.
+    pub fn staged_tmp(&self, marker: &str) -> Option<PathBuf> {
+        Some(self.stage_dir()?.join(marker))
+    }
+
     /// Whether listeners are made inside environments, and where they are then.
     pub fn listens_inside(&self) -> bool {
         self.is_on(Layer::NetNamespace)
@@ -337,7 +358,7 @@ impl Sandbox {
     pub fn seen(&self, d: &Deployment, clients: &Path, dir: &Path) -> io::Result<Seen> {
         if self.is_on(Layer::OwnUid) {
             for folder in [Some(d.code_dir.as_path()), d.layers_dir.as_deref(), Some(clients)].into_iter().flatten() {
-                self.open_to_read(folder)?;
+                self.opened.open(folder)?;
             }
         }
         if self.is_on(Layer::MountNamespace) {
@@ -365,6 +386,14 @@ impl Sandbox {
         let (first, last) = self.settings.uids;
         let none = || format!("all user IDs from {first} to {last} are taken: widen functions.sandbox_uids");
         self.uids.lease().map(Some).ok_or_else(none)
+    }
+
+    /// How many environments there are users for; `None` where they need none. Some stay: an environment that the pool holds for
+    /// gone gives its user back a moment later.
+    pub fn environments_max(&self) -> Option<u32> {
+        let (first, last) = self.settings.uids;
+        let all = last.saturating_sub(first).saturating_add(1);
+        self.is_on(Layer::OwnUid).then(|| (all - all / 8).max(1))
     }
 
     /// Makes the folder for temporary files, where it is one of the host's. Blocking.
@@ -484,7 +513,7 @@ impl Sandbox {
         found.dedup();
         if self.is_on(Layer::OwnUid) {
             for path in found.iter().filter(|path| path.starts_with(&self.data_dir)) {
-                if let Err(error) = self.open_to_read(path) {
+                if let Err(error) = self.opened.open(path) {
                     tracing::warn!(%error, path = %path.display(), "functions may be unable to read their interpreter");
                 }
             }
@@ -498,15 +527,29 @@ impl Sandbox {
     pub fn is_reachable(&self, program: &Path) -> bool {
         self.stage.is_none() || program.ancestors().skip(1).all(is_open)
     }
+}
 
-    /// Lets everybody read what is in a folder. The folder itself lies where nobody else comes to, and functions see it by
-    /// way of their own file system.
-    fn open_to_read(&self, folder: &Path) -> io::Result<()> {
-        if lock(&self.opened).contains(folder) {
+/// Folders whose files another user can read by now. Each by its inode and the time of that inode's last change: code that
+/// nothing needs any more is removed, and has the same name when it is put again.
+#[derive(Default)]
+struct Opened(Mutex<HashMap<PathBuf, (u64, i64, i64)>>);
+
+impl Opened {
+    /// Lets everybody read what is in a folder. The folder itself lies where nobody else comes to, and functions see it by way
+    /// of their own file system.
+    fn open(&self, folder: &Path) -> io::Result<()> {
+        let is = || {
+            let metadata = std::fs::metadata(folder)?;
+            io::Result::Ok((metadata.ino(), metadata.ctime(), metadata.ctime_nsec()))
+        };
+        if lock(&self.0).get(folder) == Some(&is()?) {
             return Ok(());
         }
         open_to_read(folder)?;
-        lock(&self.opened).insert(folder.to_owned());
+        let is = is()?;
+        let mut opened = lock(&self.0);
+        opened.retain(|folder, _| folder.exists());
+        opened.insert(folder.to_owned(), is);
         Ok(())
     }
 }
@@ -749,6 +792,14 @@ impl Stage {
         if let Some(copy) = copies.get(folder) {
             return Ok(copy.clone());
         }
+        // Code that is no more has no environments either.
+        copies.retain(|folder, copy| {
+            let is_there = folder.exists();
+            if !is_there && let Err(error) = super::process::remove_dir(copy) {
+                tracing::warn!(%error, dir = %copy.display(), "a copy of code that is no more could not be removed");
+            }
+            is_there
+        });
         let to = self.dir.join(uuid::Uuid::new_v4().simple().to_string());
         copy(folder, &to)?;
         copies.insert(folder.to_owned(), to.clone());
@@ -836,17 +887,49 @@ mod tests {
     }
 
     #[test]
+    fn a_folder_that_is_made_again_under_its_name_is_opened_again() {
+        let temp = tempfile::tempdir().unwrap();
+        let folder = temp.path().join("code");
+        let opened = Opened::default();
+        for _ in 0..2 {
+            std::fs::create_dir(&folder).unwrap();
+            std::fs::write(folder.join("app.py"), "x").unwrap();
+            std::fs::set_permissions(folder.join("app.py"), std::fs::Permissions::from_mode(0o400)).unwrap();
+            opened.open(&folder).unwrap();
+            opened.open(&folder).unwrap();
+            let mode = std::fs::metadata(folder.join("app.py")).unwrap().permissions().mode();
+            assert_eq!(mode & 0o777, 0o444);
+            std::fs::remove_dir_all(&folder).unwrap();
+        }
+    }
+
+    #[test]
+    fn a_copy_goes_when_another_is_made_after_its_code_went() {
+        let (temp, dir) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let stage = Stage { dir: dir.path().to_owned(), copies: Mutex::default() };
+        let [one, two] = ["one", "two"].map(|name| temp.path().join(name));
+        std::fs::create_dir(&one).unwrap();
+        std::fs::create_dir(&two).unwrap();
+        let copy = stage.copy_of(&one).unwrap();
+        assert_eq!(stage.copy_of(&one).unwrap(), copy);
+        std::fs::remove_dir(&one).unwrap();
+        assert!(stage.copy_of(&two).unwrap().exists() && !copy.exists());
+    }
+
+    #[test]
     fn a_server_below_the_floor_refuses_and_one_without_a_sandbox_does_not() {
         let report = Report { root: true, layers: BTreeMap::new() };
         let with = |mode| SandboxSettings { mode, ..SandboxSettings::default() };
-        let refused = refusal(&with(Mode::Auto), &report).unwrap();
+        let refused = refusal(&with(Mode::Auto), &report, None).unwrap();
         assert_eq!(
             refused.message,
             "functions are not started: this machine's sandbox is below the floor, and lacks own-uid, rlimits, seccomp, \
              landlock or mount-namespace, landlock or net-namespace"
         );
         assert!(refused.hint.contains("--sandbox=off"));
-        assert!(refusal(&with(Mode::Require), &report).unwrap().message.contains("uts-namespace"));
-        assert_eq!(refusal(&with(Mode::Off), &report), None);
+        assert!(refusal(&with(Mode::Require), &report, None).unwrap().message.contains("uts-namespace"));
+        assert_eq!(refusal(&with(Mode::Off), &report, None), None);
+        let proportional = SandboxSettings { cpu_proportional: true, ..with(Mode::Off) };
+        assert!(refusal(&proportional, &report, None).unwrap().message.contains("needs control groups"));
     }
 }
