@@ -374,14 +374,20 @@ fn seconds_of_patterns<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Vec<
     Vec::<String>::deserialize(from)?.into_iter().map(one).collect()
 }
 
+/// Whose files and processes of other namespaces seem to be: nobody's, and of many programs.
+const OVERFLOW_UID: u32 = 65_534;
+
 /// Reads a range of user IDs, `60000-60999`. Root and the overflow user are nobody's own.
 fn uids_of_text<'de, D: serde::Deserializer<'de>>(from: D) -> Result<(u32, u32), D::Error> {
     let text = String::deserialize(from)?;
     let range =
         text.split_once('-').and_then(|(first, last)| Some((first.trim().parse().ok()?, last.trim().parse().ok()?)));
-    range.filter(|(first, last)| 0 < *first && first <= last && *last < u32::MAX).ok_or_else(|| {
+    let fine = |first: u32, last: u32| {
+        0 < first && first <= last && last < u32::MAX && !(first..=last).contains(&OVERFLOW_UID)
+    };
+    range.filter(|(first, last)| fine(*first, *last)).ok_or_else(|| {
         serde::de::Error::custom(format!(
-            "functions.sandbox_uids must be two numbers above 0 like 60000-60999, not {text:?}"
+            "functions.sandbox_uids must be two numbers above 0 like 60000-60999, without {OVERFLOW_UID}, not {text:?}"
         ))
     })
 }
@@ -545,6 +551,7 @@ mod tests {
             ("SANDBOX_WITHOUT", "selinux", "`own-uid`"),
             ("SANDBOX_UIDS", "0-10", "60000-60999"),
             ("SANDBOX_UIDS", "10-9", "60000-60999"),
+            ("SANDBOX_UIDS", "60000-70000", "without 65534"),
             ("SANDBOX_PATHS", "models", "is not absolute"),
             ("NETWORK", "none", "`s3`"),
             ("CPU", "half", "`proportional`"),
