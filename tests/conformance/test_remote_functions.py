@@ -40,7 +40,7 @@ def ending(server):
 @pytest.fixture(scope="module")
 def there(tmp_path_factory):
     """The server that has the functions. It keeps its port across restarts."""
-    server = harness.Server(tmp_path_factory.mktemp("there"))
+    server = harness.Server(tmp_path_factory.mktemp("there"), harness.UNCONFINED)
     server.port = harness.free_port()
     server.start(listen=f"127.0.0.1:{server.port}")
     yield server
@@ -54,7 +54,7 @@ def log(tmp_path):
 
 def server_with(folder, endpoint, variables=None):
     lines = ["[[function_endpoint]]"] + [f"{key} = {json.dumps(value)}" for key, value in endpoint.items()]
-    server = harness.Server(folder, extra_environment=(variables or {}) | {"LONGSHORE_LOG": "info,longshore=debug"})
+    server = harness.Server(folder, extra_environment=harness.UNCONFINED | (variables or {}) | {"LONGSHORE_LOG": "info,longshore=debug"})
     server.data_dir.mkdir(parents=True, mode=0o700)
     (server.data_dir / "longshore.toml").write_text("\n".join(lines) + "\n")
     return server.start()

@@ -606,7 +606,7 @@ pub struct Deploy {
     /// Publish a version and let this alias lead to it; it is made if there is none. Prints its ARN
     #[arg(long, value_name = "NAME")]
     pub alias: Option<String>,
-    /// Reserve so many invocations at once for the function, 0 to stop it, or "none"
+    /// Reserve so many invocations at once for the function; 0 stops it and drops the events that wait for it; or "none"
     #[arg(long, value_name = "N|none", value_parser = reservation)]
     pub concurrency: Option<Reservation>,
     /// What the function is for
