@@ -85,6 +85,7 @@ def test_a_file_becomes_a_function_and_a_second_time_nothing_is_changed(place):
     done = place.deploy()
     assert done.stdout == place.arn + "\n"
     runtime = place.configuration()["Runtime"]
+    assert f"guessed: the name {place.name}; --name gives another" in done.stderr
     assert f"guessed: function handler of {place.name}.py" in done.stderr
     assert f"guessed: the runtime {runtime}, which is installed here" in done.stderr
     assert f"created {place.name}: {runtime}, {place.name}.handler, 512 MB, 60 s, " in done.stderr
@@ -102,6 +103,18 @@ def test_a_file_becomes_a_function_and_a_second_time_nothing_is_changed(place):
     # The clock is no part of a zip.
     os.utime(place.file, (1, 1))
     assert "nothing was changed" in place.deploy().stderr
+
+
+def test_what_was_done_before_something_failed_is_told(place):
+    failed = place.deploy("--concurrency", "5000", status=1)
+    assert f"{place.name} itself was created; what follows failed" in failed.stderr
+    assert "UnreservedConcurrentExecution below its minimum" in failed.stderr
+    assert place.configuration()["State"] == "Active"
+
+
+@pytest.mark.parametrize("command", ["invoke", "describe", "versions", "aliases", "delete", "logs"])
+def test_an_empty_name_is_no_name(place, command):
+    assert "a value is required" in place.function(command, "", status=64).stderr
 
 
 def test_only_what_differs_is_changed_and_what_is_not_said_stays(place):
@@ -122,7 +135,7 @@ def test_only_what_differs_is_changed_and_what_is_not_said_stays(place):
     assert done.stderr == f"updated {place.name}: environment (set DD EE, removed BB CC)\n"
     place.file.write_text(ECHO + "# changed\n")
     done = place.deploy()
-    assert re.fullmatch(rf"updated {place.name}: code \(\d+ bytes\)\n", done.stderr), done.stderr
+    assert re.fullmatch(rf"guessed: the name {place.name}; .*\nupdated {place.name}: code \(\d+ bytes\)\n", done.stderr), done.stderr
     assert "reserved concurrency 2 → none" in place.deploy("--concurrency", "none").stderr
     done = place.deploy("--concurrency", "0", "--role", "other")
     assert "reserved concurrency none → 0" in done.stderr and f"→ arn:aws:iam::{ACCOUNT}:role/other" in done.stderr

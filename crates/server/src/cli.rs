@@ -533,16 +533,19 @@ pub enum FunctionCommand {
     /// Show one function
     Describe {
         /// The function: NAME, or NAME:QUALIFIER for a version or an alias
+        #[arg(value_parser = clap::builder::NonEmptyStringValueParser::new())]
         function: String,
     },
     /// List a function's versions, $LATEST first
     Versions {
         /// The function
+        #[arg(value_parser = clap::builder::NonEmptyStringValueParser::new())]
         function: String,
     },
     /// List a function's aliases
     Aliases {
         /// The function
+        #[arg(value_parser = clap::builder::NonEmptyStringValueParser::new())]
         function: String,
     },
     /// Call a function and print its answer
@@ -561,6 +564,7 @@ on standard error; 2 it was not called, or the call broke off; 64 what was given
     /// Delete a function, or one version of it
     Delete {
         /// The function: NAME with all its versions, or NAME:VERSION
+        #[arg(value_parser = clap::builder::NonEmptyStringValueParser::new())]
         function: String,
     },
 }
@@ -628,6 +632,7 @@ fn reservation(text: &str) -> Result<Reservation, String> {
 #[derive(Debug, Default, Args)]
 pub struct Invoke {
     /// The function: NAME, or NAME:QUALIFIER for a version or an alias
+    #[arg(value_parser = clap::builder::NonEmptyStringValueParser::new())]
     pub function: String,
     /// What the function is called with: JSON, @FILE, or "-" for standard input [default: {}]
     #[arg(long, short, value_name = "JSON|@FILE|-")]
@@ -656,6 +661,7 @@ like. --json prints one document with \"lines\", or with --follow a line of JSON
 )]
 pub struct FunctionLogs {
     /// The function
+    #[arg(value_parser = clap::builder::NonEmptyStringValueParser::new())]
     pub function: String,
     /// Wait for more
     #[arg(long, short)]
@@ -695,6 +701,7 @@ pub enum Encryption {
 #[derive(Debug, Args)]
 pub struct Logs {
     /// The function's name
+    #[arg(value_parser = clap::builder::NonEmptyStringValueParser::new())]
     pub function: String,
     /// Wait for more
     #[arg(long, short)]

@@ -728,10 +728,14 @@ fn etag(headers: &HeaderMap) -> String {
 fn refused(status: StatusCode, headers: &HeaderMap, body: &[u8]) -> ClientError {
     let json: serde_json::Value = serde_json::from_slice(body).unwrap_or_default();
     let member = |names: [&str; 2]| names.iter().find_map(|m| json.get(m)?.as_str()).map(str::to_owned);
+    // Which of Lambda's limits it was stands beside the message.
+    let why =
+        json.get("Reason").and_then(serde_json::Value::as_str).map_or_else(String::new, |why| format!(" ({why})"));
     if let Some(code) = headers.get("x-amzn-errortype").and_then(|v| v.to_str().ok()) {
         // AWS puts the namespace of the model behind some.
         let code = code.split(':').next().unwrap_or(code).to_owned();
-        return ClientError::Refused { status, code, message: member(["message", "Message"]).unwrap_or_default() };
+        let message = member(["message", "Message"]).unwrap_or_default() + &why;
+        return ClientError::Refused { status, code, message };
     }
     if let Some(code) = member(["code", "Code"]) {
         return ClientError::Refused { status, code, message: member(["message", "Message"]).unwrap_or_default() };
@@ -787,6 +791,8 @@ mod tests {
         lambda.insert("x-amzn-errortype", HeaderValue::from_static("C:http://internal.amazon.com/"));
         assert_eq!(code(&lambda, "{\"message\": \"m\"}"), wanted);
         assert_eq!(code(&none, "{\"code\": \"C\", \"message\": \"m\"}"), wanted);
+        let throttled = "{\"Reason\": \"TooMany\", \"message\": \"m\"}";
+        assert_eq!(code(&lambda, throttled).1, "m (TooMany)", "Lambda's limits are told apart");
         assert_eq!(code(&none, "no xml").0, "");
     }
 

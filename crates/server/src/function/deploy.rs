@@ -50,7 +50,11 @@ pub async fn deploy(args: Deploy, at: &At) -> Result<u8, Failure> {
         Some(_) => Some(client.function_at_rest(&name, every).await.map_err(place::told)?),
         None => None,
     };
-    let (package, guessed) = read_package(&args, current.as_ref())?;
+    let (package, mut guessed) = read_package(&args, current.as_ref())?;
+    // What would take the place of other code should be seen to do so.
+    if args.name.is_none() && !current.as_ref().is_some_and(|current| has_code(current, &package.zip)) {
+        guessed.insert(0, format!("the name {name}; --name gives another"));
+    }
     // What runs there already was looked at when it came, and looking takes an interpreter's start.
     if !current.as_ref().is_some_and(|current| has_code(current, &package.zip)) {
         check_syntax(&package, &place)?;
@@ -77,12 +81,20 @@ pub async fn deploy(args: Deploy, at: &At) -> Result<u8, Failure> {
         Some(current) => update(&place, &name, current, &wanted, every).await?,
     };
     let created = found.is_none();
+    // What was done stays done, and whoever reads the error should know.
+    let touched = created || !changed.is_empty();
+    let after = |failure| {
+        if touched {
+            eprintln!("{name} itself was {}; what follows failed", if created { "created" } else { "updated" });
+        }
+        failure
+    };
     if let Some(reservation) = args.concurrency {
         let there = found.as_ref().and_then(|f| f.pointer("/Concurrency/ReservedConcurrentExecutions"));
         let there = there.and_then(Value::as_u64);
         let asked = reservation.0;
         if there != asked.map(u64::from) {
-            client.reserve_concurrency(&name, asked).await.map_err(refused)?;
+            client.reserve_concurrency(&name, asked).await.map_err(|error| after(refused(error)))?;
             let shown = |n: Option<u64>| n.map_or_else(|| "none".to_owned(), |n| n.to_string());
             changed.push(format!("reserved concurrency {} → {}", shown(there), shown(asked.map(u64::from))));
         }
@@ -109,12 +121,12 @@ pub async fn deploy(args: Deploy, at: &At) -> Result<u8, Failure> {
     let mut arn = text(&configuration, "FunctionArn").to_owned();
     let mut document = json!({"Created": created, "Changed": changed, "Configuration": configuration});
     if args.publish || args.alias.is_some() {
-        let version = publish(&place, &name, &configuration, every).await?;
+        let version = publish(&place, &name, &configuration, every).await.map_err(after)?;
         arn = text(&version, "FunctionArn").to_owned();
         let number = text(&version, "Version").to_owned();
         document["Version"] = version;
         if let Some(alias) = &args.alias {
-            let made = lead(&place, &name, alias, &number).await?;
+            let made = lead(&place, &name, alias, &number).await.map_err(after)?;
             arn = text(&made, "AliasArn").to_owned();
             document["Alias"] = made;
         }
