@@ -454,6 +454,15 @@ def test_a_start_that_fails_is_told_to_the_caller_and_tried_again(server, init, 
 # --- 1.14: logs ---
 
 
+def log_with(server, function, text):
+    """What the file of the function's log holds, once `text` is in it: lines gather for a moment before they are written."""
+    def kept():
+        log = server.longshore("logs", function).stdout
+        return log if text in log else None
+
+    return harness.wait_for("the log's end", kept)
+
+
 def test_the_log_of_an_invocation_is_lambdas_and_the_first_one_has_the_init_duration(server):
     function = deploy(server, {"bootstrap": FAKE}, environment={"INIT": "print('starting', flush=True)"})
     first = call(server, function, {"script": "print('first', flush=True)"}, LogType="Tail")[2]
@@ -464,7 +473,7 @@ def test_the_log_of_an_invocation_is_lambdas_and_the_first_one_has_the_init_dura
             rf"REPORT RequestId: \1\tDuration: \d+\.\d\d ms\tBilled Duration: \d+ ms\tMemory Size: 128 MB\tMax Memory Used: \d+ MB\t{init}\n",
             log), log
     assert "LogResult" not in server.functions.invoke(FunctionName=function, Payload=b"{}")
-    kept = server.longshore("logs", function).stdout
+    kept = log_with(server, function, second)
     assert re.match(
         rf"INIT_START Runtime Version: provided:al2023\.v0\tRuntime Version ARN: arn:aws:lambda:{REGION}::runtime:[0-9a-f]{{64}}\nstarting\nSTART ",
         kept), kept[:500]
@@ -543,7 +552,7 @@ def test_a_function_that_logs_in_json_has_lambdas_records(server, runtime, files
     assert set(metrics) == {"durationMs", "billedDurationMs", "memorySizeMB", "maxMemoryUsedMB", "initDurationMs"}
     assert metrics["memorySizeMB"] == 128 and metrics["billedDurationMs"] >= metrics["durationMs"] > 0
     assert all(re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", line["time"]) for line in (start, done, report))
-    kept = [json.loads(line) for line in server.longshore("logs", function).stdout.splitlines()]
+    kept = [json.loads(line) for line in log_with(server, function, log).splitlines()]
     assert [line["type"] for line in kept[:3]] == ["platform.initStart", "platform.initRuntimeDone", "platform.initReport"]
 
     log_as("WARN")
