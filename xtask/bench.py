@@ -101,7 +101,9 @@ def files_of(path):
 def ours(a, work, tools):
     data = os.path.join(work, "data")
     with open(os.path.join(work, "longshore.toml"), "w") as f:
-        f.write(f"[functions]\nenvironments_max = {a.environments}\n")
+        # The interpreter of a bootstrap is the package's own affair; this one is shown to it where it lies.
+        prefix = json.dumps(os.path.dirname(os.path.dirname(os.path.realpath(sys.executable))))
+        f.write(f"[functions]\nenvironments_max = {a.environments}\nsandbox_paths = [{prefix}]\n")
     server = subprocess.Popen([a.binary, "serve", "--data-dir", data, "--listen", "127.0.0.1:0", "--config", f.name],
                               stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     try:
