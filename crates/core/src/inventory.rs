@@ -105,7 +105,7 @@ impl Inventory {
         if RowFormat::new(columns.clone()).is_none() {
             return Err(Fault::Twice);
         }
-        let bucket = document.destination_bucket.filter(|bucket| !bucket.is_empty());
+        let bucket = document.destination_bucket.map(|bucket| bucket_name(&bucket).to_owned());
         let files = document.files.into_iter().map(|file| {
             let md5 = match file.md5 {
                 None => None,
@@ -118,7 +118,7 @@ impl Inventory {
             Ok(DataFile { key: file.key, md5 })
         });
         Ok(Self {
-            bucket: bucket.map(|bucket| bucket_name(&bucket).to_owned()),
+            bucket: bucket.filter(|bucket| !bucket.is_empty()),
             format,
             files: files.collect::<Result<_, Fault>>()?,
             columns,
@@ -271,6 +271,8 @@ mod tests {
             (serde_json::json!("arn:aws:s3:::b"), Some("b")),
             (serde_json::json!("arn:aws-cn:s3:::b"), Some("b")),
             (serde_json::json!("b"), Some("b")),
+            (serde_json::json!(""), None),
+            (serde_json::json!("arn:aws:s3:::"), None),
             (serde_json::json!(null), None),
         ] {
             let json = serde_json::json!(
