@@ -10,7 +10,7 @@ use super::pinned::Growing;
 use super::preparer::{Prepared, Unprepared};
 use super::{Engine, agent};
 use crate::error::FailureReason;
-use crate::table::JobRow;
+use crate::ledger::JobRow;
 
 /// One manifest under way.
 pub(super) struct Feed {
