@@ -458,7 +458,7 @@ fn ninety_days_after_its_end_a_job_is_gone_with_all_that_belongs_to_it() {
         assert!(!folder(&old).exists());
         assert_eq!(world.status(&waiting).await, "Preparing", "only what has ended is ever removed");
         let left = |table: &'static str| {
-            let db = rusqlite::Connection::open(world.dir.path().join("records.db")).unwrap();
+            let db = rusqlite::Connection::open(life.dir.path().join("records.db")).unwrap();
             let sql = format!("SELECT count(*) FROM {table} WHERE job_id = ?1");
             db.query_row(&sql, [&old], |row| row.get::<_, i64>(0)).unwrap()
         };
