@@ -22,6 +22,7 @@ use tokio::time::Instant;
 
 use crate::ledger::{Embedded, Ledger};
 
+pub use engine::{Boxed, Ground, Pretend};
 pub use error::{Dialect, JobError};
 pub use operations::{OPERATIONS, OWN_OPERATIONS};
 /// What can be done to objects, typed: those that do not run here yet are read in full all the same.
@@ -63,6 +64,10 @@ pub struct Settings {
     pub rate: Option<Rate>,
     /// What reads inventories in Parquet and ORC.
     pub columnar: Arc<dyn ports::Columnar>,
+    /// Where 128 random bits come from: of them IDs and seeds are made. They have to be distinct, not secret.
+    pub random: Arc<dyn Fn() -> u128 + Send + Sync>,
+    /// What the engine's tasks run on.
+    pub ground: Ground,
     /// What the wall clock says; it decides nothing but the dates that are shown, the 30 and the 90 days, and when an
     /// event is handed over again.
     pub wall_clock: Arc<dyn Fn() -> Timestamp + Send + Sync>,
@@ -87,8 +92,23 @@ impl Settings {
             delivery: delivery::Policy::default(),
             dialect: Dialect::default(),
             rate: None,
+            random: Arc::new(|| uuid::Uuid::new_v4().as_u128()),
+            ground: Ground::default(),
             wall_clock: Arc::new(|| Timestamp(jiff::Timestamp::now().as_millisecond())),
         }
+    }
+}
+
+impl Settings {
+    /// An ID that nothing else has.
+    pub(crate) fn new_id(&self) -> uuid::Uuid {
+        uuid::Builder::from_random_bytes((self.random)().to_be_bytes()).into_uuid()
+    }
+
+    /// What a source of random numbers starts from.
+    pub(crate) fn seed(&self) -> u64 {
+        // Of a UUID the second half has two bits that are always the same, the first half six.
+        (self.random)() as u64
     }
 }
 
@@ -115,22 +135,29 @@ impl Jobs {
         invoker: Arc<dyn ports::Invoker>,
     ) -> Result<Self, longshore_store::StoreError> {
         let settings = Arc::new(settings);
-        let ledger = Embedded::open(records, dir.clone(), fatal, Arc::clone(&settings)).await?;
-        Self::start(Arc::new(ledger), dir, settings, objects, invoker).await
+        let ledger = Embedded::open(records, dir.clone(), fatal.clone(), Arc::clone(&settings)).await?;
+        Self::start(Arc::new(ledger), dir, fatal, settings, objects, invoker).await
     }
 
     /// Starts one server on a ledger, and goes on with the jobs that are not over and that no other server has. `dir` holds
-    /// pinned manifests and report spools; servers that share a ledger share it, too. Must be called inside a Tokio
-    /// runtime.
+    /// pinned manifests and report spools; servers that share a ledger share it, too. `fatal` is the switch that the
+    /// ledger throws. Must be called inside a Tokio runtime.
     pub async fn start(
         ledger: Arc<dyn Ledger>,
         dir: PathBuf,
+        fatal: Fatal,
         settings: Arc<Settings>,
         objects: Arc<dyn ports::Objects>,
         invoker: Arc<dyn ports::Invoker>,
     ) -> Result<Self, longshore_store::StoreError> {
-        let world =
-            engine::World { ledger: Arc::clone(&ledger), dir, settings: Arc::clone(&settings), objects, invoker };
+        let world = engine::World {
+            ledger: Arc::clone(&ledger),
+            dir,
+            fatal,
+            settings: Arc::clone(&settings),
+            objects,
+            invoker,
+        };
         let engine = engine::Engine::start(world).await?;
         let limiter = settings.rate.map(|rate| Arc::new(Mutex::new(Limiter::new(rate))));
         Ok(Self { ledger, settings, engine, limiter, opened: Instant::now() })

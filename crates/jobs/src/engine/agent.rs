@@ -40,8 +40,11 @@ pub(super) fn spawn(engine: &Engine, job: JobRow, held: Held) {
     agents
         .insert(job.id.clone(), AgentHandle { fence: held.fence.clone(), orders, live: std::sync::Arc::clone(&live) });
     drop(agents);
-    let engine = engine.clone();
-    engine.shared.tasks.clone().spawn(async move {
+    let own = engine.clone();
+    engine.shared.tasks.spawn(async move {
+        let engine = own;
+        // However this ends, nobody waits for counts for ever.
+        let _known = live.loaded.clone().drop_guard();
         let mut wait = PAUSE;
         // Without a lease there is nothing to go on with: another server has it, or will.
         while let Some(Err(error)) = held.during(work(&engine, &held.fence, &job.id, &mut receiver, &live)).await {
@@ -61,10 +64,11 @@ pub(super) fn spawn(engine: &Engine, job: JobRow, held: Held) {
             }
             tracing::error!(job = job.id, %error, wait_ms = wait.as_millis(), "a job stands still, will retry");
             tokio::select! {
-                () = tokio::time::sleep(wait) => {}
+                biased;
                 () = engine.shared.stopping.cancelled() => {}
                 // Nothing runs here, so there is nothing to be stopped; the job's row says what comes next.
                 Some(order) = receiver.recv() => take(order),
+                () = tokio::time::sleep(wait) => {}
             }
             wait = (wait * 2).min(PAUSE_MAX);
         }
@@ -89,8 +93,10 @@ async fn answering<T>(orders: &mut mpsc::Receiver<Order>, work: impl Future<Outp
     tokio::pin!(work);
     loop {
         tokio::select! {
-            done = &mut work => return done,
+            // An order is answered although the work is done: whoever gave it waits for that.
+            biased;
             Some(order) = orders.recv() => take(order),
+            done = &mut work => return done,
         }
     }
 }
@@ -113,8 +119,9 @@ pub(super) async fn persist<T, F: Future<Output = Result<T, StoreError>>>(
                     false => tracing::warn!(%error, "it is not known whether a job's state is kept, will retry"),
                 }
                 tokio::select! {
-                    () = tokio::time::sleep(wait) => {}
+                    biased;
                     () = engine.shared.stopping.cancelled() => {}
+                    () = tokio::time::sleep(wait) => {}
                 }
                 wait = (wait * 2).min(PAUSE_MAX);
             }
@@ -225,7 +232,7 @@ async fn prepare(
     orders: &mut mpsc::Receiver<Order>,
 ) -> Result<(), StoreError> {
     let growing = match job.request.beyond.early_start {
-        true => Some(Growing::create(&engine.shared.world.job_dir(&job.id)).await?),
+        true => Some(Growing::create(&engine.shared.tasks, &engine.shared.world.job_dir(&job.id)).await?),
         false => None,
     };
     let first_chunk = async {

@@ -96,6 +96,8 @@ async fn deliver_all(engine: &Engine, fence: &Fence, sink: &Arc<dyn EventSink>, 
             }
         }
         tokio::select! {
+            // What came of a try first: it makes room, and at most so many are under way.
+            biased;
             Some((due, took, handed)) = under_way.next() => {
                 let (tried, delay) = judge(engine, sink.name(), &due, took, handed, random);
                 pause = pause.min(delay);

@@ -16,7 +16,7 @@ use longshore_wire::arn;
 use md5::{Digest, Md5};
 
 use super::patience::{GaveUp, patiently};
-use super::recorder::{self, Log, blocking};
+use super::recorder::{self, Log};
 use super::{Engine, agent};
 use crate::error::FailureReason;
 use crate::ledger::{Fence, JobRow};
@@ -48,7 +48,7 @@ pub(super) async fn report(engine: &Engine, fence: &Fence, job: &JobRow, status:
 
     let (settled, spooled) = agent::persist(engine, || {
         let (log, spool) = (world.log(&job.id), spool.clone());
-        blocking(move || {
+        engine.shared.tasks.blocking(move || {
             let spooled = spool_parts(&log, &spool, scope);
             if spooled.is_err() {
                 // Half a report must not hold the space that it and others wait for. What cannot be removed is

@@ -40,6 +40,7 @@ pub(super) async fn retire(engine: Engine) {
             continue;
         }
         tokio::select! {
+            biased;
             () = engine.shared.stopping.cancelled() => return,
             () = engine.shared.retire.notified() => {}
             () = tokio::time::sleep(EVERY) => {}
@@ -79,6 +80,7 @@ pub(super) async fn run(engine: Engine) {
     let mut announced = ledger.announced();
     loop {
         tokio::select! {
+            biased;
             () = engine.shared.stopping.cancelled() => return,
             () = engine.shared.wake.notified() => {}
             // What this server changes itself it is woken for.
@@ -160,7 +162,7 @@ fn halt(engine: &Engine, job: &JobRow, orders: &mpsc::Sender<Order>) {
         return;
     }
     let engine = engine.clone();
-    engine.shared.tasks.clone().spawn(async move {
+    engine.clone().shared.tasks.spawn(async move {
         // An agent that ends without answering starts nothing either.
         let _ = taken.await;
         if let Err(error) = engine.shared.world.ledger.halt(&fence).await {

@@ -9,7 +9,8 @@ use longshore_core::record::Entry;
 use longshore_store::{Position, StoreError};
 use tokio::sync::Semaphore;
 
-use super::recorder::{self, Log, blocking};
+use super::recorder::{self, Log};
+use super::tasks::Tasks;
 
 /// Jobs that are remembered, those that were asked for last: more are watched at once by nobody. At most 500 KB each.
 const TALLIES_MAX: usize = 16;
@@ -51,11 +52,11 @@ impl Tallies {
     }
 
     /// Counts what a job's log has by now.
-    pub(super) async fn look(&self, log: Log) -> Result<Failures, StoreError> {
+    pub(super) async fn look(&self, tasks: &Tasks, log: Log) -> Result<Failures, StoreError> {
         let mut tally = self.of(&log.job_id).lock_owned().await;
         let pass = Arc::clone(&self.passes).acquire_owned().await.expect("the semaphore is never closed");
         // Both go along: whoever asked may be gone before the pass is over.
-        blocking(move || {
+        let looked = tasks.blocking(move || {
             let _pass = pass;
             // Taken out, so that a pass that breaks off leaves nothing half counted: the next one starts anew.
             let Tally { read, mut failures } = std::mem::take(&mut *tally);
@@ -66,8 +67,8 @@ impl Tallies {
             })?;
             *tally = Tally { read, failures: failures.clone() };
             Ok(failures)
-        })
-        .await
+        });
+        looked.await
     }
 }
 
@@ -94,7 +95,8 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let log = ResultLog::open(&dir.path().join("j/results"), Fatal::new(), |_| {}).unwrap();
         let (tallies, read) = (Tallies::new(), log_in(dir.path(), "j").await);
-        let failed = async || tallies.look(read.clone()).await.unwrap().failed;
+        let tasks = Tasks::new(crate::Ground::Threads);
+        let failed = async || tallies.look(&tasks, read.clone()).await.unwrap().failed;
         assert_eq!(failed().await, 0);
         settle(&log, 0..10).await;
         assert_eq!((failed().await, failed().await), (10, 10));
@@ -111,7 +113,7 @@ mod tests {
         bytes.truncate(length / 2);
         std::fs::write(&segment, b"").unwrap();
         std::fs::write(dir.path().join("j/results/strange.seg"), b"").unwrap();
-        assert!(tallies.look(read.clone()).await.is_err());
+        assert!(tallies.look(&tasks, read.clone()).await.is_err());
         std::fs::remove_file(dir.path().join("j/results/strange.seg")).unwrap();
         assert_eq!(failed().await, 0);
     }
