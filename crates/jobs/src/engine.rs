@@ -49,10 +49,9 @@ use crate::shape::Source;
 #[derive(Clone)]
 pub struct World {
     pub ledger: Arc<dyn Ledger>,
+    pub fatal: Fatal,
     /// One folder a job below it: pinned manifests, what preparing needs, report spools.
     pub dir: PathBuf,
-    /// Thrown by the ledger when it cannot make anything durable any more.
-    pub fatal: Fatal,
     pub settings: Arc<Settings>,
     pub objects: Arc<dyn Objects>,
     pub invoker: Arc<dyn Invoker>,
@@ -86,8 +85,6 @@ struct Shared {
     agents: Mutex<BTreeMap<String, AgentHandle>>,
     tasks: tasks::Tasks,
     stopping: CancellationToken,
-    /// After `stopping`: nothing works any more.
-    idle: CancellationToken,
     started: Instant,
 }
 
@@ -167,25 +164,23 @@ impl Engine {
             shared: Arc::new(Shared {
                 gate: gate::Gate::new(world.settings.concurrency_total_max),
                 tallies: tallies::Tallies::new(),
-                tasks: tasks::Tasks::new(world.settings.ground.clone()),
                 keeper: keeper::Keeper::default(),
+                tasks: tasks::Tasks::new(world.settings.ground.clone()),
                 world,
                 wake: Notify::new(),
                 retire: Notify::new(),
                 agents: Mutex::default(),
                 stopping: CancellationToken::new(),
-                idle: CancellationToken::new(),
                 started: Instant::now(),
             }),
         };
         // Once before anybody is served: a running job has its agent, and so its true counts, before it is described.
         scheduler::pass(&engine).await?;
         let tasks = &engine.shared.tasks;
-        if let Some(term) = engine.shared.world.ledger.term() {
-            // Beside the tasks that a shutdown waits for: it goes on until they are over.
-            tasks.spawn_beside(keeper::run(engine.clone(), term));
-        }
         tasks.spawn(cut_off_when_broken(engine.clone()));
+        if let Some(term) = engine.shared.world.ledger.term() {
+            tasks.spawn(keeper::run(engine.clone(), term));
+        }
         tasks.spawn(sweep(engine.clone()));
         tasks.spawn(scheduler::run(engine.clone()));
         tasks.spawn(scheduler::retire(engine.clone()));
@@ -227,7 +222,8 @@ impl Engine {
     /// What the results that a job has by now amount to. The first time, a pass over its whole log; later, what came
     /// since, as long as [`tallies::Tallies`] remembers.
     pub async fn failures(&self, id: &str) -> Result<Failures, StoreError> {
-        self.shared.tallies.look(&self.shared.tasks, self.shared.world.log(id)).await
+        let shared = &self.shared;
+        shared.tallies.look(&shared.tasks, shared.world.log(id)).await
     }
 
     /// Removes what a job that is over does not need any more: its pinned manifest and its report's spool. The result
@@ -260,7 +256,6 @@ impl Engine {
         let mut announced = ledger.announced();
         while !ledger.is_halted(id).await? {
             tokio::select! {
-                biased;
                 // Fails only if the ledger is gone, and that we hold.
                 _ = announced.changed() => {}
                 () = tokio::time::sleep(HALTED_EVERY) => {}
@@ -273,7 +268,6 @@ impl Engine {
     pub async fn shutdown(&self) {
         self.shared.stopping.cancel();
         self.shared.tasks.ended().await;
-        self.shared.idle.cancel();
     }
 
     fn agents(&self) -> std::sync::MutexGuard<'_, BTreeMap<String, AgentHandle>> {

@@ -14,7 +14,7 @@
 mod embedded;
 
 use std::ops::Range;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -367,6 +367,27 @@ pub struct Try {
     /// Milliseconds since the epoch: when this event is due again, or from when the job's next one is.
     pub not_before: i64,
     pub error: Option<String>,
+}
+
+/// Who waits for changes. Each waiter has a channel of its own, so that they are woken in the order in which they came:
+/// one seed then makes one course of events.
+#[derive(Debug, Default)]
+pub(crate) struct Announcements(Mutex<Vec<watch::Sender<()>>>);
+
+impl Announcements {
+    pub fn subscribe(&self) -> watch::Receiver<()> {
+        let (sender, receiver) = watch::channel(());
+        let mut waiters = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        waiters.retain(|waiter| !waiter.is_closed());
+        waiters.push(sender);
+        receiver
+    }
+
+    pub fn announce(&self) {
+        for waiter in self.0.lock().unwrap_or_else(PoisonError::into_inner).iter() {
+            waiter.send_replace(());
+        }
+    }
 }
 
 /// The furthest that a date of creation runs ahead of the clock: 1,000 jobs made in one millisecond.

@@ -21,8 +21,8 @@ use longshore_wire::{ApiError, Operation, Request, Response};
 use tokio::time::Instant;
 
 use crate::ledger::{Embedded, Ledger};
-pub use engine::{Boxed, Ground, Pretend};
 
+pub use engine::{Boxed, Ground, Pretend};
 pub use error::{Dialect, JobError};
 pub use operations::{OPERATIONS, OWN_OPERATIONS};
 /// What can be done to objects, typed: those that do not run here yet are read in full all the same.
@@ -140,8 +140,8 @@ impl Jobs {
     }
 
     /// Starts one server on a ledger, and goes on with the jobs that are not over and that no other server has. `dir` holds
-    /// pinned manifests and report spools; servers that share a ledger share it, too. `fatal` is what the ledger throws
-    /// when it cannot make anything durable any more. Must be called inside a Tokio runtime.
+    /// pinned manifests and report spools; servers that share a ledger share it, too. `fatal` is the switch that the
+    /// ledger throws. Must be called inside a Tokio runtime.
     pub async fn start(
         ledger: Arc<dyn Ledger>,
         dir: PathBuf,

@@ -17,8 +17,8 @@ use tokio::sync::watch;
 use crate::Settings;
 use crate::error::{FailureReason, JobError};
 use crate::ledger::{
-    After, Change, Created, Delivery, DeliveryState, Due, Expired, Fence, JobRow, Kept, Leases, MoveError, Terms, Try,
-    after_the_latest,
+    After, Announcements, Change, Created, Delivery, DeliveryState, Due, Expired, Fence, JobRow, Kept, Leases,
+    MoveError, Terms, Try, after_the_latest,
 };
 use crate::shape::NewJob;
 
@@ -124,7 +124,7 @@ pub struct Table {
     settings: Arc<Settings>,
     leases: Arc<Leases>,
     /// Told after each new event.
-    announced: Arc<watch::Sender<()>>,
+    announced: Arc<Announcements>,
 }
 
 impl DeliveryState {
@@ -143,7 +143,7 @@ impl DeliveryState {
 
 impl Table {
     pub fn new(records: Records, settings: Arc<Settings>, leases: Arc<Leases>) -> Self {
-        Self { records, settings, leases, announced: Arc::new(watch::Sender::new(())) }
+        Self { records, settings, leases, announced: Arc::default() }
     }
 
     /// Counts an opening of the ledger, and returns its number.
@@ -231,7 +231,7 @@ impl Table {
                 Ok(Created::New)
             })
             .await;
-        self.announced.send_replace(());
+        self.announced.announce();
         created
     }
 
@@ -378,7 +378,7 @@ impl Table {
                 Ok(to)
             })
             .await;
-        self.announced.send_replace(());
+        self.announced.announce();
         moved
     }
 

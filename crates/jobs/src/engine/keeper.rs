@@ -9,7 +9,7 @@ use std::task::Poll;
 use std::time::Duration;
 
 use longshore_store::StoreError;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
 use super::Engine;
@@ -22,6 +22,8 @@ const RENEWALS_IN_TERM: u32 = 6;
 #[derive(Default)]
 pub(super) struct Keeper {
     kept: Mutex<Vec<(Fence, Weak<Tenure>)>>,
+    /// Told when there is one less.
+    freed: Arc<Notify>,
 }
 
 /// A lease of ours, for as long as this lives.
@@ -31,7 +33,16 @@ pub(super) struct Held {
 }
 
 /// When a lease runs out by our own clock, reckoned from before we asked for it, so never later than by the ledger's.
-struct Tenure(watch::Sender<Instant>);
+struct Tenure {
+    ends: watch::Sender<Instant>,
+    freed: Arc<Notify>,
+}
+
+impl Drop for Tenure {
+    fn drop(&mut self) {
+        self.freed.notify_one();
+    }
+}
 
 impl Keeper {
     /// Takes a duty. `None`: another server has it.
@@ -42,7 +53,9 @@ impl Keeper {
             // There is no ledger yet that leases parts; one that comes brings the engine along that runs them.
             return Err(StoreError::Damaged(format!("a lease on the rows {:?} of {duty:?} alone", lease.rows)));
         }
-        let tenure = ledger.term().map(|term| Arc::new(Tenure(watch::Sender::new(asked + term))));
+        let tenure = ledger
+            .term()
+            .map(|term| Arc::new(Tenure { ends: watch::Sender::new(asked + term), freed: Arc::clone(&self.freed) }));
         if let Some(tenure) = &tenure {
             let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
             kept.retain(|(_, tenure)| tenure.strong_count() > 0);
@@ -69,7 +82,7 @@ impl Keeper {
                     if !holds {
                         tracing::warn!(duty = ?fence.duty, "a lease is lost, its work ends here");
                     }
-                    tenure.0.send_replace(if holds { asked + term } else { asked });
+                    tenure.ends.send_replace(if holds { asked + term } else { asked });
                 }
             }
             // They run out by themselves, unless the next time is in time.
@@ -92,7 +105,7 @@ impl Held {
     /// nothing under a lease that has run out meanwhile.
     pub async fn during<T>(&self, work: impl Future<Output = T>) -> Option<T> {
         let Some(tenure) = &self.tenure else { return Some(work.await) };
-        let mut ends = tenure.0.subscribe();
+        let mut ends = tenure.ends.subscribe();
         let over = async {
             loop {
                 let at = *ends.borrow_and_update();
@@ -109,7 +122,7 @@ impl Held {
         };
         let (mut over, mut work) = (pin!(over), pin!(work));
         poll_fn(|context| {
-            if *tenure.0.borrow() <= Instant::now() || over.as_mut().poll(context).is_ready() {
+            if *tenure.ends.borrow() <= Instant::now() || over.as_mut().poll(context).is_ready() {
                 return Poll::Ready(None);
             }
             work.as_mut().poll(context).map(Some)
@@ -120,13 +133,18 @@ impl Held {
 
 /// Renews the leases of this server until the engine has stopped.
 pub(super) async fn run(engine: Engine, term: Duration) {
-    loop {
+    let (keeper, stopping) = (&engine.shared.keeper, &engine.shared.stopping);
+    let mut due = Instant::now() + term / RENEWALS_IN_TERM;
+    // What winds down once the server stops goes on under its leases.
+    while !stopping.is_cancelled() || !keeper.kept().is_empty() {
         tokio::select! {
             biased;
-            // What winds down then goes on under its leases.
-            () = engine.shared.idle.cancelled() => return,
-            () = tokio::time::sleep(term / RENEWALS_IN_TERM) => {}
+            () = stopping.cancelled(), if !stopping.is_cancelled() => {}
+            () = keeper.freed.notified() => {}
+            () = tokio::time::sleep_until(due) => {
+                keeper.renew(&*engine.shared.world.ledger, term).await;
+                due = Instant::now() + term / RENEWALS_IN_TERM;
+            }
         }
-        engine.shared.keeper.renew(&*engine.shared.world.ledger, term).await;
     }
 }

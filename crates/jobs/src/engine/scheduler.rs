@@ -161,9 +161,8 @@ fn halt(engine: &Engine, job: &JobRow, orders: &mpsc::Sender<Order>) {
     if orders.try_send(Order::Cancel(done)).is_err() {
         return;
     }
-    let own = engine.clone();
-    engine.shared.tasks.spawn(async move {
-        let engine = own;
+    let engine = engine.clone();
+    engine.clone().shared.tasks.spawn(async move {
         // An agent that ends without answering starts nothing either.
         let _ = taken.await;
         if let Err(error) = engine.shared.world.ledger.halt(&fence).await {

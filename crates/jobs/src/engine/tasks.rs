@@ -89,17 +89,6 @@ impl Tasks {
         told
     }
 
-    /// Starts a task that [`Tasks::ended`] does not wait for.
-    pub fn spawn_beside(&self, task: impl Future<Output = ()> + Send + 'static) {
-        let task = self.cut.clone().run_until_cancelled_owned(task);
-        match &self.ground {
-            Ground::Threads => tokio::spawn(async { task.await.unwrap_or_default() }),
-            Ground::Pretended(machine) => {
-                tokio::spawn(machine.hold(Box::pin(async { task.await.unwrap_or_default() })))
-            }
-        };
-    }
-
     /// Does work on files, off the async threads. It begins at once, and on a thread it goes on if nobody waits any more.
     pub fn blocking<T: Send + 'static>(
         &self,
