@@ -394,7 +394,12 @@ struct Rows {
 }
 
 impl Rows {
-    async fn open(engine: &Engine, fence: &Fence, job: &JobRow, first: Option<Command>) -> Result<Self, StoreError> {
+    async fn open(
+        engine: &Engine,
+        held: &keeper::Held,
+        job: &JobRow,
+        first: Option<Command>,
+    ) -> Result<Self, StoreError> {
         let world = &engine.shared.world;
         let dir = world.job_dir(&job.id);
         if matches!(first, Some(Command::Cancel | Command::Fail)) {
@@ -405,7 +410,7 @@ impl Rows {
         if early && !pinned::Pinned::is_whole(&dir) {
             let growing = pinned::Growing::create(&engine.shared.tasks, &dir).await?;
             let manifest = Some(Arc::clone(&growing.pinned));
-            let feed = first.is_none().then(|| feed::Feed::start(engine, job, growing));
+            let feed = first.is_none().then(|| feed::Feed::start(engine, held, job, growing));
             return Ok(Self { extent: Extent::growing(), manifest, feed });
         }
         let before = match &job.request.source {
@@ -416,7 +421,7 @@ impl Rows {
         let (have, noted) = (manifest.rows(), job.rows_total);
         match have {
             // It was pinned whole, and the server died before it was noted.
-            _ if early && have > noted => agent::persist(engine, || world.ledger.note_rows(fence, have)).await?,
+            _ if early && have > noted => agent::persist(engine, || world.ledger.note_rows(&held.fence, have)).await?,
             _ if have != noted => {
                 return Err(StoreError::Damaged(format!("the pinned manifest has {have} rows of {noted}")));
             }
@@ -435,7 +440,7 @@ impl Rows {
 /// server died starts nothing.
 async fn run(
     engine: &Engine,
-    fence: &Fence,
+    held: &keeper::Held,
     job: &JobRow,
     orders: &mut mpsc::Receiver<Order>,
     live: &Live,
@@ -447,15 +452,21 @@ async fn run(
         let function = &job.request.operation.function_arn;
         world.invoker.prepare(function, world.settings.run.ramp.initial.min(slots(world, function)));
     }
-    let (results, past) = world.ledger.open_results(fence).await?;
+    let (results, past) = world.ledger.open_results(&held.fence).await?;
     live.set_counts((past.succeeded(), past.failed()));
     live.set_loaded();
-    let Rows { extent, manifest, mut feed } = Rows::open(engine, fence, job, first).await?;
+    let Rows { extent, manifest, mut feed } = Rows::open(engine, held, job, first).await?;
     let mut random = Random::seeded(world.settings.seed());
     let run = Run::new(&job.lineage, extent, past, world.settings.run.clone(), random.next_u64(), engine.now());
-    let rest =
-        drive(engine, job, orders, live, first, Driven { run, fence, random, results, manifest, feed: feed.as_mut() })
-            .await;
+    let rest = drive(
+        engine,
+        job,
+        orders,
+        live,
+        first,
+        Driven { run, fence: &held.fence, random, results, manifest, feed: feed.as_mut() },
+    )
+    .await;
     if let Some(feed) = feed {
         // Nobody else may find it writing.
         feed.stop().await;

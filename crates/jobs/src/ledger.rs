@@ -12,6 +12,7 @@
 //! once another has taken the lease, now and ever after.
 
 mod embedded;
+mod memory;
 
 use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -30,8 +31,9 @@ use tokio::sync::watch;
 
 pub use self::embedded::Embedded;
 pub(crate) use self::embedded::Leases;
-use crate::error::{FailureReason, JobError};
-use crate::shape::NewJob;
+pub use self::memory::{Afterwards, Before, Clock, Faults, Memory, NoFaults, Step, Tear};
+pub use crate::error::{FailureReason, JobError};
+pub use crate::shape::NewJob;
 
 /// All state of all jobs of one account, as one server sees it. Other servers may change it at any moment.
 #[async_trait]

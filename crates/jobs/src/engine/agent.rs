@@ -47,7 +47,7 @@ pub(super) fn spawn(engine: &Engine, job: JobRow, held: Held) {
         let _known = live.loaded.clone().drop_guard();
         let mut wait = PAUSE;
         // Without a lease there is nothing to go on with: another server has it, or will.
-        while let Some(Err(error)) = held.during(work(&engine, &held.fence, &job.id, &mut receiver, &live)).await {
+        while let Some(Err(error)) = held.during(work(&engine, &held, &job.id, &mut receiver, &live)).await {
             // Whoever asks for the counts now is shown those that are known.
             live.set_loaded();
             if engine.shared.stopping.is_cancelled() {
@@ -145,7 +145,7 @@ async fn step(engine: &Engine, fence: &Fence, event: Event, change: Change) -> R
 
 async fn work(
     engine: &Engine,
-    fence: &Fence,
+    held: &Held,
     id: &str,
     orders: &mut mpsc::Receiver<Order>,
     live: &Live,
@@ -153,34 +153,34 @@ async fn work(
     // Read again now that the agent is known: a cancel before this moment is in the row, one after it in the orders.
     let Some(job) = engine.shared.world.ledger.job(id).await? else { return Ok(()) };
     match job.status {
-        Status::Preparing => prepare(engine, fence, &job, orders).await,
+        Status::Preparing => prepare(engine, &held.fence, &job, orders).await,
         Status::Active => {
-            let Some(status) = activate(engine, fence, &job, orders, live, None).await? else { return Ok(()) };
-            finish(engine, fence, &job, status, orders).await
+            let Some(status) = activate(engine, held, &job, orders, live, None).await? else { return Ok(()) };
+            finish(engine, &held.fence, &job, status, orders).await
         }
         Status::Pausing => {
             // Nothing of it is in flight after a restart; its log may be ahead of its row.
-            let Some(status) = activate(engine, fence, &job, orders, live, Some(Command::Pause)).await? else {
+            let Some(status) = activate(engine, held, &job, orders, live, Some(Command::Pause)).await? else {
                 return Ok(());
             };
-            finish(engine, fence, &job, status, orders).await
+            finish(engine, &held.fence, &job, status, orders).await
         }
         Status::Cancelling | Status::Failing => {
             let mut status = job.status;
             if engine.shared.world.ledger.has_results(&job.id).await? {
                 // What waited for a redrive when the server died fails with its last error before the report is made.
                 let command = if job.status == Status::Cancelling { Command::Cancel } else { Command::Fail };
-                let Some(now) = activate(engine, fence, &job, orders, live, Some(command)).await? else {
+                let Some(now) = activate(engine, held, &job, orders, live, Some(command)).await? else {
                     return Ok(());
                 };
                 status = now;
             }
             live.set_loaded();
-            finish(engine, fence, &job, status, orders).await
+            finish(engine, &held.fence, &job, status, orders).await
         }
         Status::Completing => {
             live.set_loaded();
-            finish(engine, fence, &job, Status::Completing, orders).await
+            finish(engine, &held.fence, &job, Status::Completing, orders).await
         }
         _ => Ok(()),
     }
@@ -301,13 +301,13 @@ async fn fail(engine: &Engine, fence: &Fence, reason: FailureReason) -> Result<(
 /// Runs the job until it rests, and moves it on. The status it then has to be finished from; `None` if it only waits.
 async fn activate(
     engine: &Engine,
-    fence: &Fence,
+    held: &Held,
     job: &JobRow,
     orders: &mut mpsc::Receiver<Order>,
     live: &Live,
     command: Option<Command>,
 ) -> Result<Option<Status>, StoreError> {
-    let rest = match run(engine, fence, job, orders, live, command).await {
+    let rest = match run(engine, held, job, orders, live, command).await {
         Ok(rest) => rest,
         // Another job's results are as good as ever; this one's are not to be trusted, and it says so.
         Err(StoreError::Damaged(what)) => {
@@ -317,7 +317,8 @@ async fn activate(
             }
             // What was shown of it stays shown, and what can be read of its log is reported.
             let (counts, failure_reason) = (Some(live.counts()), Some(FailureReason::new("StateDamaged", what)));
-            return step(engine, fence, Event::Failed, Change { counts, failure_reason, ..Change::default() }).await;
+            return step(engine, &held.fence, Event::Failed, Change { counts, failure_reason, ..Change::default() })
+                .await;
         }
         Err(error) => return Err(error),
     };
@@ -341,7 +342,7 @@ async fn activate(
             (Event::TasksFailed, Some(rest.reason.unwrap_or_else(threshold)))
         }
     };
-    let status = step(engine, fence, event, Change { counts, failure_reason, ..Change::default() }).await?;
+    let status = step(engine, &held.fence, event, Change { counts, failure_reason, ..Change::default() }).await?;
     Ok(match status {
         Some(Status::Paused | Status::Suspended) => None,
         Some(status) => Some(status),

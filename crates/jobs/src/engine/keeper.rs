@@ -26,7 +26,8 @@ pub(super) struct Keeper {
     freed: Arc<Notify>,
 }
 
-/// A lease of ours, for as long as this lives.
+/// A lease of ours, which is renewed as long as this or a copy of it lives.
+#[derive(Clone)]
 pub(super) struct Held {
     pub fence: Fence,
     tenure: Option<Arc<Tenure>>,
