@@ -266,19 +266,14 @@ impl Client {
 
     async fn reprioritize(&mut self) {
         let priority = self.world.below(10) as u32;
-        self.priorities.insert(priority);
+        let other = self.priorities.insert(priority);
         let path = format!("/v20180820/jobs/{}/priority", self.id);
         match send(&self.world, "POST", &path, &format!("priority={priority}"), "").await {
             Some((200, _)) => self.priorities = BTreeSet::from([priority]),
             // It may have happened.
             None | Some((500, _)) => {}
             // Refused for sure: for want of space, or because the job is too far.
-            Some(_) if self.priorities.len() > 1 => {
-                self.priorities.remove(&priority);
-                if self.priorities.is_empty() {
-                    self.priorities.insert(priority);
-                }
-            }
+            Some(_) if other => drop(self.priorities.remove(&priority)),
             Some(_) => {}
         }
     }

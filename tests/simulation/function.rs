@@ -96,7 +96,7 @@ fn answer(world: &World, call: &Call) -> (Reply, CallEnd) {
         let result = format!(r#"{{"results":[{{"taskId":"{id}","resultCode":"{code}","resultString":"{words}"}}]}}"#);
         Reply::Answer(Bytes::from(result))
     };
-    let tried_again = if world.attempt(call) < 5 { CallEnd::Again } else { CallEnd::Final };
+    let tried_again = if world.attempt(call) < 5 { CallEnd::Redriven } else { CallEnd::Final };
     match world.plan.jobs[call.job].rows[call.row].manner {
         Manner::Succeeds => (said(&call.task_id, "Succeeded"), CallEnd::Final),
         Manner::FailsForGood => (said(&call.task_id, "PermanentFailure"), CallEnd::Final),

@@ -13,8 +13,8 @@ use longshore_core::run::Past;
 use longshore_core::time::Timestamp;
 use longshore_jobs::JobError;
 use longshore_jobs::ledger::{
-    After, Appended, Before, Change, Created, Due, Duty, Expired, Faults, Fence, JobRow, Kept, Lease, Ledger, MoveError,
-    NewJob, Results, Step, Tear, Terms, Try,
+    After, Appended, Before, Change, Created, Due, Duty, Expired, Faults, Fence, JobRow, Kept, Lease, Ledger,
+    MoveError, NewJob, Results, Step, Tear, Terms, Try,
 };
 use longshore_store::{Position, StoreError};
 use tokio::sync::watch;
@@ -101,6 +101,9 @@ async fn write<T, E: From<StoreError>>(
         machine.die_here(Fault::CrashBeforeWrite).await;
     }
     check(machine)?;
+    if world.fault(Fault::PauseAtWrite) {
+        machine.pause_here().await;
+    }
     if is_full(machine) {
         machine.shake();
         return Err(StoreError::Full("of the world".into()).into());
@@ -112,10 +115,7 @@ async fn write<T, E: From<StoreError>>(
         known(done);
     }
     match done {
-        _ if failed => {
-            machine.fatal.throw("a sync has failed in the world");
-            Err(StoreError::Broken("a sync has failed in the world".into()).into())
-        }
+        _ if failed => Err(machine.sync_fails().into()),
         Some(done) if !unknown => {
             if world.fault(Fault::CrashAfterWrite) {
                 machine.die_here(Fault::CrashAfterWrite).await;
@@ -274,7 +274,12 @@ impl Ledger for Reached {
     }
 
     async fn renew(&self, fences: &[Fence]) -> Result<Vec<bool>, StoreError> {
-        write(&self.machine, self.inner.renew(fences), |_| {}).await
+        let world = &self.machine.world;
+        write(&self.machine, self.inner.renew(fences), |renewed| {
+            let held = renewed.as_ref().map_or(0, |held| held.iter().filter(|held| **held).count());
+            world.event("renewals", held as u64);
+        })
+        .await
     }
 
     async fn give_back(&self, fence: &Fence) -> Result<(), StoreError> {
@@ -459,6 +464,9 @@ impl Results for Appends {
             machine.die_here(Fault::LostWrite).await;
         }
         check(machine)?;
+        if world.fault(Fault::PauseAtWrite) {
+            machine.pause_here().await;
+        }
         if is_full(machine) {
             return match self.has(Defect::FullDiskSwallowed) {
                 true => Ok(Appended::Done),
@@ -496,8 +504,7 @@ impl Results for Appends {
             }
         }
         if failed {
-            machine.fatal.throw("a sync has failed in the world");
-            return Err(StoreError::Broken("a sync has failed in the world".into()));
+            return Err(machine.sync_fails());
         }
         world.sleep_up_to(1_000).await;
         Err(StoreError::Unknown("of the world".into()))

@@ -10,11 +10,14 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use longshore_jobs::{Boxed, Jobs, Pretend};
-use longshore_store::Fatal;
+use longshore_store::{Fatal, StoreError};
 use tokio::time::Instant;
 
 use crate::plan::Fault;
 use crate::world::World;
+
+/// How long a server goes on after a sync has failed, at most (promise D4).
+const EXIT_MS_MAX: u64 = 1_000;
 
 /// See the module.
 pub struct Machine {
@@ -58,10 +61,6 @@ impl Machine {
 
     pub fn is_dead(&self) -> bool {
         self.state().dead
-    }
-
-    pub fn is_paused(&self) -> bool {
-        self.state().paused
     }
 
     /// The service, once it has been opened and as long as the machine lives.
@@ -121,8 +120,26 @@ impl Machine {
         std::future::pending().await
     }
 
+    /// Stands still for a while, mostly longer than its leases hold.
     pub fn pause(&self) {
-        self.state().paused = true;
+        let world = &self.world;
+        if std::mem::replace(&mut self.state().paused, true) {
+            return;
+        }
+        world.event("pause of server", self.server as u64);
+        let ms = world.below(if world.one_in(4) { 120_000 } else { 3 * world.plan.lease_ms });
+        let Some(machine) = self.own.upgrade() else { return };
+        tokio::spawn(async move {
+            tokio::time::sleep(Duration::from_millis(ms)).await;
+            machine.world.event("end of the pause of server", machine.server as u64);
+            machine.go_on();
+        });
+    }
+
+    /// Stands still within a call, which goes on when the machine does.
+    pub async fn pause_here(&self) {
+        self.pause();
+        tokio::task::yield_now().await;
     }
 
     pub fn go_on(&self) {
@@ -137,6 +154,19 @@ impl Machine {
         wakers.into_values().for_each(Waker::wake);
     }
 
+    /// A sync has failed: nothing more is acknowledged, and the server ends, which takes it a moment (promise D4).
+    pub fn sync_fails(&self) -> StoreError {
+        const WHY: &str = "a sync has failed in the world";
+        self.fatal.throw(WHY);
+        if let Some(machine) = self.own.upgrade() {
+            self.spawn(async move {
+                machine.world.sleep_up_to(EXIT_MS_MAX).await;
+                machine.die();
+            });
+        }
+        StoreError::Broken(WHY.into())
+    }
+
     /// Notes that its leases may not have been renewed in time.
     pub fn shake(&self) {
         self.state().shaken = Some(Instant::now());
@@ -145,7 +175,10 @@ impl Machine {
     /// Whether it may have lost a lease lately through no fault of the engine's.
     pub fn was_shaken(&self, within: Duration) -> bool {
         let state = self.state();
-        state.dead || state.paused || state.shaken.is_some_and(|at| at.elapsed() <= within)
+        state.dead
+            || state.paused
+            || self.fatal.reason().is_some()
+            || state.shaken.is_some_and(|at| at.elapsed() <= within)
     }
 }
 

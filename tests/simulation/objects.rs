@@ -27,10 +27,14 @@ pub fn md5(bytes: &[u8]) -> String {
 }
 
 impl Shelves {
-    async fn crash(&self) {
-        self.0.alive().await;
-        if self.0.world.fault(Fault::CrashAtObjects) {
-            self.0.die_here(Fault::CrashAtObjects).await;
+    /// Where a server may die or stand still.
+    async fn crash(machine: &Machine) {
+        machine.alive().await;
+        if machine.world.fault(Fault::CrashAtObjects) {
+            machine.die_here(Fault::CrashAtObjects).await;
+        }
+        if machine.world.fault(Fault::PauseAtObjects) {
+            machine.pause_here().await;
         }
     }
 }
@@ -39,7 +43,7 @@ impl Shelves {
 impl Objects for Shelves {
     async fn get(&self, bucket: &str, key: &str, _: Option<&str>) -> Result<ObjectBody, ObjectError> {
         let world = &self.0.world;
-        self.crash().await;
+        Self::crash(&self.0).await;
         world.sleep_up_to(5).await;
         assert_eq!(bucket, "manifests", "an object is read that nobody has named");
         let job: usize = key.parse().expect("manifests are named by their jobs");
@@ -74,9 +78,7 @@ impl Objects for Shelves {
                     let broken = end < size && with_error;
                     return broken.then(|| (Err(down("the connection broke off")), (at, true)));
                 }
-                if world.fault(Fault::CrashAtObjects) {
-                    machine.die_here(Fault::CrashAtObjects).await;
-                }
+                Self::crash(&machine).await;
                 let until = (at + 1 + world.below(PIECE_MAX)).min(end);
                 Some((Ok(body.slice(at as usize..until as usize)), (until, false)))
             }
@@ -86,7 +88,7 @@ impl Objects for Shelves {
 
     async fn put(&self, bucket: &str, key: &str, _: PutTerms<'_>, body: PutBody) -> Result<String, ObjectError> {
         let world = &self.0.world;
-        self.crash().await;
+        Self::crash(&self.0).await;
         world.sleep_up_to(5).await;
         if world.fault(Fault::PutSlow) {
             world.sleep_up_to(20_000).await;
@@ -108,7 +110,7 @@ impl Objects for Shelves {
         let Some(job) = job else { panic!("{key} is put, which belongs to no job") };
         world.event("put", job as u64);
         crate::audit::put(world, job, key, bytes.clone());
-        self.crash().await;
+        Self::crash(&self.0).await;
         if world.fault(Fault::PutFailsAfter) {
             return Err(down("it is written, and nobody says so"));
         }

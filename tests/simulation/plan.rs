@@ -34,8 +34,11 @@ pub enum Fault {
     SlowLedger,
     /// A write whose answer never comes.
     UnknownWrite,
-    /// A server stands still for a while, and then goes on as if nothing had been.
+    /// A server stands still for a while, and then goes on as if nothing had been: between two events, over a write, and
+    /// over an object.
     PausedServer,
+    PauseAtWrite,
+    PauseAtObjects,
     /// A server is stopped in order, and started again.
     Stop,
     /// The wall clock jumps, up to ten years.
@@ -64,7 +67,7 @@ pub enum Fault {
     SinkFails,
 }
 
-pub const FAULTS: [Fault; 31] = [
+pub const FAULTS: [Fault; 33] = [
     Fault::Crash,
     Fault::CrashBeforeWrite,
     Fault::CrashAfterWrite,
@@ -79,6 +82,8 @@ pub const FAULTS: [Fault; 31] = [
     Fault::SlowLedger,
     Fault::UnknownWrite,
     Fault::PausedServer,
+    Fault::PauseAtWrite,
+    Fault::PauseAtObjects,
     Fault::Stop,
     Fault::ClockJump,
     Fault::SlowCall,
@@ -103,7 +108,8 @@ impl Fault {
     fn one_in(self) -> u64 {
         match self {
             Fault::CrashBeforeWrite | Fault::CrashAfterWrite => 150,
-            Fault::CrashAtFiles | Fault::CrashAtObjects => 40,
+            Fault::CrashAtFiles | Fault::CrashAtObjects | Fault::PauseAtObjects => 40,
+            Fault::PauseAtWrite => 250,
             Fault::CrashAtStart => 4,
             Fault::FailedSync => 150,
             Fault::UnknownWrite => 30,
@@ -194,7 +200,7 @@ impl Plan {
         let mut random = Random::seeded(seed ^ 0x005E_ED0F_510A);
         let servers = [1, 1, 1, 2, 2, 3, 4, 5][random.below(8) as usize];
         let mut large = true;
-        let jobs = (0..1 + random.below(4)).map(|_| job(&mut random, &mut large)).collect();
+        let jobs = (0..1 + random.below(4)).map(|number| job(&mut random, number, &mut large)).collect();
         // From half as often as usual to twice.
         let factor = 1 + random.below(4);
         let rates = FAULTS.map(|fault| if random.one_in(2) { (fault.one_in() * factor).div_ceil(2) } else { 0 });
@@ -227,7 +233,7 @@ impl Plan {
             slots: 1 + random.below(24) as u32,
             crashes_at_calls,
             lease_ms: [2_000, 5_000, 20_000][random.below(3) as usize],
-            faulty_ms: 1_000 + random.below(if long { 120_000 } else { 20_000 }),
+            faulty_ms: 4_000 + random.below(if long { 120_000 } else { 20_000 }),
             nemesis_ms: 100 + random.below(3_000),
         }
     }
@@ -239,9 +245,10 @@ impl Plan {
     }
 }
 
-fn job(random: &mut Random, large: &mut bool) -> JobPlan {
+fn job(random: &mut Random, number: u64, large: &mut bool) -> JobPlan {
     let count = match random.below(12) {
-        0 => random.below(2),
+        // One of them has something to do.
+        0 if number > 0 => random.below(2),
         // One of this size is enough for a world.
         1 if std::mem::take(large) => CHUNK - 1 + random.below(3),
         2 | 3 => 200 + random.below(301),

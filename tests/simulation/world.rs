@@ -105,7 +105,7 @@ pub struct JobBook {
     pub learned: longshore_store::Position,
     /// Events that the sink has taken, by their statuses, without repeats.
     pub delivered: Vec<String>,
-    /// Whether its object could not be read or its report not be put for good, by the world's doing.
+    /// Whether its sample has run.
     pub sample_run: bool,
 }
 
@@ -118,7 +118,7 @@ pub struct RowBook {
     last: Option<(usize, u64)>,
     /// The last call has asked to be made again, or did not get through.
     again: bool,
-    /// Its last answer is final, and was not durable yet.
+    /// Its last answer has come, and is not durable yet.
     undurable: bool,
     /// Attempts that are durable, of those that count.
     redriven: u32,
@@ -338,7 +338,7 @@ impl World {
         assert!(!from.is_terminal(), "job {job} was {from:?} and became {to:?} (X6)");
         assert!(DOCUMENTED.contains(&(from, to)), "job {job} went from {from:?} to {to:?} (X6)");
         book.statuses.push(to);
-        if from == Status::Active && to == Status::Suspended {
+        if matches!(from, Status::Active | Status::Pausing) && to == Status::Suspended {
             book.sample_run = true;
         }
         if matches!(to, Status::Completing | Status::Paused | Status::Suspended) || to.is_terminal() {
@@ -421,7 +421,7 @@ impl World {
 
     // ── For defects ──
 
-    /// A duty has a new lease.
+    /// A duty has a new lease, or the one it had for longer.
     pub fn leased(&self, fence: &Fence) {
         self.event("lease", fence.epoch.0);
         self.state().newest.insert(fence.duty.clone(), fence.clone());
@@ -532,12 +532,21 @@ impl World {
         *running.expect("a call that ends has begun") -= 1;
         let kept = &mut state.jobs[call.job].rows[call.row];
         if kept.calls == call.number {
-            match answer {
-                CallEnd::Final => kept.undurable = true,
-                CallEnd::Again => kept.again = true,
-                CallEnd::Abandoned => {}
-            }
+            kept.again = matches!(answer, CallEnd::Again | CallEnd::Redriven);
+            kept.undurable = matches!(answer, CallEnd::Final | CallEnd::Redriven);
         }
+        let who = (machine.server, machine.life);
+        let book = &state.jobs[call.job];
+        let held: u32 = book.rows.iter().filter(|row| row.undurable && row.last == Some(who)).map(|_| 1).sum();
+        let calls = book.running[&who];
+        let (w, limit) = (self.plan.settings.unrecorded_max as u32, self.plan.settings.ramp.max);
+        let (strict, job) = (self.plan.settings.strict, call.job);
+        drop(state);
+        assert!(held <= w + limit, "{held} answers of job {job} are not durable, and W is {w} (X4)");
+        assert!(
+            !strict || held + calls <= limit,
+            "{held} answers and {calls} calls of job {job} at once, and W is 0 (X4)"
+        );
     }
 
     /// Whether a call of this row may be disturbed once more; then it counts.
@@ -566,7 +575,9 @@ impl World {
 pub enum CallEnd {
     /// With an answer that ends the task.
     Final,
-    /// With one after which the row is called again.
+    /// With one that uses an attempt up: once that is durable the row is called again.
+    Redriven,
+    /// With none: it is called again.
     Again,
     /// Nobody waited for its answer.
     Abandoned,
@@ -633,4 +644,3 @@ const DOCUMENTED: &[(Status, Status)] = {
 pub fn living(state: &State) -> Vec<Arc<Machine>> {
     state.machines.iter().filter(|machine| !machine.is_dead()).cloned().collect()
 }
-
