@@ -297,7 +297,10 @@ impl Table {
             Terms::Legal | Terms::Leased(_) => (None, None),
         };
         let fence = match terms {
-            Terms::Leased(fence) => Some(fence.clone()),
+            Terms::Leased(fence) => {
+                fence.is_for(&id)?;
+                Some(fence.clone())
+            }
             _ => None,
         };
         let moved = self

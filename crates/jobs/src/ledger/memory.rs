@@ -364,6 +364,7 @@ impl Memory {
         change: Change,
     ) -> Result<Status, MoveError> {
         if let Terms::Leased(fence) = terms {
+            fence.is_for(id)?;
             store.admit(fence)?;
         }
         let job = store.jobs.get(id).ok_or(MoveError::NotFound)?;
@@ -692,7 +693,8 @@ impl Ledger for Memory {
     }
 
     async fn halt(&self, fence: &Fence) -> Result<(), StoreError> {
-        self.write("halt", fence.job().ok(), |store| {
+        let id = fence.job()?;
+        self.write("halt", Some(id), |store| {
             let holding = store.leases.get_mut(&fence.duty).ok_or(StoreError::Fenced)?;
             holding.halt(fence.worker, fence.epoch).map_err(|_| StoreError::Fenced)
         })
