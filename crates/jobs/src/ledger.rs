@@ -42,8 +42,8 @@ pub use crate::shape::NewJob;
 /// All state of all jobs of one account, as one server sees it. Other servers may change it at any moment.
 #[async_trait]
 pub trait Ledger: Send + Sync + 'static {
-    /// Changes soon after somebody has changed something. A hint: it may be missing or too many, so whoever waits looks
-    /// again from time to time.
+    /// Changes soon after a job has changed or a duty has become free. A hint: it may be missing or too many, so whoever
+    /// waits looks again from time to time.
     fn announced(&self) -> watch::Receiver<()>;
 
     // ── Jobs ──

@@ -231,7 +231,9 @@ impl Table {
                 Ok(Created::New)
             })
             .await;
-        self.announced.announce();
+        if created.is_ok() {
+            self.announced.announce();
+        }
         created
     }
 
@@ -381,7 +383,9 @@ impl Table {
                 Ok(to)
             })
             .await;
-        self.announced.announce();
+        if moved.is_ok() {
+            self.announced.announce();
+        }
         moved
     }
 

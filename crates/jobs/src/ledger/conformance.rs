@@ -16,9 +16,7 @@ use longshore_core::time::{Tick, Timestamp};
 use longshore_store::{Position, StoreError};
 use longshore_wire::event::JobEvent;
 
-use super::{
-    After, Appended, Change, Created, DeliveryState, Duty, Fence, JobRow, Ledger, MoveError, Terms, Try,
-};
+use super::{After, Appended, Change, Created, DeliveryState, Duty, Fence, JobRow, Ledger, MoveError, Terms, Try};
 use crate::Settings;
 use crate::error::{FailureReason, JobError};
 use crate::ports::{EventSink, SinkError};
