@@ -110,62 +110,57 @@ async fn a_server_that_stops_gives_its_jobs_to_the_others_at_once() {
     assert_eq!(stops.function.calls().len() + next.function.calls().len(), 20, "nothing is repeated");
 }
 
-/// A ledger that cannot be reached by renewals any more.
-struct Unreached;
-
-#[async_trait::async_trait]
-impl Faults for Unreached {
-    async fn before(&self, step: &Step) -> Before {
-        if step.what == "renew" { Before::Unknown } else { Before::GoOn }
-    }
+/// From a moment on a server gets nothing about leases through to the ledger, and what it records does not get there.
+#[derive(Clone, Default)]
+struct Away {
+    leases: Arc<std::sync::atomic::AtomicBool>,
+    appends: Arc<std::sync::atomic::AtomicBool>,
 }
 
-#[tokio::test(start_paused = true)]
-async fn a_server_whose_lease_has_run_out_starts_nothing_more_and_nothing_that_it_records_counts() {
-    let several = Several::new();
-    let cut_off = several.server(true, Unreached).await;
-    cut_off.manifest(&keys(40));
-    let id = cut_off.create(|b| b).await;
-    cut_off.function.gate.add_permits(10);
-    called(&cut_off, 14).await;
-    let next = several.server(false, crate::ledger::NoFaults).await;
-    next.wait_for(&id, "Complete").await;
-    // What it called is answered now, long after its lease.
-    cut_off.function.gate.add_permits(100);
-    tokio::time::sleep(TERM * 3).await;
-    assert_eq!(cut_off.function.calls().len(), 14);
-    assert_eq!(next.function.calls().len(), 30);
-    assert_eq!(next.report(&id), report_of(40));
-    assert!(cut_off.describe(&id).await.contains("<Status>Complete</Status>"), "it serves as before");
-}
-
-/// Stands still before each append from a moment on, as a server does whose disk is away.
-struct Stalls(Arc<Semaphore>);
-
 #[async_trait::async_trait]
-impl Faults for Stalls {
+impl Faults for Away {
     async fn before(&self, step: &Step) -> Before {
         match step.what {
-            "append" => self.0.acquire().await.unwrap().forget(),
-            "renew" => return Before::Unknown,
-            _ => {}
+            "lease" | "renew" | "give_back" if self.leases.load(Ordering::SeqCst) => Before::Unknown,
+            "append" if self.appends.load(Ordering::SeqCst) => std::future::pending().await,
+            _ => Before::GoOn,
         }
-        Before::GoOn
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_append_that_comes_late_is_refused_and_the_rows_are_settled_by_the_next_owner_alone() {
-    let several = Several::new();
-    let may_append = Arc::new(Semaphore::new(0));
-    let late = several.server(false, Stalls(Arc::clone(&may_append))).await;
+async fn a_server_whose_lease_has_run_out_starts_nothing_more_and_its_late_answers_count_for_nothing() {
+    let (several, away) = (Several::new(), Away::default());
+    let late = several.server(true, away.clone()).await;
+    late.manifest(&keys(40));
+    let id = late.create(|b| b).await;
+    late.function.gate.add_permits(10);
+    called(&late, 14).await;
+    let next = several.server(false, crate::ledger::NoFaults).await;
+    away.leases.store(true, Ordering::SeqCst);
+    let began = Instant::now();
+    called(&next, 1).await;
+    let waited = began.elapsed();
+    assert!(waited > TERM / 2 && waited < TERM + Duration::from_secs(1), "{waited:?}");
+    // What the first one has called is answered now.
+    late.function.gate.add_permits(100);
+    next.wait_for(&id, "Complete").await;
+    tokio::time::sleep(TERM * 3).await;
+    assert_eq!((late.function.calls().len(), next.function.calls().len()), (14, 30));
+    assert_eq!(next.report(&id), report_of(40));
+    assert!(late.describe(&id).await.contains("<Status>Complete</Status>"), "it serves as before");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_not_recorded_when_a_lease_ran_out_is_settled_by_the_next_owner_alone() {
+    let (several, away) = (Several::new(), Away::default());
+    away.appends.store(true, Ordering::SeqCst);
+    let late = several.server(false, away.clone()).await;
     late.manifest(&keys(8));
     let id = late.create(|b| b).await;
     called(&late, 8).await;
+    away.leases.store(true, Ordering::SeqCst);
     let next = several.server(false, crate::ledger::NoFaults).await;
-    next.wait_for(&id, "Active").await;
-    called(&next, 1).await;
-    may_append.add_permits(Semaphore::MAX_PERMITS >> 1);
     next.wait_for(&id, "Complete").await;
     assert_eq!(next.function.calls().len(), 8, "none of them was recorded");
     assert_eq!(next.report(&id), report_of(8));
