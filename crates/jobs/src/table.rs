@@ -231,7 +231,9 @@ impl Table {
                 Ok(Created::New)
             })
             .await;
-        self.announced.announce();
+        if created.is_ok() {
+            self.announced.announce();
+        }
         created
     }
 
@@ -297,7 +299,10 @@ impl Table {
             Terms::Legal | Terms::Leased(_) => (None, None),
         };
         let fence = match terms {
-            Terms::Leased(fence) => Some(fence.clone()),
+            Terms::Leased(fence) => {
+                fence.is_for(&id)?;
+                Some(fence.clone())
+            }
             _ => None,
         };
         let moved = self
@@ -378,7 +383,9 @@ impl Table {
                 Ok(to)
             })
             .await;
-        self.announced.announce();
+        if moved.is_ok() {
+            self.announced.announce();
+        }
         moved
     }
 
