@@ -9,7 +9,7 @@ use std::sync::atomic::AtomicUsize;
 use bytes::Bytes;
 use longshore_core::invocation::Reply;
 use longshore_core::record::Entry;
-use longshore_store::Records;
+use longshore_store::{Fatal, Records};
 use longshore_wire::sigv4::Verified;
 use longshore_wire::{Query, Request, RequestId};
 use tokio::sync::Semaphore;
@@ -23,6 +23,15 @@ use crate::ports::{
 mod store;
 
 const ACCOUNT: &str = "123456789012";
+
+/// The results of a job whose folder is below `dir`, on a ledger of their own.
+pub(super) async fn log_in(dir: &std::path::Path, job_id: &str) -> recorder::Log {
+    let fatal = Fatal::new();
+    let records = Records::open(&dir.join("records.db"), &[crate::SCHEMA], fatal.clone()).unwrap();
+    let settings = Arc::new(crate::Settings::new(ACCOUNT, "us-west-2"));
+    let ledger = crate::ledger::Embedded::open(records, dir.to_owned(), fatal, settings).await.unwrap();
+    recorder::Log { ledger: Arc::new(ledger), job_id: job_id.to_owned() }
+}
 
 /// Objects in memory, by `bucket/key`, whether the store is down, and with which encryption each object was put.
 #[derive(Default)]
