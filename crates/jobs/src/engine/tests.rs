@@ -41,6 +41,8 @@ struct Shelf(
     std::sync::atomic::AtomicBool,
     Mutex<BTreeMap<String, Encryption>>,
     Mutex<Option<&'static str>>,
+    /// How many calls were refused.
+    AtomicUsize,
 );
 
 impl Shelf {
@@ -58,7 +60,15 @@ impl Shelf {
     fn check(&self) -> Result<(), ObjectError> {
         let code = self.3.lock().unwrap().unwrap_or("InternalError");
         let down = || ObjectError { code: code.into(), message: "down".into(), passing: true };
-        if self.1.load(Ordering::SeqCst) { Err(down()) } else { Ok(()) }
+        if self.1.load(Ordering::SeqCst) {
+            self.4.fetch_add(1, Ordering::SeqCst);
+            return Err(down());
+        }
+        Ok(())
+    }
+
+    fn refused(&self) -> usize {
+        self.4.load(Ordering::SeqCst)
     }
 }
 
@@ -576,6 +586,9 @@ async fn a_manifest_that_a_store_refuses_to_give_for_long_fails_its_job() {
     world.shelf.set_down(true);
     let id = world.create(|b| b).await;
     world.wait_for(&id, "Preparing").await;
+    while world.shelf.refused() == 0 {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
     // Only while nothing is written: the records' thread knows nothing of this clock.
     tokio::time::pause();
     tokio::time::sleep(Duration::from_secs(14 * 60)).await;
@@ -598,6 +611,10 @@ async fn unreported(code: &'static str) -> (World, String) {
     world.shelf.set_down_with(code);
     world.function.gate.add_permits(3);
     world.wait_for(&id, "Completing").await;
+    // Until nothing is left to be written on the way to the store: the records' thread knows nothing of this clock.
+    while world.shelf.refused() == 0 {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
     tokio::time::pause();
     (world, id)
 }
