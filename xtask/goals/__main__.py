@@ -12,10 +12,10 @@ import argparse, json, os, platform, re, subprocess, sys, time
 
 import measure
 
-from . import frame, invocation
+from . import cold, control, frame, invocation, shape
 
 # By importance: a run that is cut has the foremost.
-MODULES = [invocation]
+MODULES = [invocation, control, shape, cold]
 
 
 def machine():

@@ -11,7 +11,7 @@ class Missing(Exception):
 class Measure:
     """One gate of a goal: a number made of the readings of one round.
 
-    `sense` is "<=" or ">=": how the number stands to `must` (the gate) and `aim`. `over` makes one number of those of all rounds.
+    `value` may be a list, of all trials of a round. `sense` is "<=" or ">=": how the number stands to `must` (the gate) and `aim`. `over` makes one number of those of all rounds.
     `of` names the reading whose fsyncs stand beside it. A gate without `must` is shown and holds nothing.
     """
 
@@ -50,8 +50,11 @@ class Scenario:
     def round(self, number):
         raise NotImplementedError
 
+    def close(self, kept):
+        """Once, after the last round, if there was one: an audit of all of them, whose failure takes every figure back."""
+
     def end(self):
-        """Once, after the last round, also after a failure."""
+        """Once, in the end, also after a failure."""
 
 
 class Workplace:
@@ -95,11 +98,13 @@ def run(scenario, rounds):
             kept.append(readings)
             for name, reading in readings.items():
                 print(json.dumps({"round": number, "what": name, **tidy(reading)}), file=sys.stderr, flush=True)
+        if kept:
+            scenario.close(kept)
     except Missing as missing:
         reason = str(missing)
         print(f"SKIPPED: {scenario.name}: {reason}", file=sys.stderr, flush=True)
     except Exception as error:
-        reason = f"{type(error).__name__}: {error}"[:2_000]
+        kept, reason = [], f"{type(error).__name__}: {error}"[:2_000]
         traceback.print_exc()
     finally:
         scenario.end()
@@ -115,20 +120,21 @@ def tidy(reading):
 
 def judged(measure, rounds):
     """The verdict on one gate. `numbers` are those of the rounds that count."""
-    numbers, fsyncs = [], []
+    numbers, fsyncs, counted = [], [], 0
     for readings in rounds:
         try:
-            number = measure.value(readings)
-            if number is not None and math.isfinite(number):
-                numbers.append(number)
-                fsyncs.append(readings.get(measure.of, {}).get("fsyncs"))
+            made = measure.value(readings)
+            made = [n for n in (made if isinstance(made, list) else [made]) if n is not None and math.isfinite(n)]
+            numbers += made
+            counted += bool(made)
+            fsyncs.append(readings.get(measure.of, {}).get("fsyncs"))
         except (KeyError, ZeroDivisionError, TypeError, ValueError):
             pass
     got = measure.over(numbers) if numbers else None
     verdict = lambda bound: None if got is None or bound is None else measure.holds(got, bound)
     fsyncs = [count for count in fsyncs if count is not None]
     return {"goal": measure.goal, "what": measure.what, "sense": measure.sense, "unit": measure.unit, "must": measure.must,
-            "aim": measure.aim, "measured": got, "rounds": len(numbers), "least": min(numbers, default=None),
+            "aim": measure.aim, "measured": got, "rounds": counted, "least": min(numbers, default=None),
             "most": max(numbers, default=None), "holds": verdict(measure.must), "reaches_aim": verdict(measure.aim),
             "fsyncs": statistics.median(fsyncs) if fsyncs else None}
 
@@ -151,8 +157,10 @@ SIGNS = {"<=": "≤", ">=": "≥"}
 
 def how_far(m):
     """How badly a gate is missed, as a factor: 1 holds exactly."""
-    if m["measured"] is None or not m["must"]:
+    if m["measured"] is None or m["must"] is None:
         return 0.0
+    if m["must"] == 0:
+        return math.inf if m["measured"] > 0 else 0.0
     ratio = m["measured"] / m["must"]
     return ratio if m["sense"] == "<=" else (1 / ratio if ratio else math.inf)
 

@@ -1,0 +1,325 @@
+"""Whether it stays flat as jobs grow and linear as functions multiply: P14 to P20, P26, P27."""
+
+import gzip, os, re, shutil, statistics, tempfile, time
+
+import measure
+from measure import HANDLER, Rows, Server, audit, create_job, create_jobs, describe, interpreters, order, package, run_job, status_kib, wait
+
+from . import programs
+from .control import Stubbed, jobs, now_us, prepared, started_between
+from .frame import Measure, Scenario, Workplace, optional
+
+WAITS = HANDLER.replace("def handler(event, context):", "def handler(event, context):\n    time.sleep(0.01)")
+
+
+class Grown(Stubbed):
+    """A job of ten million rows beside one of ten thousand: memory, restart after a kill, resuming."""
+
+    name = "ten million rows"
+    settings = """10 M rows (a manifest of 290 MB), 64 in flight, calls without delay; half of it is run once, then each round kills the server with SIGKILL and
+        starts it again, and pre-empts the job (`active_max = 1`) and lets it go on; beside it the same with a job of 10,000 rows, at its
+        2,000th. At the end the big job is cancelled and its report audited: each row that is counted as done, once."""
+    lies = """The restart counts from exec to the stub's reading of the next call, so the start of the process is in it; the data directory is in the
+        page cache, as after a kill and not as after a power cut. Resuming counts from the answer to the cancel of the higher job. Memory
+        is the highest VmHWM of any of the server's processes: manifest checked, half of the rows run, recovered, reported."""
+    measures = [
+        Measure("P27", "kill -9 and restart: exec to next invocation, 10 M rows", "<=", 500, 100, lambda r: r["big"]["restart_ms"], "big", "ms"),
+        Measure("P27", "the same over that of a job of 10 k rows", "<=", 1.5, 1.1, lambda r: r["big"]["restart_ms"] / r["small"]["restart_ms"], "big"),
+        Measure("P26", "resuming at row 5 M over row 2 k", "<=", 1.5, 1.1, lambda r: r["big"]["resume_ms"] / r["small"]["resume_ms"], "big"),
+        Measure("P26", "resuming at row 5 M", "<=", None, 20, lambda r: r["big"]["resume_ms"], "big", "ms"),
+        Measure("P14", "peak memory, 10 M rows over 10 k rows, 64 in flight", "<=", 1.25, 1.05, lambda r: r["big"]["peak_mb"] / r["small"]["peak_mb"], "big", over=max),
+        Measure("P14", "peak memory of the server, 10 M rows, 64 in flight", "<=", 48, 24, lambda r: r["big"]["peak_mb"], "big", "MB", over=max),
+        Measure("P16", "manifest of 10 M rows checked", ">=", None, None, lambda r: r["big"]["checked_rows_per_s"], "big", "rows/s"),
+    ]
+
+    def begin(self):
+        super().begin()
+        self.places = [Workplace(), Workplace()]
+        self.count = self.rows(10_000_000, 200_000)
+        self.big = self.opened(self.places[0], "big", Rows(self.count), self.count // 2, 0)
+        # The small job's calls take 20 ms, so that it is not over before it is killed.
+        self.small = self.opened(self.places[1], "small", Rows(10_000), 2_000, 20_000)
+
+    def opened(self, place, name, rows, until, delay_us):
+        server = self.server(place.__enter__(), jobs(active_max=1, concurrency_initial=64, concurrency_max=64))
+        higher = Rows(64)
+        etag = higher.put(server, "h.csv")
+        waiting = create_jobs(server, "higher", "h.csv", etag, 2 * max(1, self.a.rounds) + 2)
+        for job in waiting:
+            server.control.update_job_priority(AccountId=measure.ACCOUNT, JobId=job, Priority=9)
+            wait(server, job, ("Suspended",), every=0.02)
+        self.stub.reset(delay_us=delay_us)
+        etag = rows.put(server, "m.csv")
+        began = time.monotonic()
+        job = create_job(server, name, "m.csv", etag, confirm=True)
+        wait(server, job, ("Suspended",), every=0.02)
+        checked = time.monotonic() - began
+        order(server, job, "Ready")
+        self.stub.until(lambda s: s["functions"].get(name, {}).get("calls", 0) >= until, timeout=900, every=0.05)
+        return {"server": server, "job": job, "name": name, "rows": rows, "waiting": waiting, "delay_us": delay_us, "kib": 0,
+                "checked_rows_per_s": rows.count / checked}
+
+    def end(self):
+        for place in ("big", "small"):
+            if hasattr(self, place):
+                getattr(self, place)["server"].stop()
+        for place in getattr(self, "places", []):
+            if hasattr(place, "path"):
+                place.__exit__()
+        super().end()
+
+    def round(self, number, readings):
+        for which in ("small", "big"):
+            optional(readings, which, lambda: self.measured(getattr(self, which)))
+
+    def measured(self, this):
+        server, name = this["server"], this["name"]
+        got = {"checked_rows_per_s": this["checked_rows_per_s"], "audited": True}
+        this["kib"] = max(this["kib"], status_kib(server.pid, "VmHWM"))
+        server.kill()
+        self.stub.reset(delay_us=this["delay_us"])
+        began = now_us()
+        server.start()
+        seen = self.stub.until(lambda s: s["functions"].get(name, {}).get("calls", 0) > 0)
+        got["restart_ms"] = (seen["functions"][name]["first_us"] - began) / 1e3
+        self.stub.until(lambda s: s["functions"].get(name, {}).get("calls", 0) > 500)
+        # Pre-empted by a job whose calls take long, and let go on.
+        self.stub.reset(delay_us=400_000)
+        higher = this["waiting"].pop()
+        order(server, higher, "Ready")
+        self.stub.until(lambda s: s["functions"].get("higher", {}).get("calls", 0) >= 64)
+        before = self.stub.calls(name)
+        # The higher job's own calls end before its slots are free; it is cancelled when they have.
+        wait(server, higher, every=0.001)
+        ended = describe(server, higher)["TerminationDate"].timestamp() * 1e6
+        self.stub.until(lambda s: s["functions"].get(name, {}).get("calls", 0) > before)
+        reset, counts = self.stub.bins(name)
+        first = min(reset + bin * 1e3 for bin in counts if reset + bin * 1e3 > ended - 1_000)
+        got["resume_ms"] = max(0.1, (first - ended) / 1e3)
+        this["kib"] = max(this["kib"], status_kib(server.pid, "VmHWM"))
+        self.stub.reset(delay_us=this["delay_us"])
+        return got | {"peak_mb": this["kib"] / 1024, "fsyncs": server.syncs.count()}
+
+    def close(self, kept):
+        for this in (self.small, self.big):
+            server = this["server"]
+            order(server, this["job"], "Cancelled")
+            wait(server, this["job"], ("Cancelled",), every=0.1)
+            this["kib"] = max(this["kib"], status_kib(server.pid, "VmHWM"))
+            audit(server, this["job"], this["rows"], marked=True, status="Cancelled")
+            kept[-1].get(this["name"], {})["peak_mb"] = this["kib"] / 1024
+
+
+class First(Stubbed):
+    """The time to the first invocation."""
+
+    name = "first invocation"
+    settings = """Manifests of 10 M rows plain, 10 M rows gzipped, and 1,000 rows, in the embedded storage; warm server and stub; each job is cancelled once it
+        has called."""
+    lies = """By default the whole manifest is read and checked before the first task, as on AWS; then P16 counts from the order that lets a checked
+        job go (it waits for its confirmation) to the first call that the stub reads. With `longshore:start = while-preparing` it counts
+        from the request that creates the job. What is behind both in rows is not run, and no report of it is complete: a job of 1,000 rows
+        that is started the same way is run and audited in every round."""
+    KINDS = ("small", "plain", "gz")
+    measures = [
+        *[Measure("P16", f"from the confirmation, 10 M rows{gz} over 1 k", "<=", 1.5, 1.1, (lambda k: lambda r: r[f"{k}"]["confirmed_ms"] / r["small"]["confirmed_ms"])(kind), kind) for kind, gz in (("plain", ""), ("gz", " gzipped"))],
+        *[Measure("P16", f"from the request with early start, 10 M rows{gz} over 1 k", "<=", 1.5, 1.1, (lambda k: lambda r: r[f"{k}, early"]["first_ms"] / r["small, early"]["first_ms"])(kind), f"{kind}, early") for kind, gz in (("plain", ""), ("gz", " gzipped"))],
+        Measure("P16", "from the confirmation, 10 M rows, beyond the floor's (0.5 ms)", "<=", 20, 5, lambda r: r["plain"]["confirmed_ms"] - 0.5, "plain", "ms"),
+        Measure("P16", "from the request with early start, 10 M rows, beyond the floor's", "<=", 20, 5, lambda r: r["plain, early"]["first_ms"] - 0.5, "plain, early", "ms"),
+    ]
+
+    def begin(self):
+        super().begin()
+        self.place = Workplace()
+        self.working = self.server(self.place.__enter__(), jobs(concurrency_initial=16, concurrency_max=16))
+        many, self.few = Rows(self.rows(10_000_000, 100_000)), Rows(1_000)
+        self.etags = {"small": self.few.put(self.working, "small"), "plain": many.put(self.working, "plain")}
+        with tempfile.TemporaryFile() as f:
+            with gzip.GzipFile(fileobj=f, mode="wb", compresslevel=1) as z:
+                for piece in many.pieces():
+                    z.write(piece)
+            f.seek(0)
+            self.etags["gz"] = self.working.s3.put_object(Bucket=Rows.BUCKET, Key="gz.gz", Body=f, ContentEncoding="gzip")["ETag"]
+
+    def end(self):
+        if hasattr(self, "working"):
+            self.working.stop()
+            self.place.__exit__()
+        super().end()
+
+    def key(self, kind):
+        return "gz.gz" if kind == "gz" else kind
+
+    def round(self, number, readings):
+        for kind in self.KINDS:
+            optional(readings, kind, lambda: self.confirmed(kind))
+            optional(readings, f"{kind}, early", lambda: self.early(kind))
+
+    def finish(self, kind, job):
+        """The small job runs to its end and is audited; the others are called off."""
+        if kind == "small":
+            wait(self.working, job, every=0.02)
+            audit(self.working, job, self.few, marked=True)
+        else:
+            order(self.working, job, "Cancelled")
+            wait(self.working, job, ("Cancelled",), every=0.02)
+
+    def confirmed(self, kind):
+        server, syncs = self.working, self.working.syncs.count()
+        job = create_job(server, "f", self.key(kind), self.etags[kind], confirm=True)
+        began = time.monotonic()
+        wait(server, job, ("Suspended",), every=0.01)
+        checked = time.monotonic() - began
+        self.stub.reset()
+        began = now_us()
+        order(server, job, "Ready")
+        seen = self.stub.until(lambda s: s["functions"].get("f", {}).get("calls", 0) > 0)
+        self.finish(kind, job)
+        return {"confirmed_ms": (seen["functions"]["f"]["first_us"] - began) / 1e3, "checked_s": checked, "fsyncs": server.syncs.count() - syncs, "audited": True}
+
+    def early(self, kind):
+        server, syncs = self.working, self.working.syncs.count()
+        self.stub.reset()
+        began = now_us()
+        job = create_job(server, "f", self.key(kind), self.etags[kind], tags=[("longshore:start", "while-preparing")])
+        seen = self.stub.until(lambda s: s["functions"].get("f", {}).get("calls", 0) > 0)
+        self.finish(kind, job)
+        return {"first_ms": (seen["functions"]["f"]["first_us"] - began) / 1e3, "fsyncs": server.syncs.count() - syncs, "audited": True}
+
+
+class Scaled(Scenario):
+    """More environments."""
+
+    name = "environments"
+    settings = """P17: our Python client, a handler that sleeps 10 ms, 1, 16 and 64 environments. P18: a trivial handler with the same client at 1, 4, 16, 64
+        and 256 environments. `environments_max = concurrency_initial = concurrency_max`; sandbox on; memory for all."""
+    lies = """A job before it starts and warms all environments, so that no start is in the window. The figures are of whole jobs, the report with them.
+        One environment serves at most 99 calls of 10 ms a second, however fast the host."""
+    measures = [
+        Measure("P17", "calls/s of a handler that waits 10 ms, 16 environments over 1", ">=", 14.5, 15.7, lambda r: r["waits 16"]["tasks_per_s"] / r["waits 1"]["tasks_per_s"], "waits 16"),
+        Measure("P17", "the same, 64 over 1", ">=", 52, 61, lambda r: r["waits 64"]["tasks_per_s"] / r["waits 1"]["tasks_per_s"], "waits 64"),
+        *[Measure("P18", f"calls/s of a trivial handler, {n} environments over the best of 1 to 16", ">=", 0.85, 0.97,
+                  (lambda n: lambda r: r[f"trivial {n}"]["tasks_per_s"] / max(r[f"trivial {k}"]["tasks_per_s"] for k in (1, 4, 16)))(n), f"trivial {n}") for n in (64, 256)],
+    ]
+
+    def round(self, number, readings):
+        if self.wants("P17"):
+            for n, count in ((1, 300), (16, 4_800), (64, 16_000)):
+                optional(readings, f"waits {n}", lambda: self.ours(n, count, WAITS))
+        if self.wants("P18"):
+            for n in (1, 4, 16, 64, 256):
+                optional(readings, f"trivial {n}", lambda: self.ours(n, 30_000, HANDLER))
+
+    def ours(self, n, count, handler):
+        rows, warm = Rows(self.rows(count, count // 3)), Rows(n * 30)
+        settings = jobs(concurrency_initial=n, concurrency_max=n) + f"[functions]\nenvironments_max = {n}\nmemory_max_mib = 65536\n" + interpreters()
+        with Workplace() as work, Server(work, settings, self.a.binary) as server:
+            server.deploy("f", *package("own", handler))
+            run_job(server, "f", "w.csv", warm.put(server, "w.csv"), warm)
+            deadline = time.monotonic() + 20
+            while len(measure.descendants(server.pid)) < n and time.monotonic() < deadline:
+                time.sleep(0.05)
+            return run_job(server, "f", "m.csv", rows.put(server, "m.csv"), rows)
+
+
+class Many(Stubbed):
+    """Fifty jobs at once."""
+
+    name = "fifty jobs"
+    JOBS = 50
+    settings = "Calls of 1 ms; `active_max = 50`, `concurrency_total_max = 64`, `concurrency_initial = concurrency_max = 64`; 50 jobs of 2,000 rows, and one of 100,000."
+    lies = """All manifests are checked before the window, which is from the first call to the last at the stub. Fairness is the fewest calls of a job over the
+        most, in the time in which all fifty run: from the last job's first call to the first job's last."""
+    measures = [
+        Measure("P19", "calls/s of 50 jobs at once over one job's", ">=", 0.85, 0.97, lambda r: r["fifty"]["tasks_per_s"] / r["one"]["tasks_per_s"], "fifty"),
+        Measure("P19", "slowest over fastest of the fifty", ">=", 0.7, 0.9, lambda r: r["fifty"]["fairness"], "fifty"),
+    ]
+
+    def round(self, number, readings):
+        optional(readings, "one", lambda: self.ran(1, self.rows(100_000, 50_000)))
+        optional(readings, "fifty", lambda: self.ran(self.JOBS, self.rows(100_000, 50_000) // self.JOBS))
+
+    def ran(self, count, each):
+        settings = jobs(active_max=50, preparing_max=4, concurrency_total_max=64, concurrency_initial=64, concurrency_max=64)
+        with Workplace() as work, self.server(work, settings) as server:
+            self.stub.reset(delay_us=1_000)
+            rows = Rows(each)
+            etag = rows.put(server, "m.csv")
+            ids = [create_job(server, f"f{n}", "m.csv", etag, confirm=True) for n in range(count)]
+            for job in ids:
+                wait(server, job, ("Suspended",), every=0.02)
+            wire = measure.Wire(server)
+            for job in ids:
+                wire.send("POST", f"/v20180820/jobs/{job}/status?requestedJobStatus=Ready")
+            for job in reversed(ids):
+                wait(server, job, every=0.1)
+            for job in ids:
+                audit(server, job, rows, marked=True)
+            seen = [self.stub.function(f"f{n}") for n in range(count)]
+            first, last = min(s["first_us"] for s in seen), max(s["last_us"] for s in seen)
+            got = {"tasks": count * each, "tasks_per_s": count * each / (last - first) * 1e6, "fsyncs": server.syncs.count(), "audited": True}
+            begin, end = max(s["first_us"] for s in seen), min(s["last_us"] for s in seen)
+            shares = [started_between(self.stub.bins(f"f{n}"), begin, end) for n in range(count)]
+            return got | {"fairness": min(shares) / max(shares), "together_ms": (end - begin) / 1e3}
+
+
+class Kept(Stubbed):
+    """What a finished job and a call under way cost in memory. An idle job's cost is measured with ListJobs."""
+
+    name = "memory of what is kept"
+    settings = "2,000 jobs of one row that have ended; 1,000 calls of 3 s in flight (`concurrency_max = 1000`) beside 1."
+    lies = "The growth of VmRSS, divided; the allocator keeps what it was given, so the first of a kind are run before."
+    measures = [
+        Measure("P15", "memory of a finished job", "<=", 8, 2, lambda r: r["finished"]["kib"], "finished", "KiB"),
+        Measure("P15", "memory of a call under way", "<=", 16, 4, lambda r: r["in flight"]["kib"], "in flight", "KiB"),
+    ]
+
+    def round(self, number, readings):
+        optional(readings, "finished", self.finished)
+        optional(readings, "in flight", self.in_flight)
+
+    def finished(self):
+        count, rows = self.rows(2_000, 300), Rows(1)
+        with Workplace() as work, self.server(work, jobs(active_max=16, preparing_max=4)) as server:
+            self.stub.reset()
+            etag = rows.put(server, "m.csv")
+            wire = measure.Wire(server)
+
+            def all_of(n):
+                ids = create_jobs(server, "f", "m.csv", etag, n, report=True)
+                for job in ids:
+                    wait(server, job, ("Suspended",), every=0.02)
+                    wire.send("POST", f"/v20180820/jobs/{job}/status?requestedJobStatus=Ready")
+                for job in ids:
+                    wait(server, job, every=0.02)
+                return ids
+
+            first = all_of(200)
+            server.control.meta  # the client's own memory is none of the server's
+            before = status_kib(server.pid, "VmRSS")
+            # Other tokens than the first ones': the server is asked for jobs of its own.
+            ids = [create_job(server, "f", "m.csv", etag, confirm=False) for _ in range(count)]
+            for job in ids:
+                wait(server, job, every=0.02)
+            kib = (status_kib(server.pid, "VmRSS") - before) / count
+            audit(server, first[-1], rows, marked=True)
+            audit(server, ids[-1], rows, marked=True)
+            return {"kib": kib, "fsyncs": server.syncs.count(), "audited": True}
+
+    def in_flight(self):
+        with Workplace() as work, self.server(work, jobs(concurrency_total_max=1_000, concurrency_initial=1_000, concurrency_max=1_000)) as server:
+            one, many = Rows(1), Rows(1_000)
+            etags = [one.put(server, "one.csv"), many.put(server, "many.csv")]
+            self.stub.reset(delay_us=3_000_000)
+            held = []
+            for key, etag, rows in zip(("one.csv", "many.csv"), etags, (one, many)):
+                before = self.stub.calls("f")
+                job = create_job(server, "f", key, etag)
+                self.stub.until(lambda s: s["functions"].get("f", {}).get("calls", 0) >= before + rows.count)
+                held.append(status_kib(server.pid, "VmRSS"))
+                wait(server, job)
+                audit(server, job, rows, marked=True)
+            return {"kib": (held[1] - held[0]) / 999, "fsyncs": server.syncs.count(), "audited": True}
+
+
+SCENARIOS = [Scaled, First, Many, Kept, Grown]
