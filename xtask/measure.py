@@ -368,17 +368,18 @@ class Rows:
             return server.s3.put_object(Bucket=self.BUCKET, Key=key, Body=f)["ETag"]
 
 
-def create_job(server, function, key, etag, priority=1, report=True, tags=(), token=None, confirm=False):
+def create_job(server, function, key, etag, priority=1, report=True, tags=(), token=None, confirm=False, inventory=False):
     described = {"Enabled": False}
     if report:
         described = {"Bucket": f"arn:aws:s3:::{Rows.BUCKET}", "Format": "Report_CSV_20180820", "Enabled": True, "Prefix": "r",
                      "ReportScope": "AllTasks"}
+    spec = {"Format": "S3InventoryReport_CSV_20161130"} if inventory else {
+        "Format": "S3BatchOperations_CSV_20180820", "Fields": ["Bucket", "Key"]}
     more = {"Tags": [{"Key": key, "Value": value} for key, value in tags]} if tags else {}
     return server.control.create_job(
         AccountId=ACCOUNT, ConfirmationRequired=confirm, Priority=priority, RoleArn=ROLE,
         ClientRequestToken=token or f"{time.time_ns()}", Operation={"LambdaInvoke": {"FunctionArn": function}}, Report=described,
-        Manifest={"Spec": {"Format": "S3BatchOperations_CSV_20180820", "Fields": ["Bucket", "Key"]},
-                  "Location": {"ObjectArn": f"arn:aws:s3:::{Rows.BUCKET}/{key}", "ETag": etag}}, **more)["JobId"]
+        Manifest={"Spec": spec, "Location": {"ObjectArn": f"arn:aws:s3:::{Rows.BUCKET}/{key}", "ETag": etag}}, **more)["JobId"]
 
 
 def describe(server, job):

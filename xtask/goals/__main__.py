@@ -12,10 +12,10 @@ import argparse, json, os, platform, re, subprocess, sys, time
 
 import measure
 
-from . import cold, control, frame, invocation, shape
+from . import cold, control, frame, invocation, pieces, shape
 
 # By importance: a run that is cut has the foremost.
-MODULES = [invocation, control, shape, cold]
+MODULES = [invocation, control, pieces, shape, cold]
 
 
 def machine():
@@ -35,7 +35,8 @@ def main():
     ap.add_argument("--rounds", type=int, default=5)
     ap.add_argument("--scale", type=float, default=1.0, help="a part of the rows, for a look that is no figure")
     ap.add_argument("--binary", default=measure.BINARY, help="another build, to compare with")
-    ap.add_argument("--bench", default="")
+    ap.add_argument("--bench", default="", metavar="DIR")
+    ap.add_argument("--engine", default="", help="another build of the example manifest_scale")
     ap.add_argument("--json", default="", help="write all readings there")
     ap.add_argument("--table", default="", help="write the table there, besides printing it")
     ap.add_argument("--minutes", type=float, default=0, help="begin nothing new after so many minutes")
