@@ -8,7 +8,7 @@ packages go into virtual environments there. What needs it is skipped without it
 interface and in folders of its own; nothing else should run beside it.
 """
 
-import argparse, json, os, platform, re, subprocess, sys, time
+import argparse, json, os, platform, re, sys, time
 
 import measure
 

@@ -3,11 +3,10 @@
 import base64, json, os, re, shutil, socket, statistics, subprocess, sys, time
 
 import measure
-from measure import HANDLER, HANDLER_JS, Rows, Server, cpu_us, descendants, interpreters, node_runtime, package, run_job, sched_cpu_us, status_kib, zipped
+from measure import WARM, Rows, Server, descendants, interpreters, package, run_job, sched_cpu_us, status_kib
 
-from . import programs
 from .control import jobs
-from .frame import Measure, Missing, Scenario, Workplace, optional
+from .frame import Measure, Scenario, Workplace, optional
 
 DIES = '''
 import os
@@ -169,7 +168,7 @@ class Dying(Scenario):
         optional(readings, "beside", lambda: self.ran(True))
 
     def ran(self, beside):
-        rows, warm, doomed = Rows(self.rows(30_000, 10_000)), Rows(300), Rows(20_000)
+        rows, warm, doomed = Rows(self.rows(30_000, 10_000)), Rows(8, WARM), Rows(20_000)
         settings = jobs(concurrency_initial=4, concurrency_max=4, failure_ratio=1.0) + "[functions]\nenvironments_max = 8\n" + interpreters()
         with Workplace() as work, Server(work, settings, self.a.binary) as server:
             server.deploy("good", *package("own"))

@@ -1,8 +1,8 @@
 """What an invocation costs: P1 to P8 and P11, beside the floors and the scripts that people write instead."""
 
-import os, re, shutil, sys
+import os, shutil, sys
 
-from measure import HANDLER, Rows, Server, Syncs, cpu_us, interpreters, package, run_job, zipped
+from measure import WARM, Rows, Server, descendants, interpreters, package, run_job
 
 from . import programs
 from .frame import Measure, Missing, Scenario, Workplace, optional, output
@@ -111,16 +111,13 @@ class Remote(Scenario):
         return programs.peer(command, rows.count, self.stub, lambda _: programs.lines_of(*reports))
 
 
-WARM_ROWS = 3_000
-
-
 class Hosted(Scenario):
     """Functions of the embedded host."""
 
     name = "embedded host"
     settings = """Bare client 60,000 rows, ours and AWS's 20,000; `environments_max`, `concurrency_initial` and `concurrency_max` = the number
         given, 4 where none is; sandbox on (`auto`: every layer of this machine); other settings as they come; a fresh server a run."""
-    lies = """A job of 3,000 rows before it starts and warms the environments, so that neither cold starts nor the ramp-up are in the window.
+    lies = """A job before it (of slow calls where the client has a handler) starts all environments, which are counted, so that neither cold starts nor the ramp-up are in the window.
         Own CPU is the server process; starts are the helper's. The ceiling is measured for 3 s after its clients are warm, with
         endless events, without manifest, report or syncs; ours is the whole job. A client that is slow hides the host:
         that is why P5 has the bare one."""
@@ -182,11 +179,16 @@ class Hosted(Scenario):
         return {"tasks_per_s": told["inv_per_s"], "own_us": told["host_cpu_us"], "functions_us": told["client_cpu_us"]}
 
     def ours(self, client, n, count=20_000):
-        rows, warm = Rows(self.rows(count)), Rows(WARM_ROWS)
+        rows = Rows(self.rows(count))
+        # The bare client answers whatever it is sent, and at once: enough of it that every environment is wanted.
+        warm = Rows(3_000) if client == "bare" else Rows(2 * n, WARM)
         settings = f"[jobs]\nconcurrency_initial = {n}\nconcurrency_max = {n}\n[functions]\nenvironments_max = {n}\n{interpreters()}"
         with Workplace() as work, Server(work, settings, self.a.binary) as server:
             server.deploy("f", *package(client))
             run_job(server, "f", "w.csv", warm.put(server, "w.csv"), warm)
+            # An environment is two processes: the sandbox's first, and the runtime.
+            processes = len(descendants(server.pid))
+            assert processes >= 2 * n, f"{processes} processes are no {n} environments"
             got = run_job(server, "f", "m.csv", rows.put(server, "m.csv"), rows)
             return got | {"both_us": got["own_us"] + got["functions_us"]}
 
