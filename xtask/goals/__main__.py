@@ -1,7 +1,7 @@
 """Measures the goals of docs/performance.md on this machine: each in one interleaved run, medians of the ratios within a round,
 beside its must and its aim. A figure counts only if the audit passed on that very run.
 
-    cargo xtask goals [P1 P5 ...] [--rounds 5] [--binary PATH] [--bench DIR] [--json FILE] [--table FILE]
+    cargo xtask goals [P1 P5 ...] [--rounds 5] [--binary PATH] [--bench DIR] [--json FILE] [--table FILE] [--docs]
 
 --bench names a folder with the sources of the floors and of the peers' scripts; they are compiled into target/bench, the peers'
 packages go into virtual environments there. What needs it is skipped without it, and so said. Everything runs on the loopback
@@ -27,6 +27,15 @@ def machine():
             f"Linux {platform.release()}, load average {os.getloadavg()[0]:.1f} at the start.")
 
 
+def document(text):
+    """Puts the table between its two lines in docs/performance.md."""
+    path = os.path.join(measure.ROOT, "docs/performance.md")
+    page = measure.content(path).decode()
+    begin, end = re.search(r"<!-- goals: .* -->\n", page).end(), page.index("<!-- goals end -->")
+    with open(path, "w") as f:
+        f.write(page[:begin] + text + page[end:])
+
+
 def main():
     scenarios = [scenario for module in MODULES for scenario in module.SCENARIOS]
     known = sorted({m.goal for s in scenarios for m in s.measures}, key=frame.order)
@@ -39,6 +48,7 @@ def main():
     ap.add_argument("--engine", default="", help="another build of the example manifest_scale")
     ap.add_argument("--json", default="", help="write all readings there")
     ap.add_argument("--table", default="", help="write the table there, besides printing it")
+    ap.add_argument("--docs", action="store_true", help="write the table into docs/performance.md, too")
     ap.add_argument("--minutes", type=float, default=0, help="begin nothing new after so many minutes")
     a = ap.parse_args()
     unknown = [goal for goal in a.goals if goal not in known]
@@ -63,6 +73,8 @@ def main():
     if a.table:
         with open(a.table, "w") as f:
             f.write(text)
+    if a.docs:
+        document(text)
     missed = frame.misses(told)
     if missed:
         print("missed, the worst first: " + "; ".join(f"{m['goal']} {m['what']}: {frame.number(m['measured'], m['unit'])}" for m in missed))

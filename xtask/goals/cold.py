@@ -3,7 +3,7 @@
 import base64, json, os, re, shutil, socket, statistics, subprocess, sys, time
 
 import measure
-from measure import WARM, Rows, Server, descendants, interpreters, package, run_job, sched_cpu_us, status_kib
+from measure import WARM, Rows, Server, descendants, interpreters, package, run_job, sched_cpu_us, status_kib, warm_up
 
 from .control import jobs
 from .frame import Measure, Scenario, Workplace, optional
@@ -173,7 +173,7 @@ class Dying(Scenario):
         with Workplace() as work, Server(work, settings, self.a.binary) as server:
             server.deploy("good", *package("own"))
             server.deploy("bad", *package("own", DIES))
-            run_job(server, "good", "w.csv", warm.put(server, "w.csv"), warm)
+            warm_up(server, "good", 4, warm)
             bad = None
             if beside:
                 bad = measure.create_job(server, "bad", "bad.csv", doomed.put(server, "bad.csv"))

@@ -2,7 +2,7 @@
 
 import os, shutil, sys
 
-from measure import WARM, Rows, Server, descendants, interpreters, package, run_job
+from measure import WARM, Rows, Server, interpreters, package, run_job, warm_up
 
 from . import programs
 from .frame import Measure, Missing, Scenario, Workplace, optional, output
@@ -185,10 +185,7 @@ class Hosted(Scenario):
         settings = f"[jobs]\nconcurrency_initial = {n}\nconcurrency_max = {n}\n[functions]\nenvironments_max = {n}\n{interpreters()}"
         with Workplace() as work, Server(work, settings, self.a.binary) as server:
             server.deploy("f", *package(client))
-            run_job(server, "f", "w.csv", warm.put(server, "w.csv"), warm)
-            # An environment is two processes: the sandbox's first, and the runtime.
-            processes = len(descendants(server.pid))
-            assert processes >= 2 * n, f"{processes} processes are no {n} environments"
+            warm_up(server, "f", n, warm)
             got = run_job(server, "f", "m.csv", rows.put(server, "m.csv"), rows)
             return got | {"both_us": got["own_us"] + got["functions_us"]}
 

@@ -3,7 +3,7 @@
 import gzip, hashlib, json, resource, tempfile, time, zlib
 
 import measure
-from measure import WARM, WARMED, Rows, Server, audit, cpu_us, create_job, create_jobs, interpreters, order, package, run_job, status_kib, wait
+from measure import WARM, WARMED, Rows, Server, audit, cpu_us, create_job, create_jobs, interpreters, order, package, run_job, status_kib, wait, warm_up
 
 from .control import Stubbed, jobs, now_us, started_between
 from .frame import Measure, Scenario, Workplace, optional
@@ -246,10 +246,7 @@ class Scaled(Scenario):
         settings = jobs(concurrency_initial=n, concurrency_max=n) + f"[functions]\nenvironments_max = {n}\nmemory_max_mib = 65536\n" + interpreters()
         with Workplace() as work, Server(work, settings, self.a.binary) as server:
             server.deploy("f", *package("own", handler))
-            run_job(server, "f", "w.csv", warm.put(server, "w.csv"), warm)
-            # An environment is two processes: the sandbox's first, and the runtime.
-            processes = len(measure.descendants(server.pid))
-            assert processes >= 2 * n, f"{processes} processes are no {n} environments"
+            warm_up(server, "f", n, warm)
             return run_job(server, "f", "m.csv", rows.put(server, "m.csv"), rows)
 
 
