@@ -48,7 +48,7 @@ def test_a_round_that_was_not_counted_is_no_round_and_without_any_nothing_holds(
     assert frame.judged(gate(), kept)["rounds"] == 1
     told = frame.judged(gate(), kept[:1])
     assert (told["measured"], told["rounds"], told["holds"]) == (None, 0, None)
-    assert "| – | 0 | – | – | – |" in frame.table([{"scenario": "s", "settings": "", "notes": "", "skipped": None, "measures": [told]}], "a machine")
+    assert "| – | 0 | – | – | – |" in frame.table([{"scenario": "s", "settings": "", "notes": "", "skipped": None, "failures": [], "measures": [told]}], "a machine")
 
 
 def test_trials_of_all_rounds_are_one_heap_for_a_quantile():
@@ -77,7 +77,7 @@ def test_a_failed_audit_in_the_end_takes_every_figure_of_the_run_back():
             raise measure.NotCounted("a row is missing")
 
     told = frame.run(Late(types.SimpleNamespace(scale=1), {"P1"}), 2)
-    assert told["measures"][0]["measured"] is None and "a row is missing" in told["skipped"]
+    assert told["measures"][0]["measured"] is None and told["failures"] == ["NotCounted: a row is missing"]
 
 
 class Reported:

@@ -79,7 +79,9 @@ def main():
     if missed:
         print("missed, the worst first: " + "; ".join(f"{m['goal']} {m['what']}: {frame.number(m['measured'], m['unit'])}" for m in missed))
     print(f"{time.monotonic() - began:.0f} s", file=sys.stderr)
+    # A gate that is missed is a figure; a reading that does not count is none.
+    return 1 if any(s["failures"] for s in told) else 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

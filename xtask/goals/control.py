@@ -48,18 +48,24 @@ def prepared(server, function, name, rows, **more):
     return job
 
 
+# Each call says in the function's log when it began, whatever becomes of its answer.
+STAMPS = measure.HANDLER.replace("    told, called = ", "    print('began', time.time(), flush=True)\n    time.sleep(0.02)\n    told, called = ")
+
+
 class Stop(Stubbed):
     """Pre-emption and cancelling under full load."""
 
     name = "stop"
     settings = """Calls of 2 ms, 64 in flight, `active_max = 1`; 5 pre-emptions and one cancel a round; the reports of the
-        higher jobs and of the cancelled one are audited."""
+        higher jobs and of the cancelled one are audited. The embedded host: calls of 20 ms, 4 environments,
+        a job of another function beside the one that is cancelled."""
     lies = """A pre-emption counts from the answer to the confirmation of the higher job, which the decision follows: the scheduler's time is in it.
         A call begins when the stub has read it, so one that was sent before a cancel's answer and read after it would count:
         on busy cores that is a call of ours that did not start late."""
     measures = [
         Measure("P25", "last new call of a pre-empted job after the decision, p99", "<=", 50, 10, lambda r: r["pre-emption"]["trials"], "pre-emption", "ms", over=quantile(0.99)),
         Measure("P25", "calls seen to begin after a cancel's answer, most", "<=", 0, 0, lambda r: r["cancel"]["started_after"], "cancel", "", over=max),
+        Measure("P25", "the same in the embedded host, two functions for 4 environments", "<=", 0, 0, lambda r: r["cancel, hosted"]["started_after"], "cancel, hosted", "", over=max),
     ]
     TRIALS = 5
 
@@ -100,6 +106,32 @@ class Stop(Stubbed):
                 return {"started_after": after, "last_ms_after": (last - answered) / 1e3, "fsyncs": server.syncs.count(), "audited": True}
 
             optional(readings, "cancel", cancel)
+        optional(readings, "cancel, hosted", self.hosted)
+
+    def hosted(self):
+        """A cancel while calls wait in the host."""
+        rows = Rows(20_000)
+        settings = jobs(concurrency_initial=64, concurrency_max=64) + "[functions]\nenvironments_max = 4\n" + measure.interpreters()
+        with Workplace() as work, Server(work, settings, self.a.binary) as server:
+            etag = rows.put(server, "m.csv")
+            # Each has as many calls under way as there are environments, so that calls wait in the host.
+            for name in ("g", "f"):
+                server.deploy(name, *measure.package("own", STAMPS))
+                job = create_job(server, name, "m.csv", etag)
+            deadline = time.monotonic() + 60
+            while measure.describe(server, job)["ProgressSummary"]["NumberOfTasksSucceeded"] < 100:
+                assert time.monotonic() < deadline, "the function was not called"
+                time.sleep(0.02)
+            order(server, job, "Cancelled")
+            answered = time.time()
+            wait(server, job, ("Cancelled",))
+            audit(server, job, rows, status="Cancelled")
+            # What waited in the host has had its time to begin, if it would.
+            time.sleep(1)
+            log = subprocess.check_output([self.a.binary, "logs", "f", "--data-dir", server.data], env=measure.plain(), text=True)
+            told = [float(at) for at in re.findall(r"began (\d+\.\d+)", log)]
+            assert len(told) >= 100, f"the log has {len(told)} calls"
+            return {"started_after": sum(at > answered for at in told), "calls": len(told), "fsyncs": server.syncs.count(), "audited": True}
 
 
 class Share(Stubbed):
@@ -290,13 +322,13 @@ class Asked(Stubbed):
         path = self.place.__enter__()
         if self.wants("P29", "P15"):
             self.count = self.rows(10_000, 500)
-            self.many = self.server(path, jobs(retained_max=0))
+            self.many = self.server(path, jobs(retained_max=0, preparing_max=8))
             etag = Rows(1).put(self.many, "one.csv")
             create_job(self.many, "f", "one.csv", etag, confirm=True, token="before all")
             time.sleep(0.3)
             before = status_kib(self.many.pid, "VmRSS")
             measure.create_jobs(self.many, "f", "one.csv", etag, self.count)
-            deadline = time.monotonic() + 120
+            deadline = time.monotonic() + 300
             while b"<JobId>" in asked(self.many, ["/v20180820/jobs?jobStatuses=New&jobStatuses=Preparing"])[0][1]:
                 assert time.monotonic() < deadline, "the jobs are not prepared"
                 time.sleep(0.2)

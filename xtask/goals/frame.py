@@ -83,7 +83,7 @@ def optional(readings, name, measure):
 def run(scenario, rounds):
     """All rounds of a scenario. Returns what is written as JSON."""
     print(f"== {scenario.name}: {' '.join(sorted(scenario.goals, key=order))}", file=sys.stderr, flush=True)
-    began, kept, reason = time.monotonic(), [], None
+    began, kept, skipped, failures = time.monotonic(), [], None, []
     try:
         scenario.begin()
         for number in range(rounds):
@@ -93,22 +93,24 @@ def run(scenario, rounds):
             except Missing:
                 raise
             except Exception as error:
-                readings["error"] = {"error": f"{type(error).__name__}: {error}"[:2_000]}
+                readings["round"] = {"error": f"{type(error).__name__}: {error}"[:2_000]}
                 traceback.print_exc()
             kept.append(readings)
+            failures += [f"round {number}, {name}: {reading['error']}" for name, reading in readings.items() if "error" in reading]
             for name, reading in readings.items():
                 print(json.dumps({"round": number, "what": name, **tidy(reading)}), file=sys.stderr, flush=True)
         if kept:
             scenario.close(kept)
     except Missing as missing:
-        reason = str(missing)
-        print(f"SKIPPED: {scenario.name}: {reason}", file=sys.stderr, flush=True)
+        skipped = str(missing)
+        print(f"SKIPPED: {scenario.name}: {skipped}", file=sys.stderr, flush=True)
     except Exception as error:
-        kept, reason = [], f"{type(error).__name__}: {error}"[:2_000]
+        kept = []
+        failures.append(f"{type(error).__name__}: {error}"[:2_000])
         traceback.print_exc()
     finally:
         scenario.end()
-    return {"scenario": scenario.name, "settings": scenario.settings, "notes": scenario.lies, "skipped": reason, "rounds": kept,
+    return {"scenario": scenario.name, "settings": scenario.settings, "notes": scenario.lies, "skipped": skipped, "failures": failures, "rounds": kept,
             "seconds": round(time.monotonic() - began, 1),
             "measures": [judged(measure, kept) for measure in scenario.measures if measure.goal in scenario.goals]}
 
@@ -182,7 +184,8 @@ def table(told, machine):
     for s in told:
         goals = ", ".join(sorted({m["goal"] for m in s["measures"]}, key=order))
         skipped = f" **Skipped: {s['skipped']}**" if s["skipped"] else ""
-        lines.append(f"- **{s['scenario']}** ({goals}). {' '.join(s['settings'].split())} {' '.join(s['notes'].split())}{skipped}")
+        failed = f" **{len(s['failures'])} readings do not count, {s['failures'][0]!r} the first**" if s["failures"] else ""
+        lines.append(f"- **{s['scenario']}** ({goals}). {' '.join(s['settings'].split())} {' '.join(s['notes'].split())}{skipped}{failed}")
     return "\n".join(lines) + "\n"
 
 

@@ -23,6 +23,7 @@ class Engine(Scenario):
     measures = [
         Measure("P20", "CPU a task in the 9th million over the 1st", "<=", 1.10, 1.02, lambda r: r["10 M"]["million_9_over_1"], "10 M"),
         Measure("P21", "manifest stage, CPU a row over the hand floor", "<=", 2.5, 1.4, lambda r: (r["10 M"]["prepare_cpu_ns_row"] - r["10 M"]["source_ns_row"]) / r["10 M"]["hand_ns_row"], "10 M"),
+        Measure("P21", "the same in ns, against the 53 ns that the goal was set by", "<=", 132, 74, lambda r: r["10 M"]["prepare_cpu_ns_row"] - r["10 M"]["source_ns_row"], "10 M", "ns"),
         Measure("P22", "completion report, CPU a row over MD5 alone", "<=", 2, 1.25, lambda r: r["10 M"]["report_cpu_ns_row"] / r["10 M"]["md5_ns_row"], "10 M"),
         Measure("P23", "tasks/s with syncs over without", ">=", 0.95, 0.99, lambda r: r["without"]["run_s"] / r["with"]["run_s"], "with"),
         Measure("P23", "CPU a task for them", "<=", 0.5, 0.2, lambda r: r["with"]["run_cpu_us_task"] - r["without"]["run_cpu_us_task"], "with", "µs"),
