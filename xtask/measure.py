@@ -172,17 +172,19 @@ def handler(event, context):
 '''
 HANDLER_JS = '''
 exports.handler = async (event) => {
-    if (event.tasks[0].s3Key.startsWith("warm/")) await new Promise((done) => setTimeout(done, 250));
+    const key = event.tasks[0].s3Key;
+    if (key.startsWith("warm/")) await new Promise((done) => setTimeout(done, Number(key.split("/")[1])));
     return { invocationSchemaVersion: "1.0", treatMissingKeysAs: "PermanentFailure", invocationId: event.invocationId,
         results: [{ taskId: event.tasks[0].taskId, resultCode: "Succeeded", resultString: "ok" }] };
 };
 '''
 
 
-# Rows whose calls take long: a job of them needs all the environments that there may be, and so starts them.
-WARM = "warm/object-"
-WARMED = HANDLER.replace("    t = event", """    if event["tasks"][0]["s3Key"].startswith("warm/"):
-        time.sleep(0.25)
+# Of rows whose keys say so the calls take so many milliseconds: a job of them needs, and so starts, all the environments that
+# there may be.
+WARMED = HANDLER.replace("    t = event", """    key = event["tasks"][0]["s3Key"]
+    if key.startswith("warm/"):
+        time.sleep(int(key.split("/")[1]) / 1000)
     t = event""")
 
 
@@ -525,8 +527,10 @@ def run_job(server, function, key, etag, rows, marked=False, **more):
     return got | {"audited": True, "job": job}
 
 
-def warm_up(server, function, environments, rows):
-    """Runs small jobs until the function has so many environments: none of their starts is in a figure then."""
+def warm_up(server, function, environments, rows=None):
+    """Runs small jobs until the function has so many environments: none of their starts is in a figure then. Their calls take
+    longer than it takes to start them all, unless other rows are given."""
+    rows = rows or Rows(environments, f"warm/{max(200, 15 * environments)}/object-")
     etag = rows.put(server, "warm.csv")
     for _ in range(8):
         run_job(server, function, "warm.csv", etag, rows)

@@ -8,7 +8,7 @@ packages go into virtual environments there. What needs it is skipped without it
 interface and in folders of its own; nothing else should run beside it.
 """
 
-import argparse, json, os, platform, re, sys, time
+import argparse, json, os, platform, re, signal, sys, time
 
 import measure
 
@@ -55,6 +55,8 @@ def main():
     if unknown:
         ap.error(f"{' '.join(unknown)}: not among {' '.join(known)}")
     a.bench, a.binary = a.bench and os.path.abspath(a.bench), os.path.abspath(a.binary)
+    # Servers and stubs that were started are ended however this ends.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended by SIGTERM"))
     wanted, about, told, began = set(a.goals or known), machine(), [], time.monotonic()
     print(about, file=sys.stderr)
     for scenario in scenarios:

@@ -3,7 +3,7 @@
 import base64, json, os, re, shutil, socket, statistics, subprocess, sys, time
 
 import measure
-from measure import WARM, Rows, Server, descendants, interpreters, package, run_job, sched_cpu_us, status_kib, warm_up
+from measure import Rows, Server, descendants, interpreters, package, run_job, sched_cpu_us, status_kib, warm_up
 
 from .control import jobs
 from .frame import Measure, Scenario, Workplace, optional
@@ -168,12 +168,12 @@ class Dying(Scenario):
         optional(readings, "beside", lambda: self.ran(True))
 
     def ran(self, beside):
-        rows, warm, doomed = Rows(self.rows(30_000, 10_000)), Rows(8, WARM), Rows(20_000)
+        rows, doomed = Rows(self.rows(30_000, 10_000)), Rows(20_000)
         settings = jobs(concurrency_initial=4, concurrency_max=4, failure_ratio=1.0) + "[functions]\nenvironments_max = 8\n" + interpreters()
         with Workplace() as work, Server(work, settings, self.a.binary) as server:
             server.deploy("good", *package("own"))
             server.deploy("bad", *package("own", DIES))
-            warm_up(server, "good", 4, warm)
+            warm_up(server, "good", 4)
             bad = None
             if beside:
                 bad = measure.create_job(server, "bad", "bad.csv", doomed.put(server, "bad.csv"))

@@ -2,7 +2,7 @@
 
 import os, shutil, sys
 
-from measure import WARM, Rows, Server, interpreters, package, run_job, warm_up
+from measure import Rows, Server, interpreters, package, run_job, warm_up
 
 from . import programs
 from .frame import Measure, Missing, Scenario, Workplace, optional, output
@@ -181,7 +181,7 @@ class Hosted(Scenario):
     def ours(self, client, n, count=20_000):
         rows = Rows(self.rows(count))
         # The bare client answers whatever it is sent, and at once: enough of it that every environment is wanted.
-        warm = Rows(3_000) if client == "bare" else Rows(2 * n, WARM)
+        warm = Rows(3_000) if client == "bare" else None
         settings = f"[jobs]\nconcurrency_initial = {n}\nconcurrency_max = {n}\n[functions]\nenvironments_max = {n}\n{interpreters()}"
         with Workplace() as work, Server(work, settings, self.a.binary) as server:
             server.deploy("f", *package(client))

@@ -3,7 +3,7 @@
 import gzip, hashlib, json, resource, tempfile, time, zlib
 
 import measure
-from measure import WARM, WARMED, Rows, Server, audit, cpu_us, create_job, create_jobs, interpreters, order, package, run_job, status_kib, wait, warm_up
+from measure import WARMED, Rows, Server, audit, cpu_us, create_job, create_jobs, interpreters, order, package, run_job, status_kib, wait, warm_up
 
 from .control import Stubbed, jobs, now_us, started_between
 from .frame import Measure, Scenario, Workplace, optional
@@ -242,11 +242,11 @@ class Scaled(Scenario):
                 optional(readings, f"trivial {n}", lambda: self.ours(n, 40_000, WARMED))
 
     def ours(self, n, count, handler):
-        rows, warm = Rows(self.rows(count, count // 3)), Rows(n * 2, WARM)
+        rows = Rows(self.rows(count, count // 3))
         settings = jobs(concurrency_initial=n, concurrency_max=n) + f"[functions]\nenvironments_max = {n}\nmemory_max_mib = 65536\n" + interpreters()
         with Workplace() as work, Server(work, settings, self.a.binary) as server:
             server.deploy("f", *package("own", handler))
-            warm_up(server, "f", n, warm)
+            warm_up(server, "f", n)
             return run_job(server, "f", "m.csv", rows.put(server, "m.csv"), rows)
 
 
