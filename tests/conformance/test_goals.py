@@ -116,15 +116,15 @@ def row(n, said=None, bucket="bench", status="succeeded"):
     Reported([row(0), row(1), row(2, bucket="other")]), Reported([row(0), row(1), row(2)], counted=2),
     Reported([row(0), row(1), row(2)], status="Cancelled", counted=2), Reported([row(0), row(1), row(2, status="failed")]),
 ], ids=["missing", "twice", "foreign", "md5", "another's-result", "bucket", "counters", "more-than-settled", "failed"])
-def test_the_audit_of_a_measurement_refuses(report):
+def test_the_audit_of_a_long_report_refuses(report):
     with pytest.raises(measure.NotCounted):
-        measure.audit(report, "job", measure.Rows(3), marked=True, status=report.described["Status"])
+        measure.streamed(report, "job", measure.Rows(3), marked=True, status=report.described["Status"])
 
 
-def test_the_audit_of_a_measurement_takes_what_is_right():
-    measure.audit(Reported([row(2), row(0), row(1)]), "job", measure.Rows(3), marked=True)
-    measure.audit(Reported([row(2), row(0)], status="Cancelled"), "job", measure.Rows(3), marked=True, status="Cancelled")
-    assert measure.audit(Reported([row(0, "ok"), row(1, "12.5"), row(2, "ok")]), "job", measure.Rows(3)) == ["12.5"]
+def test_the_audit_of_a_long_report_takes_what_is_right():
+    measure.streamed(Reported([row(2), row(0), row(1)]), "job", measure.Rows(3), marked=True)
+    measure.streamed(Reported([row(2), row(0)], status="Cancelled"), "job", measure.Rows(3), marked=True, status="Cancelled")
+    assert measure.streamed(Reported([row(0, "ok"), row(1, "12.5"), row(2, "ok")]), "job", measure.Rows(3)) == ["12.5"]
 
 
 def test_syncs_are_counted_held_and_skipped(tmp_path):
@@ -155,6 +155,15 @@ def test_a_job_is_measured_on_a_server_as_it_is(tmp_path):
     with measure.Server(str(tmp_path), settings, str(harness.LONGSHORE)) as server:
         server.deploy("f", *measure.package("own"))
         got = measure.run_job(server, "f", "m.csv", rows.put(server, "m.csv"), rows)
+        # Both audits judge the one report, and neither takes it for that of another manifest.
+        told = measure.audit(server, got["job"], rows)
+        assert told == measure.streamed(server, got["job"], rows) and 1 <= len(told) <= 2
+        for judge in (measure.audit, measure.streamed):
+            for other in (measure.Rows(299), measure.Rows(300, "other/object-")):
+                with pytest.raises(measure.NotCounted):
+                    judge(server, got["job"], other)
+            with pytest.raises(measure.NotCounted):
+                judge(server, got["job"], rows, marked=True)
     assert got["audited"] and got["tasks"] == 300 and got["own_us"] >= 0 and got["functions_us"] > 0 and got["rss_mb"] > 1
     assert got["fsyncs"] is None or got["fsyncs"] > 3
     assert got["first_ms"] > 0, "the first call of each process tells when it came"

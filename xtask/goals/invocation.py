@@ -157,7 +157,8 @@ class Hosted(Scenario):
         if self.wants("P7"):
             optional(readings, "ours, own 4", lambda: self.ours("own", 4))
         if self.node:
-            optional(readings, "ceiling, node-ric 4", lambda: self.most("node-ric", 4))
+            if self.wants("P6"):
+                optional(readings, "ceiling, node-ric 4", lambda: self.most("node-ric", 4))
             optional(readings, "ours, node-ric 4", lambda: self.ours("node-ric", 4))
             optional(readings, "ours, own-node 4", lambda: self.ours("own-node", 4))
 
