@@ -528,12 +528,41 @@ def streamed(server, job, rows, marked=False, status="Complete"):
     return told
 
 
-def run_job(server, function, key, etag, rows, marked=False, **more):
+# Where profiles go, if any are wanted.
+PROFILES = None
+
+
+@contextlib.contextmanager
+def profiled(pid, name):
+    """Takes a profile of a process, where profiles are wanted: what is on a CPU, 999 times a second, by symbols, in a text file."""
+    if not PROFILES or not name:
+        yield
+        return
+    descriptor, data = tempfile.mkstemp(prefix="perf-", dir=PROFILES)
+    os.close(descriptor)
+    perf = subprocess.Popen(["perf", "record", "-q", "-F", "999", "-g", "-p", str(pid), "-o", data], stderr=subprocess.DEVNULL)
+    try:
+        yield
+    finally:
+        perf.send_signal(signal.SIGINT)
+        perf.wait()
+        with open(os.path.join(PROFILES, name + ".txt"), "w") as f:
+            for how in (["--sort", "dso"], ["--sort", "dso,symbol", "--percent-limit", "0.5"]):
+                command = ["perf", "report", "-i", data, "--stdio", "--no-children", "-g", "none", *how]
+                told = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True).stdout
+                f.writelines(" ".join(line.replace("-", " ").split()) + "\n" if line.rstrip().endswith("-") else line.strip() + "\n"
+                             for line in told.splitlines() if re.match(r"\s+\d", line))
+                f.write("\n")
+        os.unlink(data)
+
+
+def run_job(server, function, key, etag, rows, marked=False, profile=None, **more):
     """Runs a job to its end and audits it. The figures are of the whole job: from the request to the report's last byte."""
     own, below, user = cpu_us(server.pid), below_us(server.pid), user_us(server.pid)
     syncs = server.syncs.count()
-    job = create_job(server, function, key, etag, **more)
-    described = wait(server, job)
+    with profiled(server.pid, profile):
+        job = create_job(server, function, key, etag, **more)
+        described = wait(server, job)
     spent = {"own_us": cpu_us(server.pid) - own, "user_us": user_us(server.pid) - user, "functions_us": below_us(server.pid) - below}
     after = server.syncs.count()
     wall = (described["TerminationDate"] - described["CreationTime"]).total_seconds()

@@ -15,7 +15,11 @@ import measure
 from . import cold, control, frame, invocation, pieces, shape
 
 # By importance: a run that is cut has the foremost.
-MODULES = [invocation, control, pieces, shape, cold]
+SCENARIOS = [
+    invocation.Remote, invocation.Hosted, pieces.Engine, control.Stop, control.Stall, control.Crash, shape.Grown, shape.Scaled,
+    control.Throttle, control.Share, control.Limit, shape.First, control.Asked, shape.Many, cold.Starts, cold.Ready, cold.Dying,
+    shape.Kept, invocation.Emulator,
+]
 
 
 def machine():
@@ -37,8 +41,7 @@ def document(text):
 
 
 def main():
-    scenarios = [scenario for module in MODULES for scenario in module.SCENARIOS]
-    known = sorted({m.goal for s in scenarios for m in s.measures}, key=frame.order)
+    known = sorted({m.goal for s in SCENARIOS for m in s.measures}, key=frame.order)
     ap = argparse.ArgumentParser(prog="cargo xtask goals", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     ap.add_argument("goals", nargs="*", metavar="GOAL", help=f"of {' '.join(known)}; all of them, if none is named")
     ap.add_argument("--rounds", type=int, default=5)
@@ -49,17 +52,23 @@ def main():
     ap.add_argument("--json", default="", help="write all readings there")
     ap.add_argument("--table", default="", help="write the table there, besides printing it")
     ap.add_argument("--docs", action="store_true", help="write the table into docs/performance.md, too")
+    ap.add_argument("--perf", default="", metavar="DIR", help="write a profile of the server in each job there; its figures are none")
     ap.add_argument("--minutes", type=float, default=0, help="begin nothing new after so many minutes")
     a = ap.parse_args()
+    if a.docs and (a.perf or a.scale != 1 or a.goals):
+        ap.error("--docs is for a whole run: without goals, --scale and --perf")
     unknown = [goal for goal in a.goals if goal not in known]
     if unknown:
         ap.error(f"{' '.join(unknown)}: not among {' '.join(known)}")
+    if a.perf:
+        os.makedirs(a.perf, exist_ok=True)
+        measure.PROFILES = os.path.abspath(a.perf)
     a.bench, a.binary = a.bench and os.path.abspath(a.bench), os.path.abspath(a.binary)
     # Servers and stubs that were started are ended however this ends.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended by SIGTERM"))
     wanted, about, told, began = set(a.goals or known), machine(), [], time.monotonic()
     print(about, file=sys.stderr)
-    for scenario in scenarios:
+    for scenario in SCENARIOS:
         goals = {m.goal for m in scenario.measures} & wanted
         if not goals:
             continue

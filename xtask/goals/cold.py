@@ -191,6 +191,3 @@ class Dying(Scenario):
 
 def failed(server, job):
     return measure.describe(server, job)["ProgressSummary"]["NumberOfTasksFailed"]
-
-
-SCENARIOS = [Starts, Ready, Dying]

@@ -86,7 +86,7 @@ class Remote(Scenario):
             etag = rows.put(server, "m.csv")
             self.stub.get("/_reset")
             stub = self.stub.cpu_us()
-            got = run_job(server, "f", "m.csv", etag, rows)
+            got = run_job(server, "f", "m.csv", etag, rows, profile=f"remote-{in_flight}{'-signed' * signed}")
             seen = self.stub.get("/_stats")
             assert seen["unique"] == rows.count and seen["repeats"] == 0, seen
             assert seen["peak_inflight"] <= in_flight, seen
@@ -115,10 +115,10 @@ class Hosted(Scenario):
     """Functions of the embedded host."""
 
     name = "embedded host"
-    settings = """Bare client 60,000 rows, ours and AWS's 20,000; `environments_max`, `concurrency_initial` and `concurrency_max` = the number
+    settings = """Bare client 40,000 rows, ours and AWS's 20,000; `environments_max`, `concurrency_initial` and `concurrency_max` = the number
         given, 4 where none is; sandbox on (`auto`: every layer of this machine); other settings as they come; a fresh server a run."""
     lies = """A job before it (of slow calls where the client has a handler) starts all environments, which are counted, so that neither cold starts nor the ramp-up are in the window.
-        Own CPU is the server process; starts are the helper's. The ceiling is measured for 3 s after its clients are warm, with
+        Own CPU is the server process; starts are the helper's. The ceiling is measured for 2 s after its clients are warm, with
         endless events, without manifest, report or syncs; ours is the whole job. A client that is slow hides the host:
         that is why P5 has the bare one."""
     CLIENTS = (1, 4, 16)
@@ -148,7 +148,7 @@ class Hosted(Scenario):
             if self.wants("P6") and n > 1:
                 optional(readings, f"ceiling, bare {n}", lambda: self.most("bare", n))
             if self.wants("P5", "P6"):
-                optional(readings, f"ours, bare {n}", lambda: self.ours("bare", n, 60_000))
+                optional(readings, f"ours, bare {n}", lambda: self.ours("bare", n, 40_000))
         for n in (4, 16):
             if self.wants("P6"):
                 optional(readings, f"ceiling, awslambdaric {n}", lambda: self.most("awslambdaric", n))
@@ -170,13 +170,13 @@ class Hosted(Scenario):
         return dict(os.environ, LAMBDA_TASK_ROOT=os.path.join(self.a.bench, "fn"))
 
     def bare(self, n):
-        rows = Rows(self.rows(60_000))
+        rows = Rows(self.rows(40_000))
         with Workplace() as work:
             command = [self.floor, "host", rows.file(os.path.join(work, "m.csv")), os.path.join(work, "r.csv"), str(n), "--", *self.command("bare")]
             return programs.floor(programs.last_json(output(command, env=self.environment())), rows.count)
 
     def most(self, client, n):
-        told = programs.last_json(output([self.ceiling, "host", str(n), "3", "--", *self.command(client)], env=self.environment()))
+        told = programs.last_json(output([self.ceiling, "host", str(n), "2", "--", *self.command(client)], env=self.environment()))
         return {"tasks_per_s": told["inv_per_s"], "own_us": told["host_cpu_us"], "functions_us": told["client_cpu_us"]}
 
     def ours(self, client, n, count=20_000):
@@ -187,7 +187,7 @@ class Hosted(Scenario):
         with Workplace() as work, Server(work, settings, self.a.binary) as server:
             server.deploy("f", *package(client))
             warm_up(server, "f", n, warm)
-            got = run_job(server, "f", "m.csv", rows.put(server, "m.csv"), rows)
+            got = run_job(server, "f", "m.csv", rows.put(server, "m.csv"), rows, profile=f"hosted-{client}-{n}")
             return got | {"both_us": got["own_us"] + got["functions_us"]}
 
 
@@ -223,6 +223,3 @@ class Emulator(Scenario):
             told = programs.last_json(output(command, cwd=work))
         assert told["status"] == "SUCCEEDED", told
         return {"tasks": rows.count, "tasks_per_s": told["items_per_s"], "own_us": told["server_cpu_us_per_item"]}
-
-
-SCENARIOS = [Remote, Hosted, Emulator]

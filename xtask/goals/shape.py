@@ -239,7 +239,7 @@ class Scaled(Scenario):
                 optional(readings, f"waits {n}", lambda: self.ours(n, count, WAITS))
         if self.wants("P18"):
             for n in (1, 4, 16, 64, 256):
-                optional(readings, f"trivial {n}", lambda: self.ours(n, 40_000, WARMED))
+                optional(readings, f"trivial {n}", lambda: self.ours(n, 25_000, WARMED))
 
     def ours(self, n, count, handler):
         rows = Rows(self.rows(count, count // 3))
@@ -257,7 +257,7 @@ class Many(Stubbed):
     JOBS = 50
     # What calls take until each of the jobs has begun.
     HELD_US = 400_000
-    settings = "Calls of 1 ms; `active_max = 50`, `concurrency_total_max = 64`, `concurrency_initial = concurrency_max = 64`; 50 jobs of 2,000 rows, and one of 100,000."
+    settings = "Calls of 1 ms; `active_max = 50`, `concurrency_total_max = 64`, `concurrency_initial = concurrency_max = 64`; 50 jobs of 1,200 rows, and one of 60,000."
     lies = """All manifests are checked before, and calls take 400 ms until each job has made one; the window is from then, when those have ended, to the first
         job's last call, so that all fifty run in all of it. Fairness is the fewest calls of a job in it over the most."""
     measures = [
@@ -266,8 +266,8 @@ class Many(Stubbed):
     ]
 
     def round(self, number, readings):
-        optional(readings, "one", lambda: self.ran(1, self.rows(100_000, 50_000)))
-        optional(readings, "fifty", lambda: self.ran(self.JOBS, self.rows(100_000, 50_000) // self.JOBS))
+        optional(readings, "one", lambda: self.ran(1, self.rows(60_000, 50_000)))
+        optional(readings, "fifty", lambda: self.ran(self.JOBS, self.rows(60_000, 50_000) // self.JOBS))
 
     def ran(self, count, each):
         settings = jobs(active_max=50, preparing_max=4, concurrency_total_max=64, concurrency_initial=64, concurrency_max=64)
@@ -299,7 +299,7 @@ class Kept(Stubbed):
     """What a finished job and a call under way cost in memory. An idle job's cost is measured with ListJobs."""
 
     name = "memory of what is kept"
-    settings = "2,000 jobs of one row that have ended; 1,000 calls of 3 s in flight (`concurrency_max = 1000`) beside 1."
+    settings = "1,000 jobs of one row that have ended; 1,000 calls of 2 s in flight (`concurrency_max = 1000`) beside 1."
     lies = "The growth of VmRSS, divided; the allocator keeps what it was given, so the first of a kind are run before."
     measures = [
         Measure("P15", "memory of a finished job", "<=", 8, 2, lambda r: r["finished"]["kib"], "finished", "KiB"),
@@ -311,7 +311,7 @@ class Kept(Stubbed):
         optional(readings, "in flight", self.in_flight)
 
     def finished(self):
-        count, rows = self.rows(2_000, 300), Rows(1)
+        count, rows = self.rows(1_000, 300), Rows(1)
         with Workplace() as work, self.server(work, jobs(active_max=16, preparing_max=4)) as server:
             self.stub.reset()
             etag = rows.put(server, "m.csv")
@@ -341,7 +341,7 @@ class Kept(Stubbed):
         with Workplace() as work, self.server(work, jobs(concurrency_total_max=1_000, concurrency_initial=1_000, concurrency_max=1_000)) as server:
             one, many = Rows(1), Rows(1_000)
             etags = [one.put(server, "one.csv"), many.put(server, "many.csv")]
-            self.stub.reset(delay_us=3_000_000)
+            self.stub.reset(delay_us=2_000_000)
             held = []
             for key, etag, rows in zip(("one.csv", "many.csv"), etags, (one, many)):
                 before = self.stub.calls("f")
@@ -351,6 +351,3 @@ class Kept(Stubbed):
                 wait(server, job)
                 audit(server, job, rows, marked=True)
             return {"kib": (held[1] - held[0]) / 999, "fsyncs": server.syncs.count(), "audited": True}
-
-
-SCENARIOS = [Scaled, First, Many, Kept, Grown]
