@@ -550,8 +550,8 @@ def profiled(pid, name):
             for how in (["--sort", "dso"], ["--sort", "dso,symbol", "--percent-limit", "0.5"]):
                 command = ["perf", "report", "-i", data, "--stdio", "--no-children", "-g", "none", *how]
                 told = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True).stdout
-                f.writelines(" ".join(line.replace("-", " ").split()) + "\n" if line.rstrip().endswith("-") else line.strip() + "\n"
-                             for line in told.splitlines() if re.match(r"\s+\d", line))
+                # Behind each symbol stand columns that have nothing to say here.
+                f.writelines(re.sub(r"(\s+-)+\s*$", "", line).strip() + "\n" for line in told.splitlines() if re.match(r"\s+\d", line))
                 f.write("\n")
         os.unlink(data)
 

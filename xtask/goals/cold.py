@@ -6,7 +6,7 @@ import measure
 from measure import Rows, Server, descendants, interpreters, package, run_job, sched_cpu_us, status_kib, warm_up
 
 from .control import jobs
-from .frame import Measure, Scenario, Workplace, optional
+from .frame import Measure, Missing, Scenario, Workplace, optional
 
 DIES = '''
 import os
@@ -44,7 +44,10 @@ class Starts(Scenario):
             self.server.deploy(language, runtime, code)
             known = set(descendants(self.server.pid))
             self.server.functions.invoke(FunctionName=language, Payload=EVENT)
-            self.commands[language] = self.command(set(descendants(self.server.pid)) - known)
+            try:
+                self.commands[language] = self.command(set(descendants(self.server.pid)) - known)
+            except PermissionError:
+                raise Missing("root, to see what runs in the sandbox") from None
 
     def command(self, made):
         """The command, environment and folder of the process that runs the function: the last of those that were made."""

@@ -52,6 +52,10 @@ def prepared(server, function, name, rows, **more):
 STAMPS = measure.HANDLER.replace("    told, called = ", "    print('began', time.time(), flush=True)\n    time.sleep(0.02)\n    told, called = ")
 
 
+# What a call that was handed out before a cancel's answer may take to its handler's first line.
+HANDED_OUT_S = 0.005
+
+
 class Stop(Stubbed):
     """Pre-emption and cancelling under full load."""
 
@@ -61,7 +65,8 @@ class Stop(Stubbed):
         a job of another function beside the one that is cancelled."""
     lies = """A pre-emption counts from the answer to the confirmation of the higher job, which the decision follows: the scheduler's time is in it.
         A call begins when the stub has read it, so one that was sent before a cancel's answer and read after it would count:
-        on busy cores that is a call of ours that did not start late."""
+        on busy cores that is a call of ours that did not start late. In the embedded host the handler's first line counts, 5 ms later and on:
+        a call that was handed out before takes its way there."""
     measures = [
         Measure("P25", "last new call of a pre-empted job after the decision, p99", "<=", 50, 10, lambda r: r["pre-emption"]["trials"], "pre-emption", "ms", over=quantile(0.99)),
         Measure("P25", "calls seen to begin after a cancel's answer, most", "<=", 0, 0, lambda r: r["cancel"]["started_after"], "cancel", "", over=max),
@@ -131,7 +136,7 @@ class Stop(Stubbed):
             log = subprocess.check_output([self.a.binary, "logs", "f", "--data-dir", server.data], env=measure.plain(), text=True)
             told = [float(at) for at in re.findall(r"began (\d+\.\d+)", log)]
             assert len(told) >= 100, f"the log has {len(told)} calls"
-            return {"started_after": sum(at > answered for at in told), "calls": len(told), "fsyncs": server.syncs.count(), "audited": True}
+            return {"started_after": sum(at > answered + HANDED_OUT_S for at in told), "calls": len(told), "fsyncs": server.syncs.count(), "audited": True}
 
 
 class Share(Stubbed):
