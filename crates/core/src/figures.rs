@@ -86,6 +86,11 @@ pub struct Figures {
 }
 
 impl Figures {
+    /// Made of what was kept of others; `calls` in the order of [`Call::ALL`].
+    pub fn of(calls: [u64; Call::ALL.len()], attempts: Histogram, tasks: Histogram) -> Self {
+        Self { calls, attempts, tasks }
+    }
+
     pub fn answered(&mut self, call: Call, took_us: Option<u64>) {
         self.calls[call as usize] += 1;
         if let Some(took_us) = took_us.filter(|_| call.took_time()) {

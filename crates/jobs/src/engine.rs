@@ -9,6 +9,7 @@ mod deliverer;
 mod dispatcher;
 mod feed;
 mod gate;
+mod meters;
 mod patience;
 mod pinned;
 mod preparer;
@@ -27,7 +28,7 @@ use std::time::Duration;
 use longshore_core::failures::Failures;
 use longshore_core::job::Status;
 use longshore_core::manifest::CHUNK_ROWS;
-use longshore_core::run::{Command, Effect, Ended, Event, Extent, Run};
+use longshore_core::run::{Command, Depths, Effect, Ended, Event, Extent, Run};
 use longshore_core::sample;
 use longshore_core::time::Tick;
 use longshore_store::{Fatal, StoreError};
@@ -36,6 +37,8 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use self::meters::Meter;
+pub use self::meters::{Going, Kept, Totals};
 use self::recorder::blocking;
 use crate::Settings;
 use crate::error::FailureReason;
@@ -75,6 +78,7 @@ struct Shared {
     retire: Notify,
     gate: gate::Gate,
     tallies: tallies::Tallies,
+    meters: Arc<meters::Meters>,
     agents: Mutex<HashMap<String, AgentHandle>>,
     tasks: TaskTracker,
     stopping: CancellationToken,
@@ -151,6 +155,7 @@ impl Engine {
             shared: Arc::new(Shared {
                 gate: gate::Gate::new(world.settings.concurrency_total_max),
                 tallies: tallies::Tallies::new(),
+                meters: Arc::default(),
                 world,
                 wake: Notify::new(),
                 retire: Notify::new(),
@@ -197,6 +202,22 @@ impl Engine {
             seen.insert(id, live.seen().await);
         }
         Glance(seen)
+    }
+
+    /// What a job's runs have counted, and how it goes if it runs.
+    pub async fn figures(&self, job: &JobRow) -> Result<(Kept, Option<Going>), StoreError> {
+        let world = &self.shared.world;
+        let cold_starts = world.invoker.cold_starts(&job.request.operation.function_arn);
+        if let Some((kept, going)) = self.shared.meters.of(&job.id, cold_starts) {
+            return Ok((kept, Some(going)));
+        }
+        Ok((kept(&world.table, &job.id).await?, None))
+    }
+
+    /// What all runs since the start have counted, what is where in them, and how many calls wait at the gate.
+    pub fn total(&self) -> (Totals, Depths, u64) {
+        let (totals, depths) = self.shared.meters.total();
+        (totals, depths, self.shared.gate.waiting() as u64)
     }
 
     /// What the results that a job has by now amount to. The first time, a pass over its whole log; later, what came
@@ -401,10 +422,17 @@ async fn run(
     live.set_counts((past.succeeded(), past.failed()));
     live.set_loaded();
     let Rows { extent, manifest, mut feed } = Rows::open(engine, job, first).await?;
+    let meter = {
+        let (world, function) = (&engine.shared.world, job.request.operation.function_arn.as_str());
+        let counts = (past.succeeded(), past.failed());
+        let before = kept(&world.table, &job.id).await?;
+        Meter::start(&engine.shared.meters, &job.id, (&world.invoker, function), before, counts)
+    };
     let mut random = seed()?;
     let run = Run::new(&job.lineage, extent, past, world.settings.run.clone(), random.next_u64(), engine.now());
     let rest =
-        drive(engine, job, orders, live, first, Driven { run, random, log, manifest, feed: feed.as_mut() }).await;
+        drive(engine, job, orders, live, first, Driven { run, random, log, manifest, feed: feed.as_mut(), meter })
+            .await;
     if let Some(feed) = feed {
         // Nobody else may find it writing.
         feed.stop().await;
@@ -419,6 +447,7 @@ struct Driven<'a> {
     log: Arc<longshore_store::ResultLog>,
     manifest: Option<Arc<pinned::Pinned>>,
     feed: Option<&'a mut feed::Feed>,
+    meter: Meter,
 }
 
 async fn drive(
@@ -430,7 +459,7 @@ async fn drive(
     driven: Driven<'_>,
 ) -> Result<Rest, StoreError> {
     let world = &engine.shared.world;
-    let Driven { mut run, random, log, manifest, mut feed } = driven;
+    let Driven { mut run, random, log, manifest, mut feed, meter } = driven;
     let mut dispatcher = {
         let door = engine.shared.gate.door(&job.request.operation.function_arn);
         dispatcher::Dispatcher::new(Arc::clone(&world.invoker), door, job, random)
@@ -476,7 +505,10 @@ async fn drive(
                         noted_ms = if written.is_ok() { upto_ms } else { noted_ms };
                     }
                     let more = active_ms(halted) - noted_ms;
-                    agent::persist(engine, || world.table.note_progress(&job.id, counts, more)).await?;
+                    meter.read(&mut run, engine.now());
+                    let figures = meter.kept();
+                    agent::persist(engine, || world.table.note_progress(&job.id, counts, more, figures.clone()))
+                        .await?;
                     return Ok(Rest { ended, counts, reason });
                 }
             }
@@ -484,7 +516,12 @@ async fn drive(
         live.set_counts(run.counts());
         let wake_at = run.wake_at(engine.now()).map(|tick| engine.at(tick));
         let event = tokio::select! {
-            (invocation, reply) = dispatcher.next_answer() => Event::Answered { invocation, reply },
+            (invocation, reply, took) = dispatcher.next_answer() => {
+                if let Some(took) = took {
+                    run.took(invocation, took);
+                }
+                Event::Answered { invocation, reply }
+            }
             written = some(&mut recording) => {
                 recording = None;
                 match written {
@@ -570,11 +607,13 @@ async fn drive(
             _ = slots_tick.tick() => {
                 let upto_ms = active_ms(halted);
                 live.active_ms.store(job.active_ms + upto_ms, Ordering::Relaxed);
+                meter.read(&mut run, engine.now());
                 if upto_ms - noted_ms >= NOTE_EVERY_MS && noting.is_none() {
                     let (table, id) = (world.table.clone(), job.id.clone());
-                    let (counts, more) = (run.counts(), upto_ms - noted_ms);
+                    let (counts, more, figures) = (run.counts(), upto_ms - noted_ms, meter.kept());
                     // Beside the loop, not in it: a disk that stalls must not hold up the calls.
-                    noting = Some(Box::pin(async move { (upto_ms, table.note_progress(&id, counts, more).await) }));
+                    noting =
+                        Some(Box::pin(async move { (upto_ms, table.note_progress(&id, counts, more, figures).await) }));
                 }
                 let slots = slots(world, &job.request.operation.function_arn);
                 dispatcher.set_limit(slots);
@@ -590,6 +629,15 @@ async fn drive(
         };
         run.handle(event, engine.now());
     }
+}
+
+/// What is kept of a job's figures. Those that do not read are forgotten: no result depends on them.
+async fn kept(table: &Table, id: &str) -> Result<Kept, StoreError> {
+    let text = table.figures(id).await?.unwrap_or_else(|| "{}".into());
+    Ok(Kept::from_json(&text).unwrap_or_else(|error| {
+        tracing::warn!(job = id, %error, "figures of a job were forgotten, they could not be read");
+        Kept::default()
+    }))
 }
 
 /// What the function and the server allow. Jobs share it at the gate, where whoever waits longest is next.

@@ -12,6 +12,7 @@ mod table;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use longshore_core::job::Status;
 use longshore_core::rate::{Limiter, Rate};
 use longshore_core::time::{Tick, Timestamp};
 use longshore_core::{delivery, run};
@@ -19,6 +20,7 @@ use longshore_store::{Fatal, Records};
 use longshore_wire::{ApiError, Operation, Request, Response};
 use tokio::time::Instant;
 
+pub use engine::Totals;
 pub use error::{Dialect, JobError};
 pub use operations::{OPERATIONS, OWN_OPERATIONS};
 /// What can be done to objects, typed: those that do not run here yet are read in full all the same.
@@ -89,6 +91,20 @@ impl Settings {
     }
 }
 
+/// What there is of jobs, and what was counted since the server began.
+#[derive(Debug, Clone)]
+pub struct Metrics {
+    /// Jobs by status, of every status there is.
+    pub jobs: Vec<(Status, u64)>,
+    pub totals: Totals,
+    /// Of all jobs that run.
+    pub depths: run::Depths,
+    /// Calls that wait for room among those in flight.
+    pub waiting_at_gate: u64,
+    /// Events that a sink does not have yet.
+    pub deliveries_owed: u64,
+}
+
 /// The service: cheap to clone.
 #[derive(Clone)]
 pub struct Jobs {
@@ -136,6 +152,15 @@ impl Jobs {
             Err(error) => Err(self.tell(&error)),
         };
         answer.unwrap_or_else(|error| error.s3_control(&id))
+    }
+
+    /// What there is and what was counted since the server began.
+    pub async fn metrics(&self) -> Result<Metrics, longshore_store::StoreError> {
+        let (jobs, deliveries_owed) = self.table.census().await?;
+        let (totals, depths, waiting_at_gate) = self.engine.total();
+        let of = |status| jobs.iter().find(|(found, _)| *found == status).map_or(0, |(_, jobs)| *jobs);
+        let jobs = Status::ALL.into_iter().map(|status| (status, of(status))).collect();
+        Ok(Metrics { jobs, totals, depths, waiting_at_gate, deliveries_owed })
     }
 
     /// Answers one request of our own API below `/_longshore/v1/`, in JSON, errors included. It may name its account as

@@ -103,6 +103,15 @@ pub const SCHEMA: Schema = Schema {
         -- the job whose task IDs this one keeps; NULL: its own
         ALTER TABLE job ADD COLUMN lineage TEXT;
     ",
+        "
+        -- what the runs of a job have counted, as JSON; apart from its row, which is read with every look at it
+        CREATE TABLE job_figures (
+            job_id TEXT PRIMARY KEY REFERENCES job (id) ON DELETE CASCADE,
+            figures TEXT NOT NULL
+        ) STRICT, WITHOUT ROWID;
+        CREATE INDEX job_by_status ON job (account, status, created DESC, id);
+        CREATE INDEX job_event_pending ON job_event_delivery (sink) WHERE state = 'pending';
+    ",
     ],
 };
 
@@ -606,8 +615,53 @@ impl Table {
             .await
     }
 
-    /// Notes how far an Active job is. The result log knows better; this is for the time until it has been read.
-    pub async fn note_progress(&self, id: &str, counts: (u64, u64), active_ms_more: u64) -> Result<(), StoreError> {
+    /// What was kept of a job's figures, as JSON. `None` for one that has not run, or not for long enough.
+    pub async fn figures(&self, id: &str) -> Result<Option<String>, StoreError> {
+        let id = id.to_owned();
+        self.records
+            .read(move |db| {
+                let mut statement = db.prepare_cached("SELECT figures FROM job_figures WHERE job_id = ?1")?;
+                Ok(statement.query_row([id], |r| r.get(0)).optional()?)
+            })
+            .await
+    }
+
+    /// How many jobs there are in each status that any is in, and how many deliveries of events are owed to the sinks
+    /// that there are.
+    pub async fn census(&self) -> Result<(Vec<(Status, u64)>, u64), StoreError> {
+        let settings = Arc::clone(&self.settings);
+        self.records
+            .read(move |db| {
+                let sql =
+                    "SELECT status, count(*) FROM job INDEXED BY job_by_status WHERE account = ?1 GROUP BY status";
+                let mut statement = db.prepare_cached(sql)?;
+                let rows = statement.query_map([&settings.account], |r| {
+                    let name: String = r.get(0)?;
+                    let status = Status::parse(&name);
+                    Ok((status.ok_or_else(|| unreadable(0, format!("an unknown status {name}")))?, unsigned(r.get(1)?)))
+                })?;
+                let jobs = rows.collect::<Result<Vec<_>, _>>()?;
+                let sql = "SELECT count(*) FROM job_event_delivery INDEXED BY job_event_pending
+                           WHERE state = 'pending' AND sink = ?1";
+                let mut statement = db.prepare_cached(sql)?;
+                let mut owed = 0;
+                for sink in &settings.event_sinks {
+                    owed += unsigned(statement.query_row([sink.name()], |r| r.get(0))?);
+                }
+                Ok((jobs, owed))
+            })
+            .await
+    }
+
+    /// Notes how far an Active job is, and what is to be kept of its figures. The result log knows the counts better; they
+    /// are for the time until it has been read.
+    pub async fn note_progress(
+        &self,
+        id: &str,
+        counts: (u64, u64),
+        active_ms_more: u64,
+        figures: Option<String>,
+    ) -> Result<(), StoreError> {
         let id = id.to_owned();
         self.records
             .write(move |db| {
@@ -616,6 +670,12 @@ impl Table {
                         active_ms = active_ms + ?4, rev = rev + 1 WHERE id = ?1",
                     params![id, signed(counts.0), signed(counts.1), signed(active_ms_more)],
                 )?;
+                if let Some(figures) = figures {
+                    db.execute(
+                        "INSERT INTO job_figures VALUES (?1, ?2) ON CONFLICT (job_id) DO UPDATE SET figures = ?2",
+                        params![id, figures],
+                    )?;
+                }
                 Ok(())
             })
             .await
@@ -805,6 +865,10 @@ fn after_the_latest(db: &Connection, account: &str, now: Timestamp) -> rusqlite:
         Some(latest) if (0..AHEAD_MS_MAX).contains(&(latest - now.0)) => Timestamp(latest + 1),
         _ => now,
     })
+}
+
+fn unsigned(value: i64) -> u64 {
+    u64::try_from(value).unwrap_or(0)
 }
 
 fn signed(value: u64) -> i64 {

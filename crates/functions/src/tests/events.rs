@@ -498,6 +498,11 @@ async fn a_function_that_is_switched_off_has_its_events_discarded_at_once() {
     // Accepted, as on AWS; and it takes the one along that waits for its retry.
     server.send_event("f", "{}").await.ok(202);
     assert_eq!(server.holds(0, 0).await.dropped, 2);
+    let stats = server.get("/_longshore/v1/functions/f/stats").await.ok(200).body;
+    assert_eq!(
+        (&stats["eventsDropped"], &stats["eventsDroppedByReason"]),
+        (&json!(2), &json!({"ZeroReservedConcurrency": 2}))
+    );
     server.delete("/2017-10-31/functions/f/concurrency").await.ok(204);
     server.advance(5 * MINUTE);
     server.nothing_else_runs(0).await;
