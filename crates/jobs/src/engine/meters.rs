@@ -256,6 +256,6 @@ mod tests {
         assert_eq!(Kept::from_json("{}").unwrap(), Kept::default());
         let newer = Kept::from_json(r#"{"calls": {"succeeded": 2, "mistaken": 9}, "weather": "fine"}"#).unwrap();
         assert_eq!(newer.figures.calls(Call::Succeeded), 2);
-        assert!(matches!(Kept::from_json("[]"), Err(StoreError::Damaged(_))));
+        assert!(matches!(Kept::from_json("7"), Err(StoreError::Damaged(_))));
     }
 }
