@@ -509,6 +509,10 @@ async fn drive(
                     let figures = meter.kept();
                     agent::persist(engine, || world.table.note_progress(&job.id, counts, more, figures.clone()))
                         .await?;
+                    let (ms, times) = (active_ms(halted), run.figures().tasks.times());
+                    let (p50_ms, p99_ms) = (times.p50_us / 1_000, times.p99_us / 1_000);
+                    let (succeeded, failed) = counts;
+                    tracing::info!(job = job.id, ?ended, succeeded, failed, ms, p50_ms, p99_ms, "tasks came to rest");
                     return Ok(Rest { ended, counts, reason });
                 }
             }

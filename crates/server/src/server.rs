@@ -148,7 +148,7 @@ impl Server {
                  user can"
             );
         } else {
-            tracing::info!(?network, "sandbox of functions: {}", host.sandbox().summary());
+            tracing::info!(?network, layers = host.sandbox().summary(), "the sandbox of functions was set up");
         }
         let functions = Functions::open(
             records.clone(),

@@ -89,6 +89,7 @@ pub(super) async fn report(engine: &Engine, job: &JobRow, status: Status) -> Res
     let md5 = hex::encode(Md5::digest(&manifest));
     put(engine, bucket, &names.manifest_md5(), "text/plain", PutBody::Bytes(Bytes::from(md5))).await?;
     put(engine, bucket, &names.manifest(), "application/json", PutBody::Bytes(Bytes::from(manifest))).await?;
+    tracing::info!(job = job.id, bucket, rows = settled, parts = parts.len(), "completion report written");
     Ok(())
 }
 
