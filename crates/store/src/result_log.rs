@@ -88,9 +88,9 @@ impl ResultLog {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Position {
     /// Segments that were read to their end, for another followed.
-    segments_before: usize,
+    pub segments_before: usize,
     /// Whole bytes of the segment behind those.
-    bytes: u64,
+    pub bytes: u64,
 }
 
 struct Appender {

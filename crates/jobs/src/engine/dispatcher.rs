@@ -14,8 +14,8 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::gate::Door;
+use crate::ledger::JobRow;
 use crate::ports::Invoker;
-use crate::table::JobRow;
 
 /// A call under way: its invocation, what came of it, and how long it took if it began.
 type Call = Pin<Box<dyn Future<Output = (u64, Reply, Option<Took>)> + Send>>;

@@ -48,7 +48,7 @@ impl Totals {
 #[derive(Debug)]
 struct Running {
     /// Of the job's earlier runs.
-    before: Kept,
+    before: KeptFigures,
     totals: Totals,
     depths: Depths,
     pace: Pace,
@@ -59,7 +59,7 @@ struct Running {
 
 /// What is kept of a job's figures over its runs, and after its end.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub struct Kept {
+pub struct KeptFigures {
     pub figures: Figures,
     /// Cold starts of its function while it ran; none where nobody counts them, elsewhere.
     pub cold_starts: Option<Histogram>,
@@ -94,7 +94,7 @@ impl Meters {
     }
 
     /// Of one job that runs: all that its runs have counted, and how it goes.
-    pub fn of(&self, id: &str, cold_starts: Option<Histogram>) -> Option<(Kept, Going)> {
+    pub fn of(&self, id: &str, cold_starts: Option<Histogram>) -> Option<(KeptFigures, Going)> {
         let inner = self.lock();
         let running = inner.running.get(id)?;
         let left_ms = running.pace.left_ms(running.outlook);
@@ -104,7 +104,7 @@ impl Meters {
 }
 
 impl Running {
-    fn kept(&self, cold_starts: Option<Histogram>) -> Kept {
+    fn kept(&self, cold_starts: Option<Histogram>) -> KeptFigures {
         let mut kept = self.before.clone();
         kept.figures.merge(&self.totals.figures);
         if let Some(cold_starts) = cold_starts {
@@ -129,7 +129,7 @@ impl Meter {
         meters: &Arc<Meters>,
         id: &str,
         (invoker, function): (&Arc<dyn Invoker>, &str),
-        before: Kept,
+        before: KeptFigures,
         results_before: (u64, u64),
     ) -> Self {
         let running = Running {
@@ -182,7 +182,7 @@ impl Drop for Meter {
     }
 }
 
-/// [`Kept`] at rest, some kilobytes at most: buckets that nothing is in are left out. A member that is not there is zero.
+/// [`KeptFigures`] at rest, some kilobytes at most: buckets that nothing is in are left out. A member that is not there is zero.
 #[derive(Debug, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 struct AtRest {
@@ -215,7 +215,7 @@ impl From<TimesAtRest> for Histogram {
     }
 }
 
-impl Kept {
+impl KeptFigures {
     pub fn to_json(&self) -> String {
         let called = |call: &Call| self.figures.calls(*call) > 0;
         let calls = Call::ALL.into_iter().filter(called);
@@ -243,19 +243,19 @@ mod tests {
 
     #[test]
     fn what_is_kept_reads_back_and_what_an_older_version_kept_reads_as_far_as_it_goes() {
-        let mut kept = Kept::default();
-        assert_eq!(Kept::from_json(&kept.to_json()).unwrap(), kept);
+        let mut kept = KeptFigures::default();
+        assert_eq!(KeptFigures::from_json(&kept.to_json()).unwrap(), kept);
         for n in 0..100 {
             kept.figures.answered(if n % 10 == 0 { Call::Throttled } else { Call::Succeeded }, Some(n * n));
             kept.figures.settled(Some(n * 1_000));
         }
         kept.cold_starts.get_or_insert_default().add(77_000);
         let text = kept.to_json();
-        assert_eq!(Kept::from_json(&text).unwrap(), kept);
+        assert_eq!(KeptFigures::from_json(&text).unwrap(), kept);
         assert!(text.len() < 2_000, "{} bytes", text.len());
-        assert_eq!(Kept::from_json("{}").unwrap(), Kept::default());
-        let newer = Kept::from_json(r#"{"calls": {"succeeded": 2, "mistaken": 9}, "weather": "fine"}"#).unwrap();
+        assert_eq!(KeptFigures::from_json("{}").unwrap(), KeptFigures::default());
+        let newer = KeptFigures::from_json(r#"{"calls": {"succeeded": 2, "mistaken": 9}, "weather": "fine"}"#).unwrap();
         assert_eq!(newer.figures.calls(Call::Succeeded), 2);
-        assert!(matches!(Kept::from_json("7"), Err(StoreError::Damaged(_))));
+        assert!(matches!(KeptFigures::from_json("7"), Err(StoreError::Damaged(_))));
     }
 }

@@ -6,9 +6,9 @@ use longshore_wire::{Call as Asked, Operation, Response, Route};
 use serde_json::{Map, Value, json};
 
 use crate::Jobs;
-use crate::engine::{Going, Kept};
+use crate::engine::{Going, KeptFigures};
 use crate::error::JobError;
-use crate::table::JobRow;
+use crate::ledger::JobRow;
 
 /// Ours, not AWS's: how fast a job goes, when it may be over, and how long its tasks and calls took.
 pub const OPERATION: Operation<Jobs> = Operation {
@@ -25,7 +25,7 @@ async fn job_figures(jobs: &Jobs, call: Asked) -> Result<Response, JobError> {
     Ok(Response::json(StatusCode::OK, &document(&job, &kept, going.as_ref())))
 }
 
-fn document(job: &JobRow, kept: &Kept, going: Option<&Going>) -> Value {
+fn document(job: &JobRow, kept: &KeptFigures, going: Option<&Going>) -> Value {
     let results = job.succeeded + job.failed;
     let left = match going {
         Some(going) => going.left_ms,
