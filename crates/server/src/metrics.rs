@@ -2,7 +2,7 @@
 //!
 //! A scrape reads what the rooms count anyway, five times a second for what runs; where tasks go by nothing is locked for it.
 //! Whoever may read it: `docs/decisions/0033-metrics-are-signed-or-on-a-loopback-listener.md`. All metrics, in words:
-//! `docs/metrics.md`, which a test holds to [`METRICS`].
+//! `docs/metrics.md`, which a test holds to the table here.
 
 mod process;
 mod text;
@@ -36,7 +36,8 @@ macro_rules! metrics {
     ($($id:ident $kind:ident $name:literal $help:literal;)*) => {
         $(static $id: Metric = Metric { name: $name, kind: Kind::$kind, help: $help };)*
         /// Every metric there is, in the order in which they are told.
-        pub static METRICS: &[&Metric] = &[$(&$id),*];
+        #[cfg(test)]
+        static METRICS: &[&Metric] = &[$(&$id),*];
     };
 }
 
