@@ -10,6 +10,7 @@ use longshore_functions::host::{Host, SandboxRefusal};
 use longshore_jobs::Jobs;
 use longshore_objects::Objects;
 use longshore_sandbox::Mode;
+use longshore_store::failpoint::{self, Place};
 use longshore_store::{DataDir, Fatal, Records};
 use longshore_wire::sigv4::KeyCache;
 use tokio::net::TcpListener;
@@ -193,6 +194,7 @@ impl Server {
             bodies: room_for_bodies(),
             metrics: metrics.clone(),
         };
+        failpoint::pass(Place::ServerOpened);
         let (stop, stopped) = watch::channel(false);
         let stop_time = Duration::from_secs(settings.limits.stop_seconds);
         if let Some((listener, address)) = for_metrics {

@@ -4,6 +4,7 @@
 //! nothing more is acknowledged ([`Fatal`]); a full disk is an ordinary, passing error ([`StoreError::Full`]).
 
 pub mod data_dir;
+pub mod failpoint;
 pub mod fatal;
 pub mod records;
 pub mod result_log;
