@@ -13,7 +13,7 @@ use longshore_core::run::Past;
 use longshore_core::time::Timestamp;
 use longshore_jobs::JobError;
 use longshore_jobs::ledger::{
-    After, Appended, Before, Change, Created, Due, Duty, Expired, Faults, Fence, JobRow, Kept, Lease, Ledger,
+    After, Appended, Before, Census, Change, Created, Due, Duty, Expired, Faults, Fence, JobRow, Kept, Lease, Ledger,
     MoveError, NewJob, Results, Step, Tear, Terms, Try,
 };
 use longshore_store::{Position, StoreError};
@@ -257,6 +257,18 @@ impl Ledger for Reached {
 
     async fn note_try(&self, fence: &Fence, job_id: &str, number: u64, tried: Try) -> Result<(), StoreError> {
         write(&self.machine, self.inner.note_try(fence, job_id, number, tried), |_| {}).await
+    }
+
+    async fn census(&self) -> Result<Census, StoreError> {
+        read(&self.machine, self.inner.census()).await
+    }
+
+    async fn note_figures(&self, fence: &Fence, figures: String) -> Result<(), StoreError> {
+        write(&self.machine, self.inner.note_figures(fence, figures), |_| {}).await
+    }
+
+    async fn figures(&self, id: &str) -> Result<Option<String>, StoreError> {
+        read(&self.machine, self.inner.figures(id)).await
     }
 
     fn term(&self) -> Option<Duration> {

@@ -274,9 +274,12 @@ impl World {
     pub fn violated(&self, panic: &Box<dyn Any + Send>) {
         let text = panic.downcast_ref::<String>().cloned();
         let text = text.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()));
+        self.violate(&text.unwrap_or_else(|| "a panic without words".into()));
+    }
+
+    fn violate(&self, text: &str) {
         let at = self.began.elapsed().as_millis();
-        let text = format!("{} (at {at} ms)", text.unwrap_or_else(|| "a panic without words".into()));
-        self.state().violation.get_or_insert(text);
+        self.state().violation.get_or_insert_with(|| format!("{text} (at {at} ms)"));
         self.ended.notify_one();
     }
 
@@ -521,32 +524,34 @@ impl World {
         Call { job, row, number, task_id: task.to_owned() }
     }
 
-    /// A call is over for its machine: with an answer, or because it is not waited for any more.
+    /// A call is over for its machine: with an answer, or because it is not waited for any more. Never panics: calls are
+    /// dropped while something else does.
     pub fn call_ends(&self, machine: &Machine, function: usize, call: &Call, answer: CallEnd) {
         let mut state = self.state();
         let key = (machine.server, machine.life, function);
+        let who = (machine.server, machine.life);
         if let Some(running) = state.running.get_mut(&key) {
-            *running -= 1;
+            *running = running.saturating_sub(1);
         }
-        let running = state.jobs[call.job].running.get_mut(&(machine.server, machine.life));
-        *running.expect("a call that ends has begun") -= 1;
+        let calls = state.jobs[call.job].running.entry(who).or_default();
+        *calls = calls.saturating_sub(1);
+        let calls = *calls;
         let kept = &mut state.jobs[call.job].rows[call.row];
         if kept.calls == call.number {
             kept.again = matches!(answer, CallEnd::Again | CallEnd::Redriven);
             kept.undurable = matches!(answer, CallEnd::Final | CallEnd::Redriven);
         }
-        let who = (machine.server, machine.life);
         let book = &state.jobs[call.job];
         let held: u32 = book.rows.iter().filter(|row| row.undurable && row.last == Some(who)).map(|_| 1).sum();
-        let calls = book.running[&who];
         let (w, limit) = (self.plan.settings.unrecorded_max as u32, self.plan.settings.ramp.max);
         let (strict, job) = (self.plan.settings.strict, call.job);
         drop(state);
-        assert!(held <= w + limit, "{held} answers of job {job} are not durable, and W is {w} (X4)");
-        assert!(
-            !strict || held + calls <= limit,
-            "{held} answers and {calls} calls of job {job} at once, and W is 0 (X4)"
-        );
+        if held > w + limit {
+            self.violate(&format!("{held} answers of job {job} are not durable, and W is {w} (X4)"));
+        }
+        if strict && held + calls > limit {
+            self.violate(&format!("{held} answers and {calls} calls of job {job} at once, and W is 0 (X4)"));
+        }
     }
 
     /// Whether a call of this row may be disturbed once more; then it counts.
