@@ -19,8 +19,8 @@ use longshore_store::{Fatal, Position, Records, ResultLog, StoreError};
 use tokio::sync::watch;
 
 use super::{
-    ALL_ROWS, After, Appended, Change, Created, Due, Duty, Expired, Fence, JobRow, Kept, Lease, Ledger, MoveError,
-    Results, Terms, Try,
+    ALL_ROWS, After, Appended, Census, Change, Created, Due, Duty, Expired, Fence, JobRow, Kept, Lease, Ledger,
+    MoveError, Results, Terms, Try,
 };
 use crate::Settings;
 use crate::engine::recorder;
@@ -167,6 +167,10 @@ impl Ledger for Embedded {
         self.table.expired(before, jobs_max, max).await
     }
 
+    async fn census(&self) -> Result<Census, StoreError> {
+        self.table.census().await
+    }
+
     async fn delete(&self, id: &str) -> Result<(), StoreError> {
         // What is over stays over.
         if !self.table.job(id).await?.is_some_and(|job| job.status.is_terminal()) {
@@ -248,6 +252,14 @@ impl Ledger for Embedded {
 
     async fn note_progress(&self, fence: &Fence, counts: (u64, u64), active_ms: u64) -> Result<(), StoreError> {
         self.table.note_progress(fence, counts, active_ms).await
+    }
+
+    async fn note_figures(&self, fence: &Fence, figures: String) -> Result<(), StoreError> {
+        self.table.note_figures(fence, figures).await
+    }
+
+    async fn figures(&self, id: &str) -> Result<Option<String>, StoreError> {
+        self.table.figures(id).await
     }
 
     async fn note_rows(&self, fence: &Fence, rows_total: u64) -> Result<(), StoreError> {

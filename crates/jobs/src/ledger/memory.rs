@@ -24,8 +24,8 @@ use longshore_wire::event::JobEvent;
 use tokio::sync::watch;
 
 use super::{
-    ALL_ROWS, After, Announcements, Appended, Change, Created, Delivery, DeliveryState, Due, Duty, Expired, Fence,
-    JobRow, Kept, Lease, Ledger, MoveError, Results, Terms, Try, after_the_latest,
+    ALL_ROWS, After, Announcements, Appended, Census, Change, Created, Delivery, DeliveryState, Due, Duty, Expired,
+    Fence, JobRow, Kept, Lease, Ledger, MoveError, Results, Terms, Try, after_the_latest,
 };
 use crate::Settings;
 use crate::error::{FailureReason, JobError};
@@ -138,6 +138,7 @@ struct Job {
     fingerprint: String,
     tags: Vec<(String, String)>,
     report_created: Option<Timestamp>,
+    figures: Option<String>,
     /// In the order of their numbers, which count from 1.
     events: Vec<Entered>,
     results: Option<Log>,
@@ -481,10 +482,9 @@ impl Ledger for Memory {
             let (tags, place) = (row.request.tags.clone(), store.made);
             store.made += 1;
             store.tokens.insert((account.clone(), token), id.clone());
-            let (report_created, events, results) = (None, Vec::new(), None);
-            store
-                .jobs
-                .insert(id.clone(), Job { row, account, fingerprint, tags, report_created, events, results, place });
+            let (report_created, figures, events, results) = (None, None, Vec::new(), None);
+            let job = Job { row, account, fingerprint, tags, report_created, figures, events, results, place };
+            store.jobs.insert(id.clone(), job);
             store.enter(&self.settings, &id, now, Vec::new(), Vec::new());
             Ok(Created::New)
         })
@@ -576,6 +576,24 @@ impl Ledger for Memory {
                 }
             }
             Ok(expired)
+        })
+        .await
+    }
+
+    async fn census(&self) -> Result<Census, StoreError> {
+        self.look("census", None, |store| {
+            let ours = || store.jobs.values().filter(|job| job.account == self.settings.account);
+            let mut jobs: Vec<(Status, u64)> = Status::ALL.into_iter().map(|status| (status, 0)).collect();
+            for job in ours() {
+                jobs.iter_mut().filter(|(status, _)| *status == job.row.status).for_each(|(_, count)| *count += 1);
+            }
+            jobs.retain(|(_, count)| *count > 0);
+            jobs.sort_by_key(|(status, _)| status.name());
+            let sinks: Vec<&str> = self.settings.event_sinks.iter().map(|sink| sink.name()).collect();
+            let owed = ours().flat_map(|job| &job.events).flat_map(|entered| &entered.owed);
+            let pending =
+                owed.filter(|(sink, owed)| owed.state == DeliveryState::Pending && sinks.contains(&sink.as_str()));
+            Ok(Census { jobs, deliveries_owed: pending.count() as u64 })
         })
         .await
     }
@@ -730,6 +748,20 @@ impl Ledger for Memory {
             Ok(())
         })
         .await
+    }
+
+    async fn note_figures(&self, fence: &Fence, figures: String) -> Result<(), StoreError> {
+        self.write("note_figures", fence.job().ok(), |store| {
+            if let Some(job) = store.admitted(fence)? {
+                job.figures = Some(figures);
+            }
+            Ok(())
+        })
+        .await
+    }
+
+    async fn figures(&self, id: &str) -> Result<Option<String>, StoreError> {
+        self.look("figures", Some(id), |store| Ok(store.jobs.get(id).and_then(|job| job.figures.clone()))).await
     }
 
     async fn note_rows(&self, fence: &Fence, rows_total: u64) -> Result<(), StoreError> {
