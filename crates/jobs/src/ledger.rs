@@ -11,8 +11,12 @@
 //! repeated with the same arguments. What is written under a lease carries its [`Fence`], and is [`StoreError::Fenced`]
 //! once another has taken the lease, now and ever after.
 
+#[cfg(any(test, feature = "conformance"))]
+pub mod conformance;
 mod embedded;
 mod memory;
+#[cfg(test)]
+mod tests;
 
 use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -38,8 +42,8 @@ pub use crate::shape::NewJob;
 /// All state of all jobs of one account, as one server sees it. Other servers may change it at any moment.
 #[async_trait]
 pub trait Ledger: Send + Sync + 'static {
-    /// Changes soon after somebody has changed something. A hint: it may be missing or too many, so whoever waits looks
-    /// again from time to time.
+    /// Changes soon after a job has changed or a duty has become free. A hint: it may be missing or too many, so whoever
+    /// waits looks again from time to time.
     fn announced(&self) -> watch::Receiver<()>;
 
     // ── Jobs ──
@@ -222,6 +226,11 @@ impl Fence {
             Duty::Job(id) => Ok(id),
             Duty::Sink(_) => Err(StoreError::Fenced),
         }
+    }
+
+    /// Whether the lease is for this job.
+    pub(crate) fn is_for(&self, id: &str) -> Result<(), StoreError> {
+        if self.job()? == id { Ok(()) } else { Err(StoreError::Fenced) }
     }
 
     /// As [`Fence::job`], for a sink.

@@ -243,7 +243,9 @@ impl Table {
             })
             .await;
         failpoint::pass(Place::JobCreateAfter);
-        self.announced.announce();
+        if created.is_ok() {
+            self.announced.announce();
+        }
         created
     }
 
@@ -309,7 +311,10 @@ impl Table {
             Terms::Legal | Terms::Leased(_) => (None, None),
         };
         let fence = match terms {
-            Terms::Leased(fence) => Some(fence.clone()),
+            Terms::Leased(fence) => {
+                fence.is_for(&id)?;
+                Some(fence.clone())
+            }
             _ => None,
         };
         let moved = self
@@ -393,8 +398,8 @@ impl Table {
             .await;
         if let Ok(to) = &moved {
             pass_move(*to, true);
+            self.announced.announce();
         }
-        self.announced.announce();
         moved
     }
 

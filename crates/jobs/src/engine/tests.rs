@@ -2,6 +2,7 @@
 
 mod beyond;
 mod life;
+mod servers;
 
 use std::collections::BTreeMap;
 use std::sync::atomic::AtomicUsize;

@@ -170,15 +170,17 @@ impl Ledger for Embedded {
     }
 
     async fn delete(&self, id: &str) -> Result<(), StoreError> {
-        // The files first: of a job without a record nobody would know that it had any.
-        if self.table.job(id).await?.is_some_and(|job| job.status.is_terminal()) {
-            let dir = recorder::log_dir(&self.job_dir(id));
-            recorder::blocking(move || match std::fs::remove_dir_all(dir) {
-                Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error.into()),
-                _ => Ok(()),
-            })
-            .await?;
+        // What is over stays over.
+        if !self.table.job(id).await?.is_some_and(|job| job.status.is_terminal()) {
+            return Ok(());
         }
+        // The files first: of a job without a record nobody would know that it had any.
+        let dir = recorder::log_dir(&self.job_dir(id));
+        recorder::blocking(move || match std::fs::remove_dir_all(dir) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error.into()),
+            _ => Ok(()),
+        })
+        .await?;
         self.table.delete(id).await?;
         let duty = Duty::Job(id.to_owned());
         self.leases.held().remove(&duty);
@@ -224,6 +226,7 @@ impl Ledger for Embedded {
     }
 
     async fn halt(&self, fence: &Fence) -> Result<(), StoreError> {
+        fence.job()?;
         let mut held = self.leases.held();
         let holding = held.get_mut(&fence.duty).ok_or(StoreError::Fenced)?;
         holding.halt(fence.worker, fence.epoch).map_err(|_| StoreError::Fenced)

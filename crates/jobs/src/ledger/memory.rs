@@ -116,6 +116,9 @@ pub enum Tear {
     Garbled { byte: usize, bit: u8 },
 }
 
+/// The calls that others may wait for. Not those that a look at all jobs makes itself, or it would wake itself for ever.
+const ANNOUNCED: [&str; 5] = ["create", "transition", "set_priority", "give_back", "halt"];
+
 /// What all servers share.
 struct Store {
     jobs: BTreeMap<String, Job>,
@@ -167,6 +170,9 @@ struct Log {
     opened: u64,
     /// The last batch of this opening that is there.
     last: u64,
+    /// The settled tasks in it.
+    succeeded: u64,
+    failed: u64,
     /// A frame was torn: nothing is appended until it is cut off.
     torn: bool,
 }
@@ -314,9 +320,15 @@ impl Memory {
         work: impl FnOnce(&mut Store) -> Result<T, E>,
     ) -> Result<T, E> {
         let step = Step { writes: true, ..self.step(what, job) };
-        let done = self.act(step, |_| (), work).await;
-        self.announcements.announce();
-        done
+        // Within the transaction, so that it is told whether or not the caller gets to know.
+        let work = |store: &mut Store| {
+            let done = work(store)?;
+            if ANNOUNCED.contains(&what) {
+                self.announcements.announce();
+            }
+            Ok(done)
+        };
+        self.act(step, |_| (), work).await
     }
 
     async fn act<T, E: From<StoreError>>(
@@ -365,6 +377,7 @@ impl Memory {
         change: Change,
     ) -> Result<Status, MoveError> {
         if let Terms::Leased(fence) = terms {
+            fence.is_for(id)?;
             store.admit(fence)?;
         }
         let job = store.jobs.get(id).ok_or(MoveError::NotFound)?;
@@ -710,7 +723,8 @@ impl Ledger for Memory {
     }
 
     async fn halt(&self, fence: &Fence) -> Result<(), StoreError> {
-        self.write("halt", fence.job().ok(), |store| {
+        let id = fence.job()?;
+        self.write("halt", Some(id), |store| {
             let holding = store.leases.get_mut(&fence.duty).ok_or(StoreError::Fenced)?;
             holding.halt(fence.worker, fence.epoch).map_err(|_| StoreError::Fenced)
         })
@@ -867,9 +881,10 @@ impl Results for Opening {
             // In the same transaction: so the counts are those of the results, at every server.
             for entry in entries.iter() {
                 if let Entry::Settled { outcome, .. } = entry {
-                    *(if outcome.succeeded { &mut row.succeeded } else { &mut row.failed }) += 1;
+                    *(if outcome.succeeded { &mut log.succeeded } else { &mut log.failed }) += 1;
                 }
             }
+            (row.succeeded, row.failed) = (row.succeeded.max(log.succeeded), row.failed.max(log.failed));
             Ok(Appended::Done)
         });
         appended.await
