@@ -122,7 +122,8 @@ async fn put(engine: &Engine, bucket: &str, key: &str, kind: &str, body: PutBody
     let objects = &engine.shared.world.objects;
     let encryption = objects.report_encryption(bucket);
     let terms = PutTerms { content_type: kind, encryption: &encryption };
-    let put = patiently(engine, "a report's object", || objects.put(bucket, key, terms, body.clone()));
+    // Its key names the job.
+    let put = patiently(engine, key, || objects.put(bucket, key, terms, body.clone()));
     put.await.map(drop).map_err(|gave_up| undelivered(bucket, gave_up))
 }
 
