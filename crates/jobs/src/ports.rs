@@ -156,6 +156,12 @@ pub trait Invoker: Send + Sync + 'static {
     /// Says that invocations of `function` are about to come, so many at once. What can be made ready for them is, if that
     /// takes nothing from anybody; nothing depends on it.
     fn prepare(&self, _function: &str, _wanted: u32) {}
+
+    /// The thread on which whoever calls `function` often should run, next to what it calls; `None` for any. Source:
+    /// decision 0029.
+    fn thread_of(&self, _function: &str) -> Option<tokio::runtime::Handle> {
+        None
+    }
 }
 
 /// How the data files of an inventory may lie by column.

@@ -8,12 +8,13 @@ use futures::StreamExt;
 use http::StatusCode;
 use http_body_util::{BodyExt, Full};
 use longshore_core::invocation::Reply;
-use longshore_functions::host::{FunctionCredentials, Patience, S3Door};
+use longshore_functions::host::{FunctionCredentials, Patience, S3Door, Threads};
 use longshore_functions::{CodeSource, Functions, Invoked, SourceError};
 use longshore_jobs::ports::{
     self, Encryption, ListPage, ListQuery, Listed, ObjectBody, ObjectError, ObjectFacts, PutBody, PutTerms,
 };
 use longshore_objects::{Objects, ObjectsError, RequestBody, ResponseBody};
+use longshore_wire::arn::FunctionName;
 use longshore_wire::sigv4::{Claim, Dialect, Key, Rules, Verified};
 use longshore_wire::{ApiError, RequestId};
 
@@ -210,6 +211,7 @@ impl ports::Invoker for EmbeddedInvoker {
 pub struct RoutedInvoker {
     pub embedded: EmbeddedInvoker,
     pub remote: RemoteFunctions,
+    pub threads: Threads,
 }
 
 #[async_trait::async_trait]
@@ -233,6 +235,12 @@ impl ports::Invoker for RoutedInvoker {
         if self.remote.of(function).is_none() {
             self.embedded.prepare(function, wanted);
         }
+    }
+
+    fn thread_of(&self, function: &str) -> Option<tokio::runtime::Handle> {
+        // As the host knows it: by its name alone. One elsewhere has its calls together on one thread, too.
+        let named = FunctionName::parse(function);
+        Some(self.threads.home(named.as_ref().map_or(function, |named| &named.name)).clone())
     }
 }
 

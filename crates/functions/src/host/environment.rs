@@ -54,6 +54,8 @@ pub(super) struct Environment {
     pub id: EnvironmentId,
     pub deployment: Arc<Deployment>,
     kind: Kind,
+    /// Where its connections are served, and its keeper runs.
+    pub thread: tokio::runtime::Handle,
     shared: std::sync::Weak<Shared>,
     /// Random; names the folder and finds the processes.
     marker: String,
@@ -149,7 +151,13 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Environment {
-    pub fn new(id: EnvironmentId, deployment: Arc<Deployment>, kind: Kind, shared: &Arc<Shared>) -> Self {
+    pub fn new(
+        id: EnvironmentId,
+        deployment: Arc<Deployment>,
+        kind: Kind,
+        thread: tokio::runtime::Handle,
+        shared: &Arc<Shared>,
+    ) -> Self {
         let log = EnvironmentLog {
             sink: shared.logs.sink(&deployment.name),
             threshold: Threshold::new(deployment.log_format, deployment.application_log_level.as_deref()),
@@ -166,6 +174,7 @@ impl Environment {
             counters: shared.figures.of(&deployment.name),
             deployment,
             kind,
+            thread,
             shared: Arc::downgrade(shared),
             marker: uuid::Uuid::new_v4().simple().to_string(),
             created,
@@ -682,7 +691,9 @@ async fn start(
     };
     // The program may be connecting already.
     tasks.spawn(runtime_api::serve(runtime_listener, environment.clone()));
-    tasks.spawn(forwarder::serve(s3_listener, shared.s3.clone(), credentials));
+    // What a function sends to S3 is hashed where it is served: not where invocations wait.
+    let s3 = forwarder::serve(s3_listener, shared.s3.clone(), credentials);
+    tasks.spawn_on(s3, &shared.runtime);
     let output = pipe::Receiver::from_owned_fd(started.output).map_err(host("its output cannot be read"))?;
     let process = Process { of: started.process, output };
     if environment.process.set(process).is_err() {

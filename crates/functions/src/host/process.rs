@@ -2,6 +2,7 @@
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::io;
+use std::net::TcpListener;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::fs::DirBuilderExt;
 use std::os::unix::process::ExitStatusExt;
@@ -15,7 +16,6 @@ use longshore_sandbox::{Layer, Line, News, Spec, Word, cgroup};
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::process::{Pid, PidfdFlags, Signal};
 use tokio::io::unix::AsyncFd;
-use tokio::net::TcpListener;
 
 use super::sandbox::{Lease, Sandbox};
 
@@ -147,9 +147,9 @@ async fn begin(sandbox: Arc<Sandbox>, plan: Plan, groups: Vec<PathBuf>) -> Resul
                 let proc = if proc { fds.next() } else { None };
                 let mut listener = || -> io::Result<TcpListener> {
                     let fd = fds.next().ok_or(io::ErrorKind::UnexpectedEof)?;
-                    let listener = std::net::TcpListener::from(fd);
+                    let listener = TcpListener::from(fd);
                     listener.set_nonblocking(true)?;
-                    TcpListener::from_std(listener)
+                    Ok(listener)
                 };
                 let made = if listeners {
                     Some((listener().map_err(host("no listener"))?, listener().map_err(host("no listener"))?))

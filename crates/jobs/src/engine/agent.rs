@@ -12,7 +12,7 @@ use tokio::time::Instant;
 use super::pinned::Growing;
 use super::preparer::{self, Prepared, Unprepared};
 use super::reporter::{self, Unreported};
-use super::{AgentHandle, Engine, Live, ORDERS_MAX, Order, recorder, run};
+use super::{AgentHandle, Engine, Live, ORDERS_MAX, Order, Rest, recorder, run};
 use crate::error::FailureReason;
 use crate::table::{Change, JobRow, MoveError};
 
@@ -122,7 +122,7 @@ async fn step(engine: &Engine, id: &str, event: Event, change: Change) -> Result
     .await
 }
 
-async fn work(engine: &Engine, id: &str, orders: &mut mpsc::Receiver<Order>, live: &Live) -> Result<(), StoreError> {
+async fn work(engine: &Engine, id: &str, orders: &mut mpsc::Receiver<Order>, live: &Arc<Live>) -> Result<(), StoreError> {
     // Read again now that the agent is known: a cancel before this moment is in the row, one after it in the orders.
     let Some(job) = engine.shared.world.table.get(id).await? else { return Ok(()) };
     match job.status {
@@ -262,15 +262,47 @@ async fn fail(engine: &Engine, job: &JobRow, reason: FailureReason) -> Result<()
     Ok(())
 }
 
+/// [`run`], on the thread of what it calls: an answer and the call that follows from it are then one wake-up. Preparing and
+/// reporting stay where they hold nobody up.
+async fn run_beside_its_function(
+    engine: &Engine,
+    job: &JobRow,
+    orders: &mut mpsc::Receiver<Order>,
+    live: &Arc<Live>,
+    command: Option<Command>,
+) -> Result<Rest, StoreError> {
+    let Some(thread) = engine.shared.world.invoker.thread_of(&job.request.operation.function_arn) else {
+        return run(engine, job, orders, live, command).await;
+    };
+    let (engine, job, live) = (engine.clone(), job.clone(), Arc::clone(live));
+    // Nobody looks at what stands in their place: this waits until they are back.
+    let mut lent = std::mem::replace(orders, mpsc::channel(1).1);
+    let ran = thread.spawn(async move {
+        let rest = run(&engine, &job, &mut lent, &live, command).await;
+        (rest, lent)
+    });
+    match ran.await {
+        Ok((rest, back)) => {
+            *orders = back;
+            rest
+        }
+        Err(error) => match error.try_into_panic() {
+            Ok(panic) => std::panic::resume_unwind(panic),
+            // The thread ends with the process, which does not wait for jobs any more.
+            Err(_) => std::future::pending().await,
+        },
+    }
+}
+
 /// Runs the job until it rests, and moves it on. The status it then has to be finished from; `None` if it only waits.
 async fn activate(
     engine: &Engine,
     job: &JobRow,
     orders: &mut mpsc::Receiver<Order>,
-    live: &Live,
+    live: &Arc<Live>,
     command: Option<Command>,
 ) -> Result<Option<Status>, StoreError> {
-    let rest = match run(engine, job, orders, live, command).await {
+    let rest = match run_beside_its_function(engine, job, orders, live, command).await {
         Ok(rest) => rest,
         // Another job's results are as good as ever; this one's are not to be trusted, and it says so.
         Err(StoreError::Damaged(what)) => {
