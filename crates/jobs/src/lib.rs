@@ -19,6 +19,7 @@ use longshore_store::{Fatal, Records};
 use longshore_wire::{ApiError, Operation, Request, Response};
 use tokio::time::Instant;
 
+pub use engine::{Boxed, Ground, Pretend};
 pub use error::{Dialect, JobError};
 pub use operations::{OPERATIONS, OWN_OPERATIONS};
 /// What can be done to objects, typed: those that do not run here yet are read in full all the same.
@@ -60,6 +61,10 @@ pub struct Settings {
     pub rate: Option<Rate>,
     /// What reads inventories in Parquet and ORC.
     pub columnar: Arc<dyn ports::Columnar>,
+    /// Where 128 random bits come from: of them IDs and seeds are made. They have to be distinct, not secret.
+    pub random: Arc<dyn Fn() -> u128 + Send + Sync>,
+    /// What the engine's tasks run on.
+    pub ground: Ground,
     /// What the wall clock says; it decides nothing but the dates that are shown, the 30 and the 90 days, and when an
     /// event is handed over again.
     pub wall_clock: Arc<dyn Fn() -> Timestamp + Send + Sync>,
@@ -84,8 +89,23 @@ impl Settings {
             delivery: delivery::Policy::default(),
             dialect: Dialect::default(),
             rate: None,
+            random: Arc::new(|| uuid::Uuid::new_v4().as_u128()),
+            ground: Ground::default(),
             wall_clock: Arc::new(|| Timestamp(jiff::Timestamp::now().as_millisecond())),
         }
+    }
+}
+
+impl Settings {
+    /// An ID that nothing else has.
+    pub(crate) fn new_id(&self) -> uuid::Uuid {
+        uuid::Builder::from_random_bytes((self.random)().to_be_bytes()).into_uuid()
+    }
+
+    /// What a source of random numbers starts from.
+    pub(crate) fn seed(&self) -> u64 {
+        // Of a UUID the second half has two bits that are always the same, the first half six.
+        (self.random)() as u64
     }
 }
 

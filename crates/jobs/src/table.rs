@@ -772,9 +772,9 @@ fn insert_event(
         params![
             id,
             number,
-            uuid::Uuid::new_v4().simple().to_string(),
-            uuid::Uuid::new_v4().to_string(),
-            uuid::Uuid::new_v4().to_string(),
+            settings.new_id().simple().to_string(),
+            settings.new_id().to_string(),
+            settings.new_id().to_string(),
             now.0,
             status.name(),
             serde_json::to_string(failure_codes).map_err(json)?,

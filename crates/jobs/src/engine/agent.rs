@@ -41,8 +41,11 @@ pub(super) fn spawn(engine: &Engine, job: JobRow) {
     live.set_counts((job.succeeded, job.failed));
     agents.insert(job.id.clone(), AgentHandle { orders, live: std::sync::Arc::clone(&live) });
     drop(agents);
-    let engine = engine.clone();
-    engine.shared.tasks.clone().spawn(async move {
+    let own = engine.clone();
+    engine.shared.tasks.spawn(async move {
+        let engine = own;
+        // However this ends, nobody waits for counts for ever.
+        let _known = live.loaded.clone().drop_guard();
         let mut wait = PAUSE;
         while let Err(error) = work(&engine, &job.id, &mut receiver, &live).await {
             // Whoever asks for the counts now is shown those that are known.
@@ -57,10 +60,11 @@ pub(super) fn spawn(engine: &Engine, job: JobRow) {
             }
             tracing::error!(job = job.id, %error, wait_ms = wait.as_millis(), "a job stands still, will retry");
             tokio::select! {
-                () = tokio::time::sleep(wait) => {}
+                biased;
                 () = engine.shared.stopping.cancelled() => {}
                 // Nothing runs here, so there is nothing to be stopped; the job's row says what comes next.
                 Some(order) = receiver.recv() => take(order),
+                () = tokio::time::sleep(wait) => {}
             }
             wait = (wait * 2).min(PAUSE_MAX);
         }
@@ -83,8 +87,10 @@ async fn answering<T>(orders: &mut mpsc::Receiver<Order>, work: impl Future<Outp
     tokio::pin!(work);
     loop {
         tokio::select! {
-            done = &mut work => return done,
+            // An order is answered although the work is done: whoever gave it waits for that.
+            biased;
             Some(order) = orders.recv() => take(order),
+            done = &mut work => return done,
         }
     }
 }
@@ -100,8 +106,9 @@ pub(super) async fn persist<T, F: Future<Output = Result<T, StoreError>>>(
             Err(error) if error.is_full() && !engine.shared.stopping.is_cancelled() => {
                 tracing::warn!(%error, "a job waits for space on the disk");
                 tokio::select! {
-                    () = tokio::time::sleep(wait) => {}
+                    biased;
                     () = engine.shared.stopping.cancelled() => {}
+                    () = tokio::time::sleep(wait) => {}
                 }
                 wait = (wait * 2).min(PAUSE_MAX);
             }
@@ -196,7 +203,7 @@ pub(super) async fn pin(engine: &Engine, job: &JobRow, growing: Option<&Arc<Grow
 
 async fn prepare(engine: &Engine, job: &JobRow, orders: &mut mpsc::Receiver<Order>) -> Result<(), StoreError> {
     let growing = match job.request.beyond.early_start {
-        true => Some(Growing::create(&engine.shared.world.job_dir(&job.id)).await?),
+        true => Some(Growing::create(&engine.shared.tasks, &engine.shared.world.job_dir(&job.id)).await?),
         false => None,
     };
     let first_chunk = async {

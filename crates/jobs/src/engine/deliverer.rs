@@ -33,6 +33,7 @@ const ERROR_CHARS_MAX: usize = 256;
 /// Delivers until the engine stops. What is under way then is handed over again at the next start.
 pub(super) async fn run(engine: Engine, sink: Arc<dyn EventSink>, random: Random) {
     tokio::select! {
+        biased;
         () = engine.shared.stopping.cancelled() => {}
         ended = deliver_all(&engine, &sink, random) => {
             if let Err(error) = ended {
@@ -71,6 +72,8 @@ async fn deliver_all(engine: &Engine, sink: &Arc<dyn EventSink>, mut random: Ran
             }
         }
         tokio::select! {
+            // What came of a try first: it makes room, and at most so many are under way.
+            biased;
             Some((due, took, handed)) = under_way.next() => {
                 let (tried, delay) = judge(engine, sink.name(), &due, took, handed, &mut random);
                 pause = pause.min(delay);

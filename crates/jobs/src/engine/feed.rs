@@ -3,8 +3,7 @@
 use std::sync::Arc;
 
 use longshore_store::StoreError;
-use tokio::sync::watch;
-use tokio::task::JoinHandle;
+use tokio::sync::{oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::pinned::Growing;
@@ -17,8 +16,8 @@ use crate::table::JobRow;
 pub(super) struct Feed {
     growing: Arc<Growing>,
     known: watch::Receiver<u64>,
-    /// `None` when it was stopped.
-    pinning: JoinHandle<Option<Result<Prepared, Unprepared>>>,
+    /// Without a verdict when it was stopped, when the server is about to end, and after a panic.
+    pinning: oneshot::Receiver<Option<Option<Result<Prepared, Unprepared>>>>,
     stopped: CancellationToken,
 }
 
@@ -38,13 +37,14 @@ impl Feed {
     /// Begins with the manifest's first row: the rows that were known in an earlier turn are known again soon.
     pub fn start(engine: &Engine, job: &JobRow, growing: Arc<Growing>) -> Self {
         let (known, stopped) = (growing.known(), CancellationToken::new());
-        let (engine, job) = (engine.clone(), job.clone());
+        let job = job.clone();
         let (pinned, until) = (Arc::clone(&growing), stopped.clone());
-        let tasks = engine.shared.tasks.clone();
-        let pinning = tasks.spawn(async move {
+        let own = engine.clone();
+        let pinning = engine.shared.tasks.spawn(async move {
             tokio::select! {
-                pinned = agent::pin(&engine, &job, Some(&pinned)) => Some(pinned),
+                biased;
                 () = until.cancelled() => None,
+                pinned = agent::pin(&own, &job, Some(&pinned)) => Some(pinned),
             }
         });
         Self { growing, known, pinning, stopped }
@@ -59,15 +59,14 @@ impl Feed {
             }
             pinned = &mut self.pinning => pinned,
         };
-        match pinned {
-            Ok(Some(Ok(Prepared { rows, .. }))) => News::Known { rows, whole: true },
-            Ok(Some(Err(Unprepared::Failed(reason)))) => News::Failed(reason),
-            Ok(Some(Err(Unprepared::Store(error) | Unprepared::NoSpace(error)))) => News::Broken(error),
-            Ok(Some(Err(Unprepared::Unavailable(error)))) => News::Broken(StoreError::Io(std::io::Error::other(error))),
-            Ok(None | Some(Err(Unprepared::NotTaken))) => {
+        match pinned.ok().flatten().flatten() {
+            Some(Ok(Prepared { rows, .. })) => News::Known { rows, whole: true },
+            Some(Err(Unprepared::Failed(reason))) => News::Failed(reason),
+            Some(Err(Unprepared::Store(error) | Unprepared::NoSpace(error))) => News::Broken(error),
+            Some(Err(Unprepared::Unavailable(error))) => News::Broken(StoreError::Io(std::io::Error::other(error))),
+            None | Some(Err(Unprepared::NotTaken)) => {
                 News::Broken(StoreError::Damaged("a manifest's reading ended without a verdict".into()))
             }
-            Err(panic) => News::Broken(StoreError::Damaged(format!("reading the manifest panicked: {panic}"))),
         }
     }
 

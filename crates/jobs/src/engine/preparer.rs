@@ -88,15 +88,6 @@ pub(super) async fn prepare(
     Ok(Prepared { rows, generated: None, lineage })
 }
 
-/// Work on files, on a thread for it; tracked, so that a server that stops waits for it.
-async fn blocking<T: Send + 'static>(
-    engine: &Engine,
-    work: impl FnOnce() -> Result<T, StoreError> + Send + 'static,
-) -> Result<T, StoreError> {
-    let done = engine.shared.tasks.spawn_blocking(work).await;
-    done.unwrap_or_else(|panic| Err(StoreError::Damaged(format!("file work panicked: {panic}"))))
-}
-
 /// Opens the manifest object, which has to be the one that the job names (rules M-6, M-7).
 ///
 /// The port's body belongs to the ETag that comes with it, so comparing them guards what is read from it.

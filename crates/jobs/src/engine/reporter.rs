@@ -16,7 +16,7 @@ use longshore_wire::arn;
 use md5::{Digest, Md5};
 
 use super::patience::{GaveUp, patiently};
-use super::recorder::{self, blocking};
+use super::recorder;
 use super::{Engine, agent};
 use crate::error::FailureReason;
 use crate::operations::iso;
@@ -48,7 +48,7 @@ pub(super) async fn report(engine: &Engine, job: &JobRow, status: Status) -> Res
 
     let (settled, spooled) = agent::persist(engine, || {
         let (job_dir, spool) = (world.job_dir(&job.id), spool.clone());
-        blocking(move || {
+        engine.shared.tasks.blocking(move || {
             let spooled = spool_parts(&job_dir, &spool, scope);
             if spooled.is_err() {
                 // Half a report must not hold the space that it and others wait for. What cannot be removed is

@@ -36,6 +36,7 @@ pub(super) async fn retire(engine: Engine) {
             continue;
         }
         tokio::select! {
+            biased;
             () = engine.shared.stopping.cancelled() => return,
             () = engine.shared.retire.notified() => {}
             () = tokio::time::sleep(EVERY) => {}
@@ -72,6 +73,7 @@ pub(super) async fn retire_some(engine: &Engine) -> Result<usize, StoreError> {
 pub(super) async fn run(engine: Engine) {
     loop {
         tokio::select! {
+            biased;
             () = engine.shared.stopping.cancelled() => return,
             () = engine.shared.wake.notified() => {}
             () = tokio::time::sleep(EVERY) => {}

@@ -10,7 +10,8 @@ use longshore_core::record::Entry;
 use longshore_store::{Position, StoreError};
 use tokio::sync::Semaphore;
 
-use super::recorder::{self, blocking};
+use super::recorder;
+use super::tasks::Tasks;
 
 /// Jobs that are remembered, those that were asked for last: more are watched at once by nobody. At most 500 KB each.
 const TALLIES_MAX: usize = 16;
@@ -52,11 +53,11 @@ impl Tallies {
     }
 
     /// Counts what a job's log has by now.
-    pub(super) async fn look(&self, id: &str, job_dir: PathBuf) -> Result<Failures, StoreError> {
+    pub(super) async fn look(&self, tasks: &Tasks, id: &str, job_dir: PathBuf) -> Result<Failures, StoreError> {
         let mut tally = self.of(id).lock_owned().await;
         let pass = Arc::clone(&self.passes).acquire_owned().await.expect("the semaphore is never closed");
         // Both go along: whoever asked may be gone before the pass is over.
-        blocking(move || {
+        let looked = tasks.blocking(move || {
             let _pass = pass;
             // Taken out, so that a pass that breaks off leaves nothing half counted: the next one starts anew.
             let Tally { read, mut failures } = std::mem::take(&mut *tally);
@@ -67,8 +68,8 @@ impl Tallies {
             })?;
             *tally = Tally { read, failures: failures.clone() };
             Ok(failures)
-        })
-        .await
+        });
+        looked.await
     }
 }
 
@@ -94,7 +95,8 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let log = ResultLog::open(&dir.path().join("results"), Fatal::new(), |_| {}).unwrap();
         let tallies = Tallies::new();
-        let failed = async || tallies.look("j", dir.path().to_owned()).await.unwrap().failed;
+        let tasks = Tasks::new(crate::Ground::Threads);
+        let failed = async || tallies.look(&tasks, "j", dir.path().to_owned()).await.unwrap().failed;
         assert_eq!(failed().await, 0);
         settle(&log, 0..10).await;
         assert_eq!((failed().await, failed().await), (10, 10));
@@ -111,7 +113,7 @@ mod tests {
         bytes.truncate(length / 2);
         std::fs::write(&segment, b"").unwrap();
         std::fs::write(dir.path().join("results/strange.seg"), b"").unwrap();
-        assert!(tallies.look("j", dir.path().to_owned()).await.is_err());
+        assert!(tallies.look(&tasks, "j", dir.path().to_owned()).await.is_err());
         std::fs::remove_file(dir.path().join("results/strange.seg")).unwrap();
         assert_eq!(failed().await, 0);
     }

@@ -278,7 +278,10 @@ impl World {
 }
 
 async fn open(dir: &std::path::Path, shelf: &Arc<Shelf>, function: &Arc<Function>) -> Jobs {
-    let fatal = Fatal::new();
+    open_with(dir, shelf, function, Fatal::new()).await
+}
+
+async fn open_with(dir: &std::path::Path, shelf: &Arc<Shelf>, function: &Arc<Function>, fatal: Fatal) -> Jobs {
     let records = Records::open(&dir.join("records.db"), &[crate::SCHEMA], fatal.clone()).unwrap();
     let mut settings = crate::Settings::new(ACCOUNT, "us-west-2");
     settings.run.retry.redrive.base_ms = 2;
@@ -364,6 +367,28 @@ async fn after_a_cancel_is_answered_nothing_more_starts() {
     assert_eq!(world.report(&id).len(), 4, "rows that were never started are not in the report");
     let (status, answer) = world.send("POST", &path, "requestedJobStatus=Cancelled", "").await;
     assert_eq!((status, answer.contains("<Status>Cancelled</Status>")), (200, true), "a cancel may be repeated");
+}
+
+#[tokio::test]
+async fn once_state_cannot_be_made_durable_nothing_more_starts_and_nobody_waits_for_the_engine() {
+    let (dir, shelf, function) = (tempfile::tempdir().unwrap(), Arc::new(Shelf::default()), Function::new());
+    let fatal = Fatal::new();
+    let jobs = open_with(dir.path(), &shelf, &function, fatal.clone()).await;
+    let world = World { dir, shelf, function, jobs };
+    world.manifest(&keys(300));
+    world.function.gate.forget_permits(Semaphore::MAX_PERMITS);
+    let id = world.create(|b| b).await;
+    world.wait_for(&id, "Active").await;
+    while world.function.calls().len() < 4 {
+        tokio::task::yield_now().await;
+    }
+    fatal.throw("a test says so");
+    world.function.gate.add_permits(Semaphore::MAX_PERMITS / 2);
+    for _ in 0..1_000 {
+        tokio::task::yield_now().await;
+    }
+    world.jobs.shutdown().await;
+    assert_eq!(world.function.calls().len(), 4);
 }
 
 #[tokio::test]

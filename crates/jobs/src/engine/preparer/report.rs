@@ -68,9 +68,7 @@ async fn origin(engine: &Engine, parts: &[Part]) -> Result<Option<JobRow>, Unpre
     // While it still runs, its log grows, and its report is not out.
     let Some(job) = world.table.get(id).await?.filter(|job| job.status.is_terminal()) else { return Ok(None) };
     let (dir, asked) = (world.job_dir(&job.id), job.clone());
-    // Tracked, as all that works on files and may be given up.
-    let made = engine.shared.tasks.spawn_blocking(move || reporter::parts_of(&asked, &dir)).await;
-    match made.unwrap_or_else(|panic| Err(StoreError::Damaged(format!("file work panicked: {panic}")))) {
+    match engine.shared.tasks.blocking(move || reporter::parts_of(&asked, &dir)).await {
         Ok(made) => Ok((made == parts).then_some(job)),
         // Whatever has become of that log, the report is whole.
         Err(StoreError::Damaged(what)) => {
@@ -162,7 +160,7 @@ impl Numbers {
     fn read(engine: &Engine, job_id: &str, status: TaskStatus) -> Self {
         let (sender, pieces) = mpsc::channel(NUMBERS_MAX);
         let dir = engine.shared.world.job_dir(job_id);
-        engine.shared.tasks.spawn_blocking(move || {
+        engine.shared.tasks.on_thread(move || {
             let mut piece = Vec::with_capacity(NUMBERS_PIECE);
             // A receiver that has gone needs none of what follows.
             let read = recorder::settled(&dir, |entry| {
