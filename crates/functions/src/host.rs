@@ -15,6 +15,7 @@ use bytes::Bytes;
 use futures::future::BoxFuture;
 use http_body_util::combinators::BoxBody;
 use longshore_core::pattern;
+use longshore_core::start::Start;
 use longshore_core::pool::{self, Ask, CallId, Effect, EnvironmentId, Limits, Millis, Pool, StopReason, Target};
 use tokio::sync::{Notify, oneshot};
 
@@ -254,6 +255,15 @@ pub struct Call {
     /// Whether the end of the invocation's log is wanted. It costs up to 10 ms.
     pub want_log_tail: bool,
     pub patience: Patience,
+    /// Asked when a runtime is handed the call: one that was called off by then is not. Nobody waits for its outcome.
+    pub start: Option<Start>,
+}
+
+impl Call {
+    /// Whether it may begin, which it does then.
+    fn begins(&self) -> bool {
+        self.start.as_ref().is_none_or(Start::begin)
+    }
 }
 
 /// How long a call waits where nothing is free and nothing can be started for it. A start that is under way for it is

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use bytes::Bytes;
 use futures::stream::BoxStream;
 use longshore_core::invocation::Reply;
+use longshore_core::start::Start;
 use longshore_wire::event::JobEvent;
 
 /// Where manifests are read from and reports are written to.
@@ -149,6 +150,16 @@ pub trait Invoker: Send + Sync + 'static {
     /// synchronously with `payload`. Never fails: what goes wrong is a kind of [`Reply`]. It waits for a free
     /// environment as long as it takes; dropping the future gives the call up, the function may still run on.
     async fn invoke(&self, function: &str, payload: Bytes) -> Reply;
+
+    /// As [`Invoker::invoke`], unless the call is called off before it begins: an invoker that lets calls wait asks
+    /// [`Start::begin`] where it hands one to its function, and nowhere earlier. Whoever called one off drops the future, and
+    /// [`Reply::NotStarted`] is nothing that he sees.
+    async fn invoke_unless_called_off(&self, function: &str, payload: Bytes, start: &Start) -> Reply {
+        match start.begin() {
+            true => self.invoke(function, payload).await,
+            false => Reply::NotStarted,
+        }
+    }
 
     /// How many invocations of `function` can run at once now; `None` if only trying tells (a remote endpoint).
     fn slots(&self, function: &str) -> Option<u32>;

@@ -8,6 +8,7 @@ use futures::StreamExt;
 use http::StatusCode;
 use http_body_util::{BodyExt, Full};
 use longshore_core::invocation::Reply;
+use longshore_core::start::Start;
 use longshore_functions::host::{FunctionCredentials, Patience, S3Door, Threads};
 use longshore_functions::{CodeSource, Functions, Invoked, SourceError};
 use longshore_jobs::ports::{
@@ -195,7 +196,11 @@ pub struct EmbeddedInvoker(pub Functions);
 #[async_trait::async_trait]
 impl ports::Invoker for EmbeddedInvoker {
     async fn invoke(&self, function: &str, payload: Bytes) -> Reply {
-        reply(self.0.invoke(function, payload, Patience::Forever).await)
+        reply(self.0.invoke(function, payload, Patience::Forever, None).await)
+    }
+
+    async fn invoke_unless_called_off(&self, function: &str, payload: Bytes, start: &Start) -> Reply {
+        reply(self.0.invoke(function, payload, Patience::Forever, Some(start)).await)
     }
 
     fn slots(&self, function: &str) -> Option<u32> {
@@ -220,6 +225,13 @@ impl ports::Invoker for RoutedInvoker {
         match self.remote.of(function) {
             Some(endpoint) => endpoint.invoke(function, payload).await,
             None => self.embedded.invoke(function, payload).await,
+        }
+    }
+
+    async fn invoke_unless_called_off(&self, function: &str, payload: Bytes, start: &Start) -> Reply {
+        match self.remote.of(function) {
+            Some(endpoint) => endpoint.invoke_unless_called_off(function, payload, start).await,
+            None => self.embedded.invoke_unless_called_off(function, payload, start).await,
         }
     }
 

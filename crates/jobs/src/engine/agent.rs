@@ -284,21 +284,15 @@ async fn run_beside_its_function(
     let (engine, job, live) = (engine.clone(), job.clone(), Arc::clone(live));
     // Nobody looks at what stands in their place: this waits until they are back.
     let mut lent = std::mem::replace(orders, mpsc::channel(1).1);
-    let ran = thread.spawn(async move {
+    let tasks = Arc::clone(&engine.shared);
+    let ran = tasks.tasks.spawn_on(&thread, async move {
         let rest = run(&engine, &job, &mut lent, &live, command).await;
         (rest, lent)
     });
-    match ran.await {
-        Ok((rest, back)) => {
-            *orders = back;
-            rest
-        }
-        Err(error) => match error.try_into_panic() {
-            Ok(panic) => std::panic::resume_unwind(panic),
-            // The thread ends with the process, which does not wait for jobs any more.
-            Err(_) => std::future::pending().await,
-        },
-    }
+    // What cuts it off cuts this off first.
+    let (rest, back) = ran.await.ok().flatten().expect("a run that does not end has panicked");
+    *orders = back;
+    rest
 }
 
 /// Runs the job until it rests, and moves it on. The status it then has to be finished from; `None` if it only waits.
