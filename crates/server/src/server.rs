@@ -115,7 +115,7 @@ impl Server {
         let mut host = settings.host(&path);
         host.threads = Some(threads.threads.clone());
         host.fit_to_machine();
-        // What the host would only queue waits at the engine's gate, where a cancel still calls it off.
+        // What the host would only queue waits at the engine's gate, where whoever waits longest is next.
         let mut jobs_settings = jobs_settings;
         // Functions elsewhere need no environment, and must not be held to the number of them: then each embedded function is
         // held to it, and only what several of them want together is queued by the host.
