@@ -9,10 +9,11 @@ mod deliverer;
 mod dispatcher;
 mod feed;
 mod gate;
+mod keeper;
 mod patience;
 mod pinned;
 mod preparer;
-mod recorder;
+pub(crate) mod recorder;
 mod reporter;
 mod scheduler;
 mod tallies;
@@ -32,6 +33,7 @@ use longshore_core::random::Random;
 use longshore_core::run::{Command, Effect, Ended, Event, Extent, Run};
 use longshore_core::sample;
 use longshore_core::time::Tick;
+use longshore_store::failpoint::{self, Place};
 use longshore_store::{Fatal, StoreError};
 use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::time::Instant;
@@ -40,17 +42,17 @@ use tokio_util::sync::CancellationToken;
 pub use self::tasks::{Boxed, Ground, Pretend};
 use crate::Settings;
 use crate::error::FailureReason;
+use crate::ledger::{Fence, JobRow, Ledger, Results};
 use crate::ports::{Invoker, Objects};
 use crate::shape::Source;
-use crate::table::{JobRow, Table};
 
 /// Everything an agent may touch.
 #[derive(Clone)]
 pub struct World {
-    pub table: Table,
-    /// One folder a job below it.
-    pub dir: PathBuf,
+    pub ledger: Arc<dyn Ledger>,
     pub fatal: Fatal,
+    /// One folder a job below it: pinned manifests, what preparing needs, report spools.
+    pub dir: PathBuf,
     pub settings: Arc<Settings>,
     pub objects: Arc<dyn Objects>,
     pub invoker: Arc<dyn Invoker>,
@@ -60,6 +62,10 @@ impl World {
     fn job_dir(&self, id: &str) -> PathBuf {
         // IDs are UUIDs of our own making, so this is no path from outside.
         self.dir.join(id)
+    }
+
+    fn log(&self, id: &str) -> recorder::Log {
+        recorder::Log { ledger: Arc::clone(&self.ledger), job_id: id.to_owned() }
     }
 }
 
@@ -76,6 +82,7 @@ struct Shared {
     retire: Notify,
     gate: gate::Gate,
     tallies: tallies::Tallies,
+    keeper: keeper::Keeper,
     agents: Mutex<BTreeMap<String, AgentHandle>>,
     tasks: tasks::Tasks,
     stopping: CancellationToken,
@@ -83,6 +90,8 @@ struct Shared {
 }
 
 struct AgentHandle {
+    /// The lease under which it works.
+    fence: Fence,
     orders: mpsc::Sender<Order>,
     live: Arc<Live>,
 }
@@ -156,6 +165,7 @@ impl Engine {
             shared: Arc::new(Shared {
                 gate: gate::Gate::new(world.settings.concurrency_total_max),
                 tallies: tallies::Tallies::new(),
+                keeper: keeper::Keeper::default(),
                 tasks: tasks::Tasks::new(world.settings.ground.clone()),
                 world,
                 wake: Notify::new(),
@@ -169,6 +179,9 @@ impl Engine {
         scheduler::pass(&engine).await?;
         let tasks = &engine.shared.tasks;
         tasks.spawn(cut_off_when_broken(engine.clone()));
+        if let Some(term) = engine.shared.world.ledger.term() {
+            tasks.spawn(keeper::run(engine.clone(), term));
+        }
         tasks.spawn(sweep(engine.clone()));
         tasks.spawn(scheduler::run(engine.clone()));
         tasks.spawn(scheduler::retire(engine.clone()));
@@ -193,7 +206,7 @@ impl Engine {
             Some(live) => Some(live.seen().await),
             None => None,
         };
-        let job = self.shared.world.table.get(id).await?;
+        let job = self.shared.world.ledger.job(id).await?;
         Ok(job.map(|job| with_overlay(job, seen)))
     }
 
@@ -210,7 +223,8 @@ impl Engine {
     /// What the results that a job has by now amount to. The first time, a pass over its whole log; later, what came
     /// since, as long as [`tallies::Tallies`] remembers.
     pub async fn failures(&self, id: &str) -> Result<Failures, StoreError> {
-        self.shared.tallies.look(&self.shared.tasks, id, self.shared.world.job_dir(id)).await
+        let shared = &self.shared;
+        shared.tallies.look(&shared.tasks, shared.world.log(id)).await
     }
 
     /// Removes what a job that is over does not need any more: its pinned manifest and its report's spool. The result
@@ -223,15 +237,32 @@ impl Engine {
         }
     }
 
-    /// Returns once no further invocation of this job, whose status is Cancelling or Cancelled, can start.
-    pub async fn cancelled(&self, id: &str) {
+    /// Returns once no further invocation of this job, whose status is Cancelling or Cancelled, can start, at whichever
+    /// server it runs.
+    pub async fn cancelled(&self, id: &str) -> Result<(), StoreError> {
         let orders = self.agents().get(id).map(|a| a.orders.clone());
-        let Some(orders) = orders else { return };
-        let (done, taken) = oneshot::channel();
-        if orders.send(Order::Cancel(done)).await.is_ok() {
-            // An agent that ends without answering starts nothing either.
-            let _ = taken.await;
+        if let Some(orders) = orders {
+            let (done, taken) = oneshot::channel();
+            if orders.send(Order::Cancel(done)).await.is_ok() {
+                // An agent that ends without answering starts nothing either.
+                let _ = taken.await;
+            }
+            return Ok(());
         }
+        let ledger = &self.shared.world.ledger;
+        if ledger.term().is_none() {
+            return Ok(());
+        }
+        // The other server says when it has halted; one that is dead loses the lease.
+        let mut announced = ledger.announced();
+        while !ledger.is_halted(id).await? {
+            tokio::select! {
+                // Fails only if the ledger is gone, and that we hold.
+                _ = announced.changed() => {}
+                () = tokio::time::sleep(HALTED_EVERY) => {}
+            }
+        }
+        Ok(())
     }
 
     /// Lets what is in flight finish and be recorded, and ends every agent. The jobs go on at the next start.
@@ -295,7 +326,7 @@ async fn sweep(engine: Engine) {
         if engine.shared.stopping.is_cancelled() {
             return;
         }
-        match engine.shared.world.table.get(&id).await {
+        match engine.shared.world.ledger.job(&id).await {
             Ok(Some(job)) if job.status.is_terminal() => engine.clean(&id).await,
             // Not over, or not ours to judge.
             _ => {}
@@ -325,6 +356,7 @@ fn clean(dir: &std::path::Path) -> std::io::Result<()> {
         _ => Ok(()),
     };
     gone(std::fs::remove_file(dir.join("manifest.idx")))?;
+    failpoint::pass(Place::JobCleanHalf);
     gone(std::fs::remove_file(dir.join("manifest.idx.new")))?;
     gone(std::fs::remove_file(dir.join("manifest.csv")))?;
     gone(std::fs::remove_dir_all(spool_dir(dir)))?;
@@ -342,6 +374,8 @@ struct Rest {
     reason: Option<FailureReason>,
 }
 
+/// How often it is asked, besides being told, whether another server has halted a job.
+const HALTED_EVERY: Duration = Duration::from_millis(100);
 /// How often the number of slots is asked for, and how often progress is noted in the table.
 const SLOTS_EVERY: Duration = Duration::from_millis(200);
 const NOTE_EVERY_MS: u64 = 5_000;
@@ -362,7 +396,12 @@ struct Rows {
 }
 
 impl Rows {
-    async fn open(engine: &Engine, job: &JobRow, first: Option<Command>) -> Result<Self, StoreError> {
+    async fn open(
+        engine: &Engine,
+        held: &keeper::Held,
+        job: &JobRow,
+        first: Option<Command>,
+    ) -> Result<Self, StoreError> {
         let world = &engine.shared.world;
         let dir = world.job_dir(&job.id);
         if matches!(first, Some(Command::Cancel | Command::Fail)) {
@@ -373,7 +412,7 @@ impl Rows {
         if early && !pinned::Pinned::is_whole(&dir) {
             let growing = pinned::Growing::create(&engine.shared.tasks, &dir).await?;
             let manifest = Some(Arc::clone(&growing.pinned));
-            let feed = first.is_none().then(|| feed::Feed::start(engine, job, growing));
+            let feed = first.is_none().then(|| feed::Feed::start(engine, held, job, growing));
             return Ok(Self { extent: Extent::growing(), manifest, feed });
         }
         let before = match &job.request.source {
@@ -384,7 +423,7 @@ impl Rows {
         let (have, noted) = (manifest.rows(), job.rows_total);
         match have {
             // It was pinned whole, and the server died before it was noted.
-            _ if early && have > noted => agent::persist(engine, || world.table.note_rows(&job.id, have)).await?,
+            _ if early && have > noted => agent::persist(engine, || world.ledger.note_rows(&held.fence, have)).await?,
             _ if have != noted => {
                 return Err(StoreError::Damaged(format!("the pinned manifest has {have} rows of {noted}")));
             }
@@ -403,6 +442,7 @@ impl Rows {
 /// server died starts nothing.
 async fn run(
     engine: &Engine,
+    held: &keeper::Held,
     job: &JobRow,
     orders: &mut mpsc::Receiver<Order>,
     live: &Live,
@@ -414,14 +454,21 @@ async fn run(
         let function = &job.request.operation.function_arn;
         world.invoker.prepare(function, world.settings.run.ramp.initial.min(slots(world, function)));
     }
-    let (log, past) = recorder::open(&world.job_dir(&job.id), world.fatal.clone()).await?;
+    let (results, past) = world.ledger.open_results(&held.fence).await?;
     live.set_counts((past.succeeded(), past.failed()));
     live.set_loaded();
-    let Rows { extent, manifest, mut feed } = Rows::open(engine, job, first).await?;
+    let Rows { extent, manifest, mut feed } = Rows::open(engine, held, job, first).await?;
     let mut random = Random::seeded(world.settings.seed());
     let run = Run::new(&job.lineage, extent, past, world.settings.run.clone(), random.next_u64(), engine.now());
-    let rest =
-        drive(engine, job, orders, live, first, Driven { run, random, log, manifest, feed: feed.as_mut() }).await;
+    let rest = drive(
+        engine,
+        job,
+        orders,
+        live,
+        first,
+        Driven { run, fence: &held.fence, random, results, manifest, feed: feed.as_mut() },
+    )
+    .await;
     if let Some(feed) = feed {
         // Nobody else may find it writing.
         feed.stop().await;
@@ -432,8 +479,9 @@ async fn run(
 /// What [`drive`] turns the wheel of.
 struct Driven<'a> {
     run: Run,
+    fence: &'a Fence,
     random: Random,
-    log: Arc<longshore_store::ResultLog>,
+    results: Arc<dyn Results>,
     manifest: Option<Arc<pinned::Pinned>>,
     feed: Option<&'a mut feed::Feed>,
 }
@@ -447,7 +495,7 @@ async fn drive(
     driven: Driven<'_>,
 ) -> Result<Rest, StoreError> {
     let world = &engine.shared.world;
-    let Driven { mut run, random, log, manifest, mut feed } = driven;
+    let Driven { mut run, fence, random, results, manifest, mut feed } = driven;
     let mut dispatcher = {
         let door = engine.shared.gate.door(&job.request.operation.function_arn);
         dispatcher::Dispatcher::new(Arc::clone(&world.invoker), door, job, random)
@@ -484,16 +532,18 @@ async fn drive(
                     };
                     reading = Some(Box::pin(engine.shared.tasks.blocking(move || manifest.read_from(first_row))));
                 }
-                Effect::Record { batch, entries } => recording = Some(Box::pin(recorder::write(&log, batch, entries))),
+                Effect::Record { batch, entries } => {
+                    recording = Some(Box::pin(recorder::record(Arc::clone(&results), batch, entries)));
+                }
                 Effect::Ended(ended) => {
                     let counts = run.counts();
                     live.set_counts(counts);
                     if let Some(note) = noting.take() {
-                        let (upto_ms, written) = note.await;
-                        noted_ms = if written.is_ok() { upto_ms } else { noted_ms };
+                        // What comes of it does not matter: the next note says all of it again.
+                        let _ = note.await;
                     }
-                    let more = active_ms(halted) - noted_ms;
-                    agent::persist(engine, || world.table.note_progress(&job.id, counts, more)).await?;
+                    let active_ms = job.active_ms + active_ms(halted);
+                    agent::persist(engine, || world.ledger.note_progress(fence, counts, active_ms)).await?;
                     return Ok(Rest { ended, counts, reason });
                 }
             }
@@ -515,6 +565,7 @@ async fn drive(
                     halted = halted.or_else(|| Some(engine.now()));
                     run.handle(Event::Command(Command::Cancel), engine.now());
                     dispatcher.halt();
+                    failpoint::pass(Place::JobCancelTaken);
                     // Whoever asked may have hung up.
                     let _ = taken.send(());
                     continue;
@@ -558,7 +609,7 @@ async fn drive(
                             tokio::time::sleep_until(not_before).await;
                         }
                         // On disk before a task of them starts: what is shown must neither go back nor be passed.
-                        (rows, whole, agent::persist(engine, || world.table.note_rows(&job.id, rows)).await)
+                        (rows, whole, agent::persist(engine, || world.ledger.note_rows(fence, rows)).await)
                     }));
                     continue;
                 }
@@ -598,10 +649,10 @@ async fn drive(
                 let upto_ms = active_ms(halted);
                 live.active_ms.store(job.active_ms + upto_ms, Ordering::Relaxed);
                 if upto_ms - noted_ms >= NOTE_EVERY_MS && noting.is_none() {
-                    let (table, id) = (world.table.clone(), job.id.clone());
-                    let (counts, more) = (run.counts(), upto_ms - noted_ms);
+                    let (ledger, fence) = (Arc::clone(&world.ledger), fence.clone());
+                    let (counts, active_ms) = (run.counts(), job.active_ms + upto_ms);
                     // Beside the loop, not in it: a disk that stalls must not hold up the calls.
-                    noting = Some(Box::pin(async move { (upto_ms, table.note_progress(&id, counts, more).await) }));
+                    noting = Some(Box::pin(async move { (upto_ms, ledger.note_progress(&fence, counts, active_ms).await) }));
                 }
                 let slots = slots(world, &job.request.operation.function_arn);
                 dispatcher.set_limit(slots);

@@ -1,9 +1,10 @@
 //! The S3 Control job API and the engine behind it.
 //!
-//! `operations/*` answer requests, `table` keeps jobs, `engine` runs them through the two doors in `ports`.
+//! `operations/*` answer requests, `ledger` keeps jobs, `engine` runs them through the two doors in `ports`.
 
 mod engine;
 mod error;
+pub mod ledger;
 mod operations;
 pub mod ports;
 mod shape;
@@ -18,6 +19,8 @@ use longshore_core::{delivery, run};
 use longshore_store::{Fatal, Records};
 use longshore_wire::{ApiError, Operation, Request, Response};
 use tokio::time::Instant;
+
+use crate::ledger::{Embedded, Ledger};
 
 pub use engine::{Boxed, Ground, Pretend};
 pub use error::{Dialect, JobError};
@@ -112,7 +115,7 @@ impl Settings {
 /// The service: cheap to clone.
 #[derive(Clone)]
 pub struct Jobs {
-    table: table::Table,
+    ledger: Arc<dyn Ledger>,
     settings: Arc<Settings>,
     engine: engine::Engine,
     limiter: Option<Arc<Mutex<Limiter>>>,
@@ -122,7 +125,7 @@ pub struct Jobs {
 
 impl Jobs {
     /// Opens the jobs of a data directory and goes on with those that are not over. `dir` holds pinned manifests,
-    /// result logs and report spools, one folder a job. Must be called inside a Tokio runtime.
+    /// results and report spools, one folder a job. Must be called inside a Tokio runtime.
     pub async fn open(
         records: Records,
         dir: PathBuf,
@@ -132,12 +135,32 @@ impl Jobs {
         invoker: Arc<dyn ports::Invoker>,
     ) -> Result<Self, longshore_store::StoreError> {
         let settings = Arc::new(settings);
-        let table = table::Table::new(records, Arc::clone(&settings));
-        let world =
-            engine::World { table: table.clone(), dir, fatal, settings: Arc::clone(&settings), objects, invoker };
+        let ledger = Embedded::open(records, dir.clone(), fatal.clone(), Arc::clone(&settings)).await?;
+        Self::start(Arc::new(ledger), dir, fatal, settings, objects, invoker).await
+    }
+
+    /// Starts one server on a ledger, and goes on with the jobs that are not over and that no other server has. `dir` holds
+    /// pinned manifests and report spools; servers that share a ledger share it, too. `fatal` is the switch that the
+    /// ledger throws. Must be called inside a Tokio runtime.
+    pub async fn start(
+        ledger: Arc<dyn Ledger>,
+        dir: PathBuf,
+        fatal: Fatal,
+        settings: Arc<Settings>,
+        objects: Arc<dyn ports::Objects>,
+        invoker: Arc<dyn ports::Invoker>,
+    ) -> Result<Self, longshore_store::StoreError> {
+        let world = engine::World {
+            ledger: Arc::clone(&ledger),
+            dir,
+            fatal,
+            settings: Arc::clone(&settings),
+            objects,
+            invoker,
+        };
         let engine = engine::Engine::start(world).await?;
         let limiter = settings.rate.map(|rate| Arc::new(Mutex::new(Limiter::new(rate))));
-        Ok(Self { table, settings, engine, limiter, opened: Instant::now() })
+        Ok(Self { ledger, settings, engine, limiter, opened: Instant::now() })
     }
 
     /// Answers one request of the S3 Control API, errors included. `host_account` is the account that the host names.

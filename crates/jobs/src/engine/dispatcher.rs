@@ -14,8 +14,8 @@ use longshore_core::start::Start;
 use longshore_core::task::Task;
 
 use super::gate::Door;
+use crate::ledger::JobRow;
 use crate::ports::Invoker;
-use crate::table::JobRow;
 
 /// A call on its way: at the door, in a queue of what it calls, or under way.
 struct Call {

@@ -4,13 +4,14 @@ use std::sync::Arc;
 
 use longshore_store::StoreError;
 use tokio::sync::{oneshot, watch};
-use tokio_util::sync::CancellationToken;
+use tokio_util::sync::{CancellationToken, DropGuard};
 
+use super::keeper::Held;
 use super::pinned::Growing;
 use super::preparer::{Prepared, Unprepared};
 use super::{Engine, agent};
 use crate::error::FailureReason;
-use crate::table::JobRow;
+use crate::ledger::JobRow;
 
 /// One manifest under way.
 pub(super) struct Feed {
@@ -18,7 +19,8 @@ pub(super) struct Feed {
     known: watch::Receiver<u64>,
     /// Without a verdict when it was stopped, when the server is about to end, and after a panic.
     pinning: oneshot::Receiver<Option<Option<Result<Prepared, Unprepared>>>>,
-    stopped: CancellationToken,
+    /// Stops it as well when the run is dropped where it stands.
+    stopped: DropGuard,
 }
 
 /// What becomes known of the manifest. Nothing follows on a whole one, a failed one or a broken one.
@@ -35,19 +37,20 @@ pub(super) enum News {
 
 impl Feed {
     /// Begins with the manifest's first row: the rows that were known in an earlier turn are known again soon.
-    pub fn start(engine: &Engine, job: &JobRow, growing: Arc<Growing>) -> Self {
+    pub fn start(engine: &Engine, held: &Held, job: &JobRow, growing: Arc<Growing>) -> Self {
         let (known, stopped) = (growing.known(), CancellationToken::new());
         let job = job.clone();
         let (pinned, until) = (Arc::clone(&growing), stopped.clone());
-        let own = engine.clone();
+        let (own, held) = (engine.clone(), held.clone());
         let pinning = engine.shared.tasks.spawn(async move {
             tokio::select! {
                 biased;
                 () = until.cancelled() => None,
-                pinned = agent::pin(&own, &job, Some(&pinned)) => Some(pinned),
+                // A task of its own, so it minds the lease itself.
+                pinned = held.during(agent::pin(&own, &job, Some(&pinned))) => pinned,
             }
         });
-        Self { growing, known, pinning, stopped }
+        Self { growing, known, pinning, stopped: stopped.drop_guard() }
     }
 
     /// Waits for news. May be given up and asked for again.
@@ -72,7 +75,7 @@ impl Feed {
 
     /// Gives the rest of the manifest up; returns once nothing writes to it any more.
     pub async fn stop(self) {
-        self.stopped.cancel();
+        drop(self.stopped);
         // The thread that checks the rows holds the turn until it has noticed.
         self.growing.turn().await;
     }

@@ -15,9 +15,9 @@ use longshore_wire::arn;
 
 use super::{Engine, pinned};
 use crate::error::FailureReason;
+use crate::ledger::{GeneratedManifest, JobRow};
 use crate::ports::{ObjectBody, ObjectError};
 use crate::shape::{Manifest, Source, bare_etag};
-use crate::table::{GeneratedManifest, JobRow};
 
 /// Why preparing stopped.
 #[derive(Debug)]

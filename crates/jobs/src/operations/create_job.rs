@@ -3,8 +3,8 @@ use longshore_wire::{Call, Operation, Response, Route};
 
 use crate::Jobs;
 use crate::error::JobError;
+use crate::ledger::Created;
 use crate::shape::NewJob;
-use crate::table::Created;
 
 pub const OPERATION: Operation<Jobs> = Operation {
     name: "CreateJob",
@@ -17,7 +17,7 @@ pub const OPERATION: Operation<Jobs> = Operation {
 async fn create_job(jobs: &Jobs, call: Call) -> Result<Response, JobError> {
     let job = NewJob::parse(&call.request.body, &jobs.settings)?;
     let new_id = jobs.settings.new_id().to_string();
-    let id = match jobs.table.create(new_id.clone(), job).await? {
+    let id = match jobs.ledger.create(new_id.clone(), job).await? {
         Created::New => new_id,
         Created::Before(id) => id,
     };

@@ -21,9 +21,9 @@ use super::{Prepared, Unprepared, failed, pinning};
 use crate::engine::patience::{GaveUp, patiently};
 use crate::engine::{Engine, pinned, spool_dir};
 use crate::error::FailureReason;
+use crate::ledger::GeneratedManifest;
 use crate::ports::{Encryption, ListPage, ListQuery, Listed, ObjectError, ObjectFacts, PutBody, PutTerms};
 use crate::shape::{Generator, ManifestEncryption, Output};
-use crate::table::GeneratedManifest;
 
 /// Objects looked at at once where the listing does not say enough: a round trip each, so that a page of 1,000 takes
 /// some 60 of them one after another.
