@@ -15,8 +15,8 @@ use bytes::Bytes;
 use futures::future::BoxFuture;
 use http_body_util::combinators::BoxBody;
 use longshore_core::pattern;
-use longshore_core::start::Start;
 use longshore_core::pool::{self, Ask, CallId, Effect, EnvironmentId, Limits, Millis, Pool, StopReason, Target};
+use longshore_core::start::Start;
 use tokio::sync::{Notify, oneshot};
 
 mod environment;

@@ -52,13 +52,7 @@ impl Functions {
     /// in which the function is handed the call, which can be called off until then.
     ///
     /// Dropping the future gives the call up; the function may run on.
-    pub async fn invoke(
-        &self,
-        function: &str,
-        payload: Bytes,
-        patience: Patience,
-        start: Option<&Start>,
-    ) -> Invoked {
+    pub async fn invoke(&self, function: &str, payload: Bytes, patience: Patience, start: Option<&Start>) -> Invoked {
         let outcome = async {
             let named = self.name(function, None, &self.inner.settings.account, "InvokeFunction")?;
             // A job may start as soon as its function is made: that it asks counts as a look.

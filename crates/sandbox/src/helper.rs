@@ -5,8 +5,8 @@
 //! and hands it one message an environment. The helper keeps nothing: what an environment has to say goes over a line of its
 //! own. The helper ends with the server, and its environments with it.
 
-use std::io;
 use std::collections::VecDeque;
+use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 use std::process::{Child, Stdio};

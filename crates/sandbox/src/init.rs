@@ -13,8 +13,8 @@ use crate::confine::{self, At, Fault};
 use crate::filter::{Filters, Kind};
 use crate::layers::Layer;
 use crate::line::{self, News, Word};
-use crate::spec::{Identity, Spec};
 use crate::network::{self, Network};
+use crate::spec::{Identity, Spec};
 use crate::{root, sys, usage};
 
 /// A trial's runtime sends this before its details; a program that cannot be run is told without it.

@@ -50,8 +50,7 @@ mod tests {
 
     #[test]
     fn a_functions_first_environments_share_its_thread_and_more_of_them_spread_over_all() {
-        let runtimes: Vec<_> =
-            (0..4).map(|_| tokio::runtime::Builder::new_current_thread().build().unwrap()).collect();
+        let runtimes: Vec<_> = (0..4).map(|_| tokio::runtime::Builder::new_current_thread().build().unwrap()).collect();
         let mut handles = runtimes.iter().map(|runtime| runtime.handle().clone());
         let threads = Threads::new(handles.next().unwrap(), handles);
         let mut homes = std::collections::HashSet::new();

@@ -531,7 +531,9 @@ async fn a_call_that_waits_while_its_version_changes_runs_the_new_one_or_is_told
     let waiting = |name: &'static str| {
         api.next(Outcome::Gone { call: Box::new(host_call()) });
         let functions = api.functions.clone();
-        tokio::spawn(async move { functions.invoke(name, Bytes::from_static(br#"{"a":1}"#), Patience::Forever, None).await })
+        tokio::spawn(
+            async move { functions.invoke(name, Bytes::from_static(br#"{"a":1}"#), Patience::Forever, None).await },
+        )
     };
     let answered = |version: &str| Invoked::Answered {
         payload: Bytes::from_static(br#"{"a":1}"#),
