@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 use futures::stream::BoxStream;
+use longshore_core::histogram::Histogram;
 use longshore_core::invocation::Reply;
 use longshore_core::start::Start;
 use longshore_wire::event::JobEvent;
@@ -171,6 +172,11 @@ pub trait Invoker: Send + Sync + 'static {
     /// The thread on which whoever calls `function` often should run, next to what it calls; `None` for any. Source:
     /// decision 0029.
     fn thread_of(&self, _function: &str) -> Option<tokio::runtime::Handle> {
+        None
+    }
+
+    /// How long environments of `function` took to become ready, since counting began; `None` where nobody counts them.
+    fn cold_starts(&self, _function: &str) -> Option<Histogram> {
         None
     }
 }

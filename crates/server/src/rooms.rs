@@ -7,6 +7,7 @@ use bytes::{Bytes, BytesMut};
 use futures::StreamExt;
 use http::StatusCode;
 use http_body_util::{BodyExt, Full};
+use longshore_core::histogram::Histogram;
 use longshore_core::invocation::Reply;
 use longshore_core::start::Start;
 use longshore_functions::host::{FunctionCredentials, Patience, S3Door, Threads};
@@ -210,6 +211,10 @@ impl ports::Invoker for EmbeddedInvoker {
     fn prepare(&self, function: &str, wanted: u32) {
         self.0.prepare(function, wanted);
     }
+
+    fn cold_starts(&self, function: &str) -> Option<Histogram> {
+        Some(self.0.cold_starts(function))
+    }
 }
 
 /// The engine's functions, wherever each is.
@@ -253,6 +258,11 @@ impl ports::Invoker for RoutedInvoker {
         // As the host knows it: by its name alone. One elsewhere has its calls together on one thread, too.
         let named = FunctionName::parse(function);
         Some(self.threads.home(named.as_ref().map_or(function, |named| &named.name)).clone())
+    }
+
+    fn cold_starts(&self, function: &str) -> Option<Histogram> {
+        // Elsewhere, nobody tells of them.
+        self.remote.of(function).is_none().then(|| self.embedded.cold_starts(function)).flatten()
     }
 }
 

@@ -10,26 +10,31 @@ use futures::stream::FuturesUnordered;
 use futures::{FutureExt, StreamExt};
 use longshore_core::invocation::{EventTemplate, Reply, Schema, invocation_id};
 use longshore_core::random::Random;
+use longshore_core::run::Took;
 use longshore_core::start::Start;
 use longshore_core::task::Task;
+use tokio::time::Instant;
 
 use super::gate::Door;
 use crate::ledger::JobRow;
 use crate::ports::Invoker;
 
+/// What came of a call, and how long it took if it began.
+type Answer = (Reply, Option<Took>);
+
 /// A call on its way: at the door, in a queue of what it calls, or under way.
 struct Call {
     invocation: u64,
     start: Start,
-    replied: Pin<Box<dyn Future<Output = Reply> + Send>>,
+    answered: Pin<Box<dyn Future<Output = Answer> + Send>>,
 }
 
 impl Future for Call {
-    type Output = (u64, Reply);
+    type Output = (u64, Reply, Option<Took>);
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        let reply = ready!(self.replied.as_mut().poll(context));
-        Poll::Ready((self.invocation, reply))
+        let (reply, took) = ready!(self.answered.as_mut().poll(context));
+        Poll::Ready((self.invocation, reply, took))
     }
 }
 
@@ -74,15 +79,19 @@ impl Dispatcher {
         let payload = self.template.event(&invocation_id(&mut self.random), task);
         tracing::debug!(job = self.job_id, row = task.row, attempt, invocation, "task started");
         let (invoker, function) = (Arc::clone(&self.invoker), Arc::clone(&self.function));
+        let asked = Instant::now();
         let start = Start::default();
         let own = start.clone();
+        let call = async move |pass, called| {
+            let reply = invoker.invoke_unless_called_off(&function, payload, &own).await;
+            let answered = Instant::now();
+            drop(pass);
+            let took = Took { since_asked_us: micros(asked, answered), call_us: micros(called, answered) };
+            (reply, Some(took))
+        };
         // Usually there is room, and nothing to wait for.
-        let replied: Pin<Box<dyn Future<Output = Reply> + Send>> = match self.door.try_enter() {
-            Some(pass) => Box::pin(async move {
-                let reply = invoker.invoke_unless_called_off(&function, payload, &own).await;
-                drop(pass);
-                reply
-            }),
+        let answered: Pin<Box<dyn Future<Output = Answer> + Send>> = match self.door.try_enter() {
+            Some(pass) => Box::pin(call(pass, asked)),
             None => {
                 let mut entering = Box::pin(Arc::clone(&self.door).enter());
                 // Asked once now, it has its place in the queue before whoever comes next.
@@ -92,13 +101,11 @@ impl Dispatcher {
                         Some(pass) => pass,
                         None => entering.await,
                     };
-                    let reply = invoker.invoke_unless_called_off(&function, payload, &own).await;
-                    drop(pass);
-                    reply
+                    call(pass, Instant::now()).await
                 })
             }
         };
-        self.calls.push(Call { invocation, start, replied });
+        self.calls.push(Call { invocation, start, answered });
     }
 
     /// From here on no call begins, wherever it waits for its turn. Those that have begun go on.
@@ -121,13 +128,17 @@ impl Dispatcher {
     }
 
     /// The next call that is over; waits for ever if none is under way.
-    pub async fn next_answer(&mut self) -> (u64, Reply) {
+    pub async fn next_answer(&mut self) -> (u64, Reply, Option<Took>) {
         if let Some(invocation) = self.called_off.pop_front() {
-            return (invocation, Reply::NotStarted);
+            return (invocation, Reply::NotStarted, None);
         }
         match self.calls.next().await {
             Some(answer) => answer,
             None => std::future::pending().await,
         }
     }
+}
+
+fn micros(from: Instant, to: Instant) -> u64 {
+    u64::try_from(to.duration_since(from).as_micros()).unwrap_or(u64::MAX)
 }
