@@ -28,6 +28,7 @@ pub mod retry;
 pub mod run;
 pub mod sample;
 pub mod schedule;
+pub mod start;
 pub mod task;
 pub mod threshold;
 pub mod time;
