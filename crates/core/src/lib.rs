@@ -13,6 +13,7 @@ pub mod inventory;
 pub mod invocation;
 pub mod job;
 pub mod manifest;
+pub mod past;
 pub mod pattern;
 pub mod policy;
 pub mod pool;

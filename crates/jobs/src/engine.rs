@@ -5,6 +5,7 @@
 //! waits for a completion, an order or the time, and hands it back.
 
 mod agent;
+mod checkpointer;
 mod deliverer;
 mod dispatcher;
 mod feed;
@@ -308,6 +309,7 @@ fn clean(dir: &std::path::Path) -> std::io::Result<()> {
         _ => Ok(()),
     };
     gone(std::fs::remove_file(dir.join("manifest.idx")))?;
+    longshore_store::checkpoint::remove(&recorder::log_dir(dir))?;
     gone(std::fs::remove_file(dir.join("manifest.idx.new")))?;
     gone(std::fs::remove_file(dir.join("manifest.csv")))?;
     gone(std::fs::remove_dir_all(spool_dir(dir)))?;

@@ -3,6 +3,7 @@
 //! Acknowledged means durable: every method that says so returns after `fdatasync`. After the first failed sync
 //! nothing more is acknowledged ([`Fatal`]); a full disk is an ordinary, passing error ([`StoreError::Full`]).
 
+pub mod checkpoint;
 pub mod data_dir;
 pub mod fatal;
 pub mod records;
@@ -12,7 +13,7 @@ pub mod segment;
 pub use data_dir::DataDir;
 pub use fatal::Fatal;
 pub use records::{Records, Schema};
-pub use result_log::{Position, ResultLog};
+pub use result_log::{Mark, Position, ResultLog};
 
 /// Why state could not be read or written.
 #[derive(Debug, thiserror::Error)]

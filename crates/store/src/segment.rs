@@ -9,7 +9,8 @@
 pub const HEADER: &[u8; 8] = b"LSRESv1\n";
 /// Starts every frame, so that a damaged length does not hide the frames behind it.
 pub const MARK: &[u8; 4] = b"\xA7LSF";
-const FRAME_HEAD: usize = 12;
+/// Bytes of a frame before its payload.
+pub const FRAME_HEAD: usize = 12;
 /// The longest payload. A batch of results is cut long before; this guards against a length read out of garbage.
 pub const PAYLOAD_MAX: usize = 16 << 20;
 
@@ -25,6 +26,11 @@ pub fn push_frame(out: &mut Vec<u8>, payload: &[u8]) {
 
 fn checksum(length: &[u8], payload: &[u8]) -> u32 {
     crc32c::crc32c_append(crc32c::crc32c(length), payload)
+}
+
+/// The checksum that a whole frame carries; none if there are not even the bytes for it.
+pub fn checksum_of(frame: &[u8]) -> Option<u32> {
+    frame.get(8..FRAME_HEAD)?.try_into().ok().map(u32::from_le_bytes)
 }
 
 /// One step through the frames of a buffer.
@@ -66,19 +72,11 @@ pub struct Recovered {
 
 /// Walks a whole segment and hands each payload to `each`. `Err(offset)`: damage at that offset, which no crash
 /// explains, since a whole frame stands behind it.
-pub fn recover(bytes: &[u8], each: impl FnMut(&[u8])) -> Result<Recovered, usize> {
-    let Some((HEADER, frames)) = bytes.split_first_chunk::<8>() else {
+pub fn recover(bytes: &[u8], mut each: impl FnMut(&[u8])) -> Result<Recovered, usize> {
+    let Some((HEADER, _)) = bytes.split_first_chunk::<8>() else {
         return if any_frame_in(bytes) { Err(0) } else { Ok(Recovered { valid_len: 0, frames: 0 }) };
     };
-    match recover_behind(frames, each) {
-        Ok(recovered) => Ok(Recovered { valid_len: HEADER.len() + recovered.valid_len, ..recovered }),
-        Err(at) => Err(HEADER.len() + at),
-    }
-}
-
-/// As [`recover`], for what stands behind some whole frames: without the header, and counted from there.
-pub fn recover_behind(bytes: &[u8], mut each: impl FnMut(&[u8])) -> Result<Recovered, usize> {
-    let (mut at, mut frames) = (0, 0);
+    let (mut at, mut frames) = (HEADER.len(), 0);
     while let Step::Frame(payload, taken) = step(&bytes[at..]) {
         each(payload);
         at += taken;
