@@ -113,7 +113,7 @@ impl Objects for Store {
 #[derive(Default)]
 struct NoOp {
     calls: AtomicU64,
-    /// From this call on of function `f` none is answered.
+    /// From this call on function `f` takes its time, and once `g` was called none of it is answered. 0: none at all.
     hold_from: Option<u64>,
     held: AtomicU64,
     /// Processor time at each million of calls.
@@ -145,6 +145,7 @@ impl Invoker for NoOp {
             if self.resumed.lock().expect("nobody panics").is_some() || self.hold_from == Some(0) {
                 std::future::pending::<()>().await;
             }
+            tokio::time::sleep(Duration::from_millis(5)).await;
         }
         let event = String::from_utf8_lossy(&payload);
         let task = event.split_once("\"taskId\":\"").and_then(|(_, rest)| rest.split_once('"'));
