@@ -30,6 +30,10 @@ const LOOSE_MAX: u32 = 16_384;
 impl Settled {
     /// `false` if it was there.
     fn insert(&mut self, row: u64) -> bool {
+        if row == self.below && !self.others.contains(row) {
+            self.below += 1;
+            return true;
+        }
         if row < self.below || !self.others.insert(row) {
             return false;
         }

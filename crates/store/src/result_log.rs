@@ -16,8 +16,8 @@ use crate::{Fatal, StoreError};
 pub const ROLL_AT: u64 = 64 << 20;
 /// Appends waiting for the thread. The engine has one under way per job; a few more are room for a commit's length.
 const QUEUE_MAX: usize = 16;
-/// Whoever watches a log's growth is told after this many bytes, some forty thousand results.
-pub const TOLD_EVERY: u64 = 4 << 20;
+/// Whoever watches a log's growth is told after this many bytes, some ten thousand results.
+pub const TOLD_EVERY: u64 = 1 << 20;
 /// A segment is read in pieces of this size, or of its longest frame, whichever is more.
 const READ_BYTES: usize = 256 << 10;
 

@@ -15,9 +15,9 @@ use tokio::task::JoinHandle;
 
 use super::recorder::blocking;
 
-/// A log grows at least so much from one checkpoint to the next: some eighty thousand results, which an opening reads again
-/// in 10 ms. A checkpoint costs two syncs and some 350 µs.
-const EVERY_BYTES: u64 = 8 << 20;
+/// A log grows at least so much from one checkpoint to the next: some forty thousand results, which an opening reads again
+/// in 5 ms. A checkpoint costs two syncs and some 350 µs.
+const EVERY_BYTES: u64 = 4 << 20;
 /// And at least so many times the size of the last one, so that checkpoints write at most a quarter of what the log does.
 /// Only a job whose rows settle in no order has one of more than some kilobytes: 1.2 MB for each ten million rows.
 const EVERY_SIZES: u64 = 4;
