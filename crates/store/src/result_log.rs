@@ -142,9 +142,9 @@ impl ResultLog {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Position {
     /// Segments that were read to their end, for another followed.
-    segments_before: usize,
+    pub segments_before: usize,
     /// Whole bytes of the segment behind those.
-    bytes: u64,
+    pub bytes: u64,
 }
 
 /// A place in a log between two frames, up to which it is durable, and what stands before it. The first value is the

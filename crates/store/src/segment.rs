@@ -72,11 +72,19 @@ pub struct Recovered {
 
 /// Walks a whole segment and hands each payload to `each`. `Err(offset)`: damage at that offset, which no crash
 /// explains, since a whole frame stands behind it.
-pub fn recover(bytes: &[u8], mut each: impl FnMut(&[u8])) -> Result<Recovered, usize> {
-    let Some((HEADER, _)) = bytes.split_first_chunk::<8>() else {
+pub fn recover(bytes: &[u8], each: impl FnMut(&[u8])) -> Result<Recovered, usize> {
+    let Some((HEADER, frames)) = bytes.split_first_chunk::<8>() else {
         return if any_frame_in(bytes) { Err(0) } else { Ok(Recovered { valid_len: 0, frames: 0 }) };
     };
-    let (mut at, mut frames) = (HEADER.len(), 0);
+    match recover_behind(frames, each) {
+        Ok(recovered) => Ok(Recovered { valid_len: HEADER.len() + recovered.valid_len, ..recovered }),
+        Err(at) => Err(HEADER.len() + at),
+    }
+}
+
+/// As [`recover`], for what stands behind some whole frames: without the header, and counted from there.
+pub fn recover_behind(bytes: &[u8], mut each: impl FnMut(&[u8])) -> Result<Recovered, usize> {
+    let (mut at, mut frames) = (0, 0);
     while let Step::Frame(payload, taken) = step(&bytes[at..]) {
         each(payload);
         at += taken;

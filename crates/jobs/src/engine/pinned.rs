@@ -19,7 +19,7 @@ use longshore_core::task::Task;
 use longshore_store::{StoreError, segment};
 use tokio::sync::{OwnedMutexGuard, watch};
 
-use super::recorder::blocking;
+use super::tasks::Tasks;
 
 const ENTRY_BYTES: usize = 16;
 /// Lines gather to so many bytes before they are written: a write of 64 KiB costs the kernel half as much again a byte as one
@@ -196,9 +196,9 @@ pub(super) struct Growth {
 
 impl Growing {
     /// Begins with nothing known. What a reading before a crash has left is written over.
-    pub async fn create(dir: &Path) -> Result<Arc<Self>, StoreError> {
+    pub async fn create(tasks: &Tasks, dir: &Path) -> Result<Arc<Self>, StoreError> {
         let (dir, path) = (dir.to_owned(), paths(dir).0);
-        let pinned = blocking(move || {
+        let pinned = tasks.blocking(move || {
             let failed = io("pinning the manifest");
             std::fs::create_dir_all(&dir).map_err(&failed)?;
             let mut options = OpenOptions::new();
@@ -256,9 +256,9 @@ impl Pinned {
     }
 
     /// `before` is the format of an index that does not name its columns: those were written before it did.
-    pub async fn open(dir: &Path, before: Option<RowFormat>) -> Result<Self, StoreError> {
+    pub async fn open(tasks: &Tasks, dir: &Path, before: Option<RowFormat>) -> Result<Self, StoreError> {
         let (path, index) = paths(dir);
-        blocking(move || {
+        let opened = tasks.blocking(move || {
             let lost = |path: &Path, error: std::io::Error| match error.kind() {
                 // It was there when the job left Preparing, and no waiting brings it back.
                 std::io::ErrorKind::NotFound => StoreError::Damaged(format!("{} is missing", path.display())),
@@ -296,8 +296,8 @@ impl Pinned {
                 return Err(StoreError::Damaged(format!("{} names no columns", index.display())));
             };
             Ok(Self { file, path, chunks: RwLock::new(chunks), format: OnceLock::from(format) })
-        })
-        .await
+        });
+        opened.await
     }
 
     pub fn rows(&self) -> u64 {
@@ -341,6 +341,14 @@ mod tests {
         RowFormat::new(vec![Column::Bucket, Column::Key]).unwrap()
     }
 
+    fn threads() -> Tasks {
+        Tasks::new(crate::Ground::Threads)
+    }
+
+    async fn open(dir: &Path, before: Option<RowFormat>) -> Result<Pinned, StoreError> {
+        Pinned::open(&threads(), dir, before).await
+    }
+
     fn write(dir: &Path, rows: u64) {
         let mut writer = Writer::create(dir, format(), None).unwrap();
         push(&mut writer, 0..rows).unwrap();
@@ -353,7 +361,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         for rows in [0, 1, CHUNK_ROWS - 1, CHUNK_ROWS, CHUNK_ROWS + 1, 3 * CHUNK_ROWS + 7] {
             write(dir.path(), rows);
-            let pinned = Pinned::open(dir.path(), None).await.unwrap();
+            let pinned = open(dir.path(), None).await.unwrap();
             assert_eq!(pinned.rows(), rows);
             let mut next = 0;
             loop {
@@ -364,7 +372,7 @@ mod tests {
             }
             assert_eq!(next, rows);
         }
-        let pinned = Pinned::open(dir.path(), None).await.unwrap();
+        let pinned = open(dir.path(), None).await.unwrap();
         assert_eq!(pinned.read_from(CHUNK_ROWS + 5).unwrap()[0].row, CHUNK_ROWS + 5);
     }
 
@@ -382,7 +390,7 @@ mod tests {
     #[tokio::test]
     async fn a_manifest_that_grows_is_read_a_chunk_behind_and_is_whole_at_its_end() {
         let dir = tempfile::tempdir().unwrap();
-        let growing = Growing::create(dir.path()).await.unwrap();
+        let growing = Growing::create(&threads(), dir.path()).await.unwrap();
         let (pinned, known) = (Arc::clone(&growing.pinned), growing.known());
         assert!(pinned.read_from(0).unwrap().is_empty());
         let mut writer = Writer::create(dir.path(), format(), Some(growing.turn().await)).unwrap();
@@ -392,7 +400,7 @@ mod tests {
         assert!(pinned.read_from(CHUNK_ROWS).unwrap().is_empty() && !Pinned::is_whole(dir.path()));
         writer.finish().unwrap();
         assert_eq!((*known.borrow(), pinned.read_from(CHUNK_ROWS).unwrap().len()), (CHUNK_ROWS + 3, 3));
-        assert_eq!(Pinned::open(dir.path(), None).await.unwrap().rows(), CHUNK_ROWS + 3);
+        assert_eq!(open(dir.path(), None).await.unwrap().rows(), CHUNK_ROWS + 3);
     }
 
     #[tokio::test]
@@ -404,9 +412,9 @@ mod tests {
         segment::recover(&index, |payload| frames.push(payload.to_vec())).unwrap();
         frames[1..].iter().for_each(|frame| segment::push_frame(&mut old, frame));
         std::fs::write(dir.path().join("manifest.idx"), old).unwrap();
-        let pinned = Pinned::open(dir.path(), Some(format())).await.unwrap();
+        let pinned = open(dir.path(), Some(format())).await.unwrap();
         assert_eq!((pinned.rows(), pinned.read_from(CHUNK_ROWS).unwrap().len()), (CHUNK_ROWS + 10, 10));
-        assert!(matches!(Pinned::open(dir.path(), None).await, Err(StoreError::Damaged(_))));
+        assert!(matches!(open(dir.path(), None).await, Err(StoreError::Damaged(_))));
     }
 
     #[tokio::test]
@@ -418,7 +426,7 @@ mod tests {
         std::fs::write(dir.path().join("manifest.idx.new"), &index[..index.len() / 2]).unwrap();
         assert!(!Pinned::is_whole(dir.path()));
         write(dir.path(), 20);
-        assert_eq!(Pinned::open(dir.path(), None).await.unwrap().rows(), 20);
+        assert_eq!(open(dir.path(), None).await.unwrap().rows(), 20);
         assert!(!dir.path().join("manifest.idx.new").exists());
     }
 
@@ -427,7 +435,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         // What a server that died has left: longer, and of other bytes.
         std::fs::write(dir.path().join("manifest.csv"), vec![b'x'; 1 << 20]).unwrap();
-        let growing = Growing::create(dir.path()).await.unwrap();
+        let growing = Growing::create(&threads(), dir.path()).await.unwrap();
         let mut writer = Writer::create(dir.path(), format(), Some(growing.turn().await)).unwrap();
         push(&mut writer, 0..CHUNK_ROWS + 3).unwrap();
         writer.discard();
@@ -441,7 +449,7 @@ mod tests {
         let mut writer = Writer::create(dir.path(), format(), Some(growing.turn().await)).unwrap();
         push(&mut writer, 0..3 * CHUNK_ROWS).unwrap();
         writer.finish().unwrap();
-        assert_eq!(Pinned::open(dir.path(), None).await.unwrap().read_from(2 * CHUNK_ROWS).unwrap().len(), 1_024);
+        assert_eq!(open(dir.path(), None).await.unwrap().read_from(2 * CHUNK_ROWS).unwrap().len(), 1_024);
     }
 
     #[tokio::test]
@@ -454,7 +462,7 @@ mod tests {
             let mut bad = good.clone();
             bad[good.len() / 2] ^= 1;
             std::fs::write(&path, bad).unwrap();
-            let read = match Pinned::open(dir.path(), None).await {
+            let read = match open(dir.path(), None).await {
                 Ok(pinned) => pinned.read_from(0),
                 Err(error) => Err(error),
             };

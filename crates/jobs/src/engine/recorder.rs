@@ -2,27 +2,32 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use longshore_core::past::{Misread, Past};
 use longshore_core::record::{Entry, Logged, Unreadable};
 use longshore_store::{Fatal, Mark, Position, ResultLog, StoreError};
-
 use tokio::task::JoinHandle;
+use tokio::time::Instant;
 
 use super::checkpointer;
+use crate::ledger::{Ledger, Results};
 
-pub(super) fn log_dir(job_dir: &Path) -> PathBuf {
+/// How long a batch of which nobody knows whether it is there is left alone before it is given again.
+const PAUSE: Duration = Duration::from_millis(500);
+
+pub(crate) fn log_dir(job_dir: &Path) -> PathBuf {
     job_dir.join("results")
 }
 
 /// Whether a job has ever run, so that it has a log.
-pub(super) fn has_log(job_dir: &Path) -> bool {
+pub(crate) fn has_log(job_dir: &Path) -> bool {
     log_dir(job_dir).exists()
 }
 
 /// Opens a job's log for appending and reads its past: what came since the last checkpoint, or all of it. From here on
 /// checkpoints are written as the log grows.
-pub(super) async fn open(job_dir: &Path, fatal: Fatal) -> Result<(Arc<ResultLog>, Past), StoreError> {
+pub(crate) async fn open(job_dir: &Path, fatal: Fatal) -> Result<(Arc<ResultLog>, Past), StoreError> {
     // The task ends by itself, with the log.
     open_followed(job_dir, fatal).await.map(|(log, past, _following)| (log, past))
 }
@@ -68,7 +73,7 @@ fn replay(
 }
 
 /// Writes one batch; answers with its number.
-pub(super) fn write(
+pub(crate) fn write(
     log: &Arc<ResultLog>,
     batch: u64,
     entries: Arc<Vec<Entry>>,
@@ -81,14 +86,39 @@ pub(super) fn write(
     }
 }
 
+/// Records one batch under the run's lease; answers with its number. One of which nobody knows whether it is there is
+/// given again until it is known.
+pub(super) async fn record(
+    results: Arc<dyn Results>,
+    batch: u64,
+    entries: Arc<Vec<Entry>>,
+) -> (u64, Result<(), StoreError>) {
+    loop {
+        match results.append(batch, Arc::clone(&entries)).await {
+            Err(StoreError::Unknown(why)) => {
+                tracing::warn!(why, "it is not known whether results are recorded, will retry");
+                tokio::time::sleep_until(Instant::now() + PAUSE).await;
+            }
+            other => return (batch, other.map(drop)),
+        }
+    }
+}
+
+/// A job's results, to be read.
+#[derive(Clone)]
+pub(super) struct Log {
+    pub ledger: Arc<dyn Ledger>,
+    pub job_id: String,
+}
+
 /// Reads every settled task of a job in the order of its log, and checks that none is there twice. Blocks. Memory: a frame,
 /// and what [`Past`] takes.
 pub(super) fn settled(
-    job_dir: &Path,
+    log: &Log,
     mut each: impl FnMut(&Logged<'_>) -> Result<(), Unreadable>,
 ) -> Result<(), StoreError> {
     let mut past = Past::default();
-    settled_since(job_dir, Position::default(), |logged| {
+    settled_since(log, Position::default(), |logged| {
         past.settle(logged.row, logged.succeeded).map_err(Misread::Twice)?;
         Ok(each(logged)?)
     })
@@ -97,13 +127,12 @@ pub(super) fn settled(
 
 /// Reads the settled tasks from where an earlier reading ended; returns where this one did.
 pub(super) fn settled_since(
-    job_dir: &Path,
+    log: &Log,
     from: Position,
     mut each: impl FnMut(&Logged<'_>) -> Result<(), Misread>,
 ) -> Result<Position, StoreError> {
-    let dir = log_dir(job_dir);
     let mut wrong = None;
-    let to = ResultLog::read_on(&dir, from, |payload| {
+    let to = log.ledger.read_results(&log.job_id, from, &mut |payload| {
         if wrong.is_none() {
             let read = Logged::read_all(payload, |logged| if logged.settled { each(&logged) } else { Ok(()) });
             wrong = read.err();
@@ -111,12 +140,12 @@ pub(super) fn settled_since(
     })?;
     match wrong {
         None => Ok(to),
-        Some(wrong) => Err(StoreError::Damaged(format!("the result log {}: {wrong}", dir.display()))),
+        Some(wrong) => Err(StoreError::Damaged(format!("the result log of job {}: {wrong}", log.job_id))),
     }
 }
 
 /// Runs blocking file work off the async threads.
-pub(super) async fn blocking<T: Send + 'static>(
+pub(crate) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, StoreError> + Send + 'static,
 ) -> Result<T, StoreError> {
     tokio::task::spawn_blocking(work)

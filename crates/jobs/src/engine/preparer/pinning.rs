@@ -43,15 +43,13 @@ where
     let world = &engine.shared.world;
     let (pieces, incoming) = mpsc::channel(PIECES_MAX);
     let (dir, rows_max) = (world.job_dir(job_id), world.settings.rows_max.min(ROWS_MAX));
-    // Tracked, so that a server that stops waits for it: nobody else may find it writing.
-    let checking = engine.shared.tasks.spawn_blocking(move || check(&dir, format, growth, rows_max, incoming));
+    let checking = engine.shared.tasks.blocking_on(check(dir, format, growth, rows_max, incoming));
     let end = pieces.clone();
     let feeding = async move {
         source(Feed { pieces }).await?;
         end.send(None).await.map_err(|_| Unprepared::NotTaken)
     };
     let (checked, fed) = tokio::join!(checking, feeding);
-    let checked = checked.unwrap_or_else(|panic| Err(StoreError::Damaged(format!("file work panicked: {panic}"))));
     match checked? {
         Ok(rows) => Ok(rows),
         Err(Stop::Fault(fault)) => {
@@ -154,18 +152,18 @@ impl Pinning {
     }
 }
 
-/// Checks and writes the lines until the end is said. Blocks.
-fn check(
-    dir: &std::path::Path,
+/// Checks and writes the lines until the end is said. Blocks, but for waiting for the next piece.
+async fn check(
+    dir: std::path::PathBuf,
     format: RowFormat,
     growth: Option<pinned::Growth>,
     rows_max: u64,
     mut incoming: mpsc::Receiver<Option<Bytes>>,
 ) -> Result<Result<u64, Stop>, StoreError> {
-    let writer = pinned::Writer::create(dir, format.clone(), growth)?;
+    let writer = pinned::Writer::create(&dir, format.clone(), growth)?;
     let mut pinning = Pinning { writer, format, rows_max, begun: Vec::new(), edges: Vec::new() };
     let checked = loop {
-        match incoming.blocking_recv() {
+        match incoming.recv().await {
             None => break Err(Stop::GivenUp),
             Some(None) => break Ok(()),
             Some(Some(piece)) => {
@@ -196,6 +194,11 @@ mod tests {
     use longshore_core::manifest::{CHUNK_ROWS, Column};
 
     use super::*;
+    use crate::engine::tasks::Tasks;
+
+    fn alone<T>(future: impl Future<Output = T>) -> T {
+        tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(future)
+    }
 
     /// Pins what `pieces` hold; `None` for the end. Either the pinned bytes and rows, or why not.
     fn pin(
@@ -207,13 +210,14 @@ mod tests {
         let pieces: Vec<_> = pieces.into_iter().map(Some).chain([None]).collect();
         let (sender, incoming) = mpsc::channel(pieces.len());
         pieces.into_iter().for_each(|piece| sender.try_send(piece).unwrap());
-        let rows = check(dir, format, None, rows_max, incoming).unwrap()?;
+        let checking = check(dir.to_owned(), format, None, rows_max, incoming);
+        let rows = alone(checking).unwrap()?;
         Ok((std::fs::read(dir.join("manifest.csv")).unwrap(), rows))
     }
 
     #[test]
     fn a_manifest_is_pinned_as_it_is_however_it_is_cut() {
-        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let tasks = Tasks::new(crate::Ground::Threads);
         let dir = tempfile::tempdir().unwrap();
         let rows = 3 * CHUNK_ROWS + 5;
         let text: String = (0..rows).map(|row| format!("b,{}-{row}\n", "k".repeat(row as usize % 300))).collect();
@@ -226,7 +230,7 @@ mod tests {
                 let pieces = pieces.map(|from| source.slice(from..source.len().min(from + size)));
                 let (pinned, found) = pin(dir.path(), ROWS_MAX, pieces).ok().unwrap();
                 assert!(found == rows && pinned == text, "cut every {size}");
-                let pinned = runtime.block_on(pinned::Pinned::open(dir.path(), None)).unwrap();
+                let pinned = alone(pinned::Pinned::open(&tasks, dir.path(), None)).unwrap();
                 assert_eq!(pinned.read_from(2 * CHUNK_ROWS).unwrap().len() as u64, CHUNK_ROWS);
                 assert_eq!(pinned.read_from(3 * CHUNK_ROWS).unwrap().last().unwrap().row, rows - 1);
             }
