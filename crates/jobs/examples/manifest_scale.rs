@@ -119,19 +119,17 @@ struct NoOp {
     held: AtomicU64,
     /// Processor time at each million of calls.
     millions: Mutex<Vec<u64>>,
-    /// When the first call was made, and the first of `f` after the last of `g`.
-    first: Mutex<Option<Instant>>,
+    /// When `g` was called last, and a run of `f` began after it.
     other: Mutex<Option<Instant>>,
-    resumed: Mutex<Option<Duration>>,
+    began: Mutex<Option<Instant>>,
+    /// How long it took from either to the first call of `f`.
+    resumed: Mutex<Option<(Duration, Duration)>>,
 }
 
 #[async_trait::async_trait]
 impl Invoker for NoOp {
     async fn invoke(&self, function: &str, payload: Bytes) -> Reply {
         let now = self.calls.fetch_add(1, Ordering::Relaxed);
-        if now == 0 {
-            *self.first.lock().expect("nobody panics") = Some(Instant::now());
-        }
         if now.is_multiple_of(MILLION) {
             self.millions.lock().expect("nobody panics").push(cpu_ns());
         }
@@ -140,7 +138,8 @@ impl Invoker for NoOp {
         } else if self.hold_from.is_some_and(|from| now >= from) {
             let other = self.other.lock().expect("nobody panics").take();
             if let Some(other) = other {
-                *self.resumed.lock().expect("nobody panics") = Some(other.elapsed());
+                let began = self.began.lock().expect("nobody panics").unwrap_or(other);
+                *self.resumed.lock().expect("nobody panics") = Some((other.elapsed(), began.elapsed()));
             }
             self.held.fetch_add(1, Ordering::Relaxed);
             if self.resumed.lock().expect("nobody panics").is_some() || self.hold_from == Some(0) {
@@ -157,6 +156,12 @@ impl Invoker for NoOp {
 
     fn slots(&self, _: &str) -> Option<u32> {
         Some(1_000)
+    }
+
+    fn prepare(&self, function: &str, _: u32) {
+        if !function.ends_with(":g") {
+            *self.began.lock().expect("nobody panics") = Some(Instant::now());
+        }
     }
 }
 
@@ -303,13 +308,15 @@ async fn half(rows: u64, dir: &Path) {
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
     server.create(&request("u", 1, "g", 9, false)).await;
-    let resumed = loop {
+    let (behind, resumed) = loop {
         if let Some(resumed) = *server.invoker.resumed.lock().expect("nobody panics") {
             break resumed;
         }
         tokio::time::sleep(Duration::from_millis(1)).await;
     };
+    // From the moment that the run begins anew; and with all that the other job still does after its call.
     say("resume_ms", resumed.as_secs_f64() * 1_000.0);
+    say("resume_behind_other_ms", behind.as_secs_f64() * 1_000.0);
     // A crash finds the last batch recorded or not.
     println!("half");
     std::future::pending::<()>().await;
@@ -329,24 +336,28 @@ async fn recover(dir: &Path) {
 /// Memory of jobs that wait, of jobs that are over, and of tasks in flight.
 async fn many(count: u64, dir: &Path) {
     let server = Server::open(dir, NoOp::default(), |_| {}).await;
-    let warm = server.create(&request("warm", 1, "f", 1, false)).await;
-    server.wait_for(&warm, &["Complete"]).await;
-    let before = status_kib("VmRSS");
-    let mut ids = Vec::new();
-    for n in 0..count {
-        ids.push(server.create(&request(&n.to_string(), 1, "f", 1, true)).await);
+    // Twice: what the first ones take is for good and for all, caches of the database above all.
+    for turn in 0..2 {
+        let before = status_kib("VmRSS") as f64;
+        let mut ids = Vec::new();
+        for n in 0..count {
+            ids.push(server.create(&request(&format!("{turn}-{n}"), 1, "f", 1, true)).await);
+        }
+        for id in &ids {
+            server.wait_for(id, &["Suspended"]).await;
+        }
+        let idle = status_kib("VmRSS") as f64 - before;
+        for id in &ids {
+            server.confirm(id).await;
+        }
+        for id in &ids {
+            server.wait_for(id, &["Complete"]).await;
+        }
+        if turn == 1 {
+            say("idle_job_kib", idle / count as f64);
+            say("finished_job_kib", (status_kib("VmRSS") as f64 - before) / count as f64);
+        }
     }
-    for id in &ids {
-        server.wait_for(id, &["Suspended"]).await;
-    }
-    say("idle_job_kib", (status_kib("VmRSS") as f64 - before as f64) / count as f64);
-    for id in &ids {
-        server.confirm(id).await;
-    }
-    for id in &ids {
-        server.wait_for(id, &["Complete"]).await;
-    }
-    say("finished_job_kib", (status_kib("VmRSS") as f64 - before as f64) / count as f64);
     server.jobs.shutdown().await;
     drop(server);
 

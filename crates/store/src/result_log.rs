@@ -34,8 +34,11 @@ impl ResultLog {
     /// Opens (or creates) the log in `dir`, hands every payload behind `from` to `each` in the order it was appended, and
     /// cuts a torn tail. `from` is none, or a mark that [`ResultLog::reaches`]. Blocks. Memory: a frame at a time.
     pub fn open(dir: &Path, fatal: Fatal, from: Option<Mark>, each: impl FnMut(&[u8])) -> Result<Self, StoreError> {
-        std::fs::create_dir_all(dir).map_err(|e| StoreError::from_io("creating a result log", e))?;
-        crate::records::sync_directory_of(dir)?;
+        // The folder's name was made durable before its first segment was begun.
+        if segments_in(dir)?.is_empty() {
+            std::fs::create_dir_all(dir).map_err(|e| StoreError::from_io("creating a result log", e))?;
+            crate::records::sync_directory_of(dir)?;
+        }
         let mut appender = Appender::recover(dir, from.unwrap_or_default(), each)?;
         let (queue, mut receiver) = mpsc::channel::<(Vec<u8>, Answer)>(QUEUE_MAX);
         let (marks, reader) = watch::channel(appender.mark);
@@ -206,6 +209,10 @@ impl Appender {
                     tracing::warn!(path = %path.display(), valid, on_disk, "cut a torn tail off a result segment");
                     file.set_len(valid).map_err(io)?;
                     file.sync_all().map_err(io)?;
+                }
+                if appender.mark.last == LastFrame::default() {
+                    // The segment may have been begun by a process that died before its name was durable.
+                    crate::records::sync_directory_of(path)?;
                 }
                 appender.file = Some(file);
             }
