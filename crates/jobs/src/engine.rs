@@ -34,6 +34,7 @@ use longshore_core::random::Random;
 use longshore_core::run::{Command, Effect, Ended, Event, Extent, Run};
 use longshore_core::sample;
 use longshore_core::time::Tick;
+use longshore_store::failpoint::{self, Place};
 use longshore_store::{Fatal, StoreError};
 use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::time::Instant;
@@ -356,6 +357,7 @@ fn clean(dir: &std::path::Path) -> std::io::Result<()> {
         _ => Ok(()),
     };
     gone(std::fs::remove_file(dir.join("manifest.idx")))?;
+    failpoint::pass(Place::JobCleanHalf);
     longshore_store::checkpoint::remove(&recorder::log_dir(dir))?;
     gone(std::fs::remove_file(dir.join("manifest.idx.new")))?;
     gone(std::fs::remove_file(dir.join("manifest.csv")))?;
@@ -565,6 +567,7 @@ async fn drive(
                     halted = halted.or_else(|| Some(engine.now()));
                     run.handle(Event::Command(Command::Cancel), engine.now());
                     dispatcher.halt();
+                    failpoint::pass(Place::JobCancelTaken);
                     // Whoever asked may have hung up.
                     let _ = taken.send(());
                     continue;

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use longshore_core::job::{Event, Status};
 use longshore_core::time::Timestamp;
+use longshore_store::failpoint::{self, Place};
 use longshore_store::{Records, Schema, StoreError};
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
@@ -228,9 +229,11 @@ impl Table {
                 )?;
                 insert_tags(db, &id, &job.tags)?;
                 insert_event(db, &settings, &id, now, Status::New, &[], &[])?;
+                failpoint::pass(Place::JobCreateBefore);
                 Ok(Created::New)
             })
             .await;
+        failpoint::pass(Place::JobCreateAfter);
         self.announced.announce();
         created
     }
@@ -375,9 +378,13 @@ impl Table {
                 };
                 insert_event(db, &settings, &id, now, to, &codes, &event_reasons)?;
                 tracing::info!(job = id, from = from.name(), to = to.name(), "job changed status");
+                pass_move(to, false);
                 Ok(to)
             })
             .await;
+        if let Ok(to) = &moved {
+            pass_move(*to, true);
+        }
         self.announced.announce();
         moved
     }
@@ -797,6 +804,27 @@ fn job_row(row: &Row<'_>) -> rusqlite::Result<JobRow> {
         lineage: row.get(15)?,
         rev: count(16)?,
     })
+}
+
+/// The failpoints of a move into a status: in its transaction, and once it is durable.
+fn pass_move(to: Status, durable: bool) {
+    let (before, after) = match to {
+        // A job begins in it and never comes back.
+        Status::New => return,
+        Status::Preparing => (Place::JobPreparingBefore, Place::JobPreparingAfter),
+        Status::Suspended => (Place::JobSuspendedBefore, Place::JobSuspendedAfter),
+        Status::Ready => (Place::JobReadyBefore, Place::JobReadyAfter),
+        Status::Active => (Place::JobActiveBefore, Place::JobActiveAfter),
+        Status::Pausing => (Place::JobPausingBefore, Place::JobPausingAfter),
+        Status::Paused => (Place::JobPausedBefore, Place::JobPausedAfter),
+        Status::Completing => (Place::JobCompletingBefore, Place::JobCompletingAfter),
+        Status::Complete => (Place::JobCompleteBefore, Place::JobCompleteAfter),
+        Status::Cancelling => (Place::JobCancellingBefore, Place::JobCancellingAfter),
+        Status::Cancelled => (Place::JobCancelledBefore, Place::JobCancelledAfter),
+        Status::Failing => (Place::JobFailingBefore, Place::JobFailingAfter),
+        Status::Failed => (Place::JobFailedBefore, Place::JobFailedAfter),
+    };
+    failpoint::pass(if durable { after } else { before });
 }
 
 #[cfg(test)]

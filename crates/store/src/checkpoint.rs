@@ -54,14 +54,9 @@ pub fn write(dir: &Path, mark: &Mark, payload: &[u8], fatal: &Fatal) -> Result<(
         let _ = std::fs::remove_file(&unfinished);
         io(error)
     })?;
-    let broken = |error: StoreError| {
-        fatal.throw(error.to_string());
-        StoreError::Broken(error.to_string())
-    };
-    file.sync_all().map_err(|e| broken(StoreError::from_io("syncing a checkpoint", e)))?;
-    let path = path_in(dir);
-    std::fs::rename(&unfinished, &path).map_err(io)?;
-    crate::records::sync_directory_of(&path).map_err(broken)
+    fatal.sync(&file, "a checkpoint")?;
+    std::fs::rename(&unfinished, path_in(dir)).map_err(io)?;
+    fatal.sync(&File::open(dir).map_err(io)?, "the folder of a checkpoint")
 }
 
 /// What is found in the place of a checkpoint.

@@ -5,6 +5,7 @@
 
 pub mod checkpoint;
 pub mod data_dir;
+pub mod failpoint;
 pub mod fatal;
 pub mod records;
 pub mod result_log;

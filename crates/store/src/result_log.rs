@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 
 use tokio::sync::{mpsc, oneshot, watch};
 
+use crate::failpoint::{self, Place};
 use crate::segment::{self, FRAME_HEAD, HEADER, PAYLOAD_MAX, Step};
 use crate::{Fatal, StoreError};
 
@@ -34,12 +35,14 @@ impl ResultLog {
     /// Opens (or creates) the log in `dir`, hands every payload behind `from` to `each` in the order it was appended, and
     /// cuts a torn tail. `from` is none, or a mark that [`ResultLog::reaches`]. Blocks. Memory: a frame at a time.
     pub fn open(dir: &Path, fatal: Fatal, from: Option<Mark>, each: impl FnMut(&[u8])) -> Result<Self, StoreError> {
+        failpoint::pass(Place::ResultsOpenBefore);
         // The folder's name was made durable before its first segment was begun.
         if segments_in(dir)?.is_empty() {
             std::fs::create_dir_all(dir).map_err(|e| StoreError::from_io("creating a result log", e))?;
-            crate::records::sync_directory_of(dir)?;
+            sync_directory_of(dir, &fatal)?;
         }
-        let mut appender = Appender::recover(dir, from.unwrap_or_default(), each)?;
+        let mut appender = Appender::recover(dir, &fatal, from.unwrap_or_default(), each)?;
+        failpoint::pass(Place::ResultsOpenAfter);
         let (queue, mut receiver) = mpsc::channel::<(Vec<u8>, Answer)>(QUEUE_MAX);
         let (marks, reader) = watch::channel(appender.mark);
         std::thread::Builder::new()
@@ -187,7 +190,7 @@ struct Appender {
 
 impl Appender {
     /// Reads what stands behind `from` and opens the last segment.
-    fn recover(dir: &Path, from: Mark, mut each: impl FnMut(&[u8])) -> Result<Self, StoreError> {
+    fn recover(dir: &Path, fatal: &Fatal, from: Mark, mut each: impl FnMut(&[u8])) -> Result<Self, StoreError> {
         let mut appender = Self { dir: dir.to_owned(), file: None, mark: from };
         let paths = segments_in(dir)?;
         for (number, path) in (1..).zip(&paths).skip(from.number.saturating_sub(1) as usize) {
@@ -208,11 +211,11 @@ impl Appender {
                     let (valid, on_disk) = (read.valid, read.on_disk);
                     tracing::warn!(path = %path.display(), valid, on_disk, "cut a torn tail off a result segment");
                     file.set_len(valid).map_err(io)?;
-                    file.sync_all().map_err(io)?;
+                    fatal.sync(&file, "a result segment")?;
                 }
                 if appender.mark.last == LastFrame::default() {
                     // The segment may have been begun by a process that died before its name was durable.
-                    crate::records::sync_directory_of(path)?;
+                    sync_directory_of(path, fatal)?;
                 }
                 appender.file = Some(file);
             }
@@ -238,7 +241,18 @@ impl Appender {
         let Some(file) = self.file.as_mut() else {
             return Err(StoreError::Broken("no open result segment".into()));
         };
-        if let Err(error) = file.seek(SeekFrom::Start(len)).and_then(|_| file.write_all(&bytes)) {
+        failpoint::pass(Place::ResultsAppendBefore);
+        let written = file.seek(SeekFrom::Start(len)).and_then(|_| match failpoint::is_set(Place::ResultsAppendTorn) {
+            false => file.write_all(&bytes),
+            // As a crash in the middle would have it.
+            true => {
+                let (first, rest) = bytes.split_at(bytes.len() / 2);
+                file.write_all(first)?;
+                failpoint::pass(Place::ResultsAppendTorn);
+                file.write_all(rest)
+            }
+        });
+        if let Err(error) = written {
             let error = StoreError::from_io("appending results", error);
             // What was written of the frame goes again, so that the next append starts behind whole frames. If even
             // that fails the file is in an unknown state and nothing may be added to it.
@@ -248,7 +262,9 @@ impl Appender {
             });
         }
         // A failed sync is final, full disk or not: what the kernel dropped cannot be known.
+        failpoint::pass(Place::ResultsSyncBefore);
         file.sync_data().map_err(|e| StoreError::Broken(format!("syncing results failed: {e}")))?;
+        failpoint::pass(Place::ResultsSyncAfter);
         self.mark.len += bytes.len() as u64;
         self.mark.last = LastFrame { at: len + head as u64, checksum };
         Ok(())
@@ -257,6 +273,7 @@ impl Appender {
     fn roll(&mut self) -> Result<(), StoreError> {
         let number = self.mark.number + 1;
         let path = path_of(&self.dir, number);
+        failpoint::pass(Place::ResultsRollBefore);
         let file = OpenOptions::new()
             .read(true)
             .write(true)
@@ -264,6 +281,7 @@ impl Appender {
             .truncate(true)
             .open(&path)
             .map_err(|e| StoreError::from_io("starting a result segment", e))?;
+        failpoint::pass(Place::ResultsRollAfter);
         crate::records::sync_directory_of(&path).map_err(|e| StoreError::Broken(e.to_string()))?;
         self.file = Some(file);
         self.mark = Mark { number, len: 0, before: self.mark.bytes(), last: LastFrame::default() };
@@ -356,6 +374,13 @@ fn read_some(file: &mut impl Read, into: &mut [u8]) -> std::io::Result<usize> {
     }
 }
 
+/// A log that a job has begun is found after a power cut only if its folder's name was synced as well.
+fn sync_directory_of(dir: &Path, fatal: &Fatal) -> Result<(), StoreError> {
+    let parent = dir.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let opened = File::open(parent).map_err(|e| StoreError::from_io("opening a directory", e))?;
+    fatal.sync(&opened, "the folder of a result log")
+}
+
 fn damaged(path: &Path, at: u64) -> StoreError {
     StoreError::Damaged(format!("{} is damaged at byte {at}: a frame fails its checksum", path.display()))
 }
@@ -418,7 +443,7 @@ mod tests {
     #[tokio::test]
     async fn a_log_is_read_on_from_where_reading_ended_across_segments_and_up_to_a_torn_tail() {
         let dir = tempfile::tempdir().unwrap();
-        let mut appender = Appender::recover(dir.path(), Mark::default(), |_| {}).unwrap();
+        let mut appender = Appender::recover(dir.path(), &Fatal::new(), Mark::default(), |_| {}).unwrap();
         let mut read = Position::default();
         let mut more = |dir: &Path| {
             let mut new = Vec::new();
@@ -458,7 +483,7 @@ mod tests {
 
     /// A log of three segments with a few frames in each, and a mark behind each frame.
     fn three_segments(dir: &Path) -> Vec<Mark> {
-        let mut appender = Appender::recover(dir, Mark::default(), |_| {}).unwrap();
+        let mut appender = Appender::recover(dir, &Fatal::new(), Mark::default(), |_| {}).unwrap();
         let mut marks = Vec::new();
         for payload in ["a", "b", "", "c", "d", "", "e", "f"] {
             match payload {
@@ -503,7 +528,7 @@ mod tests {
         let marks = three_segments(dir.path());
         assert!(!ResultLog::reaches(other.path(), &marks[0]).unwrap(), "there is no log");
         assert!(!ResultLog::reaches(dir.path(), &Mark::default()).unwrap(), "nothing stands before it");
-        let mut appender = Appender::recover(other.path(), Mark::default(), |_| {}).unwrap();
+        let mut appender = Appender::recover(other.path(), &Fatal::new(), Mark::default(), |_| {}).unwrap();
         appender.append(b"a").unwrap();
         appender.append(b"x").unwrap();
         let reached: Vec<bool> = marks.iter().map(|m| ResultLog::reaches(other.path(), m).unwrap()).collect();
@@ -569,7 +594,7 @@ mod tests {
     #[tokio::test]
     async fn frames_of_all_sizes_are_read_whatever_piece_they_begin_and_end_in() {
         let dir = tempfile::tempdir().unwrap();
-        let mut appender = Appender::recover(dir.path(), Mark::default(), |_| {}).unwrap();
+        let mut appender = Appender::recover(dir.path(), &Fatal::new(), Mark::default(), |_| {}).unwrap();
         let sizes = [1, READ_BYTES - 40, 17, READ_BYTES, 3 * READ_BYTES + 5, 1, 1, 200_000, 200_000];
         for (fill, size) in (1_u8..).zip(sizes) {
             appender.append(&vec![fill; size]).unwrap();

@@ -57,7 +57,9 @@ pub(super) fn spawn(engine: &Engine, job: JobRow, held: Held) {
                 tracing::warn!(job = job.id, "a job goes on at another server");
                 break;
             }
-            if let StoreError::Broken(_) = error {
+            if let StoreError::Broken(reason) = &error {
+                // Thrown already, but for files that know no switch.
+                engine.shared.world.fatal.throw(reason.clone());
                 // The server is about to end. The agent stays registered, so that no other takes the job up.
                 tracing::error!(job = job.id, %error, "a job stands still until the server is started again");
                 return;

@@ -12,6 +12,7 @@ use futures::stream::FuturesUnordered;
 use longshore_core::delivery::Verdict;
 use longshore_core::random::Random;
 use longshore_store::StoreError;
+use longshore_store::failpoint::{self, Place};
 use tokio::time::Instant;
 
 use super::{Engine, agent};
@@ -104,7 +105,9 @@ async fn deliver_all(engine: &Engine, fence: &Fence, sink: &Arc<dyn EventSink>, 
                 let noted = agent::persist(engine, || {
                     world.ledger.note_try(fence, &due.event.job_id, due.number, tried.clone())
                 });
-                match noted.await {
+                let noted = noted.await;
+                failpoint::pass(Place::EventNoted);
+                match noted {
                     Err(error @ (StoreError::Broken(_) | StoreError::Fenced)) => return error,
                     // It is handed over once more, which a receiver has to bear in any case.
                     Err(error) => {
@@ -124,7 +127,9 @@ async fn deliver_all(engine: &Engine, fence: &Fence, sink: &Arc<dyn EventSink>, 
 
 async fn deliver(sink: Arc<dyn EventSink>, due: Due) -> (Due, Duration, Result<(), SinkError>) {
     let began = Instant::now();
+    failpoint::pass(Place::EventDeliverBefore);
     let handed = tokio::time::timeout(DELIVERY_TIME_MAX, sink.deliver(&due.event)).await;
+    failpoint::pass(Place::EventDeliverAfter);
     let too_long = || Err(SinkError(format!("no answer within {} s", DELIVERY_TIME_MAX.as_secs())));
     let handed = handed.unwrap_or_else(|_| too_long());
     (due, began.elapsed(), handed)

@@ -16,6 +16,7 @@ use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 
 use longshore_core::manifest::{CHUNK_ROWS, Column, RowFormat};
 use longshore_core::task::Task;
+use longshore_store::failpoint::{self, Place};
 use longshore_store::{StoreError, segment};
 use tokio::sync::{OwnedMutexGuard, watch};
 
@@ -47,6 +48,11 @@ pub(super) fn io(context: &'static str) -> impl Fn(std::io::Error) -> StoreError
         }
         _ => StoreError::Io(std::io::Error::new(e.kind(), format!("{context}: {e}"))),
     }
+}
+
+/// A sync that failed is the end of this process, whatever the reason: the agent throws the switch.
+fn unsynced(error: std::io::Error) -> StoreError {
+    StoreError::Broken(format!("syncing the pinned manifest failed: {error}"))
 }
 
 /// A manifest being pinned. Nothing of it counts until [`Writer::finish`] has returned.
@@ -130,7 +136,9 @@ impl Writer {
             // Written over what an earlier reading had left, which may have been longer by a piece.
             file.set_len(self.open.end).map_err(&failed)?;
         }
-        file.sync_all().map_err(&failed)?;
+        failpoint::pass(Place::ManifestSyncBefore);
+        file.sync_all().map_err(unsynced)?;
+        failpoint::pass(Place::ManifestIndexBefore);
         let mut bytes = segment::HEADER.to_vec();
         let columns: Vec<u8> = self.format.columns().iter().map(|c| c.code()).collect();
         segment::push_frame(&mut bytes, &columns);
@@ -146,13 +154,17 @@ impl Writer {
         // Under another name first: an index that is there says that the manifest is whole.
         let unfinished = self.dir.join("manifest.idx.new");
         let index = File::create(&unfinished).map_err(&failed)?;
-        (&index).write_all(&bytes).and_then(|()| index.sync_all()).map_err(&failed)?;
+        (&index).write_all(&bytes).map_err(&failed)?;
+        index.sync_all().map_err(unsynced)?;
+        failpoint::pass(Place::ManifestRenameBefore);
         std::fs::rename(&unfinished, paths(&self.dir).1).map_err(&failed)?;
+        failpoint::pass(Place::ManifestRenameAfter);
         // Both the files' names and the folder's own: a power cut must not leave a Ready job without them.
         let folders = [Some(self.dir.as_path()), self.dir.parent()];
         for folder in folders.into_iter().flatten() {
-            File::open(folder).and_then(|folder| folder.sync_all()).map_err(&failed)?;
+            File::open(folder).map_err(&failed)?.sync_all().map_err(unsynced)?;
         }
+        failpoint::pass(Place::ManifestPinned);
         Ok(())
     }
 

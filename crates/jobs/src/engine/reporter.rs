@@ -12,6 +12,7 @@ use longshore_core::job::Status;
 use longshore_core::record::Logged;
 use longshore_core::report::{self, Names, Part, Scope, TaskStatus, is_part_full};
 use longshore_store::StoreError;
+use longshore_store::failpoint::{self, Place};
 use longshore_wire::arn;
 use md5::{Digest, Md5};
 
@@ -78,17 +79,23 @@ pub(super) async fn report(engine: &Engine, fence: &Fence, job: &JobRow, status:
             other => undelivered(bucket, other),
         })?;
     }
+    failpoint::pass(Place::ReportSpooled);
     let created = agent::persist(engine, || world.ledger.report_created(fence)).await?;
+    failpoint::pass(Place::ReportDated);
     let mut parts = Vec::new();
     for part in spooled {
         let key = names.part(part.status, part.number);
+        failpoint::pass(Place::ReportPartBefore);
         put(engine, bucket, &key, "text/csv", PutBody::File(part.path, part.bytes)).await?;
+        failpoint::pass(Place::ReportPartAfter);
         parts.push(Part { status: part.status, bucket: bucket.to_owned(), key, md5: part.md5 });
     }
     let manifest = report::manifest_json(&iso(created), &parts);
     let md5 = hex::encode(Md5::digest(&manifest));
     put(engine, bucket, &names.manifest_md5(), "text/plain", PutBody::Bytes(Bytes::from(md5))).await?;
+    failpoint::pass(Place::ReportManifestBefore);
     put(engine, bucket, &names.manifest(), "application/json", PutBody::Bytes(Bytes::from(manifest))).await?;
+    failpoint::pass(Place::ReportManifestAfter);
     Ok(())
 }
 

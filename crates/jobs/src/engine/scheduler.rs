@@ -5,6 +5,7 @@ use std::time::Duration;
 use longshore_core::job::{Event, Status};
 use longshore_core::schedule::{Candidate, Decision, schedule};
 use longshore_store::StoreError;
+use longshore_store::failpoint::{self, Place};
 use tokio::sync::{mpsc, oneshot};
 
 use longshore_core::time::Timestamp;
@@ -62,6 +63,7 @@ pub(super) async fn retire_some(engine: &Engine) -> Result<usize, StoreError> {
         }
         // The files first: of a job without a record nobody would know that it had any.
         remove(engine, &job.id).await?;
+        failpoint::pass(Place::JobRemoveFiles);
         world.ledger.delete(&job.id).await?;
         if job.early {
             tracing::warn!(job = job.id, "job removed before its time, because there are too many jobs");
