@@ -6,11 +6,13 @@
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
+use std::time::Instant;
 
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::failpoint::{self, Place};
 use crate::segment::{self, FRAME_HEAD, HEADER, PAYLOAD_MAX, Step};
+use crate::syncs::SyncTimes;
 use crate::{Fatal, StoreError};
 
 /// A segment is closed when it has grown to this many bytes; the next append starts another.
@@ -50,7 +52,7 @@ impl ResultLog {
             .spawn(move || {
                 let mut told = appender.mark.bytes();
                 while let Some((payload, answer)) = receiver.blocking_recv() {
-                    let outcome = fatal.check().and_then(|()| appender.append(&payload));
+                    let outcome = fatal.check().and_then(|()| appender.append(&payload, &fatal.syncs().results));
                     if let Err(StoreError::Broken(reason)) = &outcome {
                         fatal.throw(reason.clone());
                     }
@@ -223,7 +225,7 @@ impl Appender {
         Ok(appender)
     }
 
-    fn append(&mut self, payload: &[u8]) -> Result<(), StoreError> {
+    fn append(&mut self, payload: &[u8], syncs: &SyncTimes) -> Result<(), StoreError> {
         if payload.is_empty() || payload.len() > PAYLOAD_MAX {
             return Err(StoreError::Damaged(format!("a result frame of {} bytes", payload.len())));
         }
@@ -261,9 +263,12 @@ impl Appender {
                 (_, other) => StoreError::Broken(other.to_string()),
             });
         }
-        // A failed sync is final, full disk or not: what the kernel dropped cannot be known.
         failpoint::pass(Place::ResultsSyncBefore);
-        file.sync_data().map_err(|e| StoreError::Broken(format!("syncing results failed: {e}")))?;
+        let began = Instant::now();
+        let synced = file.sync_data();
+        syncs.add(began.elapsed());
+        // A failed sync is final, full disk or not: what the kernel dropped cannot be known.
+        synced.map_err(|e| StoreError::Broken(format!("syncing results failed: {e}")))?;
         failpoint::pass(Place::ResultsSyncAfter);
         self.mark.len += bytes.len() as u64;
         self.mark.last = LastFrame { at: len + head as u64, checksum };
@@ -429,9 +434,11 @@ mod tests {
     #[tokio::test]
     async fn what_was_appended_is_there_after_reopening() {
         let dir = tempfile::tempdir().unwrap();
-        let log = ResultLog::open(dir.path(), Fatal::new(), None, |_| panic!("a new log is empty")).unwrap();
+        let fatal = Fatal::new();
+        let log = ResultLog::open(dir.path(), fatal.clone(), None, |_| panic!("a new log is empty")).unwrap();
         log.append(b"first".to_vec()).await.unwrap();
         log.append(b"second".to_vec()).await.unwrap();
+        assert_eq!(fatal.syncs().results.read().count, 2);
         drop(log);
         let mut seen = Vec::new();
         let log = ResultLog::open(dir.path(), Fatal::new(), None, |p| seen.push(p.to_vec())).unwrap();
@@ -451,16 +458,16 @@ mod tests {
             new
         };
         assert!(more(dir.path()).is_empty(), "there is no segment yet");
-        appender.append(b"a").unwrap();
-        appender.append(b"b").unwrap();
+        appender.append(b"a", &SyncTimes::default()).unwrap();
+        appender.append(b"b", &SyncTimes::default()).unwrap();
         assert_eq!(more(dir.path()), ["a", "b"]);
         assert!(more(dir.path()).is_empty());
-        appender.append(b"c").unwrap();
+        appender.append(b"c", &SyncTimes::default()).unwrap();
         appender.roll().unwrap();
         assert_eq!(more(dir.path()), ["c"], "the new segment is empty");
-        appender.append(b"d").unwrap();
+        appender.append(b"d", &SyncTimes::default()).unwrap();
         appender.roll().unwrap();
-        appender.append(b"e").unwrap();
+        appender.append(b"e", &SyncTimes::default()).unwrap();
         assert_eq!(more(dir.path()), ["d", "e"]);
         // Half a frame, as a reader may find one that is being written.
         let path = dir.path().join("00000003.seg");
@@ -489,7 +496,7 @@ mod tests {
             match payload {
                 "" => appender.roll().unwrap(),
                 payload => {
-                    appender.append(payload.as_bytes()).unwrap();
+                    appender.append(payload.as_bytes(), &SyncTimes::default()).unwrap();
                     marks.push(appender.mark);
                 }
             }
@@ -529,8 +536,8 @@ mod tests {
         assert!(!ResultLog::reaches(other.path(), &marks[0]).unwrap(), "there is no log");
         assert!(!ResultLog::reaches(dir.path(), &Mark::default()).unwrap(), "nothing stands before it");
         let mut appender = Appender::recover(other.path(), &Fatal::new(), Mark::default(), |_| {}).unwrap();
-        appender.append(b"a").unwrap();
-        appender.append(b"x").unwrap();
+        appender.append(b"a", &SyncTimes::default()).unwrap();
+        appender.append(b"x", &SyncTimes::default()).unwrap();
         let reached: Vec<bool> = marks.iter().map(|m| ResultLog::reaches(other.path(), m).unwrap()).collect();
         assert_eq!(reached, [true, false, false, false, false, false]);
         // A log that lost its end, or bytes before; a frame that has become another.
@@ -597,7 +604,7 @@ mod tests {
         let mut appender = Appender::recover(dir.path(), &Fatal::new(), Mark::default(), |_| {}).unwrap();
         let sizes = [1, READ_BYTES - 40, 17, READ_BYTES, 3 * READ_BYTES + 5, 1, 1, 200_000, 200_000];
         for (fill, size) in (1_u8..).zip(sizes) {
-            appender.append(&vec![fill; size]).unwrap();
+            appender.append(&vec![fill; size], &SyncTimes::default()).unwrap();
         }
         let found = payloads(dir.path());
         assert_eq!(found.iter().map(Vec::len).collect::<Vec<_>>(), sizes);
