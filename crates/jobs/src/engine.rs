@@ -5,6 +5,7 @@
 //! waits for a completion, an order or the time, and hands it back.
 
 mod agent;
+mod checkpointer;
 mod deliverer;
 mod dispatcher;
 mod feed;
@@ -383,6 +384,7 @@ fn clean(dir: &std::path::Path) -> std::io::Result<()> {
     };
     gone(std::fs::remove_file(dir.join("manifest.idx")))?;
     failpoint::pass(Place::JobCleanHalf);
+    longshore_store::checkpoint::remove(&recorder::log_dir(dir))?;
     gone(std::fs::remove_file(dir.join("manifest.idx.new")))?;
     gone(std::fs::remove_file(dir.join("manifest.csv")))?;
     gone(std::fs::remove_dir_all(spool_dir(dir)))?;
