@@ -106,7 +106,11 @@ class Images:
         self.counted["images"] += 1
         self.counted["images_in_flight"] += in_flight > 0
         self.namespace.run("mount", "-o", "loop", copied, self.copy)
-        other = harness.Server(self.folder / f"other-{self.counted['images']}", stage.settings)
+        # The environments of the original live, and are none of the copy's to end.
+        self.namespace.run("rm", "-r", self.copy / "data/environments")
+        # Its settings file is hidden with the rest of the stage, and has nothing in it.
+        settings = {name: value for name, value in stage.settings.items() if name != "LONGSHORE_CONFIG"}
+        other = harness.Server(self.folder / f"other-{self.counted['images']}", settings)
         other.data_dir, other.spawn = self.copy / "data", self.spawn_apart
         in_namespace(other, self.namespace)
         try:
