@@ -8,14 +8,17 @@ use futures::stream::FuturesUnordered;
 use futures::{FutureExt, StreamExt};
 use longshore_core::invocation::{EventTemplate, Reply, Schema, invocation_id};
 use longshore_core::random::Random;
+use longshore_core::run::Took;
 use longshore_core::task::Task;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::gate::Door;
 use crate::ledger::JobRow;
 use crate::ports::Invoker;
 
-type Call = Pin<Box<dyn Future<Output = (u64, Reply)> + Send>>;
+/// A call under way: its invocation, what came of it, and how long it took if it began.
+type Call = Pin<Box<dyn Future<Output = (u64, Reply, Option<Took>)> + Send>>;
 
 /// The calls of one job that are under way. Their number is bounded by the run, which decides each of them.
 pub(super) struct Dispatcher {
@@ -55,21 +58,30 @@ impl Dispatcher {
         // Usually there is room, and nothing to wait for or to call off.
         let pass = (&mut entering).now_or_never();
         let halted = self.halted.clone();
+        let asked = Instant::now();
         self.calls.push(Box::pin(async move {
+            // Where nothing was waited for, the call begins as it is asked for: a look at the clock is not for nothing.
+            let mut called = asked;
             let pass = match pass {
                 Some(pass) => pass,
-                None => tokio::select! {
-                    biased;
-                    () = halted.cancelled() => return (invocation, Reply::NotStarted),
-                    pass = entering => pass,
-                },
+                None => {
+                    let pass = tokio::select! {
+                        biased;
+                        () = halted.cancelled() => return (invocation, Reply::NotStarted, None),
+                        pass = entering => pass,
+                    };
+                    called = Instant::now();
+                    pass
+                }
             };
             if halted.is_cancelled() {
-                return (invocation, Reply::NotStarted);
+                return (invocation, Reply::NotStarted, None);
             }
             let reply = invoker.invoke(&function, payload).await;
+            let answered = Instant::now();
             drop(pass);
-            (invocation, reply)
+            let took = Took { since_asked_us: micros(asked, answered), call_us: micros(called, answered) };
+            (invocation, reply, Some(took))
         }));
     }
 
@@ -84,10 +96,14 @@ impl Dispatcher {
     }
 
     /// The next call that is over; waits for ever if none is under way.
-    pub async fn next_answer(&mut self) -> (u64, Reply) {
+    pub async fn next_answer(&mut self) -> (u64, Reply, Option<Took>) {
         match self.calls.next().await {
             Some(answer) => answer,
             None => std::future::pending().await,
         }
     }
+}
+
+fn micros(from: Instant, to: Instant) -> u64 {
+    u64::try_from(to.duration_since(from).as_micros()).unwrap_or(u64::MAX)
 }
