@@ -402,7 +402,10 @@ mod tests {
                 Ok(()) if seen.len() < original.len() => cut += 1,
                 Ok(()) => harmless += 1,
             }
-            assert!(seen.iter().all(|payload| original.contains(payload)), "round {round}: read what was never appended");
+            assert!(
+                seen.iter().all(|payload| original.contains(payload)),
+                "round {round}: read what was never appended"
+            );
         }
         assert!(noticed > 60 && cut > 0, "{noticed} noticed, {cut} cut, {harmless} without an effect");
     }
