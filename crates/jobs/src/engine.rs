@@ -483,6 +483,14 @@ async fn run(
         world.invoker.prepare(function, world.settings.run.ramp.initial.min(slots(world, function)));
     }
     let (results, past) = world.ledger.open_results(&held.fence).await?;
+    // A note is never ahead of the log: one that is shows that whole frames of it are gone.
+    if past.succeeded() < job.succeeded || past.failed() < job.failed {
+        let (has, noted) = ((past.succeeded(), past.failed()), (job.succeeded, job.failed));
+        return Err(StoreError::Damaged(format!(
+            "the result log of job {} has {has:?} results, noted are {noted:?}",
+            job.id
+        )));
+    }
     live.set_counts((past.succeeded(), past.failed()));
     live.set_loaded();
     let Rows { extent, manifest, mut feed } = Rows::open(engine, held, job, first).await?;

@@ -640,4 +640,67 @@ mod tests {
         let error = ResultLog::open(dir.path(), Fatal::new(), None, |_| {}).unwrap_err().to_string();
         assert!(error.contains("00000001.seg is damaged at byte 8"), "{error}");
     }
+
+    /// Numbers that look like chance, the same each time.
+    fn dice(seed: u64) -> impl FnMut(usize) -> usize {
+        let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
+        move |below| {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            (state >> 11) as usize % below.max(1)
+        }
+    }
+
+    #[test]
+    fn whatever_is_done_to_the_files_of_a_log_no_payload_is_read_that_was_not_appended() {
+        let original: Vec<Vec<u8>> = (0..60_u8).map(|n| vec![n; 20 + usize::from(n) * 7]).collect();
+        let (mut noticed, mut cut, mut harmless) = (0, 0, 0);
+        for round in 0..120 {
+            let mut roll = dice(round + 1);
+            let dir = tempfile::tempdir().unwrap();
+            let mut appender = Appender::recover(dir.path(), &Fatal::new(), |_| {}).unwrap();
+            for (number, payload) in original.iter().enumerate() {
+                if number % 20 == 0 {
+                    appender.roll().unwrap();
+                }
+                appender.append(payload).unwrap();
+            }
+            drop(appender);
+            let paths = segments_in(dir.path()).unwrap();
+            let victim = &paths[roll(paths.len())];
+            let mut bytes = std::fs::read(victim).unwrap();
+            let at = roll(bytes.len());
+            match round % 6 {
+                0 | 1 => bytes[at] ^= 1 << roll(8),
+                2 => bytes.truncate(at),
+                3 => bytes[at..].iter_mut().take(512).for_each(|byte| *byte = 0),
+                4 => {
+                    // Two segments change places.
+                    let other = &paths[roll(paths.len())];
+                    let theirs = std::fs::read(other).unwrap();
+                    std::fs::write(other, &bytes).unwrap();
+                    bytes = theirs;
+                }
+                _ => bytes = (0..2_000).map(|_| roll(256) as u8).collect(),
+            }
+            std::fs::write(victim, &bytes).unwrap();
+            let mut seen = Vec::new();
+            match ResultLog::read(dir.path(), |payload| seen.push(payload.to_vec())) {
+                Err(StoreError::Damaged(told)) => {
+                    noticed += 1;
+                    assert!(told.contains(".seg is damaged at byte "), "{told}");
+                }
+                Err(other) => panic!("{other}"),
+                // What is missing then is counted by whoever knows how many there were.
+                Ok(()) if seen.len() < original.len() => cut += 1,
+                Ok(()) => harmless += 1,
+            }
+            assert!(
+                seen.iter().all(|payload| original.contains(payload)),
+                "round {round}: read what was never appended"
+            );
+        }
+        assert!(noticed > 60 && cut > 0, "{noticed} noticed, {cut} cut, {harmless} without an effect");
+    }
 }

@@ -482,4 +482,48 @@ mod tests {
             std::fs::write(&path, good).unwrap();
         }
     }
+
+    #[tokio::test]
+    async fn whatever_is_done_to_a_pinned_manifest_no_row_is_read_that_it_did_not_have() {
+        let (dir, foreign) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let rows = 2 * CHUNK_ROWS + 77;
+        write(foreign.path(), rows - 1);
+        let mut refused = 0;
+        for round in 0..48_usize {
+            write(dir.path(), rows);
+            let name = ["manifest.csv", "manifest.idx"][round % 2];
+            let path = dir.path().join(name);
+            let mut bytes = std::fs::read(&path).unwrap();
+            let at = round * 7_919 % bytes.len();
+            match round / 2 % 4 {
+                0 => bytes[at] ^= 1 << (round % 8),
+                1 => bytes.truncate(at),
+                2 => bytes[at..].iter_mut().take(64).for_each(|byte| *byte = 0),
+                _ => bytes = std::fs::read(foreign.path().join(name)).unwrap(),
+            }
+            std::fs::write(&path, bytes).unwrap();
+            let read = async {
+                let pinned = open(dir.path(), None).await?;
+                let mut next = 0;
+                while next < rows {
+                    let tasks = pinned.read_from(next)?;
+                    for task in &tasks {
+                        assert_eq!(*task.key, *format!("key-{}", task.row), "round {round}");
+                    }
+                    next = tasks.last().map_or(rows, |last| last.row + 1);
+                }
+                Ok::<_, StoreError>(pinned.rows())
+            };
+            match read.await {
+                Err(StoreError::Damaged(told)) => {
+                    refused += 1;
+                    assert!(told.contains("manifest."), "{told}");
+                }
+                Err(error) => panic!("round {round}: {error}"),
+                // Zeros over zeros; an index of fewer rows is noticed by the job, which knows how many there were.
+                Ok(_) => {}
+            }
+        }
+        assert!(refused >= 40, "{refused} of 48 were refused");
+    }
 }
