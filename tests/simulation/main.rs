@@ -40,7 +40,11 @@ const TWICE: u64 = 100;
 const DEFECT_SEEDS: u64 = 2_000;
 
 /// Seeds that have found something once. What was wrong stands beside each.
-const REGRESSIONS: &[u64] = &[];
+const REGRESSIONS: &[u64] = &[
+    // A job passed its failure threshold, what was in flight brought the ratio down again, and a crash came before the
+    // job was Failing: it went on as if nothing had been (X9).
+    100_165,
+];
 
 /// Whether each event is to be told.
 pub fn verbose() -> bool {
