@@ -659,12 +659,12 @@ mod tests {
         for round in 0..120 {
             let mut roll = dice(round + 1);
             let dir = tempfile::tempdir().unwrap();
-            let mut appender = Appender::recover(dir.path(), &Fatal::new(), |_| {}).unwrap();
+            let mut appender = Appender::recover(dir.path(), &Fatal::new(), Mark::default(), |_| {}).unwrap();
             for (number, payload) in original.iter().enumerate() {
                 if number % 20 == 0 {
                     appender.roll().unwrap();
                 }
-                appender.append(payload).unwrap();
+                appender.append(payload, &SyncTimes::default()).unwrap();
             }
             drop(appender);
             let paths = segments_in(dir.path()).unwrap();
