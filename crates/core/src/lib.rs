@@ -16,6 +16,7 @@ pub mod job;
 pub mod lease;
 pub mod manifest;
 pub mod pace;
+pub mod past;
 pub mod pattern;
 pub mod policy;
 pub mod pool;

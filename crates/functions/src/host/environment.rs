@@ -549,7 +549,7 @@ impl Environment {
             match (&guarded.failure, end) {
                 _ if !guarded.session.is_starting() => return,
                 // Ours, and no word of the function's.
-                (Some(Failure::Host(_)), _) | (_, End::Stopped { .. } | End::TimedOut) => return,
+                (Some(Failure::Host(_) | Failure::NoSpace(_)), _) | (_, End::Stopped { .. } | End::TimedOut) => return,
                 (Some(failure), _) => failure.error_type().to_owned(),
                 (None, _) => Failure::Exit(None).error_type().to_owned(),
             }
@@ -627,6 +627,8 @@ impl Environment {
             Some(payload) => Outcome::Answered { payload, function_error: true, log_tail: tail },
             None => match failure {
                 Failure::Host(reason) => Outcome::Fault(reason.clone()),
+                // Not run, as without a slot for it, and worth another try: a task that waits for room must not fail.
+                Failure::NoSpace(_) => Outcome::Throttled { reason: "ConcurrentInvocationLimitExceeded" },
                 _ => Outcome::Fault("The function host failed.".to_owned()),
             },
         };
@@ -641,7 +643,7 @@ pub(super) async fn keep(environment: Arc<Environment>, shared: Arc<Shared>) {
     let (end, child) = match start(&environment, &shared, &dir, &mut tasks).await {
         Ok(mut child) => (watch(&environment, &shared, &mut child).await, Some(child)),
         Err(failure) => {
-            if let Failure::Host(reason) = &failure {
+            if let Failure::Host(reason) | Failure::NoSpace(reason) = &failure {
                 tracing::warn!(function = environment.deployment.name, reason, "environment could not be started");
             }
             lock(&environment.guarded).failure = Some(failure);
@@ -661,7 +663,7 @@ async fn start(
     dir: &std::path::Path,
     tasks: &mut tokio::task::JoinSet<()>,
 ) -> Result<process::Child, Failure> {
-    let host = |what: &'static str| move |error: io::Error| Failure::Host(format!("{what}: {error}"));
+    let host = |what: &'static str| move |error: io::Error| Failure::of_io(what, &error);
     let d = &environment.deployment;
     let found = shared.find_runtime(&d.runtime).await.map_err(Failure::Host)?;
     if let Some(notice) = &found.notice {
@@ -703,6 +705,7 @@ async fn start(
     let failed = |error| match error {
         NotStarted::Program(what) => Failure::InvalidEntrypoint(what),
         NotStarted::Host(what) => Failure::Host(what),
+        NotStarted::NoSpace(what) => Failure::NoSpace(what),
     };
     failpoint::pass(Place::EnvironmentStartBefore);
     let started = process::start(shared.sandbox.clone(), plan).await.map_err(failed)?;
@@ -748,7 +751,7 @@ fn plan(
 ) -> Result<Plan, Failure> {
     let sandbox = &shared.sandbox;
     let d = &environment.deployment;
-    let host = |what: &'static str| move |error: io::Error| Failure::Host(format!("{what}: {error}"));
+    let host = |what: &'static str| move |error: io::Error| Failure::of_io(what, &error);
     let clients = &shared.clients_dir;
     let seen = sandbox.seen(d, clients, dir).map_err(host("its code cannot be shown to it"))?;
     let code = (d.code_dir.as_path(), seen.code.as_path());
@@ -944,7 +947,7 @@ async fn finish(
             shared.event(|pool, now| pool.init_timed_out(environment.id, now));
         }
         None if starting => {
-            let by_function = !matches!(failure, Some(Failure::Host(_)));
+            let by_function = !matches!(failure, Some(Failure::Host(_) | Failure::NoSpace(_)));
             shared.event(|pool, now| pool.start_failed(environment.id, by_function, now));
         }
         None => shared.event(|pool, now| pool.died(environment.id, crashed, now)),

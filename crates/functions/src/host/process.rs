@@ -17,6 +17,7 @@ use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::process::{Pid, PidfdFlags, Signal};
 use tokio::io::unix::AsyncFd;
 
+use super::outcome::Failure;
 use super::sandbox::{Lease, Sandbox};
 
 /// The variable by which a function's processes are found again after the server died. Its value is random.
@@ -62,6 +63,8 @@ pub(super) enum NotStarted {
     Program(String),
     /// Ours: no process, no file, no pipe.
     Host(String),
+    /// No room on the disk for what belongs to it.
+    NoSpace(String),
 }
 
 /// An environment whose init is there, and whose program may not run yet.
@@ -115,7 +118,12 @@ pub(super) async fn start(sandbox: Arc<Sandbox>, plan: Plan) -> Result<Starting,
 }
 
 async fn begin(sandbox: Arc<Sandbox>, plan: Plan, groups: Vec<PathBuf>) -> Result<Starting, NotStarted> {
-    let host = |what: &'static str| move |error: io::Error| NotStarted::Host(format!("{what}: {error}"));
+    let host = |what: &'static str| {
+        move |error: io::Error| match Failure::of_io(what, &error) {
+            Failure::NoSpace(told) => NotStarted::NoSpace(told),
+            _ => NotStarted::Host(format!("{what}: {error}")),
+        }
+    };
     let Plan { spec, lease, dir, tmp, marker } = plan;
     let has_namespace = spec.layers.contains(&Layer::PidNamespace);
     let record =
