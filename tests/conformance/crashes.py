@@ -288,6 +288,9 @@ class Stage:
             for job in jobs:
                 self.wait("the end of a brief job", lambda: self.look(job)["Status"] in audit.TERMINAL, 60)
                 self.finish(job)
+            if self.long in self.rows and self.look(self.long)["Status"] in audit.TERMINAL:
+                self.finish(self.long)
+                self.long = None
 
     def put(self, key=None, size=50_000):
         key = key or f"kept-{next(self.numbers)}"
