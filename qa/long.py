@@ -12,22 +12,27 @@ def sh(*command, check=True):
 
 
 def simulation(until):
-    """Seeds by the thousand; a failure prints the line that replays it."""
+    """Seeds by the thousand, of the core alone and of the whole engine; a failure prints the line that replays it.
+
+    What is counted of the whole engine is named `worlds` or begins with `world_`.
+    """
     counted = collections.Counter()
     while time.monotonic() < until:
         first = random.SystemRandom().randrange(1 << 48)
-        env = dict(os.environ, SIM_FIRST=str(first), SIM_SEEDS="1000")
-        done = subprocess.run(["cargo", "test", "--quiet", "--release", "--package", "longshore-tests", "--test", "simulation",
-                               "the_laws_hold_in_every_world", "--", "--nocapture"], cwd=ROOT, env=env, capture_output=True, text=True)
-        said = re.search(r"(\d+) seeds from \d+, (\d+) with a crash while work was in flight, (\d+) events: \{(.*)\}", done.stdout)
-        if done.returncode != 0 or not said:
-            print(done.stdout[-3000:], done.stderr[-3000:], file=sys.stderr)
-            counted["failures"] += 1
-            continue
-        counted["seeds"] += int(said[1])
-        counted["seeds_counted"] += int(said[2])
-        counted["events"] += int(said[3])
-        counted.update({f"fault_{name}": int(n) for name, n in re.findall(r"(\w+): (\d+)", said[4])})
+        for test, seeds, names in (("simulation", 1_000, ("seeds", "seeds_counted", "events", "fault_")),
+                                   ("worlds", 2_000, ("worlds", "worlds_counted", "world_events", "world_fault_"))):
+            env = dict(os.environ, SIM_FIRST=str(first), SIM_SEEDS=str(seeds))
+            done = subprocess.run(["cargo", "test", "--quiet", "--release", "--package", "longshore-tests", "--test", test,
+                                   "the_laws_hold_in_every_world", "--", "--nocapture"], cwd=ROOT, env=env, capture_output=True, text=True)
+            said = re.search(r"(\d+) seeds from \d+, (\d+) with a crash while work was in flight, (\d+) events: \{(.*)\}", done.stdout)
+            if done.returncode != 0 or not said:
+                print(done.stdout[-3000:], done.stderr[-3000:], file=sys.stderr)
+                # Of worlds each one that broke a law is told.
+                counted["failures"] += max(1, len(re.findall("^replay: ", done.stdout, re.M)))
+            if said:
+                for name, number in zip(names, said.groups()):
+                    counted[name] += int(number)
+                counted.update({f"{names[3]}{name}": int(n) for name, n in re.findall(r"(\w+): (\d+)", said[4])})
     return counted
 
 

@@ -5,6 +5,7 @@
 //! waits for a completion, an order or the time, and hands it back.
 
 mod agent;
+mod checkpointer;
 mod deliverer;
 mod dispatcher;
 mod feed;
@@ -261,19 +262,24 @@ impl Engine {
     /// Returns once no further invocation of this job, whose status is Cancelling or Cancelled, can start, at whichever
     /// server it runs.
     pub async fn cancelled(&self, id: &str) -> Result<(), StoreError> {
-        let orders = self.agents().get(id).map(|a| a.orders.clone());
-        if let Some(orders) = orders {
+        let agent = self.agents().get(id).map(|a| (a.orders.clone(), a.fence.clone()));
+        if let Some((orders, _)) = &agent {
             let (done, taken) = oneshot::channel();
             if orders.send(Order::Cancel(done)).await.is_ok() {
                 // An agent that ends without answering starts nothing either.
                 let _ = taken.await;
             }
-            return Ok(());
         }
         let ledger = &self.shared.world.ledger;
         if ledger.term().is_none() {
             return Ok(());
         }
+        if let Some((_, fence)) = &agent
+            && ledger.halt(fence).await.is_ok()
+        {
+            return Ok(());
+        }
+        // There is no agent here, or the lease is another server's by now, which ours does not know yet.
         // The other server says when it has halted; one that is dead loses the lease.
         let mut announced = ledger.announced();
         while !ledger.is_halted(id).await? {
@@ -378,6 +384,7 @@ fn clean(dir: &std::path::Path) -> std::io::Result<()> {
     };
     gone(std::fs::remove_file(dir.join("manifest.idx")))?;
     failpoint::pass(Place::JobCleanHalf);
+    longshore_store::checkpoint::remove(&recorder::log_dir(dir))?;
     gone(std::fs::remove_file(dir.join("manifest.idx.new")))?;
     gone(std::fs::remove_file(dir.join("manifest.csv")))?;
     gone(std::fs::remove_dir_all(spool_dir(dir)))?;
