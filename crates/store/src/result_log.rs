@@ -656,7 +656,7 @@ mod tests {
     fn whatever_is_done_to_the_files_of_a_log_no_payload_is_read_that_was_not_appended() {
         let original: Vec<Vec<u8>> = (0..60_u8).map(|n| vec![n; 20 + usize::from(n) * 7]).collect();
         let dir = tempfile::tempdir().unwrap();
-        let mut appender = Appender::recover(dir.path(), &Fatal::new(), |_| {}).unwrap();
+        let mut appender = Appender::recover(dir.path(), &Fatal::new(), Mark::default(), |_| {}).unwrap();
         for (number, payload) in original.iter().enumerate() {
             if number % 20 == 0 {
                 appender.roll().unwrap();
