@@ -373,7 +373,20 @@ impl World {
     pub fn run_begins(&self, id: &str) {
         let Some(job) = self.job_of(id) else { return };
         self.event("run of job", job as u64);
-        self.state().jobs[job].rows.iter_mut().for_each(|row| row.undurable = false);
+        let mut state = self.state();
+        let lost: Vec<bool> = state.jobs[job].rows.iter().map(|row| self.was_lost(&state, row)).collect();
+        for (row, lost) in state.jobs[job].rows.iter_mut().zip(lost) {
+            // From here on it may be called again, whenever that is.
+            row.again |= lost;
+            row.undurable = false;
+        }
+    }
+
+    /// Whether the last call of a row came to nothing through what the world has done to the machine that made it.
+    fn was_lost(&self, state: &State, row: &RowBook) -> bool {
+        let within = Duration::from_millis(self.plan.lease_ms * 3);
+        let Some(last) = row.last.filter(|_| row.settled.is_none()) else { return false };
+        state.machines.iter().all(|machine| (machine.server, machine.life) != last || machine.was_shaken(within))
     }
 
     fn learned(&self, job: usize, entry: &Entry) {
@@ -496,9 +509,7 @@ impl World {
         assert!(kept.settled.is_none(), "row {row} of job {job} was called again, and is settled (E-2)");
         if kept.calls > 0 && !kept.again {
             let Some(last) = kept.last else { panic!("row {row} was called by nobody") };
-            let lost = state.machines.iter().all(|other| {
-                (other.server, other.life) != last || other.was_shaken(Duration::from_millis(self.plan.lease_ms * 3))
-            });
+            let lost = self.was_lost(&state, &state.jobs[job].rows[row]);
             let kept = &state.jobs[job].rows[row];
             assert!(
                 lost,
