@@ -11,7 +11,7 @@ import hashlib
 import json
 import os
 import pathlib
-import random
+import select
 import signal
 import subprocess
 import threading
@@ -30,7 +30,7 @@ SMALL = 24
 # How a client sees that the server has gone. An assertion is never that.
 GONE = (botocore.exceptions.BotoCoreError, botocore.exceptions.ClientError, OSError)
 # The passes at which a failpoint kills: the first, one in the middle, and one near the last of what a cycle brings.
-COUNTS = {"": (1, 2, 3), "results.append": (1, 60, 240), "results.sync": (1, 60, 240), "records.commit": (1, 12, 40), "event": (1, 5, 12),
+COUNTS = {"": (1, 2, 3), "results.checkpoint": (1,), "results.append": (1, 60, 240), "results.sync": (1, 60, 240), "records.commit": (1, 12, 40), "event": (1, 5, 12),
           "environment": (1, 3, SLOTS + 1)}
 
 
@@ -90,8 +90,10 @@ class Stage:
         if passed:
             extra["LONGSHORE_TEST_FAILPOINTS_PASSED"] = str(passed)
         self.server.extra_environment = self.settings | extra
+        self.dead_ns = None
         try:
             self.server.start()
+            threading.Thread(target=self.stamp, args=(self.server.process.pid,), daemon=True).start()
         except (AssertionError, harness.Refused, OSError):
             # `longshore env` may have found the server just gone, too.
             if self.server.process is not None and self.died(5):
@@ -106,6 +108,14 @@ class Stage:
             "record", {"handler.py": audit.RECORDER}, environment={"INVOCATIONS": str(self.log.path), "PAUSE_MS": PAUSE_MS})
         self.names.add("record")
         return self
+
+    def stamp(self, pid):
+        """Waits for the end of the server and takes the time: whoever asks for it later, by a request, learns it later."""
+        with contextlib.suppress(ProcessLookupError):
+            descriptor = os.pidfd_open(pid)
+            select.select([descriptor], [], [])
+            os.close(descriptor)
+        self.dead_ns = time.monotonic_ns()
 
     def died(self, patience=0):
         """Whether the server was killed, waiting for it for so long."""
@@ -129,7 +139,8 @@ class Stage:
 
     def cut_off(self):
         """Notes that the server is dead. Returns how many invocations were in flight."""
-        in_flight = self.log.killed(time.monotonic_ns())
+        in_flight = self.log.killed(time.monotonic_ns(), self.dead_ns)
+        self.dead_ns = None
         self.counted["kills"] += 1
         self.counted["kills_in_flight"] += in_flight > 0
         return in_flight
@@ -245,6 +256,13 @@ class Stage:
         self.wait("the end of a small job", lambda: self.look(job)["Status"] in audit.TERMINAL, 60)
         self.finish(job)
 
+    def bulky_job(self):
+        """So many bytes of results that a checkpoint of them is made: 4 MiB."""
+        number = next(self.numbers)
+        job = self.job([f"bulky-{number}-{row:04}" for row in range(4_700)], Priority=5)
+        self.wait("the end of a bulky job", lambda: self.look(job)["Status"] in audit.TERMINAL, 120)
+        self.finish(job)
+
     def failing_job(self):
         self.small_job("fail")
 
@@ -288,6 +306,9 @@ class Stage:
             for job in jobs:
                 self.wait("the end of a brief job", lambda: self.look(job)["Status"] in audit.TERMINAL, 60)
                 self.finish(job)
+            if self.long in self.rows and self.look(self.long)["Status"] in audit.TERMINAL:
+                self.finish(self.long)
+                self.long = None
 
     def put(self, key=None, size=50_000):
         key = key or f"kept-{next(self.numbers)}"
@@ -357,6 +378,7 @@ WAYS = {
     "records.checkpoint": Stage.commits,
     "results.open": Stage.small_job,
     "results.roll": Stage.small_job,
+    "results.checkpoint": Stage.bulky_job,
     "job.create": Stage.small_job,
     "job.preparing": Stage.small_job,
     "job.suspended": Stage.confirmed_job,

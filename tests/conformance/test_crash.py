@@ -61,8 +61,9 @@ def test_a_job_survives_five_kills_and_reports_every_row_once(crashing, rows, li
         mark = marks.pop(0)
         harness.wait_for(f"the start of task {mark}", lambda: len(log.starts_by_key(job)) >= mark, 180)
         time.sleep(dice.uniform(0, 0.05))
+        now = time.monotonic_ns()
         server.kill()
-        if not log.killed(time.monotonic_ns()):
+        if not log.killed(time.monotonic_ns(), now):
             idle_kills += 1
             marks.insert(0, min(mark + count // 100, count - 1))
         server.start()

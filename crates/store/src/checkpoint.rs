@@ -10,6 +10,7 @@ use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
+use crate::failpoint::{self, Place};
 use crate::result_log::{LastFrame, Mark};
 use crate::{Fatal, StoreError};
 
@@ -55,7 +56,9 @@ pub fn write(dir: &Path, mark: &Mark, payload: &[u8], fatal: &Fatal) -> Result<(
         io(error)
     })?;
     fatal.sync(&file, "a checkpoint")?;
+    failpoint::pass(Place::ResultsCheckpointBefore);
     std::fs::rename(&unfinished, path_in(dir)).map_err(io)?;
+    failpoint::pass(Place::ResultsCheckpointAfter);
     fatal.sync(&File::open(dir).map_err(io)?, "the folder of a checkpoint")
 }
 

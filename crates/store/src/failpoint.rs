@@ -64,6 +64,9 @@ places! {
     ResultsRollBefore = "results.roll.before",
     /// A new segment is there; its name is not durable.
     ResultsRollAfter = "results.roll.after",
+    /// A checkpoint is written and synced, under another name.
+    ResultsCheckpointBefore = "results.checkpoint.before",
+    ResultsCheckpointAfter = "results.checkpoint.after",
 
     // A job's way.
     JobCreateBefore = "job.create.before",

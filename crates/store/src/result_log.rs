@@ -655,19 +655,21 @@ mod tests {
     #[test]
     fn whatever_is_done_to_the_files_of_a_log_no_payload_is_read_that_was_not_appended() {
         let original: Vec<Vec<u8>> = (0..60_u8).map(|n| vec![n; 20 + usize::from(n) * 7]).collect();
+        let dir = tempfile::tempdir().unwrap();
+        let mut appender = Appender::recover(dir.path(), &Fatal::new(), Mark::default(), |_| {}).unwrap();
+        for (number, payload) in original.iter().enumerate() {
+            if number % 20 == 0 {
+                appender.roll().unwrap();
+            }
+            appender.append(payload, &SyncTimes::default()).unwrap();
+        }
+        drop(appender);
+        let paths = segments_in(dir.path()).unwrap();
+        let whole: Vec<_> = paths.iter().map(|path| std::fs::read(path).unwrap()).collect();
         let (mut noticed, mut cut, mut harmless) = (0, 0, 0);
         for round in 0..120 {
             let mut roll = dice(round + 1);
-            let dir = tempfile::tempdir().unwrap();
-            let mut appender = Appender::recover(dir.path(), &Fatal::new(), Mark::default(), |_| {}).unwrap();
-            for (number, payload) in original.iter().enumerate() {
-                if number % 20 == 0 {
-                    appender.roll().unwrap();
-                }
-                appender.append(payload, &SyncTimes::default()).unwrap();
-            }
-            drop(appender);
-            let paths = segments_in(dir.path()).unwrap();
+            paths.iter().zip(&whole).for_each(|(path, bytes)| std::fs::write(path, bytes).unwrap());
             let victim = &paths[roll(paths.len())];
             let mut bytes = std::fs::read(victim).unwrap();
             let at = roll(bytes.len());
