@@ -393,7 +393,7 @@ impl Host {
             // An import of a large package is 2 s of work; what takes longer mostly waits.
             start_gate_ms: 2_000,
             crashes_free: 8,
-            crash_delay_ms_max: 100,
+            crash_delay_ms_max: crash_delay_ms_max(),
             idle_timeout_short_ms: millis(IDLE_TIMEOUT_SHORT),
             account_concurrency: settings.account_concurrency,
             scale_up: settings.scale_up,
@@ -556,6 +556,13 @@ impl Host {
         let shared = shared.clone();
         let _ = tokio::task::spawn_blocking(move || shared.logs.flush()).await;
     }
+}
+
+/// The longest space between two starts of a function whose environments crash one after the other. A start is some 50 ms of
+/// processor time with an interpreter: so a crash loop has a sixteenth of the machine, and the others what is left (goal P36).
+fn crash_delay_ms_max() -> Millis {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    800 / Millis::try_from(cores.clamp(2, 16)).unwrap_or(2)
 }
 
 /// How long an environment stays without work at most while memory is short.

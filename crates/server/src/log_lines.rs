@@ -82,10 +82,11 @@ impl Fields {
         let mut text = Bounded::default();
         // Stops where it is full.
         let _ = text.write_fmt(value);
-        if field.name() == "message" {
-            self.message = text.finish();
-        } else {
-            self.others.push((field.name(), text.finish().into()));
+        // The event's own words come first. What else is called so was told by somebody.
+        match field.name() {
+            "message" if self.message.is_empty() => self.message = text.finish(),
+            "message" => self.others.push(("told", text.finish().into())),
+            name => self.others.push((name, text.finish().into())),
         }
     }
 }
@@ -294,6 +295,19 @@ mod tests {
                  path=\"\\\"a\\\\nERROR forged\\\\u{1b}[2J\\\\u{202e}\\\\u{85} \\\\\\\"x\\\\\\\"\\\"\" empty=\"\"",
             ]
         );
+    }
+
+    #[test]
+    fn a_field_called_message_takes_no_place_of_the_events_own_words() {
+        let events = || {
+            let message = "Rate exceeded";
+            tracing::debug!(endpoint = "e", message, "a call was throttled");
+        };
+        let lines = logged(LogFormat::Text, events);
+        assert_eq!(lines, ["DEBUG a call was throttled  endpoint=e told=\"Rate exceeded\""]);
+        let read: Value = serde_json::from_str(&logged(LogFormat::Json, events)[0]).unwrap();
+        assert_eq!(read["fields"]["message"], "a call was throttled");
+        assert_eq!(read["fields"]["told"], "Rate exceeded");
     }
 
     #[test]

@@ -186,7 +186,7 @@ impl Drop for Meter {
 #[derive(Debug, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 struct AtRest {
-    /// By name, in one order: what is kept is the same for one course of events. A name of a later version is passed over.
+    /// By name, in one order, so that one course of events keeps the same. A name of a later version is passed over.
     calls: BTreeMap<String, u64>,
     tasks: TimesAtRest,
     attempts: TimesAtRest,
