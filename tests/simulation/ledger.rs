@@ -326,6 +326,7 @@ impl Ledger for Reached {
         }
         let (results, mut past) = write(&self.machine, self.inner.open_results(fence), |_| {}).await?;
         self.machine.world.learn(id);
+        self.machine.world.run_begins(id);
         let restarted = self.machine.life > 0;
         if restarted && self.has(Defect::AttemptsForgotten) {
             past = self.past(id, |entry| matches!(entry, Entry::Settled { .. }));

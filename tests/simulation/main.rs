@@ -36,11 +36,15 @@ use crate::run::{Shown, simulate};
 const SEEDS: u64 = 1_500;
 /// Of these so many are run twice, and have to take the same course.
 const TWICE: u64 = 100;
-/// Seeds in which each planted defect has to be found: some minutes of one core.
-const DEFECT_SEEDS: u64 = 2_000;
+/// Seeds in which each planted defect has to be found: a good minute of one core.
+const DEFECT_SEEDS: u64 = 8_000;
 
 /// Seeds that have found something once. What was wrong stands beside each.
-const REGRESSIONS: &[u64] = &[];
+const REGRESSIONS: &[u64] = &[
+    // A job passed its failure threshold, what was in flight brought the ratio down again, and a crash came before the
+    // job was Failing: it went on as if nothing had been (X9).
+    100_165,
+];
 
 /// Whether each event is to be told.
 pub fn verbose() -> bool {

@@ -148,6 +148,13 @@ pub enum Manner {
     HasNoVersion,
 }
 
+impl Manner {
+    /// Whether the task fails in the end.
+    pub fn fails(self) -> bool {
+        !matches!(self, Manner::Succeeds | Manner::Busy(..5))
+    }
+}
+
 /// One row of a manifest.
 #[derive(Debug, Clone)]
 pub struct Row {

@@ -369,6 +369,13 @@ impl World {
         }
     }
 
+    /// A run of the job begins with what is durable: whatever answers an earlier one had are forgotten.
+    pub fn run_begins(&self, id: &str) {
+        let Some(job) = self.job_of(id) else { return };
+        self.event("run of job", job as u64);
+        self.state().jobs[job].rows.iter_mut().for_each(|row| row.undurable = false);
+    }
+
     fn learned(&self, job: usize, entry: &Entry) {
         let row = entry.task().row as usize;
         self.event(if matches!(entry, Entry::Settled { .. }) { "settled" } else { "redriven" }, row as u64);

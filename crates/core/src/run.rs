@@ -239,6 +239,8 @@ pub struct Run {
     succeeded_durable: u64,
     failed_durable: u64,
     ended_told: bool,
+    /// What had its final result when the threshold was passed: succeeded, failed.
+    passed_at: Option<(u64, u64)>,
     figures: Figures,
     effects: VecDeque<Effect>,
 }
@@ -297,6 +299,7 @@ impl Run {
             succeeded_durable: succeeded,
             failed_durable: failed,
             ended_told: false,
+            passed_at: None,
             figures: Figures::default(),
             effects: VecDeque::new(),
         };
@@ -348,6 +351,14 @@ impl Run {
     /// Final results that are durable: (succeeded, failed). What DescribeJob shows; never goes down.
     pub fn counts(&self) -> (u64, u64) {
         (self.succeeded_durable, self.failed_durable)
+    }
+
+    /// Whether too many tasks have failed, and how many had succeeded and failed by then.
+    ///
+    /// It has to be noted before any further result is recorded: what is in flight may bring the ratio down again, and a
+    /// run that is made from the log would not know.
+    pub fn threshold_passed(&self) -> Option<(u64, u64)> {
+        self.passed_at
     }
 
     /// Whether no task may start any more: what was asked for and has not begun is to be called off, with
@@ -488,6 +499,7 @@ impl Run {
     fn check_threshold(&mut self) {
         let running = matches!(self.phase, Phase::Running | Phase::Pausing);
         if running && self.settings.threshold.passed(self.succeeded, self.failed) {
+            self.passed_at = Some((self.succeeded, self.failed));
             self.wind_down(Phase::Failing);
         }
     }
@@ -1058,6 +1070,20 @@ mod tests {
             even.answer(code);
         }
         assert_eq!(even.ended, Some(Ended::Finished));
+    }
+
+    #[test]
+    fn that_the_threshold_was_passed_is_told_before_its_results_are_recorded_and_is_not_undone() {
+        let mut world = World::new(10, Settings { threshold: Threshold { tasks_min: 2, ratio: 0.5 }, ..settings() });
+        world.slots(u32::MAX);
+        world.disk_works = false;
+        world.answer("PermanentFailure");
+        assert_eq!(world.run.threshold_passed(), None);
+        world.answer("PermanentFailure");
+        assert_eq!((world.run.threshold_passed(), world.recorded.len()), (Some((0, 2)), 0));
+        world.answer("Succeeded");
+        world.answer("Succeeded");
+        assert_eq!(world.run.threshold_passed(), Some((0, 2)));
     }
 
     #[test]

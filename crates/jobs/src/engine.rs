@@ -284,6 +284,7 @@ impl Engine {
         let mut announced = ledger.announced();
         while !ledger.is_halted(id).await? {
             tokio::select! {
+                biased;
                 // Fails only if the ledger is gone, and that we hold.
                 _ = announced.changed() => {}
                 () = tokio::time::sleep(HALTED_EVERY) => {}
@@ -561,9 +562,14 @@ async fn drive(
     if let Some(command) = first {
         run.handle(Event::Command(command), began);
     }
+    let mut failing = false;
     loop {
         if run.winds_down() {
             dispatcher.halt();
+        }
+        if let (Some(at), false) = (run.threshold_passed(), failing) {
+            agent::pass_threshold(engine, fence, run.counts(), at).await?;
+            failing = true;
         }
         while let Some(effect) = run.next_effect() {
             match effect {

@@ -366,14 +366,14 @@ async fn activate(
             (Event::SampleFinished, None)
         }
         Ended::Cancelled => return Ok(Some(Status::Cancelling)),
-        Ended::Failed => {
-            let threshold = || {
-                let (succeeded, failed) = rest.counts;
-                let text = format!("{failed} of the {} tasks that ran have failed", succeeded + failed);
-                FailureReason::new("TaskFailureThresholdExceeded", text)
-            };
-            (Event::TasksFailed, Some(rest.reason.unwrap_or_else(threshold)))
-        }
+        Ended::Failed => match rest.reason {
+            Some(reason) => (Event::TasksFailed, Some(reason)),
+            // It passed its threshold, and is Failing since then, or a cancel was faster.
+            None => {
+                let job = engine.shared.world.ledger.job(&job.id).await?;
+                return Ok(job.map(|job| job.status).filter(|status| *status == Status::Failing));
+            }
+        },
     };
     let status = step(engine, &held.fence, event, Change { counts, failure_reason, ..Change::default() }).await?;
     Ok(match status {
@@ -383,6 +383,21 @@ async fn activate(
         // job down, and with it what still waits for a redrive.
         None => None,
     })
+}
+
+/// Too many tasks have failed: notes that, before any further result is (see [`longshore_core::run::Run::threshold_passed`]).
+/// Where a cancel was accepted before, that one counts. `at`: what had its final result by then.
+pub(super) async fn pass_threshold(
+    engine: &Engine,
+    fence: &Fence,
+    counts: (u64, u64),
+    at: (u64, u64),
+) -> Result<(), StoreError> {
+    let text = format!("{} of the {} tasks that ran have failed", at.1, at.0 + at.1);
+    let failure_reason = Some(FailureReason::new("TaskFailureThresholdExceeded", text));
+    step(engine, fence, Event::TasksFailed, Change { counts: Some(counts), failure_reason, ..Change::default() })
+        .await?;
+    Ok(())
 }
 
 /// Writes the report and ends the job. Safe to repeat from any point: only the last step counts.
