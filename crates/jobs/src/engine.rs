@@ -328,6 +328,9 @@ struct Rest {
 /// How often the number of slots is asked for, and how often progress is noted in the table.
 const SLOTS_EVERY: Duration = Duration::from_millis(200);
 const NOTE_EVERY_MS: u64 = 5_000;
+/// Answers taken one after the other before orders, time and what else may happen are looked at: each turn looks at all of
+/// that, which costs more than an answer does, and this many take less than a millisecond.
+const ANSWERS_IN_TURN_MAX: u32 = 64;
 /// How often more rows of a manifest that is being checked are made known, at most: a note is a commit, and a chunk is
 /// checked within a millisecond.
 const ROWS_NOTED_EVERY: Duration = Duration::from_millis(20);
@@ -450,6 +453,11 @@ async fn drive(
     let mut stopping = false;
     let mut slots_tick = tokio::time::interval(SLOTS_EVERY);
     slots_tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    // Made once, not for each turn: what waits is entered in a list, and leaving it costs as much again.
+    let mut stopped = std::pin::pin!(engine.shared.stopping.cancelled());
+    let mut alarm = std::pin::pin!(tokio::time::sleep_until(Instant::now()));
+    let mut alarm_at: Option<Instant> = None;
+    let mut answers_in_turn = 0;
     if let Some(command) = first {
         run.handle(Event::Command(command), began);
     }
@@ -481,8 +489,21 @@ async fn drive(
                 }
             }
         }
+        // What is over by now is taken without a look at all else that may have happened.
+        if answers_in_turn < ANSWERS_IN_TURN_MAX
+            && let Some((invocation, reply)) = dispatcher.answer_now()
+        {
+            answers_in_turn += 1;
+            run.handle(Event::Answered { invocation, reply }, engine.now());
+            continue;
+        }
+        answers_in_turn = 0;
         live.set_counts(run.counts());
         let wake_at = run.wake_at(engine.now()).map(|tick| engine.at(tick));
+        if wake_at != alarm_at {
+            alarm_at = wake_at;
+            alarm.as_mut().reset(wake_at.unwrap_or_else(Instant::now));
+        }
         let event = tokio::select! {
             (invocation, reply) = dispatcher.next_answer() => Event::Answered { invocation, reply },
             written = some(&mut recording) => {
@@ -563,7 +584,7 @@ async fn drive(
                     continue;
                 }
             },
-            () = engine.shared.stopping.cancelled(), if !stopping => {
+            () = &mut stopped, if !stopping => {
                 stopping = true;
                 Event::Command(Command::Pause)
             }
@@ -586,7 +607,10 @@ async fn drive(
                 noted_ms = if written.is_ok() { upto_ms } else { noted_ms };
                 continue;
             }
-            () = until(wake_at) => Event::Woken,
+            () = &mut alarm, if alarm_at.is_some() => {
+                alarm_at = None;
+                Event::Woken
+            }
         };
         run.handle(event, engine.now());
     }
@@ -616,13 +640,6 @@ async fn some<F: Future + Unpin>(future: &mut Option<F>) -> F::Output {
 async fn some_feed(feed: &mut Option<&mut feed::Feed>) -> feed::News {
     match feed {
         Some(feed) => feed.next().await,
-        None => std::future::pending().await,
-    }
-}
-
-async fn until(at: Option<Instant>) {
-    match at {
-        Some(at) => tokio::time::sleep_until(at).await,
         None => std::future::pending().await,
     }
 }

@@ -48,25 +48,37 @@ impl Dispatcher {
     }
 
     pub fn start(&mut self, invocation: u64, task: &Task, attempt: u32) {
-        let payload = self.template.event(&invocation_id(&mut self.random), task);
+        let payload = self.template.event(invocation_id(&mut self.random).as_str(), task);
         tracing::debug!(job = self.job_id, row = task.row, attempt, invocation, "task started");
         let (invoker, function) = (Arc::clone(&self.invoker), Arc::clone(&self.function));
-        let mut entering = Box::pin(Arc::clone(&self.door).enter());
-        // Usually there is room, and nothing to wait for or to call off.
-        let pass = (&mut entering).now_or_never();
         let halted = self.halted.clone();
+        // Usually there is room, and nothing to wait for or to call off.
+        if let Some(pass) = self.door.try_enter() {
+            self.calls.push(Box::pin(async move {
+                if halted.is_cancelled() {
+                    return (invocation, Reply::NotStarted);
+                }
+                let reply = invoker.invoke(&function, payload).await;
+                drop(pass);
+                (invocation, reply)
+            }));
+            return;
+        }
+        let mut entering = Box::pin(Arc::clone(&self.door).enter());
+        // Asked once now, it has its place in the queue before whoever comes next.
+        let pass = (&mut entering).now_or_never();
         self.calls.push(Box::pin(async move {
-            let pass = match pass {
-                Some(pass) => pass,
-                None => tokio::select! {
-                    biased;
-                    () = halted.cancelled() => return (invocation, Reply::NotStarted),
-                    pass = entering => pass,
-                },
+            let waited = async move {
+                match pass {
+                    Some(pass) => pass,
+                    None => entering.await,
+                }
             };
-            if halted.is_cancelled() {
-                return (invocation, Reply::NotStarted);
-            }
+            let pass = tokio::select! {
+                biased;
+                () = halted.cancelled() => return (invocation, Reply::NotStarted),
+                pass = waited => pass,
+            };
             let reply = invoker.invoke(&function, payload).await;
             drop(pass);
             (invocation, reply)
@@ -81,6 +93,11 @@ impl Dispatcher {
     /// How many calls of this function all jobs may have under way.
     pub fn set_limit(&self, limit: u32) {
         self.door.set_limit(limit);
+    }
+
+    /// A call that is over by now. Calls that go on are known to go on until [`Dispatcher::next_answer`] is asked again.
+    pub fn answer_now(&mut self) -> Option<(u64, Reply)> {
+        self.calls.next().now_or_never().flatten()
     }
 
     /// The next call that is over; waits for ever if none is under way.

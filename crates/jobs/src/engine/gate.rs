@@ -76,6 +76,14 @@ impl Door {
         size.limit = limit;
     }
 
+    /// Goes in if there is room now, and nobody who waits for it.
+    pub fn try_enter(self: &Arc<Self>) -> Option<Pass> {
+        // A semaphore hands what is given back to those who wait: what it has left is nobody's.
+        let room = Arc::clone(&self.room).try_acquire_owned().ok()?;
+        let total = Arc::clone(&self.total).try_acquire_owned().ok()?;
+        Some(Pass { door: Arc::clone(self), room: Some(room), _total: total })
+    }
+
     /// Waits for room. Dropping the future gives the place in the queue up.
     pub async fn enter(self: Arc<Self>) -> Pass {
         const OPEN: &str = "these semaphores are never closed";
@@ -117,8 +125,9 @@ mod tests {
         other.set_limit(2);
         let inside = [enter(&first).unwrap(), enter(&same).unwrap()];
         assert!(enter(&first).is_none());
-        let third = enter(&other).unwrap();
+        let third = other.try_enter().unwrap();
         assert!(enter(&other).is_none(), "the server's limit is three");
+        assert!(other.try_enter().is_none() && first.try_enter().is_none());
         drop(inside);
         assert!(enter(&other).is_some());
         drop(third);
@@ -156,7 +165,9 @@ mod tests {
         assert!((&mut waits).now_or_never().is_none());
         drop(inside);
         assert!(enter(&door).is_none());
+        assert!(door.try_enter().is_none(), "the room is that of who waits");
         drop(waits.await);
+        assert!(door.try_enter().is_some());
         assert!(enter(&door).is_some());
     }
 }
