@@ -32,21 +32,52 @@ def simulation(until):
 
 
 def kills(until):
-    """The crash test of the conformance suite, with another seed each time."""
+    """kill -9 of the real server at failpoints, at random times, and while it recovers, each time with another seed.
+
+    Half of the stages are strict, half have the first settings. The ledger has how many kills found invocations in flight,
+    which are those that count, and how many there were at each failpoint.
+    """
+    import crashes
+
     counted = collections.Counter()
+    names = [name for name in crashes.failpoints() if not name.startswith(crashes.STARTING)]
+    turn = 0
     while time.monotonic() < until:
         seed = random.SystemRandom().randrange(1 << 32)
-        env = dict(os.environ, LONGSHORE_TEST_CRASH_SEED=str(seed), PYTHONDONTWRITEBYTECODE="1")
-        done = subprocess.run([sys.executable, "-m", "pytest", "-q", "-s", "-c", "tests/conformance/pytest.ini",
-                               "tests/conformance/test_crash.py", "-k", "five_kills"], cwd=ROOT, env=env, capture_output=True, text=True)
-        for said in re.finditer(r"(\d+) kills with invocations in flight .*?, (\d+) without; (\d+) of (\d+) tasks were repeated", done.stdout):
-            counted["kills_with_work_in_flight"] += int(said[1])
-            counted["kills_without"] += int(said[2])
-            counted["tasks_repeated"] += int(said[3])
-            counted["tasks"] += int(said[4])
-        if done.returncode != 0:
-            print(f"seed {seed}:\n{done.stdout[-3000:]}", file=sys.stderr)
+        dice = random.Random(seed)
+        work = pathlib.Path(tempfile.mkdtemp(prefix="longshore-kills-"))
+        stage = crashes.Stage(work, dice, strict=turn % 2 == 0)
+        turn += 1
+        try:
+            stage.start().prepare()
+            stage.keep_busy()
+            stage.kill()
+            stage.cut_off()
+            for number in range(40):
+                if time.monotonic() >= until:
+                    break
+                failpoint = dice.choice(names) if dice.random() < 0.7 else None
+                count = dice.choice(crashes.of_name(crashes.COUNTS, failpoint)) if failpoint else 0
+                counts, where = crashes.cycle(stage, failpoint, count, dice)
+                counted[f"at_{where}"] += counts and "not reached" not in where
+                if number % 6 == 0:
+                    crashes.double(stage, dice)
+            stage.start()
+            stage.finish_all()
+            stage.server.stop()
+            assert "panicked at" not in stage.server.said()
+        except (AssertionError, crashes.Died) as wrong:
+            print(f"FAILED, seed {seed}: {wrong!r}; see {work}", file=sys.stderr)
             counted["failures"] += 1
+            if stage.server.process.poll() is None:
+                stage.kill()
+        else:
+            shutil.rmtree(work)
+        for name in ("kills", "kills_in_flight", "kills_at_failpoints", "kills_in_recovery", "jobs", "rows"):
+            counted[name] += stage.counted[name]
+        counted["looks"] += stage.watch.looks
+    at = {name.removeprefix("at_"): counted.pop(name) for name in sorted(counted) if name.startswith("at_")}
+    counted["at"] = {name: times for name, times in at.items() if times}
     return counted
 
 
@@ -243,12 +274,12 @@ def main():
     counted = LANES[a.lane](began + 60 * a.minutes)
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     commit = sh("git", "-C", ROOT, "rev-parse", "--short=12", "HEAD").stdout.strip()
-    line = {"commit": commit, "lane": a.lane, **counted, "failures": counted["failures"],
+    line = {"commit": commit, "lane": a.lane, **counted, "failures": counted.get("failures", 0),
             "cpu_s": round(used.ru_utime + used.ru_stime), "wall_s": round(time.monotonic() - began)}
     with open(LEDGER, "a") as ledger:
         ledger.write(json.dumps(line) + "\n")
     print(json.dumps(line))
-    sys.exit(1 if counted["failures"] else 0)
+    sys.exit(1 if counted.get("failures") else 0)
 
 
 if __name__ == "__main__":

@@ -1,15 +1,10 @@
 """Drives a real server with real AWS clients, and audits what it reports.
 
-`Server` starts `longshore serve` and hands out the AWS CLI and boto3 clients set up by `longshore env`. `audit` is the
-one oracle for a finished job: it reads the completion report with Python's csv module, an implementation that shares
-nothing with the server, and compares it with the manifest, the MD5s, the counters and the log of invocations.
+`Server` starts `longshore serve` and hands out the AWS CLI and boto3 clients set up by `longshore env`. What comes of jobs is
+judged by `audit`, the one oracle, in a file of its own.
 """
 
-import collections
 import contextlib
-import csv
-import dataclasses
-import hashlib
 import http.client
 import io
 import json
@@ -33,14 +28,13 @@ import botocore.config
 import botocore.credentials
 
 import model
+from audit import ACCOUNT, REPORT_SCHEMA, TERMINAL, Row, audit, by_key, read_report
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 LONGSHORE = pathlib.Path(os.environ.get("LONGSHORE_TEST_BIN", ROOT / "target/release/longshore"))
 AWS = pathlib.Path(sys.executable).with_name("aws")
-ACCOUNT, REGION = "000000000000", "us-east-1"
+REGION = "us-east-1"
 ROLE = f"arn:aws:iam::{ACCOUNT}:role/batch"
-REPORT_SCHEMA = "Bucket, Key, VersionId, TaskStatus, ErrorCode, HTTPStatusCode, ResultMessage"
-TERMINAL = {"Complete", "Failed", "Cancelled"}
 # AWS's Python runtimes carry boto3; here a function that imports it finds the tests' own.
 WITH_BOTO3 = {"PYTHONPATH": str(pathlib.Path(boto3.__file__).parents[1])}
 # A name lookup or a proxy of the machine must not decide a test: only what `longshore env` prints may.
@@ -343,103 +337,7 @@ def send(server, method, target, headers=None, body=b"", host=None):
     return response.status, response.headers, content
 
 
-# --- the oracle ---
-
-
-@dataclasses.dataclass(frozen=True)
-class Row:
-    """One row of a completion report. The order of the columns is that of the rows, not of ReportSchema."""
-
-    bucket: str
-    key: str
-    version: str
-    status: str
-    http_status: str
-    error_code: str
-    message: str
-
-
-def read_report(server, job_id, described):
-    """Downloads a completion report and checks everything it says about itself. Returns its rows."""
-    report = described["Report"]
-    bucket = report["Bucket"].removeprefix("arn:aws:s3:::")
-    base = (report["Prefix"] + "/" if report.get("Prefix") else "") + f"job-{job_id}/"
-    body = server.s3.get_object(Bucket=bucket, Key=base + "manifest.json")["Body"].read()
-    md5 = server.s3.get_object(Bucket=bucket, Key=base + "manifest.json.md5")["Body"].read()
-    assert md5.decode() == hashlib.md5(body).hexdigest(), "manifest.json.md5 is not the MD5 of manifest.json"
-    manifest = json.loads(body)
-    assert set(manifest) == {"Format", "ReportCreationDate", "Results", "ReportSchema"}, manifest
-    assert manifest["Format"] == "Report_CSV_20180820"
-    assert manifest["ReportSchema"] == REPORT_SCHEMA
-    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,9})?Z", manifest["ReportCreationDate"])
-    statuses = [result["TaskExecutionStatus"] for result in manifest["Results"]]
-    assert statuses == sorted(statuses, reverse=True), "succeeded files come before failed ones"
-    listed = {entry["Key"] for entry in server.s3.list_objects_v2(Bucket=bucket, Prefix=base).get("Contents", [])}
-    named = {base + "manifest.json", base + "manifest.json.md5"} | {result["Key"] for result in manifest["Results"]}
-    assert listed == named, f"the report's folder holds other objects than manifest.json names: {listed ^ named}"
-    rows = []
-    for result in manifest["Results"]:
-        assert result["Bucket"] == bucket
-        assert re.fullmatch(re.escape(base) + r"results/[0-9a-f]{40}\.csv", result["Key"]), result["Key"]
-        content = server.s3.get_object(Bucket=bucket, Key=result["Key"])["Body"].read()
-        assert hashlib.md5(content).hexdigest() == result["MD5Checksum"], f"{result['Key']} has another MD5"
-        text = content.decode("utf-8")
-        assert text, "a status without rows has no file"
-        assert text.endswith("\r\n"), "every line ends in CRLF, the last one too"
-        for columns in csv.reader(io.StringIO(text, newline=""), strict=True):
-            assert len(columns) == 7, columns
-            row = Row(*columns)
-            assert row.status == result["TaskExecutionStatus"], "a file holds rows of one status alone"
-            assert len(row.message) <= 1024
-            rows.append(row)
-    return rows
-
-
-def audit(server, job_id, manifest_rows, *, status="Complete", scope="AllTasks", invoked=None):
-    """Checks a finished job against its manifest, and returns the rows of its completion report.
-
-    `manifest_rows` are the (bucket, key) or (bucket, key, version) rows as written in the manifest. `invoked`, where
-    the function kept a log, counts its invocations by key: a settled task was invoked, and no other one was.
-    """
-    described = server.describe(job_id)
-    assert described["Status"] == status, described
-    progress = described["ProgressSummary"]
-    total, succeeded, failed = (
-        progress[name] for name in ("TotalNumberOfTasks", "NumberOfTasksSucceeded", "NumberOfTasksFailed")
-    )
-    expected = collections.Counter(tuple((*row, "", "")[:3]) for row in manifest_rows)
-    assert total == expected.total(), f"the job counts {total} tasks, the manifest has {expected.total()} rows"
-    assert succeeded + failed <= total
-    rows = read_report(server, job_id, described)
-    reported = collections.Counter((row.bucket, row.key, row.version) for row in rows)
-    by_status = collections.Counter(row.status for row in rows)
-    assert by_status["failed"] == failed, f"{by_status['failed']} failed rows, counted {failed}"
-    assert not reported - expected, f"rows that the manifest does not have: {list((reported - expected).items())[:5]}"
-    if scope == "AllTasks":
-        assert by_status["succeeded"] == succeeded, f"{by_status['succeeded']} succeeded rows, counted {succeeded}"
-        if status == "Complete":
-            missing = expected - reported
-            assert not missing, f"rows that the report does not have: {list(missing.items())[:5]}"
-    else:
-        assert by_status["succeeded"] == 0
-    if status == "Complete":
-        assert succeeded + failed == total
-        assert described["FailureReasons"] == []
-    if invoked is not None:
-        wanted = collections.Counter()
-        for (_, key, _), times in reported.items():
-            wanted[key] += times
-        short = {key: times for key, times in wanted.items() if invoked[key] < times}
-        assert not short, f"rows that were settled without an invocation: {list(short.items())[:5]}"
-        assert set(invoked) <= {key for _, key, *_ in expected}, "an invocation for a key that the manifest does not have"
-    return rows
-
-
-def by_key(rows):
-    """The rows of a report by key, for manifests in which each key stands once."""
-    found = {row.key: row for row in rows}
-    assert len(found) == len(rows), "a key stands in the report twice"
-    return found
+# --- what tests need of the machine ---
 
 
 def certificate(folder, name):

@@ -3,7 +3,6 @@
 The times of the kills come from a seed, which is printed; `LONGSHORE_TEST_CRASH_SEED=N ./check crash` runs the same again.
 """
 
-import collections
 import os
 import random
 import subprocess
@@ -11,6 +10,7 @@ import time
 
 import pytest
 
+import audit
 import harness
 from harness import ROOT
 
@@ -20,57 +20,12 @@ W = 4096
 # The bound on invocations in flight that the strict run is given: `concurrency_max` in the settings.
 SLOTS = 16
 
-RECORD = """
-    import os, random, time
-    log = os.open(os.environ["INVOCATIONS"], os.O_WRONLY | os.O_APPEND | os.O_CREAT)
-
-    def handler(event, context):
-        task = event["tasks"][0]
-        # One write of one short line to a file opened for appending: lines of several processes do not mix.
-        os.write(log, f"start {task['s3Key']} {task['taskId']} {event['invocationId']}\\n".encode())
-        time.sleep(random.uniform(0.005, 0.03))
-        os.write(log, f"end {task['s3Key']} {task['taskId']} {event['invocationId']}\\n".encode())
-        return {"invocationSchemaVersion": "1.0", "invocationId": event["invocationId"], "results": [
-            {"taskId": task["taskId"], "resultCode": "Succeeded", "resultString": task["s3Key"]}]}
-"""
-
-
 def seed():
     if "LONGSHORE_TEST_CRASH_SEED" in os.environ:
         return int(os.environ["LONGSHORE_TEST_CRASH_SEED"])
     # A seed of its own for every commit: each one explores other times, and a run can be repeated.
     head = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True).stdout.strip()
     return int(head[:8] or "1", 16)
-
-
-class Invocations:
-    """The function's own log, outside of everything that the server keeps."""
-
-    def __init__(self, path):
-        self.path = path
-        self.cut_off = set()
-
-    def read(self):
-        """(starts by key, task IDs by key, number of invocations in flight)."""
-        starts, tasks, open_ = self._read()
-        return starts, tasks, len(open_ - self.cut_off)
-
-    def killed(self):
-        """Tells that every invocation that has not ended by now never will."""
-        self.cut_off |= self._read()[2]
-
-    def _read(self):
-        lines = self.path.read_text().splitlines() if self.path.exists() else []
-        starts, tasks, open_ = collections.Counter(), collections.defaultdict(set), set()
-        for line in lines:
-            what, key, task, invocation = line.split()
-            if what == "start":
-                starts[key] += 1
-                tasks[key].add(task)
-                open_.add(invocation)
-            else:
-                open_.discard(invocation)
-        return starts, tasks, open_
 
 
 @pytest.fixture
@@ -83,62 +38,55 @@ def crashing(tmp_path, request):
     assert "panicked at" not in server.said()
 
 
-@pytest.mark.parametrize("crashing, rows, bound", [
+@pytest.mark.parametrize("crashing, rows, limits", [
     # The issue's figures: kills x (in flight + W).
-    pytest.param({}, 5000, lambda in_flight: sum(in_flight) + len(in_flight) * W, id="first-settings"),
+    pytest.param({}, 5000, audit.Limits(unrecorded=W, slots=256), id="first-settings"),
     # A slot is free only when its result is durable: what repeats was in flight.
     pytest.param({"LONGSHORE_JOBS_STRICT": "true", "LONGSHORE_JOBS_CONCURRENCY_MAX": str(SLOTS)}, 2000,
-                 lambda in_flight: len(in_flight) * SLOTS, id="strict"),
+                 audit.Limits(unrecorded=0, slots=SLOTS, at_once=SLOTS), id="strict"),
 ], indirect=["crashing"])
-def test_a_job_survives_five_kills_and_reports_every_row_once(crashing, rows, bound, tmp_path, capsys):
+def test_a_job_survives_five_kills_and_reports_every_row_once(crashing, rows, limits, tmp_path, capsys):
     number = seed()
     dice = random.Random(number)
-    server, log, count = crashing, Invocations(tmp_path / "invocations"), rows
+    server, log, watch, count = crashing, audit.Invocations(tmp_path / "invocations"), audit.Watch(), rows
     bucket = server.bucket("crash")
-    function = server.deploy("record", RECORD, environment={"INVOCATIONS": str(log.path)})
+    function = server.deploy("record", {"handler.py": audit.RECORDER}, environment={"INVOCATIONS": str(log.path)})
     rows = [(bucket, f"key-{row:05}") for row in range(count)]
     job = server.create_job(bucket, function, server.put_manifest(bucket, rows))
 
     # A kill comes when so many tasks have started, and then a moment later: spread over the whole job, on any machine.
     marks = sorted(dice.sample(range(count // 50, count * 9 // 10), KILLS))
-    in_flight, idle_kills, done_before = [], 0, 0
+    idle_kills = 0
     while marks:
         mark = marks.pop(0)
-        harness.wait_for(f"the start of task {mark}", lambda: len(log.read()[0]) >= mark, 180)
+        harness.wait_for(f"the start of task {mark}", lambda: len(log.starts_by_key(job)) >= mark, 180)
         time.sleep(dice.uniform(0, 0.05))
-        now = log.read()[2]
         server.kill()
-        log.killed()
-        if now:
-            in_flight.append(now)
-        else:
+        if not log.killed(time.monotonic_ns()):
             idle_kills += 1
             marks.insert(0, min(mark + count // 100, count - 1))
         server.start()
-        done = server.describe(job)["ProgressSummary"]["NumberOfTasksSucceeded"]
-        assert done >= done_before, "a count went down across a kill"
-        done_before = done
+        # A count that went down across the kill fails here.
+        watch.look(server.describe(job))
 
-    described = server.wait(job, timeout=240)
-    starts, tasks, _ = log.read()
-    report = harness.audit(server, job, rows, invoked=starts)
-    assert described["ProgressSummary"]["TotalNumberOfTasks"] == count
+    watch.look(server.wait(job, timeout=240))
+    report = harness.audit(server, job, rows, log=log, limits=limits)
     assert len({row.key for row in report}) == count
-    assert all(len(ids) == 1 for ids in tasks.values()), "a task keeps its ID across restarts"
-    repeated = sum(starts.values()) - count
+    in_flight = [open_ for _, open_ in log.kills if open_]
+    repeated = len(log.of(job)) - count
+    bound = len(log.kills) * (limits.slots + limits.unrecorded)
     with capsys.disabled():
         print(
             f"\n    seed {number}: {len(in_flight)} kills with invocations in flight {in_flight}, {idle_kills} without; "
-            f"{repeated} of {count} tasks were repeated (bound {bound(in_flight)})")
+            f"{repeated} of {count} tasks were repeated (bound {bound})")
     assert len(in_flight) == KILLS
-    assert repeated <= bound(in_flight), f"seed {number}"
 
 
 def test_kills_at_the_edges_of_a_job_lose_nothing(crashing, tmp_path):
     """Right after CreateJob was acknowledged, while it waits, at the end, and after the end."""
-    server, log = crashing, Invocations(tmp_path / "invocations")
+    server, log = crashing, audit.Invocations(tmp_path / "invocations")
     bucket = server.bucket("edges")
-    function = server.deploy("record", RECORD, environment={"INVOCATIONS": str(log.path)})
+    function = server.deploy("record", {"handler.py": audit.RECORDER}, environment={"INVOCATIONS": str(log.path)})
     rows = [(bucket, f"key-{row:05}") for row in range(300)]
     etag = server.put_manifest(bucket, rows)
     job = server.create_job(bucket, function, etag, confirmation=True)
@@ -151,11 +99,12 @@ def test_kills_at_the_edges_of_a_job_lose_nothing(crashing, tmp_path):
     server.control.update_job_status(AccountId=harness.ACCOUNT, JobId=job, RequestedJobStatus="Ready")
     server.kill()
     server.start()
-    harness.wait_for("the last task", lambda: len(log.read()[0]) == 300, 60)
+    harness.wait_for("the last task", lambda: len(log.starts_by_key(job)) == 300, 60)
     server.kill()
+    log.killed(time.monotonic_ns())
     server.start()
     server.wait(job)
-    first = harness.audit(server, job, rows, invoked=log.read()[0])
+    first = harness.audit(server, job, rows, log=log)
     server.kill()
     server.start()
     assert server.describe(job)["Status"] == "Complete"

@@ -96,8 +96,9 @@ const QUIET_CALLS: f64 = 10.0;
 const REFUSED_COSTS: f64 = 2.0;
 /// So many refused one after the other: a limit that is counted by the second, say, is used up for that second.
 const CLOSED_AFTER: u32 = 8;
-/// How often a function that takes nothing is tried.
+/// How often a function that takes nothing is tried; twice as long after as many more, up to the maximum.
 const CLOSED_TRY_MS: u64 = 20;
+const CLOSED_TRY_MS_MAX: u64 = 1_000;
 /// What may start at once after a pause: so many milliseconds of the pace. The engine's clock has whole milliseconds.
 const BURST_MS: f64 = 5.0;
 /// A pace that has not held anything back for so long is none any more.
@@ -198,9 +199,11 @@ impl Pace {
             return true;
         }
         self.refused_at = now;
-        self.refused_in_row += 1;
+        self.refused_in_row = self.refused_in_row.saturating_add(1);
         if self.refused_in_row >= CLOSED_AFTER {
-            (self.closed_until, self.credit) = (now.after_ms(CLOSED_TRY_MS), 0.0);
+            let doublings = (self.refused_in_row / CLOSED_AFTER - 1).min(16);
+            let wait_ms = (CLOSED_TRY_MS << doublings).min(CLOSED_TRY_MS_MAX);
+            (self.closed_until, self.credit) = (now.after_ms(wait_ms), 0.0);
         }
         let slower = if self.seeking { self.per_s.min(paced.0) * 0.75 } else { self.per_s - REFUSED_COSTS };
         // Not far below what was taken a moment ago, nor, after the search, far above it: while it grew, the last second had

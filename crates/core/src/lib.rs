@@ -12,6 +12,7 @@ pub mod histogram;
 pub mod inventory;
 pub mod invocation;
 pub mod job;
+pub mod lease;
 pub mod manifest;
 pub mod pattern;
 pub mod policy;

@@ -462,7 +462,14 @@ impl Run {
         let Some(Flight { mut pending, since, paced }) = self.in_flight.remove(&invocation) else { return };
         let judgement = judge(reply, self.ids.of(pending.task.number).as_str());
         let keeps_place = match judgement {
-            Judgement::Throttled(..) => self.throttled(paced, now),
+            Judgement::Throttled(..) => {
+                let keeps = self.throttled(paced, now);
+                if !keeps {
+                    // Where calls are paced, a task that was one too many is no more so the next time.
+                    pending.tries.throttles = 0;
+                }
+                keeps
+            }
             Judgement::Settle(_) | Judgement::Redrive(_) | Judgement::FunctionError(_) => {
                 self.pace.taken(now.since_ms(since), now);
                 false

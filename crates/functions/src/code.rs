@@ -24,6 +24,8 @@ use std::time::{Duration, Instant};
 
 use base64::Engine;
 use bytes::Bytes;
+use longshore_store::failpoint::{self, Place};
+use longshore_store::{Fatal, StoreError};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use tokio::sync::Semaphore;
@@ -51,6 +53,9 @@ pub enum CodeError {
     Archive(#[from] ArchiveError),
     #[error("the package could not be stored: {0}")]
     Io(#[from] std::io::Error),
+    /// What was written could not be made durable; this process is about to end.
+    #[error(transparent)]
+    Store(#[from] StoreError),
 }
 
 /// A package by its content.
@@ -78,6 +83,7 @@ impl Code {
 #[derive(Debug, Clone)]
 pub struct CodeStore {
     root: PathBuf,
+    fatal: Fatal,
     unpacking: Arc<Semaphore>,
     /// Folders that nothing named when [`CodeStore::sweep_unused`] last looked, and since when. As many as there are
     /// folders.
@@ -86,14 +92,14 @@ pub struct CodeStore {
 
 impl CodeStore {
     /// `root` must exist and be ours alone.
-    pub fn open(root: &Path) -> Result<Self, CodeError> {
+    pub fn open(root: &Path, fatal: Fatal) -> Result<Self, CodeError> {
         if !root.is_dir() {
             return Err(
                 std::io::Error::new(std::io::ErrorKind::NotFound, format!("{} is no folder", root.display())).into()
             );
         }
         let unpacking = Arc::new(Semaphore::new(UNPACKING_MAX));
-        Ok(Self { root: root.to_owned(), unpacking, unused: Arc::default() })
+        Ok(Self { root: root.to_owned(), fatal, unpacking, unused: Arc::default() })
     }
 
     /// Checks, unpacks and keeps a package; durable when it returns. A package that is there already costs a hash.
@@ -236,7 +242,7 @@ impl CodeStore {
             return Ok(code);
         }
         let entries = checked(zip)?;
-        self.make(&self.root.join(&code.sha256), |beside| unpack(zip, &entries, beside))?;
+        self.make(&self.root.join(&code.sha256), |beside| unpack(zip, &entries, beside, &self.fatal))?;
         Ok(code)
     }
 
@@ -250,14 +256,21 @@ impl CodeStore {
         for layer in layers {
             overlay(&self.content(&layer.sha256), Path::new(""), &mut tree)?;
         }
-        self.make(&self.root.join(name), |beside| link_tree(&tree, beside))
+        self.make(&self.root.join(name), |beside| link_tree(&tree, beside, &self.fatal))
     }
 
     /// Makes a folder beside its place, whole and synced by `fill`, and renames it there.
     fn make(&self, place: &Path, fill: impl FnOnce(&Path) -> Result<(), CodeError>) -> Result<(), CodeError> {
         let beside = self.root.join(format!("{UNFINISHED}{}", uuid::Uuid::new_v4()));
-        let outcome = fill(&beside).and_then(|()| match std::fs::rename(&beside, place) {
-            Ok(()) => Ok(sync(&self.root)?),
+        let filled = fill(&beside);
+        failpoint::pass(Place::CodeRenameBefore);
+        let outcome = filled.and_then(|()| match std::fs::rename(&beside, place) {
+            Ok(()) => {
+                failpoint::pass(Place::CodeRenameAfter);
+                sync(&self.root, &self.fatal)?;
+                failpoint::pass(Place::CodeNamed);
+                Ok(())
+            }
             // Another one of the same content was faster. Its folder is as good as ours.
             Err(_) if place.is_dir() => Ok(std::fs::remove_dir_all(&beside)?),
             Err(error) => Err(error.into()),
@@ -313,7 +326,7 @@ fn overlay(from: &Path, at: &Path, tree: &mut BTreeMap<PathBuf, Node>) -> std::i
 }
 
 /// Writes a merged folder, and syncs it. The files are synced already: they are links to those of packages.
-fn link_tree(tree: &BTreeMap<PathBuf, Node>, folder: &Path) -> Result<(), CodeError> {
+fn link_tree(tree: &BTreeMap<PathBuf, Node>, folder: &Path, fatal: &Fatal) -> Result<(), CodeError> {
     make_directory(folder)?;
     // Sorted by their components, so that a folder comes before what is in it.
     for (path, node) in tree {
@@ -327,8 +340,7 @@ fn link_tree(tree: &BTreeMap<PathBuf, Node>, folder: &Path) -> Result<(), CodeEr
             }
         }
     }
-    rustix::fs::syncfs(File::open(folder)?).map_err(std::io::Error::from)?;
-    Ok(())
+    sync_all_below(folder, fatal)
 }
 
 /// Bytes of all files and link targets below a folder, as the archive counted them.
@@ -350,13 +362,14 @@ fn checked(zip: &[u8]) -> Result<Vec<Entry<'_>>, CodeError> {
 }
 
 /// Writes package and content below `folder`, and syncs both.
-fn unpack(zip: &[u8], entries: &[Entry<'_>], folder: &Path) -> Result<(), CodeError> {
+fn unpack(zip: &[u8], entries: &[Entry<'_>], folder: &Path, fatal: &Fatal) -> Result<(), CodeError> {
     make_directory(folder)?;
     let content = folder.join("content");
     make_directory(&content)?;
     let mut package = OpenOptions::new().write(true).create_new(true).mode(0o600).open(folder.join("package.zip"))?;
     std::io::Write::write_all(&mut package, zip)?;
-    package.sync_all()?;
+    fatal.sync(&package, "a package")?;
+    failpoint::pass(Place::CodePackageStored);
 
     let singly = entries.len() <= SYNCED_SINGLY_MAX;
     let mut directories: BTreeSet<&Path> = BTreeSet::from([Path::new("")]);
@@ -377,8 +390,9 @@ fn unpack(zip: &[u8], entries: &[Entry<'_>], folder: &Path) -> Result<(), CodeEr
             entry.inflate(&mut file)??;
             file.set_permissions(std::fs::Permissions::from_mode(mode_for(&entry.path, mode)))?;
             if singly {
-                file.sync_all()?;
+                fatal.sync(&file, "a file of a package")?;
             }
+            failpoint::pass(Place::CodeUnpackHalf);
         }
     }
     // Links last: nothing has been written through one, whatever the checks may have missed.
@@ -389,11 +403,11 @@ fn unpack(zip: &[u8], entries: &[Entry<'_>], folder: &Path) -> Result<(), CodeEr
     }
     if singly {
         for directory in directories.iter().rev() {
-            sync(&content.join(directory))?;
+            sync(&content.join(directory), fatal)?;
         }
-        sync(folder)?;
+        sync(folder, fatal)?;
     } else {
-        rustix::fs::syncfs(File::open(folder)?).map_err(std::io::Error::from)?;
+        sync_all_below(folder, fatal)?;
     }
     Ok(())
 }
@@ -412,8 +426,14 @@ fn make_directory(path: &Path) -> std::io::Result<()> {
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o755))
 }
 
-fn sync(directory: &Path) -> std::io::Result<()> {
-    File::open(directory)?.sync_all()
+fn sync(directory: &Path, fatal: &Fatal) -> Result<(), CodeError> {
+    Ok(fatal.sync(&File::open(directory)?, "a folder of code")?)
+}
+
+/// Syncs the whole file system that a folder is in: for many files faster than each alone.
+fn sync_all_below(folder: &Path, fatal: &Fatal) -> Result<(), CodeError> {
+    let synced = rustix::fs::syncfs(File::open(folder)?).map_err(std::io::Error::from);
+    Ok(fatal.settle("the file system of code", synced)?)
 }
 
 #[cfg(test)]
@@ -435,7 +455,7 @@ mod tests {
     #[tokio::test]
     async fn a_package_is_unpacked_once_with_its_modes_and_without_write_bits() {
         let temp = tempfile::tempdir().unwrap();
-        let store = CodeStore::open(temp.path()).unwrap();
+        let store = CodeStore::open(temp.path(), Fatal::new()).unwrap();
         let package = zip(&[
             with_mode("bin/tool", b"#!/bin/sh", 0o100_4755),
             with_mode("private", b"p", 0o100_600),
@@ -460,7 +480,7 @@ mod tests {
     #[tokio::test]
     async fn a_package_that_turns_out_bad_half_way_leaves_nothing_behind() {
         let temp = tempfile::tempdir().unwrap();
-        let store = CodeStore::open(temp.path()).unwrap();
+        let store = CodeStore::open(temp.path(), Fatal::new()).unwrap();
         let package = zip(&[file("good", b"good"), Raw { crc32: 1, ..file("bad", b"bad") }]);
         let error = store.put(package.clone().into()).await.unwrap_err();
         assert!(matches!(error, CodeError::Archive(ArchiveError::Entry { .. })), "{error}");
@@ -472,7 +492,7 @@ mod tests {
     #[tokio::test]
     async fn many_files_are_kept_as_well_as_few() {
         let temp = tempfile::tempdir().unwrap();
-        let store = CodeStore::open(temp.path()).unwrap();
+        let store = CodeStore::open(temp.path(), Fatal::new()).unwrap();
         let raws: Vec<Raw> = (0..600).map(|n| file(&format!("d{}/f{n}", n % 7), b"x")).collect();
         let code = store.put(zip(&raws).into()).await.unwrap();
         assert_eq!(names(&store.content(&code.sha256)).len(), 7);
@@ -481,7 +501,7 @@ mod tests {
     #[tokio::test]
     async fn the_same_package_sent_many_times_at_once_is_kept_once() {
         let temp = tempfile::tempdir().unwrap();
-        let store = CodeStore::open(temp.path()).unwrap();
+        let store = CodeStore::open(temp.path(), Fatal::new()).unwrap();
         let package = Bytes::from(zip(&[file("handler.py", b"x")]));
         let puts = (0..8).map(|_| store.put(package.clone()));
         let codes: Vec<_> = futures::future::join_all(puts).await.into_iter().map(Result::unwrap).collect();
@@ -492,7 +512,7 @@ mod tests {
     #[tokio::test]
     async fn what_nothing_names_goes_after_an_hour_unless_it_is_put_again() {
         let temp = tempfile::tempdir().unwrap();
-        let store = CodeStore::open(temp.path()).unwrap();
+        let store = CodeStore::open(temp.path(), Fatal::new()).unwrap();
         let package = |content: &[u8]| Bytes::from(zip(&[file("a", content)]));
         let wanted = store.put(package(b"1")).await.unwrap();
         let unused = store.put(package(b"2")).await.unwrap();
@@ -533,7 +553,7 @@ mod tests {
     #[tokio::test]
     async fn sweeping_keeps_what_is_wanted_and_nothing_else() {
         let temp = tempfile::tempdir().unwrap();
-        let store = CodeStore::open(temp.path()).unwrap();
+        let store = CodeStore::open(temp.path(), Fatal::new()).unwrap();
         let kept = store.put(zip(&[file("a", b"1")]).into()).await.unwrap();
         let dropped = store.put(zip(&[file("a", b"2")]).into()).await.unwrap();
         std::fs::create_dir(temp.path().join("unpacking-left")).unwrap();

@@ -191,5 +191,8 @@ fn told_code(error: &CodeError) -> ApiError {
             )
             .told()
         }
+        CodeError::Store(_) => {
+            FunctionError::Fault("An error occurred and the request cannot be processed.".into()).told()
+        }
     }
 }

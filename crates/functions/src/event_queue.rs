@@ -13,6 +13,7 @@ use longshore_core::event_invocation::{
     AGE_MS_MAX, Bounds, Event, Full, Limits, Outcome, Policy, Queue, RETRIES_MAX, Reason, Tries, Verdict,
 };
 use longshore_core::time::Tick;
+use longshore_store::failpoint::{self, Place};
 use longshore_store::{Records, StoreError};
 use rusqlite::Connection;
 use tokio::sync::{Notify, watch};
@@ -161,10 +162,12 @@ impl EventQueue {
                 state.next_number += 1;
                 state.next_number - 1
             };
+            failpoint::pass(Place::QueueAcceptBefore);
             let written = queue.records.write::<_, FunctionError>(move |connection| {
                 Ok(table::put_event(connection, number, &stored, &event)?)
             });
             let written = written.await;
+            failpoint::pass(Place::QueueAcceptAfter);
             let mut state = queue.lock();
             match &written {
                 Ok(()) => state.queue.put(&function, number, event),
@@ -325,7 +328,9 @@ async fn run(functions: Functions) {
 async fn attempt(functions: Functions, function: Owner, number: u64) {
     let queue = &functions.inner.events;
     let Some(event) = queue.lock().queue.event(&function, number) else { return };
+    failpoint::pass(Place::QueueTryBefore);
     let tried = AssertUnwindSafe(functions.try_event(&function, number, event)).catch_unwind().await;
+    failpoint::pass(Place::QueueTryAfter);
     let tried = tried.unwrap_or_else(|_| Tried {
         outcome: Outcome::NotRun,
         limits: Limits::default(),
@@ -346,6 +351,7 @@ async fn attempt(functions: Functions, function: Owner, number: u64) {
     if !kept {
         return;
     }
+    failpoint::pass(Place::QueueSettled);
     let (name, request_id, error) = (&function.name, &tried.request_id, &tried.error);
     match verdict {
         Verdict::Done => {}

@@ -162,7 +162,7 @@ impl Functions {
         code_dir: &Path,
         settings: Settings,
     ) -> Result<Self, FunctionError> {
-        let code = CodeStore::open(code_dir)?;
+        let code = CodeStore::open(code_dir, records.fatal().clone())?;
         let events = Arc::new(EventQueue::open(records.clone(), &settings.events)?);
         let beside = || code_dir.parent().unwrap_or(code_dir).join("variables.key");
         let key = settings.variables_key.clone().unwrap_or_else(beside);

@@ -8,6 +8,7 @@ use std::io::Write;
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 
+use longshore_store::failpoint::{self, Place};
 use ring::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
 
 /// Bytes of the key, which are all that is in its file.
@@ -104,7 +105,9 @@ fn write(path: &Path, key: &[u8]) -> std::io::Result<()> {
     let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
     file.write_all(key)?;
     file.sync_all()?;
+    failpoint::pass(Place::KeyUnnamed);
     std::fs::rename(&temporary, path)?;
+    failpoint::pass(Place::KeyNamed);
     File::open(folder_of(path))?.sync_all()
 }
 

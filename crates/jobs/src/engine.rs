@@ -9,15 +9,17 @@ mod deliverer;
 mod dispatcher;
 mod feed;
 mod gate;
+mod keeper;
 mod patience;
 mod pinned;
 mod preparer;
-mod recorder;
+pub(crate) mod recorder;
 mod reporter;
 mod scheduler;
 mod tallies;
+mod tasks;
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -27,29 +29,30 @@ use std::time::Duration;
 use longshore_core::failures::Failures;
 use longshore_core::job::Status;
 use longshore_core::manifest::CHUNK_ROWS;
+use longshore_core::random::Random;
 use longshore_core::run::{Command, Effect, Ended, Event, Extent, Run};
 use longshore_core::sample;
 use longshore_core::time::Tick;
+use longshore_store::failpoint::{self, Place};
 use longshore_store::{Fatal, StoreError};
-use tokio::sync::{Notify, mpsc, oneshot, watch};
+use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 
-use self::recorder::blocking;
+pub use self::tasks::{Boxed, Ground, Pretend};
 use crate::Settings;
 use crate::error::FailureReason;
+use crate::ledger::{Fence, JobRow, Ledger, Results};
 use crate::ports::{Invoker, Objects};
 use crate::shape::Source;
-use crate::table::{JobRow, Table};
 
 /// Everything an agent may touch.
 #[derive(Clone)]
 pub struct World {
-    pub table: Table,
-    /// One folder a job below it.
-    pub dir: PathBuf,
+    pub ledger: Arc<dyn Ledger>,
     pub fatal: Fatal,
+    /// One folder a job below it: pinned manifests, what preparing needs, report spools.
+    pub dir: PathBuf,
     pub settings: Arc<Settings>,
     pub objects: Arc<dyn Objects>,
     pub invoker: Arc<dyn Invoker>,
@@ -59,6 +62,10 @@ impl World {
     fn job_dir(&self, id: &str) -> PathBuf {
         // IDs are UUIDs of our own making, so this is no path from outside.
         self.dir.join(id)
+    }
+
+    fn log(&self, id: &str) -> recorder::Log {
+        recorder::Log { ledger: Arc::clone(&self.ledger), job_id: id.to_owned() }
     }
 }
 
@@ -75,13 +82,16 @@ struct Shared {
     retire: Notify,
     gate: gate::Gate,
     tallies: tallies::Tallies,
-    agents: Mutex<HashMap<String, AgentHandle>>,
-    tasks: TaskTracker,
+    keeper: keeper::Keeper,
+    agents: Mutex<BTreeMap<String, AgentHandle>>,
+    tasks: tasks::Tasks,
     stopping: CancellationToken,
     started: Instant,
 }
 
 struct AgentHandle {
+    /// The lease under which it works.
+    fence: Fence,
     orders: mpsc::Sender<Order>,
     live: Arc<Live>,
 }
@@ -102,7 +112,8 @@ enum Order {
 #[derive(Debug)]
 struct Live {
     /// Whether the counts below are those of the log: after a restart they must not seem to go back.
-    loaded: watch::Sender<bool>,
+    /// Cancelled once they are.
+    loaded: CancellationToken,
     succeeded: AtomicU64,
     failed: AtomicU64,
     /// Milliseconds in Active, those of earlier turns included.
@@ -114,8 +125,12 @@ type Seen = (u64, u64, u64);
 
 impl Live {
     fn new(loaded: bool) -> Arc<Self> {
+        let latch = CancellationToken::new();
+        if loaded {
+            latch.cancel();
+        }
         Arc::new(Self {
-            loaded: watch::Sender::new(loaded),
+            loaded: latch,
             succeeded: AtomicU64::new(0),
             failed: AtomicU64::new(0),
             active_ms: AtomicU64::new(0),
@@ -132,13 +147,12 @@ impl Live {
     }
 
     fn set_loaded(&self) {
-        self.loaded.send_replace(true);
+        self.loaded.cancel();
     }
 
     /// What is to be shown; waits while the log is being read after a restart.
     async fn seen(&self) -> Seen {
-        // Fails only if the agent is gone, and then the row has it all.
-        let _ = self.loaded.subscribe().wait_for(|loaded| *loaded).await;
+        self.loaded.cancelled().await;
         let (succeeded, failed) = self.counts();
         (succeeded, failed, self.active_ms.load(Ordering::Relaxed))
     }
@@ -151,22 +165,29 @@ impl Engine {
             shared: Arc::new(Shared {
                 gate: gate::Gate::new(world.settings.concurrency_total_max),
                 tallies: tallies::Tallies::new(),
+                keeper: keeper::Keeper::default(),
+                tasks: tasks::Tasks::new(world.settings.ground.clone()),
                 world,
                 wake: Notify::new(),
                 retire: Notify::new(),
                 agents: Mutex::default(),
-                tasks: TaskTracker::new(),
                 stopping: CancellationToken::new(),
                 started: Instant::now(),
             }),
         };
         // Once before anybody is served: a running job has its agent, and so its true counts, before it is described.
         scheduler::pass(&engine).await?;
-        engine.shared.tasks.spawn(sweep(engine.clone()));
-        engine.shared.tasks.spawn(scheduler::run(engine.clone()));
-        engine.shared.tasks.spawn(scheduler::retire(engine.clone()));
-        for sink in &engine.shared.world.settings.event_sinks {
-            engine.shared.tasks.spawn(deliverer::run(engine.clone(), Arc::clone(sink), seed()?));
+        let tasks = &engine.shared.tasks;
+        tasks.spawn(cut_off_when_broken(engine.clone()));
+        if let Some(term) = engine.shared.world.ledger.term() {
+            tasks.spawn(keeper::run(engine.clone(), term));
+        }
+        tasks.spawn(sweep(engine.clone()));
+        tasks.spawn(scheduler::run(engine.clone()));
+        tasks.spawn(scheduler::retire(engine.clone()));
+        let settings = &engine.shared.world.settings;
+        for sink in &settings.event_sinks {
+            tasks.spawn(deliverer::run(engine.clone(), Arc::clone(sink), Random::seeded(settings.seed())));
         }
         Ok(engine)
     }
@@ -185,14 +206,14 @@ impl Engine {
             Some(live) => Some(live.seen().await),
             None => None,
         };
-        let job = self.shared.world.table.get(id).await?;
+        let job = self.shared.world.ledger.job(id).await?;
         Ok(job.map(|job| with_overlay(job, seen)))
     }
 
     /// [`Engine::look`] for many: take this before the rows are read, and give it to each of them.
     pub async fn look_around(&self) -> Glance {
         let lives: Vec<_> = self.agents().iter().map(|(id, a)| (id.clone(), Arc::clone(&a.live))).collect();
-        let mut seen = HashMap::new();
+        let mut seen = BTreeMap::new();
         for (id, live) in lives {
             seen.insert(id, live.seen().await);
         }
@@ -202,38 +223,55 @@ impl Engine {
     /// What the results that a job has by now amount to. The first time, a pass over its whole log; later, what came
     /// since, as long as [`tallies::Tallies`] remembers.
     pub async fn failures(&self, id: &str) -> Result<Failures, StoreError> {
-        self.shared.tallies.look(id, self.shared.world.job_dir(id)).await
+        let shared = &self.shared;
+        shared.tallies.look(&shared.tasks, shared.world.log(id)).await
     }
 
     /// Removes what a job that is over does not need any more: its pinned manifest and its report's spool. The result
     /// log stays. Failing to remove something costs space alone; the next start tries again.
     pub async fn clean(&self, id: &str) {
         let dir = self.shared.world.job_dir(id);
-        let cleaned = blocking(move || Ok(clean(&dir))).await;
+        let cleaned = self.shared.tasks.blocking(move || Ok(clean(&dir))).await;
         if let Ok(Err(error)) | Err(StoreError::Io(error)) = cleaned {
             tracing::warn!(job = id, %error, "files of a job that is over stay behind");
         }
     }
 
-    /// Returns once no further invocation of this job, whose status is Cancelling or Cancelled, can start.
-    pub async fn cancelled(&self, id: &str) {
+    /// Returns once no further invocation of this job, whose status is Cancelling or Cancelled, can start, at whichever
+    /// server it runs.
+    pub async fn cancelled(&self, id: &str) -> Result<(), StoreError> {
         let orders = self.agents().get(id).map(|a| a.orders.clone());
-        let Some(orders) = orders else { return };
-        let (done, taken) = oneshot::channel();
-        if orders.send(Order::Cancel(done)).await.is_ok() {
-            // An agent that ends without answering starts nothing either.
-            let _ = taken.await;
+        if let Some(orders) = orders {
+            let (done, taken) = oneshot::channel();
+            if orders.send(Order::Cancel(done)).await.is_ok() {
+                // An agent that ends without answering starts nothing either.
+                let _ = taken.await;
+            }
+            return Ok(());
         }
+        let ledger = &self.shared.world.ledger;
+        if ledger.term().is_none() {
+            return Ok(());
+        }
+        // The other server says when it has halted; one that is dead loses the lease.
+        let mut announced = ledger.announced();
+        while !ledger.is_halted(id).await? {
+            tokio::select! {
+                // Fails only if the ledger is gone, and that we hold.
+                _ = announced.changed() => {}
+                () = tokio::time::sleep(HALTED_EVERY) => {}
+            }
+        }
+        Ok(())
     }
 
     /// Lets what is in flight finish and be recorded, and ends every agent. The jobs go on at the next start.
     pub async fn shutdown(&self) {
         self.shared.stopping.cancel();
-        self.shared.tasks.close();
-        self.shared.tasks.wait().await;
+        self.shared.tasks.ended().await;
     }
 
-    fn agents(&self) -> std::sync::MutexGuard<'_, HashMap<String, AgentHandle>> {
+    fn agents(&self) -> std::sync::MutexGuard<'_, BTreeMap<String, AgentHandle>> {
         self.shared.agents.lock().unwrap_or_else(|e| e.into_inner())
     }
 
@@ -247,7 +285,7 @@ impl Engine {
 }
 
 /// The counts of all running jobs at one moment.
-pub struct Glance(HashMap<String, Seen>);
+pub struct Glance(BTreeMap<String, Seen>);
 
 impl Glance {
     pub fn over(&self, job: JobRow) -> JobRow {
@@ -266,19 +304,29 @@ fn with_overlay(mut job: JobRow, seen: Option<Seen>) -> JobRow {
     job
 }
 
+/// Once a sync has failed nothing that is done can be kept: no further invocation starts while the server comes to its end.
+async fn cut_off_when_broken(engine: Engine) {
+    tokio::select! {
+        biased;
+        () = engine.shared.stopping.cancelled() => {}
+        _ = engine.shared.world.fatal.thrown() => engine.shared.tasks.cut_off(),
+    }
+}
+
 /// Removes what a crash left behind of jobs that were over by then.
 async fn sweep(engine: Engine) {
     let dir = engine.shared.world.dir.clone();
-    let listed = blocking(move || {
+    let listed = engine.shared.tasks.blocking(move || {
         let entries = std::fs::read_dir(dir)?.flatten();
-        let ids = entries.filter_map(|entry| entry.file_name().into_string().ok());
-        Ok(ids.collect::<Vec<_>>())
+        let mut ids: Vec<_> = entries.filter_map(|entry| entry.file_name().into_string().ok()).collect();
+        ids.sort_unstable();
+        Ok(ids)
     });
     for id in listed.await.unwrap_or_default() {
         if engine.shared.stopping.is_cancelled() {
             return;
         }
-        match engine.shared.world.table.get(&id).await {
+        match engine.shared.world.ledger.job(&id).await {
             Ok(Some(job)) if job.status.is_terminal() => engine.clean(&id).await,
             // Not over, or not ours to judge.
             _ => {}
@@ -294,11 +342,11 @@ fn spool_dir(job_dir: &std::path::Path) -> PathBuf {
 /// Removes all that is on disk of a job whose time is over. Safe to repeat.
 async fn remove(engine: &Engine, id: &str) -> Result<(), StoreError> {
     let dir = engine.shared.world.job_dir(id);
-    blocking(move || match std::fs::remove_dir_all(dir) {
+    let removed = engine.shared.tasks.blocking(move || match std::fs::remove_dir_all(dir) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error.into()),
         _ => Ok(()),
-    })
-    .await
+    });
+    removed.await
 }
 
 /// The index goes first: the rest without it is nothing that anyone would open.
@@ -308,6 +356,7 @@ fn clean(dir: &std::path::Path) -> std::io::Result<()> {
         _ => Ok(()),
     };
     gone(std::fs::remove_file(dir.join("manifest.idx")))?;
+    failpoint::pass(Place::JobCleanHalf);
     gone(std::fs::remove_file(dir.join("manifest.idx.new")))?;
     gone(std::fs::remove_file(dir.join("manifest.csv")))?;
     gone(std::fs::remove_dir_all(spool_dir(dir)))?;
@@ -325,6 +374,8 @@ struct Rest {
     reason: Option<FailureReason>,
 }
 
+/// How often it is asked, besides being told, whether another server has halted a job.
+const HALTED_EVERY: Duration = Duration::from_millis(100);
 /// How often the number of slots is asked for, and how often progress is noted in the table.
 const SLOTS_EVERY: Duration = Duration::from_millis(200);
 const NOTE_EVERY_MS: u64 = 5_000;
@@ -348,7 +399,12 @@ struct Rows {
 }
 
 impl Rows {
-    async fn open(engine: &Engine, job: &JobRow, first: Option<Command>) -> Result<Self, StoreError> {
+    async fn open(
+        engine: &Engine,
+        held: &keeper::Held,
+        job: &JobRow,
+        first: Option<Command>,
+    ) -> Result<Self, StoreError> {
         let world = &engine.shared.world;
         let dir = world.job_dir(&job.id);
         if matches!(first, Some(Command::Cancel | Command::Fail)) {
@@ -357,20 +413,20 @@ impl Rows {
         }
         let early = job.request.beyond.early_start;
         if early && !pinned::Pinned::is_whole(&dir) {
-            let growing = pinned::Growing::create(&dir).await?;
+            let growing = pinned::Growing::create(&engine.shared.tasks, &dir).await?;
             let manifest = Some(Arc::clone(&growing.pinned));
-            let feed = first.is_none().then(|| feed::Feed::start(engine, job, growing));
+            let feed = first.is_none().then(|| feed::Feed::start(engine, held, job, growing));
             return Ok(Self { extent: Extent::growing(), manifest, feed });
         }
         let before = match &job.request.source {
             Source::Manifest(manifest) => manifest.row_format(),
             Source::ManifestGenerator(_) => None,
         };
-        let manifest = pinned::Pinned::open(&dir, before).await?;
+        let manifest = pinned::Pinned::open(&engine.shared.tasks, &dir, before).await?;
         let (have, noted) = (manifest.rows(), job.rows_total);
         match have {
             // It was pinned whole, and the server died before it was noted.
-            _ if early && have > noted => agent::persist(engine, || world.table.note_rows(&job.id, have)).await?,
+            _ if early && have > noted => agent::persist(engine, || world.ledger.note_rows(&held.fence, have)).await?,
             _ if have != noted => {
                 return Err(StoreError::Damaged(format!("the pinned manifest has {have} rows of {noted}")));
             }
@@ -389,6 +445,7 @@ impl Rows {
 /// server died starts nothing.
 async fn run(
     engine: &Engine,
+    held: &keeper::Held,
     job: &JobRow,
     orders: &mut mpsc::Receiver<Order>,
     live: &Live,
@@ -400,14 +457,21 @@ async fn run(
         let function = &job.request.operation.function_arn;
         world.invoker.prepare(function, world.settings.run.ramp.initial.min(slots(world, function)));
     }
-    let (log, past) = recorder::open(&world.job_dir(&job.id), world.fatal.clone()).await?;
+    let (results, past) = world.ledger.open_results(&held.fence).await?;
     live.set_counts((past.succeeded(), past.failed()));
     live.set_loaded();
-    let Rows { extent, manifest, mut feed } = Rows::open(engine, job, first).await?;
-    let mut random = seed()?;
+    let Rows { extent, manifest, mut feed } = Rows::open(engine, held, job, first).await?;
+    let mut random = Random::seeded(world.settings.seed());
     let run = Run::new(&job.lineage, extent, past, world.settings.run.clone(), random.next_u64(), engine.now());
-    let rest =
-        drive(engine, job, orders, live, first, Driven { run, random, log, manifest, feed: feed.as_mut() }).await;
+    let rest = drive(
+        engine,
+        job,
+        orders,
+        live,
+        first,
+        Driven { run, fence: &held.fence, random, results, manifest, feed: feed.as_mut() },
+    )
+    .await;
     if let Some(feed) = feed {
         // Nobody else may find it writing.
         feed.stop().await;
@@ -418,8 +482,9 @@ async fn run(
 /// What [`drive`] turns the wheel of.
 struct Driven<'a> {
     run: Run,
-    random: longshore_core::random::Random,
-    log: Arc<longshore_store::ResultLog>,
+    fence: &'a Fence,
+    random: Random,
+    results: Arc<dyn Results>,
     manifest: Option<Arc<pinned::Pinned>>,
     feed: Option<&'a mut feed::Feed>,
 }
@@ -433,7 +498,7 @@ async fn drive(
     driven: Driven<'_>,
 ) -> Result<Rest, StoreError> {
     let world = &engine.shared.world;
-    let Driven { mut run, random, log, manifest, mut feed } = driven;
+    let Driven { mut run, fence, random, results, manifest, mut feed } = driven;
     let mut dispatcher = {
         let door = engine.shared.gate.door(&job.request.operation.function_arn);
         dispatcher::Dispatcher::new(Arc::clone(&world.invoker), door, job, random)
@@ -473,18 +538,20 @@ async fn drive(
                     let Some(manifest) = manifest.clone() else {
                         return Err(StoreError::Damaged(format!("row {first_row} of no manifest was asked for")));
                     };
-                    reading = Some(tokio::task::spawn_blocking(move || manifest.read_from(first_row)));
+                    reading = Some(Box::pin(engine.shared.tasks.blocking(move || manifest.read_from(first_row))));
                 }
-                Effect::Record { batch, entries } => recording = Some(Box::pin(recorder::write(&log, batch, entries))),
+                Effect::Record { batch, entries } => {
+                    recording = Some(Box::pin(recorder::record(Arc::clone(&results), batch, entries)));
+                }
                 Effect::Ended(ended) => {
                     let counts = run.counts();
                     live.set_counts(counts);
                     if let Some(note) = noting.take() {
-                        let (upto_ms, written) = note.await;
-                        noted_ms = if written.is_ok() { upto_ms } else { noted_ms };
+                        // What comes of it does not matter: the next note says all of it again.
+                        let _ = note.await;
                     }
-                    let more = active_ms(halted) - noted_ms;
-                    agent::persist(engine, || world.table.note_progress(&job.id, counts, more)).await?;
+                    let active_ms = job.active_ms + active_ms(halted);
+                    agent::persist(engine, || world.ledger.note_progress(fence, counts, active_ms)).await?;
                     return Ok(Rest { ended, counts, reason });
                 }
             }
@@ -504,8 +571,31 @@ async fn drive(
             alarm_at = wake_at;
             alarm.as_mut().reset(wake_at.unwrap_or_else(Instant::now));
         }
+        // In this order, each time. First what stops the job: a cancel is answered once it is taken, and must not wait behind
+        // calls that are over one after the other. Then what comes seldom and makes room or rows: of each kind one is under
+        // way at most, and the slots come five times a second. The answers, of which there may always be one more, are
+        // last but for the time, which no event needs: each is handled with the time that it is.
         let event = tokio::select! {
-            (invocation, reply) = dispatcher.next_answer() => Event::Answered { invocation, reply },
+            biased;
+            Some(order) = orders.recv() => match order {
+                Order::Pause => {
+                    halted = halted.or_else(|| Some(engine.now()));
+                    Event::Command(Command::Pause)
+                }
+                Order::Cancel(taken) => {
+                    halted = halted.or_else(|| Some(engine.now()));
+                    run.handle(Event::Command(Command::Cancel), engine.now());
+                    dispatcher.halt();
+                    failpoint::pass(Place::JobCancelTaken);
+                    // Whoever asked may have hung up.
+                    let _ = taken.send(());
+                    continue;
+                }
+            },
+            () = &mut stopped, if !stopping => {
+                stopping = true;
+                Event::Command(Command::Pause)
+            }
             written = some(&mut recording) => {
                 recording = None;
                 match written {
@@ -521,7 +611,7 @@ async fn drive(
             }
             rows = some(&mut reading) => {
                 reading = None;
-                match rows.unwrap_or_else(|panic| Err(StoreError::Damaged(format!("reading rows: {panic}")))) {
+                match rows {
                     Ok(rows) => Event::Rows(rows),
                     Err(error) => {
                         tracing::error!(job = job.id, %error, "the pinned manifest cannot be read");
@@ -540,7 +630,7 @@ async fn drive(
                             tokio::time::sleep_until(not_before).await;
                         }
                         // On disk before a task of them starts: what is shown must neither go back nor be passed.
-                        (rows, whole, agent::persist(engine, || world.table.note_rows(&job.id, rows)).await)
+                        (rows, whole, agent::persist(engine, || world.ledger.note_rows(fence, rows)).await)
                     }));
                     continue;
                 }
@@ -570,43 +660,26 @@ async fn drive(
                     Err(error) => return Err(error),
                 }
             }
-            Some(order) = orders.recv() => match order {
-                Order::Pause => {
-                    halted = halted.or_else(|| Some(engine.now()));
-                    Event::Command(Command::Pause)
-                }
-                Order::Cancel(taken) => {
-                    halted = halted.or_else(|| Some(engine.now()));
-                    run.handle(Event::Command(Command::Cancel), engine.now());
-                    dispatcher.halt();
-                    // Whoever asked may have hung up.
-                    let _ = taken.send(());
-                    continue;
-                }
-            },
-            () = &mut stopped, if !stopping => {
-                stopping = true;
-                Event::Command(Command::Pause)
-            }
-            _ = slots_tick.tick() => {
-                let upto_ms = active_ms(halted);
-                live.active_ms.store(job.active_ms + upto_ms, Ordering::Relaxed);
-                if upto_ms - noted_ms >= NOTE_EVERY_MS && noting.is_none() {
-                    let (table, id) = (world.table.clone(), job.id.clone());
-                    let (counts, more) = (run.counts(), upto_ms - noted_ms);
-                    // Beside the loop, not in it: a disk that stalls must not hold up the calls.
-                    noting = Some(Box::pin(async move { (upto_ms, table.note_progress(&id, counts, more).await) }));
-                }
-                let slots = slots(world, &job.request.operation.function_arn);
-                dispatcher.set_limit(slots);
-                Event::Slots(slots)
-            }
             (upto_ms, written) = some(&mut noting) => {
                 noting = None;
                 // A note that finds no space is made the next time.
                 noted_ms = if written.is_ok() { upto_ms } else { noted_ms };
                 continue;
             }
+            _ = slots_tick.tick() => {
+                let upto_ms = active_ms(halted);
+                live.active_ms.store(job.active_ms + upto_ms, Ordering::Relaxed);
+                if upto_ms - noted_ms >= NOTE_EVERY_MS && noting.is_none() {
+                    let (ledger, fence) = (Arc::clone(&world.ledger), fence.clone());
+                    let (counts, active_ms) = (run.counts(), job.active_ms + upto_ms);
+                    // Beside the loop, not in it: a disk that stalls must not hold up the calls.
+                    noting = Some(Box::pin(async move { (upto_ms, ledger.note_progress(&fence, counts, active_ms).await) }));
+                }
+                let slots = slots(world, &job.request.operation.function_arn);
+                dispatcher.set_limit(slots);
+                Event::Slots(slots)
+            }
+            (invocation, reply) = dispatcher.next_answer() => Event::Answered { invocation, reply },
             () = &mut alarm, if alarm_at.is_some() => {
                 alarm_at = None;
                 Event::Woken
@@ -620,12 +693,6 @@ async fn drive(
 fn slots(world: &World, function: &str) -> u32 {
     let total = world.settings.concurrency_total_max.max(1);
     world.invoker.slots(function).map_or(total, |slots| slots.min(total))
-}
-
-fn seed() -> Result<longshore_core::random::Random, StoreError> {
-    let mut bytes = [0; 8];
-    getrandom::fill(&mut bytes).map_err(|e| StoreError::Io(std::io::Error::other(e.to_string())))?;
-    Ok(longshore_core::random::Random::seeded(u64::from_le_bytes(bytes)))
 }
 
 /// Waits for a future that may not be there.

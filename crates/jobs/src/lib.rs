@@ -1,9 +1,10 @@
 //! The S3 Control job API and the engine behind it.
 //!
-//! `operations/*` answer requests, `table` keeps jobs, `engine` runs them through the two doors in `ports`.
+//! `operations/*` answer requests, `ledger` keeps jobs, `engine` runs them through the two doors in `ports`.
 
 mod engine;
 mod error;
+pub mod ledger;
 mod operations;
 pub mod ports;
 mod shape;
@@ -19,6 +20,9 @@ use longshore_store::{Fatal, Records};
 use longshore_wire::{ApiError, Operation, Request, Response};
 use tokio::time::Instant;
 
+use crate::ledger::{Embedded, Ledger};
+
+pub use engine::{Boxed, Ground, Pretend};
 pub use error::{Dialect, JobError};
 pub use operations::{OPERATIONS, OWN_OPERATIONS};
 /// What can be done to objects, typed: those that do not run here yet are read in full all the same.
@@ -60,6 +64,10 @@ pub struct Settings {
     pub rate: Option<Rate>,
     /// What reads inventories in Parquet and ORC.
     pub columnar: Arc<dyn ports::Columnar>,
+    /// Where 128 random bits come from: of them IDs and seeds are made. They have to be distinct, not secret.
+    pub random: Arc<dyn Fn() -> u128 + Send + Sync>,
+    /// What the engine's tasks run on.
+    pub ground: Ground,
     /// What the wall clock says; it decides nothing but the dates that are shown, the 30 and the 90 days, and when an
     /// event is handed over again.
     pub wall_clock: Arc<dyn Fn() -> Timestamp + Send + Sync>,
@@ -84,15 +92,30 @@ impl Settings {
             delivery: delivery::Policy::default(),
             dialect: Dialect::default(),
             rate: None,
+            random: Arc::new(|| uuid::Uuid::new_v4().as_u128()),
+            ground: Ground::default(),
             wall_clock: Arc::new(|| Timestamp(jiff::Timestamp::now().as_millisecond())),
         }
+    }
+}
+
+impl Settings {
+    /// An ID that nothing else has.
+    pub(crate) fn new_id(&self) -> uuid::Uuid {
+        uuid::Builder::from_random_bytes((self.random)().to_be_bytes()).into_uuid()
+    }
+
+    /// What a source of random numbers starts from.
+    pub(crate) fn seed(&self) -> u64 {
+        // Of a UUID the second half has two bits that are always the same, the first half six.
+        (self.random)() as u64
     }
 }
 
 /// The service: cheap to clone.
 #[derive(Clone)]
 pub struct Jobs {
-    table: table::Table,
+    ledger: Arc<dyn Ledger>,
     settings: Arc<Settings>,
     engine: engine::Engine,
     limiter: Option<Arc<Mutex<Limiter>>>,
@@ -102,7 +125,7 @@ pub struct Jobs {
 
 impl Jobs {
     /// Opens the jobs of a data directory and goes on with those that are not over. `dir` holds pinned manifests,
-    /// result logs and report spools, one folder a job. Must be called inside a Tokio runtime.
+    /// results and report spools, one folder a job. Must be called inside a Tokio runtime.
     pub async fn open(
         records: Records,
         dir: PathBuf,
@@ -112,12 +135,32 @@ impl Jobs {
         invoker: Arc<dyn ports::Invoker>,
     ) -> Result<Self, longshore_store::StoreError> {
         let settings = Arc::new(settings);
-        let table = table::Table::new(records, Arc::clone(&settings));
-        let world =
-            engine::World { table: table.clone(), dir, fatal, settings: Arc::clone(&settings), objects, invoker };
+        let ledger = Embedded::open(records, dir.clone(), fatal.clone(), Arc::clone(&settings)).await?;
+        Self::start(Arc::new(ledger), dir, fatal, settings, objects, invoker).await
+    }
+
+    /// Starts one server on a ledger, and goes on with the jobs that are not over and that no other server has. `dir` holds
+    /// pinned manifests and report spools; servers that share a ledger share it, too. `fatal` is the switch that the
+    /// ledger throws. Must be called inside a Tokio runtime.
+    pub async fn start(
+        ledger: Arc<dyn Ledger>,
+        dir: PathBuf,
+        fatal: Fatal,
+        settings: Arc<Settings>,
+        objects: Arc<dyn ports::Objects>,
+        invoker: Arc<dyn ports::Invoker>,
+    ) -> Result<Self, longshore_store::StoreError> {
+        let world = engine::World {
+            ledger: Arc::clone(&ledger),
+            dir,
+            fatal,
+            settings: Arc::clone(&settings),
+            objects,
+            invoker,
+        };
         let engine = engine::Engine::start(world).await?;
         let limiter = settings.rate.map(|rate| Arc::new(Mutex::new(Limiter::new(rate))));
-        Ok(Self { table, settings, engine, limiter, opened: Instant::now() })
+        Ok(Self { ledger, settings, engine, limiter, opened: Instant::now() })
     }
 
     /// Answers one request of the S3 Control API, errors included. `host_account` is the account that the host names.

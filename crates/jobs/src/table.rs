@@ -3,19 +3,24 @@
 //! Each state that a job enters leaves an event, written in the transaction of the move: there is no state without its
 //! event, and no event without its state. An event is owed to every sink there is at that moment, a row each.
 
+use std::cmp::Ordering;
 use std::sync::Arc;
 
-use longshore_core::job::{Event, IllegalMove, Status};
+use longshore_core::job::{Event, Status};
 use longshore_core::time::Timestamp;
+use longshore_store::failpoint::{self, Place};
 use longshore_store::{Records, Schema, StoreError};
 use rusqlite::{Connection, OptionalExtension, Row, params};
-use serde::{Deserialize, Serialize};
 
 use longshore_wire::event::JobEvent;
 use tokio::sync::watch;
 
 use crate::Settings;
 use crate::error::{FailureReason, JobError};
+use crate::ledger::{
+    After, Announcements, Change, Created, Delivery, DeliveryState, Due, Expired, Fence, JobRow, Kept, Leases,
+    MoveError, Terms, Try, after_the_latest,
+};
 use crate::shape::NewJob;
 
 /// The tables of this room.
@@ -103,109 +108,24 @@ pub const SCHEMA: Schema = Schema {
         -- the job whose task IDs this one keeps; NULL: its own
         ALTER TABLE job ADD COLUMN lineage TEXT;
     ",
+        "
+        -- one row: how often the ledger has been opened; what an earlier opening has leased counts no more
+        CREATE TABLE job_incarnation (
+            one INTEGER PRIMARY KEY CHECK (one = 1),
+            number INTEGER NOT NULL
+        ) STRICT;
+        INSERT INTO job_incarnation VALUES (1, 0);
+    ",
     ],
 };
-
-/// One job as stored.
-#[derive(Debug, Clone)]
-pub struct JobRow {
-    pub id: String,
-    pub created: Timestamp,
-    pub request: NewJob,
-    pub status: Status,
-    pub priority: u32,
-    pub rows_total: u64,
-    pub succeeded: u64,
-    pub failed: u64,
-    pub active_ms: u64,
-    pub suspended: Option<Timestamp>,
-    pub terminated: Option<Timestamp>,
-    pub status_update_reason: Option<String>,
-    pub failure_reasons: Vec<FailureReason>,
-    pub generated_manifest: Option<GeneratedManifest>,
-    /// Its sample has run to its end. Then Suspended means that the others wait, any other status that they may run.
-    pub sampled: bool,
-    /// The job that task IDs come from: this one, unless it retries tasks of another.
-    pub lineage: String,
-}
-
-/// A list that was generated and saved: what `GeneratedManifestDescriptor` shows.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct GeneratedManifest {
-    pub object_arn: String,
-    /// As the store gave it.
-    pub etag: String,
-}
-
-/// What changes together with a status.
-#[derive(Debug, Clone, Default)]
-pub struct Change {
-    pub rows_total: Option<u64>,
-    pub generated_manifest: Option<GeneratedManifest>,
-    /// (succeeded, failed)
-    pub counts: Option<(u64, u64)>,
-    /// Added to the time spent in Active, in milliseconds.
-    pub active_ms_more: u64,
-    pub failure_reason: Option<FailureReason>,
-    pub status_update_reason: Option<String>,
-    /// The job whose task IDs are kept, where it is another.
-    pub lineage: Option<String>,
-}
-
-/// Where a page of ListJobs begins: behind this job, in the order of creation, newest first.
-#[derive(Debug, Clone)]
-pub struct After {
-    pub created: i64,
-    pub id: String,
-}
-
-/// Why a move did not happen.
-#[derive(Debug, thiserror::Error)]
-pub enum MoveError {
-    #[error("no such job")]
-    NotFound,
-    #[error("{0}")]
-    Illegal(IllegalMove),
-    #[error("{0}")]
-    Store(#[from] StoreError),
-}
-
-impl From<rusqlite::Error> for MoveError {
-    fn from(error: rusqlite::Error) -> Self {
-        MoveError::Store(error.into())
-    }
-}
 
 #[derive(Clone)]
 pub struct Table {
     records: Records,
     settings: Arc<Settings>,
+    leases: Arc<Leases>,
     /// Told after each new event.
-    announced: Arc<watch::Sender<()>>,
-}
-
-/// An event as kept, with what became of it at each sink.
-#[derive(Debug, Clone)]
-pub struct Kept {
-    pub number: u64,
-    pub event: JobEvent,
-    pub deliveries: Vec<Delivery>,
-}
-
-/// What became of one event at one sink.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Delivery {
-    pub sink: String,
-    pub state: DeliveryState,
-    pub attempts: u32,
-    pub last_error: Option<String>,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum DeliveryState {
-    Pending,
-    Delivered,
-    GivenUp,
+    announced: Arc<Announcements>,
 }
 
 impl DeliveryState {
@@ -222,38 +142,43 @@ impl DeliveryState {
     }
 }
 
-/// An event that a sink is owed now: the first of its job that it does not have yet.
-#[derive(Debug, Clone)]
-pub struct Due {
-    pub number: u64,
-    pub event: JobEvent,
-    /// Tries so far, and the milliseconds that they and the waiting between them took.
-    pub attempts: u32,
-    pub tried_ms: u64,
-}
-
-/// What is noted of one try at a delivery.
-#[derive(Debug, Clone)]
-pub struct Try {
-    pub state: DeliveryState,
-    pub attempts: u32,
-    pub tried_ms: u64,
-    /// Milliseconds since the epoch: when this event is due again, or from when the job's next one is.
-    pub not_before: i64,
-    pub error: Option<String>,
-}
-
-/// What became of a CreateJob.
-#[derive(Debug, PartialEq, Eq)]
-pub enum Created {
-    New,
-    /// The token was used before, for the same request: the job of that time.
-    Before(String),
-}
-
 impl Table {
-    pub fn new(records: Records, settings: Arc<Settings>) -> Self {
-        Self { records, settings, announced: Arc::new(watch::Sender::new(())) }
+    pub fn new(records: Records, settings: Arc<Settings>, leases: Arc<Leases>) -> Self {
+        Self { records, settings, leases, announced: Arc::default() }
+    }
+
+    /// Counts an opening of the ledger, and returns its number.
+    pub async fn open_anew(records: &Records) -> Result<u64, StoreError> {
+        let counted = records
+            .write::<_, StoreError>(|db| {
+                let sql = "UPDATE job_incarnation SET number = number + 1 RETURNING number";
+                Ok(db.query_row(sql, [], |r| r.get::<_, i64>(0))?.unsigned_abs())
+            })
+            .await;
+        match counted {
+            // A server starts on a full disk all the same. What is first written under a lease counts it, see `admit`.
+            Err(error) if error.is_full() => {
+                tracing::warn!(%error, "a start of the server will be counted when there is space on the disk");
+                let sql = "SELECT number + 1 FROM job_incarnation";
+                records.read(|db| Ok(db.query_row(sql, [], |r| r.get::<_, i64>(0))?.unsigned_abs())).await
+            }
+            counted => counted,
+        }
+    }
+
+    /// A transaction under a lease.
+    async fn write_as<T: Send + 'static>(
+        &self,
+        fence: &Fence,
+        work: impl FnOnce(&Connection) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let (leases, fence) = (Arc::clone(&self.leases), fence.clone());
+        self.records
+            .write(move |db| {
+                admit(db, &leases, &fence)?;
+                work(db)
+            })
+            .await
     }
 
     /// Changes whenever there is a new event.
@@ -265,8 +190,7 @@ impl Table {
         (self.settings.wall_clock)()
     }
 
-    /// Stores a job in status New under `id`, unless its token has one. One transaction, so that two requests with
-    /// one token make one job (rule I-5).
+    /// As [`Ledger::create`](crate::ledger::Ledger::create), and so on for the others of the same names.
     pub async fn create(&self, id: String, job: NewJob) -> Result<Created, JobError> {
         let (account, now) = (self.settings.account.clone(), self.now());
         let (fingerprint, token) = (job.fingerprint(), job.client_request_token.clone());
@@ -286,7 +210,9 @@ impl Table {
                     Some(_) => return Err(JobError::TokenReused),
                     None => {}
                 }
-                let created = after_the_latest(db, &account, now)?;
+                let latest: Option<i64> =
+                    db.query_row("SELECT max(created) FROM job WHERE account = ?1", [&account], |r| r.get(0))?;
+                let created = after_the_latest(latest.map(Timestamp), now);
                 db.execute(
                     "INSERT INTO job (id, account, created, request, token, fingerprint, status, priority)
                      VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
@@ -303,19 +229,20 @@ impl Table {
                 )?;
                 insert_tags(db, &id, &job.tags)?;
                 insert_event(db, &settings, &id, now, Status::New, &[], &[])?;
+                failpoint::pass(Place::JobCreateBefore);
                 Ok(Created::New)
             })
             .await;
-        self.announced.send_replace(());
+        failpoint::pass(Place::JobCreateAfter);
+        self.announced.announce();
         created
     }
 
-    pub async fn get(&self, id: &str) -> Result<Option<JobRow>, StoreError> {
+    pub async fn job(&self, id: &str) -> Result<Option<JobRow>, StoreError> {
         let id = id.to_owned();
         self.records.read(move |db| read_job(db, &id)).await
     }
 
-    /// A page of jobs, newest first; one more than `max` is fetched to tell whether there are more.
     pub async fn list(
         &self,
         statuses: Vec<Status>,
@@ -344,7 +271,6 @@ impl Table {
             .await
     }
 
-    /// Every job that is not over.
     pub async fn alive(&self) -> Result<Vec<JobRow>, StoreError> {
         self.records
             .read(|db| {
@@ -359,20 +285,44 @@ impl Table {
             .await
     }
 
-    /// Moves a job by an event, with what changes at the same time. Returns the new status once it is durable; an
-    /// illegal move changes nothing. A move into the status the job has already (a cancel that is repeated) is no event
-    /// and changes nothing but the reason that the call gives (C-10). A job whose sample has run takes the event as
-    /// [`Event::after_sample`] says.
-    pub async fn transition(&self, id: &str, event: Event, change: Change) -> Result<Status, MoveError> {
+    pub async fn transition(
+        &self,
+        id: &str,
+        terms: Terms<'_>,
+        event: Event,
+        change: Change,
+    ) -> Result<Status, MoveError> {
         let (id, now) = (id.to_owned(), self.now());
-        let settings = Arc::clone(&self.settings);
+        let (settings, leases) = (Arc::clone(&self.settings), Arc::clone(&self.leases));
+        let (rev_wanted, slots) = match terms {
+            Terms::Unchanged(rev) => (Some(rev), None),
+            Terms::Slot { rev, slots } => (Some(rev), Some(slots)),
+            Terms::Legal | Terms::Leased(_) => (None, None),
+        };
+        let fence = match terms {
+            Terms::Leased(fence) => Some(fence.clone()),
+            _ => None,
+        };
         let moved = self
             .records
             .write(move |db| {
+                if let Some(fence) = &fence {
+                    admit(db, &leases, fence)?;
+                }
                 let from = status_of(db, &id)?.ok_or(MoveError::NotFound)?;
-                let sampled: bool = db.query_row("SELECT sampled FROM job WHERE id = ?1", [&id], |r| r.get(0))?;
+                let (sampled, rev) = db.query_row("SELECT sampled, rev FROM job WHERE id = ?1", [&id], |r| {
+                    Ok((r.get::<_, bool>(0)?, r.get::<_, i64>(1)?.unsigned_abs()))
+                })?;
+                if rev_wanted.is_some_and(|wanted| wanted != rev) {
+                    return Err(MoveError::Overtaken);
+                }
                 let event = if sampled { event.after_sample() } else { event };
                 let to = from.on(event).map_err(MoveError::Illegal)?;
+                if let Some(slots) = slots
+                    && slots_held(db, &settings.account)? >= slots
+                {
+                    return Err(MoveError::Overtaken);
+                }
                 if to == from {
                     if let Some(reason) = change.status_update_reason {
                         db.execute(
@@ -399,14 +349,13 @@ impl Table {
                         rows_total = coalesce(?3, rows_total),
                         succeeded = max(succeeded, coalesce(?4, 0)),
                         failed = max(failed, coalesce(?5, 0)),
-                        active_ms = active_ms + ?6,
-                        status_update_reason = coalesce(?7, status_update_reason),
-                        failure_reasons = ?8,
-                        suspended = coalesce(?9, suspended),
-                        terminated = coalesce(?10, terminated),
-                        generated_manifest = coalesce(?11, generated_manifest),
-                        sampled = max(sampled, ?12),
-                        lineage = coalesce(?13, lineage)
+                        status_update_reason = coalesce(?6, status_update_reason),
+                        failure_reasons = ?7,
+                        suspended = coalesce(?8, suspended),
+                        terminated = coalesce(?9, terminated),
+                        generated_manifest = coalesce(?10, generated_manifest),
+                        sampled = max(sampled, ?11),
+                        lineage = coalesce(?12, lineage)
                      WHERE id = ?1",
                     params![
                         id,
@@ -414,7 +363,6 @@ impl Table {
                         change.rows_total.map(signed),
                         succeeded.map(signed),
                         failed.map(signed),
-                        signed(change.active_ms_more),
                         change.status_update_reason,
                         serde_json::to_string(&reasons).map_err(|e| StoreError::Damaged(e.to_string()))?,
                         (to == Status::Suspended).then_some(now.0),
@@ -430,15 +378,17 @@ impl Table {
                 };
                 insert_event(db, &settings, &id, now, to, &codes, &event_reasons)?;
                 tracing::info!(job = id, from = from.name(), to = to.name(), "job changed status");
+                pass_move(to, false);
                 Ok(to)
             })
             .await;
-        self.announced.send_replace(());
+        if let Ok(to) = &moved {
+            pass_move(*to, true);
+        }
+        self.announced.announce();
         moved
     }
 
-    /// A page of a job's events, oldest first, after number `after`; one more than `max` is fetched to tell whether
-    /// there are more. `None`: the account has no such job.
     pub async fn events(
         &self,
         account: &str,
@@ -474,9 +424,6 @@ impl Table {
             .await
     }
 
-    /// What a sink is owed at `now`, longest due first, at most `max`: of each job only its first event that the sink
-    /// does not have, so that they come in order. One whose date is further ahead than any wait can be is due as well:
-    /// the wall clock has been set back since.
     pub async fn due(&self, sink: &str, now: Timestamp, wait_ms_max: u64, max: usize) -> Result<Vec<Due>, StoreError> {
         let (sink, settings) = (sink.to_owned(), Arc::clone(&self.settings));
         self.records
@@ -511,44 +458,39 @@ impl Table {
             .await
     }
 
-    /// Notes what came of a try. Of a job that is gone nothing is noted.
-    pub async fn note_try(&self, job_id: &str, number: u64, sink: &str, tried: Try) -> Result<(), StoreError> {
-        let (job_id, sink) = (job_id.to_owned(), sink.to_owned());
-        self.records
-            .write(move |db| {
-                db.execute(
-                    "UPDATE job_event_delivery SET state = ?4, attempts = ?5, tried_ms = ?6, not_before = ?7,
+    pub async fn note_try(&self, fence: &Fence, job_id: &str, number: u64, tried: Try) -> Result<(), StoreError> {
+        let (job_id, sink) = (job_id.to_owned(), fence.sink()?.to_owned());
+        self.write_as(fence, move |db| {
+            db.execute(
+                "UPDATE job_event_delivery SET state = ?4, attempts = ?5, tried_ms = ?6, not_before = ?7,
                         last_error = coalesce(?8, last_error)
                      WHERE job_id = ?1 AND number = ?2 AND sink = ?3",
-                    params![
-                        job_id,
-                        signed(number),
-                        sink,
-                        tried.state.name(),
-                        tried.attempts,
-                        signed(tried.tried_ms),
-                        tried.not_before,
-                        tried.error
-                    ],
-                )?;
-                if tried.state != DeliveryState::Pending {
-                    // Now the next one is due, if the job has one.
-                    db.execute(
-                        "UPDATE job_event_delivery SET not_before = ?3
+                params![
+                    job_id,
+                    signed(number),
+                    sink,
+                    tried.state.name(),
+                    tried.attempts,
+                    signed(tried.tried_ms),
+                    tried.not_before,
+                    tried.error
+                ],
+            )?;
+            if tried.state != DeliveryState::Pending {
+                // Now the next one is due, if the job has one.
+                db.execute(
+                    "UPDATE job_event_delivery SET not_before = ?3
                          WHERE job_id = ?1 AND sink = ?2 AND not_before IS NULL AND number = (
                             SELECT min(number) FROM job_event_delivery
                             WHERE job_id = ?1 AND sink = ?2 AND state = 'pending')",
-                        params![job_id, sink, tried.not_before],
-                    )?;
-                }
-                Ok(())
-            })
-            .await
+                    params![job_id, sink, tried.not_before],
+                )?;
+            }
+            Ok(())
+        })
+        .await
     }
 
-    /// Jobs whose time is over, at most `max`, the earliest ended first: those that ended before `before`, and, where
-    /// the account has more than `jobs_max` (0: any number), those that are too many. A job with an event that a sink is
-    /// still owed stays; a sink that is not configured any more is owed nothing.
     pub async fn expired(&self, before: Timestamp, jobs_max: usize, max: usize) -> Result<Vec<Expired>, StoreError> {
         let settings = Arc::clone(&self.settings);
         self.records
@@ -589,13 +531,6 @@ impl Table {
             .await
     }
 
-    #[cfg(test)]
-    pub async fn count_of_job(&self, table: &'static str, id: String) -> i64 {
-        let sql = format!("SELECT count(*) FROM {table} WHERE job_id = ?1");
-        self.records.read::<_, StoreError>(move |db| Ok(db.query_row(&sql, [id], |r| r.get(0))?)).await.unwrap()
-    }
-
-    /// Deletes a job that is over, with its tags, its token, and its events. One that is not over stays.
     pub async fn delete(&self, id: &str) -> Result<(), StoreError> {
         let id = id.to_owned();
         self.records
@@ -606,47 +541,42 @@ impl Table {
             .await
     }
 
-    /// Notes how far an Active job is. The result log knows better; this is for the time until it has been read.
-    pub async fn note_progress(&self, id: &str, counts: (u64, u64), active_ms_more: u64) -> Result<(), StoreError> {
-        let id = id.to_owned();
-        self.records
-            .write(move |db| {
-                db.execute(
-                    "UPDATE job SET succeeded = max(succeeded, ?2), failed = max(failed, ?3),
-                        active_ms = active_ms + ?4, rev = rev + 1 WHERE id = ?1",
-                    params![id, signed(counts.0), signed(counts.1), signed(active_ms_more)],
-                )?;
-                Ok(())
-            })
-            .await
+    pub async fn note_progress(&self, fence: &Fence, counts: (u64, u64), active_ms: u64) -> Result<(), StoreError> {
+        let id = fence.job()?.to_owned();
+        self.write_as(fence, move |db| {
+            // Nobody decides anything by these, so the row is as good as it was: `rev` stays.
+            db.execute(
+                "UPDATE job SET succeeded = max(succeeded, ?2), failed = max(failed, ?3),
+                        active_ms = max(active_ms, ?4) WHERE id = ?1",
+                params![id, signed(counts.0), signed(counts.1), signed(active_ms)],
+            )?;
+            Ok(())
+        })
+        .await
     }
 
-    /// Notes how many rows of a manifest that is still being checked are known; the number never goes down.
-    pub async fn note_rows(&self, id: &str, rows_total: u64) -> Result<(), StoreError> {
-        let id = id.to_owned();
-        self.records
-            .write(move |db| {
-                db.execute(
-                    "UPDATE job SET rows_total = max(rows_total, ?2), rev = rev + 1 WHERE id = ?1",
-                    params![id, signed(rows_total)],
-                )?;
-                Ok(())
-            })
-            .await
+    pub async fn note_rows(&self, fence: &Fence, rows_total: u64) -> Result<(), StoreError> {
+        let id = fence.job()?.to_owned();
+        self.write_as(fence, move |db| {
+            db.execute(
+                "UPDATE job SET rows_total = max(rows_total, ?2) WHERE id = ?1",
+                params![id, signed(rows_total)],
+            )?;
+            Ok(())
+        })
+        .await
     }
 
-    /// Sets the report's creation date if it has none yet, and returns the one that counts.
-    pub async fn report_created(&self, id: &str) -> Result<Timestamp, StoreError> {
-        let (id, now) = (id.to_owned(), self.now());
-        self.records
-            .write(move |db| {
-                db.execute(
-                    "UPDATE job SET report_created = ?2 WHERE id = ?1 AND report_created IS NULL",
-                    params![id, now.0],
-                )?;
-                Ok(Timestamp(db.query_row("SELECT report_created FROM job WHERE id = ?1", [&id], |r| r.get(0))?))
-            })
-            .await
+    pub async fn report_created(&self, fence: &Fence) -> Result<Timestamp, StoreError> {
+        let (id, now) = (fence.job()?.to_owned(), self.now());
+        self.write_as(fence, move |db| {
+            db.execute(
+                "UPDATE job SET report_created = ?2 WHERE id = ?1 AND report_created IS NULL",
+                params![id, now.0],
+            )?;
+            Ok(Timestamp(db.query_row("SELECT report_created FROM job WHERE id = ?1", [&id], |r| r.get(0))?))
+        })
+        .await
     }
 
     pub async fn set_priority(&self, id: &str, priority: u32) -> Result<(), JobError> {
@@ -676,7 +606,6 @@ impl Table {
             .await
     }
 
-    /// Replaces the whole set of tags.
     pub async fn set_tags(&self, id: &str, tags: Vec<(String, String)>) -> Result<(), JobError> {
         let id = id.to_owned();
         self.records
@@ -692,15 +621,7 @@ impl Table {
 
 const COLUMNS: &str = "id, created, request, status, priority, rows_total, succeeded, failed, active_ms, suspended, \
                        terminated, status_update_reason, failure_reasons, generated_manifest, sampled, \
-                       coalesce(lineage, id)";
-
-/// A job whose time is over.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Expired {
-    pub id: String,
-    /// Whether it goes before its days are over, because there are too many jobs (C-63).
-    pub early: bool,
-}
+                       coalesce(lineage, id), rev";
 
 const EVENT_COLUMNS: &str = "e.job_id, e.number, e.job_event_id, e.event_id, e.envelope_id, e.created, e.status, \
                              e.failure_codes, e.reasons";
@@ -772,9 +693,9 @@ fn insert_event(
         params![
             id,
             number,
-            uuid::Uuid::new_v4().simple().to_string(),
-            uuid::Uuid::new_v4().to_string(),
-            uuid::Uuid::new_v4().to_string(),
+            settings.new_id().simple().to_string(),
+            settings.new_id().to_string(),
+            settings.new_id().to_string(),
             now.0,
             status.name(),
             serde_json::to_string(failure_codes).map_err(json)?,
@@ -792,19 +713,33 @@ fn insert_event(
     Ok(())
 }
 
-/// The furthest that a date of creation runs ahead of the clock: 1,000 jobs made in one millisecond.
-const AHEAD_MS_MAX: i64 = 1_000;
+/// Whether what is written under a lease counts. Within the transaction of what is written.
+fn admit(db: &Connection, leases: &Leases, fence: &Fence) -> Result<(), StoreError> {
+    leases.admit(fence)?;
+    // The lock of the data directory keeps a second server out. Should it fail (on a network's file system, say), this
+    // still tells the older of the two.
+    let opened: i64 = db.prepare_cached("SELECT number FROM job_incarnation")?.query_row([], |r| r.get(0))?;
+    match opened.unsigned_abs().cmp(&leases.incarnation()) {
+        Ordering::Equal => Ok(()),
+        Ordering::Greater => Err(StoreError::Fenced),
+        Ordering::Less => {
+            db.execute("UPDATE job_incarnation SET number = ?1", [signed(leases.incarnation())])?;
+            Ok(())
+        }
+    }
+}
 
-/// `now`, or just after the latest job, so that the newest is first in ListJobs also where two are made in one
-/// millisecond, and none that is made while a list is paged through gets behind the place where that is (rule P-7).
-/// A clock that was set back further than [`AHEAD_MS_MAX`] is believed.
-fn after_the_latest(db: &Connection, account: &str, now: Timestamp) -> rusqlite::Result<Timestamp> {
-    let latest: Option<i64> =
-        db.query_row("SELECT max(created) FROM job WHERE account = ?1", [account], |r| r.get(0))?;
-    Ok(match latest {
-        Some(latest) if (0..AHEAD_MS_MAX).contains(&(latest - now.0)) => Timestamp(latest + 1),
-        _ => now,
-    })
+/// How many jobs hold a slot.
+fn slots_held(db: &Connection, account: &str) -> rusqlite::Result<usize> {
+    // The first condition is that of the index on the jobs that are not over.
+    let names: Vec<String> = Status::ALL.iter().filter(|s| s.holds_slot()).map(|s| format!("'{}'", s.name())).collect();
+    let sql = format!(
+        "SELECT count(*) FROM job WHERE status NOT IN ('Complete', 'Cancelled', 'Failed') AND status IN ({})
+         AND account = ?1",
+        names.join(",")
+    );
+    let held: i64 = db.prepare_cached(&sql)?.query_row([account], |r| r.get(0))?;
+    Ok(usize::try_from(held).unwrap_or(usize::MAX))
 }
 
 fn signed(value: u64) -> i64 {
@@ -867,18 +802,41 @@ fn job_row(row: &Row<'_>) -> rusqlite::Result<JobRow> {
             .map_err(|e| unreadable(13, e.to_string()))?,
         sampled: row.get(14)?,
         lineage: row.get(15)?,
+        rev: count(16)?,
     })
+}
+
+/// The failpoints of a move into a status: in its transaction, and once it is durable.
+fn pass_move(to: Status, durable: bool) {
+    let (before, after) = match to {
+        // A job begins in it and never comes back.
+        Status::New => return,
+        Status::Preparing => (Place::JobPreparingBefore, Place::JobPreparingAfter),
+        Status::Suspended => (Place::JobSuspendedBefore, Place::JobSuspendedAfter),
+        Status::Ready => (Place::JobReadyBefore, Place::JobReadyAfter),
+        Status::Active => (Place::JobActiveBefore, Place::JobActiveAfter),
+        Status::Pausing => (Place::JobPausingBefore, Place::JobPausingAfter),
+        Status::Paused => (Place::JobPausedBefore, Place::JobPausedAfter),
+        Status::Completing => (Place::JobCompletingBefore, Place::JobCompletingAfter),
+        Status::Complete => (Place::JobCompleteBefore, Place::JobCompleteAfter),
+        Status::Cancelling => (Place::JobCancellingBefore, Place::JobCancellingAfter),
+        Status::Cancelled => (Place::JobCancelledBefore, Place::JobCancelledAfter),
+        Status::Failing => (Place::JobFailingBefore, Place::JobFailingAfter),
+        Status::Failed => (Place::JobFailedBefore, Place::JobFailedAfter),
+    };
+    failpoint::pass(if durable { after } else { before });
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ledger::Duty;
     use crate::shape::tests::{SAMPLE, parse};
     use longshore_store::Fatal;
 
     fn table(dir: &std::path::Path) -> Table {
         let records = Records::open(&dir.join("records.db"), &[SCHEMA], Fatal::new()).unwrap();
-        Table::new(records, Arc::new(Settings::new("123456789012", "us-west-2")))
+        Table::new(records, Arc::new(Settings::new("123456789012", "us-west-2")), Arc::new(Leases::new(1)))
     }
 
     fn job(token: &str) -> NewJob {
@@ -904,10 +862,10 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let table = table(dir.path());
         table.create("id-1".into(), job("t")).await.unwrap();
-        let stored = table.get("id-1").await.unwrap().unwrap();
+        let stored = table.job("id-1").await.unwrap().unwrap();
         assert_eq!((stored.request, stored.status), (job("t"), Status::New));
         assert_eq!(table.tags("id-1").await.unwrap(), [("a".to_owned(), String::new())]);
-        assert!(table.get("nobody").await.unwrap().is_none());
+        assert!(table.job("nobody").await.unwrap().is_none());
     }
 
     #[tokio::test]
@@ -915,21 +873,27 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let table = table(dir.path());
         table.create("j".into(), job("t")).await.unwrap();
-        let illegal = table.transition("j", Event::SlotGranted, Change::default()).await;
+        let illegal = table.transition("j", Terms::Legal, Event::SlotGranted, Change::default()).await;
         assert!(matches!(illegal, Err(MoveError::Illegal(_))));
-        table.transition("j", Event::PickedUp, Change::default()).await.unwrap();
+        table.transition("j", Terms::Legal, Event::PickedUp, Change::default()).await.unwrap();
         let read = Event::ManifestRead { confirmation_required: true };
         let change = Change { rows_total: Some(7), ..Change::default() };
-        assert_eq!(table.transition("j", read, change).await.unwrap(), Status::Suspended);
+        assert_eq!(table.transition("j", Terms::Legal, read, change).await.unwrap(), Status::Suspended);
         let reason = Change { status_update_reason: Some("no".into()), ..Change::default() };
-        assert_eq!(table.transition("j", Event::CancelRequested, reason).await.unwrap(), Status::Cancelled);
-        let stored = table.get("j").await.unwrap().unwrap();
+        assert_eq!(
+            table.transition("j", Terms::Legal, Event::CancelRequested, reason).await.unwrap(),
+            Status::Cancelled
+        );
+        let stored = table.job("j").await.unwrap().unwrap();
         assert!(stored.suspended.is_some() && stored.terminated.is_some());
         assert_eq!((stored.rows_total, stored.status_update_reason.as_deref()), (7, Some("no")));
         for (given, kept) in [(Some("no, really"), "no, really"), (None, "no, really")] {
             let again = Change { status_update_reason: given.map(str::to_owned), ..Change::default() };
-            assert_eq!(table.transition("j", Event::CancelRequested, again).await.unwrap(), Status::Cancelled);
-            let now = table.get("j").await.unwrap().unwrap();
+            assert_eq!(
+                table.transition("j", Terms::Legal, Event::CancelRequested, again).await.unwrap(),
+                Status::Cancelled
+            );
+            let now = table.job("j").await.unwrap().unwrap();
             assert_eq!((now.status_update_reason.as_deref(), now.terminated), (Some(kept), stored.terminated));
         }
     }
@@ -940,7 +904,7 @@ mod tests {
         let records = Records::open(&dir.path().join("records.db"), &[SCHEMA], Fatal::new()).unwrap();
         let mut settings = Settings::new("123456789012", "us-west-2");
         settings.wall_clock = Arc::new(|| Timestamp(1_570_139_328_048));
-        let table = Table::new(records, Arc::new(settings));
+        let table = Table::new(records, Arc::new(settings), Arc::new(Leases::new(1)));
         // By the names alone, which break ties, the order would be the other way round.
         for n in 1..5 {
             table.create(format!("id-{n}"), job(&format!("t{n}"))).await.unwrap();
@@ -963,12 +927,12 @@ mod tests {
         table.create("j".into(), job("t")).await.unwrap();
         let read = Event::ManifestRead { confirmation_required: true };
         for event in [Event::PickedUp, read, Event::Confirmed, Event::SlotGranted] {
-            table.transition("j", event, Change::default()).await.unwrap();
-            assert!(!table.get("j").await.unwrap().unwrap().sampled);
+            table.transition("j", Terms::Legal, event, Change::default()).await.unwrap();
+            assert!(!table.job("j").await.unwrap().unwrap().sampled);
         }
-        let moved = table.transition("j", Event::SampleFinished, Change::default()).await;
-        assert_eq!((moved.unwrap(), table.get("j").await.unwrap().unwrap().sampled), (Status::Suspended, true));
-        let moved = table.transition("j", Event::CancelRequested, Change::default()).await;
+        let moved = table.transition("j", Terms::Legal, Event::SampleFinished, Change::default()).await;
+        assert_eq!((moved.unwrap(), table.job("j").await.unwrap().unwrap().sampled), (Status::Suspended, true));
+        let moved = table.transition("j", Terms::Legal, Event::CancelRequested, Change::default()).await;
         assert_eq!(moved.unwrap(), Status::Cancelling);
     }
 
@@ -977,9 +941,10 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let table = table(dir.path());
         table.create("j".into(), job("t")).await.unwrap();
+        let fence = table.leases.lease(&Duty::Job("j".into())).unwrap().fence;
         for (noted, shown) in [(1_024, 1_024), (2_048, 2_048), (1_024, 2_048)] {
-            table.note_rows("j", noted).await.unwrap();
-            assert_eq!(table.get("j").await.unwrap().unwrap().rows_total, shown);
+            table.note_rows(&fence, noted).await.unwrap();
+            assert_eq!(table.job("j").await.unwrap().unwrap().rows_total, shown);
         }
     }
 

@@ -16,7 +16,8 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};
 
-use longshore_store::{Fatal, StoreError};
+use longshore_store::Fatal;
+use longshore_store::failpoint::{self, Place};
 
 use crate::error::ObjectsError;
 
@@ -169,6 +170,7 @@ impl Blobs {
     }
 
     fn remove(&self, id: &BlobId) {
+        failpoint::pass(Place::BodyRemoveBefore);
         if let Err(error) = std::fs::remove_file(self.path(id))
             && error.kind() != std::io::ErrorKind::NotFound
         {
@@ -214,13 +216,7 @@ impl Blobs {
     }
 
     fn sync(&self, file: &File, what: &str) -> Result<(), ObjectsError> {
-        file.sync_all().map_err(|e| {
-            let error = ObjectsError::io(format!("syncing {what}"), e);
-            if !matches!(&error, ObjectsError::Store(StoreError::Full(_))) {
-                self.fatal.throw(error.to_string());
-            }
-            error
-        })
+        Ok(self.fatal.sync(file, what)?)
     }
 }
 
@@ -241,15 +237,19 @@ impl BlobWriter {
     pub fn finish(self) -> Result<Pending, ObjectsError> {
         let Self { file, mut pending } = self;
         let blobs = pending.blobs.clone();
+        failpoint::pass(Place::BodySyncBefore);
         blobs.sync(&file, "a body")?;
         drop(file);
+        failpoint::pass(Place::BodyRenameBefore);
         let path = blobs.path(&pending.id);
         std::fs::rename(blobs.dir.join("tmp").join(&pending.id.0), &path)
             .map_err(|e| ObjectsError::io("naming a body", e))?;
+        failpoint::pass(Place::BodyRenameAfter);
         pending.stage = Stage::Finished;
         let directory = path.parent().unwrap_or(&blobs.dir);
         let directory = File::open(directory).map_err(|e| ObjectsError::io("opening a directory of bodies", e))?;
         blobs.sync(&directory, "a directory of bodies")?;
+        failpoint::pass(Place::BodyNamed);
         Ok(pending)
     }
 }

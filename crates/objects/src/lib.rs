@@ -20,6 +20,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use futures::{Stream, StreamExt};
+use longshore_store::failpoint::{self, Place};
 use longshore_store::{Records, StoreError};
 
 use crate::blobs::Blobs;
@@ -397,7 +398,9 @@ impl Inner {
     ) -> Result<W, ObjectsError> {
         let (records, blobs) = (self.records.clone(), self.blobs.clone());
         let commit = tokio::spawn(async move {
+            failpoint::pass(Place::ObjectCommitBefore);
             let outcome = records.write(work).await;
+            failpoint::pass(Place::ObjectCommitAfter);
             match outcome {
                 Ok(mut written) => {
                     if let Some(pending) = pending {

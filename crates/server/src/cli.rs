@@ -47,6 +47,9 @@ pub enum Command {
     /// Install boto3, which AWS's Python runtimes carry, for functions of this server
     #[command(subcommand)]
     Runtimes(Runtimes),
+    /// Print the places at which a test may have the server kill itself
+    #[command(hide = true)]
+    Failpoints,
     /// Print a completion script for a shell
     Completions {
         #[arg(value_enum)]

@@ -6,6 +6,7 @@ use std::io::Write;
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 
+use longshore_store::failpoint::{self, Place};
 use serde::{Deserialize, Serialize};
 
 use crate::failure::{Because, Failure};
@@ -74,7 +75,9 @@ pub fn write_file(directory: &Path, name: &str, content: &[u8]) -> Result<(), Fa
             std::fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
         file.write_all(content)?;
         file.sync_all()?;
+        failpoint::pass(Place::FileUnnamed);
         std::fs::rename(&temporary, &path)?;
+        failpoint::pass(Place::FileNamed);
         std::fs::File::open(directory)?.sync_all()
     };
     write().because(format!("cannot write {}", path.display()))

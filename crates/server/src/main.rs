@@ -38,6 +38,8 @@ use std::time::Duration;
 use clap::{CommandFactory, Parser};
 use tracing_subscriber::EnvFilter;
 
+use longshore_store::failpoint::{self, Place};
+
 use crate::cli::{Cli, Command, LogFormat};
 use crate::failure::{Because, FAILED, Failure, JOB_FAILED, OK, USAGE};
 use crate::interrupt::Interrupt;
@@ -147,6 +149,13 @@ fn command(cli: Cli) -> Result<u8, Failure> {
             println!("{}", folder.display());
             Ok(OK)
         }
+        Command::Failpoints => {
+            for place in Place::ALL {
+                // A reader that is gone is not an error.
+                let _ = writeln!(std::io::stdout(), "{place}");
+            }
+            Ok(OK)
+        }
         Command::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Cli::command(), "longshore", &mut script);
@@ -180,6 +189,11 @@ fn block_on(command: impl Future<Output = Result<u8, Failure>>) -> Result<u8, Fa
 }
 
 async fn serve(args: cli::Serve) -> Result<u8, Failure> {
+    let (failpoint, passed) = (variable(failpoint::VARIABLE), variable(failpoint::VARIABLE_PASSED));
+    let set = failpoint::set(failpoint.as_deref(), passed.as_deref());
+    if let Some(failpoint) = set.map_err(|error| Failure::usage(error.to_string()))? {
+        tracing::warn!(failpoint, "this server is set to kill itself: it is for tests");
+    }
     let mut interrupt = Interrupt::listen()?;
     let (data_dir, mut settings) = place(&args.place)?;
     if let Some(listen) = args.listen {

@@ -10,6 +10,7 @@ use longshore_functions::host::{Host, SandboxRefusal};
 use longshore_jobs::Jobs;
 use longshore_objects::Objects;
 use longshore_sandbox::Mode;
+use longshore_store::failpoint::{self, Place};
 use longshore_store::{DataDir, Fatal, Records};
 use longshore_wire::sigv4::KeyCache;
 use tokio::net::TcpListener;
@@ -173,6 +174,7 @@ impl Server {
             signing_keys: KeyCache::default(),
             bodies: room_for_bodies(),
         };
+        failpoint::pass(Place::ServerOpened);
         let (stop, stopped) = watch::channel(false);
         let listening = tokio::spawn(listener::serve(
             listener,

@@ -4,6 +4,7 @@
 //! nothing. So nobody retries: the switch is thrown, every later write is refused, and the server exits.
 //! Source: promise D4.
 
+use std::fs::File;
 use std::sync::{Arc, OnceLock};
 
 use tokio::sync::Notify;
@@ -48,11 +49,47 @@ impl Fatal {
         }
     }
 
+    /// Makes a file, or the names in a directory, durable. A sync that fails throws the switch, whatever the reason: of a
+    /// disk that is full, too, the kernel may have dropped what it could not write.
+    pub fn sync(&self, file: &File, what: &str) -> Result<(), crate::StoreError> {
+        self.settle(what, file.sync_all())
+    }
+
+    /// As [`Fatal::sync`], for a sync that somebody else has tried.
+    pub fn settle(&self, what: &str, synced: std::io::Result<()>) -> Result<(), crate::StoreError> {
+        synced.map_err(|error| {
+            let reason = format!("syncing {what} failed: {error}");
+            self.throw(reason.clone());
+            crate::StoreError::Broken(reason)
+        })
+    }
+
     /// `Err(Broken)` once thrown: the guard in front of every write.
     pub(crate) fn check(&self) -> Result<(), crate::StoreError> {
         match self.reason() {
             None => Ok(()),
             Some(reason) => Err(crate::StoreError::Broken(reason.to_owned())),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Error, ErrorKind};
+
+    use super::*;
+
+    #[test]
+    fn a_sync_that_fails_throws_the_switch_whatever_the_reason_and_the_first_reason_stays() {
+        for kind in [ErrorKind::StorageFull, ErrorKind::QuotaExceeded, ErrorKind::Other] {
+            let fatal = Fatal::new();
+            fatal.settle("a file", Ok(())).unwrap();
+            fatal.check().unwrap();
+            let broken = fatal.settle("a file", Err(Error::from(kind))).unwrap_err();
+            assert!(matches!(broken, crate::StoreError::Broken(_)), "{broken:?}");
+            assert!(fatal.settle("another", Err(Error::from(kind))).is_err());
+            assert!(fatal.reason().is_some_and(|reason| reason.starts_with("syncing a file failed: ")), "{fatal:?}");
+            assert!(matches!(fatal.check(), Err(crate::StoreError::Broken(_))));
         }
     }
 }

@@ -4,6 +4,7 @@
 //! nothing more is acknowledged ([`Fatal`]); a full disk is an ordinary, passing error ([`StoreError::Full`]).
 
 pub mod data_dir;
+pub mod failpoint;
 pub mod fatal;
 pub mod records;
 pub mod result_log;
@@ -23,6 +24,12 @@ pub enum StoreError {
     /// A sync or a commit failed once; this process must not acknowledge anything any more.
     #[error("state could not be made durable: {0}")]
     Broken(String),
+    /// The answer never came: it may have happened or not, and the same call can be repeated to find out.
+    #[error("no answer from where state is kept: {0}")]
+    Unknown(String),
+    /// Another server works on this by now, or nobody may: nothing was written, and nothing will be.
+    #[error("the lease is lost: another server has taken it")]
+    Fenced,
     /// Bytes that fail their checksum, a record that does not read, a newer format.
     #[error("{0}")]
     Damaged(String),
@@ -43,6 +50,11 @@ impl StoreError {
             }
             _ => false,
         }
+    }
+
+    /// Whether what was asked for may have happened all the same. Otherwise it has not, for sure.
+    pub fn may_have_happened(&self) -> bool {
+        matches!(self, StoreError::Broken(_) | StoreError::Unknown(_))
     }
 
     /// Sorts an I/O error: out of space apart from the rest.

@@ -5,11 +5,13 @@
 //! savepoint on the writer thread; those that arrive while a commit is under way share the next one.
 
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicI32, Ordering};
 use std::sync::{Arc, Mutex};
 
 use rusqlite::{Connection, OpenFlags};
 use tokio::sync::{mpsc, oneshot};
 
+use crate::failpoint::{self, Place};
 use crate::{Fatal, StoreError};
 
 /// Writes that wait for the writer thread. Callers beyond it wait in `write`, so memory stays bounded by what a
@@ -21,6 +23,8 @@ const GROUP_MAX: usize = 512;
 const READERS_KEPT: usize = 4;
 /// Statements that a connection keeps compiled: all rooms' together, some kilobytes each.
 const STATEMENTS_KEPT: usize = 256;
+/// Pages in the write-ahead log from which they are copied into the database: SQLite's own first value, 4 MiB.
+const CHECKPOINT_AT: i32 = 1_000;
 
 /// The tables of one room. `version` counts from 1; `migrations[n]` brings version n to n + 1.
 #[derive(Debug, Clone, Copy)]
@@ -63,13 +67,20 @@ impl Records {
         writer.pragma_update(None, "foreign_keys", "ON")?;
         writer.busy_timeout(std::time::Duration::from_secs(5))?;
         writer.set_prepared_statement_cache_capacity(STATEMENTS_KEPT);
+        // In the place of SQLite's own hook, which checkpoints within the commit and keeps a failed sync to itself.
+        let in_log = Arc::new(AtomicI32::new(0));
+        let counted = Arc::clone(&in_log);
+        writer.wal_hook(Some(move |_: &mut rusqlite::hooks::Wal, pages| {
+            counted.store(pages, Ordering::Relaxed);
+            Ok(())
+        }))?;
         migrate(&mut writer, schemas)?;
         sync_directory_of(path)?;
         let (queue, receiver) = mpsc::channel(QUEUE_MAX);
         let thread_fatal = fatal.clone();
         std::thread::Builder::new()
             .name("records".into())
-            .spawn(move || write_loop(&writer, receiver, &thread_fatal))
+            .spawn(move || write_loop(&writer, receiver, &thread_fatal, &in_log))
             .map_err(StoreError::Io)?;
         Ok(Self { shared: Arc::new(Shared { path: path.to_owned(), queue, idle_readers: Mutex::default(), fatal }) })
     }
@@ -159,7 +170,7 @@ fn in_savepoint<T, E: From<rusqlite::Error>>(
     outcome
 }
 
-fn write_loop(connection: &Connection, mut queue: mpsc::Receiver<Work>, fatal: &Fatal) {
+fn write_loop(connection: &Connection, mut queue: mpsc::Receiver<Work>, fatal: &Fatal, in_log: &AtomicI32) {
     while let Some(first) = queue.blocking_recv() {
         let begun = fatal.check().and_then(|()| Ok(connection.execute_batch("BEGIN IMMEDIATE")?));
         if let Err(error) = begun {
@@ -178,7 +189,10 @@ fn write_loop(connection: &Connection, mut queue: mpsc::Receiver<Work>, fatal: &
         let outcome = if connection.is_autocommit() {
             Err(StoreError::Full("the transaction was rolled back".into()))
         } else {
-            connection.execute_batch("COMMIT").map_err(sort)
+            failpoint::pass(Place::CommitBefore);
+            let committed = connection.execute_batch("COMMIT").map_err(sort);
+            failpoint::pass(Place::CommitAfter);
+            committed
         };
         if let Err(error) = &outcome {
             if !connection.is_autocommit() {
@@ -196,6 +210,25 @@ fn write_loop(connection: &Connection, mut queue: mpsc::Receiver<Work>, fatal: &
                 Err(error) => Err(StoreError::Broken(error.to_string())),
             });
         }
+        // Nobody waits for it, and what fails here is tried again with the next commit, but for a sync.
+        if in_log.load(Ordering::Relaxed) >= CHECKPOINT_AT && fatal.check().is_ok() {
+            checkpoint(connection, fatal);
+        }
+    }
+}
+
+/// Copies what the write-ahead log has into the database, as far as no reader is in the way.
+fn checkpoint(connection: &Connection, fatal: &Fatal) {
+    failpoint::pass(Place::CheckpointBefore);
+    let done = connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(()));
+    failpoint::pass(Place::CheckpointAfter);
+    let Err(error) = done else { return };
+    match error.sqlite_error().map(|error| error.extended_code) {
+        // What the kernel dropped of the database would be taken for written by the next try.
+        Some(rusqlite::ffi::SQLITE_IOERR_FSYNC | rusqlite::ffi::SQLITE_IOERR_DIR_FSYNC) => {
+            fatal.throw(format!("syncing the database failed: {error}"));
+        }
+        _ => tracing::warn!(%error, "the write-ahead log waits to be copied into the database"),
     }
 }
 

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 
 use tokio::sync::{mpsc, oneshot};
 
+use crate::failpoint::{self, Place};
 use crate::segment::{self, HEADER, PAYLOAD_MAX};
 use crate::{Fatal, StoreError};
 
@@ -29,9 +30,11 @@ impl ResultLog {
     /// Opens (or creates) the log in `dir`, hands every payload on disk to `each` in the order it was appended, and
     /// cuts a torn tail. Blocks. Memory: one segment at a time.
     pub fn open(dir: &Path, fatal: Fatal, each: impl FnMut(&[u8])) -> Result<Self, StoreError> {
+        failpoint::pass(Place::ResultsOpenBefore);
         std::fs::create_dir_all(dir).map_err(|e| StoreError::from_io("creating a result log", e))?;
-        crate::records::sync_directory_of(dir)?;
-        let mut appender = Appender::recover(dir, each)?;
+        sync_directory_of(dir, &fatal)?;
+        let mut appender = Appender::recover(dir, &fatal, each)?;
+        failpoint::pass(Place::ResultsOpenAfter);
         let (queue, mut receiver) = mpsc::channel::<(Vec<u8>, Answer)>(QUEUE_MAX);
         std::thread::Builder::new()
             .name("results".into())
@@ -86,9 +89,9 @@ impl ResultLog {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Position {
     /// Segments that were read to their end, for another followed.
-    segments_before: usize,
+    pub segments_before: usize,
     /// Whole bytes of the segment behind those.
-    bytes: u64,
+    pub bytes: u64,
 }
 
 struct Appender {
@@ -101,7 +104,7 @@ struct Appender {
 }
 
 impl Appender {
-    fn recover(dir: &Path, mut each: impl FnMut(&[u8])) -> Result<Self, StoreError> {
+    fn recover(dir: &Path, fatal: &Fatal, mut each: impl FnMut(&[u8])) -> Result<Self, StoreError> {
         let mut appender = Self { dir: dir.to_owned(), file: None, number: 0, len: 0 };
         let paths = segments_in(dir)?;
         for (index, path) in paths.iter().enumerate() {
@@ -116,7 +119,7 @@ impl Appender {
                 if valid != on_disk {
                     tracing::warn!(path = %path.display(), valid, on_disk, "cut a torn tail off a result segment");
                     file.set_len(valid).map_err(io)?;
-                    file.sync_all().map_err(io)?;
+                    fatal.sync(&file, "a result segment")?;
                 }
                 appender.number = number_of(path).unwrap_or(0);
                 appender.len = valid;
@@ -141,7 +144,19 @@ impl Appender {
         let Some(file) = self.file.as_mut() else {
             return Err(StoreError::Broken("no open result segment".into()));
         };
-        if let Err(error) = file.seek(SeekFrom::Start(self.len)).and_then(|_| file.write_all(&bytes)) {
+        failpoint::pass(Place::ResultsAppendBefore);
+        let written =
+            file.seek(SeekFrom::Start(self.len)).and_then(|_| match failpoint::is_set(Place::ResultsAppendTorn) {
+                false => file.write_all(&bytes),
+                // As a crash in the middle would have it.
+                true => {
+                    let (first, rest) = bytes.split_at(bytes.len() / 2);
+                    file.write_all(first)?;
+                    failpoint::pass(Place::ResultsAppendTorn);
+                    file.write_all(rest)
+                }
+            });
+        if let Err(error) = written {
             let error = StoreError::from_io("appending results", error);
             // What was written of the frame goes again, so that the next append starts behind whole frames. If even
             // that fails the file is in an unknown state and nothing may be added to it.
@@ -151,7 +166,9 @@ impl Appender {
             });
         }
         // A failed sync is final, full disk or not: what the kernel dropped cannot be known.
+        failpoint::pass(Place::ResultsSyncBefore);
         file.sync_data().map_err(|e| StoreError::Broken(format!("syncing results failed: {e}")))?;
+        failpoint::pass(Place::ResultsSyncAfter);
         self.len += bytes.len() as u64;
         Ok(())
     }
@@ -159,6 +176,7 @@ impl Appender {
     fn roll(&mut self) -> Result<(), StoreError> {
         let number = self.number + 1;
         let path = self.dir.join(format!("{number:08}.seg"));
+        failpoint::pass(Place::ResultsRollBefore);
         let file = OpenOptions::new()
             .read(true)
             .write(true)
@@ -166,6 +184,7 @@ impl Appender {
             .truncate(true)
             .open(&path)
             .map_err(|e| StoreError::from_io("starting a result segment", e))?;
+        failpoint::pass(Place::ResultsRollAfter);
         crate::records::sync_directory_of(&path).map_err(|e| StoreError::Broken(e.to_string()))?;
         *self = Self { dir: std::mem::take(&mut self.dir), file: Some(file), number, len: 0 };
         Ok(())
@@ -182,6 +201,13 @@ fn read_segment(path: &Path, start: u64, each: &mut impl FnMut(&[u8])) -> Result
     let recovered = if start == 0 { segment::recover(&bytes, each) } else { segment::recover_behind(&bytes, each) };
     let recovered = recovered.map_err(|at| damaged(path, start + at as u64))?;
     Ok((start + recovered.valid_len as u64, start + bytes.len() as u64))
+}
+
+/// A log that a job has begun is found after a power cut only if its folder's name was synced as well.
+fn sync_directory_of(dir: &Path, fatal: &Fatal) -> Result<(), StoreError> {
+    let parent = dir.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let opened = File::open(parent).map_err(|e| StoreError::from_io("opening a directory", e))?;
+    fatal.sync(&opened, "the folder of a result log")
 }
 
 fn damaged(path: &Path, at: u64) -> StoreError {
@@ -246,7 +272,7 @@ mod tests {
     #[tokio::test]
     async fn a_log_is_read_on_from_where_reading_ended_across_segments_and_up_to_a_torn_tail() {
         let dir = tempfile::tempdir().unwrap();
-        let mut appender = Appender::recover(dir.path(), |_| {}).unwrap();
+        let mut appender = Appender::recover(dir.path(), &Fatal::new(), |_| {}).unwrap();
         let mut read = Position::default();
         let mut more = |dir: &Path| {
             let mut new = Vec::new();

@@ -13,6 +13,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
 use longshore_core::pool::{CallId, EnvironmentId, Kind};
+use longshore_store::failpoint::{self, Place};
 use rustix::process::Signal;
 use tokio::net::unix::pipe;
 use tokio::sync::Notify;
@@ -673,7 +674,9 @@ async fn start(
         NotStarted::Program(what) => Failure::InvalidEntrypoint(what),
         NotStarted::Host(what) => Failure::Host(what),
     };
+    failpoint::pass(Place::EnvironmentStartBefore);
     let started = process::start(shared.sandbox.clone(), plan).await.map_err(failed)?;
+    failpoint::pass(Place::EnvironmentStartAfter);
     let (runtime_listener, s3_listener) = match (outside, started.listeners) {
         (Some((runtime_listener, s3_listener, _)), _) | (None, Some((runtime_listener, s3_listener))) => {
             (runtime_listener, s3_listener)

@@ -9,12 +9,13 @@ use longshore_store::StoreError;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
+use super::keeper::Held;
 use super::pinned::Growing;
 use super::preparer::{self, Prepared, Unprepared};
 use super::reporter::{self, Unreported};
-use super::{AgentHandle, Engine, Live, ORDERS_MAX, Order, recorder, run};
+use super::{AgentHandle, Engine, Live, ORDERS_MAX, Order, run};
 use crate::error::FailureReason;
-use crate::table::{Change, JobRow, MoveError};
+use crate::ledger::{Change, Fence, JobRow, MoveError, Terms};
 
 /// How long passing trouble (no space, a store that does not answer) is waited for before the next try.
 const PAUSE: Duration = Duration::from_millis(500);
@@ -29,42 +30,53 @@ const MANIFEST_WAIT_MAX: Duration = Duration::from_secs(15 * 60);
 /// fails with is new trouble, and the waiting begins anew.
 const READING_LONG: Duration = Duration::from_secs(5 * 60);
 
-/// Starts the agent of a job, unless it has one.
-pub(super) fn spawn(engine: &Engine, job: JobRow) {
+/// Starts the agent of a job that has none here and whose lease is ours.
+pub(super) fn spawn(engine: &Engine, job: JobRow, held: Held) {
     let mut agents = engine.agents();
-    if agents.contains_key(&job.id) {
-        return;
-    }
     let (orders, mut receiver) = mpsc::channel(ORDERS_MAX);
     // Only a job that may have run before has counts in its log that are ahead of its row.
     let live = Live::new(matches!(job.status, Status::Preparing));
     live.set_counts((job.succeeded, job.failed));
-    agents.insert(job.id.clone(), AgentHandle { orders, live: std::sync::Arc::clone(&live) });
+    agents
+        .insert(job.id.clone(), AgentHandle { fence: held.fence.clone(), orders, live: std::sync::Arc::clone(&live) });
     drop(agents);
-    let engine = engine.clone();
-    engine.shared.tasks.clone().spawn(async move {
+    let own = engine.clone();
+    engine.shared.tasks.spawn(async move {
+        let engine = own;
+        // However this ends, nobody waits for counts for ever.
+        let _known = live.loaded.clone().drop_guard();
         let mut wait = PAUSE;
-        while let Err(error) = work(&engine, &job.id, &mut receiver, &live).await {
+        // Without a lease there is nothing to go on with: another server has it, or will.
+        while let Some(Err(error)) = held.during(work(&engine, &held, &job.id, &mut receiver, &live)).await {
             // Whoever asks for the counts now is shown those that are known.
             live.set_loaded();
             if engine.shared.stopping.is_cancelled() {
                 break;
             }
-            if let StoreError::Broken(_) = error {
+            if let StoreError::Fenced = error {
+                tracing::warn!(job = job.id, "a job goes on at another server");
+                break;
+            }
+            if let StoreError::Broken(reason) = &error {
+                // Thrown already, but for files that know no switch.
+                engine.shared.world.fatal.throw(reason.clone());
                 // The server is about to end. The agent stays registered, so that no other takes the job up.
                 tracing::error!(job = job.id, %error, "a job stands still until the server is started again");
                 return;
             }
             tracing::error!(job = job.id, %error, wait_ms = wait.as_millis(), "a job stands still, will retry");
             tokio::select! {
-                () = tokio::time::sleep(wait) => {}
+                biased;
                 () = engine.shared.stopping.cancelled() => {}
                 // Nothing runs here, so there is nothing to be stopped; the job's row says what comes next.
                 Some(order) = receiver.recv() => take(order),
+                () = tokio::time::sleep(wait) => {}
             }
             wait = (wait * 2).min(PAUSE_MAX);
         }
         live.set_loaded();
+        // Before the agent is forgotten: the next one's lease is another.
+        held.give_back(&*engine.shared.world.ledger).await;
         engine.agents().remove(&job.id);
         engine.wake();
     });
@@ -83,13 +95,16 @@ async fn answering<T>(orders: &mut mpsc::Receiver<Order>, work: impl Future<Outp
     tokio::pin!(work);
     loop {
         tokio::select! {
-            done = &mut work => return done,
+            // An order is answered although the work is done: whoever gave it waits for that.
+            biased;
             Some(order) = orders.recv() => take(order),
+            done = &mut work => return done,
         }
     }
 }
 
-/// Repeats a write until there is space for it, or the server stops: then the error is returned.
+/// Repeats a write until there is space for it and it is known to have happened, or the server stops: then the error is
+/// returned.
 pub(super) async fn persist<T, F: Future<Output = Result<T, StoreError>>>(
     engine: &Engine,
     mut write: impl FnMut() -> F,
@@ -97,11 +112,18 @@ pub(super) async fn persist<T, F: Future<Output = Result<T, StoreError>>>(
     let mut wait = PAUSE;
     loop {
         match write().await {
-            Err(error) if error.is_full() && !engine.shared.stopping.is_cancelled() => {
-                tracing::warn!(%error, "a job waits for space on the disk");
+            Err(error)
+                if (error.is_full() || matches!(error, StoreError::Unknown(_)))
+                    && !engine.shared.stopping.is_cancelled() =>
+            {
+                match error.is_full() {
+                    true => tracing::warn!(%error, "a job waits for space on the disk"),
+                    false => tracing::warn!(%error, "it is not known whether a job's state is kept, will retry"),
+                }
                 tokio::select! {
-                    () = tokio::time::sleep(wait) => {}
+                    biased;
                     () = engine.shared.stopping.cancelled() => {}
+                    () = tokio::time::sleep(wait) => {}
                 }
                 wait = (wait * 2).min(PAUSE_MAX);
             }
@@ -111,45 +133,56 @@ pub(super) async fn persist<T, F: Future<Output = Result<T, StoreError>>>(
 }
 
 /// Moves the job; `None` if it has moved elsewhere meanwhile, by a cancel, so that the move is not legal any more.
-async fn step(engine: &Engine, id: &str, event: Event, change: Change) -> Result<Option<Status>, StoreError> {
+async fn step(engine: &Engine, fence: &Fence, event: Event, change: Change) -> Result<Option<Status>, StoreError> {
+    let id = fence.job()?;
     persist(engine, || async {
-        match engine.shared.world.table.transition(id, event, change.clone()).await {
+        match engine.shared.world.ledger.transition(id, Terms::Leased(fence), event, change.clone()).await {
             Ok(status) => Ok(Some(status)),
             Err(MoveError::Store(error)) => Err(error),
-            Err(MoveError::NotFound | MoveError::Illegal(_)) => Ok(None),
+            Err(MoveError::NotFound | MoveError::Illegal(_) | MoveError::Overtaken) => Ok(None),
         }
     })
     .await
 }
 
-async fn work(engine: &Engine, id: &str, orders: &mut mpsc::Receiver<Order>, live: &Live) -> Result<(), StoreError> {
+async fn work(
+    engine: &Engine,
+    held: &Held,
+    id: &str,
+    orders: &mut mpsc::Receiver<Order>,
+    live: &Live,
+) -> Result<(), StoreError> {
     // Read again now that the agent is known: a cancel before this moment is in the row, one after it in the orders.
-    let Some(job) = engine.shared.world.table.get(id).await? else { return Ok(()) };
+    let Some(job) = engine.shared.world.ledger.job(id).await? else { return Ok(()) };
     match job.status {
-        Status::Preparing => prepare(engine, &job, orders).await,
+        Status::Preparing => prepare(engine, &held.fence, &job, orders).await,
         Status::Active => {
-            let Some(status) = activate(engine, &job, orders, live, None).await? else { return Ok(()) };
-            finish(engine, &job, status, orders).await
+            let Some(status) = activate(engine, held, &job, orders, live, None).await? else { return Ok(()) };
+            finish(engine, &held.fence, &job, status, orders).await
         }
         Status::Pausing => {
             // Nothing of it is in flight after a restart; its log may be ahead of its row.
-            let Some(status) = activate(engine, &job, orders, live, Some(Command::Pause)).await? else { return Ok(()) };
-            finish(engine, &job, status, orders).await
+            let Some(status) = activate(engine, held, &job, orders, live, Some(Command::Pause)).await? else {
+                return Ok(());
+            };
+            finish(engine, &held.fence, &job, status, orders).await
         }
         Status::Cancelling | Status::Failing => {
             let mut status = job.status;
-            if recorder::has_log(&engine.shared.world.job_dir(&job.id)) {
+            if engine.shared.world.ledger.has_results(&job.id).await? {
                 // What waited for a redrive when the server died fails with its last error before the report is made.
                 let command = if job.status == Status::Cancelling { Command::Cancel } else { Command::Fail };
-                let Some(now) = activate(engine, &job, orders, live, Some(command)).await? else { return Ok(()) };
+                let Some(now) = activate(engine, held, &job, orders, live, Some(command)).await? else {
+                    return Ok(());
+                };
                 status = now;
             }
             live.set_loaded();
-            finish(engine, &job, status, orders).await
+            finish(engine, &held.fence, &job, status, orders).await
         }
         Status::Completing => {
             live.set_loaded();
-            finish(engine, &job, Status::Completing, orders).await
+            finish(engine, &held.fence, &job, Status::Completing, orders).await
         }
         _ => Ok(()),
     }
@@ -194,9 +227,14 @@ pub(super) async fn pin(engine: &Engine, job: &JobRow, growing: Option<&Arc<Grow
     }
 }
 
-async fn prepare(engine: &Engine, job: &JobRow, orders: &mut mpsc::Receiver<Order>) -> Result<(), StoreError> {
+async fn prepare(
+    engine: &Engine,
+    fence: &Fence,
+    job: &JobRow,
+    orders: &mut mpsc::Receiver<Order>,
+) -> Result<(), StoreError> {
     let growing = match job.request.beyond.early_start {
-        true => Some(Growing::create(&engine.shared.world.job_dir(&job.id)).await?),
+        true => Some(Growing::create(&engine.shared.tasks, &engine.shared.world.job_dir(&job.id)).await?),
         false => None,
     };
     let first_chunk = async {
@@ -218,7 +256,7 @@ async fn prepare(engine: &Engine, job: &JobRow, orders: &mut mpsc::Receiver<Orde
         rows = first_chunk => {
             // The rest is read by the run, which begins anew: so a pause and a crash have one way to go on, the same.
             idle(growing.as_ref()).await;
-            step(engine, &job.id, Event::RowsChecked, Change { rows_total: Some(rows), ..Change::default() }).await?;
+            step(engine, fence, Event::RowsChecked, Change { rows_total: Some(rows), ..Change::default() }).await?;
             return Ok(());
         }
     };
@@ -227,18 +265,18 @@ async fn prepare(engine: &Engine, job: &JobRow, orders: &mut mpsc::Receiver<Orde
             let (rows_total, generated_manifest) = (Some(prepared.rows), prepared.generated);
             let read = Event::ManifestRead { confirmation_required: job.request.confirmation_required };
             let change = Change { rows_total, generated_manifest, lineage: prepared.lineage, ..Change::default() };
-            step(engine, &job.id, read, change).await?;
+            step(engine, fence, read, change).await?;
             Ok(())
         }
         Err(Unprepared::Failed(reason)) => {
             engine.clean(&job.id).await;
-            fail(engine, job, reason).await
+            fail(engine, fence, reason).await
         }
         // No waiting mends it, and it would hold a place among those that prepare.
         Err(Unprepared::Store(StoreError::Damaged(what))) => {
             tracing::error!(job = job.id, what, "a job fails because its manifest cannot be kept");
             engine.clean(&job.id).await;
-            fail(engine, job, FailureReason::new("StateDamaged", what)).await
+            fail(engine, fence, FailureReason::new("StateDamaged", what)).await
         }
         Err(Unprepared::Store(error) | Unprepared::NoSpace(error)) => Err(error),
         Err(Unprepared::Unavailable(error)) => Err(StoreError::Io(std::io::Error::other(error))),
@@ -254,10 +292,10 @@ async fn idle(growing: Option<&Arc<Growing>>) {
 }
 
 /// A job that fails where there is nothing (more) to report: Failing, then Failed.
-async fn fail(engine: &Engine, job: &JobRow, reason: FailureReason) -> Result<(), StoreError> {
+async fn fail(engine: &Engine, fence: &Fence, reason: FailureReason) -> Result<(), StoreError> {
     let change = Change { failure_reason: Some(reason), ..Change::default() };
-    if step(engine, &job.id, Event::Failed, change).await? == Some(Status::Failing) {
-        step(engine, &job.id, Event::ReportWritten, Change::default()).await?;
+    if step(engine, fence, Event::Failed, change).await? == Some(Status::Failing) {
+        step(engine, fence, Event::ReportWritten, Change::default()).await?;
     }
     Ok(())
 }
@@ -265,12 +303,13 @@ async fn fail(engine: &Engine, job: &JobRow, reason: FailureReason) -> Result<()
 /// Runs the job until it rests, and moves it on. The status it then has to be finished from; `None` if it only waits.
 async fn activate(
     engine: &Engine,
+    held: &Held,
     job: &JobRow,
     orders: &mut mpsc::Receiver<Order>,
     live: &Live,
     command: Option<Command>,
 ) -> Result<Option<Status>, StoreError> {
-    let rest = match run(engine, job, orders, live, command).await {
+    let rest = match run(engine, held, job, orders, live, command).await {
         Ok(rest) => rest,
         // Another job's results are as good as ever; this one's are not to be trusted, and it says so.
         Err(StoreError::Damaged(what)) => {
@@ -280,7 +319,8 @@ async fn activate(
             }
             // What was shown of it stays shown, and what can be read of its log is reported.
             let (counts, failure_reason) = (Some(live.counts()), Some(FailureReason::new("StateDamaged", what)));
-            return step(engine, &job.id, Event::Failed, Change { counts, failure_reason, ..Change::default() }).await;
+            return step(engine, &held.fence, Event::Failed, Change { counts, failure_reason, ..Change::default() })
+                .await;
         }
         Err(error) => return Err(error),
     };
@@ -304,7 +344,7 @@ async fn activate(
             (Event::TasksFailed, Some(rest.reason.unwrap_or_else(threshold)))
         }
     };
-    let status = step(engine, &job.id, event, Change { counts, failure_reason, ..Change::default() }).await?;
+    let status = step(engine, &held.fence, event, Change { counts, failure_reason, ..Change::default() }).await?;
     Ok(match status {
         Some(Status::Paused | Status::Suspended) => None,
         Some(status) => Some(status),
@@ -317,6 +357,7 @@ async fn activate(
 /// Writes the report and ends the job. Safe to repeat from any point: only the last step counts.
 async fn finish(
     engine: &Engine,
+    fence: &Fence,
     job: &JobRow,
     status: Status,
     orders: &mut mpsc::Receiver<Order>,
@@ -325,8 +366,8 @@ async fn finish(
         return Ok(());
     }
     // How many rows there are may have become known since the agent began.
-    let Some(job) = &engine.shared.world.table.get(&job.id).await? else { return Ok(()) };
-    let reason = match answering(orders, reporter::report(engine, job, status)).await {
+    let Some(job) = &engine.shared.world.ledger.job(&job.id).await? else { return Ok(()) };
+    let reason = match answering(orders, reporter::report(engine, fence, job, status)).await {
         Ok(()) => None,
         Err(Unreported::Failed(reason)) => Some(reason),
         Err(Unreported::Store(StoreError::Damaged(what))) => {
@@ -338,7 +379,7 @@ async fn finish(
     // Before the job is over: afterwards nobody would come back for it.
     engine.clean(&job.id).await;
     match reason {
-        Some(reason) => fail(engine, job, reason).await,
-        None => step(engine, &job.id, Event::ReportWritten, Change::default()).await.map(drop),
+        Some(reason) => fail(engine, fence, reason).await,
+        None => step(engine, fence, Event::ReportWritten, Change::default()).await.map(drop),
     }
 }

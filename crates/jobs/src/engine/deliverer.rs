@@ -12,11 +12,12 @@ use futures::stream::FuturesUnordered;
 use longshore_core::delivery::Verdict;
 use longshore_core::random::Random;
 use longshore_store::StoreError;
+use longshore_store::failpoint::{self, Place};
 use tokio::time::Instant;
 
 use super::{Engine, agent};
+use crate::ledger::{DeliveryState, Due, Duty, Fence, Try};
 use crate::ports::{EventSink, SinkError};
-use crate::table::{DeliveryState, Due, Try};
 
 /// Events on their way to one sink, each of another job: enough to hide a webhook's way there and back, few enough for
 /// any receiver. They are all that a deliverer holds in memory, some kilobytes each.
@@ -31,21 +32,46 @@ const TABLE_PAUSE: Duration = Duration::from_secs(5);
 const ERROR_CHARS_MAX: usize = 256;
 
 /// Delivers until the engine stops. What is under way then is handed over again at the next start.
-pub(super) async fn run(engine: Engine, sink: Arc<dyn EventSink>, random: Random) {
-    tokio::select! {
-        () = engine.shared.stopping.cancelled() => {}
-        ended = deliver_all(&engine, &sink, random) => {
-            if let Err(error) = ended {
-                tracing::error!(sink = sink.name(), %error, "events are not delivered until the server is started again");
+pub(super) async fn run(engine: Engine, sink: Arc<dyn EventSink>, mut random: Random) {
+    let (world, stopping) = (&engine.shared.world, &engine.shared.stopping);
+    let duty = Duty::Sink(sink.name().to_owned());
+    while !stopping.is_cancelled() {
+        let ended = match engine.shared.keeper.take(&*world.ledger, &duty).await {
+            Ok(Some(held)) => {
+                let ended = tokio::select! {
+                    biased;
+                    () = stopping.cancelled() => None,
+                    ended = held.during(deliver_all(&engine, &held.fence, &sink, &mut random)) => ended,
+                };
+                held.give_back(&*world.ledger).await;
+                ended
             }
+            // Another server delivers.
+            Ok(None) => None,
+            Err(error) => Some(error),
+        };
+        match ended {
+            // Stopped, or the lease is another server's: that one hands over again what was under way here.
+            None | Some(StoreError::Fenced) => {}
+            Some(error @ StoreError::Broken(_)) => {
+                tracing::error!(sink = sink.name(), %error, "events are not delivered until the server is started again");
+                return;
+            }
+            Some(error) => tracing::warn!(sink = sink.name(), %error, "events are not delivered, will retry"),
+        }
+        tokio::select! {
+            biased;
+            () = stopping.cancelled() => {}
+            () = tokio::time::sleep(TABLE_PAUSE) => {}
         }
     }
 }
 
-async fn deliver_all(engine: &Engine, sink: &Arc<dyn EventSink>, mut random: Random) -> Result<(), StoreError> {
+/// Delivers what is due, under the sink's lease. Returns why it cannot any more.
+async fn deliver_all(engine: &Engine, fence: &Fence, sink: &Arc<dyn EventSink>, random: &mut Random) -> StoreError {
     let world = &engine.shared.world;
     let policy = &world.settings.delivery;
-    let mut announced = world.table.announced();
+    let mut announced = world.ledger.announced();
     let mut under_way = FuturesUnordered::new();
     let mut busy: HashSet<String> = HashSet::new();
     let mut pause = EVERY;
@@ -55,7 +81,7 @@ async fn deliver_all(engine: &Engine, sink: &Arc<dyn EventSink>, mut random: Ran
         if under_way.len() < UNDER_WAY_MAX {
             let now = (world.settings.wall_clock)();
             // What is under way is due as well, as the table has it; there is room for the others behind it.
-            let due = world.table.due(sink.name(), now, policy.backoff.cap_ms, UNDER_WAY_MAX + busy.len()).await;
+            let due = world.ledger.due(sink.name(), now, policy.backoff.cap_ms, UNDER_WAY_MAX + busy.len()).await;
             match due {
                 Ok(due) => {
                     for due in due {
@@ -71,14 +97,18 @@ async fn deliver_all(engine: &Engine, sink: &Arc<dyn EventSink>, mut random: Ran
             }
         }
         tokio::select! {
+            // What came of a try first: it makes room, and at most so many are under way.
+            biased;
             Some((due, took, handed)) = under_way.next() => {
-                let (tried, delay) = judge(engine, sink.name(), &due, took, handed, &mut random);
+                let (tried, delay) = judge(engine, sink.name(), &due, took, handed, random);
                 pause = pause.min(delay);
                 let noted = agent::persist(engine, || {
-                    world.table.note_try(&due.event.job_id, due.number, sink.name(), tried.clone())
+                    world.ledger.note_try(fence, &due.event.job_id, due.number, tried.clone())
                 });
-                match noted.await {
-                    Err(error @ StoreError::Broken(_)) => return Err(error),
+                let noted = noted.await;
+                failpoint::pass(Place::EventNoted);
+                match noted {
+                    Err(error @ (StoreError::Broken(_) | StoreError::Fenced)) => return error,
                     // It is handed over once more, which a receiver has to bear in any case.
                     Err(error) => {
                         tracing::warn!(sink = sink.name(), %error, "what came of a delivery is not noted");
@@ -97,7 +127,9 @@ async fn deliver_all(engine: &Engine, sink: &Arc<dyn EventSink>, mut random: Ran
 
 async fn deliver(sink: Arc<dyn EventSink>, due: Due) -> (Due, Duration, Result<(), SinkError>) {
     let began = Instant::now();
+    failpoint::pass(Place::EventDeliverBefore);
     let handed = tokio::time::timeout(DELIVERY_TIME_MAX, sink.deliver(&due.event)).await;
+    failpoint::pass(Place::EventDeliverAfter);
     let too_long = || Err(SinkError(format!("no answer within {} s", DELIVERY_TIME_MAX.as_secs())));
     let handed = handed.unwrap_or_else(|_| too_long());
     (due, began.elapsed(), handed)

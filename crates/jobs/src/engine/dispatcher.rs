@@ -12,8 +12,8 @@ use longshore_core::task::Task;
 use tokio_util::sync::CancellationToken;
 
 use super::gate::Door;
+use crate::ledger::JobRow;
 use crate::ports::Invoker;
-use crate::table::JobRow;
 
 type Call = Pin<Box<dyn Future<Output = (u64, Reply)> + Send>>;
 

@@ -3,23 +3,24 @@
 use std::sync::Arc;
 
 use longshore_store::StoreError;
-use tokio::sync::watch;
-use tokio::task::JoinHandle;
-use tokio_util::sync::CancellationToken;
+use tokio::sync::{oneshot, watch};
+use tokio_util::sync::{CancellationToken, DropGuard};
 
+use super::keeper::Held;
 use super::pinned::Growing;
 use super::preparer::{Prepared, Unprepared};
 use super::{Engine, agent};
 use crate::error::FailureReason;
-use crate::table::JobRow;
+use crate::ledger::JobRow;
 
 /// One manifest under way.
 pub(super) struct Feed {
     growing: Arc<Growing>,
     known: watch::Receiver<u64>,
-    /// `None` when it was stopped.
-    pinning: JoinHandle<Option<Result<Prepared, Unprepared>>>,
-    stopped: CancellationToken,
+    /// Without a verdict when it was stopped, when the server is about to end, and after a panic.
+    pinning: oneshot::Receiver<Option<Option<Result<Prepared, Unprepared>>>>,
+    /// Stops it as well when the run is dropped where it stands.
+    stopped: DropGuard,
 }
 
 /// What becomes known of the manifest. Nothing follows on a whole one, a failed one or a broken one.
@@ -36,18 +37,20 @@ pub(super) enum News {
 
 impl Feed {
     /// Begins with the manifest's first row: the rows that were known in an earlier turn are known again soon.
-    pub fn start(engine: &Engine, job: &JobRow, growing: Arc<Growing>) -> Self {
+    pub fn start(engine: &Engine, held: &Held, job: &JobRow, growing: Arc<Growing>) -> Self {
         let (known, stopped) = (growing.known(), CancellationToken::new());
-        let (engine, job) = (engine.clone(), job.clone());
+        let job = job.clone();
         let (pinned, until) = (Arc::clone(&growing), stopped.clone());
-        let tasks = engine.shared.tasks.clone();
-        let pinning = tasks.spawn(async move {
+        let (own, held) = (engine.clone(), held.clone());
+        let pinning = engine.shared.tasks.spawn(async move {
             tokio::select! {
-                pinned = agent::pin(&engine, &job, Some(&pinned)) => Some(pinned),
+                biased;
                 () = until.cancelled() => None,
+                // A task of its own, so it minds the lease itself.
+                pinned = held.during(agent::pin(&own, &job, Some(&pinned))) => pinned,
             }
         });
-        Self { growing, known, pinning, stopped }
+        Self { growing, known, pinning, stopped: stopped.drop_guard() }
     }
 
     /// Waits for news. May be given up and asked for again.
@@ -59,21 +62,20 @@ impl Feed {
             }
             pinned = &mut self.pinning => pinned,
         };
-        match pinned {
-            Ok(Some(Ok(Prepared { rows, .. }))) => News::Known { rows, whole: true },
-            Ok(Some(Err(Unprepared::Failed(reason)))) => News::Failed(reason),
-            Ok(Some(Err(Unprepared::Store(error) | Unprepared::NoSpace(error)))) => News::Broken(error),
-            Ok(Some(Err(Unprepared::Unavailable(error)))) => News::Broken(StoreError::Io(std::io::Error::other(error))),
-            Ok(None | Some(Err(Unprepared::NotTaken))) => {
+        match pinned.ok().flatten().flatten() {
+            Some(Ok(Prepared { rows, .. })) => News::Known { rows, whole: true },
+            Some(Err(Unprepared::Failed(reason))) => News::Failed(reason),
+            Some(Err(Unprepared::Store(error) | Unprepared::NoSpace(error))) => News::Broken(error),
+            Some(Err(Unprepared::Unavailable(error))) => News::Broken(StoreError::Io(std::io::Error::other(error))),
+            None | Some(Err(Unprepared::NotTaken)) => {
                 News::Broken(StoreError::Damaged("a manifest's reading ended without a verdict".into()))
             }
-            Err(panic) => News::Broken(StoreError::Damaged(format!("reading the manifest panicked: {panic}"))),
         }
     }
 
     /// Gives the rest of the manifest up; returns once nothing writes to it any more.
     pub async fn stop(self) {
-        self.stopped.cancel();
+        drop(self.stopped);
         // The thread that checks the rows holds the turn until it has noticed.
         self.growing.turn().await;
     }

@@ -42,10 +42,11 @@ pub(super) async fn patiently<T, F: Future<Output = Result<T, ObjectError>>>(
         }
         tracing::warn!(what, tries, %error, "a store refuses for the moment, will retry");
         tokio::select! {
-            () = tokio::time::sleep(wait) => {}
+            biased;
             () = engine.shared.stopping.cancelled() => {
                 return Err(GaveUp::Stopping(StoreError::Io(std::io::Error::other(error))));
             }
+            () = tokio::time::sleep(wait) => {}
         }
         wait = (wait * 2).min(WAIT_MAX);
     }

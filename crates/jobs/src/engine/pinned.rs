@@ -16,10 +16,11 @@ use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 
 use longshore_core::manifest::{CHUNK_ROWS, Column, RowFormat};
 use longshore_core::task::Task;
+use longshore_store::failpoint::{self, Place};
 use longshore_store::{StoreError, segment};
 use tokio::sync::{OwnedMutexGuard, watch};
 
-use super::recorder::blocking;
+use super::tasks::Tasks;
 
 const ENTRY_BYTES: usize = 16;
 /// Chunks in one frame of the index: 1 MiB.
@@ -44,6 +45,11 @@ pub(super) fn io(context: &'static str) -> impl Fn(std::io::Error) -> StoreError
         }
         _ => StoreError::Io(std::io::Error::new(e.kind(), format!("{context}: {e}"))),
     }
+}
+
+/// A sync that failed is the end of this process, whatever the reason: the agent throws the switch.
+fn unsynced(error: std::io::Error) -> StoreError {
+    StoreError::Broken(format!("syncing the pinned manifest failed: {error}"))
 }
 
 /// A manifest being pinned. Nothing of it counts until [`Writer::finish`] has returned.
@@ -120,7 +126,9 @@ impl Writer {
             // Written over what an earlier reading had left, which may have been longer by a piece.
             file.set_len(self.open.end).map_err(&failed)?;
         }
-        file.sync_all().map_err(&failed)?;
+        failpoint::pass(Place::ManifestSyncBefore);
+        file.sync_all().map_err(unsynced)?;
+        failpoint::pass(Place::ManifestIndexBefore);
         let mut bytes = segment::HEADER.to_vec();
         let columns: Vec<u8> = self.format.columns().iter().map(|c| c.code()).collect();
         segment::push_frame(&mut bytes, &columns);
@@ -136,13 +144,17 @@ impl Writer {
         // Under another name first: an index that is there says that the manifest is whole.
         let unfinished = self.dir.join("manifest.idx.new");
         let index = File::create(&unfinished).map_err(&failed)?;
-        (&index).write_all(&bytes).and_then(|()| index.sync_all()).map_err(&failed)?;
+        (&index).write_all(&bytes).map_err(&failed)?;
+        index.sync_all().map_err(unsynced)?;
+        failpoint::pass(Place::ManifestRenameBefore);
         std::fs::rename(&unfinished, paths(&self.dir).1).map_err(&failed)?;
+        failpoint::pass(Place::ManifestRenameAfter);
         // Both the files' names and the folder's own: a power cut must not leave a Ready job without them.
         let folders = [Some(self.dir.as_path()), self.dir.parent()];
         for folder in folders.into_iter().flatten() {
-            File::open(folder).and_then(|folder| folder.sync_all()).map_err(&failed)?;
+            File::open(folder).map_err(&failed)?.sync_all().map_err(unsynced)?;
         }
+        failpoint::pass(Place::ManifestPinned);
         Ok(())
     }
 
@@ -186,9 +198,9 @@ pub(super) struct Growth {
 
 impl Growing {
     /// Begins with nothing known. What a reading before a crash has left is written over.
-    pub async fn create(dir: &Path) -> Result<Arc<Self>, StoreError> {
+    pub async fn create(tasks: &Tasks, dir: &Path) -> Result<Arc<Self>, StoreError> {
         let (dir, path) = (dir.to_owned(), paths(dir).0);
-        let pinned = blocking(move || {
+        let pinned = tasks.blocking(move || {
             let failed = io("pinning the manifest");
             std::fs::create_dir_all(&dir).map_err(&failed)?;
             let mut options = OpenOptions::new();
@@ -246,9 +258,9 @@ impl Pinned {
     }
 
     /// `before` is the format of an index that does not name its columns: those were written before it did.
-    pub async fn open(dir: &Path, before: Option<RowFormat>) -> Result<Self, StoreError> {
+    pub async fn open(tasks: &Tasks, dir: &Path, before: Option<RowFormat>) -> Result<Self, StoreError> {
         let (path, index) = paths(dir);
-        blocking(move || {
+        let opened = tasks.blocking(move || {
             let lost = |path: &Path, error: std::io::Error| match error.kind() {
                 // It was there when the job left Preparing, and no waiting brings it back.
                 std::io::ErrorKind::NotFound => StoreError::Damaged(format!("{} is missing", path.display())),
@@ -286,8 +298,8 @@ impl Pinned {
                 return Err(StoreError::Damaged(format!("{} names no columns", index.display())));
             };
             Ok(Self { file, path, chunks: RwLock::new(chunks), format: OnceLock::from(format) })
-        })
-        .await
+        });
+        opened.await
     }
 
     pub fn rows(&self) -> u64 {
@@ -333,6 +345,14 @@ mod tests {
         RowFormat::new(vec![Column::Bucket, Column::Key]).unwrap()
     }
 
+    fn threads() -> Tasks {
+        Tasks::new(crate::Ground::Threads)
+    }
+
+    async fn open(dir: &Path, before: Option<RowFormat>) -> Result<Pinned, StoreError> {
+        Pinned::open(&threads(), dir, before).await
+    }
+
     fn write(dir: &Path, rows: u64) {
         let mut writer = Writer::create(dir, format(), None).unwrap();
         for row in 0..rows {
@@ -347,7 +367,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         for rows in [0, 1, CHUNK_ROWS - 1, CHUNK_ROWS, CHUNK_ROWS + 1, 3 * CHUNK_ROWS + 7] {
             write(dir.path(), rows);
-            let pinned = Pinned::open(dir.path(), None).await.unwrap();
+            let pinned = open(dir.path(), None).await.unwrap();
             assert_eq!(pinned.rows(), rows);
             let mut next = 0;
             loop {
@@ -358,7 +378,7 @@ mod tests {
             }
             assert_eq!(next, rows);
         }
-        let pinned = Pinned::open(dir.path(), None).await.unwrap();
+        let pinned = open(dir.path(), None).await.unwrap();
         assert_eq!(pinned.read_from(CHUNK_ROWS + 5).unwrap()[0].row, CHUNK_ROWS + 5);
     }
 
@@ -369,7 +389,7 @@ mod tests {
     #[tokio::test]
     async fn a_manifest_that_grows_is_read_a_chunk_behind_and_is_whole_at_its_end() {
         let dir = tempfile::tempdir().unwrap();
-        let growing = Growing::create(dir.path()).await.unwrap();
+        let growing = Growing::create(&threads(), dir.path()).await.unwrap();
         let (pinned, known) = (Arc::clone(&growing.pinned), growing.known());
         assert!(pinned.read_from(0).unwrap().is_empty());
         let mut writer = Writer::create(dir.path(), format(), Some(growing.turn().await)).unwrap();
@@ -379,7 +399,7 @@ mod tests {
         assert!(pinned.read_from(CHUNK_ROWS).unwrap().is_empty() && !Pinned::is_whole(dir.path()));
         writer.finish().unwrap();
         assert_eq!((*known.borrow(), pinned.read_from(CHUNK_ROWS).unwrap().len()), (CHUNK_ROWS + 3, 3));
-        assert_eq!(Pinned::open(dir.path(), None).await.unwrap().rows(), CHUNK_ROWS + 3);
+        assert_eq!(open(dir.path(), None).await.unwrap().rows(), CHUNK_ROWS + 3);
     }
 
     #[tokio::test]
@@ -391,9 +411,9 @@ mod tests {
         segment::recover(&index, |payload| frames.push(payload.to_vec())).unwrap();
         frames[1..].iter().for_each(|frame| segment::push_frame(&mut old, frame));
         std::fs::write(dir.path().join("manifest.idx"), old).unwrap();
-        let pinned = Pinned::open(dir.path(), Some(format())).await.unwrap();
+        let pinned = open(dir.path(), Some(format())).await.unwrap();
         assert_eq!((pinned.rows(), pinned.read_from(CHUNK_ROWS).unwrap().len()), (CHUNK_ROWS + 10, 10));
-        assert!(matches!(Pinned::open(dir.path(), None).await, Err(StoreError::Damaged(_))));
+        assert!(matches!(open(dir.path(), None).await, Err(StoreError::Damaged(_))));
     }
 
     #[tokio::test]
@@ -405,7 +425,7 @@ mod tests {
         std::fs::write(dir.path().join("manifest.idx.new"), &index[..index.len() / 2]).unwrap();
         assert!(!Pinned::is_whole(dir.path()));
         write(dir.path(), 20);
-        assert_eq!(Pinned::open(dir.path(), None).await.unwrap().rows(), 20);
+        assert_eq!(open(dir.path(), None).await.unwrap().rows(), 20);
         assert!(!dir.path().join("manifest.idx.new").exists());
     }
 
@@ -414,7 +434,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         // What a server that died has left: longer, and of other bytes.
         std::fs::write(dir.path().join("manifest.csv"), vec![b'x'; 1 << 20]).unwrap();
-        let growing = Growing::create(dir.path()).await.unwrap();
+        let growing = Growing::create(&threads(), dir.path()).await.unwrap();
         let mut writer = Writer::create(dir.path(), format(), Some(growing.turn().await)).unwrap();
         push(&mut writer, 0..CHUNK_ROWS + 3).unwrap();
         writer.discard();
@@ -428,7 +448,7 @@ mod tests {
         let mut writer = Writer::create(dir.path(), format(), Some(growing.turn().await)).unwrap();
         push(&mut writer, 0..3 * CHUNK_ROWS).unwrap();
         writer.finish().unwrap();
-        assert_eq!(Pinned::open(dir.path(), None).await.unwrap().read_from(2 * CHUNK_ROWS).unwrap().len(), 1_024);
+        assert_eq!(open(dir.path(), None).await.unwrap().read_from(2 * CHUNK_ROWS).unwrap().len(), 1_024);
     }
 
     #[tokio::test]
@@ -441,7 +461,7 @@ mod tests {
             let mut bad = good.clone();
             bad[good.len() / 2] ^= 1;
             std::fs::write(&path, bad).unwrap();
-            let read = match Pinned::open(dir.path(), None).await {
+            let read = match open(dir.path(), None).await {
                 Ok(pinned) => pinned.read_from(0),
                 Err(error) => Err(error),
             };

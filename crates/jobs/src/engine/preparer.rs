@@ -15,9 +15,9 @@ use longshore_wire::arn;
 
 use super::{Engine, pinned};
 use crate::error::FailureReason;
+use crate::ledger::{GeneratedManifest, JobRow};
 use crate::ports::{ObjectBody, ObjectError};
 use crate::shape::{Manifest, Source, bare_etag};
-use crate::table::{GeneratedManifest, JobRow};
 
 /// Why preparing stopped.
 #[derive(Debug)]
@@ -86,15 +86,6 @@ pub(super) async fn prepare(
         return Err(content("The manifest has no rows"));
     }
     Ok(Prepared { rows, generated: None, lineage })
-}
-
-/// Work on files, on a thread for it; tracked, so that a server that stops waits for it.
-async fn blocking<T: Send + 'static>(
-    engine: &Engine,
-    work: impl FnOnce() -> Result<T, StoreError> + Send + 'static,
-) -> Result<T, StoreError> {
-    let done = engine.shared.tasks.spawn_blocking(work).await;
-    done.unwrap_or_else(|panic| Err(StoreError::Damaged(format!("file work panicked: {panic}"))))
 }
 
 /// Opens the manifest object, which has to be the one that the job names (rules M-6, M-7).

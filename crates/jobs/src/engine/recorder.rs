@@ -2,22 +2,29 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use longshore_core::record::Entry;
 use longshore_core::run::Past;
 use longshore_store::{Fatal, Position, ResultLog, StoreError};
+use tokio::time::Instant;
 
-fn log_dir(job_dir: &Path) -> PathBuf {
+use crate::ledger::{Ledger, Results};
+
+/// How long a batch of which nobody knows whether it is there is left alone before it is given again.
+const PAUSE: Duration = Duration::from_millis(500);
+
+pub(crate) fn log_dir(job_dir: &Path) -> PathBuf {
     job_dir.join("results")
 }
 
 /// Whether a job has ever run, so that it has a log.
-pub(super) fn has_log(job_dir: &Path) -> bool {
+pub(crate) fn has_log(job_dir: &Path) -> bool {
     log_dir(job_dir).exists()
 }
 
 /// Opens a job's log for appending and reads its past.
-pub(super) async fn open(job_dir: &Path, fatal: Fatal) -> Result<(Arc<ResultLog>, Past), StoreError> {
+pub(crate) async fn open(job_dir: &Path, fatal: Fatal) -> Result<(Arc<ResultLog>, Past), StoreError> {
     let dir = log_dir(job_dir);
     blocking(move || {
         let mut past = Past::default();
@@ -41,7 +48,7 @@ pub(super) async fn open(job_dir: &Path, fatal: Fatal) -> Result<(Arc<ResultLog>
 }
 
 /// Writes one batch; answers with its number.
-pub(super) fn write(
+pub(crate) fn write(
     log: &Arc<ResultLog>,
     batch: u64,
     entries: Arc<Vec<Entry>>,
@@ -54,20 +61,40 @@ pub(super) fn write(
     }
 }
 
+/// Records one batch under the run's lease; answers with its number. One of which nobody knows whether it is there is
+/// given again until it is known.
+pub(super) async fn record(
+    results: Arc<dyn Results>,
+    batch: u64,
+    entries: Arc<Vec<Entry>>,
+) -> (u64, Result<(), StoreError>) {
+    loop {
+        match results.append(batch, Arc::clone(&entries)).await {
+            Err(StoreError::Unknown(why)) => {
+                tracing::warn!(why, "it is not known whether results are recorded, will retry");
+                tokio::time::sleep_until(Instant::now() + PAUSE).await;
+            }
+            other => return (batch, other.map(drop)),
+        }
+    }
+}
+
+/// A job's results, to be read.
+#[derive(Clone)]
+pub(super) struct Log {
+    pub ledger: Arc<dyn Ledger>,
+    pub job_id: String,
+}
+
 /// Reads every settled task of a job in the order of its log. Blocks.
-pub(super) fn settled(job_dir: &Path, each: impl FnMut(&Entry)) -> Result<(), StoreError> {
-    settled_since(job_dir, Position::default(), each).map(drop)
+pub(super) fn settled(log: &Log, each: impl FnMut(&Entry)) -> Result<(), StoreError> {
+    settled_since(log, Position::default(), each).map(drop)
 }
 
 /// As [`settled`], from where an earlier reading ended; returns where this one did.
-pub(super) fn settled_since(
-    job_dir: &Path,
-    from: Position,
-    mut each: impl FnMut(&Entry),
-) -> Result<Position, StoreError> {
-    let dir = log_dir(job_dir);
+pub(super) fn settled_since(log: &Log, from: Position, mut each: impl FnMut(&Entry)) -> Result<Position, StoreError> {
     let mut readable = true;
-    let to = ResultLog::read_on(&dir, from, |payload| {
+    let to = log.ledger.read_results(&log.job_id, from, &mut |payload| {
         let read = Entry::decode_all(payload, |entry| {
             if matches!(entry, Entry::Settled { .. }) {
                 each(&entry);
@@ -77,12 +104,12 @@ pub(super) fn settled_since(
     })?;
     match readable {
         true => Ok(to),
-        false => Err(StoreError::Damaged(format!("the result log {}: a frame does not read", dir.display()))),
+        false => Err(StoreError::Damaged(format!("the result log of job {}: a frame does not read", log.job_id))),
     }
 }
 
 /// Runs blocking file work off the async threads.
-pub(super) async fn blocking<T: Send + 'static>(
+pub(crate) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, StoreError> + Send + 'static,
 ) -> Result<T, StoreError> {
     tokio::task::spawn_blocking(work)

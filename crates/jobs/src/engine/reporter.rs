@@ -12,16 +12,17 @@ use longshore_core::job::Status;
 use longshore_core::record::Entry;
 use longshore_core::report::{self, Names, Part, Scope, TaskStatus, is_part_full};
 use longshore_store::StoreError;
+use longshore_store::failpoint::{self, Place};
 use longshore_wire::arn;
 use md5::{Digest, Md5};
 
 use super::patience::{GaveUp, patiently};
-use super::recorder::{self, blocking};
+use super::recorder::{self, Log};
 use super::{Engine, agent};
 use crate::error::FailureReason;
+use crate::ledger::{Fence, JobRow};
 use crate::operations::iso;
 use crate::ports::{PutBody, PutTerms};
-use crate::table::JobRow;
 
 /// Why there is no report.
 pub(super) enum Unreported {
@@ -37,7 +38,7 @@ impl From<StoreError> for Unreported {
 }
 
 /// Writes the report of a job whose results are final, if it is to have one. Safe to repeat.
-pub(super) async fn report(engine: &Engine, job: &JobRow, status: Status) -> Result<(), Unreported> {
+pub(super) async fn report(engine: &Engine, fence: &Fence, job: &JobRow, status: Status) -> Result<(), Unreported> {
     let world = &engine.shared.world;
     let wanted = &job.request.report;
     let bucket = wanted.bucket.as_deref().and_then(arn::bucket_of);
@@ -47,9 +48,9 @@ pub(super) async fn report(engine: &Engine, job: &JobRow, status: Status) -> Res
     let spool = world.job_dir(&job.id).join("report");
 
     let (settled, spooled) = agent::persist(engine, || {
-        let (job_dir, spool) = (world.job_dir(&job.id), spool.clone());
-        blocking(move || {
-            let spooled = spool_parts(&job_dir, &spool, scope);
+        let (log, spool) = (world.log(&job.id), spool.clone());
+        engine.shared.tasks.blocking(move || {
+            let spooled = spool_parts(&log, &spool, scope);
             if spooled.is_err() {
                 // Half a report must not hold the space that it and others wait for. What cannot be removed is
                 // overwritten by the next try.
@@ -78,17 +79,23 @@ pub(super) async fn report(engine: &Engine, job: &JobRow, status: Status) -> Res
             other => undelivered(bucket, other),
         })?;
     }
-    let created = agent::persist(engine, || world.table.report_created(&job.id)).await?;
+    failpoint::pass(Place::ReportSpooled);
+    let created = agent::persist(engine, || world.ledger.report_created(fence)).await?;
+    failpoint::pass(Place::ReportDated);
     let mut parts = Vec::new();
     for part in spooled {
         let key = names.part(part.status, part.number);
+        failpoint::pass(Place::ReportPartBefore);
         put(engine, bucket, &key, "text/csv", PutBody::File(part.path, part.bytes)).await?;
+        failpoint::pass(Place::ReportPartAfter);
         parts.push(Part { status: part.status, bucket: bucket.to_owned(), key, md5: part.md5 });
     }
     let manifest = report::manifest_json(&iso(created), &parts);
     let md5 = hex::encode(Md5::digest(&manifest));
     put(engine, bucket, &names.manifest_md5(), "text/plain", PutBody::Bytes(Bytes::from(md5))).await?;
+    failpoint::pass(Place::ReportManifestBefore);
     put(engine, bucket, &names.manifest(), "application/json", PutBody::Bytes(Bytes::from(manifest))).await?;
+    failpoint::pass(Place::ReportManifestAfter);
     Ok(())
 }
 
@@ -158,7 +165,7 @@ impl<W: Write> Filling<W> {
 /// and bytes. Returns how many tasks were settled, listed there or not, and the files. Blocks. Memory: a segment and the
 /// sinks' buffers.
 fn fill_parts<W: Write>(
-    job_dir: &Path,
+    log: &Log,
     scope: Scope,
     is_full: impl Fn(u64, u64) -> bool,
     mut make: impl FnMut(TaskStatus, u32) -> std::io::Result<W>,
@@ -172,7 +179,7 @@ fn fill_parts<W: Write>(
     let mut settled = 0;
     let mut failure = None;
     let mut row = Vec::new();
-    recorder::settled(job_dir, |entry| {
+    recorder::settled(log, |entry| {
         let Entry::Settled { task, outcome, .. } = entry else { return };
         settled += 1;
         if failure.is_some() || (scope == Scope::FailedTasksOnly && outcome.succeeded) {
@@ -216,9 +223,9 @@ fn fill_parts<W: Write>(
 }
 
 /// Writes the log's results as CSVs below `dir`.
-fn spool_parts(job_dir: &Path, dir: &Path, scope: Scope) -> Result<(u64, Vec<Spooled>), StoreError> {
+fn spool_parts(log: &Log, dir: &Path, scope: Scope) -> Result<(u64, Vec<Spooled>), StoreError> {
     let path = |status: TaskStatus, number: u32| dir.join(format!("{}-{number}.csv", status.name()));
-    let (settled, filled) = fill_parts(job_dir, scope, is_part_full, |status, number| {
+    let (settled, filled) = fill_parts(log, scope, is_part_full, |status, number| {
         std::fs::create_dir_all(dir)?;
         Ok(BufWriter::with_capacity(1 << 18, File::create(path(status, number))?))
     })?;
@@ -230,12 +237,12 @@ fn spool_parts(job_dir: &Path, dir: &Path, scope: Scope) -> Result<(u64, Vec<Spo
 }
 
 /// The result files of the report that a job has written, as its log has them; none if it has no report. Blocks.
-pub(super) fn parts_of(job: &JobRow, job_dir: &Path) -> Result<Vec<Part>, StoreError> {
+pub(super) fn parts_of(job: &JobRow, log: &Log) -> Result<Vec<Part>, StoreError> {
     let wanted = &job.request.report;
     let bucket = wanted.bucket.as_deref().and_then(arn::bucket_of);
     let (true, Some(bucket)) = (wanted.enabled, bucket) else { return Ok(Vec::new()) };
     let names = Names::new(wanted.prefix.as_deref(), &job.id);
-    let (_, filled) = fill_parts(job_dir, scope(job), is_part_full, |_, _| Ok(std::io::sink()))?;
+    let (_, filled) = fill_parts(log, scope(job), is_part_full, |_, _| Ok(std::io::sink()))?;
     let parts = filled.into_iter().map(|part| Part {
         status: part.status,
         bucket: bucket.to_owned(),
@@ -250,14 +257,16 @@ mod tests {
     use std::sync::Arc;
 
     use longshore_core::task::{Outcome, Task, VersionId};
-    use longshore_store::Fatal;
 
     use super::*;
+    use crate::ledger::Duty;
 
     #[tokio::test]
     async fn a_new_file_begins_at_so_many_rows_or_bytes_and_holds_one_status() {
         let dir = tempfile::tempdir().unwrap();
-        let (log, _) = recorder::open(dir.path(), Fatal::new()).await.unwrap();
+        let log = crate::engine::tests::log_in(dir.path(), "j").await;
+        let fence = log.ledger.lease(&Duty::Job("j".into())).await.unwrap().unwrap().fence;
+        let (results, _) = log.ledger.open_results(&fence).await.unwrap();
         let settled = |row: u64| {
             let key: Box<str> = format!("k{row}").into();
             let outcome = match row % 3 {
@@ -267,14 +276,14 @@ mod tests {
             let task = Task { row, number: row, bucket: "b".into(), key, version: VersionId::NoColumn };
             Entry::Settled { task: Arc::new(task), attempts: 1, outcome }
         };
-        recorder::write(&log, 0, Arc::new((0..10).map(settled).collect())).await.1.unwrap();
+        results.append(1, Arc::new((0..10).map(settled).collect())).await.unwrap();
         // Succeeded: 1, 2, 4, 5, 7, 8. Failed: 0, 3, 6, 9.
         for (is_full, wanted) in [
             ((|rows, _| rows >= 4) as fn(u64, u64) -> bool, vec![(0, 4), (1, 2), (0, 4)]),
             (|_, bytes| bytes >= 60, vec![(0, 3), (1, 3), (0, 2), (1, 2)]),
             (|_, _| false, vec![(0, 6), (0, 4)]),
         ] {
-            let (all, files) = fill_parts(dir.path(), Scope::AllTasks, is_full, |_, _| Ok(Vec::new())).unwrap();
+            let (all, files) = fill_parts(&log, Scope::AllTasks, is_full, |_, _| Ok(Vec::new())).unwrap();
             assert_eq!(all, 10);
             assert_eq!(files.iter().map(|file| (file.number, file.rows)).collect::<Vec<_>>(), wanted);
             for file in files {

@@ -2,7 +2,6 @@
 //!
 //! The log of ten million tasks has more than a gigabyte, and whoever watches a job asks every few seconds.
 
-use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
 use longshore_core::failures::Failures;
@@ -10,7 +9,8 @@ use longshore_core::record::Entry;
 use longshore_store::{Position, StoreError};
 use tokio::sync::Semaphore;
 
-use super::recorder::{self, blocking};
+use super::recorder::{self, Log};
+use super::tasks::Tasks;
 
 /// Jobs that are remembered, those that were asked for last: more are watched at once by nobody. At most 500 KB each.
 const TALLIES_MAX: usize = 16;
@@ -52,23 +52,23 @@ impl Tallies {
     }
 
     /// Counts what a job's log has by now.
-    pub(super) async fn look(&self, id: &str, job_dir: PathBuf) -> Result<Failures, StoreError> {
-        let mut tally = self.of(id).lock_owned().await;
+    pub(super) async fn look(&self, tasks: &Tasks, log: Log) -> Result<Failures, StoreError> {
+        let mut tally = self.of(&log.job_id).lock_owned().await;
         let pass = Arc::clone(&self.passes).acquire_owned().await.expect("the semaphore is never closed");
         // Both go along: whoever asked may be gone before the pass is over.
-        blocking(move || {
+        let looked = tasks.blocking(move || {
             let _pass = pass;
             // Taken out, so that a pass that breaks off leaves nothing half counted: the next one starts anew.
             let Tally { read, mut failures } = std::mem::take(&mut *tally);
-            let read = recorder::settled_since(&job_dir, read, |entry| {
+            let read = recorder::settled_since(&log, read, |entry| {
                 if let Entry::Settled { task, outcome, .. } = entry {
                     failures.add(task, outcome);
                 }
             })?;
             *tally = Tally { read, failures: failures.clone() };
             Ok(failures)
-        })
-        .await
+        });
+        looked.await
     }
 }
 
@@ -78,6 +78,7 @@ mod tests {
     use longshore_store::{Fatal, ResultLog};
 
     use super::*;
+    use crate::engine::tests::log_in;
 
     async fn settle(log: &ResultLog, rows: std::ops::Range<u64>) {
         let mut payload = Vec::new();
@@ -92,16 +93,17 @@ mod tests {
     #[tokio::test]
     async fn each_look_counts_what_came_since_the_last_and_nothing_twice() {
         let dir = tempfile::tempdir().unwrap();
-        let log = ResultLog::open(&dir.path().join("results"), Fatal::new(), |_| {}).unwrap();
-        let tallies = Tallies::new();
-        let failed = async || tallies.look("j", dir.path().to_owned()).await.unwrap().failed;
+        let log = ResultLog::open(&dir.path().join("j/results"), Fatal::new(), |_| {}).unwrap();
+        let (tallies, read) = (Tallies::new(), log_in(dir.path(), "j").await);
+        let tasks = Tasks::new(crate::Ground::Threads);
+        let failed = async || tallies.look(&tasks, read.clone()).await.unwrap().failed;
         assert_eq!(failed().await, 0);
         settle(&log, 0..10).await;
         assert_eq!((failed().await, failed().await), (10, 10));
         settle(&log, 10..15).await;
         assert_eq!(failed().await, 15);
         // What was counted is not read again: it may be gone.
-        let segment = dir.path().join("results/00000001.seg");
+        let segment = dir.path().join("j/results/00000001.seg");
         let mut bytes = std::fs::read(&segment).unwrap();
         let length = bytes.len();
         bytes.fill(0);
@@ -110,9 +112,9 @@ mod tests {
         // A pass that breaks off is forgotten, and the next one starts anew.
         bytes.truncate(length / 2);
         std::fs::write(&segment, b"").unwrap();
-        std::fs::write(dir.path().join("results/strange.seg"), b"").unwrap();
-        assert!(tallies.look("j", dir.path().to_owned()).await.is_err());
-        std::fs::remove_file(dir.path().join("results/strange.seg")).unwrap();
+        std::fs::write(dir.path().join("j/results/strange.seg"), b"").unwrap();
+        assert!(tallies.look(&tasks, read.clone()).await.is_err());
+        std::fs::remove_file(dir.path().join("j/results/strange.seg")).unwrap();
         assert_eq!(failed().await, 0);
     }
 

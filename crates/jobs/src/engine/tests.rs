@@ -9,7 +9,7 @@ use std::sync::atomic::AtomicUsize;
 use bytes::Bytes;
 use longshore_core::invocation::Reply;
 use longshore_core::record::Entry;
-use longshore_store::Records;
+use longshore_store::{Fatal, Records};
 use longshore_wire::sigv4::Verified;
 use longshore_wire::{Query, Request, RequestId};
 use tokio::sync::Semaphore;
@@ -24,6 +24,15 @@ mod store;
 
 const ACCOUNT: &str = "123456789012";
 
+/// The results of a job whose folder is below `dir`, on a ledger of their own.
+pub(super) async fn log_in(dir: &std::path::Path, job_id: &str) -> recorder::Log {
+    let fatal = Fatal::new();
+    let records = Records::open(&dir.join("records.db"), &[crate::SCHEMA], fatal.clone()).unwrap();
+    let settings = Arc::new(crate::Settings::new(ACCOUNT, "us-west-2"));
+    let ledger = crate::ledger::Embedded::open(records, dir.to_owned(), fatal, settings).await.unwrap();
+    recorder::Log { ledger: Arc::new(ledger), job_id: job_id.to_owned() }
+}
+
 /// Objects in memory, by `bucket/key`, whether the store is down, and with which encryption each object was put.
 #[derive(Default)]
 struct Shelf(
@@ -31,6 +40,8 @@ struct Shelf(
     std::sync::atomic::AtomicBool,
     Mutex<BTreeMap<String, Encryption>>,
     Mutex<Option<&'static str>>,
+    /// How many calls were refused.
+    AtomicUsize,
 );
 
 impl Shelf {
@@ -48,7 +59,15 @@ impl Shelf {
     fn check(&self) -> Result<(), ObjectError> {
         let code = self.3.lock().unwrap().unwrap_or("InternalError");
         let down = || ObjectError { code: code.into(), message: "down".into(), passing: true };
-        if self.1.load(Ordering::SeqCst) { Err(down()) } else { Ok(()) }
+        if self.1.load(Ordering::SeqCst) {
+            self.4.fetch_add(1, Ordering::SeqCst);
+            return Err(down());
+        }
+        Ok(())
+    }
+
+    fn refused(&self) -> usize {
+        self.4.load(Ordering::SeqCst)
     }
 }
 
@@ -278,7 +297,10 @@ impl World {
 }
 
 async fn open(dir: &std::path::Path, shelf: &Arc<Shelf>, function: &Arc<Function>) -> Jobs {
-    let fatal = Fatal::new();
+    open_with(dir, shelf, function, Fatal::new()).await
+}
+
+async fn open_with(dir: &std::path::Path, shelf: &Arc<Shelf>, function: &Arc<Function>, fatal: Fatal) -> Jobs {
     let records = Records::open(&dir.join("records.db"), &[crate::SCHEMA], fatal.clone()).unwrap();
     let mut settings = crate::Settings::new(ACCOUNT, "us-west-2");
     settings.run.retry.redrive.base_ms = 2;
@@ -364,6 +386,28 @@ async fn after_a_cancel_is_answered_nothing_more_starts() {
     assert_eq!(world.report(&id).len(), 4, "rows that were never started are not in the report");
     let (status, answer) = world.send("POST", &path, "requestedJobStatus=Cancelled", "").await;
     assert_eq!((status, answer.contains("<Status>Cancelled</Status>")), (200, true), "a cancel may be repeated");
+}
+
+#[tokio::test]
+async fn once_state_cannot_be_made_durable_nothing_more_starts_and_nobody_waits_for_the_engine() {
+    let (dir, shelf, function) = (tempfile::tempdir().unwrap(), Arc::new(Shelf::default()), Function::new());
+    let fatal = Fatal::new();
+    let jobs = open_with(dir.path(), &shelf, &function, fatal.clone()).await;
+    let world = World { dir, shelf, function, jobs };
+    world.manifest(&keys(300));
+    world.function.gate.forget_permits(Semaphore::MAX_PERMITS);
+    let id = world.create(|b| b).await;
+    world.wait_for(&id, "Active").await;
+    while world.function.calls().len() < 4 {
+        tokio::task::yield_now().await;
+    }
+    fatal.throw("a test says so");
+    world.function.gate.add_permits(Semaphore::MAX_PERMITS / 2);
+    for _ in 0..1_000 {
+        tokio::task::yield_now().await;
+    }
+    world.jobs.shutdown().await;
+    assert_eq!(world.function.calls().len(), 4);
 }
 
 #[tokio::test]
@@ -541,6 +585,9 @@ async fn a_manifest_that_a_store_refuses_to_give_for_long_fails_its_job() {
     world.shelf.set_down(true);
     let id = world.create(|b| b).await;
     world.wait_for(&id, "Preparing").await;
+    while world.shelf.refused() == 0 {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
     // Only while nothing is written: the records' thread knows nothing of this clock.
     tokio::time::pause();
     tokio::time::sleep(Duration::from_secs(14 * 60)).await;
@@ -563,6 +610,10 @@ async fn unreported(code: &'static str) -> (World, String) {
     world.shelf.set_down_with(code);
     world.function.gate.add_permits(3);
     world.wait_for(&id, "Completing").await;
+    // Until nothing is left to be written on the way to the store: the records' thread knows nothing of this clock.
+    while world.shelf.refused() == 0 {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
     tokio::time::pause();
     (world, id)
 }

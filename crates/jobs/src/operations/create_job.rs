@@ -3,8 +3,8 @@ use longshore_wire::{Call, Operation, Response, Route};
 
 use crate::Jobs;
 use crate::error::JobError;
+use crate::ledger::Created;
 use crate::shape::NewJob;
-use crate::table::Created;
 
 pub const OPERATION: Operation<Jobs> = Operation {
     name: "CreateJob",
@@ -16,8 +16,8 @@ pub const OPERATION: Operation<Jobs> = Operation {
 /// Checks and stores a job. It reads neither the manifest nor the function: problems there fail the job later.
 async fn create_job(jobs: &Jobs, call: Call) -> Result<Response, JobError> {
     let job = NewJob::parse(&call.request.body, &jobs.settings)?;
-    let new_id = uuid::Uuid::new_v4().to_string();
-    let id = match jobs.table.create(new_id.clone(), job).await? {
+    let new_id = jobs.settings.new_id().to_string();
+    let id = match jobs.ledger.create(new_id.clone(), job).await? {
         Created::New => new_id,
         Created::Before(id) => id,
     };

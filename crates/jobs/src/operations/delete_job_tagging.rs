@@ -13,6 +13,6 @@ pub const OPERATION: Operation<Jobs> = Operation {
 
 /// Succeeds when there are no tags as well (rule T-4).
 async fn delete_job_tagging(jobs: &Jobs, call: Call) -> Result<Response, JobError> {
-    jobs.table.set_tags(call.label("JobId"), Vec::new()).await?;
+    jobs.ledger.set_tags(call.label("JobId"), Vec::new()).await?;
     Ok(Response::empty(StatusCode::OK))
 }

@@ -3,9 +3,9 @@ use longshore_wire::{Call, Operation, Response, Route};
 
 use crate::Jobs;
 use crate::error::JobError;
+use crate::ledger::JobRow;
 use crate::operations::iso;
 use crate::shape::GENERATED_FORMAT;
-use crate::table::JobRow;
 
 pub const OPERATION: Operation<Jobs> = Operation {
     name: "DescribeJob",

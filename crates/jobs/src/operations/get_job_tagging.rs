@@ -13,7 +13,7 @@ pub const OPERATION: Operation<Jobs> = Operation {
 };
 
 async fn get_job_tagging(jobs: &Jobs, call: Call) -> Result<Response, JobError> {
-    let tags = jobs.table.tags(call.label("JobId")).await?;
+    let tags = jobs.ledger.tags(call.label("JobId")).await?;
     let mut xml = super::document("GetJobTaggingResult");
     shape::write_tags(&mut xml, &tags);
     Ok(Response::xml(StatusCode::OK, xml.finish()))

@@ -5,9 +5,9 @@ use serde::Serialize;
 
 use crate::Jobs;
 use crate::error::JobError;
+use crate::ledger::{DeliveryState, Kept};
 use crate::operations::iso;
 use crate::shape;
-use crate::table::{DeliveryState, Kept};
 use longshore_core::time::Timestamp;
 
 pub const OPERATION: Operation<Jobs> = Operation {
@@ -67,7 +67,7 @@ async fn job_events(jobs: &Jobs, call: Call) -> Result<Response, JobError> {
         None => 0,
         Some(token) => token.parse::<u64>().ok().filter(|n| *n > 0).ok_or(JobError::BadToken)?,
     };
-    let found = jobs.table.events(call.request.caller.account(), call.label("JobId"), after, max).await;
+    let found = jobs.ledger.events(call.request.caller.account(), call.label("JobId"), after, max).await;
     let (events, more) = found?.ok_or(JobError::NotFound)?;
     let page = Page {
         events: events.iter().map(shown).collect(),

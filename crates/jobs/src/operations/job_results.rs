@@ -17,7 +17,7 @@ pub const OPERATION: Operation<Jobs> = Operation {
 /// JSON: how many durable results there are, and the failures among them in groups of the same failure.
 async fn job_results(jobs: &Jobs, call: Call) -> Result<Response, JobError> {
     let id = call.label("JobId");
-    let job = jobs.table.get(id).await?.ok_or(JobError::NotFound)?;
+    let job = jobs.ledger.job(id).await?.ok_or(JobError::NotFound)?;
     let failures = jobs.engine.failures(id).await?;
     let (succeeded, failed) = (failures.succeeded, failures.failed);
     let (groups, others) = failures.groups();

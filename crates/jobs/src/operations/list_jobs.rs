@@ -6,9 +6,9 @@ use longshore_core::job::Status;
 use longshore_wire::xml::Writer;
 
 use crate::error::JobError;
+use crate::ledger::{After, JobRow};
 use crate::operations::iso;
 use crate::shape::{self, LAMBDA_INVOKE};
-use crate::table::{After, JobRow};
 
 pub const OPERATION: Operation<Jobs> = Operation {
     name: "ListJobs",
@@ -50,7 +50,7 @@ async fn list_jobs(jobs: &Jobs, call: Call) -> Result<Response, JobError> {
     };
     // Before the rows: an agent that ends in between has written its counts there.
     let glance = jobs.engine.look_around().await;
-    let (page, more) = jobs.table.list(statuses, after, max).await?;
+    let (page, more) = jobs.ledger.list(statuses, after, max).await?;
 
     let mut xml = super::document("ListJobsResult");
     if more && let Some(last) = page.last() {

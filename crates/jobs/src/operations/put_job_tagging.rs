@@ -15,6 +15,6 @@ pub const OPERATION: Operation<Jobs> = Operation {
 /// Replaces the whole set; an empty one deletes all (rule T-1).
 async fn put_job_tagging(jobs: &Jobs, call: Call) -> Result<Response, JobError> {
     let tags = shape::parse_tagging(&call.request.body)?;
-    jobs.table.set_tags(call.label("JobId"), tags).await?;
+    jobs.ledger.set_tags(call.label("JobId"), tags).await?;
     Ok(Response::empty(StatusCode::OK))
 }

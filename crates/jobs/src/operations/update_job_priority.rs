@@ -17,7 +17,7 @@ async fn update_job_priority(jobs: &Jobs, call: Call) -> Result<Response, JobErr
     let id = call.label("JobId");
     let given = super::parameter(&call.request.query, "priority")?.unwrap_or("");
     let priority = shape::priority(given)?;
-    jobs.table.set_priority(id, priority).await?;
+    jobs.ledger.set_priority(id, priority).await?;
     jobs.engine.wake();
     let mut xml = super::document("UpdateJobPriorityResult");
     xml.text("JobId", id);

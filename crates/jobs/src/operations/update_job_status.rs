@@ -3,10 +3,11 @@ use longshore_wire::{Call, Operation, Response, Route};
 
 use crate::Jobs;
 use longshore_core::job::Event;
+use longshore_store::StoreError;
 
 use crate::error::JobError;
+use crate::ledger::{Change, MoveError, Terms};
 use crate::shape;
-use crate::table::{Change, MoveError};
 
 pub const OPERATION: Operation<Jobs> = Operation {
     name: "UpdateJobStatus",
@@ -30,16 +31,18 @@ async fn update_job_status(jobs: &Jobs, call: Call) -> Result<Response, JobError
         return Err(JobError::Invalid("statusUpdateReason has characters that XML cannot carry".into()));
     }
     let change = Change { status_update_reason: reason.clone(), ..Change::default() };
-    let status = match jobs.table.transition(id, event, change).await {
+    let status = match jobs.ledger.transition(id, Terms::Legal, event, change).await {
         Ok(status) => status,
         Err(MoveError::NotFound) => return Err(JobError::NotFound),
         Err(MoveError::Illegal(illegal)) => {
             return Err(JobError::StatusForbidden(illegal.from, requested.to_owned()));
         }
+        // Without terms nobody can be faster.
+        Err(MoveError::Overtaken) => return Err(JobError::from(StoreError::Damaged("a move without terms".into()))),
         Err(MoveError::Store(error)) => return Err(JobError::from(error)),
     };
     if event == Event::CancelRequested {
-        jobs.engine.cancelled(id).await;
+        jobs.engine.cancelled(id).await?;
         if status.is_terminal() {
             jobs.engine.clean(id).await;
         }

@@ -21,9 +21,9 @@ use super::{Prepared, Unprepared, failed, pinning};
 use crate::engine::patience::{GaveUp, patiently};
 use crate::engine::{Engine, pinned, spool_dir};
 use crate::error::FailureReason;
+use crate::ledger::GeneratedManifest;
 use crate::ports::{Encryption, ListPage, ListQuery, Listed, ObjectError, ObjectFacts, PutBody, PutTerms};
 use crate::shape::{Generator, ManifestEncryption, Output};
-use crate::table::GeneratedManifest;
 
 /// Objects looked at at once where the listing does not say enough: a round trip each, so that a page of 1,000 takes
 /// some 60 of them one after another.
@@ -198,24 +198,26 @@ async fn save(
     // Joined verbatim, as the report's is: a prefix that ends in `/` gives `//`.
     let prefix = output.prefix.as_deref().map_or(String::new(), |prefix| format!("{prefix}/"));
     let base = format!("{prefix}{job_id}/");
-    let dir = spool_dir(&world.job_dir(job_id)).join(uuid::Uuid::new_v4().to_string());
+    let dir = spool_dir(&world.job_dir(job_id)).join(world.settings.new_id().to_string());
     let made = dir.clone();
-    super::blocking(engine, move || std::fs::create_dir_all(made).map_err(spooling)).await?;
+    engine.shared.tasks.blocking(move || std::fs::create_dir_all(made).map_err(spooling)).await?;
     let mut files = Vec::new();
-    let mut rows = Rows { pinned: pinned::Pinned::open(&world.job_dir(job_id), None).await?, next: 0 };
+    let mut rows =
+        Rows { pinned: pinned::Pinned::open(&engine.shared.tasks, &world.job_dir(job_id), None).await?, next: 0 };
     loop {
         let path = dir.join(files.len().to_string());
         let spool = path.clone();
-        let written = super::blocking(engine, move || {
-            data_file(&mut rows, &spool, DATA_FILE_BYTES_MAX).map(|written| (rows, written))
-        });
+        let written = engine
+            .shared
+            .tasks
+            .blocking(move || data_file(&mut rows, &spool, DATA_FILE_BYTES_MAX).map(|written| (rows, written)));
         let (rest, written) = written.await?;
         rows = rest;
         let Some((size, md5)) = written else { break };
         let key = format!("{base}data/{}.csv.gz", data_file_id(job_id, files.len()));
         let body = PutBody::File(path.clone(), size);
         put(key.clone(), "application/gzip", body).await?;
-        super::blocking(engine, move || std::fs::remove_file(path).map_err(spooling)).await?;
+        engine.shared.tasks.blocking(move || std::fs::remove_file(path).map_err(spooling)).await?;
         files.push(WrittenFile { key, size, md5 });
     }
     let created = (world.settings.wall_clock)().0;
@@ -224,7 +226,7 @@ async fn save(
     let body = PutBody::Bytes(json.into());
     let etag = put(key.clone(), "application/json", body).await?;
     // What cannot be removed now is removed when the job is over.
-    let _ = super::blocking(engine, move || std::fs::remove_dir_all(dir).map_err(spooling)).await;
+    let _ = engine.shared.tasks.blocking(move || std::fs::remove_dir_all(dir).map_err(spooling)).await;
     Ok(GeneratedManifest { object_arn: format!("arn:aws:s3:::{}/{key}", output.bucket()), etag })
 }
 
@@ -314,7 +316,12 @@ mod tests {
     async fn a_list_is_split_at_a_size_and_says_every_row_once_in_order() {
         let dir = tempfile::tempdir().unwrap();
         pinned(dir.path(), 5_000);
-        let mut rows = Rows { pinned: pinned::Pinned::open(dir.path(), None).await.unwrap(), next: 0 };
+        let mut rows = Rows {
+            pinned: pinned::Pinned::open(&crate::engine::tasks::Tasks::new(crate::Ground::Threads), dir.path(), None)
+                .await
+                .unwrap(),
+            next: 0,
+        };
         let path = dir.path().join("part");
         let (mut text, mut files) = (String::new(), 0);
         while let Some((size, md5)) = data_file(&mut rows, &path, 40_000).unwrap() {

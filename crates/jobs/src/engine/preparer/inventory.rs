@@ -19,7 +19,6 @@ use md5::{Digest, Md5};
 use tokio::io::AsyncReadExt;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::AbortOnDropHandle;
 
 use super::{TOO_MANY_ROWS, Unprepared, bad, check_whole, content, pinning, unreadable};
 use crate::engine::{Engine, pinned, spool_dir};
@@ -62,24 +61,23 @@ pub(super) async fn pin(
         format: inventory.format,
         versions: inventory.has_versions(),
         // Of this try alone: a thread of an earlier one may still be about to notice that nobody waits for it.
-        dir: spool_dir(&engine.shared.world.job_dir(job_id)).join(uuid::Uuid::new_v4().to_string()),
+        dir: spool_dir(&engine.shared.world.job_dir(job_id)).join(engine.shared.world.settings.new_id().to_string()),
     };
     let reading = Arc::new(reading);
     let dir = reading.dir.clone();
     let made = dir.clone();
-    super::blocking(engine, move || std::fs::create_dir_all(made).map_err(spooling)).await?;
+    engine.shared.tasks.blocking(move || std::fs::create_dir_all(made).map_err(spooling)).await?;
     let pinned = pinning::pin(engine, job_id, format, growth, |feed| async move {
         let mut ahead = futures::stream::iter(inventory.files.into_iter().enumerate())
             .map(|(number, file)| {
                 let reading = Arc::clone(&reading);
                 // On its own, so that it goes on while an earlier file's lines are being pinned.
-                AbortOnDropHandle::new(tokio::spawn(async move { reading.read(number, file).await }))
+                engine.shared.tasks.spawn_while_wanted(async move { reading.read(number, file).await })
             })
             .buffered(FILES_AT_ONCE);
         while let Some(read) = ahead.next().await {
-            let lines = read.unwrap_or_else(|panic| {
-                Err(StoreError::Damaged(format!("reading a data file panicked: {panic}")).into())
-            })?;
+            let broke_off = || Err(StoreError::Damaged("reading a data file broke off".into()).into());
+            let lines = read.ok().flatten().unwrap_or_else(broke_off)?;
             let mut file = tokio::fs::File::open(&lines).await.map_err(spooling)?;
             loop {
                 let mut piece = BytesMut::with_capacity(PIECE_BYTES);
@@ -94,7 +92,7 @@ pub(super) async fn pin(
     })
     .await;
     // What cannot be removed now is removed when the job is over.
-    let _ = super::blocking(engine, move || std::fs::remove_dir_all(dir).map_err(spooling)).await;
+    let _ = engine.shared.tasks.blocking(move || std::fs::remove_dir_all(dir).map_err(spooling)).await;
     pinned
 }
 
@@ -170,7 +168,7 @@ impl Reading {
         // The thread cannot be stopped from outside: it looks at this, which is set when this call ends or is dropped.
         let given_up = CancellationToken::new();
         let _waiting = given_up.clone().drop_guard();
-        let reading = self.engine.shared.tasks.spawn_blocking(move || {
+        let reading = self.engine.shared.tasks.on_thread(move || {
             let pieces = Pieces { incoming, current: Bytes::new(), ended: false, md5: Md5::new(), stored: 0 };
             let (file, versions) = (create(&into)?, this.versions);
             let mut spool =

@@ -43,15 +43,13 @@ where
     let world = &engine.shared.world;
     let (pieces, incoming) = mpsc::channel(PIECES_MAX);
     let (dir, rows_max) = (world.job_dir(job_id), world.settings.rows_max.min(ROWS_MAX));
-    // Tracked, so that a server that stops waits for it: nobody else may find it writing.
-    let checking = engine.shared.tasks.spawn_blocking(move || check(&dir, format, growth, rows_max, incoming));
+    let checking = engine.shared.tasks.blocking_on(check(dir, format, growth, rows_max, incoming));
     let end = pieces.clone();
     let feeding = async move {
         source(Feed { pieces }).await?;
         end.send(None).await.map_err(|_| Unprepared::NotTaken)
     };
     let (checked, fed) = tokio::join!(checking, feeding);
-    let checked = checked.unwrap_or_else(|panic| Err(StoreError::Damaged(format!("file work panicked: {panic}"))));
     match checked? {
         Ok(rows) => Ok(rows),
         Err(Stop::Fault(fault)) => {
@@ -83,15 +81,15 @@ impl From<LineTooLong> for Cut {
     }
 }
 
-/// Checks and writes line by line until the end is said. Blocks.
-fn check(
-    dir: &std::path::Path,
+/// Checks and writes line by line until the end is said. Blocks, but for waiting for the next piece.
+async fn check(
+    dir: std::path::PathBuf,
     format: RowFormat,
     growth: Option<pinned::Growth>,
     rows_max: u64,
     mut incoming: mpsc::Receiver<Option<Bytes>>,
 ) -> Result<Result<u64, Stop>, StoreError> {
-    let mut writer = pinned::Writer::create(dir, format.clone(), growth)?;
+    let mut writer = pinned::Writer::create(&dir, format.clone(), growth)?;
     let mut lines = Lines::default();
     let mut row = |line: &[u8]| {
         let row = writer.rows();
@@ -102,7 +100,7 @@ fn check(
         writer.push(line).map_err(Stop::Store)
     };
     let checked = loop {
-        match incoming.blocking_recv() {
+        match incoming.recv().await {
             None => break Err(Cut(Some(Stop::GivenUp))),
             Some(None) => break Ok(()),
             Some(Some(piece)) => {

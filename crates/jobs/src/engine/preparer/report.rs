@@ -16,9 +16,9 @@ use tokio::sync::mpsc;
 use super::pinning::Feed;
 use super::{Unprepared, check_whole, content, pinning, unreadable};
 use crate::engine::{Engine, pinned, recorder, reporter};
+use crate::ledger::JobRow;
 use crate::ports::{ObjectBody, ObjectError};
 use crate::shape::ReportedRows;
-use crate::table::JobRow;
 
 /// A `manifest.json` is read whole: this is room for the 20,000 result files of twenty billion rows.
 const MANIFEST_BYTES_MAX: usize = 16 << 20;
@@ -66,11 +66,9 @@ async fn origin(engine: &Engine, parts: &[Part]) -> Result<Option<JobRow>, Unpre
     let Some(id) = parts.first().and_then(|part| Names::job_of_part(&part.key)) else { return Ok(None) };
     let world = &engine.shared.world;
     // While it still runs, its log grows, and its report is not out.
-    let Some(job) = world.table.get(id).await?.filter(|job| job.status.is_terminal()) else { return Ok(None) };
-    let (dir, asked) = (world.job_dir(&job.id), job.clone());
-    // Tracked, as all that works on files and may be given up.
-    let made = engine.shared.tasks.spawn_blocking(move || reporter::parts_of(&asked, &dir)).await;
-    match made.unwrap_or_else(|panic| Err(StoreError::Damaged(format!("file work panicked: {panic}")))) {
+    let Some(job) = world.ledger.job(id).await?.filter(|job| job.status.is_terminal()) else { return Ok(None) };
+    let (log, asked) = (world.log(&job.id), job.clone());
+    match engine.shared.tasks.blocking(move || reporter::parts_of(&asked, &log)).await {
         Ok(made) => Ok((made == parts).then_some(job)),
         // Whatever has become of that log, the report is whole.
         Err(StoreError::Damaged(what)) => {
@@ -161,11 +159,11 @@ struct Numbers {
 impl Numbers {
     fn read(engine: &Engine, job_id: &str, status: TaskStatus) -> Self {
         let (sender, pieces) = mpsc::channel(NUMBERS_MAX);
-        let dir = engine.shared.world.job_dir(job_id);
-        engine.shared.tasks.spawn_blocking(move || {
+        let log = engine.shared.world.log(job_id);
+        engine.shared.tasks.on_thread(move || {
             let mut piece = Vec::with_capacity(NUMBERS_PIECE);
             // A receiver that has gone needs none of what follows.
-            let read = recorder::settled(&dir, |entry| {
+            let read = recorder::settled(&log, |entry| {
                 let Entry::Settled { task, outcome, .. } = entry else { return };
                 if outcome.succeeded == (status == TaskStatus::Succeeded) && !sender.is_closed() {
                     piece.push(task.number);

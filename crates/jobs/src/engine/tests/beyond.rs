@@ -1,6 +1,7 @@
 //! What a job may ask for beyond AWS: a sample first, an early start.
 
 use futures::StreamExt;
+use tokio::sync::watch;
 
 use super::*;
 

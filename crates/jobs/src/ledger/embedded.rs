@@ -1,0 +1,306 @@
+//! The ledger of one server: records in SQLite (`table`), results in segment files (`recorder`), leases in memory.
+//!
+//! The lock of the data directory lets one server at a time in, so a lease needs no disk: it lasts until the ledger is
+//! opened anew. Each opening has a number, which is counted once and durably, and is the upper half of every epoch.
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use longshore_core::job::{Event, Status};
+use longshore_core::lease::{Epoch, Holding, Worker};
+use longshore_core::record::Entry;
+use longshore_core::run::Past;
+use longshore_core::time::{Tick, Timestamp};
+use longshore_store::{Fatal, Position, Records, ResultLog, StoreError};
+use tokio::sync::watch;
+
+use super::{
+    ALL_ROWS, After, Appended, Change, Created, Due, Duty, Expired, Fence, JobRow, Kept, Lease, Ledger, MoveError,
+    Results, Terms, Try,
+};
+use crate::Settings;
+use crate::engine::recorder;
+use crate::error::JobError;
+use crate::shape::NewJob;
+use crate::table::Table;
+
+/// [`Ledger`] on a data directory of its own.
+pub struct Embedded {
+    table: Table,
+    /// One folder a job below it.
+    dir: PathBuf,
+    fatal: Fatal,
+    leases: Arc<Leases>,
+    /// By job, how its results were last opened. Only of jobs that this server has run: some dozen bytes each.
+    opened: Mutex<HashMap<String, Arc<Opened>>>,
+}
+
+/// The leases of one opening.
+#[derive(Debug)]
+pub(crate) struct Leases {
+    incarnation: u64,
+    held: Mutex<HashMap<Duty, Holding>>,
+}
+
+impl Leases {
+    pub fn new(incarnation: u64) -> Self {
+        Self { incarnation, held: Mutex::default() }
+    }
+
+    /// The number of this opening, from 1.
+    pub fn incarnation(&self) -> u64 {
+        self.incarnation
+    }
+
+    /// Whether what is written under this lease counts.
+    pub fn admit(&self, fence: &Fence) -> Result<(), StoreError> {
+        let lost = |_| StoreError::Fenced;
+        self.held().get(&fence.duty).ok_or(StoreError::Fenced)?.admit(fence.worker, fence.epoch).map_err(lost)
+    }
+
+    fn held(&self) -> MutexGuard<'_, HashMap<Duty, Holding>> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn worker(&self) -> Worker {
+        Worker(self.incarnation)
+    }
+
+    /// No epoch of this opening is smaller, and none of an earlier one is as great.
+    fn epoch_least(&self) -> Epoch {
+        Epoch(self.incarnation << 32)
+    }
+
+    /// Takes a duty, which nobody but this server can have.
+    pub fn lease(&self, duty: &Duty) -> Option<Lease> {
+        let mut held = self.held();
+        let holding = held.entry(duty.clone()).or_default();
+        // There is no term, so that the clock decides nothing.
+        let epoch = holding.grant(self.worker(), self.epoch_least(), Tick::default(), None)?;
+        Some(Lease { fence: Fence { duty: duty.clone(), worker: self.worker(), epoch }, rows: ALL_ROWS })
+    }
+}
+
+/// The openings of one job's results: only the last one appends.
+#[derive(Debug, Default)]
+struct Opened {
+    /// Held by an append until it is on disk, also where nobody waits for it any more, and by whoever opens: a log is
+    /// never read for appending while an earlier opening still writes to it.
+    turn: tokio::sync::Mutex<()>,
+    number: AtomicU64,
+}
+
+impl Embedded {
+    /// Opens the ledger of a data directory. `dir` has one folder a job, with its results and what the engine keeps.
+    pub async fn open(
+        records: Records,
+        dir: PathBuf,
+        fatal: Fatal,
+        settings: Arc<Settings>,
+    ) -> Result<Self, StoreError> {
+        let leases = Arc::new(Leases::new(Table::open_anew(&records).await?));
+        let table = Table::new(records, settings, Arc::clone(&leases));
+        Ok(Self { table, dir, fatal, leases, opened: Mutex::default() })
+    }
+
+    fn job_dir(&self, id: &str) -> PathBuf {
+        // IDs are UUIDs of our own making, so this is no path from outside.
+        self.dir.join(id)
+    }
+
+    fn opened(&self, id: &str) -> Arc<Opened> {
+        let mut opened = self.opened.lock().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(opened.entry(id.to_owned()).or_default())
+    }
+}
+
+#[async_trait]
+impl Ledger for Embedded {
+    fn announced(&self) -> watch::Receiver<()> {
+        self.table.announced()
+    }
+
+    async fn create(&self, id: String, job: NewJob) -> Result<Created, JobError> {
+        self.table.create(id, job).await
+    }
+
+    async fn job(&self, id: &str) -> Result<Option<JobRow>, StoreError> {
+        self.table.job(id).await
+    }
+
+    async fn list(
+        &self,
+        statuses: Vec<Status>,
+        after: Option<After>,
+        max: usize,
+    ) -> Result<(Vec<JobRow>, bool), StoreError> {
+        self.table.list(statuses, after, max).await
+    }
+
+    async fn alive(&self) -> Result<Vec<JobRow>, StoreError> {
+        self.table.alive().await
+    }
+
+    async fn transition(&self, id: &str, terms: Terms<'_>, event: Event, change: Change) -> Result<Status, MoveError> {
+        self.table.transition(id, terms, event, change).await
+    }
+
+    async fn set_priority(&self, id: &str, priority: u32) -> Result<(), JobError> {
+        self.table.set_priority(id, priority).await
+    }
+
+    async fn tags(&self, id: &str) -> Result<Vec<(String, String)>, JobError> {
+        self.table.tags(id).await
+    }
+
+    async fn set_tags(&self, id: &str, tags: Vec<(String, String)>) -> Result<(), JobError> {
+        self.table.set_tags(id, tags).await
+    }
+
+    async fn expired(&self, before: Timestamp, jobs_max: usize, max: usize) -> Result<Vec<Expired>, StoreError> {
+        self.table.expired(before, jobs_max, max).await
+    }
+
+    async fn delete(&self, id: &str) -> Result<(), StoreError> {
+        // The files first: of a job without a record nobody would know that it had any.
+        if self.table.job(id).await?.is_some_and(|job| job.status.is_terminal()) {
+            let dir = recorder::log_dir(&self.job_dir(id));
+            recorder::blocking(move || match std::fs::remove_dir_all(dir) {
+                Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error.into()),
+                _ => Ok(()),
+            })
+            .await?;
+        }
+        self.table.delete(id).await?;
+        let duty = Duty::Job(id.to_owned());
+        self.leases.held().remove(&duty);
+        self.opened.lock().unwrap_or_else(PoisonError::into_inner).remove(id);
+        Ok(())
+    }
+
+    async fn events(
+        &self,
+        account: &str,
+        id: &str,
+        after: u64,
+        max: usize,
+    ) -> Result<Option<(Vec<Kept>, bool)>, StoreError> {
+        self.table.events(account, id, after, max).await
+    }
+
+    async fn due(&self, sink: &str, now: Timestamp, wait_ms_max: u64, max: usize) -> Result<Vec<Due>, StoreError> {
+        self.table.due(sink, now, wait_ms_max, max).await
+    }
+
+    async fn note_try(&self, fence: &Fence, job_id: &str, number: u64, tried: Try) -> Result<(), StoreError> {
+        self.table.note_try(fence, job_id, number, tried).await
+    }
+
+    fn term(&self) -> Option<Duration> {
+        None
+    }
+
+    async fn lease(&self, duty: &Duty) -> Result<Option<Lease>, StoreError> {
+        Ok(self.leases.lease(duty))
+    }
+
+    async fn renew(&self, fences: &[Fence]) -> Result<Vec<bool>, StoreError> {
+        Ok(fences.iter().map(|fence| self.leases.admit(fence).is_ok()).collect())
+    }
+
+    async fn give_back(&self, fence: &Fence) -> Result<(), StoreError> {
+        if let Some(holding) = self.leases.held().get_mut(&fence.duty) {
+            holding.give_back(fence.worker, fence.epoch);
+        }
+        Ok(())
+    }
+
+    async fn halt(&self, fence: &Fence) -> Result<(), StoreError> {
+        let mut held = self.leases.held();
+        let holding = held.get_mut(&fence.duty).ok_or(StoreError::Fenced)?;
+        holding.halt(fence.worker, fence.epoch).map_err(|_| StoreError::Fenced)
+    }
+
+    async fn is_halted(&self, id: &str) -> Result<bool, StoreError> {
+        let duty = Duty::Job(id.to_owned());
+        Ok(self.leases.held().get(&duty).is_none_or(|holding| holding.is_halted(Tick::default())))
+    }
+
+    async fn note_progress(&self, fence: &Fence, counts: (u64, u64), active_ms: u64) -> Result<(), StoreError> {
+        self.table.note_progress(fence, counts, active_ms).await
+    }
+
+    async fn note_rows(&self, fence: &Fence, rows_total: u64) -> Result<(), StoreError> {
+        self.table.note_rows(fence, rows_total).await
+    }
+
+    async fn report_created(&self, fence: &Fence) -> Result<Timestamp, StoreError> {
+        self.table.report_created(fence).await
+    }
+
+    async fn open_results(&self, fence: &Fence) -> Result<(Arc<dyn Results>, Past), StoreError> {
+        let id = fence.job()?;
+        let opened = self.opened(id);
+        let _turn = opened.turn.lock().await;
+        self.leases.admit(fence)?;
+        let number = opened.number.fetch_add(1, Ordering::Relaxed) + 1;
+        let (log, past) = recorder::open(&self.job_dir(id), self.fatal.clone()).await?;
+        let opening = Opening { number, last: AtomicU64::new(0), opened: Arc::clone(&opened) };
+        let results =
+            Segments { log, leases: Arc::clone(&self.leases), fence: fence.clone(), opening: Arc::new(opening) };
+        Ok((Arc::new(results), past))
+    }
+
+    async fn has_results(&self, id: &str) -> Result<bool, StoreError> {
+        Ok(recorder::has_log(&self.job_dir(id)))
+    }
+
+    fn read_results(&self, id: &str, from: Position, each: &mut dyn FnMut(&[u8])) -> Result<Position, StoreError> {
+        ResultLog::read_on(&recorder::log_dir(&self.job_dir(id)), from, |payload| each(payload))
+    }
+}
+
+/// [`Results`] in segment files.
+struct Segments {
+    log: Arc<ResultLog>,
+    leases: Arc<Leases>,
+    fence: Fence,
+    opening: Arc<Opening>,
+}
+
+#[derive(Debug)]
+struct Opening {
+    number: u64,
+    /// The last batch of this opening that is on disk.
+    last: AtomicU64,
+    opened: Arc<Opened>,
+}
+
+#[async_trait]
+impl Results for Segments {
+    async fn append(&self, batch: u64, entries: Arc<Vec<Entry>>) -> Result<Appended, StoreError> {
+        let (log, leases, fence) = (Arc::clone(&self.log), Arc::clone(&self.leases), self.fence.clone());
+        let opening = Arc::clone(&self.opening);
+        // A task of its own: what is on its way to the disk gets there, or not, whether or not somebody waits for it, and
+        // nobody may open the results anew before that is known.
+        let appended = tokio::spawn(async move {
+            let _turn = opening.opened.turn.lock().await;
+            leases.admit(&fence)?;
+            if opening.opened.number.load(Ordering::Relaxed) != opening.number {
+                return Err(StoreError::Fenced);
+            }
+            if batch <= opening.last.load(Ordering::Relaxed) {
+                return Ok(Appended::Already);
+            }
+            recorder::write(&log, batch, entries).await.1?;
+            opening.last.store(batch, Ordering::Relaxed);
+            Ok(Appended::Done)
+        });
+        let gone = |gone| StoreError::Broken(format!("an append ended without an answer: {gone}"));
+        appended.await.map_err(gone)?
+    }
+}
