@@ -96,7 +96,7 @@ const QUIET_CALLS: f64 = 10.0;
 const REFUSED_COSTS: f64 = 2.0;
 /// So many refused one after the other: a limit that is counted by the second, say, is used up for that second.
 const CLOSED_AFTER: u32 = 8;
-/// How often a function that takes nothing is tried; twice as long after as many more, up to the maximum.
+/// How often a function that takes nothing is tried: for a second so often, then half as often, and so on to the maximum.
 const CLOSED_TRY_MS: u64 = 20;
 const CLOSED_TRY_MS_MAX: u64 = 1_000;
 /// What may start at once after a pause: so many milliseconds of the pace. The engine's clock has whole milliseconds.
@@ -201,7 +201,7 @@ impl Pace {
         self.refused_at = now;
         self.refused_in_row = self.refused_in_row.saturating_add(1);
         if self.refused_in_row >= CLOSED_AFTER {
-            let doublings = (self.refused_in_row / CLOSED_AFTER - 1).min(16);
+            let doublings = (self.refused_in_row / (8 * CLOSED_AFTER)).min(16);
             let wait_ms = (CLOSED_TRY_MS << doublings).min(CLOSED_TRY_MS_MAX);
             (self.closed_until, self.credit) = (now.after_ms(wait_ms), 0.0);
         }

@@ -493,7 +493,7 @@ impl Run {
                     pending.tries.last.clone().unwrap_or_else(|| Outcome::failed(200, "TemporaryFailure", ""));
                 // The batch it will go out with: entries leave in order, so many at a time.
                 let batch = self.batch + 1 + (self.unrecorded.len() / BATCH_ENTRIES_MAX) as u64;
-                self.to_record(Entry::Redriven { task, attempts, outcome });
+                self.keep(Entry::Redriven { task, attempts, outcome });
                 self.waiting.insert(row, Waiting { pending, batch, keeps_place: false });
                 self.due.push(Reverse((at, row)));
             }
@@ -529,10 +529,10 @@ impl Run {
 
     fn settle(&mut self, task: Arc<Task>, attempts: u32, outcome: Outcome) {
         *(if outcome.succeeded { &mut self.succeeded } else { &mut self.failed }) += 1;
-        self.to_record(Entry::Settled { task, attempts, outcome });
+        self.keep(Entry::Settled { task, attempts, outcome });
     }
 
-    fn to_record(&mut self, entry: Entry) {
+    fn keep(&mut self, entry: Entry) {
         self.unrecorded_bytes += held_bytes(&entry);
         self.unrecorded.push(entry);
     }

@@ -15,6 +15,7 @@ use longshore_wire::answer::{Answer, AnswerReader, BadAnswer};
 use rustls::ClientConfig;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt, ReadBuf};
 use tokio::net::TcpStream;
+use tokio::runtime::{self, Handle};
 use tokio::time::Instant;
 use tokio_rustls::client::TlsStream;
 
@@ -48,9 +49,16 @@ pub struct Connections {
 #[derive(Default)]
 struct Idle {
     /// The one used last at the end.
-    kept: VecDeque<(Connection, Instant)>,
+    kept: VecDeque<Kept>,
     /// Whether somebody closes those that nobody needs.
     swept: bool,
+}
+
+struct Kept {
+    connection: Connection,
+    used: Instant,
+    /// Whose reactor tells of it. On another a call would wait for two threads instead of one.
+    runtime: runtime::Id,
 }
 
 enum Stream {
@@ -107,11 +115,17 @@ impl Connections {
         self.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The connection used last, if the other side has not closed it.
+    /// The connection used last on this runtime that the other side has not closed.
     fn kept(&self) -> Option<Connection> {
+        let here = Handle::current().id();
         loop {
-            let (mut connection, _) = self.idle().kept.pop_back()?;
-            if connection.is_alive() {
+            let mut idle = self.idle();
+            let last = idle.kept.iter().rposition(|kept| kept.runtime == here)?;
+            let kept = idle.kept.remove(last);
+            drop(idle);
+            if let Some(Kept { mut connection, .. }) = kept
+                && connection.is_alive()
+            {
                 return Some(connection);
             }
         }
@@ -127,7 +141,7 @@ impl Connections {
         }
         let mut idle = self.idle();
         if idle.kept.len() < KEPT_MAX {
-            idle.kept.push_back((connection, Instant::now()));
+            idle.kept.push_back(Kept { connection, used: Instant::now(), runtime: Handle::current().id() });
         }
         if !idle.swept {
             idle.swept = true;
@@ -180,7 +194,7 @@ async fn sweep(connections: Weak<Connections>) {
         tokio::time::sleep(IDLE_MAX).await;
         let Some(connections) = connections.upgrade() else { return };
         let mut idle = connections.idle();
-        let old = idle.kept.partition_point(|(_, used)| used.elapsed() >= IDLE_MAX);
+        let old = idle.kept.partition_point(|kept| kept.used.elapsed() >= IDLE_MAX);
         idle.kept.drain(..old);
         if idle.kept.is_empty() {
             idle.swept = false;
@@ -312,7 +326,7 @@ mod tests {
         assert_eq!(ask(&connections).await, said(200, "{}"));
         // The farewell has arrived before the next call.
         let closed = async {
-            while connections.idle().kept.iter_mut().all(|(connection, _)| connection.is_alive()) {
+            while connections.idle().kept.iter_mut().all(|kept| kept.connection.is_alive()) {
                 tokio::task::yield_now().await;
             }
         };
