@@ -555,3 +555,55 @@ fn a_named_test_is_told_from_one_that_is_not_there() {
     }
     assert_eq!(rules_of_cell("V-1, CSV-3–5, 2.7/9–10"), ["V-1", "CSV-3", "CSV-4", "CSV-5", "2.7/9", "2.7/10"]);
 }
+
+/// The last literal of a macro's arguments that begin at the start of `text`: its message.
+fn message_of(text: &str) -> Option<String> {
+    let (mut depth, mut message, mut characters) = (1, None, text.chars());
+    while let Some(c) = characters.next() {
+        match c {
+            '(' | '[' | '{' => depth += 1,
+            ')' | ']' | '}' => depth -= 1,
+            '"' => {
+                let mut literal = String::new();
+                loop {
+                    match characters.next()? {
+                        '\\' => literal.extend(characters.next().filter(|c| !c.is_whitespace())),
+                        '"' => break,
+                        c => literal.push(c),
+                    }
+                }
+                message = Some(literal);
+            }
+            _ => {}
+        }
+        if depth == 0 {
+            return message;
+        }
+    }
+    None
+}
+
+/// A phrase, and what it is about as fields, which programs find and which the log bounds and escapes.
+#[test]
+fn what_is_logged_is_a_phrase_and_fields() {
+    let sources = files_below("crates").into_iter().chain(files_below("adapters"));
+    let mut seen = 0;
+    // The tests of the log itself log what should not be.
+    for file in sources.filter(|f| f.ends_with(".rs") && !f.ends_with("log_lines.rs")) {
+        let source = read(&file);
+        for level in ["error", "warn", "info", "debug", "trace"] {
+            for call in source.split(&format!("tracing::{level}!(")).skip(1) {
+                let message = message_of(call).unwrap_or_else(|| panic!("{file}: a {level} without a message"));
+                let told = || format!("{file}: {level} {message:?}");
+                seen += 1;
+                assert!(!message.contains('{'), "what changes is a field: {}", told());
+                assert!(!message.ends_with(['.', '!']), "{}", told());
+                let mut letters = message.chars();
+                let capital = letters.next().is_none_or(char::is_uppercase);
+                let name = letters.next().is_some_and(|c| c.is_uppercase() || c.is_ascii_digit());
+                assert!(!capital || name, "a phrase, no sentence: {}", told());
+            }
+        }
+    }
+    assert!(seen > 80, "{seen} found: the source is written differently now");
+}

@@ -10,15 +10,11 @@ Duration" of its REPORT line is the wall time from the start to the first poll. 
 processes, from /proc, at that moment, and what the server's own processes spent between the two. All wall times are from one
 machine in one run: take the ratios.
 """
-import argparse, base64, concurrent.futures, io, json, os, re, shlex, shutil, signal, socket, statistics, subprocess, sys
-import tempfile, time, zipfile
+import argparse, base64, concurrent.futures, json, os, re, shutil, socket, statistics, subprocess, sys, tempfile, time
 
-import boto3
-from botocore.config import Config
+import measure
+from measure import BINARY, descendants, interpreters, pss_kib, sched_cpu_us, status_kib, zipped
 
-ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-BINARY = os.path.join(ROOT, "target/release/longshore")
-TICK = os.sysconf("SC_CLK_TCK")
 
 # One poll and one answer after the other on a raw socket, and nothing else: what any client at least does.
 LEAN = '''
@@ -59,16 +55,6 @@ def handler(event, context):
 '''
 
 
-def zipped(files):
-    out = io.BytesIO()
-    with zipfile.ZipFile(out, "w") as z:
-        for name, text, mode in files:
-            info = zipfile.ZipInfo(name)
-            info.external_attr = mode << 16
-            z.writestr(info, text)
-    return out.getvalue()
-
-
 def packages():
     python = sys.executable
     bootstrap = f"#!/bin/sh\nexec {os.path.realpath(python)} -S -E lean.py\n"
@@ -78,47 +64,8 @@ def packages():
     }
 
 
-def stat_cpu_ms(pid):
-    """User and system time of a process and of the children it has waited for, in milliseconds (ticks of 10 ms)."""
-    with open(f"/proc/{pid}/stat") as f:
-        fields = f.read().rsplit(")", 1)[1].split()
-    return sum(int(fields[n]) for n in (11, 12, 13, 14)) * 1_000 / TICK
-
-
 def sched_cpu_ms(pid):
-    """Processor time of a process's threads in milliseconds, from schedstat: nanoseconds, not ticks."""
-    total = 0
-    for task in os.listdir(f"/proc/{pid}/task"):
-        with open(f"/proc/{pid}/task/{task}/schedstat") as f:
-            total += int(f.read().split()[0])
-    return total / 1e6
-
-
-def descendants(pid):
-    out, todo = [], [pid]
-    while todo:
-        p = todo.pop()
-        try:
-            tasks = os.listdir(f"/proc/{p}/task")
-        except FileNotFoundError:
-            continue
-        for task in tasks:
-            try:
-                with open(f"/proc/{p}/task/{task}/children") as f:
-                    children = [int(c) for c in f.read().split()]
-            except FileNotFoundError:
-                continue
-            out += children
-            todo += children
-    return out
-
-
-def pss_kib(pid):
-    try:
-        with open(f"/proc/{pid}/smaps_rollup") as f:
-            return int(re.search(r"^Pss:\s+(\d+)", f.read(), re.M).group(1))
-    except (FileNotFoundError, ProcessLookupError, AttributeError):
-        return 0
+    return sched_cpu_us(pid) / 1e3
 
 
 def bare_start():
@@ -144,55 +91,24 @@ def bare_start():
         return wall, cpu
 
 
-class Server:
-    def __init__(self, a, work):
-        config = os.path.join(work, "longshore.toml")
-        with open(config, "w") as f:
-            f.write(f"[functions]\nenvironments_max = {a.environments}\n")
-            if a.sandbox:
-                f.write(f'sandbox = "{a.sandbox}"\n')
-            # The program that is measured is this script's own Python, wherever that is.
-            f.write(f"sandbox_paths = {json.dumps(sorted({sys.prefix, sys.base_prefix}))}\n")
-        data = os.path.join(work, "data")
-        self.process = subprocess.Popen([a.binary, "serve", "--data-dir", data, "--listen", "127.0.0.1:0", "--config", config],
-                                        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-        for line in self.process.stdout:
-            if "listening on" in line:
-                break
-        else:
-            sys.exit("the server did not start")
-        env = subprocess.check_output([a.binary, "env", "--data-dir", data], text=True)
-        for name, value in re.findall(r"^export (\w+)=(.*)$", env, re.M):
-            os.environ[name] = shlex.split(value)[0] if value else ""
-        config = Config(retries={"max_attempts": 1}, max_pool_connections=max(10, a.environments), read_timeout=120)
-        self.functions = boto3.Session().client("lambda", config=config)
-
-    def pid(self):
-        return self.process.pid
-
-    def create(self, name, runtime, package, **more):
-        role = f"arn:aws:iam::{os.environ.get('AWS_ACCOUNT_ID', '000000000000')}:role/bench"
-        self.functions.create_function(FunctionName=name, Runtime=runtime, Role=role, Handler="handler.handler", Timeout=60,
-                                       Code={"ZipFile": package}, **more)
-        self.functions.get_waiter("function_active_v2").wait(FunctionName=name)
-
-    def stop(self):
-        self.process.send_signal(signal.SIGTERM)
-        self.process.wait(60)
+def started(a, work):
+    sandbox = f'sandbox = "{a.sandbox}"\n' if a.sandbox else ""
+    # The program that is measured is this script's own Python, wherever that is.
+    return measure.Server(work, f"[functions]\nenvironments_max = {a.environments}\n{sandbox}{interpreters()}", a.binary)
 
 
 def host_start(server, name, round):
     """One cold start: Init Duration, processor time of the function's processes, processor time of the server, in ms."""
     server.functions.update_function_configuration(FunctionName=name, Description=f"round {round}")
     server.functions.get_waiter("function_updated_v2").wait(FunctionName=name)
-    before, known = sched_cpu_ms(server.pid()), set(descendants(server.pid()))
+    before, known = sched_cpu_ms(server.pid), set(descendants(server.pid))
     known_cpu = {p: sched_cpu_ms(p) for p in known}
     answer = server.functions.invoke(FunctionName=name, LogType="Tail")
     log = base64.b64decode(answer["LogResult"]).decode()
     init = float(re.search(r"Init Duration: ([\d.]+) ms", log).group(1))
-    own = sched_cpu_ms(server.pid()) - before
+    own = sched_cpu_ms(server.pid) - before
     theirs = 0.0
-    for p in descendants(server.pid()):
+    for p in descendants(server.pid):
         try:
             theirs += sched_cpu_ms(p) - known_cpu.get(p, 0.0)
         except FileNotFoundError:
@@ -202,14 +118,14 @@ def host_start(server, name, round):
 
 def many(server, name, count):
     """`count` environments at once: the rate at which they came, and what an idle one costs."""
-    rss = lambda: int(re.search(r"^VmRSS:\s+(\d+)", open(f"/proc/{server.pid()}/status").read(), re.M).group(1))
-    before, known = rss(), set(descendants(server.pid()))
+    rss = lambda: status_kib(server.pid, "VmRSS")
+    before, known = rss(), set(descendants(server.pid))
     began = time.time()
     with concurrent.futures.ThreadPoolExecutor(count) as pool:
         calls = [pool.submit(server.functions.invoke, FunctionName=name) for _ in range(count)]
         came = {json.loads(call.result()["Payload"].read())["came"] for call in calls}
     took = max(came) - began
-    processes = [p for p in descendants(server.pid()) if p not in known]
+    processes = [p for p in descendants(server.pid) if p not in known]
     return {"environments": len(came), "a_second": len(came) / took,
             "pss_kib": sum(pss_kib(p) for p in processes) / len(came), "processes": len(processes) / len(came),
             "server_kib": (rss() - before) / len(came)}
@@ -224,11 +140,11 @@ def main():
     ap.add_argument("--json", default="", help="append the figures to this file, as one line")
     a = ap.parse_args()
     work = tempfile.mkdtemp(prefix="longshore-bench-")
-    server = Server(a, work)
+    server = started(a, work)
     try:
         made = packages()
         for n, (runtime, package) in enumerate(made.values()):
-            server.create(f"f{n}", runtime, package)
+            server.deploy(f"f{n}", runtime, package)
         bare_start()
         bare, starts = [], {name: [] for name in made}
         for n in range(len(made)):
@@ -239,11 +155,11 @@ def main():
                 starts[name].append(host_start(server, f"f{n}", round))
         crowds = {}
         for n, (name, (runtime, package)) in enumerate(made.items()):
-            server.create(f"m{n}", runtime, package, Environment={"Variables": {"WORK_S": "4"}})
+            server.deploy(f"m{n}", runtime, package, Environment={"Variables": {"WORK_S": "4"}})
             crowds[name] = many(server, f"m{n}", a.environments)
             server.functions.delete_function(FunctionName=f"m{n}")
             deadline = time.time() + 30
-            while len(descendants(server.pid())) > 8 and time.time() < deadline:
+            while len(descendants(server.pid)) > 8 and time.time() < deadline:
                 time.sleep(0.1)
     finally:
         server.stop()

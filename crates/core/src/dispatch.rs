@@ -72,6 +72,11 @@ impl Ramp {
         self.grows_at = now.after_ms(self.settings.hold_ms.max(RECOVER_EVERY_MS + 1));
     }
 
+    /// Whether the limit still doubles: below the ceiling, and never throttled.
+    pub fn doubles(&self) -> bool {
+        !self.throttled_before && self.limit < self.settings.max
+    }
+
     /// When [`Ramp::limit`] may next answer more; `None` at the ceiling.
     pub fn grows_at(&self) -> Option<Tick> {
         (self.limit < self.settings.max).then_some(self.grows_at)
@@ -300,7 +305,11 @@ mod tests {
         let mut ramp = Ramp::new(RampSettings::default(), Tick(0));
         let limits = [0, 9_999, 10_000, 20_000, 30_000, 49_999, 50_000, 900_000].map(|t| ramp.limit(Tick(t)));
         assert_eq!(limits, [8, 8, 16, 32, 64, 128, 256, 256]);
-        assert_eq!(ramp.grows_at(), None);
+        assert_eq!((ramp.grows_at(), ramp.doubles()), (None, false));
+        let mut ramp = Ramp::new(RampSettings::default(), Tick(0));
+        assert!(ramp.doubles());
+        ramp.throttled(0, Tick(1));
+        assert!(!ramp.doubles(), "from here on it grows slowly");
     }
 
     #[test]

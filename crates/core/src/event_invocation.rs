@@ -83,9 +83,22 @@ pub enum Reason {
     Refused,
 }
 
+impl Reason {
+    /// As AWS spells it, where it does.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::RetriesExhausted => "RetriesExhausted",
+            Self::EventAgeExceeded => "EventAgeExceeded",
+            Self::ZeroReservedConcurrency => "ZeroReservedConcurrency",
+            Self::FunctionNotFound => "FunctionNotFound",
+            Self::Refused => "Refused",
+        }
+    }
+}
+
 impl std::fmt::Display for Reason {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        std::fmt::Debug::fmt(self, f)
+        f.write_str(self.name())
     }
 }
 

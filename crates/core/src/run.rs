@@ -18,6 +18,7 @@ use std::sync::Arc;
 use roaring::RoaringTreemap;
 
 use crate::dispatch::{Pace, Paced, Ramp, RampSettings};
+use crate::figures::{Call, Figures};
 use crate::invocation::{Judgement, Reply, judge};
 use crate::random::Random;
 use crate::record::Entry;
@@ -219,6 +220,36 @@ enum Phase {
 struct Pending {
     task: Arc<Task>,
     tries: Tries,
+    clock: Clock,
+}
+
+/// What is known of a task's times.
+#[derive(Debug, Clone, Copy, Default)]
+struct Clock {
+    /// When it was dispatched first, by this run.
+    began: Option<Tick>,
+    again: bool,
+    /// Of the call that is being answered, as [`Run::took`] was told.
+    took: Option<Took>,
+}
+
+/// How long a call took, in microseconds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Took {
+    /// Since it was asked for: with the wait for its turn.
+    pub since_asked_us: u64,
+    /// From the call to its answer.
+    pub call_us: u64,
+}
+
+impl Clock {
+    /// From its first dispatch to `now`, as its answer comes that settles it; `None` if nobody told how long that took.
+    /// To the microsecond for a task that was dispatched once; the waits between further dispatches are in milliseconds.
+    fn all_us(self, now: Tick) -> Option<u64> {
+        let took = self.took?;
+        let began = self.began.filter(|_| self.again);
+        Some(began.map_or(took.since_asked_us, |began| (now.since_ms(began) * 1_000).max(took.since_asked_us)))
+    }
 }
 
 /// A task that was called, and when.
@@ -309,7 +340,21 @@ pub struct Run {
     succeeded_durable: u64,
     failed_durable: u64,
     ended_told: bool,
+    figures: Figures,
     effects: VecDeque<Effect>,
+}
+
+/// How many tasks, or answers, are where.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Depths {
+    /// Read, and not asked for yet.
+    pub ready: u64,
+    /// To be tried again at a later time.
+    pub waiting: u64,
+    /// Asked for and not answered.
+    pub in_flight: u64,
+    /// Answered, and not durable.
+    pub unrecorded: u64,
 }
 
 /// Rows are read ahead in pieces of this size while fewer than this many wait: enough for the widest concurrency to
@@ -356,6 +401,7 @@ impl Run {
             succeeded_durable: succeeded,
             failed_durable: failed,
             ended_told: false,
+            figures: Figures::default(),
             effects: VecDeque::new(),
         };
         // The last results may have passed the threshold, and the server died before it said so.
@@ -425,6 +471,39 @@ impl Run {
         self.unrecorded.len() + self.recording.as_ref().map_or(0, |(_, entries)| entries.len())
     }
 
+    /// How long a call took whose [`Event::Answered`] follows. Decides nothing: without it the answer counts all the same,
+    /// and has no times.
+    pub fn took(&mut self, invocation: u64, took: Took) {
+        if let Some(flight) = self.in_flight.get_mut(&invocation) {
+            flight.pending.clock.took = Some(took);
+        }
+    }
+
+    /// What was counted since this run began.
+    pub fn figures(&self) -> &Figures {
+        &self.figures
+    }
+
+    pub fn depths(&self) -> Depths {
+        Depths {
+            ready: self.ready.len() as u64,
+            waiting: self.waiting.len() as u64,
+            in_flight: self.in_flight.len() as u64,
+            unrecorded: self.unrecorded() as u64,
+        }
+    }
+
+    /// Rows that are known, and whether these are all that there are to run.
+    pub fn extent(&self) -> (u64, bool) {
+        (self.rows_total, self.whole && self.sample.is_none())
+    }
+
+    /// Whether tasks wait for nothing but the ramp, which is still doubling: soon it goes faster.
+    pub fn ramps_up(&mut self, now: Tick) -> bool {
+        let limit = self.ramp.limit(now);
+        self.ramp.doubles() && limit < self.slots && !self.ready.is_empty() && self.in_flight.len() >= limit as usize
+    }
+
     fn rows(&mut self, tasks: Vec<Task>) {
         self.reading = false;
         if tasks.is_empty() {
@@ -452,7 +531,7 @@ impl Run {
                 let outcome = Outcome::failed(400, "InvalidRequest", "Task failed due to missing VersionId");
                 self.settle(task, 0, outcome);
             } else {
-                self.ready.push_back(Pending { task, tries });
+                self.ready.push_back(Pending { task, tries, clock: Clock::default() });
             }
         }
         self.check_threshold();
@@ -461,6 +540,7 @@ impl Run {
     fn answered(&mut self, invocation: u64, reply: &Reply, now: Tick) {
         let Some(Flight { mut pending, since, paced }) = self.in_flight.remove(&invocation) else { return };
         let judgement = judge(reply, self.ids.of(pending.task.number).as_str());
+        self.figures.answered(Call::of(reply), pending.clock.took.map(|took| took.call_us));
         let keeps_place = match judgement {
             Judgement::Throttled(..) => {
                 let keeps = self.throttled(paced, now);
@@ -480,7 +560,10 @@ impl Run {
         let not_started = judgement == Judgement::NotStarted;
         let winding_down = matches!(self.phase, Phase::Cancelling | Phase::Failing);
         match self.settings.retry.decide(judgement, &mut pending.tries, now, &mut self.random) {
-            Verdict::Settle(outcome) => self.settle(pending.task, pending.tries.attempts, outcome),
+            Verdict::Settle(outcome) => {
+                self.figures.settled(pending.clock.all_us(now));
+                self.settle(pending.task, pending.tries.attempts, outcome);
+            }
             Verdict::Redrive { .. } | Verdict::Again { .. } if winding_down => {
                 // What never began is no attempt.
                 pending.tries.attempts -= u32::from(not_started);
@@ -647,6 +730,8 @@ impl Run {
             }
             let Some(mut pending) = self.ready.pop_front() else { return };
             pending.tries.attempts += 1;
+            pending.clock =
+                Clock { again: pending.clock.began.is_some(), began: pending.clock.began.or(Some(now)), took: None };
             self.next_invocation += 1;
             let invocation = self.next_invocation;
             let (task, attempt) = (Arc::clone(&pending.task), pending.tries.attempts);
@@ -890,6 +975,50 @@ mod tests {
         assert_eq!(world.run.counts(), (0, 1));
         let Some(Entry::Settled { attempts, outcome, .. }) = world.recorded.last() else { panic!() };
         assert_eq!((*attempts, outcome), (5, &Outcome::failed(200, "TemporaryFailure", "s")));
+    }
+
+    #[test]
+    fn a_task_takes_from_its_first_dispatch_to_the_answer_that_settles_it_and_an_attempt_from_call_to_answer() {
+        let mut world = World::new(2, settings());
+        world.slots(1);
+        let took = |world: &mut World, since_asked_us, call_us| {
+            let invocation = world.invoked[0].0;
+            world.run.took(invocation, Took { since_asked_us, call_us });
+        };
+        took(&mut world, 900, 700);
+        world.answer("TemporaryFailure");
+        assert_eq!(world.run.figures().tasks.count(), 0, "it is not settled");
+        world.sleep(60_000);
+        // The other row is in between; the first one is asked for again, and settles a minute after its first dispatch.
+        while let Some((invocation, task, attempt)) = world.invoked.first().cloned() {
+            world.run.took(invocation, Took { since_asked_us: 500, call_us: 400 });
+            world.answer("Succeeded");
+            assert_eq!(attempt, if task.row == 0 { 2 } else { 1 });
+        }
+        let figures = world.run.figures();
+        assert_eq!((figures.attempts.count(), figures.attempts.sum_us()), (3, 700 + 400 + 400));
+        assert_eq!((figures.tasks.count(), figures.tasks.sum_us()), (2, 60_000_000 + 500));
+        assert_eq!(figures.calls(Call::Succeeded), 3);
+    }
+
+    #[test]
+    fn what_waits_where_is_told_and_whether_the_ramp_is_what_holds_it_back() {
+        let mut world = World::new(
+            100,
+            Settings { ramp: RampSettings { initial: 4, max: 8, ..RampSettings::default() }, ..settings() },
+        );
+        world.slots(50);
+        assert_eq!(world.run.depths(), Depths { ready: 96, waiting: 0, in_flight: 4, unrecorded: 0 });
+        assert!(world.run.ramps_up(world.now));
+        world.disk_works = false;
+        world.answer("Succeeded");
+        world.answer("TemporaryFailure");
+        assert_eq!(world.run.depths(), Depths { ready: 94, waiting: 1, in_flight: 4, unrecorded: 2 });
+        assert_eq!(world.run.extent(), (100, true));
+        world.slots(3);
+        assert!(!world.run.ramps_up(world.now), "the function allows no more");
+        world.slots(50).sleep(10_000);
+        assert!(!world.run.ramps_up(world.now), "it has reached its ceiling");
     }
 
     #[test]

@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
 
+use longshore_core::histogram::Histogram;
+
 use crate::host::figures::FunctionStats;
 use crate::host::log_pages::{Begin, Page};
 use crate::host::{Call, Deployment, Host, Outcome, Provisioning, Terms};
@@ -35,6 +37,10 @@ pub(crate) trait Environments: Send + Sync + 'static {
     fn counted_since_ms(&self) -> i64;
     /// A call of `name` was refused, by whomever.
     fn count_throttle(&self, name: &str, reason: &'static str);
+    /// Events of `name` that had been accepted were dropped, so many.
+    fn count_dropped_events(&self, name: &str, events: u64, reason: &'static str);
+    /// How long environments of `name` took to become ready, since [`Environments::counted_since_ms`].
+    fn cold_starts(&self, name: &str) -> Histogram;
     /// `name` is deleted: what was counted of it is not of a later function with this name.
     fn forget_figures(&self, name: &str);
 }
@@ -87,6 +93,14 @@ impl Environments for Host {
 
     fn count_throttle(&self, name: &str, reason: &'static str) {
         Host::count_throttle(self, name, reason);
+    }
+
+    fn count_dropped_events(&self, name: &str, events: u64, reason: &'static str) {
+        Host::count_dropped_events(self, name, events, reason);
+    }
+
+    fn cold_starts(&self, name: &str) -> Histogram {
+        Host::cold_starts(self, name)
     }
 
     fn forget_figures(&self, name: &str) {

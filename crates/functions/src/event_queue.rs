@@ -368,6 +368,11 @@ async fn attempt(functions: Functions, function: Owner, number: u64) {
         let mut state = queue.lock();
         state.queue.settle(&function, number, tries, verdict);
         let others = if tried.concerns_all { state.queue.take_waiting(&function) } else { Vec::new() };
+        if let Verdict::Drop(reason) = verdict
+            && functions.has(&function)
+        {
+            functions.inner.environments.count_dropped_events(name, 1 + others.len() as u64, reason.name());
+        }
         queue.count(&state, |figures| match verdict {
             Verdict::Done => figures.succeeded += 1,
             Verdict::Again { .. } => {}
@@ -385,6 +390,11 @@ async fn attempt(functions: Functions, function: Owner, number: u64) {
 }
 
 impl Functions {
+    /// Whether the function is there, and no later one of its name.
+    fn has(&self, owner: &Owner) -> bool {
+        self.inner.catalogue.snapshot().get(&owner.name).is_some_and(|entry| entry.function.id == owner.id)
+    }
+
     /// Calls the function as it is now, by the name and qualifier that the event was sent to.
     async fn try_event(&self, owner: &Owner, number: u64, event: Event) -> Tried {
         let read = self.inner.events.records.read::<_, StoreError>(move |c| table::event(c, number)).await;

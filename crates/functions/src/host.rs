@@ -169,7 +169,7 @@ impl HostSettings {
     fn lower_environments_max(&mut self, max: u32, why: &'static str) {
         if self.environments_max > max {
             let asked = self.environments_max;
-            tracing::warn!(asked, max, "fewer environments than asked for: {why}");
+            tracing::warn!(asked, max, why, "fewer environments than asked for");
             self.environments_max = max;
         }
     }
@@ -868,7 +868,7 @@ impl Shared {
 
     fn notice_once(&self, runtime: &str, notice: &str) {
         if lock(&self.noticed).insert(runtime.to_owned()) {
-            tracing::warn!("{notice}");
+            tracing::warn!(runtime, notice, "a runtime was found that is not quite as asked for");
         }
     }
 }

@@ -5,6 +5,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use longshore_core::histogram::Histogram;
 use longshore_wire::ApiError;
 
 use crate::Functions;
@@ -89,6 +90,12 @@ impl Functions {
         if let Some(deployment) = self.deployments(function).first() {
             self.inner.environments.prepare(deployment, wanted);
         }
+    }
+
+    /// How long environments of `function`, of any of its versions, took to become ready since the server began.
+    pub fn cold_starts(&self, function: &str) -> Histogram {
+        let named = self.name(function, None, &self.inner.settings.account, "InvokeFunction");
+        named.map_or_else(|_| Histogram::default(), |named| self.inner.environments.cold_starts(&named.name))
     }
 
     /// What an invocation may run now: of an alias its first version, then the other one. None if it is not there.

@@ -28,6 +28,7 @@ pub mod table;
 mod tests;
 mod validate;
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
@@ -43,6 +44,7 @@ use crate::environments::Environments;
 use crate::error::FunctionError;
 use crate::event_queue::EventQueue;
 use crate::host::Host;
+use crate::host::figures::FunctionStats;
 
 pub use crate::download::Download;
 pub use crate::event_queue::{Clock, EventFigures, EventSettings};
@@ -202,6 +204,11 @@ impl Functions {
         );
         let answer = operation::serve(OWN_OPERATIONS, self, request, unknown, wrong_method).await;
         answer.unwrap_or_else(|told| told.json(&id))
+    }
+
+    /// What was counted of functions since the server began, by their names, and what the queue of events holds.
+    pub fn metrics(&self) -> (BTreeMap<String, FunctionStats>, EventFigures) {
+        (self.inner.environments.stats(), *self.inner.events.figures().borrow())
     }
 
     /// What the paths of our own API on functions begin with.

@@ -23,7 +23,9 @@ use sha2::{Digest, Sha256};
 
 use crate::code::archive::fixtures::{file, zip};
 use crate::environments::Environments;
-use crate::host::figures::{FunctionStats, Times};
+use longshore_core::histogram::Histogram;
+
+use crate::host::figures::FunctionStats;
 use crate::host::log_pages::{Begin, Cursor, Line, Page};
 use crate::host::{Call, Deployment, Outcome, Patience, Provisioning, Terms};
 use crate::{CodeSource, Functions, Invoked, SCHEMA, Settings, SourceError, body_limit};
@@ -118,6 +120,15 @@ impl Environments for Scripted {
 
     fn count_throttle(&self, name: &str, reason: &'static str) {
         *self.stats.lock().unwrap().entry(name.to_owned()).or_default().throttles.entry(reason).or_default() += 1;
+    }
+
+    fn count_dropped_events(&self, name: &str, events: u64, reason: &'static str) {
+        let mut stats = self.stats.lock().unwrap();
+        *stats.entry(name.to_owned()).or_default().events_dropped.entry(reason).or_default() += events;
+    }
+
+    fn cold_starts(&self, name: &str) -> Histogram {
+        self.stats.lock().unwrap().get(name).map(|stats| stats.starts.clone()).unwrap_or_default()
     }
 
     fn forget_figures(&self, name: &str) {
@@ -1006,6 +1017,12 @@ async fn a_log_is_told_in_lines_with_their_times_and_where_to_go_on() {
     assert_eq!(api.get(&format!("{own}/f/other")).await.ok(404).body["code"], "NoSuchResource");
 }
 
+fn histogram(times: &[u64]) -> Histogram {
+    let mut made = Histogram::default();
+    times.iter().for_each(|micros| made.add(*micros));
+    made
+}
+
 #[tokio::test]
 async fn figures_are_told_of_functions_that_there_are() {
     let api = Api::new();
@@ -1015,12 +1032,13 @@ async fn figures_are_told_of_functions_that_there_are() {
     assert_eq!((&figures["invocations"], &figures["duration"]["p50Ms"]), (&json!(0), &Value::Null));
     assert_eq!(figures["since"], "2026-01-31T10:00:00.000Z");
     let mut stats = FunctionStats {
-        durations: Times { count: 5, p50_us: 1_500, p99_us: 2_000, max_us: 2_001 },
-        starts: Times { count: 1, p50_us: 90_000, p99_us: 90_000, max_us: 90_000 },
+        durations: histogram(&[100, 1_500, 1_600, 1_700, 2_001]),
+        starts: histogram(&[90_000]),
         timeouts: 1,
         memory_used_max_mib: 40,
         in_flight: 1,
         idle: 2,
+        frozen: 1,
         starting: 3,
         waiting: 4,
         ..FunctionStats::default()
@@ -1030,12 +1048,21 @@ async fn figures_are_told_of_functions_that_there_are() {
     // Refused before the host is asked, and counted all the same.
     api.put("/2017-10-31/functions/f/concurrency", json!({"ReservedConcurrentExecutions": 0})).await.ok(200);
     api.post("/2015-03-31/functions/f/invocations", json!({})).await.ok(429);
+    let (duration, init) = (histogram(&[100, 1_500, 1_600, 1_700, 2_001]).times(), histogram(&[90_000]).times());
+    let ms = |micros: u64| micros as f64 / 1_000.0;
+    assert!(
+        (1.55..1.65).contains(&ms(duration.p50_us)) && (87.0..=90.0).contains(&ms(init.p50_us)),
+        "{duration:?} {init:?}"
+    );
     let wanted = json!({
-        "functionName": "f", "invocations": 5, "duration": {"p50Ms": 1.5, "p99Ms": 2.0, "maxMs": 2.001},
+        "functionName": "f", "invocations": 5,
+        "duration": {"p50Ms": ms(duration.p50_us), "p90Ms": 2.001, "p99Ms": 2.001, "maxMs": 2.001},
         "errors": 2, "errorsByType": {"Runtime.Unknown": 2}, "timeouts": 1,
         "throttles": 1, "throttlesByReason": {"ReservedFunctionConcurrentInvocationLimitExceeded": 1},
-        "coldStarts": 1, "initDuration": {"p50Ms": 90.0, "p99Ms": 90.0, "maxMs": 90.0}, "maxMemoryUsedMB": 40,
-        "inFlight": 1, "idle": 2, "starting": 3, "waiting": 4,
+        "eventsDropped": 0, "eventsDroppedByReason": {},
+        "coldStarts": 1,
+        "initDuration": {"p50Ms": ms(init.p50_us), "p90Ms": ms(init.p50_us), "p99Ms": ms(init.p50_us), "maxMs": 90.0},
+        "maxMemoryUsedMB": 40, "inFlight": 1, "idle": 2, "frozen": 1, "starting": 3, "waiting": 4,
     });
     let all = api.get(&format!("{own}/stats")).await.ok(200).body;
     assert_eq!(all["functions"], json!([wanted]), "a function that is gone is not told of");

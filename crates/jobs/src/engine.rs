@@ -10,6 +10,7 @@ mod dispatcher;
 mod feed;
 mod gate;
 mod keeper;
+mod meters;
 mod patience;
 mod pinned;
 mod preparer;
@@ -30,7 +31,7 @@ use longshore_core::failures::Failures;
 use longshore_core::job::Status;
 use longshore_core::manifest::CHUNK_ROWS;
 use longshore_core::random::Random;
-use longshore_core::run::{Command, Effect, Ended, Event, Extent, Run};
+use longshore_core::run::{Command, Depths, Effect, Ended, Event, Extent, Run};
 use longshore_core::sample;
 use longshore_core::time::Tick;
 use longshore_store::failpoint::{self, Place};
@@ -39,6 +40,8 @@ use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use self::meters::Meter;
+pub use self::meters::{Going, KeptFigures, Totals};
 pub use self::tasks::{Boxed, Ground, Pretend};
 use crate::Settings;
 use crate::error::FailureReason;
@@ -82,6 +85,7 @@ struct Shared {
     retire: Notify,
     gate: gate::Gate,
     tallies: tallies::Tallies,
+    meters: Arc<meters::Meters>,
     keeper: keeper::Keeper,
     agents: Mutex<BTreeMap<String, AgentHandle>>,
     tasks: tasks::Tasks,
@@ -165,6 +169,7 @@ impl Engine {
             shared: Arc::new(Shared {
                 gate: gate::Gate::new(world.settings.concurrency_total_max),
                 tallies: tallies::Tallies::new(),
+                meters: Arc::default(),
                 keeper: keeper::Keeper::default(),
                 tasks: tasks::Tasks::new(world.settings.ground.clone()),
                 world,
@@ -218,6 +223,22 @@ impl Engine {
             seen.insert(id, live.seen().await);
         }
         Glance(seen)
+    }
+
+    /// What a job's runs have counted, and how it goes if it runs.
+    pub async fn figures(&self, job: &JobRow) -> Result<(KeptFigures, Option<Going>), StoreError> {
+        let world = &self.shared.world;
+        let cold_starts = world.invoker.cold_starts(&job.request.operation.function_arn);
+        if let Some((kept, going)) = self.shared.meters.of(&job.id, cold_starts) {
+            return Ok((kept, Some(going)));
+        }
+        Ok((kept(&world.ledger, &job.id).await?, None))
+    }
+
+    /// What all runs since the start have counted, what is where in them, and how many calls wait at the gate.
+    pub fn total(&self) -> (Totals, Depths, u64) {
+        let (totals, depths) = self.shared.meters.total();
+        (totals, depths, self.shared.gate.waiting() as u64)
     }
 
     /// What the results that a job has by now amount to. The first time, a pass over its whole log; later, what came
@@ -461,6 +482,12 @@ async fn run(
     live.set_counts((past.succeeded(), past.failed()));
     live.set_loaded();
     let Rows { extent, manifest, mut feed } = Rows::open(engine, held, job, first).await?;
+    let meter = {
+        let function = job.request.operation.function_arn.as_str();
+        let counts = (past.succeeded(), past.failed());
+        let before = kept(&world.ledger, &job.id).await?;
+        Meter::start(&engine.shared.meters, &job.id, (&world.invoker, function), before, counts)
+    };
     let mut random = Random::seeded(world.settings.seed());
     let run = Run::new(&job.lineage, extent, past, world.settings.run.clone(), random.next_u64(), engine.now());
     let rest = drive(
@@ -469,7 +496,7 @@ async fn run(
         orders,
         live,
         first,
-        Driven { run, fence: &held.fence, random, results, manifest, feed: feed.as_mut() },
+        Driven { run, fence: &held.fence, random, results, manifest, feed: feed.as_mut(), meter },
     )
     .await;
     if let Some(feed) = feed {
@@ -487,6 +514,7 @@ struct Driven<'a> {
     results: Arc<dyn Results>,
     manifest: Option<Arc<pinned::Pinned>>,
     feed: Option<&'a mut feed::Feed>,
+    meter: Meter,
 }
 
 async fn drive(
@@ -498,7 +526,7 @@ async fn drive(
     driven: Driven<'_>,
 ) -> Result<Rest, StoreError> {
     let world = &engine.shared.world;
-    let Driven { mut run, fence, random, results, manifest, mut feed } = driven;
+    let Driven { mut run, fence, random, results, manifest, mut feed, meter } = driven;
     let mut dispatcher = {
         let door = engine.shared.gate.door(&job.request.operation.function_arn);
         dispatcher::Dispatcher::new(Arc::clone(&world.invoker), door, job, random)
@@ -551,16 +579,33 @@ async fn drive(
                         let _ = note.await;
                     }
                     let active_ms = job.active_ms + active_ms(halted);
-                    agent::persist(engine, || world.ledger.note_progress(fence, counts, active_ms)).await?;
+                    meter.read(&mut run, engine.now());
+                    agent::persist(engine, || note(&world.ledger, fence, counts, active_ms, meter.kept())).await?;
+                    let times = run.figures().tasks.times();
+                    let (p50_ms, p99_ms) = (times.p50_us / 1_000, times.p99_us / 1_000);
+                    let (succeeded, failed) = counts;
+                    tracing::info!(
+                        job = job.id,
+                        ?ended,
+                        succeeded,
+                        failed,
+                        active_ms,
+                        p50_ms,
+                        p99_ms,
+                        "tasks came to rest"
+                    );
                     return Ok(Rest { ended, counts, reason });
                 }
             }
         }
         // What is over by now is taken without a look at all else that may have happened.
         if answers_in_turn < ANSWERS_IN_TURN_MAX
-            && let Some((invocation, reply)) = dispatcher.answer_now()
+            && let Some((invocation, reply, took)) = dispatcher.answer_now()
         {
             answers_in_turn += 1;
+            if let Some(took) = took {
+                run.took(invocation, took);
+            }
             run.handle(Event::Answered { invocation, reply }, engine.now());
             continue;
         }
@@ -669,17 +714,25 @@ async fn drive(
             _ = slots_tick.tick() => {
                 let upto_ms = active_ms(halted);
                 live.active_ms.store(job.active_ms + upto_ms, Ordering::Relaxed);
+                meter.read(&mut run, engine.now());
                 if upto_ms - noted_ms >= NOTE_EVERY_MS && noting.is_none() {
                     let (ledger, fence) = (Arc::clone(&world.ledger), fence.clone());
-                    let (counts, active_ms) = (run.counts(), job.active_ms + upto_ms);
+                    let (counts, active_ms, figures) = (run.counts(), job.active_ms + upto_ms, meter.kept());
                     // Beside the loop, not in it: a disk that stalls must not hold up the calls.
-                    noting = Some(Box::pin(async move { (upto_ms, ledger.note_progress(&fence, counts, active_ms).await) }));
+                    noting = Some(Box::pin(async move {
+                        (upto_ms, note(&ledger, &fence, counts, active_ms, figures).await)
+                    }));
                 }
                 let slots = slots(world, &job.request.operation.function_arn);
                 dispatcher.set_limit(slots);
                 Event::Slots(slots)
             }
-            (invocation, reply) = dispatcher.next_answer() => Event::Answered { invocation, reply },
+            (invocation, reply, took) = dispatcher.next_answer() => {
+                if let Some(took) = took {
+                    run.took(invocation, took);
+                }
+                Event::Answered { invocation, reply }
+            }
             () = &mut alarm, if alarm_at.is_some() => {
                 alarm_at = None;
                 Event::Woken
@@ -687,6 +740,33 @@ async fn drive(
         };
         run.handle(event, engine.now());
     }
+}
+
+/// What is kept of a job's figures. Those that do not read are forgotten: no result depends on them.
+async fn kept(ledger: &Arc<dyn Ledger>, id: &str) -> Result<KeptFigures, StoreError> {
+    let text = ledger.figures(id).await?.unwrap_or_else(|| "{}".into());
+    Ok(KeptFigures::from_json(&text).unwrap_or_else(|error| {
+        tracing::warn!(job = id, %error, "figures of a job were forgotten, they could not be read");
+        KeptFigures::default()
+    }))
+}
+
+/// Notes how far a job is, and its figures: side by side, so that they mostly share a commit.
+async fn note(
+    ledger: &Arc<dyn Ledger>,
+    fence: &Fence,
+    counts: (u64, u64),
+    active_ms: u64,
+    figures: Option<String>,
+) -> Result<(), StoreError> {
+    let figures = async {
+        match figures {
+            Some(figures) => ledger.note_figures(fence, figures).await,
+            None => Ok(()),
+        }
+    };
+    let (progress, figures) = futures::join!(ledger.note_progress(fence, counts, active_ms), figures);
+    progress.and(figures)
 }
 
 /// What the function and the server allow. Jobs share it at the gate, where whoever waits longest is next.

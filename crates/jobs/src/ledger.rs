@@ -11,8 +11,12 @@
 //! repeated with the same arguments. What is written under a lease carries its [`Fence`], and is [`StoreError::Fenced`]
 //! once another has taken the lease, now and ever after.
 
+#[cfg(any(test, feature = "conformance"))]
+pub mod conformance;
 mod embedded;
 mod memory;
+#[cfg(test)]
+mod tests;
 
 use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -38,8 +42,8 @@ pub use crate::shape::NewJob;
 /// All state of all jobs of one account, as one server sees it. Other servers may change it at any moment.
 #[async_trait]
 pub trait Ledger: Send + Sync + 'static {
-    /// Changes soon after somebody has changed something. A hint: it may be missing or too many, so whoever waits looks
-    /// again from time to time.
+    /// Changes soon after a job has changed or a duty has become free. A hint: it may be missing or too many, so whoever
+    /// waits looks again from time to time.
     fn announced(&self) -> watch::Receiver<()>;
 
     // ── Jobs ──
@@ -84,6 +88,9 @@ pub trait Ledger: Send + Sync + 'static {
     /// more than `jobs_max` (0: any number) are over, those that are too many. A job with an event that a sink is still
     /// owed stays; a sink that is not configured any more is owed nothing.
     async fn expired(&self, before: Timestamp, jobs_max: usize, max: usize) -> Result<Vec<Expired>, StoreError>;
+
+    /// What there is.
+    async fn census(&self) -> Result<Census, StoreError>;
 
     /// Deletes a job that is over, with its tags, its token, its events, and its results. One that is not over stays.
     async fn delete(&self, id: &str) -> Result<(), StoreError>;
@@ -136,6 +143,12 @@ pub trait Ledger: Send + Sync + 'static {
     /// Notes how far a running job is: tasks (succeeded, failed) and milliseconds in Active, all from the job's start.
     /// None of them goes down.
     async fn note_progress(&self, fence: &Fence, counts: (u64, u64), active_ms: u64) -> Result<(), StoreError>;
+
+    /// Notes what a job's runs have counted, as JSON, in place of what was noted before. Nobody decides anything by it.
+    async fn note_figures(&self, fence: &Fence, figures: String) -> Result<(), StoreError>;
+
+    /// What was noted last; `None` for a job of which nothing was, or that there is not.
+    async fn figures(&self, id: &str) -> Result<Option<String>, StoreError>;
 
     /// Notes how many rows of a manifest that is still being checked are known; the number never goes down.
     async fn note_rows(&self, fence: &Fence, rows_total: u64) -> Result<(), StoreError>;
@@ -213,6 +226,11 @@ impl Fence {
             Duty::Job(id) => Ok(id),
             Duty::Sink(_) => Err(StoreError::Fenced),
         }
+    }
+
+    /// Whether the lease is for this job.
+    pub(crate) fn is_for(&self, id: &str) -> Result<(), StoreError> {
+        if self.job()? == id { Ok(()) } else { Err(StoreError::Fenced) }
     }
 
     /// As [`Fence::job`], for a sink.
@@ -324,6 +342,15 @@ pub struct Expired {
     pub id: String,
     /// Whether it goes before its days are over, because there are too many jobs (C-63).
     pub early: bool,
+}
+
+/// What there is of jobs and their events.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Census {
+    /// Jobs by status, in the order of the statuses' names; those that no job is in may be missing.
+    pub jobs: Vec<(Status, u64)>,
+    /// Events that a sink does not have yet; one that is not configured any more is owed nothing.
+    pub deliveries_owed: u64,
 }
 
 /// An event as kept, with what became of it at each sink.

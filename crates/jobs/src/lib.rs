@@ -13,6 +13,7 @@ mod table;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use longshore_core::job::Status;
 use longshore_core::rate::{Limiter, Rate};
 use longshore_core::time::{Tick, Timestamp};
 use longshore_core::{delivery, run};
@@ -20,9 +21,9 @@ use longshore_store::{Fatal, Records};
 use longshore_wire::{ApiError, Operation, Request, Response};
 use tokio::time::Instant;
 
-use crate::ledger::{Embedded, Ledger};
+use crate::ledger::{Census, Embedded, Ledger};
 
-pub use engine::{Boxed, Ground, Pretend};
+pub use engine::{Boxed, Ground, Pretend, Totals};
 pub use error::{Dialect, JobError};
 pub use operations::{OPERATIONS, OWN_OPERATIONS};
 /// What can be done to objects, typed: those that do not run here yet are read in full all the same.
@@ -97,6 +98,20 @@ impl Settings {
             wall_clock: Arc::new(|| Timestamp(jiff::Timestamp::now().as_millisecond())),
         }
     }
+}
+
+/// What there is of jobs, and what was counted since the server began.
+#[derive(Debug, Clone)]
+pub struct Metrics {
+    /// Jobs by status, of every status there is.
+    pub jobs: Vec<(Status, u64)>,
+    pub totals: Totals,
+    /// Of all jobs that run.
+    pub depths: run::Depths,
+    /// Calls that wait for room among those in flight.
+    pub waiting_at_gate: u64,
+    /// Events that a sink does not have yet.
+    pub deliveries_owed: u64,
 }
 
 impl Settings {
@@ -179,6 +194,15 @@ impl Jobs {
             Err(error) => Err(self.tell(&error)),
         };
         answer.unwrap_or_else(|error| error.s3_control(&id))
+    }
+
+    /// What there is and what was counted since the server began.
+    pub async fn metrics(&self) -> Result<Metrics, longshore_store::StoreError> {
+        let Census { jobs, deliveries_owed } = self.ledger.census().await?;
+        let (totals, depths, waiting_at_gate) = self.engine.total();
+        let of = |status| jobs.iter().find(|(found, _)| *found == status).map_or(0, |(_, jobs)| *jobs);
+        let jobs = Status::ALL.into_iter().map(|status| (status, of(status))).collect();
+        Ok(Metrics { jobs, totals, depths, waiting_at_gate, deliveries_owed })
     }
 
     /// Answers one request of our own API below `/_longshore/v1/`, in JSON, errors included. It may name its account as

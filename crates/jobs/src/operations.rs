@@ -5,6 +5,7 @@ mod delete_job_tagging;
 mod describe_job;
 mod get_job_tagging;
 mod job_events;
+mod job_figures;
 mod job_results;
 mod list_jobs;
 mod put_job_tagging;
@@ -33,7 +34,7 @@ pub const OPERATIONS: &[Operation<Jobs>] = &[
 
 /// Every operation of our own API on jobs, below `/_longshore/v1/`: what AWS has no operation for. AWS's clients never
 /// notice them.
-pub const OWN_OPERATIONS: &[Operation<Jobs>] = &[job_events::OPERATION, job_results::OPERATION];
+pub const OWN_OPERATIONS: &[Operation<Jobs>] = &[job_events::OPERATION, job_figures::OPERATION, job_results::OPERATION];
 
 /// The value of `x-amz-account-id`, if it is there once and can be read.
 pub(crate) fn account_header(request: &Request) -> Option<&str> {

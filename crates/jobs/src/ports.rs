@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 use futures::stream::BoxStream;
+use longshore_core::histogram::Histogram;
 use longshore_core::invocation::Reply;
 use longshore_wire::event::JobEvent;
 
@@ -156,6 +157,11 @@ pub trait Invoker: Send + Sync + 'static {
     /// Says that invocations of `function` are about to come, so many at once. What can be made ready for them is, if that
     /// takes nothing from anybody; nothing depends on it.
     fn prepare(&self, _function: &str, _wanted: u32) {}
+
+    /// How long environments of `function` took to become ready, since counting began; `None` where nobody counts them.
+    fn cold_starts(&self, _function: &str) -> Option<Histogram> {
+        None
+    }
 }
 
 /// How the data files of an inventory may lie by column.

@@ -18,7 +18,7 @@ use tokio::sync::watch;
 use crate::Settings;
 use crate::error::{FailureReason, JobError};
 use crate::ledger::{
-    After, Announcements, Change, Created, Delivery, DeliveryState, Due, Expired, Fence, JobRow, Kept, Leases,
+    After, Announcements, Census, Change, Created, Delivery, DeliveryState, Due, Expired, Fence, JobRow, Kept, Leases,
     MoveError, Terms, Try, after_the_latest,
 };
 use crate::shape::NewJob;
@@ -115,6 +115,15 @@ pub const SCHEMA: Schema = Schema {
             number INTEGER NOT NULL
         ) STRICT;
         INSERT INTO job_incarnation VALUES (1, 0);
+    ",
+        "
+        -- what the runs of a job have counted, as JSON; apart from its row, which is read with every look at it
+        CREATE TABLE job_figures (
+            job_id TEXT PRIMARY KEY REFERENCES job (id) ON DELETE CASCADE,
+            figures TEXT NOT NULL
+        ) STRICT, WITHOUT ROWID;
+        CREATE INDEX job_by_status ON job (account, status, created DESC, id);
+        CREATE INDEX job_event_pending ON job_event_delivery (sink) WHERE state = 'pending';
     ",
     ],
 };
@@ -234,7 +243,9 @@ impl Table {
             })
             .await;
         failpoint::pass(Place::JobCreateAfter);
-        self.announced.announce();
+        if created.is_ok() {
+            self.announced.announce();
+        }
         created
     }
 
@@ -300,7 +311,10 @@ impl Table {
             Terms::Legal | Terms::Leased(_) => (None, None),
         };
         let fence = match terms {
-            Terms::Leased(fence) => Some(fence.clone()),
+            Terms::Leased(fence) => {
+                fence.is_for(&id)?;
+                Some(fence.clone())
+            }
             _ => None,
         };
         let moved = self
@@ -384,8 +398,8 @@ impl Table {
             .await;
         if let Ok(to) = &moved {
             pass_move(*to, true);
+            self.announced.announce();
         }
-        self.announced.announce();
         moved
     }
 
@@ -553,6 +567,55 @@ impl Table {
             Ok(())
         })
         .await
+    }
+
+    pub async fn note_figures(&self, fence: &Fence, figures: String) -> Result<(), StoreError> {
+        let id = fence.job()?.to_owned();
+        self.write_as(fence, move |db| {
+            db.execute(
+                "INSERT INTO job_figures VALUES (?1, ?2) ON CONFLICT (job_id) DO UPDATE SET figures = ?2",
+                params![id, figures],
+            )?;
+            Ok(())
+        })
+        .await
+    }
+
+    pub async fn figures(&self, id: &str) -> Result<Option<String>, StoreError> {
+        let id = id.to_owned();
+        self.records
+            .read(move |db| {
+                let mut statement = db.prepare_cached("SELECT figures FROM job_figures WHERE job_id = ?1")?;
+                Ok(statement.query_row([id], |r| r.get(0)).optional()?)
+            })
+            .await
+    }
+
+    pub async fn census(&self) -> Result<Census, StoreError> {
+        let settings = Arc::clone(&self.settings);
+        self.records
+            .read(move |db| {
+                let sql =
+                    "SELECT status, count(*) FROM job INDEXED BY job_by_status WHERE account = ?1 GROUP BY status";
+                let mut statement = db.prepare_cached(sql)?;
+                let rows = statement.query_map([&settings.account], |r| {
+                    let name: String = r.get(0)?;
+                    let status = Status::parse(&name);
+                    let count = r.get::<_, i64>(1)?.unsigned_abs();
+                    Ok((status.ok_or_else(|| unreadable(0, format!("an unknown status {name}")))?, count))
+                })?;
+                let jobs = rows.collect::<Result<Vec<_>, _>>()?;
+                let sql = "SELECT count(*) FROM job_event_delivery INDEXED BY job_event_pending
+                           WHERE state = 'pending' AND sink = ?1";
+                let mut statement = db.prepare_cached(sql)?;
+                let mut deliveries_owed = 0;
+                for sink in &settings.event_sinks {
+                    let owed: i64 = statement.query_row([sink.name()], |r| r.get(0))?;
+                    deliveries_owed += owed.unsigned_abs();
+                }
+                Ok(Census { jobs, deliveries_owed })
+            })
+            .await
     }
 
     pub async fn note_rows(&self, fence: &Fence, rows_total: u64) -> Result<(), StoreError> {

@@ -13,14 +13,16 @@ use longshore_sandbox::Mode;
 #[command(name = "longshore", version, max_term_width = 120, arg_required_else_help = true)]
 pub struct Cli {
     /// How log lines are written to standard error; LONGSHORE_LOG sets how much (info, debug, longshore_jobs=debug)
-    #[arg(long, global = true, value_enum, default_value_t = LogFormat::Text, env = "LONGSHORE_LOG_FORMAT")]
-    pub log_format: LogFormat,
+    /// [default: text, or for serve what the settings say]
+    #[arg(long, global = true, value_enum, env = "LONGSHORE_LOG_FORMAT")]
+    pub log_format: Option<LogFormat>,
 
     #[command(subcommand)]
     pub command: Command,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum LogFormat {
     Text,
     Json,
@@ -115,6 +117,9 @@ pub struct Serve {
     /// Listen even where other machines reach it, although nothing is encrypted
     #[arg(long)]
     pub allow_plain_http: bool,
+    /// Where metrics are served to Prometheus without a signature: an address of the loopback interface [default: nowhere]
+    #[arg(long, value_name = "ADDRESS", value_parser = crate::settings::metrics_address)]
+    pub metrics_listen: Option<SocketAddr>,
     #[command(flatten)]
     pub confine: Confine,
     /// Print the settings file with every setting, its meaning and its default, and exit

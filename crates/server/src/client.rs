@@ -9,6 +9,7 @@ mod functions;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::{PoisonError, RwLock, RwLockReadGuard};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -21,6 +22,7 @@ use hyper::body::{Frame, Incoming};
 use hyper::client::conn::http1::SendRequest;
 use hyper_util::rt::TokioIo;
 use longshore_core::job::Status;
+use longshore_wire::arn::FunctionName;
 use longshore_wire::payload::PayloadForm;
 use longshore_wire::sigv4;
 use longshore_wire::xml::{Element, Writer};
@@ -111,7 +113,7 @@ const LONGSHORE: u8 = 1;
 const OTHER: u8 = 2;
 
 pub struct Client {
-    endpoints: Endpoints,
+    endpoints: RwLock<Endpoints>,
     credentials: sigv4::Credentials,
     region: String,
     account: String,
@@ -200,13 +202,22 @@ impl Client {
     /// A client of any endpoints.
     pub fn of(endpoints: Endpoints, credentials: sigv4::Credentials, region: &str, account: &str) -> Self {
         Self {
-            endpoints,
+            endpoints: RwLock::new(endpoints),
             credentials,
             region: region.to_owned(),
             account: account.to_owned(),
             server: AtomicU8::new(UNKNOWN),
             connection: tokio::sync::Mutex::new(None),
         }
+    }
+
+    fn endpoints(&self) -> RwLockReadGuard<'_, Endpoints> {
+        self.endpoints.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The server listens elsewhere from here on: it was started again.
+    pub fn move_to(&self, address: SocketAddr) {
+        *self.endpoints.write().unwrap_or_else(PoisonError::into_inner) = Endpoints::one(Endpoint::plain(address));
     }
 
     pub fn account(&self) -> &str {
@@ -566,6 +577,42 @@ impl Client {
         self.own(&format!("/_longshore/v1/jobs/{id}/results")).await
     }
 
+    /// How a job goes, and how long its tasks took, as Longshore tells it.
+    pub async fn job_figures(&self, id: &str) -> Result<serde_json::Value, ClientError> {
+        self.own(&format!("/_longshore/v1/jobs/{id}/figures")).await
+    }
+
+    /// Whether there is the function that a job names; `None` where nobody can be asked. At a Longshore: whether it is one
+    /// of that server's own.
+    pub async fn has_function(&self, function: &str) -> Result<Option<bool>, ClientError> {
+        let Some(named) = FunctionName::parse(function) else { return Ok(None) };
+        let name = utf8_percent_encode(&named.name, COMPONENT);
+        let found = if self.is_longshore().await? {
+            self.own(&format!("/_longshore/v1/functions/{name}/stats")).await.map(drop)
+        } else if self.endpoints().lambda.is_aws() && self.endpoints().control.is_aws() {
+            self.lambda(Method::GET, &format!("/2015-03-31/functions/{name}/configuration"), &serde_json::Value::Null)
+                .await
+                .map(drop)
+        } else {
+            return Ok(None);
+        };
+        match found {
+            Ok(()) => Ok(Some(true)),
+            Err(error) if error.code() == "ResourceNotFoundException" => Ok(Some(false)),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Whether there is a bucket, as far as these credentials see one.
+    pub async fn has_bucket(&self, bucket: &str) -> Result<bool, ClientError> {
+        let none = Content::Bytes(Bytes::new());
+        match self.call(Api::S3, Method::HEAD, &format!("/{bucket}"), HeaderMap::new(), none).await {
+            Ok(_) => Ok(true),
+            Err(ClientError::Refused { status, .. }) if status == StatusCode::NOT_FOUND => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
     async fn own(&self, target: &str) -> Result<serde_json::Value, ClientError> {
         let mut headers = HeaderMap::new();
         headers.insert("x-amz-account-id", self.account_header()?);
@@ -613,11 +660,11 @@ impl Client {
         answer_time_max: Duration,
     ) -> Result<(StatusCode, HeaderMap, Incoming), ClientError> {
         let broken = |e: &dyn std::fmt::Display| ClientError::Broken(format!("cannot send {method} {target}: {e}"));
-        let endpoint = match api {
-            Api::S3 => &self.endpoints.s3,
-            Api::Lambda | Api::OwnLambda => &self.endpoints.lambda,
-            Api::Control => &self.endpoints.control,
-            Api::Sts => &self.endpoints.sts,
+        let endpoint = &match api {
+            Api::S3 => self.endpoints().s3.clone(),
+            Api::Lambda | Api::OwnLambda => self.endpoints().lambda.clone(),
+            Api::Control => self.endpoints().control.clone(),
+            Api::Sts => self.endpoints().sts.clone(),
         };
         let target = &format!("{}{target}", endpoint.base());
         headers.insert(HOST, HeaderValue::from_str(&endpoint.authority()).map_err(|e| broken(&e))?);

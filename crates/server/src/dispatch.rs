@@ -25,6 +25,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::credentials::Credentials;
 use crate::listener::{Answer, AnswerBody, RequestBody, Service};
+use crate::metrics::Metrics;
 use crate::names::{Host, Names};
 use crate::rooms::S3;
 
@@ -40,6 +41,7 @@ const TARGET: &str = "x-amz-target";
 const OURS: &str = "/_longshore/";
 /// Our own API beside AWS's, signed as S3's is.
 const OWN: &str = "/_longshore/v1/";
+const METRICS: &str = "/_longshore/v1/metrics";
 
 /// The largest legal CreateJob is far below.
 const CONTROL_BODY_MAX: u64 = 1024 * 1024;
@@ -65,6 +67,7 @@ pub struct Dispatch {
     pub fatal: Fatal,
     pub signing_keys: KeyCache,
     pub bodies: Arc<Semaphore>,
+    pub metrics: Arc<Metrics>,
 }
 
 /// Room for the bodies that a [`Dispatch`] holds in memory.
@@ -135,6 +138,16 @@ impl Api {
         }
     }
 
+    /// Its place in [`crate::metrics::APIS`].
+    fn place(self) -> usize {
+        match self {
+            Self::S3 | Self::Elsewhere(_) => 0,
+            Self::S3Control => 1,
+            Self::Lambda => 2,
+            Self::Own => 3,
+        }
+    }
+
     /// Of a request whose headers may not have been read.
     fn guess(path: &str) -> Self {
         Self::of(None, path, &Host { prefix: None, port: None }, &HeaderMap::new())
@@ -188,6 +201,7 @@ impl Service for Dispatch {
             headers.entry(name).or_insert(value);
         }
         headers.entry(SERVER).or_insert(HeaderValue::from_static("longshore"));
+        self.metrics.requests.count(api.place(), answer.status());
         let ms = began.elapsed().as_millis();
         tracing::debug!(request_id = %id, %method, path, status = answer.status().as_u16(), ms, "request answered");
         answer
@@ -417,6 +431,12 @@ impl Dispatch {
             caller,
             request_id: id.clone(),
         };
+        if api == Api::Own && request.path == METRICS {
+            if request.method != Method::GET {
+                return api.refuse(&self.jobs.tell(&JobError::MethodNotAllowed), id);
+            }
+            return self.metrics.answer().await;
+        }
         answer(match api {
             Api::Lambda => self.functions.serve(request).await,
             Api::Own if request.path.starts_with(Functions::OWN_PREFIX) => self.functions.serve_own(request).await,
@@ -520,10 +540,15 @@ fn answer(response: Response) -> Answer {
     made
 }
 
-fn plain(status: StatusCode, text: &str) -> Answer {
-    let mut made = http::Response::new(from_memory(format!("{text}\n").into()));
+pub fn plain(status: StatusCode, text: &str) -> Answer {
+    let mut made = document("text/plain; charset=utf-8", format!("{text}\n"));
     *made.status_mut() = status;
-    made.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+    made
+}
+
+pub fn document(content_type: &'static str, text: String) -> Answer {
+    let mut made = http::Response::new(from_memory(text.into()));
+    made.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
     made
 }
 
@@ -537,6 +562,20 @@ mod tests {
 
     fn host(prefix: Option<&str>) -> Host {
         Host { prefix: prefix.map(str::to_owned), port: None }
+    }
+
+    #[test]
+    fn requests_are_counted_under_the_name_of_their_api() {
+        let names = [
+            (Api::S3, "s3"),
+            (Api::S3Control, "s3-control"),
+            (Api::Lambda, "lambda"),
+            (Api::Own, "longshore"),
+            (Api::Elsewhere(Form::Json), "s3"),
+        ];
+        for (api, name) in names {
+            assert_eq!(crate::metrics::APIS[api.place()], name, "{api:?}");
+        }
     }
 
     #[test]
@@ -567,6 +606,7 @@ mod tests {
             (None, "/_longshore/v1/jobs/j/events", None, Api::Own),
             (Some("lambda"), "/_longshore/v1/jobs/j/events", None, Api::Lambda),
             (Some("s3"), "/_longshore/v2/jobs", None, Api::S3),
+            (Some("s3"), METRICS, None, Api::Own),
         ];
         for (service, path, prefix, wanted) in cases {
             assert_eq!(

@@ -4,6 +4,7 @@
 
 mod create;
 mod events;
+pub mod figures;
 pub mod json;
 mod results;
 mod retry;
@@ -50,9 +51,13 @@ async fn command(args: cli::Job) -> Result<u8, Failure> {
         JobCommand::Describe { job } => {
             let described = describe(&place, &id_of(&place, &job).await?).await?;
             if json {
-                output::json(&serde_json::json!({"Job": json::of(&described.job)}));
+                output::json(&with_figures(&place, &described).await);
             } else {
-                out(&show::description(&described, output::colours()));
+                let id = described.job.child_text("JobId").unwrap_or_default();
+                // What AWS tells of a job is told, whatever becomes of what it does not.
+                let figures = figures::ask(&place.client, id).await.ok().flatten();
+                let figures = figures.map(|figures| figures.told()).unwrap_or_default();
+                out(&show::description(&described, &figures, output::colours()));
                 let (_, _, failed) = described.progress();
                 if failed > 0 && !described.is_over() {
                     let id = described.job.child_text("JobId").unwrap_or_default();
@@ -102,6 +107,16 @@ async fn print_made(place: &Place, id: &str, json: bool, watch: bool) -> Result<
         out(&format!("{}\n", plain(id)));
     }
     if watch { watch::watch(place, id, false).await } else { Ok(OK) }
+}
+
+/// A job as DescribeJob has it, and beside it what a Longshore tells of how it goes.
+async fn with_figures(place: &Place, described: &Described) -> serde_json::Value {
+    let mut answer = serde_json::json!({"Job": json::of(&described.job)});
+    let id = described.job.child_text("JobId").unwrap_or_default();
+    if let Ok(Some(figures)) = figures::ask(&place.client, id).await {
+        answer["Figures"] = figures.0;
+    }
+    answer
 }
 
 async fn describe(place: &Place, id: &str) -> Result<Described, Failure> {

@@ -14,7 +14,9 @@ mod gateway;
 mod interrupt;
 mod job;
 mod listener;
+mod log_lines;
 mod logs;
+mod metrics;
 mod names;
 mod output;
 mod place;
@@ -62,7 +64,7 @@ fn main() -> ExitCode {
             return ExitCode::from(if asked { OK } else { USAGE });
         }
     };
-    match set_up(&cli).and_then(|()| command(cli)) {
+    match set_up(&cli).and_then(|format| command(cli, &format)) {
         Ok(status) => ExitCode::from(status),
         Err(failure) => {
             failure.print();
@@ -71,8 +73,9 @@ fn main() -> ExitCode {
     }
 }
 
-/// What holds for the whole process: private files, no core dumps, logs on standard error.
-fn set_up(cli: &Cli) -> Result<(), Failure> {
+/// What holds for the whole process: private files, no core dumps, logs on standard error. Returns how these are written,
+/// which the settings of a server may change.
+fn set_up(cli: &Cli) -> Result<log_lines::Format, Failure> {
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
     // A core dump would hold the secret.
     let none = rustix::process::Rlimit { current: Some(0), maximum: Some(0) };
@@ -96,25 +99,23 @@ fn set_up(cli: &Cli) -> Result<(), Failure> {
         })?,
         _ => EnvFilter::new(default),
     };
-    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
-    match cli.log_format {
-        LogFormat::Json => log.json().init(),
-        LogFormat::Text => {
-            use std::io::IsTerminal;
-            log.with_ansi(std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none()).init();
-        }
-    }
-    Ok(())
+    let format = log_lines::Format::default();
+    format.set(cli.log_format.unwrap_or(LogFormat::Text));
+    let lines = log_lines::Lines::new(format.clone());
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).event_format(lines).init();
+    Ok(format)
 }
 
-fn command(cli: Cli) -> Result<u8, Failure> {
+fn command(cli: Cli, format: &log_lines::Format) -> Result<u8, Failure> {
+    // A flag goes before the settings.
+    let format = Some(format).filter(|_| cli.log_format.is_none());
     match cli.command {
         Command::Serve(args) if args.print_config => {
             // A reader that is gone (`| head`) is not an error.
             let _ = std::io::stdout().write_all(settings::DEFAULTS.as_bytes());
             Ok(OK)
         }
-        Command::Serve(args) => block_on(serve(args)),
+        Command::Serve(args) => block_on(serve(args, format)),
         Command::Env(args) => {
             let (data_dir, settings) = place(&args.place)?;
             env::print(&data_dir, &settings)?;
@@ -188,7 +189,7 @@ fn block_on(command: impl Future<Output = Result<u8, Failure>>) -> Result<u8, Fa
     outcome
 }
 
-async fn serve(args: cli::Serve) -> Result<u8, Failure> {
+async fn serve(args: cli::Serve, format: Option<&log_lines::Format>) -> Result<u8, Failure> {
     let (failpoint, passed) = (variable(failpoint::VARIABLE), variable(failpoint::VARIABLE_PASSED));
     let set = failpoint::set(failpoint.as_deref(), passed.as_deref());
     if let Some(failpoint) = set.map_err(|error| Failure::usage(error.to_string()))? {
@@ -196,10 +197,14 @@ async fn serve(args: cli::Serve) -> Result<u8, Failure> {
     }
     let mut interrupt = Interrupt::listen()?;
     let (data_dir, mut settings) = place(&args.place)?;
+    if let Some(format) = format {
+        format.set(settings.log_format);
+    }
     if let Some(listen) = args.listen {
         settings.listen = listen;
     }
     settings.allow_plain_http |= args.allow_plain_http;
+    settings.metrics_listen = args.metrics_listen.or(settings.metrics_listen);
     settings.confine(&args.confine);
     settings.check_listen()?;
     let jobs = settings.jobs();

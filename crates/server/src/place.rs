@@ -117,6 +117,16 @@ impl Place {
         Ok(Self { client, flags, near: false, data_dir: None })
     }
 
+    /// Looks again where the server of the data directory listens, which may have been started anew at another port. Whoever
+    /// asks it again does that after an answer failed to come; where nothing else is found, nothing changes.
+    pub fn look_again(&self) {
+        if let Some(data_dir) = &self.data_dir
+            && let Ok(Some(server)) = ServerFile::read(data_dir)
+        {
+            self.client.move_to(dialled(server.listen));
+        }
+    }
+
     fn of_data_dir(at: &At, account: Option<&str>, flags: String) -> Result<Self, Failure> {
         let data_dir = settings::data_dir(at.data_dir.as_deref(), |name| std::env::var(name).ok())?;
         let running = ServerFile::read(&data_dir)?.zip(Credentials::read(&data_dir)?);

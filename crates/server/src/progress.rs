@@ -9,6 +9,16 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 /// Between two lines where there is no terminal.
 const LINE_EVERY: Duration = Duration::from_secs(5);
 
+/// How a job goes, where the server tells it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Going {
+    /// Tasks, lately.
+    pub per_second: f64,
+    /// Until its end; `None` if that is not known, and then in words why.
+    pub left: Option<Duration>,
+    pub why_unknown: String,
+}
+
 pub struct Progress {
     bar: Option<ProgressBar>,
     began: Instant,
@@ -16,6 +26,8 @@ pub struct Progress {
     done_before: Option<u64>,
     last_line: Option<Instant>,
     ended: bool,
+    /// What the server told last; where it tells nothing, it is reckoned here.
+    going: Option<Going>,
 }
 
 impl Progress {
@@ -29,7 +41,12 @@ impl Progress {
             bar.enable_steady_tick(Duration::from_millis(120));
             bar
         });
-        Self { bar, began: Instant::now(), done_before: None, last_line: None, ended: false }
+        Self { bar, began: Instant::now(), done_before: None, last_line: None, ended: false, going: None }
+    }
+
+    /// Takes what the server tells of how the job goes, for what is shown from here on.
+    pub fn tell(&mut self, going: Option<Going>) {
+        self.going = going;
     }
 
     /// Shows the state of the job. `total` is 0 until the manifest is read, and may grow while it is.
@@ -39,8 +56,16 @@ impl Progress {
         if total == 0 {
             return;
         }
-        let seconds = self.began.elapsed().as_secs_f64();
-        let per_second = (done - before.min(done)) as f64 / seconds.max(0.001);
+        let left = total - done.min(total);
+        let (per_second, left) = match &self.going {
+            Some(going) => (going.per_second, going.left.filter(|_| left > 0)),
+            None => {
+                let seconds = self.began.elapsed().as_secs_f64();
+                let per_second = (done - before.min(done)) as f64 / seconds.max(0.001);
+                let known = left > 0 && per_second > 0.0;
+                (per_second, known.then(|| Duration::from_secs_f64(left as f64 / per_second)))
+            }
+        };
         match &self.bar {
             Some(bar) => {
                 if bar.length() != Some(total) {
@@ -48,7 +73,7 @@ impl Progress {
                     bar.set_style(style());
                 }
                 bar.set_position(done);
-                bar.set_message(message(status, succeeded, failed, per_second, total - done.min(total)));
+                bar.set_message(message(status, succeeded, failed, per_second, left));
             }
             None => {
                 // All that is known may be done while more of the manifest is being checked.
@@ -58,10 +83,7 @@ impl Progress {
                 if self.ended || !(due || over) {
                     return;
                 }
-                eprintln!(
-                    "{done} of {total}: {}",
-                    message(status, succeeded, failed, per_second, total - done.min(total))
-                );
+                eprintln!("{done} of {total}: {}", message(status, succeeded, failed, per_second, left));
                 self.last_line = Some(Instant::now());
                 self.ended = over;
             }
@@ -98,10 +120,10 @@ fn style() -> ProgressStyle {
         .progress_chars("=> ")
 }
 
-fn message(status: &str, succeeded: u64, failed: u64, per_second: f64, left: u64) -> String {
+fn message(status: &str, succeeded: u64, failed: u64, per_second: f64, left: Option<Duration>) -> String {
     let mut text = format!("{succeeded} succeeded, {failed} failed, {per_second:.0} a second");
-    if left > 0 && per_second > 0.0 {
-        text.push_str(&format!(", {} left", duration(Duration::from_secs_f64(left as f64 / per_second))));
+    if let Some(left) = left {
+        text.push_str(&format!(", {} left", duration(left)));
     }
     if !matches!(status, "Active" | "Complete" | "Completing") {
         text.push_str(&format!(" ({})", plain(status)));
@@ -127,8 +149,11 @@ mod tests {
     fn what_is_left_is_told_in_two_units_at_most() {
         let text = |seconds| duration(Duration::from_secs(seconds));
         assert_eq!([text(5), text(200), text(18_720)], ["5 s", "3 min 20 s", "5 h 12 min"]);
-        assert_eq!(message("Active", 10, 2, 4.0, 100), "10 succeeded, 2 failed, 4 a second, 25 s left");
-        assert_eq!(message("Paused", 1, 0, 0.0, 9), "1 succeeded, 0 failed, 0 a second (Paused)");
+        assert_eq!(
+            message("Active", 10, 2, 4.0, Some(Duration::from_secs(25))),
+            "10 succeeded, 2 failed, 4 a second, 25 s left"
+        );
+        assert_eq!(message("Paused", 1, 0, 0.0, None), "1 succeeded, 0 failed, 0 a second (Paused)");
     }
 
     #[test]

@@ -7,6 +7,7 @@ use bytes::{Bytes, BytesMut};
 use futures::StreamExt;
 use http::StatusCode;
 use http_body_util::{BodyExt, Full};
+use longshore_core::histogram::Histogram;
 use longshore_core::invocation::Reply;
 use longshore_functions::host::{FunctionCredentials, Patience, S3Door};
 use longshore_functions::{CodeSource, Functions, Invoked, SourceError};
@@ -204,6 +205,10 @@ impl ports::Invoker for EmbeddedInvoker {
     fn prepare(&self, function: &str, wanted: u32) {
         self.0.prepare(function, wanted);
     }
+
+    fn cold_starts(&self, function: &str) -> Option<Histogram> {
+        Some(self.0.cold_starts(function))
+    }
 }
 
 /// The engine's functions, wherever each is.
@@ -233,6 +238,11 @@ impl ports::Invoker for RoutedInvoker {
         if self.remote.of(function).is_none() {
             self.embedded.prepare(function, wanted);
         }
+    }
+
+    fn cold_starts(&self, function: &str) -> Option<Histogram> {
+        // Elsewhere, nobody tells of them.
+        self.remote.of(function).is_none().then(|| self.embedded.cold_starts(function)).flatten()
     }
 }
 

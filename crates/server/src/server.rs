@@ -24,6 +24,7 @@ use crate::endpoints::Routes;
 use crate::env::dialled;
 use crate::failure::{Because, Failure, OK};
 use crate::gateway::Gateway;
+use crate::metrics::{self, Metrics};
 use crate::names::Names;
 use crate::remote_functions::RemoteFunctions;
 use crate::settings::Settings;
@@ -67,6 +68,18 @@ pub fn runtimes_dirs(data_dir: Option<&Path>) -> Vec<PathBuf> {
     places.map(|place| place.join(crate::runtimes::FOLDER)).collect()
 }
 
+/// Listens on an address that a setting, or the flag named here, says; and on which port in the end.
+async fn bind(listen: SocketAddr, flag: &str) -> Result<(TcpListener, SocketAddr), Failure> {
+    let listener = TcpListener::bind(listen).await.map_err(|error| {
+        let port_taken = error.kind() == std::io::ErrorKind::AddrInUse;
+        let why = if port_taken { "it is in use".to_owned() } else { error.to_string() };
+        Failure::new(format!("cannot listen on {listen}: {why}"))
+            .hint(format!("name another address with {flag}; port 0 takes a free one"))
+    })?;
+    let address = listener.local_addr().because("cannot tell which port was taken")?;
+    Ok((listener, address))
+}
+
 impl Server {
     /// Starts on an opened data directory. When this returns, requests are answered and jobs go on.
     pub async fn start(
@@ -79,13 +92,12 @@ impl Server {
             data_dir.sub(name).because(format!("cannot make {}", path.join(name).display()))
         };
         // Bound before anything is opened: a port in use must not start jobs first.
-        let listener = TcpListener::bind(settings.listen).await.map_err(|error| {
-            let port_taken = error.kind() == std::io::ErrorKind::AddrInUse;
-            let why = if port_taken { "it is in use".to_owned() } else { error.to_string() };
-            Failure::new(format!("cannot listen on {}: {why}", settings.listen))
-                .hint("name another address with --listen; port 0 takes a free one")
-        })?;
-        let address = listener.local_addr().because("cannot tell which port was taken")?;
+        let (listener, address) = bind(settings.listen, "--listen").await?;
+        let for_metrics = match settings.metrics_listen {
+            Some(listen) => Some(bind(listen, "--metrics-listen").await?),
+            None => None,
+        };
+        let metrics_address = for_metrics.as_ref().map(|(_, address)| *address);
         let credentials = Credentials::read_or_make(&path)?;
 
         let fatal = Fatal::new();
@@ -122,7 +134,7 @@ impl Server {
         }
         jobs_settings.event_sinks = sinks::make(&settings.events, &path)?;
         host.runtimes_dirs = runtimes_dirs(Some(&path));
-        host.sandbox.closed_ports = vec![address.port()];
+        host.sandbox.closed_ports = [Some(address), metrics_address].into_iter().flatten().map(|a| a.port()).collect();
         let network = settings.functions.network;
         let host = Host::new(host, rooms::s3_door(s3.clone())).map_err(|error| {
             match error.get_ref().and_then(|inner| inner.downcast_ref::<SandboxRefusal>()) {
@@ -137,7 +149,7 @@ impl Server {
                  user can"
             );
         } else {
-            tracing::info!(?network, "sandbox of functions: {}", host.sandbox().summary());
+            tracing::info!(?network, layers = host.sandbox().summary(), "the sandbox of functions was set up");
         }
         let functions = Functions::open(
             records.clone(),
@@ -148,7 +160,7 @@ impl Server {
         )
         .because(cannot("the functions"))?;
         let jobs = Jobs::open(
-            records,
+            records.clone(),
             sub("jobs")?,
             fatal.clone(),
             jobs_settings,
@@ -160,6 +172,13 @@ impl Server {
 
         functions.run_events();
 
+        let metrics = Arc::new(Metrics {
+            jobs: jobs.clone(),
+            functions: functions.clone(),
+            records,
+            fatal: fatal.clone(),
+            requests: metrics::Requests::default(),
+        });
         let dispatch = Dispatch {
             names: Names::new(&settings.names, address),
             root: credentials.clone(),
@@ -173,17 +192,26 @@ impl Server {
             fatal: fatal.clone(),
             signing_keys: KeyCache::default(),
             bodies: room_for_bodies(),
+            metrics: metrics.clone(),
         };
         failpoint::pass(Place::ServerOpened);
         let (stop, stopped) = watch::channel(false);
+        let stop_time = Duration::from_secs(settings.limits.stop_seconds);
+        if let Some((listener, address)) = for_metrics {
+            let door = Arc::new(metrics::Door(metrics));
+            // Not waited for at the end: a scrape that is cut off is repeated.
+            tokio::spawn(listener::serve(listener, door, metrics::CONNECTIONS_MAX, stopped.clone(), stop_time));
+            tracing::info!(%address, "metrics are served without a signature");
+        }
         let listening = tokio::spawn(listener::serve(
             listener,
             Arc::new(dispatch),
             settings.limits.connections_max,
             stopped,
-            Duration::from_secs(settings.limits.stop_seconds),
+            stop_time,
         ));
-        ServerFile { listen: address, pid: std::process::id(), account, region }.write(&path)?;
+        let pid = std::process::id();
+        ServerFile { listen: address, metrics_listen: metrics_address, pid, account, region }.write(&path)?;
         tracing::info!(%address, data_dir = %path.display(), "server started");
         Ok(Self { address, objects, fatal, credentials, settings, jobs, functions, host, stop, listening, data_dir })
     }

@@ -17,6 +17,7 @@ use longshore_sandbox::{Layer, Mode};
 use serde::Deserialize;
 use toml::{Table, Value};
 
+use crate::cli::LogFormat;
 use crate::endpoints::EndpointSettings;
 use crate::failure::{Because, Failure};
 use crate::names;
@@ -29,8 +30,7 @@ pub const DEFAULTS: &str = include_str!("../longshore.toml");
 const FILE: &str = "longshore.toml";
 const VARIABLE_PREFIX: &str = "LONGSHORE_";
 /// Variables that are not settings: read by the command line and the log, or set for a function's process.
-const VARIABLES_APART: [&str; 5] =
-    ["LONGSHORE_DATA_DIR", "LONGSHORE_CONFIG", "LONGSHORE_LOG", "LONGSHORE_LOG_FORMAT", "LONGSHORE_ENVIRONMENT"];
+const VARIABLES_APART: [&str; 4] = ["LONGSHORE_DATA_DIR", "LONGSHORE_CONFIG", "LONGSHORE_LOG", "LONGSHORE_ENVIRONMENT"];
 const VARIABLES_OF_TESTS: &str = "LONGSHORE_TEST_";
 
 /// What a server is told. Meanings and defaults: `longshore.toml` beside this crate's manifest.
@@ -42,6 +42,10 @@ pub struct Settings {
     #[serde(deserialize_with = "listen_of_text")]
     pub listen: SocketAddr,
     pub allow_plain_http: bool,
+    /// `None`: metrics are served on `listen` alone, to whoever signs.
+    #[serde(deserialize_with = "metrics_listen_of_text")]
+    pub metrics_listen: Option<SocketAddr>,
+    pub log_format: LogFormat,
     pub names: Vec<String>,
     pub base_path: String,
     pub unsigned_payload: bool,
@@ -355,6 +359,27 @@ pub fn listen_address(text: &str) -> Result<SocketAddr, String> {
     })
 }
 
+/// As [`listen_address`], of the loopback interface; empty for none.
+fn metrics_listen_of_text<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Option<SocketAddr>, D::Error> {
+    let text = String::deserialize(from)?;
+    if text.is_empty() {
+        return Ok(None);
+    }
+    metrics_address(&text).map(Some).map_err(|e| serde::de::Error::custom(format!("metrics_listen: {e}")))
+}
+
+/// Reads an address where metrics are served to whoever asks: nobody but this machine may.
+pub fn metrics_address(text: &str) -> Result<SocketAddr, String> {
+    let address = listen_address(text)?;
+    if !address.ip().is_loopback() {
+        return Err(format!(
+            "{address} is not on the loopback interface, and nothing is signed there: let a proxy stand before it, or read \
+             /_longshore/v1/metrics with a signature"
+        ));
+    }
+    Ok(address)
+}
+
 fn listen_of_text<'de, D: serde::Deserializer<'de>>(from: D) -> Result<SocketAddr, D::Error> {
     listen_address(&String::deserialize(from)?).map_err(|e| serde::de::Error::custom(format!("listen: {e}")))
 }
@@ -581,6 +606,28 @@ mod tests {
             let variables = [("LONGSHORE_LISTEN", listen), ("LONGSHORE_ALLOW_PLAIN_HTTP", allowed)];
             assert_eq!(load("", &variables).unwrap().check_listen().is_ok(), fine, "{listen}");
         }
+    }
+
+    #[test]
+    fn metrics_are_served_without_a_signature_on_the_loopback_interface_alone_and_only_if_asked() {
+        assert_eq!(load("", &[]).unwrap().metrics_listen, None);
+        for (listen, fine) in
+            [("127.0.0.1:0", true), ("[::1]:9300", true), ("0.0.0.0:9300", false), ("10.0.0.1:9300", false)]
+        {
+            let loaded = load("", &[("LONGSHORE_METRICS_LISTEN", listen)]);
+            assert_eq!(loaded.as_ref().map(|s| s.metrics_listen).ok(), fine.then(|| listen.parse().ok()), "{listen}");
+            assert_eq!(metrics_address(listen).is_ok(), fine);
+        }
+        assert!(load("metrics_listen = \"x\"", &[]).unwrap_err().message.contains("metrics_listen"));
+    }
+
+    #[test]
+    fn the_format_of_the_log_is_a_setting() {
+        assert_eq!(load("", &[]).unwrap().log_format, LogFormat::Text);
+        assert_eq!(load("log_format = \"json\"", &[]).unwrap().log_format, LogFormat::Json);
+        let variable = [("LONGSHORE_LOG_FORMAT", "text")];
+        assert_eq!(load("log_format = \"json\"", &variable).unwrap().log_format, LogFormat::Text);
+        assert!(load("log_format = \"xml\"", &[]).unwrap_err().message.contains("expected `text` or `json`"));
     }
 
     #[test]

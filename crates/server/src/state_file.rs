@@ -16,6 +16,9 @@ const FILE: &str = "server.json";
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ServerFile {
     pub listen: SocketAddr,
+    /// Where metrics are served without a signature, if they are.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub metrics_listen: Option<SocketAddr>,
     pub pid: u32,
     pub account: String,
     pub region: String,
@@ -68,6 +71,7 @@ mod tests {
         let _held = longshore_store::DataDir::open(&path).unwrap();
         let mut file = ServerFile {
             listen: "127.0.0.1:7300".parse().unwrap(),
+            metrics_listen: None,
             pid: std::process::id(),
             account: "000000000000".into(),
             region: "us-east-1".into(),

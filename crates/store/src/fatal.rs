@@ -9,6 +9,8 @@ use std::sync::{Arc, OnceLock};
 
 use tokio::sync::Notify;
 
+use crate::Syncs;
+
 /// Shared by all stores of one data directory.
 #[derive(Debug, Clone, Default)]
 pub struct Fatal(Arc<Inner>);
@@ -17,6 +19,7 @@ pub struct Fatal(Arc<Inner>);
 struct Inner {
     reason: OnceLock<String>,
     thrown: Notify,
+    syncs: Syncs,
 }
 
 impl Fatal {
@@ -36,6 +39,11 @@ impl Fatal {
 
     pub fn reason(&self) -> Option<&str> {
         self.0.reason.get().map(String::as_str)
+    }
+
+    /// What the syncs took that have not thrown it: everybody who syncs has this switch.
+    pub fn syncs(&self) -> &Syncs {
+        &self.0.syncs
     }
 
     /// Waits until the switch is thrown; the server then exits.

@@ -9,11 +9,13 @@ pub mod fatal;
 pub mod records;
 pub mod result_log;
 pub mod segment;
+pub mod syncs;
 
 pub use data_dir::DataDir;
 pub use fatal::Fatal;
 pub use records::{Records, Schema};
 pub use result_log::{Position, ResultLog};
+pub use syncs::Syncs;
 
 /// Why state could not be read or written.
 #[derive(Debug, thiserror::Error)]

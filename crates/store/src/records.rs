@@ -7,6 +7,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicI32, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Instant;
 
 use rusqlite::{Connection, OpenFlags};
 use tokio::sync::{mpsc, oneshot};
@@ -88,6 +89,11 @@ impl Records {
     /// The switch that this database throws, for rooms that sync files of their own.
     pub fn fatal(&self) -> &Fatal {
         &self.shared.fatal
+    }
+
+    /// Writes that wait for the writer thread now.
+    pub fn waiting(&self) -> usize {
+        self.shared.queue.max_capacity() - self.shared.queue.capacity()
     }
 
     /// Runs `work` in a transaction and returns once it is durable.
@@ -190,7 +196,9 @@ fn write_loop(connection: &Connection, mut queue: mpsc::Receiver<Work>, fatal: &
             Err(StoreError::Full("the transaction was rolled back".into()))
         } else {
             failpoint::pass(Place::CommitBefore);
+            let began = Instant::now();
             let committed = connection.execute_batch("COMMIT").map_err(sort);
+            fatal.syncs().records.add(began.elapsed());
             failpoint::pass(Place::CommitAfter);
             committed
         };
@@ -306,6 +314,7 @@ mod tests {
         let records = open(dir.path());
         put(&records, "a", 1).await.unwrap();
         assert_eq!(count(&records).await, 1);
+        assert_eq!((records.fatal().syncs().records.read().count, records.waiting()), (1, 0));
         drop(records);
         assert_eq!(count(&open(dir.path())).await, 1);
     }

@@ -6,11 +6,13 @@
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
+use std::time::Instant;
 
 use tokio::sync::{mpsc, oneshot};
 
 use crate::failpoint::{self, Place};
 use crate::segment::{self, HEADER, PAYLOAD_MAX};
+use crate::syncs::SyncTimes;
 use crate::{Fatal, StoreError};
 
 /// A segment is closed when it has grown to this many bytes; the next append starts another.
@@ -40,7 +42,7 @@ impl ResultLog {
             .name("results".into())
             .spawn(move || {
                 while let Some((payload, answer)) = receiver.blocking_recv() {
-                    let outcome = fatal.check().and_then(|()| appender.append(&payload));
+                    let outcome = fatal.check().and_then(|()| appender.append(&payload, &fatal.syncs().results));
                     if let Err(StoreError::Broken(reason)) = &outcome {
                         fatal.throw(reason.clone());
                     }
@@ -129,7 +131,7 @@ impl Appender {
         Ok(appender)
     }
 
-    fn append(&mut self, payload: &[u8]) -> Result<(), StoreError> {
+    fn append(&mut self, payload: &[u8], syncs: &SyncTimes) -> Result<(), StoreError> {
         if payload.is_empty() || payload.len() > PAYLOAD_MAX {
             return Err(StoreError::Damaged(format!("a result frame of {} bytes", payload.len())));
         }
@@ -165,9 +167,12 @@ impl Appender {
                 (_, other) => StoreError::Broken(other.to_string()),
             });
         }
-        // A failed sync is final, full disk or not: what the kernel dropped cannot be known.
         failpoint::pass(Place::ResultsSyncBefore);
-        file.sync_data().map_err(|e| StoreError::Broken(format!("syncing results failed: {e}")))?;
+        let began = Instant::now();
+        let synced = file.sync_data();
+        syncs.add(began.elapsed());
+        // A failed sync is final, full disk or not: what the kernel dropped cannot be known.
+        synced.map_err(|e| StoreError::Broken(format!("syncing results failed: {e}")))?;
         failpoint::pass(Place::ResultsSyncAfter);
         self.len += bytes.len() as u64;
         Ok(())
@@ -258,9 +263,11 @@ mod tests {
     #[tokio::test]
     async fn what_was_appended_is_there_after_reopening() {
         let dir = tempfile::tempdir().unwrap();
-        let log = ResultLog::open(dir.path(), Fatal::new(), |_| panic!("a new log is empty")).unwrap();
+        let fatal = Fatal::new();
+        let log = ResultLog::open(dir.path(), fatal.clone(), |_| panic!("a new log is empty")).unwrap();
         log.append(b"first".to_vec()).await.unwrap();
         log.append(b"second".to_vec()).await.unwrap();
+        assert_eq!(fatal.syncs().results.read().count, 2);
         drop(log);
         let mut seen = Vec::new();
         let log = ResultLog::open(dir.path(), Fatal::new(), |p| seen.push(p.to_vec())).unwrap();
@@ -280,16 +287,16 @@ mod tests {
             new
         };
         assert!(more(dir.path()).is_empty(), "there is no segment yet");
-        appender.append(b"a").unwrap();
-        appender.append(b"b").unwrap();
+        appender.append(b"a", &SyncTimes::default()).unwrap();
+        appender.append(b"b", &SyncTimes::default()).unwrap();
         assert_eq!(more(dir.path()), ["a", "b"]);
         assert!(more(dir.path()).is_empty());
-        appender.append(b"c").unwrap();
+        appender.append(b"c", &SyncTimes::default()).unwrap();
         appender.roll().unwrap();
         assert_eq!(more(dir.path()), ["c"], "the new segment is empty");
-        appender.append(b"d").unwrap();
+        appender.append(b"d", &SyncTimes::default()).unwrap();
         appender.roll().unwrap();
-        appender.append(b"e").unwrap();
+        appender.append(b"e", &SyncTimes::default()).unwrap();
         assert_eq!(more(dir.path()), ["d", "e"]);
         // Half a frame, as a reader may find one that is being written.
         let path = dir.path().join("00000003.seg");

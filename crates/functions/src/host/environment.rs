@@ -18,7 +18,7 @@ use rustix::process::Signal;
 use tokio::net::unix::pipe;
 use tokio::sync::Notify;
 
-use super::figures::{Activity, FunctionFigures};
+use super::figures::{self, Activity, FunctionFigures};
 use super::lines::{Figures, Status, Threshold, Writer, runtime_version};
 use super::logs::{LINE_BYTES_MAX, Sink};
 use super::outcome::{Failure, response_too_large};
@@ -232,6 +232,7 @@ impl Environment {
         let guarded = lock(&self.guarded);
         match &guarded.session {
             session if session.is_starting() => Activity::Starting,
+            session if session.is_ready() && guarded.frozen => Activity::Frozen,
             session if session.is_ready() => Activity::Idle,
             session if session.is_running() => Activity::Running,
             _ => Activity::Ending,
@@ -401,10 +402,12 @@ impl Environment {
         let waits = {
             let mut guarded = lock(&self.guarded);
             let Some(work) = guarded.session.end_answer() else { return };
+            let mut exception = None;
             let (payload, function_error, error_type) = match answer {
                 Answer::Response(payload) => (payload, false, None),
                 Answer::Error { payload, error_type } => {
                     self.hint_at_network(&payload);
+                    exception = figures::exception(&payload);
                     (payload, true, Some(known_error_type(error_type.as_deref()).to_owned()))
                 }
                 Answer::TooLarge => (response_too_large(), true, Some("Function.ResponseSizeTooLarge".to_owned())),
@@ -417,8 +420,12 @@ impl Environment {
                 produced: payload.len(),
                 waits: None,
             };
-            let status = answered.error_type.as_deref().map_or(Status::Success, Status::Error);
-            self.counters.ended(answered.duration, status);
+            let name = match answered.error_type.as_deref() {
+                // It says no more than that the function failed; the exception says how.
+                Some("Runtime.Unknown" | "Function.Unknown") => exception.as_deref().or(answered.error_type.as_deref()),
+                named => named,
+            };
+            self.counters.ended(answered.duration, name.map_or(Status::Success, Status::Error));
             if pending.call.want_log_tail {
                 answered.waits = Some((pending.reply, payload, function_error));
             } else {

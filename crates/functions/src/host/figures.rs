@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use longshore_core::histogram::{self, BUCKETS};
+use serde::Deserialize;
 
 use super::lines::Status;
 use super::{Host, lock};
@@ -17,6 +18,13 @@ use super::{Host, lock};
 /// Names of errors that are told apart, a function: some are the function's own words. Further ones count as [`OTHER`].
 const ERROR_TYPES_MAX: usize = 64;
 const OTHER: &str = "(others)";
+/// Characters of such a name that are kept: the longest classes of real programs have some sixty.
+const ERROR_TYPE_CHARS_MAX: usize = 128;
+/// An error's document is read up to this many bytes for the name of its exception. A stack trace has some ten thousand.
+const ERROR_BYTES_MAX: usize = 256 * 1024;
+/// Functions that metrics tell apart, from the first that was called on: a time series of each is kept by whoever scrapes.
+/// Further ones are summed up. Stats, which are asked for, tell of all.
+const TOLD_APART_MAX: usize = 250;
 
 /// The counters of all functions.
 #[derive(Debug)]
@@ -39,7 +47,9 @@ impl Figures {
         if let Some(found) = functions.get(function) {
             return found.clone();
         }
-        functions.entry(function.to_owned()).or_default().clone()
+        let told_apart = functions.values().filter(|figures| figures.told_apart).count() < TOLD_APART_MAX;
+        let made = Arc::new(FunctionFigures { told_apart, ..FunctionFigures::default() });
+        functions.entry(function.to_owned()).or_insert(made).clone()
     }
 }
 
@@ -52,6 +62,22 @@ pub(super) struct FunctionFigures {
     memory_mib: AtomicU64,
     errors: Mutex<BTreeMap<String, u64>>,
     throttles: Mutex<BTreeMap<&'static str, u64>>,
+    events_dropped: Mutex<BTreeMap<&'static str, u64>>,
+    /// Whether metrics have series of this function's own. Decided once: a series must not begin in the middle.
+    told_apart: bool,
+}
+
+/// The name of the exception in an error's document, where it has one that can be shown: `KeyError`.
+pub(super) fn exception(document: &[u8]) -> Option<String> {
+    #[derive(Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Named {
+        error_type: String,
+    }
+    let document = Some(document).filter(|document| document.len() <= ERROR_BYTES_MAX)?;
+    let name = serde_json::from_slice::<Named>(document).ok()?.error_type;
+    let shown: String = name.chars().filter(|c| !c.is_control()).take(ERROR_TYPE_CHARS_MAX).collect();
+    Some(shown).filter(|shown| !shown.is_empty())
 }
 
 impl FunctionFigures {
@@ -96,12 +122,14 @@ fn count(errors: &Mutex<BTreeMap<String, u64>>, name: &str) {
 #[derive(Debug)]
 struct Histogram {
     counts: Box<[AtomicU64]>,
+    sum_us: AtomicU64,
     max_us: AtomicU64,
 }
 
 impl Default for Histogram {
     fn default() -> Self {
-        Self { counts: (0..BUCKETS).map(|_| AtomicU64::new(0)).collect(), max_us: AtomicU64::new(0) }
+        let (sum_us, max_us) = (AtomicU64::new(0), AtomicU64::new(0));
+        Self { counts: (0..BUCKETS).map(|_| AtomicU64::new(0)).collect(), sum_us, max_us }
     }
 }
 
@@ -109,49 +137,45 @@ impl Histogram {
     fn add(&self, time: Duration) {
         let micros = u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
         self.counts[histogram::bucket(micros)].fetch_add(1, Ordering::Relaxed);
-        self.max_us.fetch_max(micros, Ordering::Relaxed);
+        self.sum_us.fetch_add(micros, Ordering::Relaxed);
+        // Most times are not the longest, and a look costs less than an exchange.
+        if micros > self.max_us.load(Ordering::Relaxed) {
+            self.max_us.fetch_max(micros, Ordering::Relaxed);
+        }
     }
 
-    fn read(&self) -> Times {
-        let counts: Vec<u64> = self.counts.iter().map(|count| count.load(Ordering::Relaxed)).collect();
-        let max_us = self.max_us.load(Ordering::Relaxed);
-        // The middle of the last bucket may lie behind the longest time.
-        let quantile = |percent| histogram::quantile(&counts, percent).map_or(0, |micros| micros.min(max_us));
-        Times { count: counts.iter().sum(), p50_us: quantile(50), p99_us: quantile(99), max_us }
+    fn read(&self) -> histogram::Histogram {
+        let load = |count: &AtomicU64| count.load(Ordering::Relaxed);
+        histogram::Histogram::of(self.counts.iter().map(load), load(&self.sum_us), load(&self.max_us))
     }
-}
-
-/// How long something took, in microseconds. All zero where the count is.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Times {
-    pub count: u64,
-    /// To three in a hundred.
-    pub p50_us: u64,
-    pub p99_us: u64,
-    /// Exactly.
-    pub max_us: u64,
 }
 
 /// What is known of a function at one moment.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct FunctionStats {
     /// Invocations that are over, failed ones too.
-    pub durations: Times,
+    pub durations: histogram::Histogram,
     /// Environments that became ready, from their creation to their first poll.
-    pub starts: Times,
-    /// Invocations that failed, by the name of their error; those whose time was up are counted in `timeouts` alone.
+    pub starts: histogram::Histogram,
+    /// Invocations that failed, by the name of their exception or of Lambda's own error; those whose time was up are counted in `timeouts` alone.
     pub errors: BTreeMap<String, u64>,
     pub timeouts: u64,
     /// Calls that were refused, by AWS's reason.
     pub throttles: BTreeMap<&'static str, u64>,
+    /// Events that were accepted and then dropped, by AWS's reason.
+    pub events_dropped: BTreeMap<&'static str, u64>,
     /// The most that any environment was seen to use; 0 until the first invocation is over.
     pub memory_used_max_mib: u64,
     /// Environments with a call in them, waiting for one, and not ready yet.
     pub in_flight: u64,
     pub idle: u64,
+    /// Those of the idle ones whose processes are stopped.
+    pub frozen: u64,
     pub starting: u64,
     /// Calls that wait for an environment.
     pub waiting: u64,
+    /// Whether metrics tell this function from others.
+    pub told_apart: bool,
 }
 
 impl Host {
@@ -163,6 +187,20 @@ impl Host {
     /// A call of this function was refused, by the host or before it.
     pub fn count_throttle(&self, function: &str, reason: &'static str) {
         self.handle.shared.figures.of(function).throttled(reason);
+    }
+
+    /// Events of this function that had been accepted were dropped, so many: counted, and told in its log.
+    pub fn count_dropped_events(&self, function: &str, events: u64, reason: &'static str) {
+        *lock(&self.handle.shared.figures.of(function).events_dropped).entry(reason).or_default() += events;
+        let what = if events == 1 { "an event was".to_owned() } else { format!("{events} events were") };
+        let line = format!("longshore: {what} dropped, and will not be run: {reason}\n");
+        self.handle.shared.logs.sink(function).append(line.as_bytes());
+    }
+
+    /// How long environments of a function took to become ready, since counting began.
+    pub fn cold_starts(&self, function: &str) -> histogram::Histogram {
+        let found = lock(&self.handle.shared.figures.functions).get(function).cloned();
+        found.map(|figures| figures.starts.read()).unwrap_or_default()
     }
 
     /// Forgets what was counted of a function: one that is made with the same name later is another.
@@ -194,6 +232,10 @@ impl Host {
             match environment.activity() {
                 Activity::Starting => stats.starting += 1,
                 Activity::Idle => stats.idle += 1,
+                Activity::Frozen => {
+                    stats.idle += 1;
+                    stats.frozen += 1;
+                }
                 Activity::Running => stats.in_flight += 1,
                 Activity::Ending => {}
             }
@@ -207,6 +249,8 @@ impl Host {
 pub(super) enum Activity {
     Starting,
     Idle,
+    /// Idle, and its processes are stopped.
+    Frozen,
     Running,
     Ending,
 }
@@ -218,6 +262,8 @@ fn read(figures: &FunctionFigures) -> FunctionStats {
         errors: lock(&figures.errors).clone(),
         timeouts: figures.timeouts.load(Ordering::Relaxed),
         throttles: lock(&figures.throttles).clone(),
+        events_dropped: lock(&figures.events_dropped).clone(),
+        told_apart: figures.told_apart,
         memory_used_max_mib: figures.memory_mib.load(Ordering::Relaxed),
         ..FunctionStats::default()
     }
@@ -244,14 +290,47 @@ mod tests {
         }
         of_f.throttled("ConcurrentInvocationLimitExceeded");
         let read = read(&figures.of("f"));
-        assert_eq!((read.durations.count, read.durations.max_us), (103, 3_000_000));
-        assert!(read.durations.p50_us.abs_diff(49_000) < 2_000 && read.durations.p99_us.abs_diff(100_000) < 4_000);
-        assert_eq!((read.starts.count, read.starts.max_us), (1, 90_001));
-        assert!(read.starts.p99_us <= 90_001 && read.starts.p99_us.abs_diff(90_001) * 32 <= 90_001, "{read:?}");
+        let (durations, starts) = (read.durations.times(), read.starts.times());
+        assert_eq!(
+            (durations.count, durations.max_us, read.durations.sum_us()),
+            (103, 3_000_000, 5_050_000 + 3_002_000)
+        );
+        assert!(durations.p50_us.abs_diff(49_000) < 2_000 && durations.p99_us.abs_diff(100_000) < 4_000);
+        assert_eq!((starts.count, starts.max_us), (1, 90_001));
+        assert!(starts.p99_us <= 90_001 && starts.p99_us.abs_diff(90_001) * 32 <= 90_001, "{read:?}");
         assert_eq!((read.timeouts, read.errors), (1, BTreeMap::from([("Runtime.ExitError".to_owned(), 2)])));
         assert_eq!(read.throttles, BTreeMap::from([("ConcurrentInvocationLimitExceeded", 1)]));
         assert_eq!(read.memory_used_max_mib, 70);
-        assert_eq!(super::read(&figures.of("g")), FunctionStats::default(), "of another function, nothing");
+        let none = FunctionStats { told_apart: true, ..FunctionStats::default() };
+        let of_g = super::read(&figures.of("g"));
+        assert_eq!((of_g.durations.count(), of_g.errors), (0, none.errors), "of another function, nothing");
+    }
+
+    #[test]
+    fn metrics_tell_the_first_functions_apart_and_no_more_than_that() {
+        let figures = Figures::default();
+        for n in 0..TOLD_APART_MAX + 5 {
+            assert_eq!(figures.of(&n.to_string()).told_apart, n < TOLD_APART_MAX, "{n}");
+        }
+        assert!(figures.of("3").told_apart && !figures.of(&TOLD_APART_MAX.to_string()).told_apart, "and it stays so");
+    }
+
+    #[test]
+    fn an_error_is_called_by_its_exception_where_that_can_be_shown() {
+        for (document, wanted) in [
+            (r#"{"errorMessage": "'k'", "errorType": "KeyError", "stackTrace": []}"#, Some("KeyError")),
+            (r#"{"errorType": "a\nb\u001b[31m"}"#, Some("ab[31m")),
+            (r#"{"errorType": ""}"#, None),
+            (r#"{"errorType": 7}"#, None),
+            (r#"{"errorMessage": "no name"}"#, None),
+            ("not JSON", None),
+        ] {
+            assert_eq!(exception(document.as_bytes()).as_deref(), wanted, "{document}");
+        }
+        let long = format!(r#"{{"errorType": "{}"}}"#, "ü".repeat(500));
+        assert_eq!(exception(long.as_bytes()).map(|name| name.chars().count()), Some(ERROR_TYPE_CHARS_MAX));
+        let huge = format!(r#"{{"errorType": "E", "errorMessage": "{}"}}"#, "x".repeat(ERROR_BYTES_MAX));
+        assert_eq!(exception(huge.as_bytes()), None);
     }
 
     #[test]

@@ -1,12 +1,13 @@
 //! What was counted of functions since the server began. Operations of our own: AWS has CloudWatch for it, which is not here.
 
 use http::StatusCode;
+use longshore_core::histogram::Histogram;
 use longshore_wire::{Call, Operation, Response, Route};
 use serde_json::{Value, json};
 
 use crate::Functions;
 use crate::error::FunctionError;
-use crate::host::figures::{FunctionStats, Times};
+use crate::host::figures::FunctionStats;
 use crate::operations::{Page, answered};
 
 pub const OF_ONE: Operation<Functions> = Operation {
@@ -60,25 +61,29 @@ fn shown(name: &str, stats: &FunctionStats) -> Value {
     let throttles: u64 = stats.throttles.values().sum();
     json!({
         "functionName": name,
-        "invocations": stats.durations.count,
+        "invocations": stats.durations.count(),
         "duration": times(&stats.durations),
         "errors": errors,
         "errorsByType": stats.errors,
         "timeouts": stats.timeouts,
         "throttles": throttles,
         "throttlesByReason": stats.throttles,
-        "coldStarts": stats.starts.count,
+        "eventsDropped": stats.events_dropped.values().sum::<u64>(),
+        "eventsDroppedByReason": stats.events_dropped,
+        "coldStarts": stats.starts.count(),
         "initDuration": times(&stats.starts),
         "maxMemoryUsedMB": stats.memory_used_max_mib,
         "inFlight": stats.in_flight,
         "idle": stats.idle,
+        "frozen": stats.frozen,
         "starting": stats.starting,
         "waiting": stats.waiting,
     })
 }
 
 /// In milliseconds; `null` where nothing was counted.
-fn times(times: &Times) -> Value {
+fn times(histogram: &Histogram) -> Value {
+    let times = histogram.times();
     let ms = |micros: u64| if times.count == 0 { Value::Null } else { (micros as f64 / 1_000.0).into() };
-    json!({"p50Ms": ms(times.p50_us), "p99Ms": ms(times.p99_us), "maxMs": ms(times.max_us)})
+    json!({"p50Ms": ms(times.p50_us), "p90Ms": ms(times.p90_us), "p99Ms": ms(times.p99_us), "maxMs": ms(times.max_us)})
 }

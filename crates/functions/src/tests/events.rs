@@ -4,6 +4,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use longshore_core::histogram::Histogram;
 use longshore_core::time::Tick;
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -39,6 +40,7 @@ impl Calling {
 struct Controlled {
     calls: mpsc::UnboundedSender<Calling>,
     clock: Arc<AtomicU64>,
+    stats: std::sync::Mutex<BTreeMap<String, FunctionStats>>,
 }
 
 #[async_trait::async_trait]
@@ -77,7 +79,7 @@ impl Environments for Controlled {
     }
 
     fn stats(&self) -> BTreeMap<String, FunctionStats> {
-        BTreeMap::new()
+        self.stats.lock().unwrap().clone()
     }
 
     fn counted_since_ms(&self) -> i64 {
@@ -85,6 +87,15 @@ impl Environments for Controlled {
     }
 
     fn count_throttle(&self, _: &str, _: &'static str) {}
+
+    fn count_dropped_events(&self, name: &str, events: u64, reason: &'static str) {
+        let mut stats = self.stats.lock().unwrap();
+        *stats.entry(name.to_owned()).or_default().events_dropped.entry(reason).or_default() += events;
+    }
+
+    fn cold_starts(&self, _: &str) -> Histogram {
+        Histogram::default()
+    }
 
     fn forget_figures(&self, _: &str) {}
 }
@@ -122,7 +133,7 @@ impl Server {
         let code = path.join("code");
         std::fs::create_dir_all(&code).unwrap();
         let (sender, calls) = mpsc::unbounded_channel();
-        let environments = Arc::new(Controlled { calls: sender, clock: clock.clone() });
+        let environments = Arc::new(Controlled { calls: sender, clock: clock.clone(), stats: Default::default() });
         let functions =
             Functions::with_environments(records, environments, Arc::new(OneObject), &code, settings).unwrap();
         let figures = functions.event_figures();
@@ -498,6 +509,11 @@ async fn a_function_that_is_switched_off_has_its_events_discarded_at_once() {
     // Accepted, as on AWS; and it takes the one along that waits for its retry.
     server.send_event("f", "{}").await.ok(202);
     assert_eq!(server.holds(0, 0).await.dropped, 2);
+    let stats = server.get("/_longshore/v1/functions/f/stats").await.ok(200).body;
+    assert_eq!(
+        (&stats["eventsDropped"], &stats["eventsDroppedByReason"]),
+        (&json!(2), &json!({"ZeroReservedConcurrency": 2}))
+    );
     server.delete("/2017-10-31/functions/f/concurrency").await.ok(204);
     server.advance(5 * MINUTE);
     server.nothing_else_runs(0).await;

@@ -8,14 +8,17 @@ use futures::stream::FuturesUnordered;
 use futures::{FutureExt, StreamExt};
 use longshore_core::invocation::{EventTemplate, Reply, Schema, invocation_id};
 use longshore_core::random::Random;
+use longshore_core::run::Took;
 use longshore_core::task::Task;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::gate::Door;
 use crate::ledger::JobRow;
 use crate::ports::Invoker;
 
-type Call = Pin<Box<dyn Future<Output = (u64, Reply)> + Send>>;
+/// A call under way: its invocation, what came of it, and how long it took if it began.
+type Call = Pin<Box<dyn Future<Output = (u64, Reply, Option<Took>)> + Send>>;
 
 /// The calls of one job that are under way. Their number is bounded by the run, which decides each of them.
 pub(super) struct Dispatcher {
@@ -52,15 +55,18 @@ impl Dispatcher {
         tracing::debug!(job = self.job_id, row = task.row, attempt, invocation, "task started");
         let (invoker, function) = (Arc::clone(&self.invoker), Arc::clone(&self.function));
         let halted = self.halted.clone();
+        let asked = Instant::now();
         // Usually there is room, and nothing to wait for or to call off.
         if let Some(pass) = self.door.try_enter() {
             self.calls.push(Box::pin(async move {
                 if halted.is_cancelled() {
-                    return (invocation, Reply::NotStarted);
+                    return (invocation, Reply::NotStarted, None);
                 }
                 let reply = invoker.invoke(&function, payload).await;
                 drop(pass);
-                (invocation, reply)
+                // The call began as it was asked for.
+                let us = micros(asked, Instant::now());
+                (invocation, reply, Some(Took { since_asked_us: us, call_us: us }))
             }));
             return;
         }
@@ -76,12 +82,15 @@ impl Dispatcher {
             };
             let pass = tokio::select! {
                 biased;
-                () = halted.cancelled() => return (invocation, Reply::NotStarted),
+                () = halted.cancelled() => return (invocation, Reply::NotStarted, None),
                 pass = waited => pass,
             };
+            let called = Instant::now();
             let reply = invoker.invoke(&function, payload).await;
+            let answered = Instant::now();
             drop(pass);
-            (invocation, reply)
+            let took = Took { since_asked_us: micros(asked, answered), call_us: micros(called, answered) };
+            (invocation, reply, Some(took))
         }));
     }
 
@@ -96,15 +105,19 @@ impl Dispatcher {
     }
 
     /// A call that is over by now. Calls that go on are known to go on until [`Dispatcher::next_answer`] is asked again.
-    pub fn answer_now(&mut self) -> Option<(u64, Reply)> {
+    pub fn answer_now(&mut self) -> Option<(u64, Reply, Option<Took>)> {
         self.calls.next().now_or_never().flatten()
     }
 
     /// The next call that is over; waits for ever if none is under way.
-    pub async fn next_answer(&mut self) -> (u64, Reply) {
+    pub async fn next_answer(&mut self) -> (u64, Reply, Option<Took>) {
         match self.calls.next().await {
             Some(answer) => answer,
             None => std::future::pending().await,
         }
     }
+}
+
+fn micros(from: Instant, to: Instant) -> u64 {
+    u64::try_from(to.duration_since(from).as_micros()).unwrap_or(u64::MAX)
 }

@@ -2,6 +2,7 @@
 //! allows. A call that finds no room waits here, in order of arrival, where it can still be called off.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, Weak};
 
 use longshore_wire::arn::FunctionName;
@@ -10,6 +11,8 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 /// One for the engine.
 pub(super) struct Gate {
     total: Arc<Semaphore>,
+    /// Calls that have asked and were not let in yet.
+    waiting: Arc<AtomicUsize>,
     /// By the function's name, so that its versions and aliases share one. Only those of jobs that run.
     doors: Mutex<HashMap<String, Weak<Door>>>,
 }
@@ -19,6 +22,23 @@ pub(super) struct Door {
     room: Arc<Semaphore>,
     size: Mutex<Size>,
     total: Arc<Semaphore>,
+    waiting: Arc<AtomicUsize>,
+}
+
+/// A call that waits, for as long as it is counted.
+struct Waits<'a>(&'a AtomicUsize);
+
+impl<'a> Waits<'a> {
+    fn new(waiting: &'a AtomicUsize) -> Self {
+        waiting.fetch_add(1, Ordering::Relaxed);
+        Self(waiting)
+    }
+}
+
+impl Drop for Waits<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 /// How many may be inside, and how many of those that are inside may not be replaced: the door was made narrower.
@@ -36,7 +56,13 @@ pub(super) struct Pass {
 
 impl Gate {
     pub fn new(total: u32) -> Self {
-        Self { total: Arc::new(Semaphore::new(total.max(1) as usize)), doors: Mutex::default() }
+        let total = Arc::new(Semaphore::new(total.max(1) as usize));
+        Self { total, waiting: Arc::default(), doors: Mutex::default() }
+    }
+
+    /// Calls of all jobs that wait for room now.
+    pub fn waiting(&self) -> usize {
+        self.waiting.load(Ordering::Relaxed)
     }
 
     /// The door of `function`, as a job names it. All jobs of one function get the same.
@@ -48,7 +74,8 @@ impl Gate {
             return door;
         }
         let size = Mutex::new(Size { limit: 0, surplus: 0 });
-        let door = Arc::new(Door { room: Arc::new(Semaphore::new(0)), size, total: Arc::clone(&self.total) });
+        let (room, total, waiting) = (Arc::new(Semaphore::new(0)), Arc::clone(&self.total), Arc::clone(&self.waiting));
+        let door = Arc::new(Door { room, size, total, waiting });
         doors.insert(name, Arc::downgrade(&door));
         door
     }
@@ -87,9 +114,11 @@ impl Door {
     /// Waits for room. Dropping the future gives the place in the queue up.
     pub async fn enter(self: Arc<Self>) -> Pass {
         const OPEN: &str = "these semaphores are never closed";
+        let waits = Waits::new(&self.waiting);
         // First the function's, then the server's: who waits for a busy function takes no room from others.
         let room = Arc::clone(&self.room).acquire_owned().await.expect(OPEN);
         let total = Arc::clone(&self.total).acquire_owned().await.expect(OPEN);
+        drop(waits);
         Pass { door: self, room: Some(room), _total: total }
     }
 }
@@ -128,6 +157,7 @@ mod tests {
         let third = other.try_enter().unwrap();
         assert!(enter(&other).is_none(), "the server's limit is three");
         assert!(other.try_enter().is_none() && first.try_enter().is_none());
+        assert_eq!(gate.waiting(), 0, "who gives up does not wait");
         drop(inside);
         assert!(enter(&other).is_some());
         drop(third);
@@ -163,11 +193,13 @@ mod tests {
         let inside = enter(&door).unwrap();
         let mut waits = Box::pin(Arc::clone(&door).enter());
         assert!((&mut waits).now_or_never().is_none());
+        assert_eq!(gate.waiting(), 1);
         drop(inside);
         assert!(enter(&door).is_none());
         assert!(door.try_enter().is_none(), "the room is that of who waits");
         drop(waits.await);
         assert!(door.try_enter().is_some());
+        assert_eq!(gate.waiting(), 0);
         assert!(enter(&door).is_some());
     }
 }

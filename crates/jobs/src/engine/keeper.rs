@@ -70,7 +70,7 @@ impl Keeper {
         kept.iter().filter_map(|(fence, tenure)| Some((fence.clone(), tenure.upgrade()?))).collect()
     }
 
-    async fn renew(&self, ledger: &dyn Ledger, term: Duration) {
+    pub async fn renew(&self, ledger: &dyn Ledger, term: Duration) {
         let kept = self.kept();
         if kept.is_empty() {
             return;

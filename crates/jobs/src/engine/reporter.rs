@@ -96,6 +96,7 @@ pub(super) async fn report(engine: &Engine, fence: &Fence, job: &JobRow, status:
     failpoint::pass(Place::ReportManifestBefore);
     put(engine, bucket, &names.manifest(), "application/json", PutBody::Bytes(Bytes::from(manifest))).await?;
     failpoint::pass(Place::ReportManifestAfter);
+    tracing::info!(job = job.id, bucket, rows = settled, parts = parts.len(), "completion report written");
     Ok(())
 }
 

@@ -2,6 +2,7 @@
 
 mod beyond;
 mod life;
+mod servers;
 
 use std::collections::BTreeMap;
 use std::sync::atomic::AtomicUsize;
@@ -315,6 +316,53 @@ fn between(text: &str, from: &str, to: &str) -> String {
 
 fn keys(n: usize) -> Vec<String> {
     (0..n).map(|i| if i % 10 == 3 { format!("bad-{i}") } else { format!("key-{i}") }).collect()
+}
+
+async fn figures(world: &World, id: &str) -> serde_json::Value {
+    let (status, answer) = world.send("GET", &format!("/_longshore/v1/jobs/{id}/figures"), "", "").await;
+    assert_eq!(status, 200, "{answer}");
+    serde_json::from_str(&answer).unwrap()
+}
+
+#[tokio::test]
+async fn what_a_job_has_counted_is_seen_while_it_runs_and_kept_when_it_pauses_and_when_it_is_over() {
+    let mut world = World::new().await;
+    world.manifest(&keys(50));
+    world.function.gate.forget_permits(Semaphore::MAX_PERMITS);
+    let id = world.create(|b| b).await;
+    world.function.gate.add_permits(20);
+    let totals = |world: &World| {
+        let (totals, depths, waiting) = world.jobs.engine.total();
+        (totals.succeeded + totals.failed, totals.figures.tasks.count(), depths.in_flight, waiting)
+    };
+    for _ in 0..2_000 {
+        if totals(&world).0 == 20 {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    assert_eq!(totals(&world), (20, 20, 4, 0), "twenty are over, four run");
+    let seen = figures(&world, &id).await;
+    assert_eq!((&seen["taskDuration"]["count"], &seen["tasks"]["inFlight"]), (&20.into(), &4.into()));
+    assert_eq!((&seen["tasks"]["ready"], &seen["secondsLeft"]), (&26.into(), &serde_json::Value::Null));
+    assert_eq!(world.jobs.metrics().await.unwrap().jobs.iter().map(|(_, jobs)| jobs).sum::<u64>(), 1);
+    // A server that is stopped keeps what the run has counted, and the next one goes on from there.
+    world.stop().await;
+    world.function.gate.add_permits(50);
+    world.jobs = open(world.dir.path(), &world.shelf, &world.function).await;
+    world.wait_for(&id, "Complete").await;
+    let seen = figures(&world, &id).await;
+    assert_eq!((&seen["taskDuration"]["count"], &seen["attemptDuration"]["count"]), (&50.into(), &50.into()));
+    assert_eq!((&seen["invocations"]["succeeded"], &seen["tasks"]), (&50.into(), &serde_json::Value::Null));
+    assert_eq!(seen["coldStartDuration"]["count"], 0, "this function counts none");
+    let since = totals(&world);
+    assert!(since.0 == since.1 && (20..=30).contains(&since.0), "of this server's time alone: {since:?}");
+    let census = world.jobs.ledger.census().await.unwrap();
+    assert_eq!((census.jobs, census.deliveries_owed), (vec![(longshore_core::job::Status::Complete, 1)], 0));
+    world.restart().await;
+    assert_eq!(figures(&world, &id).await, seen);
+    let (status, _) = world.send("GET", "/_longshore/v1/jobs/none/figures", "", "").await;
+    assert_eq!(status, 404);
 }
 
 #[tokio::test]

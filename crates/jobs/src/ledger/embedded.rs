@@ -19,8 +19,8 @@ use longshore_store::{Fatal, Position, Records, ResultLog, StoreError};
 use tokio::sync::watch;
 
 use super::{
-    ALL_ROWS, After, Appended, Change, Created, Due, Duty, Expired, Fence, JobRow, Kept, Lease, Ledger, MoveError,
-    Results, Terms, Try,
+    ALL_ROWS, After, Appended, Census, Change, Created, Due, Duty, Expired, Fence, JobRow, Kept, Lease, Ledger,
+    MoveError, Results, Terms, Try,
 };
 use crate::Settings;
 use crate::engine::recorder;
@@ -165,16 +165,22 @@ impl Ledger for Embedded {
         self.table.expired(before, jobs_max, max).await
     }
 
+    async fn census(&self) -> Result<Census, StoreError> {
+        self.table.census().await
+    }
+
     async fn delete(&self, id: &str) -> Result<(), StoreError> {
-        // The files first: of a job without a record nobody would know that it had any.
-        if self.table.job(id).await?.is_some_and(|job| job.status.is_terminal()) {
-            let dir = recorder::log_dir(&self.job_dir(id));
-            recorder::blocking(move || match std::fs::remove_dir_all(dir) {
-                Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error.into()),
-                _ => Ok(()),
-            })
-            .await?;
+        // What is over stays over.
+        if !self.table.job(id).await?.is_some_and(|job| job.status.is_terminal()) {
+            return Ok(());
         }
+        // The files first: of a job without a record nobody would know that it had any.
+        let dir = recorder::log_dir(&self.job_dir(id));
+        recorder::blocking(move || match std::fs::remove_dir_all(dir) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error.into()),
+            _ => Ok(()),
+        })
+        .await?;
         self.table.delete(id).await?;
         let duty = Duty::Job(id.to_owned());
         self.leases.held().remove(&duty);
@@ -220,6 +226,7 @@ impl Ledger for Embedded {
     }
 
     async fn halt(&self, fence: &Fence) -> Result<(), StoreError> {
+        fence.job()?;
         let mut held = self.leases.held();
         let holding = held.get_mut(&fence.duty).ok_or(StoreError::Fenced)?;
         holding.halt(fence.worker, fence.epoch).map_err(|_| StoreError::Fenced)
@@ -232,6 +239,14 @@ impl Ledger for Embedded {
 
     async fn note_progress(&self, fence: &Fence, counts: (u64, u64), active_ms: u64) -> Result<(), StoreError> {
         self.table.note_progress(fence, counts, active_ms).await
+    }
+
+    async fn note_figures(&self, fence: &Fence, figures: String) -> Result<(), StoreError> {
+        self.table.note_figures(fence, figures).await
+    }
+
+    async fn figures(&self, id: &str) -> Result<Option<String>, StoreError> {
+        self.table.figures(id).await
     }
 
     async fn note_rows(&self, fence: &Fence, rows_total: u64) -> Result<(), StoreError> {

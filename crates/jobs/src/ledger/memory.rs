@@ -24,8 +24,8 @@ use longshore_wire::event::JobEvent;
 use tokio::sync::watch;
 
 use super::{
-    ALL_ROWS, After, Announcements, Appended, Change, Created, Delivery, DeliveryState, Due, Duty, Expired, Fence,
-    JobRow, Kept, Lease, Ledger, MoveError, Results, Terms, Try, after_the_latest,
+    ALL_ROWS, After, Announcements, Appended, Census, Change, Created, Delivery, DeliveryState, Due, Duty, Expired,
+    Fence, JobRow, Kept, Lease, Ledger, MoveError, Results, Terms, Try, after_the_latest,
 };
 use crate::Settings;
 use crate::error::{FailureReason, JobError};
@@ -116,6 +116,9 @@ pub enum Tear {
     Garbled { byte: usize, bit: u8 },
 }
 
+/// The calls that others may wait for. Not those that a look at all jobs makes itself, or it would wake itself for ever.
+const ANNOUNCED: [&str; 5] = ["create", "transition", "set_priority", "give_back", "halt"];
+
 /// What all servers share.
 struct Store {
     jobs: BTreeMap<String, Job>,
@@ -135,6 +138,7 @@ struct Job {
     fingerprint: String,
     tags: Vec<(String, String)>,
     report_created: Option<Timestamp>,
+    figures: Option<String>,
     /// In the order of their numbers, which count from 1.
     events: Vec<Entered>,
     results: Option<Log>,
@@ -166,6 +170,9 @@ struct Log {
     opened: u64,
     /// The last batch of this opening that is there.
     last: u64,
+    /// The settled tasks in it.
+    succeeded: u64,
+    failed: u64,
     /// A frame was torn: nothing is appended until it is cut off.
     torn: bool,
 }
@@ -313,9 +320,15 @@ impl Memory {
         work: impl FnOnce(&mut Store) -> Result<T, E>,
     ) -> Result<T, E> {
         let step = Step { writes: true, ..self.step(what, job) };
-        let done = self.act(step, |_| (), work).await;
-        self.announcements.announce();
-        done
+        // Within the transaction, so that it is told whether or not the caller gets to know.
+        let work = |store: &mut Store| {
+            let done = work(store)?;
+            if ANNOUNCED.contains(&what) {
+                self.announcements.announce();
+            }
+            Ok(done)
+        };
+        self.act(step, |_| (), work).await
     }
 
     async fn act<T, E: From<StoreError>>(
@@ -364,6 +377,7 @@ impl Memory {
         change: Change,
     ) -> Result<Status, MoveError> {
         if let Terms::Leased(fence) = terms {
+            fence.is_for(id)?;
             store.admit(fence)?;
         }
         let job = store.jobs.get(id).ok_or(MoveError::NotFound)?;
@@ -468,10 +482,9 @@ impl Ledger for Memory {
             let (tags, place) = (row.request.tags.clone(), store.made);
             store.made += 1;
             store.tokens.insert((account.clone(), token), id.clone());
-            let (report_created, events, results) = (None, Vec::new(), None);
-            store
-                .jobs
-                .insert(id.clone(), Job { row, account, fingerprint, tags, report_created, events, results, place });
+            let (report_created, figures, events, results) = (None, None, Vec::new(), None);
+            let job = Job { row, account, fingerprint, tags, report_created, figures, events, results, place };
+            store.jobs.insert(id.clone(), job);
             store.enter(&self.settings, &id, now, Vec::new(), Vec::new());
             Ok(Created::New)
         })
@@ -563,6 +576,24 @@ impl Ledger for Memory {
                 }
             }
             Ok(expired)
+        })
+        .await
+    }
+
+    async fn census(&self) -> Result<Census, StoreError> {
+        self.look("census", None, |store| {
+            let ours = || store.jobs.values().filter(|job| job.account == self.settings.account);
+            let mut jobs: Vec<(Status, u64)> = Status::ALL.into_iter().map(|status| (status, 0)).collect();
+            for job in ours() {
+                jobs.iter_mut().filter(|(status, _)| *status == job.row.status).for_each(|(_, count)| *count += 1);
+            }
+            jobs.retain(|(_, count)| *count > 0);
+            jobs.sort_by_key(|(status, _)| status.name());
+            let sinks: Vec<&str> = self.settings.event_sinks.iter().map(|sink| sink.name()).collect();
+            let owed = ours().flat_map(|job| &job.events).flat_map(|entered| &entered.owed);
+            let pending =
+                owed.filter(|(sink, owed)| owed.state == DeliveryState::Pending && sinks.contains(&sink.as_str()));
+            Ok(Census { jobs, deliveries_owed: pending.count() as u64 })
         })
         .await
     }
@@ -692,7 +723,8 @@ impl Ledger for Memory {
     }
 
     async fn halt(&self, fence: &Fence) -> Result<(), StoreError> {
-        self.write("halt", fence.job().ok(), |store| {
+        let id = fence.job()?;
+        self.write("halt", Some(id), |store| {
             let holding = store.leases.get_mut(&fence.duty).ok_or(StoreError::Fenced)?;
             holding.halt(fence.worker, fence.epoch).map_err(|_| StoreError::Fenced)
         })
@@ -716,6 +748,20 @@ impl Ledger for Memory {
             Ok(())
         })
         .await
+    }
+
+    async fn note_figures(&self, fence: &Fence, figures: String) -> Result<(), StoreError> {
+        self.write("note_figures", fence.job().ok(), |store| {
+            if let Some(job) = store.admitted(fence)? {
+                job.figures = Some(figures);
+            }
+            Ok(())
+        })
+        .await
+    }
+
+    async fn figures(&self, id: &str) -> Result<Option<String>, StoreError> {
+        self.look("figures", Some(id), |store| Ok(store.jobs.get(id).and_then(|job| job.figures.clone()))).await
     }
 
     async fn note_rows(&self, fence: &Fence, rows_total: u64) -> Result<(), StoreError> {
@@ -835,9 +881,10 @@ impl Results for Opening {
             // In the same transaction: so the counts are those of the results, at every server.
             for entry in entries.iter() {
                 if let Entry::Settled { outcome, .. } = entry {
-                    *(if outcome.succeeded { &mut row.succeeded } else { &mut row.failed }) += 1;
+                    *(if outcome.succeeded { &mut log.succeeded } else { &mut log.failed }) += 1;
                 }
             }
+            (row.succeeded, row.failed) = (row.succeeded.max(log.succeeded), row.failed.max(log.failed));
             Ok(Appended::Done)
         });
         appended.await

@@ -16,9 +16,13 @@ pub const OPERATION: Operation<Jobs> = Operation {
 /// Checks and stores a job. It reads neither the manifest nor the function: problems there fail the job later.
 async fn create_job(jobs: &Jobs, call: Call) -> Result<Response, JobError> {
     let job = NewJob::parse(&call.request.body, &jobs.settings)?;
+    let function = job.operation.function_arn.clone();
     let new_id = jobs.settings.new_id().to_string();
     let id = match jobs.ledger.create(new_id.clone(), job).await? {
-        Created::New => new_id,
+        Created::New => {
+            tracing::info!(job = new_id, function, request_id = %call.request.request_id, "job created");
+            new_id
+        }
         Created::Before(id) => id,
     };
     jobs.engine.wake();

@@ -46,6 +46,7 @@ pub async fn print(args: FunctionLogs, place: &Place, json: bool) -> Result<u8, 
             Err(error @ ClientError::Broken(_)) if args.follow && asked => {
                 eprintln!("{}, asking again", own_told(place, &args.function, error).await.message);
                 tokio::time::sleep(LOOK_EVERY_FAR).await;
+                place.look_again();
                 continue;
             }
             Err(error) => return Err(own_told(place, &args.function, error).await),
@@ -144,6 +145,7 @@ fn since(text: &str, now: jiff::Timestamp) -> Result<jiff::Timestamp, Failure> {
 /// Finds the lines of one invocation. Environments write into one log: between START and REPORT of an invocation stand
 /// its own lines, and those of whatever runs at the same time.
 struct Filter {
+    /// Its ID, or the beginning of it.
     wanted: String,
     /// Invocations that have begun and not ended.
     open: HashSet<String>,
@@ -170,10 +172,14 @@ impl Filter {
             }
             _ => {}
         }
-        if mark.is_some() || line.contains(&self.wanted) {
-            return line.contains(&self.wanted);
+        if let Some((_, id)) = &mark {
+            return id.starts_with(&self.wanted);
         }
-        if !self.open.contains(&self.wanted) || self.open.iter().any(|other| line.contains(other.as_str())) {
+        if line.contains(&self.wanted) {
+            return true;
+        }
+        let begun = self.open.iter().any(|id| id.starts_with(&self.wanted));
+        if !begun || self.open.iter().any(|other| line.contains(other.as_str())) {
             return false;
         }
         self.mixed |= self.open.len() > 1;
@@ -241,6 +247,7 @@ mod tests {
             (of_b.as_slice(), mixed),
             (&lines[5..].iter().map(|l| (*l).to_owned()).collect::<Vec<_>>()[..], false)
         );
+        let of_all_b = of_b;
         let side_by_side = [
             "START RequestId: aaaa Version: 1",
             "START RequestId: bbbb Version: 1",
@@ -255,6 +262,7 @@ mod tests {
         assert_eq!(of_b, [side_by_side[1], side_by_side[3], side_by_side[5], side_by_side[6]]);
         assert!(mixed, "one of them may be of a");
         assert_eq!(taken("none", &lines), (vec![], false));
+        assert_eq!(taken("bb", &lines).0, of_all_b, "the beginning of the ID is enough");
         let in_json = [
             r#"{"time":"t","type":"platform.start","record":{"requestId":"aaaa","version":"1"}}"#,
             "{\"message\": \"of a\"}",

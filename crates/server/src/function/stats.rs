@@ -102,6 +102,10 @@ fn description(stats: &Value) -> String {
         ("Cold starts", timed("coldStarts", "initDuration")),
         ("Now", now(stats)),
     ];
+    let dropped = number(stats, "eventsDropped");
+    if dropped > 0 {
+        lines.push(("Dropped", format!("{} events", with(dropped, parts("eventsDroppedByReason")))));
+    }
     let memory = number(stats, "maxMemoryUsedMB");
     if memory > 0 {
         lines.push(("Memory", format!("{memory} MB used at most")));

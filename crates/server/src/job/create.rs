@@ -3,7 +3,7 @@
 use serde_json::{Map, Value, json};
 
 use crate::cli::{CreateJob, Encryption, JobAt, Scope};
-use crate::failure::Failure;
+use crate::failure::{Failure, plain};
 use crate::job::json;
 use crate::job::print_made;
 use crate::place::{Place, partition, told};
@@ -35,11 +35,43 @@ pub async fn create(args: CreateJob, at: &JobAt) -> Result<u8, Failure> {
     let token = args.token.clone().or_else(|| request.get("ClientRequestToken")?.as_str().map(str::to_owned));
     let token = token.unwrap_or_else(|| uuid::Uuid::new_v4().to_string());
     request.insert("ClientRequestToken".into(), token.into());
+    for warning in missing(&place, &request).await {
+        eprintln!("{warning}");
+    }
     let id = send(&place, &request).await?;
     if request.get("Report").and_then(|report| report.get("Enabled")) != Some(&Value::Bool(true)) {
         eprintln!("the job writes no report: which tasks failed will not be known (--report s3://bucket/prefix)");
     }
     print_made(&place, &id, at.at.json, args.watch).await
+}
+
+/// What the job will look for and not find: a sentence each. A job may be created before its function is, so that is no
+/// reason to refuse it; what cannot be looked up is not talked about.
+async fn missing(place: &Place, request: &Map<String, Value>) -> Vec<String> {
+    let text = |pointer: &[&str]| {
+        let first = request.get(*pointer.first()?)?;
+        pointer[1..].iter().try_fold(first, |value, member| value.get(member))?.as_str()
+    };
+    let mut warnings = Vec::new();
+    if let Some(function) = text(&["Operation", "LambdaInvoke", "FunctionArn"])
+        && let Ok(Some(false)) = place.client.has_function(function).await
+    {
+        let function = plain(function);
+        warnings.push(match place.client.is_longshore().await {
+            Ok(true) => {
+                format!("there is no function {function} on this server: unless it is elsewhere, every task will fail")
+            }
+            _ => format!("there is no function {function}: every task will fail"),
+        });
+    }
+    let report = text(&["Report", "Bucket"]).filter(|_| request["Report"].get("Enabled") == Some(&Value::Bool(true)));
+    if let Some(bucket) = report.and_then(|arn| arn.rsplit(':').next())
+        && let Ok(false) = place.client.has_bucket(bucket).await
+    {
+        warnings
+            .push(format!("there is no bucket {} for the report: the job will fail when it writes it", plain(bucket)));
+    }
+    warnings
 }
 
 /// Creates a job from a request in JSON.

@@ -33,6 +33,7 @@ pub async fn print(place: &Place, id: &str, follow: bool, json: bool) -> Result<
             Err(error @ ClientError::Broken(_)) if follow && asked => {
                 eprintln!("{}, asking again", refused(error).message);
                 tokio::time::sleep(LOOK_EVERY).await;
+                place.look_again();
                 continue;
             }
             page => page.map_err(refused)?,

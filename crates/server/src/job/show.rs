@@ -62,8 +62,8 @@ fn progress(job: &Described) -> String {
     format!("{percent} % of {total}{failed}")
 }
 
-/// One job, a line for each thing that there is to say.
-pub fn description(described: &Described, colours: bool) -> String {
+/// One job, a line for each thing that there is to say; `figures` are what a Longshore tells of how it goes.
+pub fn description(described: &Described, figures: &[(&'static str, String)], colours: bool) -> String {
     let job = json::of(&described.job);
     let text = |pointer: &str| job.pointer(pointer).and_then(|value| value.as_str()).unwrap_or("").to_owned();
     let (total, succeeded, failed) = described.progress();
@@ -98,6 +98,9 @@ pub fn description(described: &Described, colours: bool) -> String {
     );
     let active = job.pointer("/ProgressSummary/Timers/ElapsedTimeInActiveSeconds").and_then(|s| s.as_u64());
     say("Active for", active.map(|seconds| duration(Duration::from_secs(seconds))).unwrap_or_default());
+    for (name, text) in figures {
+        say(name, text.clone());
+    }
     say("Priority", job.pointer("/Priority").map(ToString::to_string).unwrap_or_default());
     say("Role", text("/RoleArn"));
     match super::results::place_of(described) {
@@ -161,7 +164,7 @@ mod tests {
             <ReportScope>AllTasks</ReportScope></Report>\
             <FailureReasons><member><FailureCode>c</FailureCode><FailureReason>r</FailureReason></member></FailureReasons></Job>";
         let described = Described { job: Element::parse(job.as_bytes()).unwrap() };
-        let said = description(&described, false);
+        let said = description(&described, &[("Speed", "9 tasks a second".into())], false);
         assert_eq!(
             said.lines().collect::<Vec<_>>(),
             [
@@ -171,6 +174,7 @@ mod tests {
                 "Function    f",
                 "Argument    k=v",
                 "Manifest    s3://b/a:c",
+                "Speed       9 tasks a second",
                 "Priority    3",
                 "Report      s3://r/p/job-i (AllTasks)",
                 "Failure     c: r",

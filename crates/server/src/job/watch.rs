@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use crate::client::{ClientError, Described};
 use crate::failure::{Failure, INTERRUPTED, plain};
 use crate::interrupt::Interrupt;
-use crate::job::{json, results, so_far};
+use crate::job::{figures, results, so_far};
 use crate::output;
 use crate::place::{Place, told};
 use crate::progress::Progress;
@@ -37,7 +37,7 @@ pub async fn watch(place: &Place, id: &str, json_wanted: bool) -> Result<u8, Fai
     progress.end();
     let described = outcome?;
     if json_wanted {
-        output::json(&serde_json::json!({"Job": json::of(&described.job)}));
+        output::json(&super::with_figures(place, &described).await);
     }
     let (_, succeeded, failed) = described.progress();
     // A job that came to no task leaves no report (S3 Batch spec 7.1).
@@ -63,6 +63,12 @@ pub async fn watch(place: &Place, id: &str, json_wanted: bool) -> Result<u8, Fai
     for line in so_far.unwrap_or_default().lines() {
         eprintln!("{line}");
     }
+    // How it went is no reason to fail.
+    if let Ok(Some(figures)) = figures::ask(&place.client, id).await {
+        for (name, text) in figures.told() {
+            eprintln!("{}: {text}", name.to_lowercase());
+        }
+    }
     Ok(status)
 }
 
@@ -71,11 +77,15 @@ async fn follow(place: &Place, id: &str, progress: &mut Progress) -> Result<Desc
     let mut silent_since: Option<Instant> = None;
     let mut answered = false;
     let mut failures = so_far::Watched::default();
+    let mut pace = figures::Watched::default();
     loop {
         match place.client.describe_job(id).await {
             Ok(described) => {
                 (answered, silent_since) = (true, None);
                 let (total, succeeded, failed) = described.progress();
+                if let Some(news) = pace.news(&place.client, id).await {
+                    progress.tell(news.going());
+                }
                 progress.show(described.status(), total, succeeded, failed);
                 if described.is_over() {
                     return Ok(described);
@@ -94,6 +104,7 @@ async fn follow(place: &Place, id: &str, progress: &mut Progress) -> Result<Desc
                 if silent_since.is_none() {
                     progress.say(&format!("{}; asking again", plain(&error.to_string())));
                 }
+                place.look_again();
                 let since = *silent_since.get_or_insert_with(Instant::now);
                 if since.elapsed() >= SILENCE_MAX {
                     return Err(told(error).hint(format!(

@@ -1,0 +1,72 @@
+use http::StatusCode;
+use longshore_core::figures::Call;
+use longshore_core::histogram::Histogram;
+use longshore_core::pace::Unknown;
+use longshore_wire::{Call as Asked, Operation, Response, Route};
+use serde_json::{Map, Value, json};
+
+use crate::Jobs;
+use crate::engine::{Going, KeptFigures};
+use crate::error::JobError;
+use crate::ledger::JobRow;
+
+/// Ours, not AWS's: how fast a job goes, when it may be over, and how long its tasks and calls took.
+pub const OPERATION: Operation<Jobs> = Operation {
+    name: "JobFigures",
+    route: Route("GET", "/_longshore/v1/jobs/{JobId}/figures"),
+    spec: "docs/decisions/0033-metrics-are-signed-or-on-a-loopback-listener.md",
+    handle: |jobs, call| Box::pin(async move { jobs.told(job_figures(jobs, call).await) }),
+};
+
+/// JSON. Of a job that is over: what its runs have counted; of one that runs, how it goes besides.
+async fn job_figures(jobs: &Jobs, call: Asked) -> Result<Response, JobError> {
+    let job = jobs.engine.look(call.label("JobId")).await?.ok_or(JobError::NotFound)?;
+    let (kept, going) = jobs.engine.figures(&job).await?;
+    Ok(Response::json(StatusCode::OK, &document(&job, &kept, going.as_ref())))
+}
+
+fn document(job: &JobRow, kept: &KeptFigures, going: Option<&Going>) -> Value {
+    let results = job.succeeded + job.failed;
+    let left = match going {
+        Some(going) => going.left_ms,
+        None => Err(Unknown::NotRunning),
+    };
+    let calls = Call::ALL.iter().map(|call| (call.name().to_owned(), kept.figures.calls(*call).into()));
+    // A mean over no time would be any number.
+    let mean = (job.active_ms > 0).then(|| rounded(results as f64 * 1_000.0 / job.active_ms as f64));
+    json!({
+        "jobId": job.id,
+        "status": job.status.name(),
+        "tasksPerSecond": {
+            "now": going.map(|going| rounded(going.per_second)),
+            "mean": mean,
+        },
+        "secondsLeft": left.ok().map(|ms| ms.div_ceil(1_000)),
+        "secondsLeftUnknown": left.err().map(Unknown::name),
+        "tasks": going.map(|going| json!({
+            "ready": going.depths.ready,
+            "waiting": going.depths.waiting,
+            "inFlight": going.depths.in_flight,
+            "unrecorded": going.depths.unrecorded,
+        })),
+        "invocations": Map::from_iter(calls),
+        "taskDuration": times(Some(&kept.figures.tasks)),
+        "attemptDuration": times(Some(&kept.figures.attempts)),
+        "coldStartDuration": times(kept.cold_starts.as_ref()),
+    })
+}
+
+/// In milliseconds; `null` where nothing was counted.
+fn times(times: Option<&Histogram>) -> Value {
+    let times = times.map(Histogram::times).unwrap_or_default();
+    let ms = |micros: u64| if times.count == 0 { Value::Null } else { (micros as f64 / 1_000.0).into() };
+    json!({
+        "count": times.count, "p50Ms": ms(times.p50_us), "p90Ms": ms(times.p90_us), "p99Ms": ms(times.p99_us),
+        "maxMs": ms(times.max_us),
+    })
+}
+
+/// To a tenth.
+fn rounded(rate: f64) -> f64 {
+    (rate * 10.0).round() / 10.0
+}
