@@ -23,7 +23,7 @@ mod tasks;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -122,6 +122,8 @@ struct Live {
     failed: AtomicU64,
     /// Milliseconds in Active, those of earlier turns included.
     active_ms: AtomicU64,
+    /// As the scheduler last saw it.
+    priority: Arc<AtomicU32>,
 }
 
 /// (succeeded, failed, milliseconds in Active) of one moment.
@@ -138,6 +140,7 @@ impl Live {
             succeeded: AtomicU64::new(0),
             failed: AtomicU64::new(0),
             active_ms: AtomicU64::new(0),
+            priority: Arc::default(),
         })
     }
 
@@ -528,7 +531,7 @@ async fn drive(
     let world = &engine.shared.world;
     let Driven { mut run, fence, random, results, manifest, mut feed, meter } = driven;
     let mut dispatcher = {
-        let door = engine.shared.gate.door(&job.request.operation.function_arn);
+        let door = engine.shared.gate.door(&job.request.operation.function_arn, Arc::clone(&live.priority));
         dispatcher::Dispatcher::new(Arc::clone(&world.invoker), door, job, random)
     };
 
@@ -769,7 +772,8 @@ async fn note(
     progress.and(figures)
 }
 
-/// What the function and the server allow. Jobs share it at the gate, where whoever waits longest is next.
+/// What the function and the server allow. Jobs share it at the gate, where whoever has the highest priority is next, and
+/// among equals whoever waits longest.
 fn slots(world: &World, function: &str) -> u32 {
     let total = world.settings.concurrency_total_max.max(1);
     world.invoker.slots(function).map_or(total, |slots| slots.min(total))
