@@ -1,6 +1,6 @@
 """The long lanes. See qa/long."""
 
-import argparse, collections, json, os, pathlib, random, re, resource, shutil, subprocess, sys, tempfile, textwrap, time
+import argparse, collections, json, os, pathlib, random, re, resource, shutil, subprocess, sys, tempfile, time
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "tests/conformance"))
@@ -12,22 +12,27 @@ def sh(*command, check=True):
 
 
 def simulation(until):
-    """Seeds by the thousand; a failure prints the line that replays it."""
+    """Seeds by the thousand, of the core alone and of the whole engine; a failure prints the line that replays it.
+
+    What is counted of the whole engine is named `worlds` or begins with `world_`.
+    """
     counted = collections.Counter()
     while time.monotonic() < until:
         first = random.SystemRandom().randrange(1 << 48)
-        env = dict(os.environ, SIM_FIRST=str(first), SIM_SEEDS="1000")
-        done = subprocess.run(["cargo", "test", "--quiet", "--release", "--package", "longshore-tests", "--test", "simulation",
-                               "the_laws_hold_in_every_world", "--", "--nocapture"], cwd=ROOT, env=env, capture_output=True, text=True)
-        said = re.search(r"(\d+) seeds from \d+, (\d+) with a crash while work was in flight, (\d+) events: \{(.*)\}", done.stdout)
-        if done.returncode != 0 or not said:
-            print(done.stdout[-3000:], done.stderr[-3000:], file=sys.stderr)
-            counted["failures"] += 1
-            continue
-        counted["seeds"] += int(said[1])
-        counted["seeds_counted"] += int(said[2])
-        counted["events"] += int(said[3])
-        counted.update({f"fault_{name}": int(n) for name, n in re.findall(r"(\w+): (\d+)", said[4])})
+        for test, seeds, names in (("simulation", 1_000, ("seeds", "seeds_counted", "events", "fault_")),
+                                   ("worlds", 2_000, ("worlds", "worlds_counted", "world_events", "world_fault_"))):
+            env = dict(os.environ, SIM_FIRST=str(first), SIM_SEEDS=str(seeds))
+            done = subprocess.run(["cargo", "test", "--quiet", "--release", "--package", "longshore-tests", "--test", test,
+                                   "the_laws_hold_in_every_world", "--", "--nocapture"], cwd=ROOT, env=env, capture_output=True, text=True)
+            said = re.search(r"(\d+) seeds from \d+, (\d+) with a crash while work was in flight, (\d+) events: \{(.*)\}", done.stdout)
+            if done.returncode != 0 or not said:
+                print(done.stdout[-3000:], done.stderr[-3000:], file=sys.stderr)
+                # Of worlds each one that broke a law is told.
+                counted["failures"] += max(1, len(re.findall("^replay: ", done.stdout, re.M)))
+            if said:
+                for name, number in zip(names, said.groups()):
+                    counted[name] += int(number)
+                counted.update({f"{names[3]}{name}": int(n) for name, n in re.findall(r"(\w+): (\d+)", said[4])})
     return counted
 
 
@@ -173,96 +178,98 @@ def runtimes(until):
             return counted
 
 
-def power(until):
-    """A file system is shut down under the stopped server, which loses everything that was not synced.
-
-    Without the SIGSTOP a sync that races with the shutdown may return success: a false alarm. Acknowledged objects and
-    the counts that were shown are there afterwards; the report has every row once.
+def in_turns(until, name, make, turns):
+    """Runs lanes one after the other, each in a folder of its own: `make(folder, dice, turn)` gives one with `begin`, `turn`, `end`
+    and `close`. What it counted is added up; a failure is printed with its seed, and leaves its folder.
     """
-    import harness
-
-    for tool in ("mkfs.ext4", "xfs_io", "losetup"):
-        if not shutil.which(tool):
-            sys.exit(f"SKIPPED: {tool} is missing (Debian packages e2fsprogs, xfsprogs, mount)")
-    if os.geteuid() != 0:
-        sys.exit("SKIPPED: mounting needs root")
     counted = collections.Counter()
-    handler = textwrap.dedent("""
-        import time
-        def handler(event, context):
-            task = event["tasks"][0]
-            time.sleep(0.01)
-            return {"invocationSchemaVersion": "1.0", "invocationId": event["invocationId"], "results": [
-                {"taskId": task["taskId"], "resultCode": "Succeeded", "resultString": task["s3Key"]}]}
-    """)
+    turn = 0
     while time.monotonic() < until:
-        dice = random.Random(random.SystemRandom().randrange(1 << 32))
-        work = pathlib.Path(tempfile.mkdtemp(prefix="longshore-power-"))
-        image, mount = work / "disk.img", work / "disk"
-        mount.mkdir()
-        sh("truncate", "-s", "400M", image)
-        sh("mkfs.ext4", "-q", image)
-        sh("mount", "-o", "loop", image, mount)
-        server = harness.Server(work / "server")
-        server.data_dir = mount / "data"
+        seed = random.SystemRandom().randrange(1 << 32)
+        work = pathlib.Path(tempfile.mkdtemp(prefix=f"longshore-{name}-"))
+        lane = make(work, random.Random(seed), turn)
+        turn += 1
         try:
-            server.start()
-            bucket = server.bucket("power")
-            function = server.deploy("f", handler)
-            rows = [(bucket, f"key-{row:05}") for row in range(2_000)]
-            job = server.create_job(bucket, function, server.put_manifest(bucket, rows))
-            for cut in range(6):
-                time.sleep(dice.uniform(0.05, 0.6))
-                kept = {f"kept-{cut}-{n}": os.urandom(dice.choice([10, 5_000, 40_000])) for n in range(dice.randrange(1, 4))}
-                for key, body in kept.items():
-                    server.s3.put_object(Bucket=bucket, Key=key, Body=body)
-                shown = server.describe(job)["ProgressSummary"]["NumberOfTasksSucceeded"]
-                stop_all_threads(server.process.pid)
-                sh("xfs_io", "-x", "-c", "shutdown", mount)
-                server.kill()
-                unmount(mount)
-                sh("mount", "-o", "loop", image, mount)
-                server.start()
-                counted["cuts"] += 1
-                for key, body in kept.items():
-                    assert server.s3.get_object(Bucket=bucket, Key=key)["Body"].read() == body, f"{key} is not as acknowledged"
-                after = server.describe(job)["ProgressSummary"]["NumberOfTasksSucceeded"]
-                assert after >= shown, f"{shown} results were shown, {after} are there"
-                counted["cuts_with_the_job_running"] += server.describe(job)["Status"] == "Active"
-            server.wait(job, timeout=240)
-            harness.audit(server, job, rows)
-            counted["jobs"] += 1
-            server.stop()
-        except AssertionError as wrong:
-            print(f"FAILED: {wrong}; what the server said: {server.output}", file=sys.stderr)
+            for _ in turns(lane):
+                if time.monotonic() >= until:
+                    break
+        except (AssertionError, OSError) as wrong:
+            print(f"FAILED, seed {seed}: {wrong!r}; see {work}", file=sys.stderr)
             counted["failures"] += 1
-            server.kill()
-            unmount(mount)
-            continue
-        unmount(mount)
-        shutil.rmtree(work)
+            lane.close()
+        else:
+            lane.close()
+            shutil.rmtree(work)
+        counted.update(lane.counted)
     return counted
 
 
-def stop_all_threads(pid):
-    os.kill(pid, 19)
-    deadline = time.monotonic() + 10
-    while True:
-        states = [open(f"/proc/{pid}/task/{task}/stat").read().rsplit(")", 1)[1].split()[0] for task in os.listdir(f"/proc/{pid}/task")]
-        if set(states) == {"T"}:
-            return
-        assert time.monotonic() < deadline, states
+def power(until):
+    """Power cuts, on ext4 and XFS in turns, and in every third turn images that are copied while the server works on.
+
+    Acknowledged objects, functions and jobs and the counts that were shown are there afterwards; each report has every row once.
+    """
+    import disks
+    import powers
+
+    if reason := disks.missing():
+        sys.exit(f"SKIPPED: {reason}")
+
+    def make(folder, dice, turn):
+        kind = ("ext4", "xfs", None)[turn % 3]
+        return powers.Cuts(folder, dice, kind) if kind else powers.Images(folder, dice)
+
+    def turns(lane):
+        lane.begin()
+        for _ in range(25):
+            yield lane.cut()
+        lane.end()
+
+    return in_turns(until, "power", make, turns)
 
 
-def unmount(mount):
-    """The functions of the killed server hold the file system for the moment that they take to die."""
-    deadline = time.monotonic() + 20
-    while sh("umount", mount, check=False).returncode != 0:
-        assert time.monotonic() < deadline, sh("fuser", "-vm", mount, check=False).stderr
-        time.sleep(0.05)
+def syncs(until):
+    """The n-th sync fails, n from 1 to 300, with each error, once and ever after. Goes on where the ledger says that it stopped."""
+    import syncs as lanes
+
+    if shutil.which("strace") is None:
+        sys.exit("SKIPPED: strace is missing (Debian package strace)")
+    kinds = [(n, error, ever) for n in range(1, 301) for error in lanes.ERRORS for ever in (False, True)]
+    done = sum(json.loads(line).get("failed", 0) for line in open(LEDGER) if '"lane": "syncs"' in line)
+
+    def make(folder, dice, turn):
+        # In another order than one by one, so that a short run goes over all of it.
+        number, error, ever = kinds[(done + turn) * 7919 % len(kinds)]
+        return lanes.Failing(folder, dice, number, error, ever)
+
+    return in_turns(until, "syncs", make, lambda lane: [print(lane.number, lane.error, lane.run(), file=sys.stderr)])
 
 
-LANES = {"simulation": simulation, "kills": kills, "peers": peers, "faults": faults, "runtimes": runtimes, "power": power}
+def full(until):
+    """No room, at each part of the data directory, for bytes and for inodes, with some left or none, for up to half a minute."""
+    import disks
+    import fulls
+
+    if reason := disks.missing("unshare", "nsenter", loops=False):
+        sys.exit(f"SKIPPED: {reason}")
+
+    def make(folder, dice, turn):
+        part, what = fulls.POINTS[turn % len(fulls.POINTS)]
+        left = dice.choice([0, 0, dice.randrange(1, 200_000 if what == "bytes" else 20)])
+        return fulls.Full(folder, dice, part, what, left, hold=dice.choice([1, 5, 30]))
+
+    def turns(lane):
+        lane.run()
+        lane.counted["points"] += 1
+        # Neither adds up.
+        del lane.counted["resumed_after_ms"], lane.counted["stood_still_at"]
+        yield
+
+    return in_turns(until, "full", make, turns)
+
+
+LANES = {"simulation": simulation, "kills": kills, "peers": peers, "faults": faults, "runtimes": runtimes, "power": power,
+         "syncs": syncs, "full": full}
 
 
 def main():

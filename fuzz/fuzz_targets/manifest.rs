@@ -1,4 +1,5 @@
-//! A CSV manifest: how it is cut into reads makes no difference to its rows, and no row panics.
+//! A CSV manifest: how it is cut into reads makes no difference to its rows, no row panics, and many rows checked at once
+//! are what they are one by one.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
@@ -37,4 +38,11 @@ fuzz_target!(|input: &[u8]| {
     let whole = rows(&format, input, input.len().max(1));
     let cut = rows(&format, input, 3);
     assert_eq!(whole, cut);
+    let first_row = input.first().map_or(0, |b| u64::from(b >> 6) * 341);
+    let lines = [input.strip_suffix(b"\n").unwrap_or(input), b"\n"].concat();
+    let one_by_one = lines[..lines.len() - 1]
+        .split(|b| *b == b'\n')
+        .zip(first_row..)
+        .try_fold(0, |rows, (line, row)| format.parse(row, line).map(|_| rows + 1));
+    assert_eq!(format.check(first_row, &lines, &mut Vec::new()), one_by_one);
 });

@@ -247,7 +247,11 @@ def test_json_is_what_the_aws_cli_prints(ended):
         (["tag", "list", ended.id], ["get-job-tagging", "--job-id", ended.id]),
     ]:
         printed = ended.server.aws_json("s3control", *theirs, "--account-id", ACCOUNT)
-        assert ended.json(*ours) == printed, theirs
+        said = ended.json(*ours)
+        if ours[0] == "describe":
+            # Beside the API's own shape, not in it.
+            assert said.pop("Figures")["taskDuration"]["count"] == 4
+        assert said == printed, theirs
 
 
 def test_jobs_are_listed_newest_first_by_status_and_number(place):

@@ -208,7 +208,7 @@ def test_a_finished_job_tells_how_long_its_tasks_attempts_and_cold_starts_took_a
     assert first["invocations"]["function_error"] == ROWS / 20
     said = scraped.longshore("job", "describe", ended).stdout
     assert re.search(r"^Tasks took  p50 [\d.]+ m?s, p90 .*, p99 .*, longest .* \(200\)$", said, re.M), said
-    assert re.search(r"^Cold starts p50 ", said, re.M)
+    assert re.search(r"^Cold start  p50 ", said, re.M)
     watched = scraped.longshore("job", "watch", ended, check=False)
     assert watched.returncode == 1 and "tasks took: p50" in watched.stderr
     scraped.stop()

@@ -110,6 +110,7 @@ def run(scenario, rounds):
         traceback.print_exc()
     finally:
         scenario.end()
+    print(f"== {scenario.name} took {time.monotonic() - began:.0f} s", file=sys.stderr, flush=True)
     return {"scenario": scenario.name, "settings": scenario.settings, "notes": scenario.lies, "skipped": skipped, "failures": failures, "rounds": kept,
             "seconds": round(time.monotonic() - began, 1),
             "measures": [judged(measure, kept) for measure in scenario.measures if measure.goal in scenario.goals]}

@@ -27,8 +27,8 @@ class Remote(Scenario):
         ramp-up is in the window; other settings as they come; a fresh server and data directory a run; one stub for all."""
     lies = """Ours is the whole job: checking the manifest, results durable, the report written (the floor: all but the check). Its wall
         time is the job's own CreationTime to TerminationDate, its CPU the server process alone; the peers' include their start. The
-        floor's own CPU is exact to 10 ms. P11 is an upper bound: own CPU unsigned, less the floor's, plus the floor's 1.2 µs of row
-        work, so what our wake-ups cost in the kernel counts as engine. curl and aiohttp do not sign; ours does in P2 to P4."""
+        floor's own CPU is exact to 10 ms. P11 has two upper bounds: the user time of /proc, which the kernel splits from the whole by its
+        ticks, and own CPU less the floor's plus the floor's 1.2 µs of row work, where our wake-ups in the kernel count as engine. curl and aiohttp do not sign; ours does in P2 to P4."""
     measures = [
         Measure("P1", "own CPU a task over the floor's, 16 in flight, unsigned", "<=", 1.6, 1.25, ratio("ours, unsigned", "floor 16", "own_us"), "ours, unsigned"),
         Measure("P1", "the same, signed", "<=", 1.8, 1.4, ratio("ours, signed", "floor 16", "own_us"), "ours, signed"),
@@ -40,7 +40,8 @@ class Remote(Scenario):
         Measure("P4", "tasks/s over boto3, 16 threads", ">=", 45, 70, ratio("ours, signed", "boto3", "tasks_per_s"), "ours, signed"),
         Measure("P4", "tasks/s over aiohttp, the better of 1 and 2 processes", ">=", 8, 10,
                 lambda r: r["ours, signed"]["tasks_per_s"] / best(r, ["aiohttp 1", "aiohttp 2"], "tasks_per_s"), "ours, signed"),
-        Measure("P11", "CPU a task beyond the bare exchange", "<=", 10, 4,
+        Measure("P11", "user-space CPU a task", "<=", 10, 4, lambda r: r["ours, unsigned"]["user_us"], "ours, unsigned", "µs"),
+        Measure("P11", "CPU a task beyond the bare exchange, kernel included", "<=", 10, 4,
                 lambda r: r["ours, unsigned"]["own_us"] - r["floor 16"]["own_us"] + FLOOR_ROW_US, "ours, unsigned", "µs"),
     ]
 
@@ -117,7 +118,7 @@ class Hosted(Scenario):
     name = "embedded host"
     settings = """Bare client 40,000 rows, ours and AWS's 20,000; `environments_max`, `concurrency_initial` and `concurrency_max` = the number
         given, 4 where none is; sandbox on (`auto`: every layer of this machine); other settings as they come; a fresh server a run."""
-    lies = """A job before it (of slow calls where the client has a handler) starts all environments, which are counted, so that neither cold starts nor the ramp-up are in the window.
+    lies = """Jobs before it start all environments, which are counted, and call them 3,000 times, so that neither cold starts nor the ramp-up are in the window.
         Own CPU is the server process; starts are the helper's. The ceiling is measured for 2 s after its clients are warm, with
         endless events, without manifest, report or syncs; ours is the whole job. A client that is slow hides the host:
         that is why P5 has the bare one."""
@@ -181,12 +182,15 @@ class Hosted(Scenario):
 
     def ours(self, client, n, count=20_000):
         rows = Rows(self.rows(count))
-        # The bare client answers whatever it is sent, and at once: enough of it that every environment is wanted.
-        warm = Rows(3_000) if client == "bare" else None
+        # The bare client answers whatever it is sent, and at once: enough of it that every environment is wanted. The others
+        # are made to start by slow calls, and get as many quick ones, after which Node's compiler has done its work.
+        quick = Rows(3_000)
         settings = f"[jobs]\nconcurrency_initial = {n}\nconcurrency_max = {n}\n[functions]\nenvironments_max = {n}\n{interpreters()}"
         with Workplace() as work, Server(work, settings, self.a.binary) as server:
             server.deploy("f", *package(client))
-            warm_up(server, "f", n, warm)
+            warm_up(server, "f", n, quick if client == "bare" else None)
+            if client != "bare":
+                run_job(server, "f", "quick.csv", quick.put(server, "quick.csv"), quick)
             got = run_job(server, "f", "m.csv", rows.put(server, "m.csv"), rows, profile=f"hosted-{client}-{n}")
             return got | {"both_us": got["own_us"] + got["functions_us"]}
 

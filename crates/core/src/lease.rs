@@ -73,6 +73,11 @@ impl Holding {
         }
     }
 
+    /// Whether it has been given back, or nobody has had it yet.
+    pub fn is_free(&self) -> bool {
+        self.holder.is_none()
+    }
+
     /// Whether what is written under this lease counts. One that has run out counts until somebody has taken it: nobody
     /// else can have written in between.
     pub fn admit(&self, worker: Worker, epoch: Epoch) -> Result<(), Lost> {
@@ -138,6 +143,7 @@ mod tests {
         assert_eq!(duty.renew(A, first, Tick(100), TERM), Err(Lost));
         duty.give_back(A, first);
         assert_eq!(duty.admit(B, Epoch(2)), Ok(()), "who has lost it cannot give it back");
+        assert!(!duty.is_free());
         assert_eq!(duty.admit(A, Epoch(2)), Err(Lost), "an epoch that was guessed");
         let third = take(&mut duty, A, 200).unwrap();
         assert_eq!((third, duty.admit(A, first), duty.admit(A, third)), (Epoch(3), Err(Lost), Ok(())));
@@ -159,6 +165,7 @@ mod tests {
         let mut duty = Holding::default();
         let first = take(&mut duty, A, 0).unwrap();
         duty.give_back(A, first);
+        assert!(duty.is_free());
         assert_eq!(duty.admit(A, first), Err(Lost));
         assert_eq!(take(&mut duty, A, 0), Some(Epoch(2)));
     }

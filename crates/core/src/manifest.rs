@@ -1,5 +1,8 @@
 //! The rows of a CSV manifest: bytes in, tasks out. Source: S3 Batch spec 3.2 and 2.7.
 
+use std::borrow::Cow;
+use std::sync::Arc;
+
 use crate::task::{Task, VersionId};
 
 /// A column of a CSV manifest, as `Manifest.Spec.Fields` names it.
@@ -170,9 +173,14 @@ impl RowFormat {
 
     /// Reads one line, without its line break (a trailing CR is taken off here).
     pub fn parse(&self, row: u64, line: &[u8]) -> Result<Task, Fault> {
+        let Row { number, bucket, key, version } = self.read(row, line)?;
+        Ok(Task { row, number, bucket: bucket.into(), key: key.into(), version: version.into() })
+    }
+
+    fn read<'a>(&self, row: u64, line: &'a [u8]) -> Result<Row<'a>, Fault> {
         let fault = |flaw| Fault { row, flaw };
         let line = line.strip_suffix(b"\r").unwrap_or(line);
-        if row == 0 && line.starts_with(b"\xEF\xBB\xBF") {
+        if row == 0 && line.starts_with(BYTE_ORDER_MARK) {
             return Err(fault(Flaw::ByteOrderMark));
         }
         if row == 0 && line.starts_with(b"\x1F\x8B") {
@@ -191,7 +199,7 @@ impl RowFormat {
         };
         let mut bucket = None;
         let mut key = None;
-        let mut version = VersionId::NoColumn;
+        let mut version = RowVersion::NoColumn;
         let mut number = row;
         let mut fields = Fields { rest: Some(line) };
         for column in &self.columns {
@@ -201,11 +209,11 @@ impl RowFormat {
                 Column::Ignore => {}
                 Column::Bucket => bucket = Some(field),
                 Column::Key => key = Some(field),
-                Column::VersionId if field.is_empty() => version = VersionId::Missing,
-                Column::VersionId if version_fits(&field) => version = VersionId::Given(field.into()),
-                Column::ReportedVersion if field.is_empty() => version = VersionId::NoColumn,
-                Column::ReportedVersion if field == "\\N" => version = VersionId::Missing,
-                Column::ReportedVersion if version_fits(&field) => version = VersionId::Given(field.into()),
+                Column::VersionId if field.is_empty() => version = RowVersion::Missing,
+                Column::VersionId if version_fits(field.as_bytes()) => version = RowVersion::Given(field),
+                Column::ReportedVersion if field.is_empty() => version = RowVersion::NoColumn,
+                Column::ReportedVersion if field == "\\N" => version = RowVersion::Missing,
+                Column::ReportedVersion if version_fits(field.as_bytes()) => version = RowVersion::Given(field),
                 Column::VersionId | Column::ReportedVersion => return Err(fault(Flaw::Version)),
                 Column::Number => number = field.parse().map_err(|_| fault(Flaw::Number))?,
             }
@@ -215,9 +223,140 @@ impl RowFormat {
         }
         let (Some(bucket), Some(key)) = (bucket, key) else { return Err(other_count()) };
         check_row(&bucket, &key, None).map_err(fault)?;
-        Ok(Task { row, number, bucket: bucket.into(), key: key.into(), version })
+        Ok(Row { number, bucket, key, version })
+    }
+
+    /// Checks whole lines, each ended by LF, of which the first is row `first_row`: what [`RowFormat::parse`] says of each,
+    /// and the same fault. Returns the number of rows; `edges` is given the places behind the last rows of chunks.
+    ///
+    /// Rows as most are take a look at each byte by the widest instructions there are, and nothing for themselves; where
+    /// there is a quote, or anything odd, each line is read as [`RowFormat::parse`] does.
+    pub fn check(&self, first_row: u64, lines: &[u8], edges: &mut Vec<usize>) -> Result<u64, Fault> {
+        edges.clear();
+        if let Some(rows) = self.check_plain(first_row, lines, edges) {
+            return Ok(rows);
+        }
+        edges.clear();
+        let (mut row, mut from) = (first_row, 0);
+        for end in memchr::memchr_iter(b'\n', lines) {
+            self.read(row, &lines[from..end])?;
+            (row, from) = (row + 1, end + 1);
+            if row.is_multiple_of(CHUNK_ROWS) {
+                edges.push(from);
+            }
+        }
+        Ok(row - first_row)
+    }
+
+    /// `None` if a closer look is needed.
+    fn check_plain(&self, first_row: u64, lines: &[u8], edges: &mut Vec<usize>) -> Option<u64> {
+        let count = self.columns.len();
+        let begins = first_row == 0 && lines.starts_with(BYTE_ORDER_MARK);
+        if begins || count > PLAIN_COLUMNS_MAX || memchr::memchr(b'"', lines).is_some() {
+            return None;
+        }
+        if !lines.is_ascii() && std::str::from_utf8(lines).is_err() {
+            return None;
+        }
+        let percent_from = |from: usize| memchr::memchr(b'%', &lines[from..]).map_or(usize::MAX, |at| from + at);
+        let mut percent = percent_from(0);
+        let mut ends = [0; PLAIN_COLUMNS_MAX];
+        let (mut row, mut start, mut field) = (first_row, 0, 0);
+        for at in memchr::memchr2_iter(b',', b'\n', lines) {
+            if field == count {
+                return None;
+            }
+            ends[field] = at;
+            field += 1;
+            if lines[at] == b',' {
+                continue;
+            }
+            if field < count || at - start > LINE_BYTES_MAX {
+                return None;
+            }
+            // A CR before the break is none of the last field.
+            ends[field - 1] = at - usize::from(at > start && lines[at - 1] == b'\r');
+            let mut from = start;
+            for (column, to) in self.columns.iter().zip(ends) {
+                let text = &lines[from..to];
+                let fits = match column {
+                    Column::Ignore => true,
+                    Column::Bucket => text.len() <= BUCKET_BYTES_MAX,
+                    Column::Key => {
+                        if percent < from {
+                            percent = percent_from(from);
+                        }
+                        !text.is_empty()
+                            && if percent < to { check_key(text).is_ok() } else { text.len() <= KEY_BYTES_MAX }
+                    }
+                    Column::VersionId | Column::ReportedVersion => version_fits(text),
+                    Column::Number => std::str::from_utf8(text).is_ok_and(|text| text.parse::<u64>().is_ok()),
+                };
+                if !fits {
+                    return None;
+                }
+                from = to + 1;
+            }
+            (row, start, field) = (row + 1, at + 1, 0);
+            if row.is_multiple_of(CHUNK_ROWS) {
+                edges.push(start);
+            }
+        }
+        (start == lines.len()).then_some(row - first_row)
+    }
+
+    /// Reads a chunk of lines, each ended by LF, of which the first is row `first_of_chunk`; the tasks from `first_row` on.
+    ///
+    /// Two allocations a task or less are left of it: rows of one bucket share its name.
+    pub fn parse_chunk(&self, first_of_chunk: u64, first_row: u64, lines: &[u8]) -> Result<Vec<Task>, Fault> {
+        let rows = memchr::memchr_iter(b'\n', lines).count();
+        let mut tasks: Vec<Task> = Vec::with_capacity(rows - rows.min((first_row - first_of_chunk) as usize));
+        let mut from = 0;
+        for (row, end) in (first_of_chunk..).zip(memchr::memchr_iter(b'\n', lines)) {
+            let line = &lines[from..end];
+            from = end + 1;
+            if row < first_row {
+                continue;
+            }
+            let Row { number, bucket, key, version } = self.read(row, line)?;
+            let bucket = match tasks.last() {
+                Some(last) if *last.bucket == *bucket => Arc::clone(&last.bucket),
+                _ => bucket.into(),
+            };
+            tasks.push(Task { row, number, bucket, key: key.into(), version: version.into() });
+        }
+        Ok(tasks)
     }
 }
+
+/// A row as it lies in its line.
+struct Row<'a> {
+    number: u64,
+    bucket: Cow<'a, str>,
+    key: Cow<'a, str>,
+    version: RowVersion<'a>,
+}
+
+/// As [`VersionId`].
+enum RowVersion<'a> {
+    NoColumn,
+    Missing,
+    Given(Cow<'a, str>),
+}
+
+impl From<RowVersion<'_>> for VersionId {
+    fn from(version: RowVersion<'_>) -> Self {
+        match version {
+            RowVersion::NoColumn => Self::NoColumn,
+            RowVersion::Missing => Self::Missing,
+            RowVersion::Given(version) => Self::Given(version.into()),
+        }
+    }
+}
+
+const BYTE_ORDER_MARK: &[u8] = b"\xEF\xBB\xBF";
+/// Rows of more columns than any manifest has had are read one by one.
+const PLAIN_COLUMNS_MAX: usize = 16;
 
 /// Whether a row of a table by column could stand in a CSV manifest, so that no other one is written down as a line. `key`
 /// is percent-encoded; a `version` that is missing or blank is a row without one.
@@ -228,33 +367,30 @@ pub fn check_row(bucket: &str, key: &str, version: Option<&str>) -> Result<(), F
     if bucket.contains('\n') {
         return Err(Flaw::Quotes);
     }
-    check_key(key)?;
-    if version.is_none_or(version_fits) { Ok(()) } else { Err(Flaw::Version) }
+    check_key(key.as_bytes())?;
+    if version.is_none_or(|version| version_fits(version.as_bytes())) { Ok(()) } else { Err(Flaw::Version) }
 }
 
 /// Version IDs are taken literally: 1 to 1,024 printable ASCII characters without comma or quote (spec 3.7).
-fn version_fits(version: &str) -> bool {
-    version.len() <= 1_024 && version.bytes().all(|b| b.is_ascii_graphic() && b != b',' && b != b'"')
+fn version_fits(version: &[u8]) -> bool {
+    version.len() <= 1_024 && version.iter().all(|b| b.is_ascii_graphic() && *b != b',' && *b != b'"')
 }
 
 /// Not empty, whole percent escapes, not too long before or after decoding.
-fn check_key(key: &str) -> Result<(), Flaw> {
+fn check_key(key: &[u8]) -> Result<(), Flaw> {
     if key.is_empty() {
         return Err(Flaw::EmptyKey);
     }
     if key.len() > RAW_KEY_BYTES_MAX {
         return Err(Flaw::LongKey);
     }
-    let bytes = key.as_bytes();
     let mut escapes = 0;
-    for (at, byte) in bytes.iter().enumerate() {
-        if *byte == b'%' {
-            let digits = bytes.get(at + 1..at + 3);
-            if !digits.is_some_and(|d| d.iter().all(u8::is_ascii_hexdigit)) {
-                return Err(Flaw::Escape);
-            }
-            escapes += 1;
+    for at in memchr::memchr_iter(b'%', key) {
+        let digits = key.get(at + 1..at + 3);
+        if !digits.is_some_and(|d| d.iter().all(u8::is_ascii_hexdigit)) {
+            return Err(Flaw::Escape);
         }
+        escapes += 1;
     }
     if key.len() - 2 * escapes > KEY_BYTES_MAX { Err(Flaw::LongKey) } else { Ok(()) }
 }
@@ -266,7 +402,7 @@ pub(crate) struct Fields<'a> {
 }
 
 impl<'a> Iterator for Fields<'a> {
-    type Item = Result<std::borrow::Cow<'a, str>, ()>;
+    type Item = Result<Cow<'a, str>, ()>;
 
     fn next(&mut self) -> Option<Self::Item> {
         let rest = self.rest?;
@@ -343,7 +479,7 @@ impl Lines {
         mut each: impl FnMut(&[u8]) -> Result<(), E>,
     ) -> Result<(), E> {
         let mut rest = piece;
-        while let Some(end) = rest.iter().position(|b| *b == b'\n') {
+        while let Some(end) = memchr::memchr(b'\n', rest) {
             let (line, after) = rest.split_at(end);
             rest = &after[1..];
             if self.partial.is_empty() {
@@ -381,7 +517,7 @@ mod tests {
     fn parse(columns: &[Column], line: &str) -> Result<(String, String, VersionId), FaultKind> {
         let format = RowFormat::new(columns.to_vec()).unwrap();
         match format.parse(0, line.as_bytes()) {
-            Ok(task) => Ok((task.bucket.into(), task.key.into(), task.version)),
+            Ok(task) => Ok(((*task.bucket).into(), task.key.into(), task.version)),
             Err(fault) => Err(fault.kind()),
         }
     }
@@ -520,6 +656,114 @@ mod tests {
             assert!(RowFormat::new(columns).is_none());
         }
         assert!(RowFormat::new(vec![Ignore, Bucket, Ignore, Key]).is_some());
+    }
+
+    /// What [`RowFormat::check`] has to say of these lines.
+    fn one_by_one(format: &RowFormat, first_row: u64, lines: &[u8]) -> Result<(u64, Vec<usize>), Fault> {
+        let (mut row, mut edges, mut from) = (first_row, Vec::new(), 0);
+        while from < lines.len() {
+            let end = from + lines[from..].iter().position(|b| *b == b'\n').unwrap();
+            format.parse(row, &lines[from..end])?;
+            (row, from) = (row + 1, end + 1);
+            if row % CHUNK_ROWS == 0 {
+                edges.push(from);
+            }
+        }
+        Ok((row - first_row, edges))
+    }
+
+    fn at_once(format: &RowFormat, first_row: u64, lines: &[u8]) -> Result<(u64, Vec<usize>), Fault> {
+        let mut edges = vec![7];
+        format.check(first_row, lines, &mut edges).map(|rows| (rows, edges))
+    }
+
+    #[test]
+    fn rows_checked_at_once_are_checked_as_they_are_one_by_one() {
+        let long = |bytes: usize| "k".repeat(bytes);
+        let odd: Vec<Vec<u8>> = [
+            "b,k",
+            "b,k\r",
+            "b,k%20",
+            "b,%",
+            "b,%2",
+            "b,%2g",
+            "%,k",
+            "%20,k%41",
+            "b,",
+            ",k",
+            "",
+            "\r",
+            "b",
+            "b,k,v",
+            "b,\"k\"",
+            "b,\"k",
+            "\"b,x\",k",
+            "b,é",
+            "\u{feff}b,k",
+            ",",
+            "b,k ",
+            "b\r,k",
+            "b,\r",
+            "é,%C3%A9",
+        ]
+        .map(|line| line.as_bytes().to_vec())
+        .into_iter()
+        .chain([1_024, 1_025, 3_072].map(|bytes| format!("b,{}", long(bytes)).into_bytes()))
+        .chain([1_024, 1_025].map(|escapes| format!("b,{}", "%20".repeat(escapes)).into_bytes()))
+        .chain([255, 256].map(|bytes| format!("{},k", long(bytes)).into_bytes()))
+        .chain([LINE_BYTES_MAX, LINE_BYTES_MAX + 1].map(|bytes| format!("b,{}", long(bytes - 2)).into_bytes()))
+        .chain([b"b,\xff".to_vec(), b"\x1F\x8Bb,k".to_vec(), b"b,\xC3".to_vec(), b"\xA9,k".to_vec()])
+        .collect();
+        let format = RowFormat::new(vec![Bucket, Key]).unwrap();
+        for first_row in [0, 1, CHUNK_ROWS - 1, CHUNK_ROWS - 2] {
+            for (one, other) in odd.iter().flat_map(|one| odd.iter().map(move |other| (one, other))) {
+                let lines = [one, &b"\n"[..], other, b"\n", b"b,k\n"].concat();
+                let wanted = one_by_one(&format, first_row, &lines);
+                assert_eq!(at_once(&format, first_row, &lines), wanted, "{}", String::from_utf8_lossy(&lines));
+            }
+        }
+        for (columns, lines) in [
+            (
+                vec![Bucket, Ignore, Version, Key],
+                &["b,,,k", "b,%,v,k%", "b,x,v 1,k", "b,,v,%41", "b,\u{e9},v,k\r", "b,,v,"][..],
+            ),
+            (
+                vec![Key, Bucket, Column::Number, Column::ReportedVersion],
+                &["k,b,1,", "k,b,1,\\N\r", "k,b,,v", "k,b,-1,v", "k,b,7,a b"],
+            ),
+            (vec![Version, Key, Bucket], &[",k,b\r", "v,%41,%", "v,%,b", "\u{e9},k,b"]),
+            ([vec![Bucket, Key], vec![Ignore; 20]].concat(), &["b,k,,,,,,,,,,,,,,,,,,,,", "b,k"]),
+        ] {
+            let format = RowFormat::new(columns).unwrap();
+            for line in lines {
+                let lines = format!("{line}\n{line}\n").into_bytes();
+                assert_eq!(at_once(&format, 5, &lines), one_by_one(&format, 5, &lines), "{line}");
+            }
+        }
+    }
+
+    #[test]
+    fn many_rows_are_checked_with_their_edges_and_read_from_anywhere() {
+        let format = RowFormat::new(vec![Bucket, Key]).unwrap();
+        let rows = 3 * CHUNK_ROWS + 9;
+        let line = |row: u64| match row % 5 {
+            0 => format!("other,%41{row}\n"),
+            1 => format!("b,{row}\r\n"),
+            2 => format!("b,é{row}\n"),
+            _ => format!("b,{row}\n"),
+        };
+        let lines: String = (0..rows).map(line).collect();
+        let (found, edges) = at_once(&format, 0, lines.as_bytes()).unwrap();
+        assert_eq!((found, edges.len()), (rows, 3));
+        assert_eq!(one_by_one(&format, 0, lines.as_bytes()), Ok((rows, edges)));
+        for first in [0, 1, 700, rows - 1, rows] {
+            let tasks = format.parse_chunk(0, first, lines.as_bytes()).unwrap();
+            let wanted: Vec<Task> = (first..rows)
+                .map(|row| format.parse(row, line(row).trim_end_matches('\n').as_bytes()).unwrap())
+                .collect();
+            assert_eq!(tasks, wanted);
+        }
+        assert_eq!(format.parse_chunk(3, 3, b"b,k\nb,\n").unwrap_err().row, 4);
     }
 
     #[test]

@@ -11,7 +11,7 @@
 //! ```
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BinaryHeap, HashMap, VecDeque};
+use std::collections::{BinaryHeap, HashMap, VecDeque};
 use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::Arc;
 
@@ -20,6 +20,7 @@ use roaring::RoaringTreemap;
 use crate::dispatch::{Pace, Paced, Ramp, RampSettings};
 use crate::figures::{Call, Figures};
 use crate::invocation::{Judgement, Reply, judge};
+pub use crate::past::Past;
 use crate::random::Random;
 use crate::record::Entry;
 use crate::retry::{Policy, Tries, Verdict};
@@ -55,59 +56,6 @@ impl Default for Settings {
             strict: false,
             gather_ms: 10,
         }
-    }
-}
-
-/// What the result log says about a job's past. Empty for a job that has not run yet.
-#[derive(Debug, Clone, Default)]
-pub struct Past {
-    settled: RoaringTreemap,
-    /// By row: what waited for a redrive, with the attempts used up and the last failure.
-    redriven: BTreeMap<u64, (Arc<Task>, u32, Outcome)>,
-    succeeded: u64,
-    failed: u64,
-}
-
-impl Past {
-    /// Takes one entry of the log, in the order it was written. `Err` if a row is settled twice: the log is damaged,
-    /// or a bug of ours wrote it, and no report may be made from it.
-    pub fn add(&mut self, entry: &Entry) -> Result<(), u64> {
-        match entry {
-            Entry::Settled { task, outcome, .. } => {
-                if !self.settled.insert(task.row) {
-                    return Err(task.row);
-                }
-                self.redriven.remove(&task.row);
-                *(if outcome.succeeded { &mut self.succeeded } else { &mut self.failed }) += 1;
-            }
-            Entry::Redriven { task, attempts, outcome } => {
-                if !self.settled.contains(task.row) {
-                    self.redriven.insert(task.row, (Arc::clone(task), *attempts, outcome.clone()));
-                }
-            }
-        }
-        Ok(())
-    }
-
-    pub fn succeeded(&self) -> u64 {
-        self.succeeded
-    }
-
-    pub fn failed(&self) -> u64 {
-        self.failed
-    }
-
-    /// The first row without a final result: where reading begins again.
-    pub fn first_open_row(&self) -> u64 {
-        // Rows settle nearly in order, so this walks few of the set's ranges.
-        let mut row = 0;
-        for settled in &self.settled {
-            if settled != row {
-                break;
-            }
-            row += 1;
-        }
-        row
     }
 }
 
@@ -369,7 +317,7 @@ impl Run {
     ///
     /// Nothing is dispatched before the first [`Event::Slots`]: a job that is to be cancelled at once is told so first.
     pub fn new(lineage: &str, extent: Extent, past: Past, settings: Settings, seed: u64, now: Tick) -> Self {
-        let (succeeded, failed) = (past.succeeded, past.failed);
+        let (succeeded, failed) = (past.succeeded(), past.failed());
         let mut run = Self {
             ids: TaskIds::new(lineage),
             phase: Phase::Running,
@@ -381,7 +329,7 @@ impl Run {
             rows_total: extent.rows_total,
             whole: extent.whole,
             next_row: past.first_open_row(),
-            sample: extent.sample.map(|drawn| drawn - &past.settled),
+            sample: extent.sample.map(|drawn| past.open_rows_of(drawn)),
             reading: false,
             past,
             ready: VecDeque::new(),
@@ -515,11 +463,11 @@ impl Run {
         for task in tasks {
             self.next_row = task.row + 1;
             let drawn = self.sample.as_mut().is_none_or(|sample| sample.remove(task.row));
-            if winding_down || !drawn || self.past.settled.contains(task.row) {
+            if winding_down || !drawn || self.past.is_settled(task.row) {
                 continue;
             }
-            let tries = match self.past.redriven.remove(&task.row) {
-                Some((_, attempts, last)) => Tries { attempts, last: Some(last), ..Tries::default() },
+            let tries = match self.past.take_redriven(task.row) {
+                Some((attempts, last)) => Tries { attempts, last: Some(last), ..Tries::default() },
                 None => Tries::default(),
             };
             let task = Arc::new(task);
@@ -658,7 +606,7 @@ impl Run {
             self.give_up(pending);
         }
         // Rows that waited for a redrive when the server died, and were not read again since.
-        for (task, attempts, last) in std::mem::take(&mut self.past.redriven).into_values() {
+        for (task, attempts, last) in self.past.take_all_redriven() {
             self.settle(task, attempts, last);
         }
     }

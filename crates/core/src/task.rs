@@ -1,5 +1,7 @@
 //! A task: one manifest row's work, and what became of it.
 
+use std::sync::Arc;
+
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use sha1::{Digest, Sha1};
@@ -12,8 +14,8 @@ pub struct Task {
     /// Its ordinal in the manifest of its job's lineage (see [`task_id`]); the row itself unless the job retries
     /// tasks of an earlier one.
     pub number: u64,
-    /// Plain bucket name, as in the manifest.
-    pub bucket: Box<str>,
+    /// Plain bucket name, as in the manifest. Shared by tasks that are read together, which mostly have one.
+    pub bucket: Arc<str>,
     /// The manifest's own bytes after CSV unquoting, still percent-encoded: what a function is sent and what the
     /// report repeats (rules EV-4, 7.4).
     pub key: Box<str>,

@@ -95,6 +95,7 @@ async fn run(runtime: &str, calls: usize, in_flight: usize, environments: usize,
                 trace_id: None,
                 want_log_tail: false,
                 patience: Patience::Forever,
+                start: None,
             };
             match host.invoke(deployment, call).await {
                 Outcome::Answered { function_error: false, .. } => {}

@@ -176,9 +176,11 @@ impl Catalogue {
 
     /// The function, settled: whoever looks at it ends what its last change left open.
     pub async fn get(self: &Arc<Self>, name: &str) -> Result<Option<Arc<Entry>>, FunctionError> {
-        if self.snapshot().get(name).is_some_and(|entry| entry.function.settled().is_some()) {
-            self.change_from(name, Function::settled, |_, _| Ok((Next::Keep, ()))).await?;
+        let entry = self.snapshot().get(name).cloned();
+        if entry.as_ref().is_none_or(|entry| entry.function.settled().is_none()) {
+            return Ok(entry);
         }
+        self.change_from(name, Function::settled, |_, _| Ok((Next::Keep, ()))).await?;
         Ok(self.snapshot().get(name).cloned())
     }
 
@@ -186,9 +188,11 @@ impl Catalogue {
     /// its time is.
     pub async fn stand(self: &Arc<Self>, name: &str) -> Result<Option<Arc<Entry>>, FunctionError> {
         let over = self.over();
-        if self.snapshot().get(name).is_some_and(|entry| over(&entry.function).is_some()) {
-            self.change_from(name, over, |_, _| Ok((Next::Keep, ()))).await?;
+        let entry = self.snapshot().get(name).cloned();
+        if entry.as_ref().is_none_or(|entry| over(&entry.function).is_none()) {
+            return Ok(entry);
         }
+        self.change_from(name, over, |_, _| Ok((Next::Keep, ()))).await?;
         Ok(self.snapshot().get(name).cloned())
     }
 

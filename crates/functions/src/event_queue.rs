@@ -436,6 +436,7 @@ impl Functions {
                 trace_id: Some(stored.trace_id),
                 want_log_tail: false,
                 patience: Patience::For(PATIENCE),
+                start: None,
             };
             self.dispatch(&named, &mut resolved, call).await
         };

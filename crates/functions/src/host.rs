@@ -1,8 +1,8 @@
 //! The function host: processes that speak the Lambda Runtime API, kept warm and bounded.
 //!
 //! [`Host::invoke`] is the whole interface for a call. Which environment serves it is decided by
-//! [`longshore_core::pool`]; this module does what the pool says. The host's tasks run on the tokio runtime on which
-//! [`Host::new`] is called, so a server chooses by that where an invocation's wake-ups happen.
+//! [`longshore_core::pool`]; this module does what the pool says. Environments are served on [`Threads`] of the server's
+//! choice; all else of the host runs on the tokio runtime on which [`Host::new`] is called.
 //!
 //! Source: Lambda specification 1, 5.2 to 5.4, 8.4.
 
@@ -16,6 +16,7 @@ use futures::future::BoxFuture;
 use http_body_util::combinators::BoxBody;
 use longshore_core::pattern;
 use longshore_core::pool::{self, Ask, CallId, Effect, EnvironmentId, Limits, Millis, Pool, StopReason, Target};
+use longshore_core::start::Start;
 use tokio::sync::{Notify, oneshot};
 
 mod environment;
@@ -32,6 +33,7 @@ mod runtime_api;
 mod runtimes;
 pub mod sandbox;
 mod session;
+mod threads;
 mod variables;
 
 pub use longshore_core::pool::Provisioning;
@@ -41,6 +43,7 @@ pub use outcome::RESPONSE_BYTES_MAX;
 pub use process::Bounds;
 pub use runtimes::{Found, check_runtime, is_supported};
 pub use sandbox::{Network, SandboxRefusal, SandboxSettings};
+pub use threads::Threads;
 
 use environment::Environment;
 
@@ -128,6 +131,8 @@ pub struct HostSettings {
     pub calls_waiting_max: usize,
     /// How the helper is started that starts environments.
     pub launcher: Launcher,
+    /// Where environments are served. First value: on the runtime on which the host is made.
+    pub threads: Option<Threads>,
     pub bounds: Bounds,
     pub sandbox: SandboxSettings,
 }
@@ -155,6 +160,7 @@ impl HostSettings {
             init_restarts: false,
             calls_waiting_max: 10_000,
             launcher: Launcher::default(),
+            threads: None,
             bounds: Bounds::default(),
             sandbox: SandboxSettings::default(),
         }
@@ -249,6 +255,15 @@ pub struct Call {
     /// Whether the end of the invocation's log is wanted. It costs up to 10 ms.
     pub want_log_tail: bool,
     pub patience: Patience,
+    /// Asked when a runtime is handed the call: one that was called off by then is not. Nobody waits for its outcome.
+    pub start: Option<Start>,
+}
+
+impl Call {
+    /// Whether it may begin, which it does then.
+    fn begins(&self) -> bool {
+        self.start.as_ref().is_none_or(Start::begin)
+    }
 }
 
 /// How long a call waits where nothing is free and nothing can be started for it. A start that is under way for it is
@@ -315,6 +330,7 @@ struct Shared {
     /// Zero of the pool's clock.
     started: Instant,
     runtime: tokio::runtime::Handle,
+    threads: Threads,
     state: Mutex<State>,
     /// The pool wants a tick earlier than before, or the host closes.
     alarm: Notify,
@@ -396,6 +412,7 @@ impl Host {
             clients_dir: runtimes::write_clients(&settings.data_dir)?,
             environments_dir,
             started: Instant::now(),
+            threads: settings.threads.clone().unwrap_or_else(|| Threads::new(runtime.clone(), [])),
             runtime,
             state: Mutex::new(State {
                 pool: Pool::new(limits),
@@ -724,7 +741,9 @@ impl Shared {
         while let Some(effect) = state.pool.next_effect() {
             let action = match effect {
                 Effect::Start { environment: id, deployment, kind } => {
-                    let environment = Arc::new(Environment::new(id, deployment, kind, self));
+                    let others = state.environments.values().filter(|e| e.deployment.name == deployment.name).count();
+                    let thread = self.threads.of(&deployment.name, others).clone();
+                    let environment = Arc::new(Environment::new(id, deployment, kind, thread, self));
                     state.environments.insert(id, environment.clone());
                     stirred = true;
                     Action::Start(environment)
@@ -788,7 +807,8 @@ impl Shared {
     fn act_on(self: &Arc<Self>, action: Action) {
         match action {
             Action::Start(environment) => {
-                self.runtime.spawn(environment::keep(environment, self.clone()));
+                let thread = environment.thread.clone();
+                thread.spawn(environment::keep(environment, self.clone()));
             }
             Action::Run { environment, call, pending, was_idle } => {
                 let assigned =

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use longshore_core::histogram::Histogram;
+use longshore_core::start::Start;
 use longshore_wire::ApiError;
 
 use crate::Functions;
@@ -14,6 +15,7 @@ use crate::error::FunctionError;
 use crate::event_queue;
 use crate::function::{Resource, Standing, VersionNumber};
 use crate::host::{self, Deployment, Outcome, Patience};
+use crate::random;
 use crate::resolve::{Named, PENDING};
 
 /// Bytes of a synchronous payload. Source: Lambda spec 7.
@@ -47,10 +49,11 @@ fn draw() -> Result<u64, FunctionError> {
 
 impl Functions {
     /// Invokes a function synchronously from inside the server: same names, checks and errors as the Invoke operation,
-    /// no HTTP and no signature. `patience` says how long to wait for a free environment.
+    /// no HTTP and no signature. `patience` says how long to wait for a free environment; `start` is asked in the moment
+    /// in which the function is handed the call, which can be called off until then.
     ///
     /// Dropping the future gives the call up; the function may run on.
-    pub async fn invoke(&self, function: &str, payload: Bytes, patience: Patience) -> Invoked {
+    pub async fn invoke(&self, function: &str, payload: Bytes, patience: Patience, start: Option<&Start>) -> Invoked {
         let outcome = async {
             let named = self.name(function, None, &self.inner.settings.account, "InvokeFunction")?;
             // A job may start as soon as its function is made: that it asks counts as a look.
@@ -58,13 +61,14 @@ impl Functions {
             let mut resolved = self.resolve(&named).await?;
             let payload = check_payload(payload, "RequestResponse")?;
             let call = host::Call {
-                request_id: uuid::Uuid::new_v4().to_string(),
+                request_id: random::uuid().to_string(),
                 invoked_arn: resolved.invoked_arn.clone(),
                 payload,
                 client_context: None,
                 trace_id: None,
                 want_log_tail: false,
                 patience,
+                start: start.cloned(),
             };
             let (payload, function_error, _) = self.dispatch(&named, &mut resolved, call).await?;
             Ok(Invoked::Answered { payload, function_error, executed_version: resolved.version.to_string() })

@@ -20,6 +20,7 @@ mod layers;
 mod members;
 pub mod operations;
 mod provisioned;
+mod random;
 mod resolve;
 mod seal;
 mod shape;

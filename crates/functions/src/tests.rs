@@ -691,7 +691,7 @@ async fn the_engine_invokes_by_the_same_rules_without_http() {
     let api = Api::new();
     let call = |name: &'static str, payload: &'static [u8]| {
         let functions = api.functions.clone();
-        async move { functions.invoke(name, Bytes::from_static(payload), Patience::Forever).await }
+        async move { functions.invoke(name, Bytes::from_static(payload), Patience::Forever, None).await }
     };
     let refused = |invoked: Invoked| match invoked {
         Invoked::Refused(error) => (error.status.as_u16(), error.code.into_owned(), error.message),

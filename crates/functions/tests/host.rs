@@ -157,6 +157,7 @@ fn call(payload: impl Into<Bytes>) -> Call {
         trace_id: None,
         want_log_tail: false,
         patience: Patience::Forever,
+        start: None,
     }
 }
 

@@ -79,6 +79,7 @@ impl Bench {
             trace_id: None,
             want_log_tail: false,
             patience: Patience::Forever,
+            start: None,
         };
         self.host.invoke(f.clone(), call).await
     }
@@ -420,6 +421,7 @@ async fn a_helper_that_dies_takes_its_environments_along_and_is_replaced() {
                 trace_id: None,
                 want_log_tail: false,
                 patience: Patience::Forever,
+                start: None,
             };
             host.invoke(f, call).await
         }
@@ -435,4 +437,29 @@ async fn a_helper_that_dies_takes_its_environments_along_and_is_replaced() {
     }
     assert_eq!(b.ok(&f, json!(0)).await, 1);
     assert_ne!(b.host.helper_pid().unwrap(), helper);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn each_environment_has_a_network_of_its_own_also_where_it_was_made_ahead() {
+    let b = bench(|s| (s.environments_max, s.starts_at_once) = (6, 3));
+    if !matches!(b.host.sandbox().layers[&Layer::NetNamespace], State::On(_)) {
+        return;
+    }
+    let text = "import os, time\ndef handler(event, context):\n    time.sleep(event)\n    return os.readlink('/proc/self/ns/net')";
+    let f = Arc::new(b.python(text));
+    // Held until all are there: so each call has an environment to itself.
+    let all = futures::future::join_all((0..6).map(|_| b.ok(&f, json!(2)))).await;
+    let mut seen: std::collections::HashSet<String> = all.iter().map(|name| name.as_str().unwrap().into()).collect();
+    seen.insert(std::fs::read_link("/proc/self/ns/net").unwrap().to_str().unwrap().into());
+    assert_eq!(seen.len(), 7, "{all:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_function_that_ends_its_environments_first_process_has_ended_itself() {
+    let b = bench(|s| s.sandbox.without = BTreeSet::from([Layer::PidNamespace]));
+    let text = "import os, time\ndef handler(event, context):\n    if event:\n        os.kill(os.getppid(), 9)\n        time.sleep(9)\n    return 1";
+    let f = Arc::new(b.python(text));
+    let told = b.error(&f, json!(true)).await;
+    assert_eq!(told["errorType"], "Runtime.ExitError", "{told}");
+    assert_eq!(b.ok(&f, json!(false)).await, 1);
 }

@@ -1,53 +1,99 @@
-//! Prepares and runs a job over a manifest of many rows, with a function that does nothing: what it shows is how much
-//! memory the rows take (none) and how fast they go.
+//! What depends on the number of rows: reading a manifest, running it with a function that does nothing, its report,
+//! recovery, and memory. Each beside its floor, taken in the same run.
 //!
 //! ```text
-//! cargo run --release -p longshore-jobs --example manifest_scale -- 10000 10000000
+//! cargo run --release -p longshore-jobs --example manifest_scale -- [--json] [--jobs 500] 10000 10000000
 //! ```
 //!
-//! One process a size, so that peaks are not mixed: the program starts itself once for each. The manifest is made on
-//! the fly by the store, row by row; nothing here ever holds it.
+//! One process a measurement, so that peaks are not mixed: the program starts itself. The manifest is made on the fly by
+//! the store; nothing here ever holds it, but the process of the floors, which holds a million rows. With `--json` a line
+//! for each size and one for the jobs, and nothing else. All data lies in `TMPDIR`, which should be on the disk that is
+//! meant.
 
-use std::sync::Arc;
+use std::fmt::Write as _;
+use std::io::{BufRead, Read, Seek, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures::StreamExt;
 use longshore_core::invocation::Reply;
+use longshore_core::manifest::{Column, RowFormat};
 use longshore_jobs::ports::{
     Invoker, ListPage, ListQuery, ObjectBody, ObjectError, ObjectFacts, Objects, PutBody, PutTerms,
 };
 use longshore_jobs::{Jobs, SCHEMA, Settings};
-use longshore_store::{Fatal, Records};
+use longshore_store::{Fatal, Records, ResultLog};
 use longshore_wire::sigv4::Verified;
 use longshore_wire::{Query, Request, RequestId};
+use md5::{Digest, Md5};
+use rustix::time::{ClockId, clock_gettime};
 
 const ACCOUNT: &str = "123456789012";
-/// Rows in one piece of the manifest's body.
-const PIECE_ROWS: u64 = 4_096;
+/// Rows in one piece of the manifest's body: 64 KiB and less, as a file is read.
+const PIECE_ROWS: u64 = 1_024;
+/// Rows over which floors are taken.
+const FLOOR_ROWS: u64 = 1_000_000;
+const MILLION: u64 = 1_000_000;
 
-/// A store whose one object is a manifest of so many rows, and which forgets what is written to it.
-struct Rows(u64);
+/// Processor time of this process, in nanoseconds.
+fn cpu_ns() -> u64 {
+    let time = clock_gettime(ClockId::ProcessCPUTime);
+    time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
+}
+
+/// A line of `/proc/self/status`, in KiB.
+fn status_kib(name: &str) -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+    line.and_then(|line| line.split_whitespace().next()?.parse().ok()).unwrap_or(0)
+}
+
+/// Some fifty bytes a row, a tenth of them with an escape.
+fn push_rows(out: &mut Vec<u8>, rows: std::ops::Range<u64>) {
+    for row in rows {
+        out.extend_from_slice(b"source-bucket,data/2026/11/22/part-");
+        let mut digits = *b"0000000000";
+        let mut rest = row;
+        for digit in digits.iter_mut().rev() {
+            *digit += (rest % 10) as u8;
+            rest /= 10;
+        }
+        out.extend_from_slice(&digits);
+        out.extend_from_slice(if row % 10 == 0 { b"%20a.parquet\n" } else { b".parquet\n" });
+    }
+}
+
+/// A store with manifests of so many rows, `<rows>.csv`. Of what is written to it result files are kept by a second name
+/// below `kept`.
+struct Store {
+    kept: PathBuf,
+}
 
 fn none() -> ObjectError {
     ObjectError { code: "NoSuchKey".into(), message: "none".into(), passing: false }
 }
 
 #[async_trait::async_trait]
-impl Objects for Rows {
-    async fn get(&self, _: &str, _: &str, _: Option<&str>) -> Result<ObjectBody, ObjectError> {
-        let rows = self.0;
+impl Objects for Store {
+    async fn get(&self, _: &str, key: &str, _: Option<&str>) -> Result<ObjectBody, ObjectError> {
+        let rows: u64 = key.strip_suffix(".csv").and_then(|rows| rows.parse().ok()).ok_or_else(none)?;
         let pieces = futures::stream::iter((0..rows).step_by(PIECE_ROWS as usize)).map(move |first| {
-            let mut text = String::new();
-            for row in first..rows.min(first + PIECE_ROWS) {
-                text.push_str(&format!("bucket,folder/{:04}/object-{row:012}.bin\n", row % 1_000));
-            }
+            let mut text = Vec::with_capacity(64 << 10);
+            push_rows(&mut text, first..rows.min(first + PIECE_ROWS));
             Ok(Bytes::from(text))
         });
         Ok(ObjectBody { etag: "e".into(), size: None, stream: pieces.boxed() })
     }
 
-    async fn put(&self, _: &str, _: &str, _: PutTerms<'_>, _: PutBody) -> Result<String, ObjectError> {
+    async fn put(&self, _: &str, key: &str, _: PutTerms<'_>, body: PutBody) -> Result<String, ObjectError> {
+        if let PutBody::File(path, _) = body {
+            let name = key.rsplit('/').next().unwrap_or(key);
+            std::fs::hard_link(path, self.kept.join(name)).expect("a second name on the same disk");
+        }
         Ok("e".into())
     }
 
@@ -65,11 +111,42 @@ impl Objects for Rows {
 }
 
 /// Answers every task that it succeeded.
-struct NoOp;
+#[derive(Default)]
+struct NoOp {
+    calls: AtomicU64,
+    /// From this call on function `f` takes its time, and once `g` was called none of it is answered. 0: none at all.
+    hold_from: Option<u64>,
+    held: AtomicU64,
+    /// Processor time at each million of calls.
+    millions: Mutex<Vec<u64>>,
+    /// When `g` was called last, and a run of `f` began after it.
+    other: Mutex<Option<Instant>>,
+    began: Mutex<Option<Instant>>,
+    /// How long it took from either to the first call of `f`.
+    resumed: Mutex<Option<(Duration, Duration)>>,
+}
 
 #[async_trait::async_trait]
 impl Invoker for NoOp {
-    async fn invoke(&self, _: &str, payload: Bytes) -> Reply {
+    async fn invoke(&self, function: &str, payload: Bytes) -> Reply {
+        let now = self.calls.fetch_add(1, Ordering::Relaxed);
+        if now.is_multiple_of(MILLION) {
+            self.millions.lock().expect("nobody panics").push(cpu_ns());
+        }
+        if function.ends_with(":g") {
+            *self.other.lock().expect("nobody panics") = Some(Instant::now());
+        } else if self.hold_from.is_some_and(|from| now >= from) {
+            let other = self.other.lock().expect("nobody panics").take();
+            if let Some(other) = other {
+                let began = self.began.lock().expect("nobody panics").unwrap_or(other);
+                *self.resumed.lock().expect("nobody panics") = Some((other.elapsed(), began.elapsed()));
+            }
+            self.held.fetch_add(1, Ordering::Relaxed);
+            if self.resumed.lock().expect("nobody panics").is_some() || self.hold_from == Some(0) {
+                std::future::pending::<()>().await;
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
         let event = String::from_utf8_lossy(&payload);
         let task = event.split_once("\"taskId\":\"").and_then(|(_, rest)| rest.split_once('"'));
         let task = task.map_or("", |(task, _)| task);
@@ -80,88 +157,472 @@ impl Invoker for NoOp {
     fn slots(&self, _: &str) -> Option<u32> {
         Some(1_000)
     }
-}
 
-const REQUEST: &str = r#"<CreateJobRequest xmlns="http://awss3control.amazonaws.com/doc/2018-08-20/">
- <ConfirmationRequired>true</ConfirmationRequired>
- <Operation><LambdaInvoke><FunctionArn>arn:aws:lambda:us-east-1:123456789012:function:f</FunctionArn></LambdaInvoke></Operation>
- <Report><Enabled>false</Enabled></Report><ClientRequestToken>t</ClientRequestToken>
- <Manifest><Spec><Format>S3BatchOperations_CSV_20180820</Format><Fields><member>Bucket</member><member>Key</member></Fields></Spec>
- <Location><ObjectArn>arn:aws:s3:::m/list.csv</ObjectArn><ETag>e</ETag></Location></Manifest>
- <Priority>1</Priority><RoleArn>arn:aws:iam::123456789012:role/r</RoleArn></CreateJobRequest>"#;
-
-async fn send(jobs: &Jobs, method: &str, path: &str, query: &str, body: &str) -> String {
-    let account = (http::HeaderName::from_static("x-amz-account-id"), http::HeaderValue::from_static(ACCOUNT));
-    let request = Request {
-        method: method.parse().expect("a method"),
-        path: path.to_owned(),
-        query: Query::parse(Some(query)),
-        headers: http::HeaderMap::from_iter([account]),
-        body: Bytes::copy_from_slice(body.as_bytes()),
-        caller: Verified::in_process(ACCOUNT),
-        request_id: RequestId("r".into()),
-    };
-    String::from_utf8_lossy(&jobs.serve(request, None).await.body).into_owned()
-}
-
-async fn wait_for(jobs: &Jobs, id: &str, status: &str) -> Duration {
-    let began = Instant::now();
-    loop {
-        let described = send(jobs, "GET", &format!("/v20180820/jobs/{id}"), "", "").await;
-        if described.contains(&format!("<Status>{status}</Status>")) {
-            return began.elapsed();
+    fn prepare(&self, function: &str, _: u32) {
+        if !function.ends_with(":g") {
+            *self.began.lock().expect("nobody panics") = Some(Instant::now());
         }
-        assert!(!described.contains("<Status>Failed</Status>"), "{described}");
-        tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }
 
-/// The most memory that this process ever had, in MiB. Source: `VmHWM` of proc(5).
-fn peak_mib() -> u64 {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
-    line.and_then(|line| line.split_whitespace().next()?.parse::<u64>().ok()).unwrap_or(0) / 1_024
+/// A job over so many rows: its request.
+fn request(token: &str, rows: u64, function: &str, priority: u32, confirmation: bool) -> String {
+    format!(
+        r#"<CreateJobRequest xmlns="http://awss3control.amazonaws.com/doc/2018-08-20/">
+ <ConfirmationRequired>{confirmation}</ConfirmationRequired>
+ <Operation><LambdaInvoke><FunctionArn>arn:aws:lambda:us-east-1:{ACCOUNT}:function:{function}</FunctionArn></LambdaInvoke></Operation>
+ <Report><Enabled>true</Enabled><Bucket>arn:aws:s3:::reports</Bucket><Format>Report_CSV_20180820</Format><ReportScope>AllTasks</ReportScope></Report>
+ <ClientRequestToken>{token}</ClientRequestToken>
+ <Manifest><Spec><Format>S3BatchOperations_CSV_20180820</Format><Fields><member>Bucket</member><member>Key</member></Fields></Spec>
+ <Location><ObjectArn>arn:aws:s3:::m/{rows}.csv</ObjectArn><ETag>e</ETag></Location></Manifest>
+ <Priority>{priority}</Priority><RoleArn>arn:aws:iam::{ACCOUNT}:role/r</RoleArn></CreateJobRequest>"#
+    )
 }
 
-async fn one(rows: u64) {
-    let dir = std::env::temp_dir().join(format!("manifest-scale-{}", std::process::id()));
-    std::fs::create_dir_all(&dir).expect("a folder");
-    let fatal = Fatal::new();
-    let records = Records::open(&dir.join("records.db"), &[SCHEMA], fatal.clone()).expect("a database");
-    let settings = Settings::new(ACCOUNT, "us-east-1");
-    let (objects, invoker) = (Arc::new(Rows(rows)), Arc::new(NoOp));
-    let jobs = Jobs::open(records, dir.join("jobs"), fatal, settings, objects, invoker).await.expect("jobs");
-    let created = send(&jobs, "POST", "/v20180820/jobs", "", REQUEST).await;
-    let id = created.split_once("<JobId>").and_then(|(_, rest)| rest.split_once('<')).expect("an ID").0.to_owned();
-    let prepared = wait_for(&jobs, &id, "Suspended").await;
-    let peak = peak_mib();
-    send(&jobs, "POST", &format!("/v20180820/jobs/{id}/status"), "requestedJobStatus=Ready", "").await;
-    let ran = wait_for(&jobs, &id, "Complete").await;
-    let rate = |time: Duration| rows as f64 / time.as_secs_f64();
-    println!(
-        "{rows} rows: prepared in {:.1} s ({:.0} rows/s, peak {peak} MiB), run in {:.1} s ({:.0} rows/s, peak {} MiB)",
-        prepared.as_secs_f64(),
-        rate(prepared),
-        ran.as_secs_f64(),
-        rate(ran),
-        peak_mib()
+/// One server without a port.
+struct Server {
+    jobs: Jobs,
+    invoker: Arc<NoOp>,
+}
+
+impl Server {
+    async fn open(dir: &Path, invoker: NoOp, change: impl FnOnce(&mut Settings)) -> Self {
+        let kept = dir.join("kept");
+        std::fs::create_dir_all(&kept).expect("a folder");
+        let fatal = Fatal::new();
+        let records = Records::open(&dir.join("records.db"), &[SCHEMA], fatal.clone()).expect("a database");
+        let mut settings = Settings::new(ACCOUNT, "us-east-1");
+        change(&mut settings);
+        let (objects, invoker) = (Arc::new(Store { kept }), Arc::new(invoker));
+        let port: Arc<dyn Invoker> = Arc::clone(&invoker) as _;
+        let jobs = Jobs::open(records, dir.join("jobs"), fatal, settings, objects, port).await.expect("jobs");
+        Self { jobs, invoker }
+    }
+
+    async fn send(&self, method: &str, path: &str, query: &str, body: &str) -> String {
+        let account = (http::HeaderName::from_static("x-amz-account-id"), http::HeaderValue::from_static(ACCOUNT));
+        let request = Request {
+            method: method.parse().expect("a method"),
+            path: path.to_owned(),
+            query: Query::parse(Some(query)),
+            headers: http::HeaderMap::from_iter([account]),
+            body: Bytes::copy_from_slice(body.as_bytes()),
+            caller: Verified::in_process(ACCOUNT),
+            request_id: RequestId("r".into()),
+        };
+        String::from_utf8_lossy(&self.jobs.serve(request, None).await.body).into_owned()
+    }
+
+    async fn create(&self, request: &str) -> String {
+        let created = self.send("POST", "/v20180820/jobs", "", request).await;
+        created.split_once("<JobId>").and_then(|(_, rest)| rest.split_once('<')).expect("an ID").0.to_owned()
+    }
+
+    async fn confirm(&self, id: &str) {
+        self.send("POST", &format!("/v20180820/jobs/{id}/status"), "requestedJobStatus=Ready", "").await;
+    }
+
+    async fn wait_for(&self, id: &str, statuses: &[&str]) {
+        loop {
+            let described = self.send("GET", &format!("/v20180820/jobs/{id}"), "", "").await;
+            if statuses.iter().any(|status| described.contains(&format!("<Status>{status}</Status>"))) {
+                return;
+            }
+            assert!(!described.contains("<Status>Failed</Status>"), "{described}");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+}
+
+/// Figures by name, in the order they were taken.
+#[derive(Default)]
+struct Figures(Vec<(String, f64)>);
+
+impl Figures {
+    fn set(&mut self, name: &str, value: f64) {
+        self.0.push((name.to_owned(), value));
+    }
+
+    fn get(&self, name: &str) -> f64 {
+        self.0.iter().find(|(known, _)| known == name).map_or(f64::NAN, |(_, value)| *value)
+    }
+
+    fn ratio(&mut self, name: &str, above: &str, below: &str) {
+        let ratio = self.get(above) / self.get(below);
+        self.set(name, ratio);
+    }
+
+    fn json(&self) -> String {
+        let mut out = String::from("{");
+        for (at, (name, value)) in self.0.iter().enumerate() {
+            let comma = if at > 0 { "," } else { "" };
+            let value = if value.is_finite() { format!("{value:.3}") } else { "null".into() };
+            write!(out, "{comma}\"{name}\":{value}").expect("a string takes it");
+        }
+        out + "}"
+    }
+}
+
+fn say(name: &str, value: f64) {
+    println!("{name} {value}");
+}
+
+/// Prepares, runs and reports one job.
+async fn one(rows: u64, dir: &Path) {
+    let server = Server::open(dir, NoOp::default(), |_| {}).await;
+    let (began, cpu) = (Instant::now(), cpu_ns());
+    let id = server.create(&request("t", rows, "f", 1, true)).await;
+    server.wait_for(&id, &["Suspended"]).await;
+    say("prepare_s", began.elapsed().as_secs_f64());
+    say("prepare_cpu_ns_row", (cpu_ns() - cpu) as f64 / rows as f64);
+    say("prepare_peak_kib", status_kib("VmHWM") as f64);
+    let (began, cpu) = (Instant::now(), cpu_ns());
+    server.confirm(&id).await;
+    server.wait_for(&id, &["Completing", "Complete"]).await;
+    say("run_s", began.elapsed().as_secs_f64());
+    say("run_cpu_us_task", (cpu_ns() - cpu) as f64 / rows as f64 / 1_000.0);
+    say("run_peak_kib", status_kib("VmHWM") as f64);
+    let (began, cpu) = (Instant::now(), cpu_ns());
+    server.wait_for(&id, &["Complete"]).await;
+    say("report_s", began.elapsed().as_secs_f64());
+    say("report_cpu_ns_row", (cpu_ns() - cpu) as f64 / rows as f64);
+    say("peak_kib", status_kib("VmHWM") as f64);
+    let millions: Vec<u64> = {
+        let marks = server.invoker.millions.lock().expect("nobody panics");
+        marks.windows(2).map(|pair| pair[1] - pair[0]).collect()
+    };
+    if let (Some(first), Some(last)) = (millions.first(), millions.get(8)) {
+        // The ninth of ten: behind the tenth nothing is called.
+        say("million_9_over_1", *last as f64 / *first as f64);
+    }
+    server.jobs.shutdown().await;
+}
+
+/// Runs half of a job's rows, lets a job of higher priority by, and waits to be killed.
+async fn half(rows: u64, dir: &Path) {
+    let server = Server::open(dir, NoOp { hold_from: Some(rows / 2), ..NoOp::default() }, |s| s.active_slots = 1).await;
+    let id = server.create(&request("t", rows, "f", 1, true)).await;
+    server.wait_for(&id, &["Suspended"]).await;
+    server.confirm(&id).await;
+    while server.invoker.calls.load(Ordering::Relaxed) < rows / 2 {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    server.create(&request("u", 1, "g", 9, false)).await;
+    let (behind, resumed) = loop {
+        if let Some(resumed) = *server.invoker.resumed.lock().expect("nobody panics") {
+            break resumed;
+        }
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    };
+    // From the moment that the run begins anew; and with all that the other job still does after its call.
+    say("resume_ms", resumed.as_secs_f64() * 1_000.0);
+    say("resume_behind_other_ms", behind.as_secs_f64() * 1_000.0);
+    // A crash finds the last batch recorded or not.
+    println!("half");
+    std::future::pending::<()>().await;
+}
+
+/// Goes on after a crash, until the next invocation.
+async fn recover(dir: &Path) {
+    let server = Server::open(dir, NoOp { hold_from: Some(0), ..NoOp::default() }, |s| s.active_slots = 1).await;
+    while server.invoker.calls.load(Ordering::Relaxed) == 0 {
+        tokio::time::sleep(Duration::from_micros(100)).await;
+    }
+    println!("invoked");
+    say("recover_peak_kib", status_kib("VmHWM") as f64);
+    std::future::pending::<()>().await;
+}
+
+/// Memory of jobs that wait, of jobs that are over, and of tasks in flight.
+async fn many(count: u64, dir: &Path) {
+    let server = Server::open(dir, NoOp::default(), |_| {}).await;
+    // Twice: what the first ones take is for good and for all, caches of the database above all.
+    for turn in 0..2 {
+        let before = status_kib("VmRSS") as f64;
+        let mut ids = Vec::new();
+        for n in 0..count {
+            ids.push(server.create(&request(&format!("{turn}-{n}"), 1, "f", 1, true)).await);
+        }
+        for id in &ids {
+            server.wait_for(id, &["Suspended"]).await;
+        }
+        let idle = status_kib("VmRSS") as f64 - before;
+        for id in &ids {
+            server.confirm(id).await;
+        }
+        for id in &ids {
+            server.wait_for(id, &["Complete"]).await;
+        }
+        if turn == 1 {
+            say("idle_job_kib", idle / count as f64);
+            say("finished_job_kib", (status_kib("VmRSS") as f64 - before) / count as f64);
+        }
+    }
+    server.jobs.shutdown().await;
+    drop(server);
+
+    let dir = dir.join("flight");
+    let wide = |settings: &mut Settings| {
+        settings.run.ramp.initial = 1_000;
+        settings.run.ramp.max = 1_000;
+    };
+    let server = Server::open(&dir, NoOp { hold_from: Some(0), ..NoOp::default() }, wide).await;
+    let before = status_kib("VmRSS");
+    server.create(&request("t", 100_000, "f", 1, false)).await;
+    while server.invoker.held.load(Ordering::Relaxed) < 1_000 {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    // With what the job itself takes, and the rows that are read ahead.
+    say("task_in_flight_kib", (status_kib("VmRSS") as f64 - before as f64) / 1_000.0);
+}
+
+fn median(mut times: Vec<f64>) -> f64 {
+    times.sort_by(f64::total_cmp);
+    times[times.len() / 2]
+}
+
+/// Nanoseconds of this thread's processor time that `work` takes.
+fn timed(work: impl FnOnce() -> u64) -> f64 {
+    let now = || {
+        let time = clock_gettime(ClockId::ThreadCPUTime);
+        time.tv_sec as f64 * 1e9 + time.tv_nsec as f64
+    };
+    let began = now();
+    std::hint::black_box(work());
+    now() - began
+}
+
+/// What nobody could do without: the rows found, split, decoded and checked for UTF-8, by hand; and the making of them.
+fn floors(dir: &Path) {
+    let mut text = Vec::new();
+    let source = median(
+        (0..5)
+            .map(|_| {
+                text.clear();
+                timed(|| {
+                    push_rows(&mut text, 0..FLOOR_ROWS);
+                    text.len() as u64
+                })
+            })
+            .collect(),
     );
-    jobs.shutdown().await;
+    let hand = median((0..7).map(|_| timed(|| by_hand(&text))).collect());
+    say("source_ns_row", source / FLOOR_ROWS as f64);
+    say("hand_ns_row", hand / FLOOR_ROWS as f64);
+    // The stage's own part of it: what it has to say of the rows, and their checksum, without the disk.
+    let format = RowFormat::new(vec![Column::Bucket, Column::Key]).expect("a format");
+    let checked = median((0..7).map(|_| timed(|| stage(&format, &text))).collect());
+    say("check_ns_row", checked / FLOOR_ROWS as f64);
+    say("check_over_hand", checked / hand);
+    // The first result file of the report, as far as it was made.
+    let file = std::fs::read_dir(dir.join("kept")).expect("a folder").flatten().next();
+    if let Some(file) = file {
+        let bytes = std::fs::read(file.path()).expect("a result file");
+        let rows = memchr::memchr_iter(b'\n', &bytes).count().max(1);
+        let md5 = median((0..5).map(|_| timed(|| u64::from(Md5::digest(&bytes)[0]))).collect());
+        say("md5_ns_row", md5 / rows as f64);
+        say("report_bytes_row", bytes.len() as f64 / rows as f64);
+    }
+}
+
+fn stage(format: &RowFormat, text: &[u8]) -> u64 {
+    let (mut rows, mut rest, mut checksum, mut edges) = (0, text, 0, Vec::new());
+    while let Some(last) = memchr::memrchr(b'\n', &rest[..rest.len().min(128 << 10)]) {
+        let (lines, after) = rest.split_at(last + 1);
+        rows += format.check(rows, lines, &mut edges).expect("good rows");
+        checksum = crc32c::crc32c_append(checksum, lines);
+        rest = after;
+    }
+    rows + u64::from(checksum)
+}
+
+fn by_hand(text: &[u8]) -> u64 {
+    let (mut sum, mut from, mut key_out) = (0, 0, Vec::with_capacity(1_024));
+    for end in memchr::memchr_iter(b'\n', text) {
+        let line = &text[from..end];
+        from = end + 1;
+        if memchr::memchr(b'"', line).is_some() {
+            continue;
+        }
+        let comma = memchr::memchr(b',', line).unwrap_or(0);
+        let key = &line[comma + 1..];
+        if memchr::memchr2(b'%', b'+', key).is_some() {
+            decode(key, &mut key_out);
+            sum += std::str::from_utf8(&key_out).map_or(0, str::len) as u64;
+        } else {
+            sum += std::str::from_utf8(key).map_or(0, str::len) as u64;
+        }
+    }
+    sum
+}
+
+fn decode(key: &[u8], out: &mut Vec<u8>) {
+    out.clear();
+    let mut at = 0;
+    while let Some(found) = memchr::memchr2(b'%', b'+', &key[at..]) {
+        out.extend_from_slice(&key[at..at + found]);
+        at += found;
+        if key[at] == b'+' {
+            out.push(b' ');
+            at += 1;
+            continue;
+        }
+        let digit = |byte: u8| char::from(byte).to_digit(16).unwrap_or(0) as u8;
+        let Some([high, low]) = key.get(at + 1..at + 3) else { break };
+        out.push(digit(*high) << 4 | digit(*low));
+        at += 3;
+    }
+    out.extend_from_slice(&key[at..]);
+}
+
+/// Appends and syncs the frames of a job's log once more, with nothing around it.
+fn bare(dir: &Path) {
+    let path = dir.join("bare");
+    let mut file = std::fs::File::create(&path).expect("a file");
+    let (mut frames, mut bytes) = (0, 0);
+    let mut work = Duration::ZERO;
+    for job in std::fs::read_dir(dir.join("jobs")).expect("a folder").flatten() {
+        ResultLog::read(&job.path().join("results"), |payload| {
+            let began = Instant::now();
+            // The log is read beside it, a piece at a time; that is not counted.
+            file.write_all(payload).and_then(|()| file.sync_data()).expect("it is durable");
+            work += began.elapsed();
+            frames += 1;
+            bytes += payload.len();
+            if file.stream_position().expect("a place") >= 64 << 20 {
+                file.set_len(0).and_then(|()| file.rewind()).expect("it begins anew");
+            }
+        })
+        .expect("a whole log");
+    }
+    say("bare_s", work.as_secs_f64());
+    say("fsyncs", f64::from(frames));
+    say("log_bytes", bytes as f64);
+}
+
+/// Starts this program once more.
+fn start(arguments: &[&str]) -> Child {
+    let this = std::env::current_exe().expect("a path");
+    Command::new(this).args(arguments).stdout(Stdio::piped()).spawn().expect("it starts")
+}
+
+/// Takes the figures of a child that ends.
+fn collect(arguments: &[&str], figures: &mut Figures) {
+    let mut child = start(arguments);
+    let mut text = String::new();
+    child.stdout.take().expect("piped").read_to_string(&mut text).expect("text");
+    assert!(child.wait().expect("it ends").success(), "{arguments:?}");
+    for line in text.lines() {
+        let (name, value) = line.split_once(' ').expect("a name and a value");
+        figures.set(name, value.parse().expect("a number"));
+    }
+}
+
+/// Starts a child, takes its figures until it says `word`, and kills it. Returns the time until the word.
+fn collect_until(word: &str, arguments: &[&str], figures: &mut Figures, after: u64) -> Duration {
+    let began = Instant::now();
+    let mut child = start(arguments);
+    let mut lines = std::io::BufReader::new(child.stdout.take().expect("piped")).lines();
+    let mut took = None;
+    let mut left = after;
+    while took.is_none() || left > 0 {
+        let line = lines.next().expect("it goes on").expect("text");
+        if line == word {
+            took = Some(began.elapsed());
+            continue;
+        }
+        left -= u64::from(took.is_some());
+        let (name, value) = line.split_once(' ').expect("a name and a value");
+        figures.set(name, value.parse().expect("a number"));
+    }
+    child.kill().and_then(|()| child.wait()).expect("it is killed");
+    took.expect("the word was said")
+}
+
+/// As after a power cut: nothing of these files is in memory.
+fn forget(dir: &Path) {
+    for entry in std::fs::read_dir(dir).expect("a folder").flatten() {
+        let path = entry.path();
+        if path.is_dir() {
+            forget(&path);
+        } else if let Ok(file) = std::fs::File::open(&path) {
+            file.sync_all()
+                .and_then(|()| Ok(rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed)?))
+                .expect("it is forgotten");
+        }
+    }
+}
+
+/// Everything about one size.
+fn measure(rows: u64, dir: &Path) -> Figures {
+    let (text, path) = (rows.to_string(), dir.to_str().expect("a path of text"));
+    let mut figures = Figures::default();
+    figures.set("rows", rows as f64);
+    collect(&["--one", &text, path], &mut figures);
+    collect(&["--floors", path], &mut figures);
+    collect(&["--bare", path], &mut figures);
     std::fs::remove_dir_all(dir).expect("the folder goes");
+    let manifest = figures.get("prepare_cpu_ns_row") - figures.get("source_ns_row");
+    figures.set("manifest_cpu_ns_row", manifest);
+    figures.ratio("manifest_over_hand", "manifest_cpu_ns_row", "hand_ns_row");
+    figures.ratio("report_over_md5", "report_cpu_ns_row", "md5_ns_row");
+    figures.ratio("run_over_bare", "bare_s", "run_s");
+    let rate = rows as f64 / figures.get("run_s");
+    figures.set("tasks_per_s", rate);
+
+    collect_until("half", &["--half", &text, path], &mut figures, 0);
+    let killed = collect_until("invoked", &["--recover", path], &mut figures, 1);
+    figures.set("recover_ms", killed.as_secs_f64() * 1_000.0);
+    forget(dir);
+    let cut = collect_until("invoked", &["--recover", path], &mut Figures::default(), 1);
+    figures.set("recover_cold_ms", cut.as_secs_f64() * 1_000.0);
+    std::fs::remove_dir_all(dir).expect("the folder goes");
+    figures
+}
+
+fn print(json: bool, figures: &Figures) {
+    if json {
+        return println!("{}", figures.json());
+    }
+    for (name, value) in &figures.0 {
+        println!("{name:>24} {value:.3}");
+    }
+    println!();
 }
 
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    if let [flag, rows] = arguments.as_slice()
-        && flag == "--one"
-    {
-        let rows = rows.parse().expect("a number of rows");
+    let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let inside = |work: &dyn Fn(&tokio::runtime::Runtime)| {
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("a runtime");
-        return runtime.block_on(one(rows));
+        work(&runtime);
+    };
+    let number = |text: &str| -> u64 { text.parse().expect("a number") };
+    match words.as_slice() {
+        ["--one", rows, dir] => return inside(&|runtime| runtime.block_on(one(number(rows), Path::new(dir)))),
+        ["--half", rows, dir] => return inside(&|runtime| runtime.block_on(half(number(rows), Path::new(dir)))),
+        ["--recover", dir] => return inside(&|runtime| runtime.block_on(recover(Path::new(dir)))),
+        ["--many", count, dir] => {
+            let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("a runtime");
+            runtime.block_on(many(number(count), Path::new(dir)));
+            return runtime.shutdown_background();
+        }
+        ["--floors", dir] => return floors(Path::new(dir)),
+        ["--bare", dir] => return bare(Path::new(dir)),
+        _ => {}
     }
-    for rows in &arguments {
-        let this = std::env::current_exe().expect("a path");
-        let status = std::process::Command::new(this).args(["--one", rows]).status().expect("it starts");
-        assert!(status.success(), "{rows} rows");
+    let json = words.contains(&"--json");
+    let dir = std::env::temp_dir().join(format!("manifest-scale-{}", std::process::id()));
+    let path = dir.to_str().expect("a path of text");
+    let mut rest = words.iter().filter(|word| **word != "--json");
+    while let Some(word) = rest.next() {
+        let mut figures = Figures::default();
+        if *word == "--jobs" {
+            collect(&["--many", rest.next().expect("a number of jobs"), path], &mut figures);
+            std::fs::remove_dir_all(&dir).expect("the folder goes");
+        } else {
+            figures = measure(number(word), &dir);
+        }
+        print(json, &figures);
     }
 }

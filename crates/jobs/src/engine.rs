@@ -5,6 +5,7 @@
 //! waits for a completion, an order or the time, and hands it back.
 
 mod agent;
+mod checkpointer;
 mod deliverer;
 mod dispatcher;
 mod feed;
@@ -264,19 +265,24 @@ impl Engine {
     /// Returns once no further invocation of this job, whose status is Cancelling or Cancelled, can start, at whichever
     /// server it runs.
     pub async fn cancelled(&self, id: &str) -> Result<(), StoreError> {
-        let orders = self.agents().get(id).map(|a| a.orders.clone());
-        if let Some(orders) = orders {
+        let agent = self.agents().get(id).map(|a| (a.orders.clone(), a.fence.clone()));
+        if let Some((orders, _)) = &agent {
             let (done, taken) = oneshot::channel();
             if orders.send(Order::Cancel(done)).await.is_ok() {
                 // An agent that ends without answering starts nothing either.
                 let _ = taken.await;
             }
-            return Ok(());
         }
         let ledger = &self.shared.world.ledger;
         if ledger.term().is_none() {
             return Ok(());
         }
+        if let Some((_, fence)) = &agent
+            && ledger.halt(fence).await.is_ok()
+        {
+            return Ok(());
+        }
+        // There is no agent here, or the lease is another server's by now, which ours does not know yet.
         // The other server says when it has halted; one that is dead loses the lease.
         let mut announced = ledger.announced();
         while !ledger.is_halted(id).await? {
@@ -381,6 +387,7 @@ fn clean(dir: &std::path::Path) -> std::io::Result<()> {
     };
     gone(std::fs::remove_file(dir.join("manifest.idx")))?;
     failpoint::pass(Place::JobCleanHalf);
+    longshore_store::checkpoint::remove(&recorder::log_dir(dir))?;
     gone(std::fs::remove_file(dir.join("manifest.idx.new")))?;
     gone(std::fs::remove_file(dir.join("manifest.csv")))?;
     gone(std::fs::remove_dir_all(spool_dir(dir)))?;
@@ -482,6 +489,14 @@ async fn run(
         world.invoker.prepare(function, world.settings.run.ramp.initial.min(slots(world, function)));
     }
     let (results, past) = world.ledger.open_results(&held.fence).await?;
+    // A note is never ahead of the log: one that is shows that whole frames of it are gone.
+    if past.succeeded() < job.succeeded || past.failed() < job.failed {
+        let (has, noted) = ((past.succeeded(), past.failed()), (job.succeeded, job.failed));
+        return Err(StoreError::Damaged(format!(
+            "the result log of job {} has {has:?} results, noted are {noted:?}",
+            job.id
+        )));
+    }
     live.set_counts((past.succeeded(), past.failed()));
     live.set_loaded();
     let Rows { extent, manifest, mut feed } = Rows::open(engine, held, job, first).await?;

@@ -9,6 +9,7 @@ use bytes::Bytes;
 use futures::stream::BoxStream;
 use longshore_core::histogram::Histogram;
 use longshore_core::invocation::Reply;
+use longshore_core::start::Start;
 use longshore_wire::event::JobEvent;
 
 /// Where manifests are read from and reports are written to.
@@ -151,12 +152,28 @@ pub trait Invoker: Send + Sync + 'static {
     /// environment as long as it takes; dropping the future gives the call up, the function may still run on.
     async fn invoke(&self, function: &str, payload: Bytes) -> Reply;
 
+    /// As [`Invoker::invoke`], unless the call is called off before it begins: an invoker that lets calls wait asks
+    /// [`Start::begin`] where it hands one to its function, and nowhere earlier. Whoever called one off drops the future, and
+    /// [`Reply::NotStarted`] is nothing that he sees.
+    async fn invoke_unless_called_off(&self, function: &str, payload: Bytes, start: &Start) -> Reply {
+        match start.begin() {
+            true => self.invoke(function, payload).await,
+            false => Reply::NotStarted,
+        }
+    }
+
     /// How many invocations of `function` can run at once now; `None` if only trying tells (a remote endpoint).
     fn slots(&self, function: &str) -> Option<u32>;
 
     /// Says that invocations of `function` are about to come, so many at once. What can be made ready for them is, if that
     /// takes nothing from anybody; nothing depends on it.
     fn prepare(&self, _function: &str, _wanted: u32) {}
+
+    /// The thread on which whoever calls `function` often should run, next to what it calls; `None` for any. Source:
+    /// decision 0029.
+    fn thread_of(&self, _function: &str) -> Option<tokio::runtime::Handle> {
+        None
+    }
 
     /// How long environments of `function` took to become ready, since counting began; `None` where nobody counts them.
     fn cold_starts(&self, _function: &str) -> Option<Histogram> {

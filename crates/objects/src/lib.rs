@@ -313,7 +313,7 @@ impl Inner {
             .read(move |c| {
                 let _reading = blobs.reading();
                 let (version, body) = table::find(c, &bucket, &key, version.as_deref())?;
-                let held = Held::hold(&blobs, body, version.size)?;
+                let held = Held::hold(&blobs, body, version.size, &version.etag)?;
                 Ok((version, held))
             })
             .await

@@ -1093,6 +1093,73 @@ async fn a_damaged_body_is_never_passed_off_as_the_object() {
 }
 
 #[tokio::test]
+async fn whatever_is_done_to_a_bodys_file_what_is_read_is_the_object_or_an_error() {
+    let w = world().await;
+    let (one, other) = (bytes(90_000, 3), bytes(90_000, 4));
+    w.put("/bkt/one", one.clone()).await;
+    w.put("/bkt/other", other.clone()).await;
+    let files: Vec<_> = std::fs::read_dir(w.dir.path().join("blobs"))
+        .unwrap()
+        .flat_map(|d| std::fs::read_dir(d.unwrap().path()).unwrap())
+        .map(|file| file.unwrap().path())
+        .collect();
+    let [first, second] = files.as_slice() else { panic!("{files:?}") };
+    let whole: Vec<_> = files.iter().map(|file| std::fs::read(file).unwrap()).collect();
+    let mut refused = 0;
+    for round in 0..60_usize {
+        let mut damaged = whole[0].clone();
+        let at = round * 7_919 % damaged.len();
+        match round % 6 {
+            0 | 1 => damaged[at] ^= 1 << (round % 8),
+            2 => damaged.truncate(at),
+            3 => damaged.rotate_left(at.max(1)),
+            4 => damaged = whole[1].clone(),
+            _ => {
+                damaged[at / 512 * 512..].iter_mut().take(512).for_each(|byte| *byte = 0);
+            }
+        }
+        std::fs::write(first, &damaged).unwrap();
+        if round % 6 == 4 {
+            std::fs::write(second, &whole[0]).unwrap();
+        }
+        for (key, wanted) in [("one", &one), ("other", &other)] {
+            let read = async {
+                let mut opened = w.objects.get("bkt", key, None).await?;
+                let mut got = Vec::new();
+                while let Some(piece) = opened.stream.next().await {
+                    got.extend_from_slice(&piece?);
+                }
+                Ok::<_, ObjectsError>(got)
+            };
+            match read.await {
+                Ok(got) => assert!(got == *wanted, "round {round}: {key} was read with other bytes"),
+                Err(ObjectsError::Damaged(told)) => {
+                    refused += 1;
+                    assert!(told.contains("body"), "{told}");
+                }
+                Err(error) => panic!("round {round}: {error}"),
+            }
+        }
+        std::fs::write(first, &whole[0]).unwrap();
+        std::fs::write(second, &whole[1]).unwrap();
+    }
+    assert!(refused >= 60, "{refused} of at least 60 were refused");
+}
+
+#[tokio::test]
+async fn a_small_body_in_the_database_is_checked_like_one_in_a_file() {
+    let w = world().await;
+    w.put("/bkt/small", bytes(900, 5)).await;
+    assert!(w.get("/bkt/small").await.body == bytes(900, 5));
+    let database = rusqlite::Connection::open(w.dir.path().join("records.db")).unwrap();
+    for other in [bytes(900, 6), bytes(899, 5), Bytes::new()] {
+        assert_eq!(database.execute("UPDATE object_inline SET body = ?1", [&other[..]]).unwrap(), 1);
+        assert!(matches!(w.objects.get("bkt", "small", None).await, Err(ObjectsError::Damaged(_))));
+        assert_eq!(w.get("/bkt/small").await.error(), (500, "InternalError".into()));
+    }
+}
+
+#[tokio::test]
 async fn bodies_that_a_crash_left_behind_are_swept_at_the_next_start() {
     let w = world().await;
     let body = bytes(100_000, 1);

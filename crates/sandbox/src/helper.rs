@@ -5,19 +5,23 @@
 //! and hands it one message an environment. The helper keeps nothing: what an environment has to say goes over a line of its
 //! own. The helper ends with the server, and its environments with it.
 
+use std::collections::VecDeque;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 use std::process::{Child, Stdio};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use rustix::net::SocketFlags;
+use rustix::net::sockopt::Timeout;
 use rustix::process::DumpableBehavior;
 
 use crate::filter::Filters;
 use crate::init;
 use crate::layers::Layer;
 use crate::line::{self, Line, News};
+use crate::network::{Network, Store};
 use crate::spec::{Identity, SPEC_BYTES_MAX, Spec};
 use crate::sys;
 
@@ -38,12 +42,25 @@ impl Default for Command {
     }
 }
 
+/// How long the helper may leave a message unread before it counts as hung. Between two messages it only forks.
+const UNREAD_MAX: Duration = Duration::from_secs(5);
+/// Helpers that hang and are kept for the sake of their environments. With one more the first goes, and those with it.
+const HUNG_MAX: usize = 4;
+
 /// The server's hold on the helper. A helper that died is replaced by the next start; the environments of the old one have
-/// died with it.
+/// died with it. So is one that hangs, but its environments go on.
 #[derive(Debug)]
 pub struct Helper {
     command: Command,
-    running: Mutex<Option<Running>>,
+    helpers: Mutex<Helpers>,
+}
+
+#[derive(Debug)]
+struct Helpers {
+    running: Option<Running>,
+    /// How many there have been.
+    generation: u64,
+    hung: VecDeque<Running>,
 }
 
 #[derive(Debug)]
@@ -53,11 +70,47 @@ struct Running {
     child: Child,
 }
 
+impl Helpers {
+    fn start(&mut self, command: &Command) -> io::Result<&Running> {
+        self.generation += 1;
+        Ok(self.running.insert(Running::start(command)?))
+    }
+
+    fn set_hung_aside(&mut self) {
+        if self.hung.len() >= HUNG_MAX {
+            self.hung.pop_front();
+        }
+        self.hung.extend(self.running.take());
+    }
+}
+
 impl Helper {
     /// Starts the helper.
     pub fn new(command: Command) -> io::Result<Self> {
-        let running = Some(Running::start(&command)?);
-        Ok(Self { command, running: Mutex::new(running) })
+        let mut helpers = Helpers { running: None, generation: 0, hung: VecDeque::new() };
+        helpers.start(&command)?;
+        Ok(Self { command, helpers: Mutex::new(helpers) })
+    }
+
+    /// Which helper starts environments now: another one has another number.
+    pub fn generation(&self) -> u64 {
+        self.lock().generation
+    }
+
+    /// Whether the helper of this number still starts environments, and lives.
+    pub fn is_alive(&self, generation: u64) -> bool {
+        let mut helpers = self.lock();
+        helpers.generation == generation
+            && helpers.running.as_mut().is_some_and(|running| matches!(running.child.try_wait(), Ok(None)))
+    }
+
+    /// The helper of this number does not do what it was told: the next start has another one. Its environments go on, for
+    /// they need nothing of it but that it lives.
+    pub fn give_up(&self, generation: u64) {
+        let mut helpers = self.lock();
+        if helpers.generation == generation {
+            helpers.set_hung_aside();
+        }
     }
 
     /// Has an environment started. Its output goes to `output`; all else is told over the line. Blocks for as long as the
@@ -69,16 +122,17 @@ impl Helper {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, what));
         }
         let (line, theirs) = Line::pair()?;
-        let mut running = self.lock();
+        let mut helpers = self.lock();
         for _ in 0..2 {
-            if running.is_none() {
-                *running = Some(Running::start(&self.command)?);
-            }
-            let socket = running.as_ref().expect("just started").socket.as_fd();
-            match line::send_text(socket, &spec, &[theirs.as_fd(), output]) {
+            let running = match &helpers.running {
+                Some(running) => running,
+                None => helpers.start(&self.command)?,
+            };
+            match line::send_text(running.socket.as_fd(), &spec, &[theirs.as_fd(), output]) {
                 Err(error) if matches!(error.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset) => {
-                    *running = None;
+                    helpers.running = None;
                 }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => helpers.set_hung_aside(),
                 Err(error) => return Err(error),
                 Ok(()) => return Ok(line),
             }
@@ -88,11 +142,11 @@ impl Helper {
 
     /// The helper's process ID, for a table and for tests.
     pub fn pid(&self) -> Option<u32> {
-        self.lock().as_ref().map(|running| running.child.id())
+        self.lock().running.as_ref().map(|running| running.child.id())
     }
 
-    fn lock(&self) -> MutexGuard<'_, Option<Running>> {
-        self.running.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Helpers> {
+        self.helpers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -101,6 +155,7 @@ impl Running {
         let (socket, theirs) = line::pair(SocketFlags::CLOEXEC)?;
         // The largest message has to fit.
         rustix::net::sockopt::set_socket_send_buffer_size(&socket, 2 * SPEC_BYTES_MAX)?;
+        rustix::net::sockopt::set_socket_timeout(&socket, Timeout::Send, Some(UNREAD_MAX))?;
         let child = std::process::Command::new(&command.program)
             .args(&command.arguments)
             .env_clear()
@@ -155,6 +210,7 @@ fn serve() -> io::Result<()> {
     let mut buffer = vec![0; 2 * SPEC_BYTES_MAX];
     // What a server that is killed could not take away any more. The server removes those of environments that end.
     let mut groups: Vec<PathBuf> = Vec::new();
+    let mut networks = Store::new()?;
     loop {
         let (length, fds) = match line::receive(socket.as_fd(), &mut buffer) {
             // Its line is closed with the message, which tells the server; all other environments go on.
@@ -175,12 +231,17 @@ fn serve() -> io::Result<()> {
                 continue;
             }
         };
-        match sys::clone_into(namespaces(&spec)) {
+        // What belongs to a user namespace is made in it.
+        let made_ahead = spec.layers.contains(&Layer::NetNamespace) && !spec.layers.contains(&Layer::UserNamespace);
+        let network = if made_ahead { networks.take() } else { None };
+        match sys::clone_into(namespaces(&spec, network.as_ref())) {
             Ok(sys::Forked::Child) => {
-                drop((socket, alive));
-                init::run(&spec, &filters, outside, life, line, output)
+                // Nothing of what the others have or will have.
+                drop((socket, alive, networks));
+                init::run(&spec, &filters, outside, [life, line, output], network)
             }
             Ok(sys::Forked::Parent(pid, pidfd)) => {
+                drop(network);
                 if groups.len() >= GROUPS_LOOKED_AT {
                     groups.retain(|group| group.exists());
                 }
@@ -188,6 +249,9 @@ fn serve() -> io::Result<()> {
                 let fds: Vec<BorrowedFd<'_>> = pidfd.iter().map(AsFd::as_fd).collect();
                 // A server that hung up kills nobody: the init sees it, too.
                 let _ = line::send(line.as_fd(), &News::Born { pid }, &fds);
+                if made_ahead {
+                    networks.fill();
+                }
             }
             Err(error) => {
                 let made: Vec<Layer> = spec.layers.iter().copied().filter(|layer| layer.is_namespace()).collect();
@@ -203,14 +267,15 @@ fn fail(line: &OwnedFd, layer: Option<Layer>, what: String) {
     let _ = line::send(line.as_fd(), &News::Failed { layer, what }, &[]);
 }
 
-fn namespaces(spec: &Spec) -> libc::c_int {
+/// The namespaces that come with the process; a network that was made ahead does not.
+fn namespaces(spec: &Spec, network: Option<&Network>) -> libc::c_int {
     spec.layers.iter().fold(0, |flags, layer| {
         flags
             | match layer {
                 Layer::UserNamespace => libc::CLONE_NEWUSER,
                 Layer::MountNamespace => libc::CLONE_NEWNS,
                 Layer::PidNamespace => libc::CLONE_NEWPID,
-                Layer::NetNamespace => libc::CLONE_NEWNET,
+                Layer::NetNamespace if network.is_none() => libc::CLONE_NEWNET,
                 Layer::IpcNamespace => libc::CLONE_NEWIPC,
                 Layer::UtsNamespace => libc::CLONE_NEWUTS,
                 _ => 0,
@@ -225,11 +290,8 @@ mod tests {
     use super::*;
     use crate::spec::{Landlock, Limits};
 
-    #[test]
-    fn a_spec_that_no_message_holds_is_refused_before_the_helper_hears_of_it() {
-        let null = std::fs::File::create("/dev/null").unwrap();
-        let helper = Helper::new(Command { program: "/bin/cat".into(), arguments: Vec::new() }).unwrap();
-        let with = |argument: String| Spec {
+    fn with(argument: String) -> Spec {
+        Spec {
             layers: BTreeSet::new(),
             identity: Identity { uid: 1, gid: 1 },
             root: None,
@@ -244,7 +306,38 @@ mod tests {
             variables: BTreeMap::new(),
             working_dir: "/".into(),
             trial: true,
-        };
+        }
+    }
+
+    #[test]
+    fn a_helper_that_reads_nothing_is_replaced_and_not_killed_and_only_once() {
+        let null = std::fs::File::create("/dev/null").unwrap();
+        let deaf = Command { program: "/bin/sleep".into(), arguments: vec!["1000".into()] };
+        let helper = Helper::new(deaf).unwrap();
+        let is_there = |pid: u32| std::path::Path::new(&format!("/proc/{pid}/stat")).exists();
+        let (mut pids, first) = (vec![helper.pid().unwrap()], helper.generation());
+        helper.start(&with("a".into()), null.as_fd()).unwrap();
+        assert!(helper.is_alive(first));
+        for round in 0..=HUNG_MAX {
+            let generation = helper.generation();
+            helper.give_up(generation);
+            assert!(!helper.is_alive(generation));
+            helper.start(&with("a".into()), null.as_fd()).unwrap();
+            pids.push(helper.pid().unwrap());
+            // One that was given up before is not given up again in place of its successor.
+            helper.give_up(generation);
+            assert_eq!(helper.pid(), pids.last().copied(), "{round}");
+        }
+        assert_eq!(pids.iter().filter(|pid| is_there(**pid)).count(), HUNG_MAX + 1);
+        assert!(!is_there(pids[0]), "the first of too many goes");
+        drop(helper);
+        assert!(!pids.into_iter().any(is_there));
+    }
+
+    #[test]
+    fn a_spec_that_no_message_holds_is_refused_before_the_helper_hears_of_it() {
+        let null = std::fs::File::create("/dev/null").unwrap();
+        let helper = Helper::new(Command { program: "/bin/cat".into(), arguments: Vec::new() }).unwrap();
         helper.start(&with("a".repeat(SPEC_BYTES_MAX / 2)), null.as_fd()).unwrap();
         let refused = helper.start(&with("a".repeat(SPEC_BYTES_MAX)), null.as_fd()).unwrap_err();
         assert_eq!(refused.kind(), io::ErrorKind::InvalidInput);

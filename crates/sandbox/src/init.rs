@@ -1,7 +1,6 @@
 //! The first process of an environment: sets everything up, forks the runtime, and takes everything with it when it ends.
 
 use std::io::{self, Read, Write};
-use std::net::{Ipv4Addr, TcpListener};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
@@ -14,20 +13,28 @@ use crate::confine::{self, At, Fault};
 use crate::filter::{Filters, Kind};
 use crate::layers::Layer;
 use crate::line::{self, News, Word};
+use crate::network::{self, Network};
 use crate::spec::{Identity, Spec};
-use crate::{RUNTIME_API_PORT, S3_PORT, root, sys, usage};
+use crate::{root, sys, usage};
 
 /// A trial's runtime sends this before its details; a program that cannot be run is told without it.
 const TRIED: u8 = b'+';
 const FAULT: u8 = b'!';
 
-/// The rest of this process's life. `outside`: who the server is; `life`: what ends with the helper.
-pub fn run(spec: &Spec, filters: &Filters, outside: Identity, life: OwnedFd, line: OwnedFd, output: OwnedFd) -> ! {
+/// The rest of this process's life. `outside`: who the server is; `life`: what ends with the helper; `network`: one that was
+/// made ahead, if it is not to be in one of its own making.
+pub fn run(
+    spec: &Spec,
+    filters: &Filters,
+    outside: Identity,
+    [life, line, output]: [OwnedFd; 3],
+    network: Option<Network>,
+) -> ! {
     let tell = |news: &News, fds: &[BorrowedFd<'_>]| {
         // A server that is gone needs no news.
         let _ = line::send(line.as_fd(), news, fds);
     };
-    let status = match live(spec, filters, outside, [&life, &line], output, &tell) {
+    let status = match live(spec, filters, outside, [&life, &line], output, network, &tell) {
         Ok(()) => 0,
         Err(Fault { layer, what }) => {
             tell(&News::Failed { layer, what }, &[]);
@@ -43,6 +50,7 @@ fn live(
     outside: Identity,
     [life, line]: [&OwnedFd; 2],
     output: OwnedFd,
+    network: Option<Network>,
     tell: &dyn Fn(&News, &[BorrowedFd<'_>]),
 ) -> Result<(), Fault> {
     let on = |layer| spec.layers.contains(&layer);
@@ -62,7 +70,11 @@ fn live(
         // Orphans come here, and are found here.
         rustix::process::set_child_subreaper(Some(Pid::INIT)).at(None, "orphans cannot be taken in")?;
     }
-    let listeners = if on(Layer::NetNamespace) { Some(listen()?) } else { None };
+    let listeners = match network {
+        Some(network) => Some(network.enter()?),
+        None if on(Layer::NetNamespace) => Some(network::listen()?),
+        None => None,
+    };
     if on(Layer::UtsNamespace) {
         rustix::system::sethostname(spec.hostname.as_bytes()).at(Layer::UtsNamespace, "no host name of its own")?;
     }
@@ -238,14 +250,6 @@ fn enter_cgroups(spec: &Spec) -> Result<(), Fault> {
         std::fs::write(group.path.join("cgroup.procs"), "0").at(layer, &named("cannot enter"))?;
     }
     Ok(())
-}
-
-/// Makes the two listeners in the new network namespace: the Runtime API's and S3's.
-fn listen() -> Result<(TcpListener, TcpListener), Fault> {
-    let layer = Layer::NetNamespace;
-    sys::loopback_up().at(layer, "its loopback interface cannot be turned on")?;
-    let on = |port| TcpListener::bind((Ipv4Addr::LOCALHOST, port)).at(layer, "no listener in it");
-    Ok((on(RUNTIME_API_PORT)?, on(S3_PORT)?))
 }
 
 /// Gives up what a function must not have, and becomes the program. Returns only what is to be said of a failure, or of a

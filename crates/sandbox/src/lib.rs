@@ -22,6 +22,7 @@ pub mod helper;
 mod init;
 pub mod layers;
 mod line;
+mod network;
 mod root;
 pub mod spec;
 mod sys;

@@ -30,6 +30,7 @@ mod server;
 mod settings;
 mod sinks;
 mod state_file;
+mod threads;
 mod tls;
 
 use std::io::Write;

@@ -18,6 +18,7 @@ use longshore_aws::{Credentials, Identity};
 use longshore_core::invocation::Reply;
 use longshore_core::pattern::matched;
 use longshore_core::remote_answer::{self, ANSWER_BYTES_MAX, Answerer, Head};
+use longshore_core::start::Start;
 use longshore_wire::sigv4;
 use percent_encoding::utf8_percent_encode;
 use serde::Deserialize;
@@ -200,11 +201,18 @@ type NoAnswer = String;
 #[async_trait::async_trait]
 impl longshore_jobs::ports::Invoker for RemoteEndpoint {
     async fn invoke(&self, function: &str, payload: Bytes) -> Reply {
+        self.invoke_unless_called_off(function, payload, &Start::default()).await
+    }
+
+    async fn invoke_unless_called_off(&self, function: &str, payload: Bytes, start: &Start) -> Reply {
         let endpoint = &self.name;
         let _room = match &self.room {
             Some((_, room)) => Some(room.acquire().await.expect("the semaphore is never closed")),
             None => None,
         };
+        if !start.begin() {
+            return Reply::NotStarted;
+        }
         let called = tokio::time::timeout(self.answer_time_max, self.call(function, payload)).await;
         match called.unwrap_or_else(|_| Err(format!("no answer within {} s", self.answer_time_max.as_secs()))) {
             Ok(reply) => {

@@ -9,12 +9,14 @@ use http::StatusCode;
 use http_body_util::{BodyExt, Full};
 use longshore_core::histogram::Histogram;
 use longshore_core::invocation::Reply;
-use longshore_functions::host::{FunctionCredentials, Patience, S3Door};
+use longshore_core::start::Start;
+use longshore_functions::host::{FunctionCredentials, Patience, S3Door, Threads};
 use longshore_functions::{CodeSource, Functions, Invoked, SourceError};
 use longshore_jobs::ports::{
     self, Encryption, ListPage, ListQuery, Listed, ObjectBody, ObjectError, ObjectFacts, PutBody, PutTerms,
 };
 use longshore_objects::{Objects, ObjectsError, RequestBody, ResponseBody};
+use longshore_wire::arn::FunctionName;
 use longshore_wire::sigv4::{Claim, Dialect, Key, Rules, Verified};
 use longshore_wire::{ApiError, RequestId};
 
@@ -195,7 +197,11 @@ pub struct EmbeddedInvoker(pub Functions);
 #[async_trait::async_trait]
 impl ports::Invoker for EmbeddedInvoker {
     async fn invoke(&self, function: &str, payload: Bytes) -> Reply {
-        reply(self.0.invoke(function, payload, Patience::Forever).await)
+        reply(self.0.invoke(function, payload, Patience::Forever, None).await)
+    }
+
+    async fn invoke_unless_called_off(&self, function: &str, payload: Bytes, start: &Start) -> Reply {
+        reply(self.0.invoke(function, payload, Patience::Forever, Some(start)).await)
     }
 
     fn slots(&self, function: &str) -> Option<u32> {
@@ -215,6 +221,7 @@ impl ports::Invoker for EmbeddedInvoker {
 pub struct RoutedInvoker {
     pub embedded: EmbeddedInvoker,
     pub remote: RemoteFunctions,
+    pub threads: Threads,
 }
 
 #[async_trait::async_trait]
@@ -223,6 +230,13 @@ impl ports::Invoker for RoutedInvoker {
         match self.remote.of(function) {
             Some(endpoint) => endpoint.invoke(function, payload).await,
             None => self.embedded.invoke(function, payload).await,
+        }
+    }
+
+    async fn invoke_unless_called_off(&self, function: &str, payload: Bytes, start: &Start) -> Reply {
+        match self.remote.of(function) {
+            Some(endpoint) => endpoint.invoke_unless_called_off(function, payload, start).await,
+            None => self.embedded.invoke_unless_called_off(function, payload, start).await,
         }
     }
 
@@ -238,6 +252,12 @@ impl ports::Invoker for RoutedInvoker {
         if self.remote.of(function).is_none() {
             self.embedded.prepare(function, wanted);
         }
+    }
+
+    fn thread_of(&self, function: &str) -> Option<tokio::runtime::Handle> {
+        // As the host knows it: by its name alone. One elsewhere has its calls together on one thread, too.
+        let named = FunctionName::parse(function);
+        Some(self.threads.home(named.as_ref().map_or(function, |named| &named.name)).clone())
     }
 
     fn cold_starts(&self, function: &str) -> Option<Histogram> {

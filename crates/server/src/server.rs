@@ -29,6 +29,7 @@ use crate::names::Names;
 use crate::remote_functions::RemoteFunctions;
 use crate::settings::Settings;
 use crate::state_file::ServerFile;
+use crate::threads::InvocationThreads;
 use crate::{listener, rooms, sinks};
 
 /// A server that runs.
@@ -43,6 +44,8 @@ pub struct Server {
     host: Host,
     stop: watch::Sender<bool>,
     listening: JoinHandle<()>,
+    /// Behind all that runs on them.
+    _threads: InvocationThreads,
     /// Last, so that the lock outlives everything that writes.
     data_dir: DataDir,
 }
@@ -121,9 +124,11 @@ impl Server {
         }
         let s3 = rooms::S3 { embedded: objects.clone(), routes: routes.clone(), gateway };
         let routed = Arc::new(rooms::RoutedObjects { embedded: rooms::EmbeddedObjects(objects.clone()), routes });
+        let threads = InvocationThreads::start()?;
         let mut host = settings.host(&path);
+        host.threads = Some(threads.threads.clone());
         host.fit_to_machine();
-        // What the host would only queue waits at the engine's gate, where a cancel still calls it off.
+        // What the host would only queue waits at the engine's gate, where whoever waits longest is next.
         let mut jobs_settings = jobs_settings;
         // Functions elsewhere need no environment, and must not be held to the number of them: then each embedded function is
         // held to it, and only what several of them want together is queued by the host.
@@ -165,7 +170,11 @@ impl Server {
             fatal.clone(),
             jobs_settings,
             routed,
-            Arc::new(rooms::RoutedInvoker { embedded: rooms::EmbeddedInvoker(functions.clone()), remote }),
+            Arc::new(rooms::RoutedInvoker {
+                embedded: rooms::EmbeddedInvoker(functions.clone()),
+                remote,
+                threads: threads.threads.clone(),
+            }),
         )
         .await
         .because(cannot("the jobs"))?;
@@ -213,7 +222,20 @@ impl Server {
         let pid = std::process::id();
         ServerFile { listen: address, metrics_listen: metrics_address, pid, account, region }.write(&path)?;
         tracing::info!(%address, data_dir = %path.display(), "server started");
-        Ok(Self { address, objects, fatal, credentials, settings, jobs, functions, host, stop, listening, data_dir })
+        Ok(Self {
+            address,
+            objects,
+            fatal,
+            credentials,
+            settings,
+            jobs,
+            functions,
+            host,
+            stop,
+            listening,
+            _threads: threads,
+            data_dir,
+        })
     }
 
     pub fn data_dir(&self) -> &Path {

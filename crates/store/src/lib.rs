@@ -3,6 +3,7 @@
 //! Acknowledged means durable: every method that says so returns after `fdatasync`. After the first failed sync
 //! nothing more is acknowledged ([`Fatal`]); a full disk is an ordinary, passing error ([`StoreError::Full`]).
 
+pub mod checkpoint;
 pub mod data_dir;
 pub mod failpoint;
 pub mod fatal;
@@ -14,7 +15,7 @@ pub mod syncs;
 pub use data_dir::DataDir;
 pub use fatal::Fatal;
 pub use records::{Records, Schema};
-pub use result_log::{Position, ResultLog};
+pub use result_log::{Mark, Position, ResultLog};
 pub use syncs::Syncs;
 
 /// Why state could not be read or written.

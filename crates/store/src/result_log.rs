@@ -8,10 +8,10 @@ use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::failpoint::{self, Place};
-use crate::segment::{self, HEADER, PAYLOAD_MAX};
+use crate::segment::{self, FRAME_HEAD, HEADER, PAYLOAD_MAX, Step};
 use crate::syncs::SyncTimes;
 use crate::{Fatal, StoreError};
 
@@ -19,6 +19,10 @@ use crate::{Fatal, StoreError};
 pub const ROLL_AT: u64 = 64 << 20;
 /// Appends waiting for the thread. The engine has one under way per job; a few more are room for a commit's length.
 const QUEUE_MAX: usize = 16;
+/// Whoever watches a log's growth is told after this many bytes, some ten thousand results.
+pub const TOLD_EVERY: u64 = 1 << 20;
+/// A segment is read in pieces of this size, or of its longest frame, whichever is more.
+const READ_BYTES: usize = 256 << 10;
 
 type Answer = oneshot::Sender<Result<(), StoreError>>;
 
@@ -26,21 +30,27 @@ type Answer = oneshot::Sender<Result<(), StoreError>>;
 #[derive(Debug)]
 pub struct ResultLog {
     queue: mpsc::Sender<(Vec<u8>, Answer)>,
+    marks: watch::Receiver<Mark>,
 }
 
 impl ResultLog {
-    /// Opens (or creates) the log in `dir`, hands every payload on disk to `each` in the order it was appended, and
-    /// cuts a torn tail. Blocks. Memory: one segment at a time.
-    pub fn open(dir: &Path, fatal: Fatal, each: impl FnMut(&[u8])) -> Result<Self, StoreError> {
+    /// Opens (or creates) the log in `dir`, hands every payload behind `from` to `each` in the order it was appended, and
+    /// cuts a torn tail. `from` is none, or a mark that [`ResultLog::reaches`]. Blocks. Memory: a frame at a time.
+    pub fn open(dir: &Path, fatal: Fatal, from: Option<Mark>, each: impl FnMut(&[u8])) -> Result<Self, StoreError> {
         failpoint::pass(Place::ResultsOpenBefore);
-        std::fs::create_dir_all(dir).map_err(|e| StoreError::from_io("creating a result log", e))?;
-        sync_directory_of(dir, &fatal)?;
-        let mut appender = Appender::recover(dir, &fatal, each)?;
+        // The folder's name was made durable before its first segment was begun.
+        if segments_in(dir)?.is_empty() {
+            std::fs::create_dir_all(dir).map_err(|e| StoreError::from_io("creating a result log", e))?;
+            sync_directory_of(dir, &fatal)?;
+        }
+        let mut appender = Appender::recover(dir, &fatal, from.unwrap_or_default(), each)?;
         failpoint::pass(Place::ResultsOpenAfter);
         let (queue, mut receiver) = mpsc::channel::<(Vec<u8>, Answer)>(QUEUE_MAX);
+        let (marks, reader) = watch::channel(appender.mark);
         std::thread::Builder::new()
             .name("results".into())
             .spawn(move || {
+                let mut told = appender.mark.bytes();
                 while let Some((payload, answer)) = receiver.blocking_recv() {
                     let outcome = fatal.check().and_then(|()| appender.append(&payload, &fatal.syncs().results));
                     if let Err(StoreError::Broken(reason)) = &outcome {
@@ -48,10 +58,45 @@ impl ResultLog {
                     }
                     // A caller that has gone does not need to know.
                     let _ = answer.send(outcome);
+                    marks.send_if_modified(|mark| {
+                        *mark = appender.mark;
+                        let grown = mark.bytes() - told >= TOLD_EVERY;
+                        told = if grown { mark.bytes() } else { told };
+                        grown
+                    });
                 }
             })
             .map_err(StoreError::Io)?;
-        Ok(Self { queue })
+        Ok(Self { queue, marks: reader })
+    }
+
+    /// How far the log is durable. A change is told every [`TOLD_EVERY`] bytes, and that there will be no more of them.
+    pub fn marks(&self) -> watch::Receiver<Mark> {
+        self.marks.clone()
+    }
+
+    /// Whether the log in `dir` has grown out of the one that `mark` was taken of: the segments before have as many bytes,
+    /// and the frame that ends there is whole and has the same checksum. Blocks. Memory: that frame.
+    ///
+    /// The frames before are not looked at. Whoever makes a report of them reads them all.
+    pub fn reaches(dir: &Path, mark: &Mark) -> Result<bool, StoreError> {
+        let io = |e| StoreError::from_io("reading a result segment", e);
+        let paths = segments_in(dir)?;
+        let Some(before) = (mark.number as usize).checked_sub(1) else { return Ok(false) };
+        let Some(path) = paths.get(before) else { return Ok(false) };
+        let mut bytes_before = 0;
+        for path in &paths[..before] {
+            bytes_before += std::fs::metadata(path).map_err(io)?.len();
+        }
+        let Some(length) = mark.len.checked_sub(mark.last.at) else { return Ok(false) };
+        if bytes_before != mark.before || length > (FRAME_HEAD + PAYLOAD_MAX) as u64 {
+            return Ok(false);
+        }
+        let mut frame = Vec::new();
+        let mut file = File::open(path).map_err(io)?;
+        file.seek(SeekFrom::Start(mark.last.at)).and_then(|_| file.take(length).read_to_end(&mut frame)).map_err(io)?;
+        let whole = matches!(segment::step(&frame), Step::Frame(_, taken) if taken as u64 == length);
+        Ok(whole && segment::checksum_of(&frame) == Some(mark.last.checksum))
     }
 
     /// Appends one payload (1 byte to [`PAYLOAD_MAX`]) and returns once it is durable.
@@ -65,7 +110,7 @@ impl ResultLog {
     }
 
     /// Reads a closed or open log from its start without touching it: for reports. A torn tail is passed over.
-    /// Blocks; one segment is in memory at a time.
+    /// Blocks; a frame at a time is in memory.
     pub fn read(dir: &Path, each: impl FnMut(&[u8])) -> Result<(), StoreError> {
         Self::read_on(dir, Position::default(), each).map(drop)
     }
@@ -77,13 +122,27 @@ impl ResultLog {
         let mut to = from;
         for (index, path) in paths.iter().enumerate().skip(from.segments_before) {
             let start = if index == from.segments_before { from.bytes } else { 0 };
-            let (valid, on_disk) = read_segment(path, start, &mut each)?;
-            if index + 1 < paths.len() && valid != on_disk {
-                return Err(damaged(path, valid));
+            let read = read_segment(path, start, u64::MAX, &mut each)?;
+            if index + 1 < paths.len() && read.valid != read.on_disk {
+                return Err(damaged(path, read.valid));
             }
-            to = Position { segments_before: index, bytes: valid };
+            to = Position { segments_before: index, bytes: read.valid };
         }
         Ok(to)
+    }
+
+    /// Reads what became durable between two marks of the same log. Blocks; a frame at a time is in memory.
+    pub fn read_between(dir: &Path, from: &Mark, to: &Mark, mut each: impl FnMut(&[u8])) -> Result<(), StoreError> {
+        for number in from.number.max(1)..=to.number {
+            let path = path_of(dir, number);
+            let start = if number == from.number { from.len } else { 0 };
+            let end = if number == to.number { to.len } else { u64::MAX };
+            let read = read_segment(&path, start, end, &mut each)?;
+            if read.valid != if number == to.number { end } else { read.on_disk } {
+                return Err(damaged(&path, read.valid));
+            }
+        }
+        Ok(())
     }
 }
 
@@ -96,35 +155,70 @@ pub struct Position {
     pub bytes: u64,
 }
 
+/// A place in a log between two frames, up to which it is durable, and what stands before it. The first value is the
+/// start of a log without segments.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Mark {
+    /// The segment, counted from 1.
+    pub(crate) number: u32,
+    /// Whole bytes of it.
+    pub(crate) len: u64,
+    /// Bytes of the segments before.
+    pub(crate) before: u64,
+    pub(crate) last: LastFrame,
+}
+
+/// The frame that ends at a mark: that it is the same one tells a log from another.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct LastFrame {
+    /// Where it starts in its segment.
+    pub at: u64,
+    pub checksum: u32,
+}
+
+impl Mark {
+    /// Bytes of the log up to here.
+    pub fn bytes(&self) -> u64 {
+        self.before + self.len
+    }
+}
+
 struct Appender {
     dir: PathBuf,
     file: Option<File>,
-    /// Number of the current file, counted from 1.
-    number: u32,
-    /// Bytes of the current file that are whole and synced.
-    len: u64,
+    /// Whole and synced up to here.
+    mark: Mark,
 }
 
 impl Appender {
-    fn recover(dir: &Path, fatal: &Fatal, mut each: impl FnMut(&[u8])) -> Result<Self, StoreError> {
-        let mut appender = Self { dir: dir.to_owned(), file: None, number: 0, len: 0 };
+    /// Reads what stands behind `from` and opens the last segment.
+    fn recover(dir: &Path, fatal: &Fatal, from: Mark, mut each: impl FnMut(&[u8])) -> Result<Self, StoreError> {
+        let mut appender = Self { dir: dir.to_owned(), file: None, mark: from };
         let paths = segments_in(dir)?;
-        for (index, path) in paths.iter().enumerate() {
-            let (valid, on_disk) = read_segment(path, 0, &mut each)?;
-            let last = index + 1 == paths.len();
-            if !last && valid != on_disk {
-                return Err(damaged(path, valid));
+        for (number, path) in (1..).zip(&paths).skip(from.number.saturating_sub(1) as usize) {
+            if number > appender.mark.number {
+                appender.mark = Mark { number, len: 0, before: appender.mark.bytes(), last: LastFrame::default() };
             }
+            let read = read_segment(path, appender.mark.len, u64::MAX, &mut each)?;
+            let last = number as usize == paths.len();
+            if !last && read.valid != read.on_disk {
+                return Err(damaged(path, read.valid));
+            }
+            appender.mark.len = read.valid;
+            appender.mark.last = read.last.unwrap_or(appender.mark.last);
             if last {
                 let io = |e| StoreError::from_io("opening a result segment", e);
                 let file = OpenOptions::new().read(true).write(true).open(path).map_err(io)?;
-                if valid != on_disk {
+                if read.valid != read.on_disk {
+                    let (valid, on_disk) = (read.valid, read.on_disk);
                     tracing::warn!(path = %path.display(), valid, on_disk, "cut a torn tail off a result segment");
                     file.set_len(valid).map_err(io)?;
                     fatal.sync(&file, "a result segment")?;
                 }
-                appender.number = number_of(path).unwrap_or(0);
-                appender.len = valid;
+                if appender.mark.last == LastFrame::default() {
+                    // The segment may have been begun by a process that died before its name was durable.
+                    sync_directory_of(path, fatal)?;
+                }
                 appender.file = Some(file);
             }
         }
@@ -136,33 +230,35 @@ impl Appender {
             return Err(StoreError::Damaged(format!("a result frame of {} bytes", payload.len())));
         }
         let mut bytes = Vec::with_capacity(HEADER.len() + payload.len() + 16);
-        if self.file.is_none() || self.len >= ROLL_AT {
+        if self.file.is_none() || self.mark.len >= ROLL_AT {
             self.roll()?;
         }
-        if self.len == 0 {
+        let len = self.mark.len;
+        if len == 0 {
             bytes.extend_from_slice(HEADER);
         }
+        let head = bytes.len();
         segment::push_frame(&mut bytes, payload);
+        let checksum = segment::checksum_of(&bytes[head..]).unwrap_or_default();
         let Some(file) = self.file.as_mut() else {
             return Err(StoreError::Broken("no open result segment".into()));
         };
         failpoint::pass(Place::ResultsAppendBefore);
-        let written =
-            file.seek(SeekFrom::Start(self.len)).and_then(|_| match failpoint::is_set(Place::ResultsAppendTorn) {
-                false => file.write_all(&bytes),
-                // As a crash in the middle would have it.
-                true => {
-                    let (first, rest) = bytes.split_at(bytes.len() / 2);
-                    file.write_all(first)?;
-                    failpoint::pass(Place::ResultsAppendTorn);
-                    file.write_all(rest)
-                }
-            });
+        let written = file.seek(SeekFrom::Start(len)).and_then(|_| match failpoint::is_set(Place::ResultsAppendTorn) {
+            false => file.write_all(&bytes),
+            // As a crash in the middle would have it.
+            true => {
+                let (first, rest) = bytes.split_at(bytes.len() / 2);
+                file.write_all(first)?;
+                failpoint::pass(Place::ResultsAppendTorn);
+                file.write_all(rest)
+            }
+        });
         if let Err(error) = written {
             let error = StoreError::from_io("appending results", error);
             // What was written of the frame goes again, so that the next append starts behind whole frames. If even
             // that fails the file is in an unknown state and nothing may be added to it.
-            return Err(match (file.set_len(self.len), error) {
+            return Err(match (file.set_len(len), error) {
                 (Ok(()), full @ StoreError::Full(_)) => full,
                 (_, other) => StoreError::Broken(other.to_string()),
             });
@@ -174,13 +270,14 @@ impl Appender {
         // A failed sync is final, full disk or not: what the kernel dropped cannot be known.
         synced.map_err(|e| StoreError::Broken(format!("syncing results failed: {e}")))?;
         failpoint::pass(Place::ResultsSyncAfter);
-        self.len += bytes.len() as u64;
+        self.mark.len += bytes.len() as u64;
+        self.mark.last = LastFrame { at: len + head as u64, checksum };
         Ok(())
     }
 
     fn roll(&mut self) -> Result<(), StoreError> {
-        let number = self.number + 1;
-        let path = self.dir.join(format!("{number:08}.seg"));
+        let number = self.mark.number + 1;
+        let path = path_of(&self.dir, number);
         failpoint::pass(Place::ResultsRollBefore);
         let file = OpenOptions::new()
             .read(true)
@@ -191,21 +288,95 @@ impl Appender {
             .map_err(|e| StoreError::from_io("starting a result segment", e))?;
         failpoint::pass(Place::ResultsRollAfter);
         crate::records::sync_directory_of(&path).map_err(|e| StoreError::Broken(e.to_string()))?;
-        *self = Self { dir: std::mem::take(&mut self.dir), file: Some(file), number, len: 0 };
+        self.file = Some(file);
+        self.mark = Mark { number, len: 0, before: self.mark.bytes(), last: LastFrame::default() };
         Ok(())
     }
 }
 
-/// Reads what stands behind the first `start` bytes, which are whole frames. Returns (whole bytes, bytes on disk), both
-/// from the file's start.
-fn read_segment(path: &Path, start: u64, each: &mut impl FnMut(&[u8])) -> Result<(u64, u64), StoreError> {
+fn path_of(dir: &Path, number: u32) -> PathBuf {
+    dir.join(format!("{number:08}.seg"))
+}
+
+/// What was read of a segment.
+struct ReadSegment {
+    /// Whole bytes from the file's start.
+    valid: u64,
+    /// All of them, as far as the file was looked at.
+    on_disk: u64,
+    last: Option<LastFrame>,
+}
+
+/// Reads what stands behind the first `start` bytes, which are whole frames, and before `end`.
+fn read_segment(path: &Path, start: u64, end: u64, each: &mut impl FnMut(&[u8])) -> Result<ReadSegment, StoreError> {
     let io = |e| StoreError::from_io("reading a result segment", e);
-    let mut bytes = Vec::new();
     let mut file = File::open(path).map_err(io)?;
-    file.seek(SeekFrom::Start(start)).and_then(|_| file.read_to_end(&mut bytes)).map_err(io)?;
-    let recovered = if start == 0 { segment::recover(&bytes, each) } else { segment::recover_behind(&bytes, each) };
-    let recovered = recovered.map_err(|at| damaged(path, start + at as u64))?;
-    Ok((start + recovered.valid_len as u64, start + bytes.len() as u64))
+    file.seek(SeekFrom::Start(start)).map_err(io)?;
+    let mut file = file.take(end - start);
+    // The bytes of `buffer[at..filled]` are those of the file from `valid` on.
+    let (mut buffer, mut at, mut filled) = (vec![0; READ_BYTES], 0, 0);
+    let (mut valid, mut last, mut header) = (start, None, start == 0);
+    let mut bad = false;
+    loop {
+        let bytes = &buffer[at..filled];
+        let taken = match bytes.split_first_chunk::<8>() {
+            Some((HEADER, _)) if header => HEADER.len(),
+            Some(_) if header => {
+                bad = true;
+                0
+            }
+            None if header => 0,
+            _ => match segment::step(bytes) {
+                Step::Frame(payload, taken) => {
+                    each(payload);
+                    last = segment::checksum_of(bytes).map(|checksum| LastFrame { at: valid, checksum });
+                    taken
+                }
+                Step::Short => 0,
+                Step::Bad => {
+                    bad = true;
+                    0
+                }
+            },
+        };
+        if taken > 0 {
+            (at, valid, header) = (at + taken, valid + taken as u64, false);
+            continue;
+        }
+        if bad {
+            break;
+        }
+        // More of it is needed: what is there goes to the front, and the buffer grows only for a frame that fills it.
+        buffer.copy_within(at..filled, 0);
+        (at, filled) = (0, filled - at);
+        if filled == buffer.len() {
+            buffer.resize(2 * filled, 0);
+        }
+        let more = read_some(&mut file, &mut buffer[filled..]).map_err(io)?;
+        if more == 0 {
+            break;
+        }
+        filled += more;
+    }
+    // What is left is a torn tail, of which there is little, or damage.
+    let mut rest = buffer[at..filled].to_vec();
+    file.read_to_end(&mut rest).map_err(io)?;
+    // The first byte is left out: the frame that failed there is not to be found again.
+    let searched = if header { &rest[..] } else { rest.get(1..).unwrap_or_default() };
+    if segment::any_frame_in(searched) {
+        return Err(damaged(path, valid));
+    }
+    Ok(ReadSegment { valid, on_disk: valid + rest.len() as u64, last })
+}
+
+/// Reads until something comes.
+fn read_some(file: &mut impl Read, into: &mut [u8]) -> std::io::Result<usize> {
+    loop {
+        match file.read(into) {
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+            read => return read,
+        }
+    }
 }
 
 /// A log that a job has begun is found after a power cut only if its folder's name was synced as well.
@@ -264,13 +435,13 @@ mod tests {
     async fn what_was_appended_is_there_after_reopening() {
         let dir = tempfile::tempdir().unwrap();
         let fatal = Fatal::new();
-        let log = ResultLog::open(dir.path(), fatal.clone(), |_| panic!("a new log is empty")).unwrap();
+        let log = ResultLog::open(dir.path(), fatal.clone(), None, |_| panic!("a new log is empty")).unwrap();
         log.append(b"first".to_vec()).await.unwrap();
         log.append(b"second".to_vec()).await.unwrap();
         assert_eq!(fatal.syncs().results.read().count, 2);
         drop(log);
         let mut seen = Vec::new();
-        let log = ResultLog::open(dir.path(), Fatal::new(), |p| seen.push(p.to_vec())).unwrap();
+        let log = ResultLog::open(dir.path(), Fatal::new(), None, |p| seen.push(p.to_vec())).unwrap();
         assert_eq!(seen, [b"first".to_vec(), b"second".to_vec()]);
         log.append(b"third".to_vec()).await.unwrap();
         assert_eq!(payloads(dir.path()).len(), 3);
@@ -279,7 +450,7 @@ mod tests {
     #[tokio::test]
     async fn a_log_is_read_on_from_where_reading_ended_across_segments_and_up_to_a_torn_tail() {
         let dir = tempfile::tempdir().unwrap();
-        let mut appender = Appender::recover(dir.path(), &Fatal::new(), |_| {}).unwrap();
+        let mut appender = Appender::recover(dir.path(), &Fatal::new(), Mark::default(), |_| {}).unwrap();
         let mut read = Position::default();
         let mut more = |dir: &Path| {
             let mut new = Vec::new();
@@ -317,17 +488,140 @@ mod tests {
         assert!(error.contains(&format!("00000003.seg is damaged at byte {}", whole.len() + 13)), "{error}");
     }
 
+    /// A log of three segments with a few frames in each, and a mark behind each frame.
+    fn three_segments(dir: &Path) -> Vec<Mark> {
+        let mut appender = Appender::recover(dir, &Fatal::new(), Mark::default(), |_| {}).unwrap();
+        let mut marks = Vec::new();
+        for payload in ["a", "b", "", "c", "d", "", "e", "f"] {
+            match payload {
+                "" => appender.roll().unwrap(),
+                payload => {
+                    appender.append(payload.as_bytes(), &SyncTimes::default()).unwrap();
+                    marks.push(appender.mark);
+                }
+            }
+        }
+        marks
+    }
+
+    #[tokio::test]
+    async fn a_log_is_opened_from_a_mark_and_goes_on_as_if_it_had_been_read_whole() {
+        let dir = tempfile::tempdir().unwrap();
+        let marks = three_segments(dir.path());
+        for (index, mark) in marks.iter().enumerate() {
+            assert!(ResultLog::reaches(dir.path(), mark).unwrap());
+            let mut seen = String::new();
+            let each = |p: &[u8]| seen.push_str(std::str::from_utf8(p).unwrap());
+            let log = ResultLog::open(dir.path(), Fatal::new(), Some(*mark), each).unwrap();
+            assert_eq!(seen, "abcdef"[index + 1..]);
+            assert_eq!(*log.marks().borrow(), marks[5], "wherever it was opened from");
+        }
+        let log = ResultLog::open(dir.path(), Fatal::new(), Some(marks[1]), |_| {}).unwrap();
+        log.append(b"g".to_vec()).await.unwrap();
+        drop(log);
+        assert_eq!(payloads(dir.path()).concat(), b"abcdefg");
+        // What was torn behind the mark is cut all the same.
+        let path = dir.path().join("00000003.seg");
+        let whole = std::fs::read(&path).unwrap();
+        std::fs::write(&path, &whole[..whole.len() - 1]).unwrap();
+        let log = ResultLog::open(dir.path(), Fatal::new(), Some(marks[1]), |_| {}).unwrap();
+        log.append(b"h".to_vec()).await.unwrap();
+        assert_eq!(payloads(dir.path()).concat(), b"abcdefh");
+    }
+
+    #[tokio::test]
+    async fn a_mark_of_another_log_is_not_reached() {
+        let (dir, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let marks = three_segments(dir.path());
+        assert!(!ResultLog::reaches(other.path(), &marks[0]).unwrap(), "there is no log");
+        assert!(!ResultLog::reaches(dir.path(), &Mark::default()).unwrap(), "nothing stands before it");
+        let mut appender = Appender::recover(other.path(), &Fatal::new(), Mark::default(), |_| {}).unwrap();
+        appender.append(b"a", &SyncTimes::default()).unwrap();
+        appender.append(b"x", &SyncTimes::default()).unwrap();
+        let reached: Vec<bool> = marks.iter().map(|m| ResultLog::reaches(other.path(), m).unwrap()).collect();
+        assert_eq!(reached, [true, false, false, false, false, false]);
+        // A log that lost its end, or bytes before; a frame that has become another.
+        let path = |number: u32| path_of(dir.path(), number);
+        let changed = |number: u32, change: &dyn Fn(&mut Vec<u8>)| {
+            let good = std::fs::read(path(number)).unwrap();
+            let mut bad = good.clone();
+            change(&mut bad);
+            std::fs::write(path(number), bad).unwrap();
+            let reached = ResultLog::reaches(dir.path(), &marks[3]).unwrap();
+            std::fs::write(path(number), good).unwrap();
+            reached
+        };
+        assert!(changed(3, &|bytes| bytes.clear()), "what comes behind does not matter");
+        assert!(changed(2, &|_| {}));
+        assert!(!changed(2, &|bytes| bytes.truncate(bytes.len() - 1)));
+        assert!(!changed(2, &|bytes| *bytes.last_mut().unwrap() ^= 1));
+        assert!(!changed(1, &|bytes| bytes.push(0)));
+    }
+
+    #[tokio::test]
+    async fn what_lies_between_two_marks_is_read_and_no_more() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut marks = vec![Mark::default()];
+        marks.extend(three_segments(dir.path()));
+        for from in 0..marks.len() {
+            for to in from..marks.len() {
+                let mut seen = String::new();
+                let each = |p: &[u8]| seen.push_str(std::str::from_utf8(p).unwrap());
+                ResultLog::read_between(dir.path(), &marks[from], &marks[to], each).unwrap();
+                assert_eq!(seen, "abcdef"[from..to]);
+            }
+        }
+        let path = path_of(dir.path(), 2);
+        let mut bytes = std::fs::read(&path).unwrap();
+        bytes.pop();
+        std::fs::write(&path, &bytes).unwrap();
+        let read = |to: usize| ResultLog::read_between(dir.path(), &marks[2], &marks[to], |_| {});
+        assert!(read(3).is_ok() && matches!(read(4), Err(StoreError::Damaged(_))));
+        assert!(matches!(read(5), Err(StoreError::Damaged(_))), "another segment follows the one that is cut");
+    }
+
+    #[tokio::test]
+    async fn whoever_watches_is_told_now_and_then_and_of_the_end() {
+        let dir = tempfile::tempdir().unwrap();
+        let log = ResultLog::open(dir.path(), Fatal::new(), None, |_| {}).unwrap();
+        let mut marks = log.marks();
+        let payload = vec![7; TOLD_EVERY as usize / 4];
+        for appended in 1..=8 {
+            log.append(payload.clone()).await.unwrap();
+            // The thread tells after it has answered: an answer to the next append is behind it.
+            log.append(b"x".to_vec()).await.unwrap();
+            assert_eq!(marks.has_changed().unwrap(), appended % 4 == 0, "after {appended}");
+            let mark = *marks.borrow_and_update();
+            assert!(ResultLog::reaches(dir.path(), &mark).unwrap());
+        }
+        drop(log);
+        assert!(marks.changed().await.is_err());
+    }
+
+    #[tokio::test]
+    async fn frames_of_all_sizes_are_read_whatever_piece_they_begin_and_end_in() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut appender = Appender::recover(dir.path(), &Fatal::new(), Mark::default(), |_| {}).unwrap();
+        let sizes = [1, READ_BYTES - 40, 17, READ_BYTES, 3 * READ_BYTES + 5, 1, 1, 200_000, 200_000];
+        for (fill, size) in (1_u8..).zip(sizes) {
+            appender.append(&vec![fill; size], &SyncTimes::default()).unwrap();
+        }
+        let found = payloads(dir.path());
+        assert_eq!(found.iter().map(Vec::len).collect::<Vec<_>>(), sizes);
+        assert!((1_u8..).zip(&found).all(|(fill, payload)| payload.iter().all(|byte| *byte == fill)));
+    }
+
     #[tokio::test]
     async fn a_torn_tail_is_cut_and_appending_goes_on_behind_whole_frames() {
         let dir = tempfile::tempdir().unwrap();
-        let log = ResultLog::open(dir.path(), Fatal::new(), |_| {}).unwrap();
+        let log = ResultLog::open(dir.path(), Fatal::new(), None, |_| {}).unwrap();
         log.append(b"kept".to_vec()).await.unwrap();
         log.append(b"torn in the middle".to_vec()).await.unwrap();
         drop(log);
         let path = dir.path().join("00000001.seg");
         let file = OpenOptions::new().write(true).open(&path).unwrap();
         file.set_len(file.metadata().unwrap().len() - 5).unwrap();
-        let log = ResultLog::open(dir.path(), Fatal::new(), |_| {}).unwrap();
+        let log = ResultLog::open(dir.path(), Fatal::new(), None, |_| {}).unwrap();
         log.append(b"after".to_vec()).await.unwrap();
         assert_eq!(payloads(dir.path()), [b"kept".to_vec(), b"after".to_vec()]);
     }
@@ -335,7 +629,7 @@ mod tests {
     #[tokio::test]
     async fn damage_in_the_middle_is_refused_with_file_and_offset() {
         let dir = tempfile::tempdir().unwrap();
-        let log = ResultLog::open(dir.path(), Fatal::new(), |_| {}).unwrap();
+        let log = ResultLog::open(dir.path(), Fatal::new(), None, |_| {}).unwrap();
         log.append(b"one".to_vec()).await.unwrap();
         log.append(b"two".to_vec()).await.unwrap();
         drop(log);
@@ -343,7 +637,70 @@ mod tests {
         let mut bytes = std::fs::read(&path).unwrap();
         bytes[21] ^= 4;
         std::fs::write(&path, bytes).unwrap();
-        let error = ResultLog::open(dir.path(), Fatal::new(), |_| {}).unwrap_err().to_string();
+        let error = ResultLog::open(dir.path(), Fatal::new(), None, |_| {}).unwrap_err().to_string();
         assert!(error.contains("00000001.seg is damaged at byte 8"), "{error}");
+    }
+
+    /// Numbers that look like chance, the same each time.
+    fn dice(seed: u64) -> impl FnMut(usize) -> usize {
+        let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
+        move |below| {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            (state >> 11) as usize % below.max(1)
+        }
+    }
+
+    #[test]
+    fn whatever_is_done_to_the_files_of_a_log_no_payload_is_read_that_was_not_appended() {
+        let original: Vec<Vec<u8>> = (0..60_u8).map(|n| vec![n; 20 + usize::from(n) * 7]).collect();
+        let (mut noticed, mut cut, mut harmless) = (0, 0, 0);
+        for round in 0..120 {
+            let mut roll = dice(round + 1);
+            let dir = tempfile::tempdir().unwrap();
+            let mut appender = Appender::recover(dir.path(), &Fatal::new(), Mark::default(), |_| {}).unwrap();
+            for (number, payload) in original.iter().enumerate() {
+                if number % 20 == 0 {
+                    appender.roll().unwrap();
+                }
+                appender.append(payload, &SyncTimes::default()).unwrap();
+            }
+            drop(appender);
+            let paths = segments_in(dir.path()).unwrap();
+            let victim = &paths[roll(paths.len())];
+            let mut bytes = std::fs::read(victim).unwrap();
+            let at = roll(bytes.len());
+            match round % 6 {
+                0 | 1 => bytes[at] ^= 1 << roll(8),
+                2 => bytes.truncate(at),
+                3 => bytes[at..].iter_mut().take(512).for_each(|byte| *byte = 0),
+                4 => {
+                    // Two segments change places.
+                    let other = &paths[roll(paths.len())];
+                    let theirs = std::fs::read(other).unwrap();
+                    std::fs::write(other, &bytes).unwrap();
+                    bytes = theirs;
+                }
+                _ => bytes = (0..2_000).map(|_| roll(256) as u8).collect(),
+            }
+            std::fs::write(victim, &bytes).unwrap();
+            let mut seen = Vec::new();
+            match ResultLog::read(dir.path(), |payload| seen.push(payload.to_vec())) {
+                Err(StoreError::Damaged(told)) => {
+                    noticed += 1;
+                    assert!(told.contains(".seg is damaged at byte "), "{told}");
+                }
+                Err(other) => panic!("{other}"),
+                // What is missing then is counted by whoever knows how many there were.
+                Ok(()) if seen.len() < original.len() => cut += 1,
+                Ok(()) => harmless += 1,
+            }
+            assert!(
+                seen.iter().all(|payload| original.contains(payload)),
+                "round {round}: read what was never appended"
+            );
+        }
+        assert!(noticed > 60 && cut > 0, "{noticed} noticed, {cut} cut, {harmless} without an effect");
     }
 }

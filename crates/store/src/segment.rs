@@ -9,7 +9,8 @@
 pub const HEADER: &[u8; 8] = b"LSRESv1\n";
 /// Starts every frame, so that a damaged length does not hide the frames behind it.
 pub const MARK: &[u8; 4] = b"\xA7LSF";
-const FRAME_HEAD: usize = 12;
+/// Bytes of a frame before its payload.
+pub const FRAME_HEAD: usize = 12;
 /// The longest payload. A batch of results is cut long before; this guards against a length read out of garbage.
 pub const PAYLOAD_MAX: usize = 16 << 20;
 
@@ -25,6 +26,11 @@ pub fn push_frame(out: &mut Vec<u8>, payload: &[u8]) {
 
 fn checksum(length: &[u8], payload: &[u8]) -> u32 {
     crc32c::crc32c_append(crc32c::crc32c(length), payload)
+}
+
+/// The checksum that a whole frame carries; none if there are not even the bytes for it.
+pub fn checksum_of(frame: &[u8]) -> Option<u32> {
+    frame.get(8..FRAME_HEAD)?.try_into().ok().map(u32::from_le_bytes)
 }
 
 /// One step through the frames of a buffer.

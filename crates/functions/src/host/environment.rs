@@ -28,6 +28,7 @@ use super::sandbox::{Network, Parts};
 use super::session::{AnswerKind, Event, Next, Refusal, Session, Work};
 use super::variables::{Addresses, variables};
 use super::{Deployment, FunctionCredentials, Outcome, Pending, Shared, forwarder, runtime_api};
+use crate::random;
 
 /// What of an invocation's log is returned with its answer, in bytes. Lambda's.
 const LOG_TAIL_BYTES: usize = 4096;
@@ -55,6 +56,8 @@ pub(super) struct Environment {
     pub id: EnvironmentId,
     pub deployment: Arc<Deployment>,
     kind: Kind,
+    /// Where its connections are served, and its keeper runs.
+    pub thread: tokio::runtime::Handle,
     shared: std::sync::Weak<Shared>,
     /// Random; names the folder and finds the processes.
     marker: String,
@@ -150,7 +153,13 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Environment {
-    pub fn new(id: EnvironmentId, deployment: Arc<Deployment>, kind: Kind, shared: &Arc<Shared>) -> Self {
+    pub fn new(
+        id: EnvironmentId,
+        deployment: Arc<Deployment>,
+        kind: Kind,
+        thread: tokio::runtime::Handle,
+        shared: &Arc<Shared>,
+    ) -> Self {
         let log = EnvironmentLog {
             sink: shared.logs.sink(&deployment.name),
             threshold: Threshold::new(deployment.log_format, deployment.application_log_level.as_deref()),
@@ -167,6 +176,7 @@ impl Environment {
             counters: shared.figures.of(&deployment.name),
             deployment,
             kind,
+            thread,
             shared: Arc::downgrade(shared),
             marker: uuid::Uuid::new_v4().simple().to_string(),
             created,
@@ -195,7 +205,7 @@ impl Environment {
     /// Gives the environment a call. It comes back if the environment does not take one any more.
     pub fn assign(&self, call: CallId, pending: Box<Pending>) -> Result<(), Box<Pending>> {
         let now = Instant::now();
-        let attempt_id = uuid::Uuid::new_v4().hyphenated().to_string();
+        let attempt_id = random::uuid().hyphenated().to_string();
         {
             let mut guarded = lock(&self.guarded);
             let timeout = Duration::from_secs(u64::from(self.deployment.timeout_s));
@@ -317,6 +327,9 @@ impl Environment {
 
     /// Answers a call with the failure of this environment's start.
     pub fn fail(&self, pending: Pending) {
+        if !pending.call.begins() {
+            return;
+        }
         let failure = lock(&self.guarded).failure.clone();
         let failure = failure.clone().unwrap_or_else(|| Failure::Host("The environment could not be started.".into()));
         // Its log begins with what the start printed.
@@ -332,6 +345,16 @@ impl Environment {
 
     pub fn next(&self) -> Next {
         let mut guarded = lock(&self.guarded);
+        while guarded.session.about_to_hand_out().is_some_and(|work| !work.context.pending.call.begins()) {
+            // Called off on its last steps: nobody waits for it, and the environment is free for the next.
+            drop(guarded.session.take_back());
+            guarded.deadline = None;
+            drop(guarded);
+            if let Some(shared) = self.shared.upgrade() {
+                shared.event(|pool, now| pool.released(self.id, now));
+            }
+            guarded = lock(&self.guarded);
+        }
         if let Some(work) = guarded.session.about_to_hand_out() {
             let call = &work.context.pending.call;
             // What was printed while it started may not have been read yet. Later, nothing is printed between two
@@ -526,7 +549,7 @@ impl Environment {
             match (&guarded.failure, end) {
                 _ if !guarded.session.is_starting() => return,
                 // Ours, and no word of the function's.
-                (Some(Failure::Host(_)), _) | (_, End::Stopped { .. } | End::TimedOut) => return,
+                (Some(Failure::Host(_) | Failure::NoSpace(_)), _) | (_, End::Stopped { .. } | End::TimedOut) => return,
                 (Some(failure), _) => failure.error_type().to_owned(),
                 (None, _) => Failure::Exit(None).error_type().to_owned(),
             }
@@ -604,6 +627,8 @@ impl Environment {
             Some(payload) => Outcome::Answered { payload, function_error: true, log_tail: tail },
             None => match failure {
                 Failure::Host(reason) => Outcome::Fault(reason.clone()),
+                // Not run, as without a slot for it, and worth another try: a task that waits for room must not fail.
+                Failure::NoSpace(_) => Outcome::Throttled { reason: "ConcurrentInvocationLimitExceeded" },
                 _ => Outcome::Fault("The function host failed.".to_owned()),
             },
         };
@@ -618,7 +643,7 @@ pub(super) async fn keep(environment: Arc<Environment>, shared: Arc<Shared>) {
     let (end, child) = match start(&environment, &shared, &dir, &mut tasks).await {
         Ok(mut child) => (watch(&environment, &shared, &mut child).await, Some(child)),
         Err(failure) => {
-            if let Failure::Host(reason) = &failure {
+            if let Failure::Host(reason) | Failure::NoSpace(reason) = &failure {
                 tracing::warn!(function = environment.deployment.name, reason, "environment could not be started");
             }
             lock(&environment.guarded).failure = Some(failure);
@@ -638,7 +663,7 @@ async fn start(
     dir: &std::path::Path,
     tasks: &mut tokio::task::JoinSet<()>,
 ) -> Result<process::Child, Failure> {
-    let host = |what: &'static str| move |error: io::Error| Failure::Host(format!("{what}: {error}"));
+    let host = |what: &'static str| move |error: io::Error| Failure::of_io(what, &error);
     let d = &environment.deployment;
     let found = shared.find_runtime(&d.runtime).await.map_err(Failure::Host)?;
     if let Some(notice) = &found.notice {
@@ -680,6 +705,7 @@ async fn start(
     let failed = |error| match error {
         NotStarted::Program(what) => Failure::InvalidEntrypoint(what),
         NotStarted::Host(what) => Failure::Host(what),
+        NotStarted::NoSpace(what) => Failure::NoSpace(what),
     };
     failpoint::pass(Place::EnvironmentStartBefore);
     let started = process::start(shared.sandbox.clone(), plan).await.map_err(failed)?;
@@ -692,7 +718,9 @@ async fn start(
     };
     // The program may be connecting already.
     tasks.spawn(runtime_api::serve(runtime_listener, environment.clone()));
-    tasks.spawn(forwarder::serve(s3_listener, shared.s3.clone(), credentials));
+    // What a function sends to S3 is hashed where it is served: not where invocations wait.
+    let s3 = forwarder::serve(s3_listener, shared.s3.clone(), credentials);
+    tasks.spawn_on(s3, &shared.runtime);
     let output = pipe::Receiver::from_owned_fd(started.output).map_err(host("its output cannot be read"))?;
     let process = Process { of: started.process, output };
     if environment.process.set(process).is_err() {
@@ -723,7 +751,7 @@ fn plan(
 ) -> Result<Plan, Failure> {
     let sandbox = &shared.sandbox;
     let d = &environment.deployment;
-    let host = |what: &'static str| move |error: io::Error| Failure::Host(format!("{what}: {error}"));
+    let host = |what: &'static str| move |error: io::Error| Failure::of_io(what, &error);
     let clients = &shared.clients_dir;
     let seen = sandbox.seen(d, clients, dir).map_err(host("its code cannot be shown to it"))?;
     let code = (d.code_dir.as_path(), seen.code.as_path());
@@ -858,6 +886,12 @@ async fn finish(
         environment.thaw(&mut guarded);
         if guarded.failure.is_none() {
             guarded.failure = match &end {
+                // As if they had ended the runtime: they brought themselves down.
+                End::Exited(None)
+                    if environment.process.get().is_some_and(|p| p.of.may_have_ended_itself(&shared.sandbox)) =>
+                {
+                    Some(Failure::Exit(Some(ExitStatus::from_raw(Signal::KILL.as_raw()))))
+                }
                 End::Exited(None) => {
                     Some(Failure::Host("The environment was ended from outside, or the sandbox's helper was.".into()))
                 }
@@ -874,6 +908,8 @@ async fn finish(
     // A call that no runtime ever saw is as good as new.
     let lost = match work {
         Some(work) if !work.handed_out && !arriving && work.context.pending.losses < LOSSES_MAX => Some(work.context),
+        // Called off before anybody saw it: there is nobody to be told.
+        Some(work) if !work.handed_out && !work.context.pending.call.begins() => None,
         Some(work) => {
             let failure = failure.clone().unwrap_or_else(|| Failure::Host("The environment ended.".into()));
             let duration = work.context.dispatched.elapsed();
@@ -911,7 +947,7 @@ async fn finish(
             shared.event(|pool, now| pool.init_timed_out(environment.id, now));
         }
         None if starting => {
-            let by_function = !matches!(failure, Some(Failure::Host(_)));
+            let by_function = !matches!(failure, Some(Failure::Host(_) | Failure::NoSpace(_)));
             shared.event(|pool, now| pool.start_failed(environment.id, by_function, now));
         }
         None => shared.event(|pool, now| pool.died(environment.id, crashed, now)),
@@ -947,7 +983,7 @@ fn render(pending: &Pending, attempt_id: &str, deadline_ms: u64) -> Event {
     match call.trace_id.as_deref().filter(|id| !id.is_empty()) {
         Some(trace_id) => push_value(&mut head, trace_id),
         None => {
-            let random = uuid::Uuid::new_v4().simple().to_string();
+            let random = random::uuid().simple().to_string();
             let parent = &attempt_id.replace('-', "")[..16];
             let seconds = deadline_ms / 1000;
             let _ = write!(head, "Root=1-{seconds:08x}-{};Parent={parent};Sampled=0", &random[..24]);

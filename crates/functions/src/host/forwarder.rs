@@ -7,7 +7,6 @@ use std::time::Duration;
 
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
-use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 
 use super::{FunctionCredentials, S3Door};
@@ -16,8 +15,12 @@ use super::{FunctionCredentials, S3Door};
 const CONNECTIONS_MAX: usize = 256;
 
 /// Serves until it is dropped; its connections end with it.
-pub(super) async fn serve(listener: TcpListener, door: S3Door, credentials: Arc<FunctionCredentials>) {
+pub(super) async fn serve(listener: std::net::TcpListener, door: S3Door, credentials: Arc<FunctionCredentials>) {
     let mut connections = JoinSet::new();
+    let listener = match tokio::net::TcpListener::from_std(listener) {
+        Ok(listener) => listener,
+        Err(error) => return tracing::warn!(%error, "a function has no way to S3"),
+    };
     loop {
         if connections.len() >= CONNECTIONS_MAX {
             connections.join_next().await;

@@ -3,6 +3,7 @@
 //! Each is an ordinary answer with `X-Amz-Function-Error: Unhandled`; the texts are AWS's. Source: Lambda specification
 //! 1.8.
 
+use std::io::ErrorKind;
 use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
 
@@ -28,13 +29,24 @@ pub(super) enum Failure {
     Truncated,
     /// Ours, not the function's: no process, no memory, no interpreter.
     Host(String),
+    /// The disk has no room for another environment: it passes.
+    NoSpace(String),
 }
 
 impl Failure {
+    /// A failure of ours, by what was tried: a full disk apart from the rest.
+    pub fn of_io(what: &str, error: &std::io::Error) -> Self {
+        let told = format!("{what}: {error}");
+        match error.kind() {
+            ErrorKind::StorageFull | ErrorKind::QuotaExceeded => Failure::NoSpace(told),
+            _ => Failure::Host(told),
+        }
+    }
+
     /// What happened, in AWS's words; `None` where the runtime said it itself, and for a failure of ours.
     pub fn message(&self) -> Option<String> {
         Some(match self {
-            Failure::InitError { .. } | Failure::Host(_) => return None,
+            Failure::InitError { .. } | Failure::Host(_) | Failure::NoSpace(_) => return None,
             Failure::Exit(Some(status)) if !status.success() => {
                 format!("Runtime exited with error: {}", describe(*status))
             }
@@ -62,7 +74,7 @@ impl Failure {
             Failure::Timeout(_) => "Sandbox.Timedout",
             Failure::InvalidEntrypoint(_) => "Runtime.InvalidEntrypoint",
             Failure::Truncated => "Runtime.TruncatedResponse",
-            Failure::Host(_) => "ServiceException",
+            Failure::Host(_) | Failure::NoSpace(_) => "ServiceException",
         }
     }
 
@@ -195,9 +207,19 @@ mod tests {
             Failure::InitError { payload: Bytes::from_static(b"as posted"), error_type: "Runtime.Unknown".into() };
         assert_eq!(told(init), "as posted");
         assert!(Failure::Host("no".into()).payload("8a6c").is_none());
+        assert!(Failure::NoSpace("no".into()).payload("8a6c").is_none());
         assert_eq!(
             response_too_large(),
             r#"{"errorType":"Function.ResponseSizeTooLarge","errorMessage":"Response payload size exceeded maximum allowed payload size (6291556 bytes)."}"#
         );
+    }
+
+    #[test]
+    fn a_full_disk_is_told_apart_from_what_does_not_pass() {
+        let of = |kind| Failure::of_io("a folder", &std::io::Error::from(kind));
+        for full in [ErrorKind::StorageFull, ErrorKind::QuotaExceeded] {
+            assert!(matches!(of(full), Failure::NoSpace(told) if told.starts_with("a folder: ")));
+        }
+        assert!(matches!(of(ErrorKind::PermissionDenied), Failure::Host(told) if told.starts_with("a folder: ")));
     }
 }

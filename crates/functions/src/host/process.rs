@@ -2,6 +2,7 @@
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::io;
+use std::net::TcpListener;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::fs::DirBuilderExt;
 use std::os::unix::process::ExitStatusExt;
@@ -15,14 +16,16 @@ use longshore_sandbox::{Layer, Line, News, Spec, Word, cgroup};
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::process::{Pid, PidfdFlags, Signal};
 use tokio::io::unix::AsyncFd;
-use tokio::net::TcpListener;
 
+use super::outcome::Failure;
 use super::sandbox::{Lease, Sandbox};
 
 /// The variable by which a function's processes are found again after the server died. Its value is random.
 pub(super) const MARKER: &str = "LONGSHORE_ENVIRONMENT";
 /// How long the end of processes that were killed is waited for.
 const END: Duration = Duration::from_secs(2);
+/// How long the helper may take to fork: it does nothing else, so one that takes longer hangs, and is replaced.
+const BIRTH: Duration = Duration::from_secs(20);
 /// How long the file system of an environment may take to be built. It is a matter of milliseconds; a folder on a server that
 /// does not answer would keep its place for ever.
 const BEGINNING: Duration = Duration::from_secs(60);
@@ -60,6 +63,8 @@ pub(super) enum NotStarted {
     Program(String),
     /// Ours: no process, no file, no pipe.
     Host(String),
+    /// No room on the disk for what belongs to it.
+    NoSpace(String),
 }
 
 /// An environment whose init is there, and whose program may not run yet.
@@ -81,6 +86,8 @@ pub(super) struct Process {
     groups: Vec<PathBuf>,
     /// Whether all others end with the init.
     has_namespace: bool,
+    /// The helper that forked it.
+    helper: u64,
     /// Given back when nobody runs as this user any more.
     _lease: Option<Lease>,
 }
@@ -111,11 +118,18 @@ pub(super) async fn start(sandbox: Arc<Sandbox>, plan: Plan) -> Result<Starting,
 }
 
 async fn begin(sandbox: Arc<Sandbox>, plan: Plan, groups: Vec<PathBuf>) -> Result<Starting, NotStarted> {
-    let host = |what: &'static str| move |error: io::Error| NotStarted::Host(format!("{what}: {error}"));
+    let host = |what: &'static str| {
+        move |error: io::Error| match Failure::of_io(what, &error) {
+            Failure::NoSpace(told) => NotStarted::NoSpace(told),
+            _ => NotStarted::Host(format!("{what}: {error}")),
+        }
+    };
     let Plan { spec, lease, dir, tmp, marker } = plan;
     let has_namespace = spec.layers.contains(&Layer::PidNamespace);
     let record =
         Record { marker, boot: boot_id(), pid: None, groups: groups.clone(), folders: tmp.into_iter().collect() };
+    let helper = sandbox.helper().generation();
+    let started_by = sandbox.clone();
     let (record, line, output) = {
         let dir = dir.clone();
         let started = tokio::task::spawn_blocking(move || {
@@ -133,8 +147,19 @@ async fn begin(sandbox: Arc<Sandbox>, plan: Plan, groups: Vec<PathBuf>) -> Resul
     let line = Arc::new(watched(line).map_err(host("its line cannot be heard"))?);
     let (mut born, mut ready, mut early) = (None, None, VecDeque::new());
     // Both come, from two processes: what the init says after the one may come before the other.
+    let birth = tokio::time::sleep(BIRTH);
+    tokio::pin!(birth);
     while born.is_none() || ready.is_none() {
-        match hear(&line).await.map_err(host("its line cannot be heard"))? {
+        let heard = tokio::select! {
+            biased;
+            heard = hear(&line) => heard,
+            () = &mut birth, if born.is_none() => {
+                tracing::error!("the helper that starts environments hangs, and is replaced");
+                started_by.helper().give_up(helper);
+                return Err(NotStarted::Host(format!("there was no process after {} s", BIRTH.as_secs())));
+            }
+        };
+        match heard.map_err(host("its line cannot be heard"))? {
             Some((News::Born { pid }, fds)) => {
                 let pidfd = fds.into_iter().next().and_then(|fd| watched(fd).ok());
                 born = Pid::from_raw(pid).zip(pidfd);
@@ -147,9 +172,9 @@ async fn begin(sandbox: Arc<Sandbox>, plan: Plan, groups: Vec<PathBuf>) -> Resul
                 let proc = if proc { fds.next() } else { None };
                 let mut listener = || -> io::Result<TcpListener> {
                     let fd = fds.next().ok_or(io::ErrorKind::UnexpectedEof)?;
-                    let listener = std::net::TcpListener::from(fd);
+                    let listener = TcpListener::from(fd);
                     listener.set_nonblocking(true)?;
-                    TcpListener::from_std(listener)
+                    Ok(listener)
                 };
                 let made = if listeners {
                     Some((listener().map_err(host("no listener"))?, listener().map_err(host("no listener"))?))
@@ -173,7 +198,7 @@ async fn begin(sandbox: Arc<Sandbox>, plan: Plan, groups: Vec<PathBuf>) -> Resul
         Some(proc) => Processes::Namespace(proc),
         None => Processes::Below(pid),
     };
-    let process = Process { pid, pidfd, line: line.clone(), processes, groups, has_namespace, _lease: lease };
+    let process = Process { pid, pidfd, line: line.clone(), processes, groups, has_namespace, helper, _lease: lease };
     Ok(Starting { process, child: Child { line, early, ended: None }, output, listeners })
 }
 
@@ -245,6 +270,12 @@ impl Process {
         let now = Timespec { tv_sec: 0, tv_nsec: 0 };
         let fd = self.pidfd.get_ref();
         !matches!(rustix::event::poll(&mut [PollFd::new(fd, PollFlags::IN)], Some(&now)), Ok(n) if n > 0)
+    }
+
+    /// Whether its own programs may have ended its init, which went without a word: nobody keeps them from it outside of a
+    /// namespace, and the helper, whose end is its init's as well, lives.
+    pub fn may_have_ended_itself(&self, sandbox: &Sandbox) -> bool {
+        !self.has_namespace && sandbox.helper().is_alive(self.helper)
     }
 
     /// Asks the runtime to end.

@@ -25,7 +25,12 @@ const ACCEPTED: &[u8] =
 
 /// Serves the environment until it is dropped, or its process has ended and all is read that it had sent. Its connections
 /// end with it.
-pub(super) async fn serve(listener: TcpListener, environment: Arc<Environment>) {
+pub(super) async fn serve(listener: std::net::TcpListener, environment: Arc<Environment>) {
+    let listener = match TcpListener::from_std(listener) {
+        Ok(listener) => listener,
+        // It will not poll, and its start is given up when its time is up.
+        Err(error) => return tracing::error!(%error, "a runtime cannot be listened to"),
+    };
     let budget = Arc::new(HeadBudget::default());
     let mut connections = JoinSet::new();
     loop {
@@ -307,9 +312,9 @@ fn put(connection: &mut Connection, refusal: &Refusal, close: bool) {
 }
 
 /// A listener on a free port of the loopback interface.
-pub(super) fn listen() -> io::Result<(TcpListener, std::net::SocketAddr)> {
+pub(super) fn listen() -> io::Result<(std::net::TcpListener, std::net::SocketAddr)> {
     let listener = std::net::TcpListener::bind((std::net::Ipv4Addr::LOCALHOST, 0))?;
     listener.set_nonblocking(true)?;
     let address = listener.local_addr()?;
-    Ok((TcpListener::from_std(listener)?, address))
+    Ok((listener, address))
 }

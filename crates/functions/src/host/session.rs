@@ -149,6 +149,17 @@ impl<W> Session<W> {
         }
     }
 
+    /// Takes back an event that no runtime was sent.
+    pub fn take_back(&mut self) -> Option<Work<W>> {
+        match std::mem::replace(&mut self.state, State::Ready) {
+            State::Running(work) if !work.handed_out => Some(work),
+            other => {
+                self.state = other;
+                None
+            }
+        }
+    }
+
     /// Gives an idle environment its event. The work comes back if the environment is not waiting for one.
     pub fn assign(&mut self, work: Work<W>) -> Result<(), Work<W>> {
         match self.state {
@@ -293,6 +304,19 @@ mod tests {
     }
 
     const STATES: [&str; 7] = ["Started", "InitError", "Ready", "Running", "Receiving", "Answered", "Closed"];
+
+    #[test]
+    fn an_event_can_be_taken_back_until_a_runtime_was_sent_it() {
+        for state in STATES {
+            assert!(in_state(state).take_back().is_none(), "{state}");
+        }
+        let mut s = in_state("Ready");
+        s.assign(work("a")).unwrap();
+        assert_eq!(s.take_back().unwrap().request_id, "a");
+        assert!(s.is_ready());
+        s.assign(work("b")).unwrap();
+        assert!(matches!(s.next(), Next::Event(event) if event.head == "b"));
+    }
 
     #[test]
     fn next_is_answered_as_the_table_says_in_every_state() {

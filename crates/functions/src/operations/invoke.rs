@@ -77,6 +77,7 @@ async fn invoke(functions: &Functions, call: Call) -> Result<Response, FunctionE
         trace_id: Some(trace_id.clone()),
         want_log_tail: log_type == "Tail",
         patience: Patience::For(functions.inner.settings.queue_wait),
+        start: None,
     };
     let (payload, function_error, log_tail) = functions.dispatch(&named, &mut resolved, host_call).await?;
     let mut response =

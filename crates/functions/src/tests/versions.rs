@@ -502,7 +502,7 @@ async fn the_engine_resolves_an_alias_at_each_call_and_a_version_that_is_gone_is
     api.alias("prod", "1", json!({"2": 0.5})).await.ok(201);
     let call = |name: String| {
         let functions = api.functions.clone();
-        async move { functions.invoke(&name, Bytes::from_static(b"{}"), Patience::Forever).await }
+        async move { functions.invoke(&name, Bytes::from_static(b"{}"), Patience::Forever, None).await }
     };
     let mut counts = [0_u32; 3];
     for _ in 0..64 {
@@ -531,7 +531,9 @@ async fn a_call_that_waits_while_its_version_changes_runs_the_new_one_or_is_told
     let waiting = |name: &'static str| {
         api.next(Outcome::Gone { call: Box::new(host_call()) });
         let functions = api.functions.clone();
-        tokio::spawn(async move { functions.invoke(name, Bytes::from_static(br#"{"a":1}"#), Patience::Forever).await })
+        tokio::spawn(
+            async move { functions.invoke(name, Bytes::from_static(br#"{"a":1}"#), Patience::Forever, None).await },
+        )
     };
     let answered = |version: &str| Invoked::Answered {
         payload: Bytes::from_static(br#"{"a":1}"#),
@@ -591,6 +593,7 @@ fn host_call() -> Call {
         trace_id: None,
         want_log_tail: false,
         patience: Patience::Forever,
+        start: None,
     }
 }
 

@@ -265,6 +265,7 @@ impl Bench {
             trace_id: None,
             want_log_tail: false,
             patience,
+            start: None,
         };
         loop {
             let d = deployment();

@@ -14,7 +14,7 @@ use super::keeper::Held;
 use super::pinned::Growing;
 use super::preparer::{self, Prepared, Unprepared};
 use super::reporter::{self, Unreported};
-use super::{AgentHandle, Engine, Live, ORDERS_MAX, Order, run};
+use super::{AgentHandle, Engine, Live, ORDERS_MAX, Order, Rest, run};
 use crate::error::FailureReason;
 use crate::ledger::{Change, Fence, JobRow, MoveError, Terms};
 
@@ -152,7 +152,7 @@ async fn work(
     held: &Held,
     id: &str,
     orders: &mut mpsc::Receiver<Order>,
-    live: &Live,
+    live: &Arc<Live>,
 ) -> Result<(), StoreError> {
     // Read again now that the agent is known: a cancel before this moment is in the row, one after it in the orders.
     let Some(job) = engine.shared.world.ledger.job(id).await? else { return Ok(()) };
@@ -302,16 +302,47 @@ async fn fail(engine: &Engine, fence: &Fence, reason: FailureReason) -> Result<(
     Ok(())
 }
 
+/// [`run`], on the thread of what it calls: an answer and the call that follows from it are then one wake-up. Preparing and
+/// reporting stay where they hold nobody up.
+async fn run_beside_its_function(
+    engine: &Engine,
+    held: &Held,
+    job: &JobRow,
+    orders: &mut mpsc::Receiver<Order>,
+    live: &Arc<Live>,
+    command: Option<Command>,
+) -> Result<Rest, StoreError> {
+    let Some(thread) = engine.shared.world.invoker.thread_of(&job.request.operation.function_arn) else {
+        return run(engine, held, job, orders, live, command).await;
+    };
+    let (there, held, job, live) = (engine.clone(), held.clone(), job.clone(), Arc::clone(live));
+    // Nobody looks at what stands in their place: this waits until they are back.
+    let mut lent = std::mem::replace(orders, mpsc::channel(1).1);
+    let ran = engine.shared.tasks.spawn_on_while_wanted(&thread, async move {
+        // By the clock of that thread, too: it may have stood still on its own.
+        let rest = held.during(run(&there, &held, &job, &mut lent, &live, command)).await;
+        (rest, lent)
+    });
+    // What cuts it off cuts this off first.
+    let (rest, back) = ran.await.ok().flatten().expect("a run that does not end has panicked");
+    *orders = back;
+    match rest {
+        Some(rest) => rest,
+        // The lease is lost, and with it this, the next time that it is looked at.
+        None => std::future::pending().await,
+    }
+}
+
 /// Runs the job until it rests, and moves it on. The status it then has to be finished from; `None` if it only waits.
 async fn activate(
     engine: &Engine,
     held: &Held,
     job: &JobRow,
     orders: &mut mpsc::Receiver<Order>,
-    live: &Live,
+    live: &Arc<Live>,
     command: Option<Command>,
 ) -> Result<Option<Status>, StoreError> {
-    let rest = match run(engine, held, job, orders, live, command).await {
+    let rest = match run_beside_its_function(engine, held, job, orders, live, command).await {
         Ok(rest) => rest,
         // Another job's results are as good as ever; this one's are not to be trusted, and it says so.
         Err(StoreError::Damaged(what)) => {

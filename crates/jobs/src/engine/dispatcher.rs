@@ -1,24 +1,42 @@
 //! Calls functions: the acting half of `core::dispatch` and `core::retry`, which decide.
 
+use std::collections::VecDeque;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll, ready};
 
 use futures::stream::FuturesUnordered;
 use futures::{FutureExt, StreamExt};
 use longshore_core::invocation::{EventTemplate, Reply, Schema, invocation_id};
 use longshore_core::random::Random;
 use longshore_core::run::Took;
+use longshore_core::start::Start;
 use longshore_core::task::Task;
 use tokio::time::Instant;
-use tokio_util::sync::CancellationToken;
 
 use super::gate::Door;
 use crate::ledger::JobRow;
 use crate::ports::Invoker;
 
-/// A call under way: its invocation, what came of it, and how long it took if it began.
-type Call = Pin<Box<dyn Future<Output = (u64, Reply, Option<Took>)> + Send>>;
+/// What came of a call, and how long it took if it began.
+type Answer = (Reply, Option<Took>);
+
+/// A call on its way: at the door, in a queue of what it calls, or under way.
+struct Call {
+    invocation: u64,
+    start: Start,
+    answered: Pin<Box<dyn Future<Output = Answer> + Send>>,
+}
+
+impl Future for Call {
+    type Output = (u64, Reply, Option<Took>);
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let (reply, took) = ready!(self.answered.as_mut().poll(context));
+        Poll::Ready((self.invocation, reply, took))
+    }
+}
 
 /// The calls of one job that are under way. Their number is bounded by the run, which decides each of them.
 pub(super) struct Dispatcher {
@@ -28,9 +46,11 @@ pub(super) struct Dispatcher {
     template: EventTemplate,
     random: Random,
     door: Arc<Door>,
-    /// Calls that wait at the door are called off.
-    halted: CancellationToken,
     calls: FuturesUnordered<Call>,
+    /// No call begins any more.
+    halted: bool,
+    /// Those that never will. Not more than were on their way.
+    called_off: VecDeque<u64>,
 }
 
 impl Dispatcher {
@@ -45,58 +65,61 @@ impl Dispatcher {
             template: EventTemplate::new(&job.id, &job.lineage, schema, arguments),
             random,
             door,
-            halted: CancellationToken::new(),
             calls: FuturesUnordered::new(),
+            halted: false,
+            called_off: VecDeque::new(),
         }
     }
 
     pub fn start(&mut self, invocation: u64, task: &Task, attempt: u32) {
+        if self.halted {
+            self.called_off.push_back(invocation);
+            return;
+        }
         let payload = self.template.event(invocation_id(&mut self.random).as_str(), task);
         tracing::debug!(job = self.job_id, row = task.row, attempt, invocation, "task started");
         let (invoker, function) = (Arc::clone(&self.invoker), Arc::clone(&self.function));
-        let halted = self.halted.clone();
         let asked = Instant::now();
-        // Usually there is room, and nothing to wait for or to call off.
-        if let Some(pass) = self.door.try_enter() {
-            self.calls.push(Box::pin(async move {
-                if halted.is_cancelled() {
-                    return (invocation, Reply::NotStarted, None);
-                }
-                let reply = invoker.invoke(&function, payload).await;
-                drop(pass);
-                // The call began as it was asked for.
-                let us = micros(asked, Instant::now());
-                (invocation, reply, Some(Took { since_asked_us: us, call_us: us }))
-            }));
-            return;
-        }
-        let mut entering = Box::pin(Arc::clone(&self.door).enter());
-        // Asked once now, it has its place in the queue before whoever comes next.
-        let pass = (&mut entering).now_or_never();
-        self.calls.push(Box::pin(async move {
-            let waited = async move {
-                match pass {
-                    Some(pass) => pass,
-                    None => entering.await,
-                }
-            };
-            let pass = tokio::select! {
-                biased;
-                () = halted.cancelled() => return (invocation, Reply::NotStarted, None),
-                pass = waited => pass,
-            };
-            let called = Instant::now();
-            let reply = invoker.invoke(&function, payload).await;
+        let start = Start::default();
+        let own = start.clone();
+        let call = async move |pass, called| {
+            let reply = invoker.invoke_unless_called_off(&function, payload, &own).await;
             let answered = Instant::now();
             drop(pass);
             let took = Took { since_asked_us: micros(asked, answered), call_us: micros(called, answered) };
-            (invocation, reply, Some(took))
-        }));
+            (reply, Some(took))
+        };
+        // Usually there is room, and nothing to wait for.
+        let answered: Pin<Box<dyn Future<Output = Answer> + Send>> = match self.door.try_enter() {
+            Some(pass) => Box::pin(call(pass, asked)),
+            None => {
+                let mut entering = Box::pin(Arc::clone(&self.door).enter());
+                // Asked once now, it has its place in the queue before whoever comes next.
+                let pass = (&mut entering).now_or_never();
+                Box::pin(async move {
+                    let pass = match pass {
+                        Some(pass) => pass,
+                        None => entering.await,
+                    };
+                    call(pass, Instant::now()).await
+                })
+            }
+        };
+        self.calls.push(Call { invocation, start, answered });
     }
 
-    /// From here on no call begins. Those that have begun go on.
-    pub fn halt(&self) {
-        self.halted.cancel();
+    /// From here on no call begins, wherever it waits for its turn. Those that have begun go on.
+    pub fn halt(&mut self) {
+        if std::mem::replace(&mut self.halted, true) {
+            return;
+        }
+        for call in std::mem::take(&mut self.calls) {
+            match call.start.call_off() {
+                // Dropped with it, it gives up its place in whichever queue.
+                true => self.called_off.push_back(call.invocation),
+                false => self.calls.push(call),
+            }
+        }
     }
 
     /// How many calls of this function all jobs may have under way.
@@ -106,11 +129,17 @@ impl Dispatcher {
 
     /// A call that is over by now. Calls that go on are known to go on until [`Dispatcher::next_answer`] is asked again.
     pub fn answer_now(&mut self) -> Option<(u64, Reply, Option<Took>)> {
+        if let Some(invocation) = self.called_off.pop_front() {
+            return Some((invocation, Reply::NotStarted, None));
+        }
         self.calls.next().now_or_never().flatten()
     }
 
     /// The next call that is over; waits for ever if none is under way.
     pub async fn next_answer(&mut self) -> (u64, Reply, Option<Took>) {
+        if let Some(invocation) = self.called_off.pop_front() {
+            return (invocation, Reply::NotStarted, None);
+        }
         match self.calls.next().await {
             Some(answer) => answer,
             None => std::future::pending().await,

@@ -1,7 +1,7 @@
 //! What the engine counts of jobs: each run in figures of its own, which are looked at with each tick of its loop, so that
 //! nothing is locked or shared where tasks go by.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use longshore_core::figures::{Call, Figures};
@@ -186,8 +186,8 @@ impl Drop for Meter {
 #[derive(Debug, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 struct AtRest {
-    /// By name; a name of a later version is passed over.
-    calls: HashMap<String, u64>,
+    /// By name, in one order: what is kept is the same for one course of events. A name of a later version is passed over.
+    calls: BTreeMap<String, u64>,
     tasks: TimesAtRest,
     attempts: TimesAtRest,
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -4,11 +4,13 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use longshore_core::record::Entry;
-use longshore_core::run::Past;
-use longshore_store::{Fatal, Position, ResultLog, StoreError};
+use longshore_core::past::{Misread, Past};
+use longshore_core::record::{Entry, Logged, Unreadable};
+use longshore_store::{Fatal, Mark, Position, ResultLog, StoreError};
+use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
+use super::checkpointer;
 use crate::ledger::{Ledger, Results};
 
 /// How long a batch of which nobody knows whether it is there is left alone before it is given again.
@@ -23,28 +25,51 @@ pub(crate) fn has_log(job_dir: &Path) -> bool {
     log_dir(job_dir).exists()
 }
 
-/// Opens a job's log for appending and reads its past.
+/// Opens a job's log for appending and reads its past: what came since the last checkpoint, or all of it. From here on
+/// checkpoints are written as the log grows.
 pub(crate) async fn open(job_dir: &Path, fatal: Fatal) -> Result<(Arc<ResultLog>, Past), StoreError> {
+    // The task ends by itself, with the log.
+    open_followed(job_dir, fatal).await.map(|(log, past, _following)| (log, past))
+}
+
+/// As [`open`], with the task that writes the checkpoints.
+pub(super) async fn open_followed(
+    job_dir: &Path,
+    fatal: Fatal,
+) -> Result<(Arc<ResultLog>, Past, JoinHandle<()>), StoreError> {
     let dir = log_dir(job_dir);
-    blocking(move || {
-        let mut past = Past::default();
-        let mut wrong = None;
-        let log = ResultLog::open(&dir, fatal, |payload| {
-            let read = Entry::decode_all(payload, |entry| {
-                if let Err(row) = past.add(&entry) {
-                    wrong.get_or_insert(format!("row {row} is settled twice"));
-                }
-            });
-            if read.is_err() {
-                wrong.get_or_insert("a frame does not read".to_owned());
+    let (reading, thrown) = (dir.clone(), fatal.clone());
+    let (log, past, kept) = blocking(move || {
+        if let Some((mark, past, bytes)) = checkpointer::last(&reading)? {
+            match replay(&reading, thrown.clone(), Some(mark), past)? {
+                Ok((log, past)) => return Ok((log, past, Some((mark, bytes)))),
+                Err(wrong) => checkpointer::passed_over(&reading, &wrong),
             }
-        })?;
-        match wrong {
-            None => Ok((Arc::new(log), past)),
-            Some(wrong) => Err(StoreError::Damaged(format!("the result log {}: {wrong}", dir.display()))),
+        }
+        match replay(&reading, thrown, None, Past::default())? {
+            Ok((log, past)) => Ok((log, past, None)),
+            Err(wrong) => Err(StoreError::Damaged(format!("the result log {}: {wrong}", reading.display()))),
         }
     })
-    .await
+    .await?;
+    let following = checkpointer::start(dir, fatal, &log, past.clone(), kept);
+    Ok((Arc::new(log), past, following))
+}
+
+/// Opens the log and adds to `past` what stands behind `from`; or what about it is wrong. Blocks.
+fn replay(
+    dir: &Path,
+    fatal: Fatal,
+    from: Option<Mark>,
+    mut past: Past,
+) -> Result<Result<(ResultLog, Past), Misread>, StoreError> {
+    let mut wrong = None;
+    let log = ResultLog::open(dir, fatal, from, |payload| {
+        if let Err(misread) = past.add_frame(payload) {
+            wrong.get_or_insert(misread);
+        }
+    })?;
+    Ok(wrong.map_or(Ok((log, past)), Err))
 }
 
 /// Writes one batch; answers with its number.
@@ -86,25 +111,36 @@ pub(super) struct Log {
     pub job_id: String,
 }
 
-/// Reads every settled task of a job in the order of its log. Blocks.
-pub(super) fn settled(log: &Log, each: impl FnMut(&Entry)) -> Result<(), StoreError> {
-    settled_since(log, Position::default(), each).map(drop)
+/// Reads every settled task of a job in the order of its log, and checks that none is there twice. Blocks. Memory: a frame,
+/// and what [`Past`] takes.
+pub(super) fn settled(
+    log: &Log,
+    mut each: impl FnMut(&Logged<'_>) -> Result<(), Unreadable>,
+) -> Result<(), StoreError> {
+    let mut past = Past::default();
+    settled_since(log, Position::default(), |logged| {
+        past.settle(logged.row, logged.succeeded).map_err(Misread::Twice)?;
+        Ok(each(logged)?)
+    })
+    .map(drop)
 }
 
-/// As [`settled`], from where an earlier reading ended; returns where this one did.
-pub(super) fn settled_since(log: &Log, from: Position, mut each: impl FnMut(&Entry)) -> Result<Position, StoreError> {
-    let mut readable = true;
+/// Reads the settled tasks from where an earlier reading ended; returns where this one did.
+pub(super) fn settled_since(
+    log: &Log,
+    from: Position,
+    mut each: impl FnMut(&Logged<'_>) -> Result<(), Misread>,
+) -> Result<Position, StoreError> {
+    let mut wrong = None;
     let to = log.ledger.read_results(&log.job_id, from, &mut |payload| {
-        let read = Entry::decode_all(payload, |entry| {
-            if matches!(entry, Entry::Settled { .. }) {
-                each(&entry);
-            }
-        });
-        readable &= read.is_ok();
+        if wrong.is_none() {
+            let read = Logged::read_all(payload, |logged| if logged.settled { each(&logged) } else { Ok(()) });
+            wrong = read.err();
+        }
     })?;
-    match readable {
-        true => Ok(to),
-        false => Err(StoreError::Damaged(format!("the result log of job {}: a frame does not read", log.job_id))),
+    match wrong {
+        None => Ok(to),
+        Some(wrong) => Err(StoreError::Damaged(format!("the result log of job {}: {wrong}", log.job_id))),
     }
 }
 

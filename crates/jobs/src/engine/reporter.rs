@@ -4,12 +4,12 @@
 //! not change when it is written again after a crash (rules RP-2, RP-8).
 
 use std::fs::File;
-use std::io::{BufWriter, Write};
+use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 use longshore_core::job::Status;
-use longshore_core::record::Entry;
+use longshore_core::record::Logged;
 use longshore_core::report::{self, Names, Part, Scope, TaskStatus, is_part_full};
 use longshore_store::StoreError;
 use longshore_store::failpoint::{self, Place};
@@ -122,7 +122,8 @@ async fn put(engine: &Engine, bucket: &str, key: &str, kind: &str, body: PutBody
     let objects = &engine.shared.world.objects;
     let encryption = objects.report_encryption(bucket);
     let terms = PutTerms { content_type: kind, encryption: &encryption };
-    let put = patiently(engine, "a report's object", || objects.put(bucket, key, terms, body.clone()));
+    // Its key names the job.
+    let put = patiently(engine, key, || objects.put(bucket, key, terms, body.clone()));
     put.await.map(drop).map_err(|gave_up| undelivered(bucket, gave_up))
 }
 
@@ -142,6 +143,9 @@ struct Spooled {
     md5: String,
 }
 
+/// Rows gather to so many bytes before they are hashed and written: each of both is dear for a row alone.
+const GATHER_BYTES: usize = 128 << 10;
+
 /// A result file being made.
 struct Filling<W> {
     status: TaskStatus,
@@ -150,27 +154,51 @@ struct Filling<W> {
     md5: Md5,
     rows: u64,
     bytes: u64,
+    /// Rows that are in neither yet.
+    gathered: Vec<u8>,
 }
 
 impl<W: Write> Filling<W> {
-    fn push(&mut self, row: &[u8]) -> std::io::Result<()> {
-        self.sink.write_all(row)?;
-        self.md5.update(row);
+    fn push(&mut self, logged: &Logged<'_>) -> std::io::Result<()> {
+        let before = self.gathered.len();
+        report::push_row(&mut self.gathered, logged);
         self.rows += 1;
-        self.bytes += row.len() as u64;
+        self.bytes += (self.gathered.len() - before) as u64;
+        if self.gathered.len() >= GATHER_BYTES { self.hand_on() } else { Ok(()) }
+    }
+
+    fn hand_on(&mut self) -> std::io::Result<()> {
+        self.md5.update(&self.gathered);
+        self.sink.write_all(&self.gathered)?;
+        self.gathered.clear();
         Ok(())
+    }
+
+    fn finish(mut self) -> std::io::Result<(Filled, W)> {
+        self.hand_on()?;
+        self.sink.flush()?;
+        let Self { status, number, sink, md5, bytes, .. } = self;
+        Ok((Filled { status, number, md5: hex::encode(md5.finalize()), bytes }, sink))
     }
 }
 
+/// A finished result file.
+struct Filled {
+    status: TaskStatus,
+    number: u32,
+    md5: String,
+    bytes: u64,
+}
+
 /// Makes the result files of a log, each in a sink that `make` gives; a new one begins where one `is_full` by its rows
-/// and bytes. Returns how many tasks were settled, listed there or not, and the files. Blocks. Memory: a segment and the
-/// sinks' buffers.
+/// and bytes. Returns how many tasks were settled, listed there or not, and the files. Blocks. Memory: a frame of the log
+/// and [`GATHER_BYTES`] for each of two files.
 fn fill_parts<W: Write>(
     log: &Log,
     scope: Scope,
     is_full: impl Fn(u64, u64) -> bool,
     mut make: impl FnMut(TaskStatus, u32) -> std::io::Result<W>,
-) -> Result<(u64, Vec<Filling<W>>), StoreError> {
+) -> Result<(u64, Vec<(Filled, W)>), StoreError> {
     let io = |e: std::io::Error| match e.kind() {
         std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => StoreError::Full(e.to_string()),
         _ => StoreError::Io(e),
@@ -179,23 +207,18 @@ fn fill_parts<W: Write>(
     let mut done = Vec::new();
     let mut settled = 0;
     let mut failure = None;
-    let mut row = Vec::new();
-    recorder::settled(log, |entry| {
-        let Entry::Settled { task, outcome, .. } = entry else { return };
+    recorder::settled(log, |logged| {
         settled += 1;
-        if failure.is_some() || (scope == Scope::FailedTasksOnly && outcome.succeeded) {
-            return;
+        if failure.is_some() || (scope == Scope::FailedTasksOnly && logged.succeeded) {
+            return Ok(());
         }
-        row.clear();
-        report::push_row(&mut row, task, outcome);
-        let status = if outcome.succeeded { TaskStatus::Succeeded } else { TaskStatus::Failed };
+        let status = if logged.succeeded { TaskStatus::Succeeded } else { TaskStatus::Failed };
         let written = (|| {
-            let slot = &mut open[usize::from(!outcome.succeeded)];
+            let slot = &mut open[usize::from(!logged.succeeded)];
             let mut number = 0;
-            if let Some(mut full) = slot.take_if(|s| is_full(s.rows, s.bytes)) {
+            if let Some(full) = slot.take_if(|s| is_full(s.rows, s.bytes)) {
                 number = full.number + 1;
-                full.sink.flush()?;
-                done.push(full);
+                done.push(full.finish()?);
             }
             let filling = match slot {
                 Some(filling) => filling,
@@ -206,20 +229,21 @@ fn fill_parts<W: Write>(
                     md5: Md5::new(),
                     rows: 0,
                     bytes: 0,
+                    gathered: Vec::new(),
                 }),
             };
-            filling.push(&row)
+            filling.push(logged)
         })();
         failure = written.err();
+        Ok(())
     })?;
     if let Some(failure) = failure {
         return Err(io(failure));
     }
-    for mut filling in open.into_iter().flatten() {
-        filling.sink.flush().map_err(io)?;
-        done.push(filling);
+    for filling in open.into_iter().flatten() {
+        done.push(filling.finish().map_err(io)?);
     }
-    done.sort_by_key(|s| (s.status, s.number));
+    done.sort_by_key(|(file, _)| (file.status, file.number));
     Ok((settled, done))
 }
 
@@ -228,11 +252,11 @@ fn spool_parts(log: &Log, dir: &Path, scope: Scope) -> Result<(u64, Vec<Spooled>
     let path = |status: TaskStatus, number: u32| dir.join(format!("{}-{number}.csv", status.name()));
     let (settled, filled) = fill_parts(log, scope, is_part_full, |status, number| {
         std::fs::create_dir_all(dir)?;
-        Ok(BufWriter::with_capacity(1 << 18, File::create(path(status, number))?))
+        File::create(path(status, number))
     })?;
-    let spooled = filled.into_iter().map(|part| {
+    let spooled = filled.into_iter().map(|(part, _)| {
         let (status, number, bytes) = (part.status, part.number, part.bytes);
-        Spooled { status, number, path: path(status, number), bytes, md5: hex::encode(part.md5.finalize()) }
+        Spooled { status, number, path: path(status, number), bytes, md5: part.md5 }
     });
     Ok((settled, spooled.collect()))
 }
@@ -244,11 +268,11 @@ pub(super) fn parts_of(job: &JobRow, log: &Log) -> Result<Vec<Part>, StoreError>
     let (true, Some(bucket)) = (wanted.enabled, bucket) else { return Ok(Vec::new()) };
     let names = Names::new(wanted.prefix.as_deref(), &job.id);
     let (_, filled) = fill_parts(log, scope(job), is_part_full, |_, _| Ok(std::io::sink()))?;
-    let parts = filled.into_iter().map(|part| Part {
+    let parts = filled.into_iter().map(|(part, _)| Part {
         status: part.status,
         bucket: bucket.to_owned(),
         key: names.part(part.status, part.number),
-        md5: hex::encode(part.md5.finalize()),
+        md5: part.md5,
     });
     Ok(parts.collect())
 }
@@ -257,6 +281,7 @@ pub(super) fn parts_of(job: &JobRow, log: &Log) -> Result<Vec<Part>, StoreError>
 mod tests {
     use std::sync::Arc;
 
+    use longshore_core::record::Entry;
     use longshore_core::task::{Outcome, Task, VersionId};
 
     use super::*;
@@ -284,15 +309,33 @@ mod tests {
             (|_, bytes| bytes >= 60, vec![(0, 3), (1, 3), (0, 2), (1, 2)]),
             (|_, _| false, vec![(0, 6), (0, 4)]),
         ] {
+            let wanted: Vec<(u32, usize)> = wanted;
             let (all, files) = fill_parts(&log, Scope::AllTasks, is_full, |_, _| Ok(Vec::new())).unwrap();
             assert_eq!(all, 10);
-            assert_eq!(files.iter().map(|file| (file.number, file.rows)).collect::<Vec<_>>(), wanted);
-            for file in files {
-                let text = String::from_utf8(file.sink).unwrap();
-                assert_eq!(text.len() as u64, file.bytes);
+            let mut found = Vec::new();
+            for (file, text) in files {
+                assert_eq!((text.len() as u64, hex::encode(Md5::digest(&text))), (file.bytes, file.md5));
+                let text = String::from_utf8(text).unwrap();
                 let told = format!(",{},", file.status.name());
-                assert_eq!(text.split_terminator("\r\n").filter(|row| row.contains(&told)).count() as u64, file.rows);
+                assert!(text.ends_with("\r\n") && text.split_terminator("\r\n").all(|row| row.contains(&told)));
+                found.push((file.number, text.split_terminator("\r\n").count()));
             }
+            assert_eq!(found, wanted);
         }
+    }
+
+    #[tokio::test]
+    async fn a_row_that_is_in_the_log_twice_makes_no_report() {
+        let dir = tempfile::tempdir().unwrap();
+        let log = crate::engine::tests::log_in(dir.path(), "j").await;
+        let fence = log.ledger.lease(&Duty::Job("j".into())).await.unwrap().unwrap().fence;
+        let (results, _) = log.ledger.open_results(&fence).await.unwrap();
+        for batch in 1..=2 {
+            let task = Task { row: 4, number: 4, bucket: "b".into(), key: "k".into(), version: VersionId::NoColumn };
+            let entry = Entry::Settled { task: Arc::new(task), attempts: 1, outcome: Outcome::succeeded("") };
+            results.append(batch, Arc::new(vec![entry])).await.unwrap();
+        }
+        let filled = fill_parts(&log, Scope::AllTasks, is_part_full, |_, _| Ok(Vec::new()));
+        assert!(matches!(filled, Err(StoreError::Damaged(what)) if what.contains("row 4 is settled twice")));
     }
 }

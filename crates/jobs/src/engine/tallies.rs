@@ -14,7 +14,7 @@ use super::tasks::Tasks;
 
 /// Jobs that are remembered, those that were asked for last: more are watched at once by nobody. At most 500 KB each.
 const TALLIES_MAX: usize = 16;
-/// Passes at once: each has one segment of a log in memory, 64 MiB.
+/// Passes at once: they take the processor and the disk from jobs that run.
 const PASSES_MAX: usize = 2;
 
 #[derive(Debug, Default)]
@@ -60,10 +60,13 @@ impl Tallies {
             let _pass = pass;
             // Taken out, so that a pass that breaks off leaves nothing half counted: the next one starts anew.
             let Tally { read, mut failures } = std::mem::take(&mut *tally);
-            let read = recorder::settled_since(&log, read, |entry| {
-                if let Entry::Settled { task, outcome, .. } = entry {
-                    failures.add(task, outcome);
+            let read = recorder::settled_since(&log, read, |logged| {
+                if logged.succeeded {
+                    failures.succeeded += 1;
+                } else if let Entry::Settled { task, outcome, .. } = logged.to_entry()? {
+                    failures.add(&task, &outcome);
                 }
+                Ok(())
             })?;
             *tally = Tally { read, failures: failures.clone() };
             Ok(failures)
@@ -93,7 +96,7 @@ mod tests {
     #[tokio::test]
     async fn each_look_counts_what_came_since_the_last_and_nothing_twice() {
         let dir = tempfile::tempdir().unwrap();
-        let log = ResultLog::open(&dir.path().join("j/results"), Fatal::new(), |_| {}).unwrap();
+        let log = ResultLog::open(&dir.path().join("j/results"), Fatal::new(), None, |_| {}).unwrap();
         let (tallies, read) = (Tallies::new(), log_in(dir.path(), "j").await);
         let tasks = Tasks::new(crate::Ground::Threads);
         let failed = async || tallies.look(&tasks, read.clone()).await.unwrap().failed;

@@ -56,6 +56,16 @@ impl Tasks {
         self.start(task, false)
     }
 
+    /// As [`Tasks::spawn_while_wanted`], on another runtime than this one. A simulation has one.
+    pub fn spawn_on_while_wanted<T: Send + 'static>(
+        &self,
+        runtime: &tokio::runtime::Handle,
+        task: impl Future<Output = T> + Send + 'static,
+    ) -> oneshot::Receiver<Option<T>> {
+        let _there = runtime.enter();
+        self.start(task, true)
+    }
+
     /// As [`Tasks::spawn`], for a task that is dropped where it stands once nobody waits for its answer any more.
     pub fn spawn_while_wanted<T: Send + 'static>(
         &self,

@@ -651,6 +651,32 @@ async fn a_job_of_higher_priority_takes_the_slot_and_gives_it_back() {
 }
 
 #[tokio::test]
+async fn a_result_log_with_fewer_results_than_were_noted_fails_its_job() {
+    let mut world = World::new().await;
+    world.manifest(&keys(3_000));
+    world.function.gate.forget_permits(Semaphore::MAX_PERMITS);
+    let id = world.create(|b| b).await;
+    world.wait_for(&id, "Active").await;
+    world.function.gate.add_permits(2_000);
+    while world.function.calls().len() < 2_004 {
+        tokio::task::yield_now().await;
+    }
+    // What has been recorded by now is noted as the server stops.
+    world.stop().await;
+    let path = world.dir.path().join("jobs").join(&id).join("results/00000001.seg");
+    let bytes = std::fs::read(&path).unwrap();
+    let longshore_store::segment::Step::Frame(_, first) = longshore_store::segment::step(&bytes[8..]) else {
+        panic!("a log begins with a whole frame")
+    };
+    // Whole frames alone: no checksum says that others followed.
+    std::fs::write(&path, &bytes[..8 + first]).unwrap();
+    world.function.gate.add_permits(Semaphore::MAX_PERMITS / 2);
+    world.restart().await;
+    let described = world.wait_for(&id, "Failed").await;
+    assert!(described.contains("StateDamaged") && described.contains("noted are"), "{described}");
+}
+
+#[tokio::test]
 async fn a_damaged_result_log_fails_its_job_and_no_other() {
     let mut world = World::new().await;
     world.manifest(&keys(3_000));

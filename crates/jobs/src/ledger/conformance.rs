@@ -511,6 +511,11 @@ async fn deliveries(case: &mut Case<'_>) {
         assert_eq!(due(case, sink, 1).await, [job("j", 1, 0)]);
     }
     assert_eq!(due(case, "unknown", 9).await, []);
+    let census = case.ledger.census().await.unwrap();
+    let statuses: Vec<(&str, u64)> = census.jobs.iter().map(|(status, jobs)| (status.name(), *jobs)).collect();
+    assert_eq!(statuses, [("New", 1), (case.job("j").await.status.name(), 1)]);
+    let all: usize = case.events("j").await.len() + case.events("k").await.len();
+    assert_eq!(census.deliveries_owed, (all * SINKS.len()) as u64, "each event to each sink");
 
     // One that failed is due again when its time has come; the next of the job waits behind it.
     let mut fence = case.try_lease(&Duty::Sink("first".into())).await.unwrap();
@@ -614,6 +619,7 @@ async fn is_fenced(ledger: &dyn Ledger, fence: &Fence) {
     let moved = ledger.transition("j", Terms::Leased(fence), Event::TasksFinished, Change::default()).await;
     assert!(matches!(moved, Err(MoveError::Store(StoreError::Fenced))), "{moved:?}");
     fenced("note_progress", ledger.note_progress(fence, (9, 9), 9).await);
+    fenced("note_figures", ledger.note_figures(fence, "{}".into()).await);
     fenced("note_rows", ledger.note_rows(fence, 9).await);
     fenced("report_created", ledger.report_created(fence).await);
     fenced("halt", ledger.halt(fence).await);
@@ -716,6 +722,15 @@ async fn notes(case: &mut Case<'_>) {
         let job = case.job("j").await;
         assert_eq!((job.succeeded, job.failed, job.active_ms), shown);
     }
+    // The latest figures are in place of the earlier ones; nobody's are nobody's.
+    assert_eq!(case.ledger.figures("j").await.unwrap(), None);
+    for figures in ["{}", r#"{"calls": {}}"#] {
+        let fence = case.lease("j").await;
+        case.ledger.note_figures(&fence, figures.into()).await.unwrap();
+        case.again().await;
+        assert_eq!(case.ledger.figures("j").await.unwrap().as_deref(), Some(figures));
+    }
+    assert_eq!(case.ledger.figures("none").await.unwrap(), None);
     let fence = case.lease("j").await;
     let created = case.ledger.report_created(&fence).await.unwrap();
     assert_eq!(created, case.clocks.now());

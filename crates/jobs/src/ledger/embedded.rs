@@ -35,7 +35,7 @@ pub struct Embedded {
     dir: PathBuf,
     fatal: Fatal,
     leases: Arc<Leases>,
-    /// By job, how its results were last opened. Only of jobs that this server has run: some dozen bytes each.
+    /// By job, how its results were last opened. Only of jobs that have an agent, or an append still under way.
     opened: Mutex<HashMap<String, Arc<Opened>>>,
 }
 
@@ -43,12 +43,14 @@ pub struct Embedded {
 #[derive(Debug)]
 pub(crate) struct Leases {
     incarnation: u64,
+    /// Those that somebody has. One that is given back is forgotten: epochs are counted over all duties.
     held: Mutex<HashMap<Duty, Holding>>,
+    asked: AtomicU64,
 }
 
 impl Leases {
     pub fn new(incarnation: u64) -> Self {
-        Self { incarnation, held: Mutex::default() }
+        Self { incarnation, held: Mutex::default(), asked: AtomicU64::new(0) }
     }
 
     /// The number of this opening, from 1.
@@ -70,9 +72,9 @@ impl Leases {
         Worker(self.incarnation)
     }
 
-    /// No epoch of this opening is smaller, and none of an earlier one is as great.
-    fn epoch_least(&self) -> Epoch {
-        Epoch(self.incarnation << 32)
+    /// Greater than any epoch so far, of this opening and of those before it.
+    fn next_epoch(&self) -> Epoch {
+        Epoch((self.incarnation << 32) + self.asked.fetch_add(1, Ordering::Relaxed))
     }
 
     /// Takes a duty, which nobody but this server can have.
@@ -80,7 +82,7 @@ impl Leases {
         let mut held = self.held();
         let holding = held.entry(duty.clone()).or_default();
         // There is no term, so that the clock decides nothing.
-        let epoch = holding.grant(self.worker(), self.epoch_least(), Tick::default(), None)?;
+        let epoch = holding.grant(self.worker(), self.next_epoch(), Tick::default(), None)?;
         Some(Lease { fence: Fence { duty: duty.clone(), worker: self.worker(), epoch }, rows: ALL_ROWS })
     }
 }
@@ -219,8 +221,19 @@ impl Ledger for Embedded {
     }
 
     async fn give_back(&self, fence: &Fence) -> Result<(), StoreError> {
-        if let Some(holding) = self.leases.held().get_mut(&fence.duty) {
+        let mut held = self.leases.held();
+        if let Some(holding) = held.get_mut(&fence.duty) {
             holding.give_back(fence.worker, fence.epoch);
+            if holding.is_free() {
+                held.remove(&fence.duty);
+            }
+        }
+        drop(held);
+        if let Duty::Job(id) = &fence.duty {
+            let mut opened = self.opened.lock().unwrap_or_else(PoisonError::into_inner);
+            if opened.get(id).is_some_and(|opened| Arc::strong_count(opened) == 1) {
+                opened.remove(id);
+            }
         }
         Ok(())
     }

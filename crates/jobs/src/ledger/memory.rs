@@ -793,13 +793,8 @@ impl Ledger for Memory {
                 let mut past = Past::default();
                 let mut wrong = None;
                 let recovered = segment::recover(&log.bytes, |payload| {
-                    let read = Entry::decode_all(payload, |entry| {
-                        if let Err(row) = past.add(&entry) {
-                            wrong.get_or_insert(format!("row {row} is settled twice"));
-                        }
-                    });
-                    if read.is_err() {
-                        wrong.get_or_insert("a frame does not read".to_owned());
+                    if let Err(misread) = past.add_frame(payload) {
+                        wrong.get_or_insert(misread.to_string());
                     }
                 });
                 let damaged = |what: String| StoreError::Damaged(format!("the results of job {id}: {what}"));

@@ -50,5 +50,5 @@ fn example(task: &Task) -> Value {
         VersionId::Given(version) => Some(version),
         VersionId::NoColumn | VersionId::Missing => None,
     };
-    json!({"bucket": task.bucket, "key": task.key, "versionId": version})
+    json!({"bucket": *task.bucket, "key": task.key, "versionId": version})
 }

@@ -58,7 +58,7 @@ impl Figures {
             told.push(("Left", going.left.map_or_else(|| format!("unknown: {}", going.why_unknown), duration)));
         }
         for (name, member) in
-            [("Tasks took", "taskDuration"), ("Attempts", "attemptDuration"), ("Cold starts", "coldStartDuration")]
+            [("Tasks took", "taskDuration"), ("Attempts", "attemptDuration"), ("Cold start", "coldStartDuration")]
         {
             if self.number(&format!("/{member}/count")).is_some_and(|count| count > 0.0) {
                 told.push((name, self.times(member)));

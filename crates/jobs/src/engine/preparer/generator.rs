@@ -305,10 +305,11 @@ mod tests {
 
     fn pinned(dir: &Path, rows: u64) {
         let format = RowFormat::new(vec![Column::Bucket, Column::Key, Column::VersionId]).unwrap();
+        let lines: String = (0..rows).map(|row| format!("b,key-{row},null\n")).collect();
+        let mut edges = Vec::new();
+        format.check(0, lines.as_bytes(), &mut edges).unwrap();
         let mut writer = pinned::Writer::create(dir, format, None).unwrap();
-        for row in 0..rows {
-            writer.push(format!("b,key-{row},null").as_bytes()).unwrap();
-        }
+        writer.push(lines.as_bytes(), rows, &edges).unwrap();
         writer.finish().unwrap();
     }
 

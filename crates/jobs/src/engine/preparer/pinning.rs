@@ -1,7 +1,7 @@
 //! The one stage through which every row comes in: it checks each line, keeps it on disk, and counts.
 
 use bytes::Bytes;
-use longshore_core::manifest::{Fault, Flaw, LineTooLong, Lines, ROWS_MAX, RowFormat};
+use longshore_core::manifest::{Fault, Flaw, LINE_BYTES_MAX, ROWS_MAX, RowFormat};
 use longshore_store::StoreError;
 use tokio::sync::mpsc;
 
@@ -72,16 +72,87 @@ enum Stop {
     Store(StoreError),
 }
 
-/// A line that is longer than any row may be; which one, the caller knows.
-struct Cut(Option<Stop>);
-
-impl From<LineTooLong> for Cut {
-    fn from(_: LineTooLong) -> Self {
-        Cut(None)
+impl From<StoreError> for Stop {
+    fn from(error: StoreError) -> Self {
+        Stop::Store(error)
     }
 }
 
-/// Checks and writes line by line until the end is said. Blocks, but for waiting for the next piece.
+/// Lines are checked and written in pieces of at most so many bytes, which stay in the processor's cache meanwhile: room
+/// for the longest line, and more.
+const CHECKED_BYTES: usize = 2 * LINE_BYTES_MAX;
+
+/// Rows on their way to the disk.
+struct Pinning {
+    writer: pinned::Writer,
+    format: RowFormat,
+    rows_max: u64,
+    /// The line that the last piece has begun: at most [`LINE_BYTES_MAX`] and a byte.
+    begun: Vec<u8>,
+    edges: Vec<usize>,
+}
+
+impl Pinning {
+    fn piece(&mut self, piece: &[u8]) -> Result<(), Stop> {
+        let mut rest = piece;
+        if !self.begun.is_empty() {
+            let Some(end) = memchr::memchr(b'\n', rest) else { return self.begin(rest) };
+            let (line, after) = rest.split_at(end + 1);
+            self.begin(line)?;
+            rest = after;
+            self.end_begun()?;
+        }
+        while !rest.is_empty() {
+            let (window, _) = rest.split_at(rest.len().min(CHECKED_BYTES));
+            let Some(last) = memchr::memrchr(b'\n', window) else { return self.begin(rest) };
+            let (lines, after) = rest.split_at(last + 1);
+            self.lines(lines)?;
+            rest = after;
+        }
+        Ok(())
+    }
+
+    /// Takes a part of a line.
+    fn begin(&mut self, part: &[u8]) -> Result<(), Stop> {
+        // Held back by the line break that it may have.
+        let bytes = self.begun.len() + part.strip_suffix(b"\n").unwrap_or(part).len();
+        if bytes > LINE_BYTES_MAX {
+            return Err(Stop::Fault(Fault { row: self.writer.rows(), flaw: Flaw::LongLine }));
+        }
+        self.begun.extend_from_slice(part);
+        Ok(())
+    }
+
+    fn end_begun(&mut self) -> Result<(), Stop> {
+        let line = std::mem::take(&mut self.begun);
+        self.lines(&line)?;
+        self.begun = line;
+        self.begun.clear();
+        Ok(())
+    }
+
+    /// Checks whole lines and writes them.
+    fn lines(&mut self, lines: &[u8]) -> Result<(), Stop> {
+        let first_row = self.writer.rows();
+        match self.format.check(first_row, lines, &mut self.edges) {
+            Ok(rows) if first_row + rows <= self.rows_max => Ok(self.writer.push(lines, rows, &self.edges)?),
+            Err(fault) if fault.row < self.rows_max => Err(Stop::Fault(fault)),
+            // Whatever is wrong behind the last row that there may be is not looked at.
+            Ok(_) | Err(_) => Err(Stop::TooManyRows),
+        }
+    }
+
+    /// The last line, which need not have a break.
+    fn end(&mut self) -> Result<(), Stop> {
+        if self.begun.is_empty() {
+            return Ok(());
+        }
+        self.begun.push(b'\n');
+        self.end_begun()
+    }
+}
+
+/// Checks and writes the lines until the end is said. Blocks, but for waiting for the next piece.
 async fn check(
     dir: std::path::PathBuf,
     format: RowFormat,
@@ -89,44 +160,112 @@ async fn check(
     rows_max: u64,
     mut incoming: mpsc::Receiver<Option<Bytes>>,
 ) -> Result<Result<u64, Stop>, StoreError> {
-    let mut writer = pinned::Writer::create(&dir, format.clone(), growth)?;
-    let mut lines = Lines::default();
-    let mut row = |line: &[u8]| {
-        let row = writer.rows();
-        if row >= rows_max {
-            return Err(Stop::TooManyRows);
-        }
-        format.parse(row, line).map_err(Stop::Fault)?;
-        writer.push(line).map_err(Stop::Store)
-    };
+    let writer = pinned::Writer::create(&dir, format.clone(), growth)?;
+    let mut pinning = Pinning { writer, format, rows_max, begun: Vec::new(), edges: Vec::new() };
     let checked = loop {
         match incoming.recv().await {
-            None => break Err(Cut(Some(Stop::GivenUp))),
+            None => break Err(Stop::GivenUp),
             Some(None) => break Ok(()),
             Some(Some(piece)) => {
-                if let Err(cut) = lines.push(&piece, |line| row(line).map_err(|stop| Cut(Some(stop)))) {
-                    break Err(cut);
+                if let Err(stop) = pinning.piece(&piece) {
+                    break Err(stop);
                 }
             }
         }
     };
     // The sender notices that nobody takes its pieces any more.
     drop(incoming);
-    let checked = match checked {
-        Ok(()) => lines.finish().map_or(Ok(()), |last| row(&last)),
-        Err(Cut(Some(stop))) => Err(stop),
-        Err(Cut(None)) => Err(Stop::Fault(Fault { row: writer.rows(), flaw: Flaw::LongLine })),
-    };
-    match checked {
+    match checked.and_then(|()| pinning.end()) {
         Ok(()) => {
-            let rows = writer.rows();
-            writer.finish()?;
+            let rows = pinning.writer.rows();
+            pinning.writer.finish()?;
             Ok(Ok(rows))
         }
         Err(stop) => {
             // A part of a manifest must not lie about, least of all where space is short.
-            writer.discard();
+            pinning.writer.discard();
             Ok(Err(stop))
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use longshore_core::manifest::{CHUNK_ROWS, Column};
+
+    use super::*;
+    use crate::engine::tasks::Tasks;
+
+    fn alone<T>(future: impl Future<Output = T>) -> T {
+        tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(future)
+    }
+
+    /// Pins what `pieces` hold; `None` for the end. Either the pinned bytes and rows, or why not.
+    fn pin(
+        dir: &std::path::Path,
+        rows_max: u64,
+        pieces: impl IntoIterator<Item = Bytes>,
+    ) -> Result<(Vec<u8>, u64), Stop> {
+        let format = RowFormat::new(vec![Column::Bucket, Column::Key]).unwrap();
+        let pieces: Vec<_> = pieces.into_iter().map(Some).chain([None]).collect();
+        let (sender, incoming) = mpsc::channel(pieces.len());
+        pieces.into_iter().for_each(|piece| sender.try_send(piece).unwrap());
+        let checking = check(dir.to_owned(), format, None, rows_max, incoming);
+        let rows = alone(checking).unwrap()?;
+        Ok((std::fs::read(dir.join("manifest.csv")).unwrap(), rows))
+    }
+
+    #[test]
+    fn a_manifest_is_pinned_as_it_is_however_it_is_cut() {
+        let tasks = Tasks::new(crate::Ground::Threads);
+        let dir = tempfile::tempdir().unwrap();
+        let rows = 3 * CHUNK_ROWS + 5;
+        let text: String = (0..rows).map(|row| format!("b,{}-{row}\n", "k".repeat(row as usize % 300))).collect();
+        assert!(text.len() > 3 * CHECKED_BYTES);
+        let text = Bytes::from(text);
+        let without_last_break = text.slice(..text.len() - 1);
+        for size in [1, 2, 7, 299, 4_096, CHECKED_BYTES - 1, CHECKED_BYTES + 1, text.len()] {
+            for source in [&text, &without_last_break] {
+                let pieces = (0..source.len()).step_by(size);
+                let pieces = pieces.map(|from| source.slice(from..source.len().min(from + size)));
+                let (pinned, found) = pin(dir.path(), ROWS_MAX, pieces).ok().unwrap();
+                assert!(found == rows && pinned == text, "cut every {size}");
+                let pinned = alone(pinned::Pinned::open(&tasks, dir.path(), None)).unwrap();
+                assert_eq!(pinned.read_from(2 * CHUNK_ROWS).unwrap().len() as u64, CHUNK_ROWS);
+                assert_eq!(pinned.read_from(3 * CHUNK_ROWS).unwrap().last().unwrap().row, rows - 1);
+            }
+        }
+    }
+
+    #[test]
+    fn the_first_thing_that_is_wrong_is_told_and_nothing_is_left() {
+        let dir = tempfile::tempdir().unwrap();
+        let long = "k".repeat(LINE_BYTES_MAX);
+        let whole = format!("b,{}", &long[2..1_026]);
+        for (text, rows_max, wanted) in [
+            ("b,k\nb,%\nb,k\n".to_owned(), 9, Some((1, "its key has a %"))),
+            ("b,k\nb,%\nb,k\n".to_owned(), 2, Some((1, "its key has a %"))),
+            ("b,k\nb,%\nb,k\n".to_owned(), 1, None),
+            ("b,k\nb,k\n".to_owned(), 1, None),
+            (format!("b,k\nb,{long}\n"), 9, Some((1, "it is longer"))),
+            (format!("b,k\nb,{}\n", &long[2..]), 9, Some((1, "its key is longer"))),
+            (format!("b,k\nb,{long}{long}{long}"), 9, Some((1, "it is longer"))),
+            (format!("b,k\n{whole}\n\nb,k"), 9, Some((2, "it is blank"))),
+            ("b,k\nb".to_owned(), 9, Some((1, "it has 1 fields"))),
+        ] {
+            for size in [3, 1_000, text.len()] {
+                let pieces = text.as_bytes().chunks(size).map(Bytes::copy_from_slice);
+                match (pin(dir.path(), rows_max, pieces), wanted) {
+                    (Err(Stop::TooManyRows), None) => {}
+                    (Err(Stop::Fault(fault)), Some((row, told))) => {
+                        assert!(fault.row == row && fault.flaw.to_string().starts_with(told), "{fault}");
+                    }
+                    _ => panic!("{rows_max} rows of {:?}", &text[..text.len().min(40)]),
+                }
+                assert!(!dir.path().join("manifest.csv").exists());
+            }
+        }
+        let exact = pin(dir.path(), 2, [Bytes::from("b,k\nb,k")]).ok().unwrap();
+        assert_eq!(exact, (b"b,k\nb,k\n".to_vec(), 2));
     }
 }

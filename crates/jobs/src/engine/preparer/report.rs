@@ -7,7 +7,6 @@
 use bytes::{Bytes, BytesMut};
 use futures::StreamExt;
 use longshore_core::manifest::{Column, LineTooLong, RowFormat};
-use longshore_core::record::Entry;
 use longshore_core::report::{Names, NoReport, Part, Records, ReportedRow, TaskStatus, read_manifest_json};
 use longshore_store::StoreError;
 use md5::{Digest, Md5};
@@ -163,15 +162,15 @@ impl Numbers {
         engine.shared.tasks.on_thread(move || {
             let mut piece = Vec::with_capacity(NUMBERS_PIECE);
             // A receiver that has gone needs none of what follows.
-            let read = recorder::settled(&log, |entry| {
-                let Entry::Settled { task, outcome, .. } = entry else { return };
-                if outcome.succeeded == (status == TaskStatus::Succeeded) && !sender.is_closed() {
-                    piece.push(task.number);
+            let read = recorder::settled(&log, |logged| {
+                if logged.succeeded == (status == TaskStatus::Succeeded) && !sender.is_closed() {
+                    piece.push(logged.number);
                     if piece.len() == NUMBERS_PIECE {
                         let _ =
                             sender.blocking_send(Ok(std::mem::replace(&mut piece, Vec::with_capacity(NUMBERS_PIECE))));
                     }
                 }
+                Ok(())
             });
             let _ = sender.blocking_send(read.map(|()| piece));
         });

@@ -13,16 +13,20 @@ struct Several {
     dir: tempfile::TempDir,
     shelf: Arc<Shelf>,
     first: Memory,
+    /// How far the ledger's clock is ahead of ours, in milliseconds.
+    ahead: Arc<std::sync::atomic::AtomicU64>,
     sinks: Vec<Arc<dyn crate::ports::EventSink>>,
 }
 
 impl Several {
     fn new() -> Self {
-        let began = Instant::now();
-        let clock: Clock = Arc::new(move || Tick(u64::try_from(began.elapsed().as_millis()).unwrap()));
+        let (began, ahead) = (Instant::now(), Arc::<std::sync::atomic::AtomicU64>::default());
+        let by = Arc::clone(&ahead);
+        let passed = move || u64::try_from(began.elapsed().as_millis()).unwrap();
+        let clock: Clock = Arc::new(move || Tick(passed() + by.load(Ordering::SeqCst)));
         let first = Memory::new(7, TERM, clock, Arc::new(crate::Settings::new(ACCOUNT, "us-west-2")), Fatal::new());
         let (dir, shelf) = (tempfile::tempdir().unwrap(), Arc::new(Shelf::default()));
-        Self { dir, shelf, first, sinks: Vec::new() }
+        Self { dir, shelf, first, ahead, sinks: Vec::new() }
     }
 
     fn settings(&self) -> Arc<crate::Settings> {
@@ -182,6 +186,26 @@ async fn a_cancel_at_another_server_is_answered_once_the_one_that_runs_the_job_s
     runs.function.gate.add_permits(100);
     asked.wait_for(&id, "Cancelled").await;
     assert_eq!((runs.function.calls().len(), asked.function.calls().len()), (4, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_cancel_at_a_server_that_has_lost_the_job_unawares_waits_for_the_one_that_has_it() {
+    let several = Several::new();
+    let unaware = several.server(true, crate::ledger::NoFaults).await;
+    unaware.manifest(&keys(40));
+    let id = unaware.create(|b| b).await;
+    called(&unaware, 4).await;
+    // For the ledger its lease is over, and another server takes the job.
+    several.ahead.store(TERM.as_millis() as u64, Ordering::SeqCst);
+    let other = several.first.join(several.settings(), Fatal::new());
+    let fence = other.lease(&crate::ledger::Duty::Job(id.clone())).await.unwrap().unwrap().fence;
+    let path = format!("/v20180820/jobs/{id}/status");
+    let cancel = unaware.send("POST", &path, "requestedJobStatus=Cancelled", "");
+    tokio::pin!(cancel);
+    let early = tokio::time::timeout(TERM / 2, &mut cancel).await;
+    assert!(early.is_err(), "the other one may still start something");
+    other.halt(&fence).await.unwrap();
+    assert_eq!(cancel.await.0, 200);
 }
 
 #[tokio::test(start_paused = true)]

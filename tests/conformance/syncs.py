@@ -1,0 +1,104 @@
+"""The n-th sync fails: a lane for `test_sync.py` and `qa/long syncs`.
+
+`strace` has one fsync or fdatasync of the server fail with an error of the lane's choice, or all from then on. The first failed one ends
+the acknowledgements and the server, within a second and with one clear line; none is tried again; and what had been acknowledged is
+there when the server is started again without it (D4).
+"""
+
+import collections
+import contextlib
+import os
+import pathlib
+import re
+import signal
+import subprocess
+import time
+
+import crashes
+import harness
+
+ERRORS = ("EIO", "ENOSPC", "EDQUOT")
+TOLD = "state could not be made durable"
+
+
+class Failing:
+    """One server whose n-th sync fails. `ever_after`: so do all that follow."""
+
+    def __init__(self, folder, dice, number, error, ever_after):
+        self.number, self.error, self.ever_after = number, error, ever_after
+        self.trace = pathlib.Path(folder) / "trace"
+        # No sinks: a file of events is no state of ours, and its sync may be tried again.
+        self.stage = crashes.Stage(folder, dice, sinks=False, spawn=self.spawn, rows=200)
+        self.counted = collections.Counter()
+
+    def spawn(self, command, **options):
+        when = f"{self.number}+" if self.ever_after else str(self.number)
+        if self.number:
+            command = ["strace", "-f", "--seccomp-bpf", "-qq", "-tt", "-o", str(self.trace), "-e", "trace=fsync,fdatasync,syncfs",
+                       "-e", f"inject=fsync,fdatasync,syncfs:error={self.error}:when={when}", *command]
+        # A group of its own: to end the tracer alone would let the server go on without it.
+        return subprocess.Popen(command, start_new_session=True, **options)
+
+    def close(self):
+        if self.stage.server.process and self.stage.server.process.poll() is None:
+            os.killpg(self.stage.server.process.pid, signal.SIGKILL)
+            self.stage.server.process.wait()
+
+    def run(self):
+        """Returns what the failed sync was of, as the server says it."""
+        stage = self.stage
+        began = time.monotonic()
+        try:
+            stage.start()
+            stage.prepare()
+            for way in (crashes.Stage.put, crashes.Stage.deploy, crashes.Stage.small_job, crashes.Stage.event, crashes.Stage.commits):
+                while stage.server.process.poll() is None:
+                    stage.keep_busy()
+                    way(stage)
+                    if way is not crashes.Stage.put or stage.server.process.poll() is not None or time.monotonic() - began > 1:
+                        break
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                stage.server.process.wait(30)
+        except crashes.GONE:
+            pass
+        except AssertionError:
+            # The server may end in its very start, too, and say so.
+            if stage.server.process.poll() is None:
+                raise
+        status = stage.server.process.wait(10)
+        said = stage.server.said()
+        assert status == 1, f"the server ended with {status}:\n{said[-2000:]}"
+        assert "panicked at" not in said
+        self.judge_trace()
+        # One clear line; what was refused because of it, and the last words of the process, repeat its reason.
+        lines = [line for line in said.splitlines() if TOLD + ", stopping" in line]
+        in_start = "listening on" not in said
+        assert in_start or len(lines) == 1, said[-2000:]
+        assert "error: " in said, said[-2000:]
+        stage.cut_off()
+        self.number = 0
+        stage.server.environment = None
+        stage.start()
+        if stage.function is not None:
+            stage.finish_all()
+        stage.server.stop()
+        return lines[0].split(TOLD)[1] if lines else said.strip().splitlines()[-1]
+
+    def judge_trace(self):
+        """The failed sync is the last one that matters: the process ends within a second, and no file is synced again."""
+        calls = []
+        for line in self.trace.read_text().splitlines():
+            found = re.match(r"(\d+)\s+(\d+):(\d+):([\d.]+) (.*)", line)
+            if found:
+                at = int(found[2]) * 3600 + int(found[3]) * 60 + float(found[4])
+                calls.append((at, found[5]))
+        failed = [index for index, (_, call) in enumerate(calls) if "(INJECTED)" in call]
+        assert failed, "no sync has failed: the lane has asked for one that never came"
+        first_at = calls[failed[0]][0]
+        end = max(at for at, _ in calls)
+        assert (end - first_at) % 86400 <= 1.0, f"the server lived on for {end - first_at:.2f} s"
+        descriptor = re.search(r"\((\d+)", calls[failed[0]][1])[1]
+        self.counted["failed"] += 1
+        for _, call in calls[failed[0] + 1:]:
+            again = re.match(r"(?:fsync|fdatasync|syncfs)\((\d+)", call)
+            assert not again or again[1] != descriptor or "resumed" in call, f"what failed is synced again: {call}"

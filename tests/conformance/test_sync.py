@@ -1,0 +1,34 @@
+"""The n-th sync of a server fails, of whatever file, with any error: it stops, and what it had acknowledged is there (D4).
+
+With `strace`. `qa/long syncs` does it for every n up to 300.
+"""
+
+import random
+import shutil
+
+import pytest
+
+import syncs
+import test_failpoints
+
+# Syncs of a first start, of what is put and deployed first, and of a job that runs.
+RUNS = 12
+NUMBERS = (1, 160)
+
+
+def test_the_first_sync_that_fails_stops_the_server_and_what_was_acknowledged_is_there(tmp_path, capsys):
+    if shutil.which("strace") is None:
+        pytest.skip("strace is missing (Debian package strace)")
+    number = test_failpoints.seed()
+    dice = random.Random(number)
+    told = []
+    for run in range(RUNS):
+        which = dice.randrange(*NUMBERS)
+        error, ever_after = syncs.ERRORS[run % 3], dice.random() < 0.5
+        lane = syncs.Failing(tmp_path / str(run), dice, which, error, ever_after)
+        try:
+            told.append(f"{which}{'+' if ever_after else ''} {error}{lane.run()}")
+        finally:
+            lane.close()
+    with capsys.disabled():
+        print(f"\n    seed {number}: " + "\n        ".join(told))

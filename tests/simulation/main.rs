@@ -1,0 +1,220 @@
+//! The engine in pretend worlds: 1 to 5 servers over one ledger, with slow functions, lost answers, crashes at any effect,
+//! torn writes, failing syncs, full disks, jumping clocks and servers that stand still. One seed makes one world.
+//!
+//! All of `longshore_jobs` runs as it ships: operations, scheduler, agents, preparer, loop, reporter, deliverer, on one
+//! thread in virtual time. After every event the laws of the promises are checked; at the end the faults stop, and every
+//! job must end. A failure prints the one line that replays it; `README.md` beside this file says how to read it.
+//!
+//! ```text
+//! SIM_SEED=123 cargo test -p longshore-tests --test worlds
+//! ```
+//!
+//! `SIM_SEEDS=10000` runs that many seeds, from `SIM_FIRST` on (derived from the commit if not given), a world on each
+//! core. `SIM_VERBOSE=1` tells each event.
+
+mod audit;
+mod clients;
+mod defect;
+mod function;
+mod ledger;
+mod machine;
+mod objects;
+mod plan;
+mod run;
+mod world;
+
+use std::collections::BTreeMap;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Instant;
+
+use crate::defect::{DEFECTS, Defect};
+use crate::plan::{FAULTS, Fault};
+use crate::run::{Shown, simulate};
+
+/// Seeds of a run that names no number: half of CI's three thousand, the core's own simulation runs the other half.
+const SEEDS: u64 = 1_500;
+/// Of these so many are run twice, and have to take the same course.
+const TWICE: u64 = 100;
+/// Seeds in which each planted defect has to be found: some minutes of one core.
+const DEFECT_SEEDS: u64 = 2_000;
+
+/// Seeds that have found something once. What was wrong stands beside each.
+const REGRESSIONS: &[u64] = &[];
+
+/// Whether each event is to be told.
+pub fn verbose() -> bool {
+    static VERBOSE: OnceLock<bool> = OnceLock::new();
+    *VERBOSE.get_or_init(|| std::env::var_os("SIM_VERBOSE").is_some())
+}
+
+/// A folder for the files of one world, in memory where there is such a place.
+pub fn scratch() -> std::io::Result<tempfile::TempDir> {
+    let memory = std::path::Path::new("/dev/shm");
+    let mut folder = tempfile::Builder::new();
+    folder.prefix("longshore-world-");
+    if memory.is_dir() { folder.tempdir_in(memory).or_else(|_| folder.tempdir()) } else { folder.tempdir() }
+}
+
+fn number(name: &str) -> Option<u64> {
+    std::env::var(name).ok().map(|text| text.parse().unwrap_or_else(|_| panic!("{name} is not a number")))
+}
+
+/// Seeds derived from the commit, where there is one, so that each commit explores new ones.
+fn first_seed() -> u64 {
+    let commit = std::process::Command::new("git").args(["rev-parse", "HEAD"]).output();
+    let commit = commit.map(|o| String::from_utf8_lossy(&o.stdout).trim().to_owned()).unwrap_or_default();
+    u64::from_str_radix(commit.get(..8).unwrap_or("0"), 16).unwrap_or(0) << 16
+}
+
+/// What many worlds have shown together.
+#[derive(Default)]
+struct Totals {
+    seeds: u64,
+    /// With a crash while calls were in flight: a world without one shows little.
+    counted: u64,
+    crashes_with_work: u64,
+    events: u64,
+    calls: u64,
+    virtual_ms: u64,
+    faults: BTreeMap<Fault, u64>,
+    failures: Vec<(u64, String)>,
+}
+
+impl Totals {
+    fn add(&mut self, seed: u64, shown: Result<Shown, String>) {
+        self.seeds += 1;
+        match shown {
+            Ok(shown) => {
+                self.counted += u64::from(shown.crashes_with_work > 0);
+                self.crashes_with_work += shown.crashes_with_work;
+                self.events += shown.events;
+                self.calls += shown.calls;
+                self.virtual_ms += shown.virtual_ms;
+                shown.faults.into_iter().for_each(|(fault, n)| *self.faults.entry(fault).or_default() += n);
+            }
+            Err(why) => self.failures.push((seed, why)),
+        }
+    }
+}
+
+/// Runs a world on each core until the seeds are used up, or `enough` says so.
+fn run_all(
+    seeds: impl Iterator<Item = u64> + Send,
+    defect: Option<Defect>,
+    enough: impl Fn(&Totals) -> bool + Sync,
+) -> Totals {
+    let (seeds, totals) = (std::sync::Mutex::new(seeds), std::sync::Mutex::new(Totals::default()));
+    let over = AtomicBool::new(false);
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    std::thread::scope(|scope| {
+        for _ in 0..cores {
+            scope.spawn(|| {
+                while !over.load(Ordering::Relaxed) {
+                    let Some(seed) = seeds.lock().expect("no world panics").next() else { return };
+                    let shown = simulate(seed, defect);
+                    let mut totals = totals.lock().expect("no world panics");
+                    totals.add(seed, shown);
+                    over.fetch_or(enough(&totals), Ordering::Relaxed);
+                }
+            });
+        }
+    });
+    totals.into_inner().expect("no world panics")
+}
+
+/// Broken laws are panics, which are told with their seeds in the end, and not as they come.
+fn quietly<T>(work: impl FnOnce() -> T) -> T {
+    if verbose() {
+        return work();
+    }
+    let hook = std::panic::take_hook();
+    std::panic::set_hook(Box::new(|_| {}));
+    let done = std::panic::catch_unwind(std::panic::AssertUnwindSafe(work));
+    std::panic::set_hook(hook);
+    done.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+}
+
+#[test]
+fn the_laws_hold_in_every_world() {
+    let began = Instant::now();
+    let (first, seeds) = match number("SIM_SEED") {
+        Some(seed) => (seed, 1),
+        None => (number("SIM_FIRST").unwrap_or_else(first_seed), number("SIM_SEEDS").unwrap_or(SEEDS)),
+    };
+    let totals = quietly(|| run_all(first..first.saturating_add(seeds), None, |totals| totals.failures.len() >= 20));
+    for (seed, why) in &totals.failures {
+        println!(
+            "{why}\nreplay: SIM_SEED={seed} cargo test --release -p longshore-tests --test worlds the_laws -- --nocapture"
+        );
+    }
+    let Totals { counted, crashes_with_work, events, calls, virtual_ms, faults, .. } = &totals;
+    println!(
+        "{} seeds from {first}, {counted} with a crash while work was in flight, {events} events: {faults:?}",
+        totals.seeds
+    );
+    println!(
+        "{crashes_with_work} crashes with work in flight, {calls} calls, {} virtual hours, {:.1} s",
+        virtual_ms / 3_600_000,
+        began.elapsed().as_secs_f64()
+    );
+    assert!(totals.failures.is_empty(), "{} of {} worlds broke a law", totals.failures.len(), totals.seeds);
+    if seeds >= 1_000 {
+        assert!(counted * 2 > totals.seeds, "the worlds are too kind: {counted} crashed with work in flight");
+        let never: Vec<_> = FAULTS.iter().filter(|fault| !faults.contains_key(fault)).collect();
+        assert!(never.is_empty(), "faults that never happened: {never:?}");
+    }
+}
+
+#[test]
+fn one_seed_makes_one_world() {
+    let first = number("SIM_FIRST").unwrap_or_else(first_seed);
+    let differ = AtomicU64::new(0);
+    quietly(|| {
+        std::thread::scope(|scope| {
+            for half in 0..2 {
+                let differ = &differ;
+                scope.spawn(move || {
+                    for seed in (first..first + number("SIM_TWICE").unwrap_or(TWICE)).filter(|seed| seed % 2 == half) {
+                        let (once, again) = (simulate(seed, None), simulate(seed, None));
+                        if once != again {
+                            println!("seed {seed} takes another course: {once:?}, then {again:?}");
+                            differ.fetch_add(1, Ordering::Relaxed);
+                        }
+                    }
+                });
+            }
+        });
+    });
+    assert_eq!(differ.into_inner(), 0, "of {TWICE} worlds so many took another course the second time");
+}
+
+#[test]
+fn what_was_found_once_is_not_back() {
+    let totals = quietly(|| run_all(REGRESSIONS.iter().copied(), None, |_| false));
+    assert!(totals.failures.is_empty(), "{:?}", totals.failures);
+}
+
+#[test]
+fn planted_defects_are_found() {
+    let first = number("SIM_FIRST").unwrap_or(0);
+    let only = std::env::var("SIM_DEFECT").ok();
+    let mut missed = Vec::new();
+    for defect in DEFECTS {
+        if only.as_ref().is_some_and(|only| *only != format!("{defect:?}")) {
+            continue;
+        }
+        let began = Instant::now();
+        let totals =
+            quietly(|| run_all(first..first + DEFECT_SEEDS, Some(defect), |totals| !totals.failures.is_empty()));
+        match totals.failures.first() {
+            Some((seed, why)) => println!(
+                "{defect:?} found after {} seeds and {:.1} s, by seed {seed}: {why}",
+                totals.seeds,
+                began.elapsed().as_secs_f64()
+            ),
+            None => missed.push(defect),
+        }
+    }
+    assert!(missed.is_empty(), "{missed:?} were not found in {DEFECT_SEEDS} seeds each");
+}
