@@ -84,17 +84,17 @@ impl Gate {
     /// Lets in whoever is next, as long as there is room: of the highest priority who came first.
     fn admit(&self, state: &mut State) {
         while state.inside < state.limit {
-            let mut next: Option<((Reverse<u32>, u64), &Arc<str>, u64)> = None;
-            for (name, function) in state.functions.iter().filter(|(_, function)| function.inside < function.limit) {
-                for (number, queue) in &function.queues {
-                    let Some((arrival, _)) = queue.waiting.first_key_value() else { continue };
-                    let turn = (Reverse(queue.priority.load(Ordering::Relaxed)), *arrival);
-                    if next.as_ref().is_none_or(|(first, ..)| turn < *first) {
-                        next = Some((turn, name, *number));
-                    }
-                }
-            }
-            let Some(((_, arrival), name, number)) = next else { return };
+            let open = state.functions.iter().filter(|(_, function)| function.inside < function.limit);
+            let queues =
+                open.flat_map(|(name, function)| function.queues.iter().map(move |(n, queue)| (name, n, queue)));
+            let first = queues.filter_map(|(name, number, queue)| {
+                let (arrival, _) = queue.waiting.first_key_value()?;
+                Some((Reverse(queue.priority.load(Ordering::Relaxed)), *arrival, name, *number))
+            });
+            let Some((_, arrival, name, number)) = first.min_by_key(|(priority, arrival, ..)| (*priority, *arrival))
+            else {
+                return;
+            };
             let name = Arc::clone(name);
             let Some(function) = state.functions.get_mut(&name) else { return };
             let Some(waits) = function.queues.get_mut(&number).and_then(|queue| queue.waiting.remove(&arrival)) else {
