@@ -15,7 +15,7 @@ import harness
 from harness import ROOT
 
 KILLS = 5
-# The bound on answers that were received and are not yet durable: `unrecorded_max` in the settings, its first value.
+# Answers that were received and are not yet durable: while the disk keeps up far fewer than `unrecorded_max` in the settings.
 W = 4096
 # The bound on invocations in flight that the strict run is given: `concurrency_max` in the settings.
 SLOTS = 16

@@ -333,7 +333,7 @@ class Asked(Stubbed):
             time.sleep(0.3)
             before = status_kib(self.many.pid, "VmRSS")
             measure.create_jobs(self.many, "f", "one.csv", etag, self.count)
-            deadline = time.monotonic() + 300
+            deadline = time.monotonic() + 600
             while b"<JobId>" in asked(self.many, ["/v20180820/jobs?jobStatuses=New&jobStatuses=Preparing"])[0][1]:
                 assert time.monotonic() < deadline, "the jobs are not prepared"
                 time.sleep(0.2)

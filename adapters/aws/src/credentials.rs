@@ -94,7 +94,7 @@ pub async fn identity(profile: Option<&str>, region: Option<&str>) -> Result<Ide
     };
     let name = profile.map_or_else(|| "the credential chain".to_owned(), |name| format!("profile {name}"));
     match Credentials::new(&name, &source, &region, &http).await.get().await? {
-        Some(identity) => Ok(identity),
+        Some(identity) => Ok(Arc::unwrap_or_clone(identity)),
         None => Err(CredentialsFailed::None { from: name }),
     }
 }
@@ -136,7 +136,13 @@ pub struct Credentials {
     region: String,
     provider: Option<SharedCredentialsProvider>,
     /// Held while the chain is asked, so that it is asked once.
-    kept: tokio::sync::Mutex<Option<AwsCredentials>>,
+    kept: tokio::sync::Mutex<Option<Kept>>,
+}
+
+#[derive(Clone)]
+struct Kept {
+    credentials: AwsCredentials,
+    identity: Arc<Identity>,
 }
 
 impl fmt::Debug for Credentials {
@@ -174,60 +180,66 @@ impl Credentials {
         Self { name: name.to_owned(), region: region.to_owned(), provider, kept: tokio::sync::Mutex::new(None) }
     }
 
-    /// The credentials as they are now; `None` if requests are not signed.
-    pub async fn get(&self) -> Result<Option<Identity>, CredentialsFailed> {
+    /// The credentials as they are now; `None` if requests are not signed. The same `Arc` for as long as they are good, so
+    /// that what was made of them can be kept as long.
+    pub async fn get(&self) -> Result<Option<Arc<Identity>>, CredentialsFailed> {
         if self.provider.is_none() {
             return Ok(None);
         }
         let found = self.find().await.map_err(|error| failed(&self.name, &error))?;
-        Ok(Some(Identity {
-            access_key_id: found.access_key_id().to_owned(),
-            secret_access_key: found.secret_access_key().to_owned(),
-            session_token: found.session_token().map(str::to_owned),
-            region: self.region.clone(),
-        }))
+        Ok(Some(found.identity))
     }
 
-    async fn find(&self) -> Result<AwsCredentials, CredentialsError> {
+    async fn find(&self) -> Result<Kept, CredentialsError> {
         let Some(provider) = &self.provider else {
             return Err(CredentialsError::not_loaded_no_source());
         };
         let mut kept = self.kept.lock().await;
         let fresh = |c: &AwsCredentials| c.expiry().is_none_or(|end| end > SystemTime::now() + RENEW_BEFORE);
-        if let Some(found) = kept.as_ref().filter(|found| fresh(found)) {
+        if let Some(found) = kept.as_ref().filter(|found| fresh(&found.credentials)) {
             return Ok(found.clone());
         }
         let asked = tokio::time::timeout(FIND_TIME_MAX, provider.provide_credentials()).await;
         match asked.unwrap_or(Err(CredentialsError::provider_timed_out(FIND_TIME_MAX))) {
-            Ok(found) => {
+            Ok(credentials) => {
+                let identity = Arc::new(Identity {
+                    access_key_id: credentials.access_key_id().to_owned(),
+                    secret_access_key: credentials.secret_access_key().to_owned(),
+                    session_token: credentials.session_token().map(str::to_owned),
+                    region: self.region.clone(),
+                });
+                let found = Kept { credentials, identity };
                 *kept = Some(found.clone());
                 Ok(found)
             }
             // Those that are kept are good for some minutes still, and the next request asks again.
-            Err(error) => match kept.as_ref().filter(|c| c.expiry().is_some_and(|end| end > SystemTime::now())) {
-                Some(found) => {
-                    tracing::warn!(endpoint = self.name, %error, "credentials could not be renewed yet");
-                    Ok(found.clone())
+            Err(error) => {
+                match kept.as_ref().filter(|kept| kept.credentials.expiry().is_some_and(|end| end > SystemTime::now()))
+                {
+                    Some(found) => {
+                        tracing::warn!(endpoint = self.name, %error, "credentials could not be renewed yet");
+                        Ok(found.clone())
+                    }
+                    None => Err(error),
                 }
-                None => Err(error),
-            },
+            }
         }
     }
 
     pub(crate) fn provider(self: &Arc<Self>) -> impl ProvideCredentials + 'static {
-        Kept(self.clone())
+        Provider(self.clone())
     }
 }
 
 #[derive(Debug)]
-struct Kept(Arc<Credentials>);
+struct Provider(Arc<Credentials>);
 
-impl ProvideCredentials for Kept {
+impl ProvideCredentials for Provider {
     fn provide_credentials<'a>(&'a self) -> future::ProvideCredentials<'a>
     where
         Self: 'a,
     {
-        future::ProvideCredentials::new(self.0.find())
+        future::ProvideCredentials::new(async { Ok(self.0.find().await?.credentials) })
     }
 }
 

@@ -1,10 +1,13 @@
 //! What a function is sent for a task, and what its answer amounts to.
 
+use std::borrow::Cow;
+
 use bytes::Bytes;
+use serde::Deserialize;
 use serde_json::Value;
 
 use crate::random::Random;
-use crate::task::{Outcome, ResultCode, Task, VersionId, task_id};
+use crate::task::{Outcome, ResultCode, Task, TaskIds, VersionId};
 
 /// The event's schema. Source: S3 Batch spec 5.3.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -18,39 +21,45 @@ pub enum Schema {
 /// The parts of a job's events that are the same for every task, rendered once.
 #[derive(Debug, Clone)]
 pub struct EventTemplate {
-    lineage: String,
-    schema: Schema,
-    /// `"job": {…}` as it stands in every event.
+    ids: TaskIds,
+    /// From the event's first byte to the value of its `invocationId`.
+    start: String,
+    /// From there to the value of the task's `taskId`.
     job: String,
+    /// From the value of `s3VersionId` to the bucket's name.
+    bucket: &'static str,
 }
 
 impl EventTemplate {
     /// `user_arguments` in the order given; only schema 2.0 carries them. Task IDs come from `lineage`, usually the
     /// job's own ID (see [`task_id`]).
+    ///
+    /// [`task_id`]: crate::task::task_id
     pub fn new(job_id: &str, lineage: &str, schema: Schema, user_arguments: &[(String, String)]) -> Self {
-        let mut job = format!("\"job\":{{\"id\":{}", quoted(job_id));
+        let mut job = format!("\",\"job\":{{\"id\":{}", quoted(job_id));
         if schema == Schema::V2 {
             let pairs: Vec<_> = user_arguments.iter().map(|(k, v)| format!("{}:{}", quoted(k), quoted(v))).collect();
             job.push_str(&format!(",\"userArguments\":{{{}}}", pairs.join(",")));
         }
-        job.push('}');
-        Self { lineage: lineage.to_owned(), schema, job }
+        job.push_str("},\"tasks\":[{\"taskId\":\"");
+        let (version, bucket) = match schema {
+            Schema::V1 => ("1.0", ",\"s3BucketArn\":\"arn:aws:s3:::"),
+            Schema::V2 => ("2.0", ",\"s3Bucket\":\""),
+        };
+        let start = format!("{{\"invocationSchemaVersion\":\"{version}\",\"invocationId\":\"");
+        Self { ids: TaskIds::new(lineage), start, job, bucket }
     }
 
     /// The event for one attempt at a task: UTF-8 JSON, fields in the order of AWS's samples.
     pub fn event(&self, invocation_id: &str, task: &Task) -> Bytes {
-        let mut out = String::with_capacity(256 + self.job.len() + task.key.len());
-        out.push_str("{\"invocationSchemaVersion\":\"");
-        out.push_str(match self.schema {
-            Schema::V1 => "1.0",
-            Schema::V2 => "2.0",
-        });
-        out.push_str("\",\"invocationId\":\"");
+        const REST: usize = 128;
+        let version = if let VersionId::Given(id) = &task.version { id.len() } else { 0 };
+        let names = invocation_id.len() + task.key.len() + task.bucket.len() + version;
+        let mut out = String::with_capacity(self.start.len() + self.job.len() + names + REST);
+        out.push_str(&self.start);
         out.push_str(invocation_id);
-        out.push_str("\",");
         out.push_str(&self.job);
-        out.push_str(",\"tasks\":[{\"taskId\":\"");
-        out.push_str(&self.task_id(task));
+        out.push_str(self.ids.of(task.number).as_str());
         out.push_str("\",\"s3Key\":");
         push_quoted(&mut out, &task.key);
         out.push_str(",\"s3VersionId\":");
@@ -58,34 +67,39 @@ impl EventTemplate {
             VersionId::Given(id) => push_quoted(&mut out, id),
             VersionId::NoColumn | VersionId::Missing => out.push_str("null"),
         }
-        match self.schema {
-            Schema::V1 => {
-                out.push_str(",\"s3BucketArn\":");
-                push_quoted(&mut out, &format!("arn:aws:s3:::{}", task.bucket));
-            }
-            Schema::V2 => {
-                out.push_str(",\"s3Bucket\":");
-                push_quoted(&mut out, &task.bucket);
-            }
-        }
-        out.push_str("}]}");
+        out.push_str(self.bucket);
+        push_escaped(&mut out, &task.bucket);
+        out.push_str("\"}]}");
         Bytes::from(out)
     }
 
     pub fn task_id(&self, task: &Task) -> String {
-        task_id(&self.lineage, task.number)
+        self.ids.of(task.number).as_str().to_owned()
     }
 }
 
-/// A fresh `invocationId`: unpadded base64 of 36 bytes, 48 characters. Source: rule EV-7, our choice.
-pub fn invocation_id(random: &mut Random) -> String {
+/// A fresh `invocationId`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct InvocationId([u8; 48]);
+
+impl InvocationId {
+    pub fn as_str(&self) -> &str {
+        std::str::from_utf8(&self.0).expect("base64 is ASCII")
+    }
+}
+
+/// Makes an `invocationId`: unpadded base64 of 36 bytes, 48 characters. Source: rule EV-7, our choice.
+pub fn invocation_id(random: &mut Random) -> InvocationId {
     use base64::Engine;
     let mut bytes = [0_u8; 36];
     for chunk in bytes.chunks_mut(8) {
         let word = random.next_u64().to_le_bytes();
         chunk.copy_from_slice(&word[..chunk.len()]);
     }
-    base64::engine::general_purpose::STANDARD_NO_PAD.encode(bytes)
+    let mut text = [0; 48];
+    let written = base64::engine::general_purpose::STANDARD_NO_PAD.encode_slice(bytes, &mut text);
+    debug_assert_eq!(written, Ok(text.len()));
+    InvocationId(text)
 }
 
 fn quoted(text: &str) -> String {
@@ -96,15 +110,23 @@ fn quoted(text: &str) -> String {
 
 fn push_quoted(out: &mut String, text: &str) {
     out.push('"');
-    for c in text.chars() {
-        match c {
-            '"' => out.push_str("\\\""),
-            '\\' => out.push_str("\\\\"),
-            c if (c as u32) < 0x20 => out.push_str(&format!("\\u{:04x}", c as u32)),
-            c => out.push(c),
-        }
-    }
+    push_escaped(out, text);
     out.push('"');
+}
+
+fn push_escaped(out: &mut String, mut text: &str) {
+    // Few keys have anything in them that has to be escaped: they are copied whole.
+    while let Some(at) = text.bytes().position(|b| b < 0x20 || b == b'"' || b == b'\\') {
+        let (plain, rest) = text.split_at(at);
+        out.push_str(plain);
+        match rest.as_bytes()[0] {
+            b'"' => out.push_str("\\\""),
+            b'\\' => out.push_str("\\\\"),
+            control => out.push_str(&format!("\\u{control:04x}")),
+        }
+        text = &rest[1..];
+    }
+    out.push_str(text);
 }
 
 /// What came back from one call of a function.
@@ -168,48 +190,93 @@ pub fn judge(reply: &Reply, task_id: &str) -> Judgement {
     }
 }
 
+/// An answer as AWS documents it, of texts alone. Whatever else there may be, [`judge_any_answer`] reads.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+struct UsualAnswer<'a> {
+    #[serde(borrow, default, rename = "invocationSchemaVersion")]
+    _version: Cow<'a, str>,
+    #[serde(borrow, default, rename = "invocationId")]
+    _id: Cow<'a, str>,
+    #[serde(borrow, default)]
+    treat_missing_keys_as: Cow<'a, str>,
+    #[serde(borrow)]
+    results: Vec<UsualResult<'a>>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+struct UsualResult<'a> {
+    #[serde(borrow, default)]
+    task_id: Cow<'a, str>,
+    #[serde(borrow, default)]
+    result_code: Cow<'a, str>,
+    #[serde(borrow, default)]
+    result_string: Cow<'a, str>,
+}
+
 fn judge_answer(payload: &[u8], task_id: &str) -> Judgement {
-    let permanent = |message: String| Judgement::Settle(Outcome::failed(200, "PermanentFailure", message));
     let payload = payload.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(payload);
+    // Reading into borrowed fields costs less than half of reading into a tree. A second bracket may be that of an array in
+    // an object's place, which serde would take for one.
+    let usual = match payload.iter().filter(|b| **b == b'[').count() {
+        1 => serde_json::from_slice::<UsualAnswer<'_>>(payload).ok(),
+        _ => None,
+    };
+    let Some(answer) = usual else { return judge_any_answer(payload, task_id) };
+    match answer.results.into_iter().find(|result| result.task_id == task_id) {
+        None => missing(ResultCode::parse(&answer.treat_missing_keys_as)),
+        Some(result) => by_code(&result.result_code, result.result_string.into_owned()),
+    }
+}
+
+fn permanent(message: String) -> Judgement {
+    Judgement::Settle(Outcome::failed(200, "PermanentFailure", message))
+}
+
+fn missing(treat_as: Option<ResultCode>) -> Judgement {
+    match treat_as {
+        Some(ResultCode::Succeeded) => Judgement::Settle(Outcome::succeeded("")),
+        Some(ResultCode::PermanentFailure) => permanent(MISSING.to_owned()),
+        Some(ResultCode::TemporaryFailure) | None => {
+            Judgement::Redrive(Outcome::failed(200, "TemporaryFailure", MISSING))
+        }
+    }
+}
+
+fn by_code(code: &str, message: String) -> Judgement {
+    match ResultCode::parse(code) {
+        Some(ResultCode::Succeeded) => Judgement::Settle(Outcome::succeeded(message)),
+        Some(ResultCode::PermanentFailure) => permanent(message),
+        Some(ResultCode::TemporaryFailure) => Judgement::Redrive(Outcome::failed(200, "TemporaryFailure", message)),
+        None => permanent(format!("Invalid result code returned in Lambda payload: {code}")),
+    }
+}
+
+/// As [`judge_answer`], of any JSON: what is not as documented counts as far as it can be made out.
+fn judge_any_answer(payload: &[u8], task_id: &str) -> Judgement {
     let Ok(Value::Object(answer)) = serde_json::from_slice::<Value>(payload) else {
         return permanent(NOT_JSON.to_owned());
     };
     let Some(Value::Array(results)) = answer.get("results") else { return permanent(NOT_JSON.to_owned()) };
     // Of several results for our task the first counts; results for others are not ours to read (rule RD-1).
     let Some(result) = results.iter().find(|r| r.get("taskId").and_then(Value::as_str) == Some(task_id)) else {
-        let treat = answer.get("treatMissingKeysAs").and_then(Value::as_str).and_then(ResultCode::parse);
-        return match treat {
-            Some(ResultCode::Succeeded) => Judgement::Settle(Outcome::succeeded("")),
-            Some(ResultCode::PermanentFailure) => permanent(MISSING.to_owned()),
-            Some(ResultCode::TemporaryFailure) | None => {
-                Judgement::Redrive(Outcome::failed(200, "TemporaryFailure", MISSING))
-            }
-        };
+        return missing(answer.get("treatMissingKeysAs").and_then(Value::as_str).and_then(ResultCode::parse));
     };
-    let message = match result.get("resultString") {
-        None | Some(Value::Null) => String::new(),
+    let shown = |member: Option<&Value>| match member {
+        None => String::new(),
         Some(Value::String(text)) => text.clone(),
         Some(other) => other.to_string(),
     };
-    let code = result.get("resultCode");
-    match code.and_then(Value::as_str).and_then(ResultCode::parse) {
-        Some(ResultCode::Succeeded) => Judgement::Settle(Outcome::succeeded(message)),
-        Some(ResultCode::PermanentFailure) => permanent(message),
-        Some(ResultCode::TemporaryFailure) => Judgement::Redrive(Outcome::failed(200, "TemporaryFailure", message)),
-        None => {
-            let given = match code {
-                None => String::new(),
-                Some(Value::String(text)) => text.clone(),
-                Some(other) => other.to_string(),
-            };
-            permanent(format!("Invalid result code returned in Lambda payload: {given}"))
-        }
-    }
+    let message = shown(result.get("resultString").filter(|value| !value.is_null()));
+    by_code(&shown(result.get("resultCode")), message)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::task::task_id;
+    use proptest::prelude::*;
 
     fn task(version: VersionId) -> Task {
         Task { row: 0, number: 0, bucket: "b".into(), key: "a%20b\"é".into(), version }
@@ -256,7 +323,7 @@ mod tests {
         let mut random = Random::seeded(1);
         let (a, b) = (invocation_id(&mut random), invocation_id(&mut random));
         assert_ne!(a, b);
-        assert_eq!(a.len(), 48);
+        assert_eq!(a.as_str().len(), 48);
     }
 
     fn answer(text: &str) -> Judgement {
@@ -309,6 +376,61 @@ mod tests {
         ];
         for (text, wanted) in cases {
             assert_eq!(answer(text), wanted, "{text}");
+        }
+    }
+
+    fn any_answer() -> impl Strategy<Value = String> {
+        let value = proptest::sample::select(vec![
+            r#""t""#,
+            r#""t""#,
+            r#""Succeeded""#,
+            r#""TemporaryFailure""#,
+            r#""x\u00e9""#,
+            r#""\ud800""#,
+            r#""""#,
+            r#""[""#,
+            "null",
+            "7",
+            "1e999",
+            "[]",
+            r#"["t","Succeeded","s"]"#,
+            "{}",
+            "",
+        ]);
+        let member = |names: Vec<&'static str>| {
+            (proptest::sample::select(names), value.clone()).prop_map(|(name, value)| format!("\"{name}\":{value}"))
+        };
+        let result = proptest::collection::vec(member(vec!["taskId", "resultCode", "resultString", "more"]), 0..4);
+        let result = prop_oneof![
+            9 => result.prop_map(|members| format!("{{{}}}", members.join(","))),
+            1 => value.clone().prop_map(str::to_owned),
+        ];
+        let results =
+            proptest::collection::vec(result, 0..3).prop_map(|all| format!("\"results\":[{}]", all.join(",")));
+        let other = member(vec!["invocationSchemaVersion", "treatMissingKeysAs", "invocationId", "results", "more"]);
+        (proptest::collection::vec(other.clone(), 0..2), results, proptest::collection::vec(other, 0..2))
+            .prop_map(|(before, results, after)| format!("{{{}}}", [before, vec![results], after].concat().join(",")))
+    }
+
+    proptest! {
+        #[test]
+        fn an_answer_read_the_short_way_amounts_to_what_the_long_way_makes_of_it(text in any_answer()) {
+            prop_assert_eq!(judge_answer(text.as_bytes(), "t"), judge_any_answer(text.as_bytes(), "t"));
+        }
+
+        #[test]
+        fn a_key_of_any_characters_is_in_the_event_as_it_is_in_the_manifest(key in ".{0,20}", bucket in "[ -~]{0,9}") {
+            let task = Task { key: key.clone().into(), bucket: bucket.clone().into(), ..task(VersionId::Given(key.as_str().into())) };
+            for (schema, member, named) in [
+                (Schema::V1, "s3BucketArn", format!("arn:aws:s3:::{bucket}")),
+                (Schema::V2, "s3Bucket", bucket),
+            ] {
+                let event = EventTemplate::new("job-1", "job-1", schema, &[]).event("inv", &task);
+                let event: Value = serde_json::from_slice(&event).unwrap();
+                prop_assert_eq!(&event["tasks"][0]["s3Key"], &Value::from(key.as_str()));
+                prop_assert_eq!(&event["tasks"][0]["s3VersionId"], &Value::from(key.as_str()));
+                prop_assert_eq!(&event["tasks"][0][member], &Value::from(named));
+            }
         }
     }
 

@@ -12,18 +12,19 @@
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap, VecDeque};
+use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::Arc;
 
 use roaring::RoaringTreemap;
 
-use crate::dispatch::{Ramp, RampSettings};
+use crate::dispatch::{Pace, Paced, Ramp, RampSettings};
 use crate::figures::{Call, Figures};
 use crate::invocation::{Judgement, Reply, judge};
 pub use crate::past::Past;
 use crate::random::Random;
 use crate::record::Entry;
 use crate::retry::{Policy, Tries, Verdict};
-use crate::task::{Outcome, Task, VersionId, task_id};
+use crate::task::{Outcome, Task, TaskIds, VersionId};
 use crate::threshold::Threshold;
 use crate::time::Tick;
 
@@ -34,7 +35,8 @@ pub struct Settings {
     pub retry: Policy,
     pub threshold: Threshold,
     /// W: answers received and not yet durable, at which dispatch waits. A crash repeats at most these and what is
-    /// in flight (promise X4).
+    /// in flight (promise X4); usually what came within [`Settings::gather_ms`], and W only while the disk stalls: half a
+    /// second of it at 100,000 tasks a second. Their memory is bounded apart, by [`UNRECORDED_BYTES_MAX`]. Decision 0031.
     pub unrecorded_max: usize,
     /// A slot is free only when its result is durable: W is 0.
     pub strict: bool,
@@ -50,7 +52,7 @@ impl Default for Settings {
             ramp: RampSettings::default(),
             retry: Policy::default(),
             threshold: Threshold::default(),
-            unrecorded_max: 4_096,
+            unrecorded_max: 65_536,
             strict: false,
             gather_ms: 10,
         }
@@ -198,13 +200,56 @@ impl Clock {
     }
 }
 
+/// A task that was called, and when.
+#[derive(Debug)]
+struct Flight {
+    pending: Pending,
+    since: Tick,
+    paced: Paced,
+}
+
+/// A task that is called again later.
+#[derive(Debug)]
+struct Waiting {
+    pending: Pending,
+    /// The batch of its attempt's record, which has to be durable first; 0 where there is none.
+    batch: u64,
+    /// Whether no other task may take its place among those in flight meanwhile.
+    keeps_place: bool,
+}
+
+/// By a row or an invocation: numbers that we count ourselves, so that nobody can choose them to fall together.
+type ByNumber<T> = HashMap<u64, T, BuildHasherDefault<Spread>>;
+
+/// Spreads a number over all bits by one multiplication (Fibonacci hashing); the usual hasher costs ten times as much.
+#[derive(Debug, Default)]
+struct Spread(u64);
+
+impl Hasher for Spread {
+    fn write_u64(&mut self, number: u64) {
+        self.0 = number.wrapping_mul(0x9E37_79B9_7F4A_7C15);
+        self.0 ^= self.0 >> 32;
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.write_u64(self.0 ^ u64::from(*byte));
+        }
+    }
+
+    fn finish(&self) -> u64 {
+        self.0
+    }
+}
+
 /// See the module.
 #[derive(Debug)]
 pub struct Run {
-    lineage: String,
+    ids: TaskIds,
     settings: Settings,
     phase: Phase,
     ramp: Ramp,
+    pace: Pace,
     random: Random,
     /// What the function and the server allow; the ramp may allow less.
     slots: u32,
@@ -219,14 +264,18 @@ pub struct Run {
 
     ready: VecDeque<Pending>,
     /// Rows not to be called before a time; those of a redrive not before their record is durable either.
-    waiting: HashMap<u64, (Pending, u64)>,
+    waiting: ByNumber<Waiting>,
+    /// Of those that wait, how many keep their place: see [`Run::throttled`].
+    places_kept: usize,
     due: BinaryHeap<Reverse<(Tick, u64)>>,
-    in_flight: HashMap<u64, Pending>,
+    in_flight: ByNumber<Flight>,
     next_invocation: u64,
 
     /// Entries for the next batch; those of `recording` are with the engine.
     unrecorded: Vec<Entry>,
     recording: Option<(u64, Arc<Vec<Entry>>)>,
+    /// What these are taken to hold in memory: [`held_bytes`].
+    unrecorded_bytes: usize,
     /// A batch that came back is handed out again at this time. A moment, not a distance from now: events that come
     /// more often than the distance is long would put it off for ever.
     unwritten: Option<Tick>,
@@ -266,15 +315,16 @@ const READ_AHEAD: u64 = crate::manifest::CHUNK_ROWS;
 pub const BATCH_ENTRIES_MAX: usize = 1_024;
 
 impl Run {
-    /// Starts, or goes on from what the log says. `lineage` is where the tasks' IDs come from (see [`task_id`]).
+    /// Starts, or goes on from what the log says. `lineage` is where the tasks' IDs come from (see [`crate::task::task_id`]).
     ///
     /// Nothing is dispatched before the first [`Event::Slots`]: a job that is to be cancelled at once is told so first.
     pub fn new(lineage: &str, extent: Extent, past: Past, settings: Settings, seed: u64, now: Tick) -> Self {
         let (succeeded, failed) = (past.succeeded(), past.failed());
         let mut run = Self {
-            lineage: lineage.to_owned(),
+            ids: TaskIds::new(lineage),
             phase: Phase::Running,
             ramp: Ramp::new(settings.ramp, now),
+            pace: Pace::new(now),
             settings,
             random: Random::seeded(seed),
             slots: 0,
@@ -285,12 +335,14 @@ impl Run {
             reading: false,
             past,
             ready: VecDeque::new(),
-            waiting: HashMap::new(),
+            waiting: ByNumber::default(),
+            places_kept: 0,
             due: BinaryHeap::new(),
-            in_flight: HashMap::new(),
+            in_flight: ByNumber::default(),
             next_invocation: 0,
             unrecorded: Vec::new(),
             recording: None,
+            unrecorded_bytes: 0,
             unwritten: None,
             gathers_until: None,
             batch: 0,
@@ -342,10 +394,12 @@ impl Run {
             return [gathered, self.unwritten].into_iter().flatten().min();
         }
         let due = self.due.peek().map(|Reverse((at, _))| *at);
-        // The ramp matters only while it is what holds tasks back.
-        let held_back = !self.ready.is_empty() && self.in_flight.len() >= self.ramp.limit(now) as usize;
+        // The ramp matters only while it is what holds tasks back, and so does the pace.
+        let limit = self.ramp.limit(now) as usize;
+        let held_back = self.ready.front().is_some_and(|next| self.occupied(next) >= limit);
         let grows = self.ramp.grows_at().filter(|_| held_back);
-        [due, grows, gathered, self.unwritten].into_iter().flatten().min()
+        let opens = self.pace.opens_at(now).filter(|_| !self.ready.is_empty() && !held_back);
+        [due, grows, opens, gathered, self.unwritten].into_iter().flatten().min()
     }
 
     /// Final results that are durable: (succeeded, failed). What DescribeJob shows; never goes down.
@@ -379,8 +433,8 @@ impl Run {
     /// How long a call took whose [`Event::Answered`] follows. Decides nothing: without it the answer counts all the same,
     /// and has no times.
     pub fn took(&mut self, invocation: u64, took: Took) {
-        if let Some(pending) = self.in_flight.get_mut(&invocation) {
-            pending.clock.took = Some(took);
+        if let Some(flight) = self.in_flight.get_mut(&invocation) {
+            flight.pending.clock.took = Some(took);
         }
     }
 
@@ -443,12 +497,25 @@ impl Run {
     }
 
     fn answered(&mut self, invocation: u64, reply: &Reply, now: Tick) {
-        let Some(mut pending) = self.in_flight.remove(&invocation) else { return };
-        let judgement = judge(reply, &task_id(&self.lineage, pending.task.number));
+        let Some(Flight { mut pending, since, paced }) = self.in_flight.remove(&invocation) else { return };
+        let judgement = judge(reply, self.ids.of(pending.task.number).as_str());
         self.figures.answered(Call::of(reply), pending.clock.took.map(|took| took.call_us));
-        if matches!(judgement, Judgement::Throttled(..)) {
-            self.ramp.throttled(now);
-        }
+        let keeps_place = match judgement {
+            Judgement::Throttled(..) => {
+                let keeps = self.throttled(paced, now);
+                if !keeps {
+                    // Where calls are paced, a task that was one too many is no more so the next time.
+                    pending.tries.throttles = 0;
+                }
+                keeps
+            }
+            Judgement::Settle(_) | Judgement::Redrive(_) | Judgement::FunctionError(_) => {
+                self.pace.taken(now.since_ms(since), now);
+                false
+            }
+            // Nobody is known to have heard of it.
+            Judgement::RetryTransport(_) | Judgement::NotStarted => false,
+        };
         let not_started = judgement == Judgement::NotStarted;
         let winding_down = matches!(self.phase, Phase::Cancelling | Phase::Failing);
         match self.settings.retry.decide(judgement, &mut pending.tries, now, &mut self.random) {
@@ -468,19 +535,30 @@ impl Run {
                     pending.tries.last.clone().unwrap_or_else(|| Outcome::failed(200, "TemporaryFailure", ""));
                 // The batch it will go out with: entries leave in order, so many at a time.
                 let batch = self.batch + 1 + (self.unrecorded.len() / BATCH_ENTRIES_MAX) as u64;
-                self.unrecorded.push(Entry::Redriven { task, attempts, outcome });
-                self.waiting.insert(row, (pending, batch));
+                self.keep(Entry::Redriven { task, attempts, outcome });
+                self.waiting.insert(row, Waiting { pending, batch, keeps_place: false });
                 self.due.push(Reverse((at, row)));
             }
             Verdict::Again { at } => {
                 // The same attempt once more: the dispatcher will count it again.
                 pending.tries.attempts = pending.tries.attempts.saturating_sub(1);
                 let row = pending.task.row;
-                self.waiting.insert(row, (pending, 0));
+                self.waiting.insert(row, Waiting { pending, batch: 0, keeps_place });
+                self.places_kept += usize::from(keeps_place);
                 self.due.push(Reverse((at, row)));
             }
         }
         self.check_threshold();
+    }
+
+    /// A call was throttled. Where a pace cannot mend that, its task keeps its place until it is called again: another in its
+    /// place would only be refused as well, at once, and so on as fast as the function can refuse. Returns whether it does.
+    fn throttled(&mut self, paced: Paced, now: Tick) -> bool {
+        if self.pace.throttled(paced, now) {
+            return false;
+        }
+        self.ramp.throttled(self.in_flight.len(), now);
+        true
     }
 
     /// A task that will not be tried again because its job is ending: it fails with its last error, or, never having
@@ -493,7 +571,12 @@ impl Run {
 
     fn settle(&mut self, task: Arc<Task>, attempts: u32, outcome: Outcome) {
         *(if outcome.succeeded { &mut self.succeeded } else { &mut self.failed }) += 1;
-        self.unrecorded.push(Entry::Settled { task, attempts, outcome });
+        self.keep(Entry::Settled { task, attempts, outcome });
+    }
+
+    fn keep(&mut self, entry: Entry) {
+        self.unrecorded_bytes += held_bytes(&entry);
+        self.unrecorded.push(entry);
     }
 
     fn check_threshold(&mut self) {
@@ -508,6 +591,7 @@ impl Run {
         let Some((_, entries)) = self.recording.take_if(|(b, _)| *b == batch) else { return };
         self.unwritten = None;
         for entry in entries.iter() {
+            self.unrecorded_bytes -= held_bytes(entry);
             if let Entry::Settled { outcome, .. } = entry {
                 *(if outcome.succeeded { &mut self.succeeded_durable } else { &mut self.failed_durable }) += 1;
             }
@@ -527,7 +611,8 @@ impl Run {
     fn wind_down(&mut self, phase: Phase) {
         self.phase = phase;
         self.due.clear();
-        let mut waiting: Vec<Pending> = self.waiting.drain().map(|(_, (pending, _))| pending).collect();
+        self.places_kept = 0;
+        let mut waiting: Vec<Pending> = self.waiting.drain().map(|(_, waiting)| waiting.pending).collect();
         waiting.sort_by_key(|p| p.task.row);
         for pending in waiting.into_iter().chain(std::mem::take(&mut self.ready)) {
             self.give_up(pending);
@@ -566,11 +651,12 @@ impl Run {
             self.due.pop();
             match self.waiting.get(&row) {
                 // The crash that follows must find the attempt counted: its record comes first.
-                Some((_, batch)) if *batch > durable_through => {
+                Some(waiting) if waiting.batch > durable_through => {
                     not_yet.push(Reverse((now.after_ms(RECORD_WAIT_MS), row)))
                 }
                 Some(_) => {
-                    if let Some((pending, _)) = self.waiting.remove(&row) {
+                    if let Some(Waiting { pending, keeps_place, .. }) = self.waiting.remove(&row) {
+                        self.places_kept -= usize::from(keeps_place);
                         // Ahead of the untouched ones: a row that began should end before new ones begin.
                         self.ready.push_front(pending);
                     }
@@ -581,18 +667,25 @@ impl Run {
         self.due.extend(not_yet);
     }
 
+    /// How many of the places there are for calls are taken, for whoever would be called next.
+    fn occupied(&self, next: &Pending) -> usize {
+        // Whoever kept its place while it waited has it.
+        let kept = if next.tries.throttled_since.is_some() { 0 } else { self.places_kept };
+        let unrecorded = if self.settings.strict { self.unrecorded() } else { 0 };
+        self.in_flight.len() + kept + unrecorded
+    }
+
     fn dispatch(&mut self, now: Tick) {
         let limit = self.ramp.limit(now).min(self.slots) as usize;
         loop {
-            let occupied = self.in_flight.len() + if self.settings.strict { self.unrecorded() } else { 0 };
+            let full =
+                self.unrecorded() >= self.settings.unrecorded_max || self.unrecorded_bytes >= UNRECORDED_BYTES_MAX;
             // Every invocation in flight may become an unrecorded answer: those count towards W already.
-            let would_wait = !self.settings.strict && self.unrecorded() >= self.settings.unrecorded_max;
-            if occupied >= limit || would_wait {
-                return;
-            }
+            let would_wait = !self.settings.strict && full;
+            let Some(next) = self.ready.front() else { return };
             // Tasks that wait are kept in memory: while they are too many only those that have begun go on.
-            let fresh_may_start = self.waiting.len() < WAITING_MAX;
-            if !fresh_may_start && self.ready.front().is_some_and(|p| p.tries.last.is_none()) {
+            let too_many = self.waiting.len() >= WAITING_MAX && next.tries.last.is_none();
+            if self.occupied(next) >= limit || would_wait || too_many || !self.pace.may_start(now) {
                 return;
             }
             let Some(mut pending) = self.ready.pop_front() else { return };
@@ -602,7 +695,7 @@ impl Run {
             self.next_invocation += 1;
             let invocation = self.next_invocation;
             let (task, attempt) = (Arc::clone(&pending.task), pending.tries.attempts);
-            self.in_flight.insert(invocation, pending);
+            self.in_flight.insert(invocation, Flight { pending, since: now, paced: self.pace.started() });
             self.effects.push_back(Effect::Invoke { invocation, task, attempt });
         }
     }
@@ -666,6 +759,18 @@ impl Run {
     }
 }
 
+/// What answers that are not yet durable may hold in memory, as [`held_bytes`] reckons: some 40,000 usual ones, which are
+/// half a second of stalled disk at 80,000 tasks a second; of the longest rows 1,500.
+pub const UNRECORDED_BYTES_MAX: usize = 12 << 20;
+
+/// What an entry holds in memory, about: its texts, and for the rest what the allocator gives for it.
+fn held_bytes(entry: &Entry) -> usize {
+    const REST: usize = 240;
+    let (Entry::Settled { task, outcome, .. } | Entry::Redriven { task, outcome, .. }) = entry;
+    let version = if let VersionId::Given(version) = &task.version { version.len() } else { 0 };
+    REST + task.bucket.len() + task.key.len() + version + outcome.error_code.len() + outcome.message.len()
+}
+
 /// Tasks waiting to be tried again, at most, before new ones stop being started: some 4 MB of usual keys.
 const WAITING_MAX: usize = 16_384;
 /// How soon a task whose time has come, and whose last attempt is not yet durable, is looked at again.
@@ -676,6 +781,7 @@ const UNWRITTEN_RETRY_MS: u64 = 500;
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::task::task_id;
     use bytes::Bytes;
 
     /// A run and the little world around it: an endless reader, a list of what was invoked, a disk under control.
@@ -904,6 +1010,84 @@ mod tests {
         let batch = world.batch.unwrap();
         world.give(Event::Recorded { batch });
         assert!(!world.invoked.is_empty());
+    }
+
+    #[test]
+    fn dispatch_waits_as_well_when_what_is_not_durable_holds_too_much_memory() {
+        let mut world = World::new(10_000, settings());
+        world.slots(u32::MAX);
+        world.disk_works = false;
+        let long = "\u{1f5c2}".repeat(1_024);
+        while let Some((invocation, task, _)) = world.invoked.pop() {
+            let id = task_id("job", task.row);
+            let body =
+                format!(r#"{{"results":[{{"taskId":"{id}","resultCode":"Succeeded","resultString":"{long}"}}]}}"#);
+            world.give(Event::Answered { invocation, reply: Reply::Answer(Bytes::from(body)) });
+        }
+        let each = held_bytes(&world.run.unrecorded[0]);
+        assert!(each > 4 * 1_024);
+        assert_eq!(world.run.unrecorded(), UNRECORDED_BYTES_MAX / each + 4, "and what was in flight then");
+        assert!(world.run.unrecorded() < world.run.settings.unrecorded_max);
+        world.disk_works = true;
+        let batch = world.batch.unwrap();
+        world.give(Event::Recorded { batch });
+        assert!(!world.invoked.is_empty());
+        assert_eq!(world.run.unrecorded_bytes, 0);
+    }
+
+    impl World {
+        fn throttle(&mut self) -> u64 {
+            let (invocation, task, _) = self.invoked.remove(0);
+            let reply = Reply::Throttled { message: "Rate Exceeded.".into(), retry_after_ms: Some(50) };
+            self.give(Event::Answered { invocation, reply });
+            task.row
+        }
+    }
+
+    #[test]
+    fn a_throttled_task_keeps_its_place_and_no_other_is_refused_in_its_stead() {
+        let mut world = World::new(10, settings());
+        world.slots(u32::MAX);
+        let refused = [world.throttle(), world.throttle()];
+        assert_eq!((world.invoked.len(), world.run.places_kept), (2, 2), "no fifth row was begun");
+        world.sleep(50);
+        let rows = |world: &World| world.invoked.iter().map(|(_, task, _)| task.row).collect::<Vec<_>>();
+        assert!(refused.iter().all(|row| *row < 2) && rows(&world)[..2] == [2, 3]);
+        assert_eq!((world.run.in_flight(), world.run.places_kept), (3, 0), "as many as it was seen to take, and one");
+        while !world.invoked.is_empty() {
+            world.answer("Succeeded");
+        }
+        assert_eq!((world.run.counts(), world.ended), ((10, 0), Some(Ended::Finished)));
+    }
+
+    #[test]
+    fn a_function_that_throttles_short_calls_is_called_at_a_pace_and_every_row_comes_to_its_end() {
+        let mut world = World::new(200, settings());
+        world.slots(u32::MAX);
+        for _ in 0..100 {
+            world.answer("Succeeded");
+        }
+        for _ in 0..4 {
+            world.throttle();
+        }
+        assert_eq!((world.invoked.len(), world.run.places_kept), (0, 0));
+        assert_eq!(world.run.wake_at(world.now), Some(Tick(10)), "it took 100 within this second");
+        world.sleep(10);
+        assert_eq!(world.invoked.len(), 1);
+        let mut wakes = 0;
+        while world.ended.is_none() {
+            while !world.invoked.is_empty() {
+                world.answer("Succeeded");
+            }
+            if world.ended.is_none() {
+                let at = world.run.wake_at(world.now).expect("something is waited for");
+                assert!(at > world.now);
+                world.sleep(at.since_ms(world.now));
+                wakes += 1;
+            }
+        }
+        assert_eq!(world.run.counts(), (200, 0));
+        assert!((10..=100).contains(&wakes), "{wakes}: the search goes up from where it began");
     }
 
     #[test]

@@ -43,6 +43,34 @@ pub fn task_id(lineage: &str, number: u64) -> String {
     URL_SAFE_NO_PAD.encode(&digest[..16])
 }
 
+/// The `taskId`s of one lineage: those of [`task_id`], one after the other without an allocation.
+#[derive(Debug, Clone)]
+pub struct TaskIds(Sha1);
+
+/// A [`task_id`] where it was made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TaskId([u8; 22]);
+
+impl TaskIds {
+    pub fn new(lineage: &str) -> Self {
+        Self(Sha1::new().chain_update(lineage))
+    }
+
+    pub fn of(&self, number: u64) -> TaskId {
+        let digest = self.0.clone().chain_update(number.to_be_bytes()).finalize();
+        let mut text = [0; 22];
+        let written = URL_SAFE_NO_PAD.encode_slice(&digest[..16], &mut text);
+        debug_assert_eq!(written, Ok(text.len()));
+        TaskId(text)
+    }
+}
+
+impl TaskId {
+    pub fn as_str(&self) -> &str {
+        std::str::from_utf8(&self.0).expect("base64 is ASCII")
+    }
+}
+
 /// How a function answers for a task. Source: S3 Batch spec 5.4.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ResultCode {
@@ -96,6 +124,10 @@ impl Outcome {
 }
 
 fn cut(mut text: String, chars_max: usize) -> String {
+    // A character has a byte at least, so most texts need not be counted.
+    if text.len() <= chars_max {
+        return text;
+    }
     if let Some((end, _)) = text.char_indices().nth(chars_max) {
         text.truncate(end);
     }
@@ -115,6 +147,10 @@ mod tests {
         assert_eq!(id.len(), 22);
         // Functions keep these IDs in tables of their own: what was given out once is given out for ever.
         assert_eq!(id, "yJjOZbsw0Ez5GikGxvcUIg");
+        let ids = TaskIds::new("f3cc4f60-61f6-4a2b-8a21-d07600c373ce");
+        for number in [7, 0, u64::MAX, 7] {
+            assert_eq!(ids.of(number).as_str(), task_id("f3cc4f60-61f6-4a2b-8a21-d07600c373ce", number));
+        }
     }
 
     #[test]

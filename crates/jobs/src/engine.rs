@@ -24,7 +24,7 @@ mod tasks;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -123,6 +123,8 @@ struct Live {
     failed: AtomicU64,
     /// Milliseconds in Active, those of earlier turns included.
     active_ms: AtomicU64,
+    /// As the scheduler last saw it.
+    priority: Arc<AtomicU32>,
 }
 
 /// (succeeded, failed, milliseconds in Active) of one moment.
@@ -139,6 +141,7 @@ impl Live {
             succeeded: AtomicU64::new(0),
             failed: AtomicU64::new(0),
             active_ms: AtomicU64::new(0),
+            priority: Arc::default(),
         })
     }
 
@@ -408,6 +411,9 @@ const HALTED_EVERY: Duration = Duration::from_millis(100);
 /// How often the number of slots is asked for, and how often progress is noted in the table.
 const SLOTS_EVERY: Duration = Duration::from_millis(200);
 const NOTE_EVERY_MS: u64 = 5_000;
+/// Answers taken one after the other before orders, time and what else may happen are looked at: each turn looks at all of
+/// that, which costs more than an answer does, and this many take less than a millisecond.
+const ANSWERS_IN_TURN_MAX: u32 = 64;
 /// How often more rows of a manifest that is being checked are made known, at most: a note is a commit, and a chunk is
 /// checked within a millisecond.
 const ROWS_NOTED_EVERY: Duration = Duration::from_millis(20);
@@ -541,7 +547,7 @@ async fn drive(
     let world = &engine.shared.world;
     let Driven { mut run, fence, random, results, manifest, mut feed, meter } = driven;
     let mut dispatcher = {
-        let door = engine.shared.gate.door(&job.request.operation.function_arn);
+        let door = engine.shared.gate.door(&job.request.operation.function_arn, Arc::clone(&live.priority));
         dispatcher::Dispatcher::new(Arc::clone(&world.invoker), door, job, random)
     };
 
@@ -559,6 +565,11 @@ async fn drive(
     let mut stopping = false;
     let mut slots_tick = tokio::time::interval(SLOTS_EVERY);
     slots_tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    // Made once, not for each turn: what waits is entered in a list, and leaving it costs as much again.
+    let mut stopped = std::pin::pin!(engine.shared.stopping.cancelled());
+    let mut alarm = std::pin::pin!(tokio::time::sleep_until(Instant::now()));
+    let mut alarm_at: Option<Instant> = None;
+    let mut answers_in_turn = 0;
     if let Some(command) = first {
         run.handle(Event::Command(command), began);
     }
@@ -611,8 +622,24 @@ async fn drive(
                 }
             }
         }
+        // What is over by now is taken without a look at all else that may have happened.
+        if answers_in_turn < ANSWERS_IN_TURN_MAX
+            && let Some((invocation, reply, took)) = dispatcher.answer_now()
+        {
+            answers_in_turn += 1;
+            if let Some(took) = took {
+                run.took(invocation, took);
+            }
+            run.handle(Event::Answered { invocation, reply }, engine.now());
+            continue;
+        }
+        answers_in_turn = 0;
         live.set_counts(run.counts());
         let wake_at = run.wake_at(engine.now()).map(|tick| engine.at(tick));
+        if wake_at != alarm_at {
+            alarm_at = wake_at;
+            alarm.as_mut().reset(wake_at.unwrap_or_else(Instant::now));
+        }
         // In this order, each time. First what stops the job: a cancel is answered once it is taken, and must not wait behind
         // calls that are over one after the other. Then what comes seldom and makes room or rows: of each kind one is under
         // way at most, and the slots come five times a second. The answers, of which there may always be one more, are
@@ -634,7 +661,7 @@ async fn drive(
                     continue;
                 }
             },
-            () = engine.shared.stopping.cancelled(), if !stopping => {
+            () = &mut stopped, if !stopping => {
                 stopping = true;
                 Event::Command(Command::Pause)
             }
@@ -730,7 +757,10 @@ async fn drive(
                 }
                 Event::Answered { invocation, reply }
             }
-            () = until(wake_at) => Event::Woken,
+            () = &mut alarm, if alarm_at.is_some() => {
+                alarm_at = None;
+                Event::Woken
+            }
         };
         run.handle(event, engine.now());
     }
@@ -763,7 +793,8 @@ async fn note(
     progress.and(figures)
 }
 
-/// What the function and the server allow. Jobs share it at the gate, where whoever waits longest is next.
+/// What the function and the server allow. Jobs share it at the gate, where whoever has the highest priority is next, and
+/// among equals whoever waits longest.
 fn slots(world: &World, function: &str) -> u32 {
     let total = world.settings.concurrency_total_max.max(1);
     world.invoker.slots(function).map_or(total, |slots| slots.min(total))
@@ -781,13 +812,6 @@ async fn some<F: Future + Unpin>(future: &mut Option<F>) -> F::Output {
 async fn some_feed(feed: &mut Option<&mut feed::Feed>) -> feed::News {
     match feed {
         Some(feed) => feed.next().await,
-        None => std::future::pending().await,
-    }
-}
-
-async fn until(at: Option<Instant>) {
-    match at {
-        Some(at) => tokio::time::sleep_until(at).await,
         None => std::future::pending().await,
     }
 }

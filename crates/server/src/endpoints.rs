@@ -206,6 +206,9 @@ pub struct Place {
     pub encrypted: bool,
     /// Host and, if it is not the scheme's, port.
     pub authority: String,
+    /// Without the brackets of an IPv6 address.
+    pub host: String,
+    pub port: u16,
     loopback: bool,
 }
 
@@ -223,7 +226,14 @@ impl Place {
     }
 
     fn of(endpoint: &client::Endpoint) -> Self {
-        Self { encrypted: endpoint.tls(), authority: endpoint.authority(), loopback: endpoint.is_loopback() }
+        let (host, port) = endpoint.address();
+        Self {
+            encrypted: endpoint.tls(),
+            authority: endpoint.authority(),
+            host: host.to_owned(),
+            port,
+            loopback: endpoint.is_loopback(),
+        }
     }
 }
 

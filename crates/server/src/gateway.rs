@@ -203,7 +203,7 @@ pub fn route<'r>(
 
 /// A client for requests to endpoints: connections are kept and pooled, TLS trusts the system's roots, no proxy is used and
 /// no redirect followed.
-pub fn client<B>() -> Result<Client<HttpsConnector<HttpConnector>, B>, Failure>
+fn client<B>() -> Result<Client<HttpsConnector<HttpConnector>, B>, Failure>
 where
     B: http_body::Body + Send,
     B::Data: Send,
@@ -277,9 +277,9 @@ impl Gateway {
         })?;
         if let Some(identity) = identity {
             let credentials = Credentials {
-                access_key_id: identity.access_key_id,
-                secret_access_key: identity.secret_access_key,
-                session_token: identity.session_token,
+                access_key_id: identity.access_key_id.clone(),
+                secret_access_key: identity.secret_access_key.clone(),
+                session_token: identity.session_token.clone(),
             };
             let signer = Signer { credentials: &credentials, service: "s3", region: &identity.region };
             let now = jiff::Timestamp::now().as_second();

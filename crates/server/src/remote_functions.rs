@@ -3,34 +3,33 @@
 //! A call is one request: nothing is tried twice here, for the engine knows what a task is worth. No host but the
 //! endpoint's is contacted, whatever a job calls its function; redirects are answers like any other.
 
-use std::error::Error;
+mod connections;
+
+use std::collections::HashMap;
+use std::io::Write;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{CONTENT_TYPE, HOST, HeaderMap, HeaderValue, RETRY_AFTER};
-use http::{Method, Request};
-use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
-use hyper_rustls::HttpsConnector;
-use hyper_util::client::legacy::Client;
-use hyper_util::client::legacy::connect::HttpConnector;
-use longshore_aws::Credentials;
+use http::Method;
+use http::header::{CONTENT_TYPE, HOST, HeaderMap, HeaderName, HeaderValue};
+use longshore_aws::{Credentials, Identity};
 use longshore_core::invocation::Reply;
 use longshore_core::pattern::matched;
 use longshore_core::remote_answer::{self, ANSWER_BYTES_MAX, Answerer, Head};
 use longshore_core::start::Start;
-use longshore_wire::payload::PayloadForm;
 use longshore_wire::sigv4;
 use percent_encoding::utf8_percent_encode;
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
 use tokio::sync::Semaphore;
 
+use self::connections::Connections;
 use crate::client::COMPONENT;
 use crate::endpoints::{Access, Place};
 use crate::failure::Failure;
-use crate::gateway;
+use crate::tls::{self, Roots};
 
 /// From the call to the last byte of its answer, where the settings say nothing: Lambda's longest time-out is 900 s, and
 /// the way and a cold start take their time. Source: S3 Batch spec 5.2, LI-5.
@@ -39,6 +38,8 @@ const ANSWER_SECONDS_DEFAULT: u64 = 930;
 const EMULATOR_CALLS_MAX: u32 = 1;
 /// Characters of a cause in a report's row: what follows repeats it.
 const CAUSE_CHARS_MAX: usize = 200;
+/// Functions of one endpoint whose requests are kept ready, of some hundred bytes each. Beyond that, all are made anew.
+const READY_MAX: usize = 1_024;
 
 /// What answers at an endpoint.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
@@ -114,16 +115,16 @@ impl FunctionEndpointSettings {
     }
 }
 
-type HttpClient = Client<HttpsConnector<HttpConnector>, Full<Bytes>>;
-
 /// One endpoint with functions.
 pub struct RemoteEndpoint {
     name: String,
     place: Place,
     patterns: Vec<String>,
-    client: HttpClient,
+    connections: Arc<Connections>,
     /// `None` for the emulator.
     credentials: Option<Credentials>,
+    /// By the function, as jobs name it.
+    ready: Mutex<HashMap<Box<str>, Arc<Ready>>>,
     /// Calls at once, over all its functions: the engine's gate knows them one by one. `None` without a limit here.
     room: Option<(u32, Semaphore)>,
     answer_time_max: Duration,
@@ -144,7 +145,8 @@ impl RemoteFunctions {
         if endpoints.is_empty() {
             return Ok(Self::default());
         }
-        let (client, of_credentials) = (gateway::client()?, longshore_aws::http_client());
+        let of_credentials = longshore_aws::http_client();
+        let mut trusted = None;
         let mut remotes: Vec<RemoteEndpoint> = Vec::with_capacity(endpoints.len());
         for settings in endpoints {
             settings.check()?;
@@ -164,14 +166,18 @@ impl RemoteFunctions {
                 Some(url) => Place::parse(url).map_err(|e| access.wrong(e))?,
                 None => Place::amazon("lambda", region),
             };
+            if place.encrypted && trusted.is_none() {
+                trusted = Some(Arc::new(tls::config(Roots::System).map_err(Failure::new)?));
+            }
             let calls_max = settings.concurrency_max.or((settings.kind == Kind::Rie).then_some(EMULATOR_CALLS_MAX));
             let room = |max: u32| (max, Semaphore::new((max as usize).min(Semaphore::MAX_PERMITS)));
             remotes.push(RemoteEndpoint {
                 name: settings.name.clone(),
+                connections: Connections::new(&place, trusted.clone()),
                 place,
                 patterns: settings.functions.clone(),
-                client: client.clone(),
                 credentials,
+                ready: Mutex::default(),
                 room: calls_max.map(room),
                 answer_time_max: Duration::from_secs(settings.timeout_seconds.unwrap_or(ANSWER_SECONDS_DEFAULT)),
             });
@@ -227,70 +233,98 @@ impl longshore_jobs::ports::Invoker for RemoteEndpoint {
     }
 }
 
+/// What all requests for one function have in common.
+struct Ready {
+    /// From the request's first byte to the headers that it is signed with.
+    before: Vec<u8>,
+    target: String,
+    headers: HeaderMap,
+    signing: Mutex<Option<(Arc<Identity>, sigv4::Prepared)>>,
+}
+
 impl RemoteEndpoint {
     async fn call(&self, function: &str, payload: Bytes) -> Result<Reply, NoAnswer> {
-        let request = self.request(function, payload).await?;
-        let answer = self.client.request(request).await.map_err(|e| cause(&e))?;
-        let (parts, body) = answer.into_parts();
-        // Held until the engine has read it: at most this much for each call that the engine has under way.
-        let body = match Limited::new(body, ANSWER_BYTES_MAX).collect().await {
-            Ok(body) => Some(body.to_bytes()),
-            Err(error) if error.is::<LengthLimitError>() => None,
-            Err(error) => return Err(format!("the answer broke off: {}", cause(&*error))),
-        };
-        let text = |name: &str| parts.headers.get(name).and_then(|value| value.to_str().ok());
-        let head = Head {
-            status: parts.status.as_u16(),
-            function_error: parts.headers.contains_key("x-amz-function-error"),
-            error_type: text("x-amzn-errortype"),
-            retry_after: text(RETRY_AFTER.as_str()),
-        };
-        let from = if self.credentials.is_some() { Answerer::Lambda } else { Answerer::Emulator };
-        Ok(remote_answer::reply(from, &head, body))
-    }
-
-    /// The request of a call, signed as it is now.
-    async fn request(&self, function: &str, payload: Bytes) -> Result<Request<Full<Bytes>>, NoAnswer> {
-        // The emulator has one function, whatever the job calls it.
-        let name = if self.credentials.is_some() { function } else { "function" };
-        let path = format!("/2015-03-31/functions/{}/invocations", utf8_percent_encode(name, COMPONENT));
-        let unfit = |_| "the request cannot be sent".to_owned();
-        let mut headers = HeaderMap::new();
-        headers.insert(HOST, HeaderValue::from_str(&self.place.authority).map_err(|_| unfit(()))?);
-        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        headers.insert("x-amz-invocation-type", HeaderValue::from_static("RequestResponse"));
         let identity = match &self.credentials {
             Some(credentials) => credentials.get().await.map_err(|e| e.to_string())?,
             None => None,
         };
-        if let Some(identity) = identity {
-            let credentials = sigv4::Credentials {
-                access_key_id: identity.access_key_id,
-                secret_access_key: identity.secret_access_key,
-                session_token: identity.session_token,
-            };
-            let signer = sigv4::Signer { credentials: &credentials, service: "lambda", region: &identity.region };
-            let (hash, now) = (Sha256::digest(&payload).into(), jiff::Timestamp::now().as_second());
-            let signed = signer.sign(&Method::POST, &path, &headers, PayloadForm::Hash(hash), now);
-            let signed = signed.map_err(|_| unfit(()))?;
-            headers.extend(signed.headers.into_iter().map(|(name, value)| (Some(name), value)));
+        let ready = self.ready(function)?;
+        let write = |out: &mut Vec<u8>| ready.write(identity.as_ref(), &payload, out);
+        // Held until the engine has read it: at most so much for each call that the engine has under way.
+        let answer = self.connections.exchange(write, ANSWER_BYTES_MAX).await?;
+        let head = Head {
+            status: answer.head.status,
+            function_error: answer.head.function_error,
+            error_type: answer.head.error_type.as_deref(),
+            retry_after: answer.head.retry_after.as_deref(),
+        };
+        let from = if self.credentials.is_some() { Answerer::Lambda } else { Answerer::Emulator };
+        Ok(remote_answer::reply(from, &head, answer.body))
+    }
+
+    fn ready(&self, function: &str) -> Result<Arc<Ready>, NoAnswer> {
+        let mut all = self.ready.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(ready) = all.get(function) {
+            return Ok(Arc::clone(ready));
         }
-        let scheme = if self.place.encrypted { "https" } else { "http" };
-        let uri = format!("{scheme}://{}{path}", self.place.authority);
-        let mut request =
-            Request::builder().method(Method::POST).uri(uri).body(Full::new(payload)).map_err(|_| unfit(()))?;
-        *request.headers_mut() = headers;
-        Ok(request)
+        // The emulator has one function, whatever the job calls it.
+        let name = if self.credentials.is_some() { function } else { "function" };
+        let ready = Arc::new(Ready::new(name, &self.place.authority)?);
+        if all.len() >= READY_MAX {
+            all.clear();
+        }
+        all.insert(function.into(), Arc::clone(&ready));
+        Ok(ready)
     }
 }
 
-/// The innermost cause, which is what the others only wrap: "Connection refused", an expired certificate.
-fn cause(error: &(dyn Error + 'static)) -> String {
-    let mut innermost = error;
-    while let Some(inner) = innermost.source() {
-        innermost = inner;
+fn unfit() -> NoAnswer {
+    "the request cannot be sent".to_owned()
+}
+
+impl Ready {
+    fn new(function: &str, authority: &str) -> Result<Self, NoAnswer> {
+        let target = format!("/2015-03-31/functions/{}/invocations", utf8_percent_encode(function, COMPONENT));
+        let mut headers = HeaderMap::new();
+        headers.insert(HOST, HeaderValue::from_str(authority).map_err(|_| unfit())?);
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        headers.insert(HeaderName::from_static("x-amz-invocation-type"), HeaderValue::from_static("RequestResponse"));
+        let mut before = format!("POST {target} HTTP/1.1\r\n").into_bytes();
+        for (name, value) in &headers {
+            for part in [name.as_str().as_bytes(), b": ", value.as_bytes(), b"\r\n"] {
+                before.extend_from_slice(part);
+            }
+        }
+        Ok(Self { before, target, headers, signing: Mutex::new(None) })
     }
-    innermost.to_string()
+
+    /// Appends the request of a call, signed as it is now, if it is signed.
+    fn write(&self, identity: Option<&Arc<Identity>>, payload: &[u8], out: &mut Vec<u8>) -> Result<(), NoAnswer> {
+        out.extend_from_slice(&self.before);
+        if let Some(identity) = identity {
+            let mut signing = self.signing.lock().unwrap_or_else(PoisonError::into_inner);
+            if !signing.as_ref().is_some_and(|(of, _)| Arc::ptr_eq(of, identity)) {
+                *signing = Some((Arc::clone(identity), self.signing_as(identity)?));
+            }
+            if let Some((_, prepared)) = &mut *signing {
+                prepared.sign(&Sha256::digest(payload).into(), jiff::Timestamp::now().as_second(), out);
+            }
+        }
+        // A vector takes whatever is written to it.
+        let _ = write!(out, "content-length: {}\r\n\r\n", payload.len());
+        out.extend_from_slice(payload);
+        Ok(())
+    }
+
+    fn signing_as(&self, identity: &Identity) -> Result<sigv4::Prepared, NoAnswer> {
+        let credentials = sigv4::Credentials {
+            access_key_id: identity.access_key_id.clone(),
+            secret_access_key: identity.secret_access_key.clone(),
+            session_token: identity.session_token.clone(),
+        };
+        let signer = sigv4::Signer { credentials: &credentials, service: "lambda", region: &identity.region };
+        sigv4::Prepared::new(&signer, &Method::POST, &self.target, &self.headers).map_err(|_| unfit())
+    }
 }
 
 #[cfg(test)]
@@ -370,16 +404,31 @@ mod tests {
         };
         let both = [cloud, emulator(&["*"])];
         let remote = RemoteFunctions::open(&both, "us-east-1", |name| Some(format!("value-of-{name}"))).await.unwrap();
-        let lambda = remote.of(ARN).unwrap().request(ARN, Bytes::from_static(b"{}")).await.unwrap();
+        let request = async |of: &str, function: &str| {
+            let endpoint = remote.of(of).unwrap();
+            let identity = match &endpoint.credentials {
+                Some(credentials) => credentials.get().await.unwrap(),
+                None => None,
+            };
+            let mut out = Vec::new();
+            endpoint.ready(function).unwrap().write(identity.as_ref(), b"{}", &mut out).unwrap();
+            let place = &endpoint.place;
+            (format!("{}:{} {}", place.host, place.port, place.encrypted), String::from_utf8(out).unwrap())
+        };
+        let (to, lambda) = request(ARN, ARN).await;
+        assert_eq!(to, "lambda.eu-west-1.amazonaws.com:443 true");
         let name = "arn%3Aaws%3Alambda%3Aeu-west-1%3A123456789012%3Afunction%3Athumb-1%3APROD";
-        let wanted = format!("https://lambda.eu-west-1.amazonaws.com/2015-03-31/functions/{name}/invocations");
-        assert_eq!((lambda.method(), lambda.uri().to_string()), (&Method::POST, wanted));
-        assert_eq!(lambda.headers()["x-amz-invocation-type"], "RequestResponse");
-        let signature = lambda.headers()["authorization"].to_str().unwrap();
+        assert!(lambda.starts_with(&format!("POST /2015-03-31/functions/{name}/invocations HTTP/1.1\r\n")), "{lambda}");
+        for line in ["host: lambda.eu-west-1.amazonaws.com", "x-amz-invocation-type: RequestResponse"] {
+            assert!(lambda.contains(&format!("\r\n{line}\r\n")), "{lambda}");
+        }
+        assert!(lambda.ends_with("\r\ncontent-length: 2\r\n\r\n{}"), "{lambda}");
+        let signature = lambda.split("\r\n").find(|line| line.starts_with("authorization: ")).unwrap();
         assert!(signature.contains("Credential=value-of-ID/") && signature.contains("/eu-west-1/lambda/"));
-        let emulated = remote.of("f").unwrap().request("f:PROD", Bytes::from_static(b"{}")).await.unwrap();
-        assert_eq!(emulated.uri(), "http://127.0.0.1:1/2015-03-31/functions/function/invocations");
-        assert!(!emulated.headers().contains_key("authorization"));
+        let (to, emulated) = request("f", "f:PROD").await;
+        assert_eq!(to, "127.0.0.1:1 false");
+        assert!(emulated.starts_with("POST /2015-03-31/functions/function/invocations HTTP/1.1\r\n"), "{emulated}");
+        assert!(!emulated.contains("authorization"), "{emulated}");
     }
 
     #[tokio::test]

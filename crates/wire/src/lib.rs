@@ -4,6 +4,7 @@
 //! request and the randomness of an ID are arguments. What a route does lives in the room that serves it; how it is
 //! addressed, signed, parsed and answered lives here.
 
+pub mod answer;
 pub mod arn;
 pub mod error;
 pub mod event;

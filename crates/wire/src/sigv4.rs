@@ -13,6 +13,7 @@ mod canonical;
 pub mod date;
 mod error;
 mod key;
+mod prepared;
 mod signer;
 
 #[cfg(test)]
@@ -24,6 +25,7 @@ use subtle::ConstantTimeEq;
 
 pub use error::{AuthError, Dialect};
 pub use key::{ChunkKey, Key, KeyCache};
+pub use prepared::Prepared;
 pub use signer::{Credentials, SignError, Signed, Signer};
 
 use crate::payload::{Decoder, PayloadError, PayloadForm};

@@ -1,6 +1,7 @@
 //! One agent a job: takes it from where it stands to where it next waits, or to its end.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use longshore_core::job::{Event, Status};
@@ -37,6 +38,7 @@ pub(super) fn spawn(engine: &Engine, job: JobRow, held: Held) {
     // Only a job that may have run before has counts in its log that are ahead of its row.
     let live = Live::new(matches!(job.status, Status::Preparing));
     live.set_counts((job.succeeded, job.failed));
+    live.priority.store(job.priority, Ordering::Relaxed);
     agents
         .insert(job.id.clone(), AgentHandle { fence: held.fence.clone(), orders, live: std::sync::Arc::clone(&live) });
     drop(agents);

@@ -76,7 +76,7 @@ impl Dispatcher {
             self.called_off.push_back(invocation);
             return;
         }
-        let payload = self.template.event(&invocation_id(&mut self.random), task);
+        let payload = self.template.event(invocation_id(&mut self.random).as_str(), task);
         tracing::debug!(job = self.job_id, row = task.row, attempt, invocation, "task started");
         let (invoker, function) = (Arc::clone(&self.invoker), Arc::clone(&self.function));
         let asked = Instant::now();
@@ -125,6 +125,14 @@ impl Dispatcher {
     /// How many calls of this function all jobs may have under way.
     pub fn set_limit(&self, limit: u32) {
         self.door.set_limit(limit);
+    }
+
+    /// A call that is over by now. Calls that go on are known to go on until [`Dispatcher::next_answer`] is asked again.
+    pub fn answer_now(&mut self) -> Option<(u64, Reply, Option<Took>)> {
+        if let Some(invocation) = self.called_off.pop_front() {
+            return Some((invocation, Reply::NotStarted, None));
+        }
+        self.calls.next().now_or_never().flatten()
     }
 
     /// The next call that is over; waits for ever if none is under way.

@@ -1,5 +1,6 @@
 //! Gives jobs their agents: the acting half of `core::schedule`, which decides. And removes those whose time is over.
 
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use longshore_core::job::{Event, Status};
@@ -127,7 +128,10 @@ pub(super) async fn pass(engine: &Engine) -> Result<(), StoreError> {
         step(engine, job, terms, event, Change::default()).await?;
     }
     for job in jobs {
-        let orders = engine.agents().get(&job.id).map(|a| a.orders.clone());
+        let orders = engine.agents().get(&job.id).map(|agent| {
+            agent.live.priority.store(job.priority, Ordering::Relaxed);
+            agent.orders.clone()
+        });
         match orders {
             Some(orders) if job.status == Status::Pausing => {
                 // A pause may be given twice; an agent whose orders are full, or that has ended, is told in the next

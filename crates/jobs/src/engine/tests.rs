@@ -573,6 +573,53 @@ async fn too_many_failures_fail_the_job_and_are_reported() {
 }
 
 #[tokio::test]
+async fn of_two_jobs_that_run_at_once_the_calls_of_the_higher_priority_go_first_and_a_raised_one_counts() {
+    let world = World::new().await;
+    world.function.gate.forget_permits(Semaphore::MAX_PERMITS);
+    let called = || world.function.calls.lock().unwrap().len();
+    let until = async |all: usize| {
+        for _ in 0..2_000 {
+            if called() == all {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        panic!("{} calls instead of {all}", called());
+    };
+    let rows = |name: &str| (0..60).map(|i| format!("{name}-{i}")).collect::<Vec<_>>();
+    let of = |priority: u32, token: &'static str| {
+        move |body: String| body.replace("tok-1", token).replace("<Priority>42", &format!("<Priority>{priority}"))
+    };
+    world.manifest(&rows("low"));
+    let low = world.create(of(5, "low")).await;
+    until(4).await;
+    world.manifest(&rows("high"));
+    let high = world.create(of(7, "high")).await;
+    world.wait_for(&high, "Active").await;
+    // How many of the next calls are of the job with the higher number.
+    let next = async |calls: usize| {
+        let before = called();
+        for more in 1..=calls {
+            world.function.gate.add_permits(1);
+            until(before + more).await;
+        }
+        world.function.calls()[before..].iter().filter(|key| key.starts_with("high")).count()
+    };
+    // Its calls come to the gate; then hardly another gets in before they do.
+    next(4).await;
+    let share = next(20).await;
+    assert!(share >= 16, "{share} of 20");
+    let raised = world.send("POST", &format!("/v20180820/jobs/{low}/priority"), "priority=9", "").await;
+    assert_eq!(raised.0, 200);
+    next(12).await;
+    let share = next(20).await;
+    assert!(share <= 4, "{share} of 20, after the other was raised");
+    world.function.gate.add_permits(Semaphore::MAX_PERMITS / 2);
+    world.wait_for(&low, "Complete").await;
+    world.wait_for(&high, "Complete").await;
+}
+
+#[tokio::test]
 async fn a_job_of_higher_priority_takes_the_slot_and_gives_it_back() {
     let dir = tempfile::tempdir().unwrap();
     let (shelf, function) = (Arc::new(Shelf::default()), Function::new());

@@ -79,6 +79,10 @@ impl SigningKey {
     pub(super) fn sign(&self, text: &[u8]) -> [u8; 32] {
         hmac(&self.0, text)
     }
+
+    pub(super) fn bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
 }
 
 /// Signing keys already derived, so that a request costs one HMAC instead of five. Shared by all connections.

@@ -166,7 +166,7 @@ impl Signer<'_> {
     }
 }
 
-fn signed_names(headers: &HeaderMap) -> Result<Vec<&str>, SignError> {
+pub(super) fn signed_names(headers: &HeaderMap) -> Result<Vec<&str>, SignError> {
     let mut names: Vec<&str> = headers.keys().map(|name| name.as_str()).filter(|n| !NEVER_SIGNED.contains(n)).collect();
     names.sort_unstable();
     if names.binary_search(&"host").is_err() { Err(SignError::NoHost) } else { Ok(names) }
