@@ -556,8 +556,13 @@ impl World {
         let calls = *calls;
         let kept = &mut state.jobs[call.job].rows[call.row];
         if kept.calls == call.number {
-            kept.again = matches!(answer, CallEnd::Again | CallEnd::Redriven);
             kept.undurable = matches!(answer, CallEnd::Final | CallEnd::Redriven);
+            // One that is given up may be made again if the world has taken the lease from the machine.
+            kept.again |= match answer {
+                CallEnd::Again | CallEnd::Redriven => true,
+                CallEnd::Abandoned => machine.was_shaken(Duration::from_millis(self.plan.lease_ms * 3)),
+                CallEnd::Final => false,
+            };
         }
         let book = &state.jobs[call.job];
         let held: u32 = book.rows.iter().filter(|row| row.undurable && row.last == Some(who)).map(|_| 1).sum();
