@@ -373,6 +373,11 @@ impl World {
     pub fn run_begins(&self, id: &str) {
         let Some(job) = self.job_of(id) else { return };
         self.event("run of job", job as u64);
+        self.forget_answers(job);
+    }
+
+    /// What an earlier run has not made durable will not be, and whose fault that is shows now.
+    fn forget_answers(&self, job: usize) {
         let mut state = self.state();
         let lost: Vec<bool> = state.jobs[job].rows.iter().map(|row| self.was_lost(&state, row)).collect();
         for (row, lost) in state.jobs[job].rows.iter_mut().zip(lost) {
@@ -442,13 +447,18 @@ impl World {
         book.seen = (book.seen.0.max(counts.0), book.seen.1.max(counts.1));
     }
 
-    // ── For defects ──
-
     /// A duty has a new lease, or the one it had for longer.
     pub fn leased(&self, fence: &Fence) {
         self.event("lease", fence.epoch.0);
-        self.state().newest.insert(fence.duty.clone(), fence.clone());
+        let before = self.state().newest.insert(fence.duty.clone(), fence.clone());
+        if let (true, Duty::Job(id)) = (before.is_none_or(|before| before != *fence), &fence.duty)
+            && let Some(job) = self.job_of(id)
+        {
+            self.forget_answers(job);
+        }
     }
+
+    // ── For defects ──
 
     /// The newest lease of the duty that a lease is for.
     pub fn newest(&self, fence: &Fence) -> Fence {
