@@ -30,7 +30,7 @@ def simulation(until):
                 # Of worlds each one that broke a law is told.
                 counted["failures"] += max(1, len(re.findall("^replay: ", done.stdout, re.M)))
             if said:
-                for name, number in zip(names, said.groups()):
+                for name, number in zip(names[:3], said.groups()):
                     counted[name] += int(number)
                 counted.update({f"{names[3]}{name}": int(n) for name, n in re.findall(r"(\w+): (\d+)", said[4])})
     return counted

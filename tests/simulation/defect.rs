@@ -24,7 +24,7 @@ pub enum Defect {
     AttemptsForgotten,
     /// A restarted server forgets how many calls it may have under way.
     LimitForgotten,
-    /// What comes under a lease that is lost is written all the same.
+    /// A server goes on after its lease has run out, and what comes under a lease that is lost is written all the same.
     StaleEpochAccepted,
     /// An answer is given to the wrong row.
     AnswerOfTheNextRow,

@@ -373,7 +373,25 @@ impl World {
     pub fn run_begins(&self, id: &str) {
         let Some(job) = self.job_of(id) else { return };
         self.event("run of job", job as u64);
-        self.state().jobs[job].rows.iter_mut().for_each(|row| row.undurable = false);
+        self.forget_answers(job);
+    }
+
+    /// What an earlier run has not made durable will not be, and whose fault that is shows now.
+    fn forget_answers(&self, job: usize) {
+        let mut state = self.state();
+        let lost: Vec<bool> = state.jobs[job].rows.iter().map(|row| self.was_lost(&state, row)).collect();
+        for (row, lost) in state.jobs[job].rows.iter_mut().zip(lost) {
+            // From here on it may be called again, whenever that is.
+            row.again |= lost;
+            row.undurable = false;
+        }
+    }
+
+    /// Whether the last call of a row came to nothing through what the world has done to the machine that made it.
+    fn was_lost(&self, state: &State, row: &RowBook) -> bool {
+        let within = Duration::from_millis(self.plan.lease_ms * 3);
+        let Some(last) = row.last.filter(|_| row.settled.is_none()) else { return false };
+        state.machines.iter().all(|machine| (machine.server, machine.life) != last || machine.was_shaken(within))
     }
 
     fn learned(&self, job: usize, entry: &Entry) {
@@ -429,13 +447,18 @@ impl World {
         book.seen = (book.seen.0.max(counts.0), book.seen.1.max(counts.1));
     }
 
-    // ── For defects ──
-
     /// A duty has a new lease, or the one it had for longer.
     pub fn leased(&self, fence: &Fence) {
         self.event("lease", fence.epoch.0);
-        self.state().newest.insert(fence.duty.clone(), fence.clone());
+        let before = self.state().newest.insert(fence.duty.clone(), fence.clone());
+        if let (true, Duty::Job(id)) = (before.is_none_or(|before| before != *fence), &fence.duty)
+            && let Some(job) = self.job_of(id)
+        {
+            self.forget_answers(job);
+        }
     }
+
+    // ── For defects ──
 
     /// The newest lease of the duty that a lease is for.
     pub fn newest(&self, fence: &Fence) -> Fence {
@@ -496,9 +519,7 @@ impl World {
         assert!(kept.settled.is_none(), "row {row} of job {job} was called again, and is settled (E-2)");
         if kept.calls > 0 && !kept.again {
             let Some(last) = kept.last else { panic!("row {row} was called by nobody") };
-            let lost = state.machines.iter().all(|other| {
-                (other.server, other.life) != last || other.was_shaken(Duration::from_millis(self.plan.lease_ms * 3))
-            });
+            let lost = self.was_lost(&state, &state.jobs[job].rows[row]);
             let kept = &state.jobs[job].rows[row];
             assert!(
                 lost,
@@ -545,8 +566,13 @@ impl World {
         let calls = *calls;
         let kept = &mut state.jobs[call.job].rows[call.row];
         if kept.calls == call.number {
-            kept.again = matches!(answer, CallEnd::Again | CallEnd::Redriven);
             kept.undurable = matches!(answer, CallEnd::Final | CallEnd::Redriven);
+            // One that is given up may be made again if the world has taken the lease from the machine.
+            kept.again |= match answer {
+                CallEnd::Again | CallEnd::Redriven => true,
+                CallEnd::Abandoned => machine.was_shaken(Duration::from_millis(self.plan.lease_ms * 3)),
+                CallEnd::Final => false,
+            };
         }
         let book = &state.jobs[call.job];
         let held: u32 = book.rows.iter().filter(|row| row.undurable && row.last == Some(who)).map(|_| 1).sum();
