@@ -244,6 +244,12 @@ impl World {
         tokio::time::sleep(Duration::from_millis(ms)).await;
     }
 
+    /// How long something that has kept a server from its ledger may show: some terms of a lease, and the calls to the
+    /// ledger that are slow one after the other.
+    fn lately(&self) -> Duration {
+        Duration::from_millis(self.plan.lease_ms * 3 + 20_000)
+    }
+
     /// What a server's wall clock says.
     pub fn wall_clock(&self) -> Timestamp {
         let ms = self.began.elapsed().as_millis() as i64;
@@ -328,7 +334,7 @@ impl World {
         let plan = &self.plan.jobs[job];
         let mut state = self.state();
         // Who stands still may still have calls under way that it cannot know are nobody's any more.
-        let lease = Duration::from_millis(self.plan.lease_ms * 3);
+        let lease = self.lately();
         let well = |who: &(usize, u64)| {
             state.machines.iter().any(|machine| (machine.server, machine.life) == *who && !machine.was_shaken(lease))
         };
@@ -389,7 +395,7 @@ impl World {
 
     /// Whether the last call of a row came to nothing through what the world has done to the machine that made it.
     fn was_lost(&self, state: &State, row: &RowBook) -> bool {
-        let within = Duration::from_millis(self.plan.lease_ms * 3);
+        let within = self.lately();
         let Some(last) = row.last.filter(|_| row.settled.is_none()) else { return false };
         state.machines.iter().all(|machine| (machine.server, machine.life) != last || machine.was_shaken(within))
     }
@@ -449,7 +455,10 @@ impl World {
 
     /// A duty has a new lease, or the one it had for longer.
     pub fn leased(&self, fence: &Fence) {
-        self.event("lease", fence.epoch.0);
+        match &fence.duty {
+            Duty::Job(id) => self.event("lease of job", self.job_of(id).unwrap_or_default() as u64),
+            Duty::Sink(_) => self.event("lease of the sink", fence.epoch.0),
+        }
         let before = self.state().newest.insert(fence.duty.clone(), fence.clone());
         if let (true, Duty::Job(id)) = (before.is_none_or(|before| before != *fence), &fence.duty)
             && let Some(job) = self.job_of(id)
@@ -570,7 +579,7 @@ impl World {
             // One that is given up may be made again if the world has taken the lease from the machine.
             kept.again |= match answer {
                 CallEnd::Again | CallEnd::Redriven => true,
-                CallEnd::Abandoned => machine.was_shaken(Duration::from_millis(self.plan.lease_ms * 3)),
+                CallEnd::Abandoned => machine.was_shaken(self.lately()),
                 CallEnd::Final => false,
             };
         }
