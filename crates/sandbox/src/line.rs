@@ -175,6 +175,8 @@ mod tests {
         assert!(rustix::io::fcntl_getfd(&fds[0]).unwrap().contains(rustix::io::FdFlags::CLOEXEC));
         assert_eq!(line.hear().unwrap().unwrap().0, News::Exited { status: 9 });
         drop(other);
+        // A process that another test forks in this moment has the other end, too, until it runs its program.
+        rustix::event::poll(&mut [rustix::event::PollFd::new(&line, rustix::event::PollFlags::IN)], None).unwrap();
         assert!(line.hear().unwrap().is_none());
         line.say(Word::Terminate).unwrap();
     }

@@ -58,18 +58,23 @@ impl Fatal {
     }
 
     /// Makes a file, or the names in a directory, durable. A sync that fails throws the switch, whatever the reason: of a
-    /// disk that is full, too, the kernel may have dropped what it could not write.
+    /// disk that is full, too, the kernel may have dropped what it could not write. `Err(Broken)` without a try once thrown.
     pub fn sync(&self, file: &File, what: &str) -> Result<(), crate::StoreError> {
+        self.check()?;
         self.settle(what, file.sync_all())
     }
 
-    /// As [`Fatal::sync`], for a sync that somebody else has tried.
+    /// As [`Fatal::sync`], for a sync that somebody else has tried. One that came to a good end beside another that failed
+    /// is not believed: of a directory, or of one file system, the kernel tells its error only once.
     pub fn settle(&self, what: &str, synced: std::io::Result<()>) -> Result<(), crate::StoreError> {
-        synced.map_err(|error| {
-            let reason = format!("syncing {what} failed: {error}");
-            self.throw(reason.clone());
-            crate::StoreError::Broken(reason)
-        })
+        match synced {
+            Ok(()) => self.check(),
+            Err(error) => {
+                let reason = format!("syncing {what} failed: {error}");
+                self.throw(reason.clone());
+                Err(crate::StoreError::Broken(reason))
+            }
+        }
     }
 
     /// `Err(Broken)` once thrown: the guard in front of every write.
@@ -98,6 +103,7 @@ mod tests {
             assert!(fatal.settle("another", Err(Error::from(kind))).is_err());
             assert!(fatal.reason().is_some_and(|reason| reason.starts_with("syncing a file failed: ")), "{fatal:?}");
             assert!(matches!(fatal.check(), Err(crate::StoreError::Broken(_))));
+            assert!(fatal.settle("one that ended well meanwhile", Ok(())).is_err());
         }
     }
 }

@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicI32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
+use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
 use tokio::sync::{mpsc, oneshot};
 
@@ -63,6 +64,7 @@ impl Records {
     /// A database written by a newer version is refused, unharmed.
     pub fn open(path: &Path, schemas: &[Schema], fatal: Fatal) -> Result<Self, StoreError> {
         let mut writer = Connection::open(path)?;
+        keep_log_on_close(&writer)?;
         writer.pragma_update(None, "journal_mode", "WAL")?;
         writer.pragma_update(None, "synchronous", "FULL")?;
         writer.pragma_update(None, "foreign_keys", "ON")?;
@@ -223,6 +225,17 @@ fn write_loop(connection: &Connection, mut queue: mpsc::Receiver<Work>, fatal: &
             checkpoint(connection, fatal);
         }
     }
+    if fatal.check().is_ok() {
+        // Without it the log stays, and whoever opens the database next reads it.
+        let _ = connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, false);
+    }
+}
+
+/// The last one to close a database syncs its log once more and copies it: behind a failed sync that would take for written
+/// what the kernel has dropped. So nobody does it but a writer that has come to its end with all its syncs done.
+fn keep_log_on_close(connection: &Connection) -> Result<(), StoreError> {
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
+    Ok(())
 }
 
 /// Copies what the write-ahead log has into the database, as far as no reader is in the way.
@@ -384,6 +397,26 @@ mod tests {
         other.execute_batch("ROLLBACK").unwrap();
         put(&records, "a", 1).await.unwrap();
         assert_eq!(records.fatal().reason(), None);
+    }
+
+    #[test]
+    fn the_log_is_copied_into_the_database_at_the_end_but_not_after_a_failed_sync() {
+        for failed in [false, true] {
+            let dir = tempfile::tempdir().unwrap();
+            let connection = Connection::open(dir.path().join("records.db")).unwrap();
+            keep_log_on_close(&connection).unwrap();
+            connection.pragma_update(None, "journal_mode", "WAL").unwrap();
+            connection.execute_batch(SCHEMA.migrations[0]).unwrap();
+            let fatal = Fatal::new();
+            if failed {
+                fatal.throw("a test says so");
+            }
+            let (queue, receiver) = mpsc::channel(1);
+            drop(queue);
+            write_loop(&connection, receiver, &fatal, &AtomicI32::new(0));
+            drop(connection);
+            assert_eq!(dir.path().join("records.db-wal").exists(), failed);
+        }
     }
 
     #[test]
