@@ -204,6 +204,11 @@ impl Mark {
     pub fn bytes(&self) -> u64 {
         self.before + self.len
     }
+
+    /// Whether a frame ends here, by which [`ResultLog::reaches`] would know it again: not at the start of a segment.
+    pub fn is_known(&self) -> bool {
+        self.last != LastFrame::default()
+    }
 }
 
 /// What appends and answers, on a thread of its own.
@@ -268,10 +273,12 @@ impl Appender {
             if last {
                 let io = |e| StoreError::from_io("opening a result segment", e);
                 let file = files.open(path, Open::Write).map_err(io)?;
-                if read.valid != read.on_disk {
-                    let (valid, on_disk) = (read.valid, read.on_disk);
+                let (valid, on_disk) = (read.valid, read.on_disk);
+                if valid != on_disk {
                     tracing::warn!(path = %path.display(), valid, on_disk, "cut a torn tail off a result segment");
-                    file.set_length(valid).map_err(io)?;
+                }
+                if on_disk > 0 {
+                    make_durable(&*file, appender.mark.last.at, valid).map_err(io)?;
                     fatal.sync(&*file, "a result segment")?;
                 }
                 if appender.mark.last == LastFrame::default() {
@@ -349,6 +356,21 @@ impl Appender {
         self.mark = Mark { number, len: 0, before: self.mark.bytes(), last: LastFrame::default() };
         Ok(())
     }
+}
+
+/// Cuts a segment off behind its whole frames, and writes the last of them once more, and the header where that was appended
+/// with it, for a sync to come.
+///
+/// Whoever appended it may have died before it was synced, or of a sync that failed: it reads well from the page cache
+/// then, and the next power cut takes it away; or brings back a tail that was cut. A sync alone would not help after one that
+/// failed, for the kernel takes what it has given up for written. The frames before were synced, or there would be none
+/// behind them.
+fn make_durable(file: &dyn OpenFile, last: u64, valid: u64) -> std::io::Result<()> {
+    let from = if last <= HEADER.len() as u64 { 0 } else { last };
+    let mut frame = vec![0; usize::try_from(valid.saturating_sub(from)).map_err(std::io::Error::other)?];
+    file.read_all_at(&mut frame, from)?;
+    file.set_length(valid)?;
+    file.write_all_at(&frame, from)
 }
 
 fn path_of(dir: &Path, number: u32) -> PathBuf {

@@ -77,7 +77,8 @@ struct Checkpointer {
 async fn follow(mut checkpointer: Checkpointer, mut marks: watch::Receiver<Mark>) {
     loop {
         let mark = *marks.borrow_and_update();
-        if checkpointer.is_due_at(mark.bytes()) {
+        // A segment that was begun and has nothing yet would be no place to go on from.
+        if mark.is_known() && checkpointer.is_due_at(mark.bytes()) {
             let ground = checkpointer.ground.clone();
             let advanced = ground.blocking(move || {
                 let written = checkpointer.advance(mark);
