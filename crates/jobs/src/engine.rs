@@ -189,16 +189,28 @@ impl Engine {
         let tasks = &engine.shared.tasks;
         tasks.spawn(cut_off_when_broken(engine.clone()));
         if let Some(term) = engine.shared.world.ledger.term() {
-            tasks.spawn(keeper::run(engine.clone(), term));
+            engine.serve("the keeper of leases", keeper::run(engine.clone(), term));
         }
         tasks.spawn(sweep(engine.clone()));
-        tasks.spawn(scheduler::run(engine.clone()));
-        tasks.spawn(scheduler::retire(engine.clone()));
+        engine.serve("the scheduler", scheduler::run(engine.clone()));
+        engine.serve("the removal of jobs", scheduler::retire(engine.clone()));
         let settings = &engine.shared.world.settings;
         for sink in &settings.event_sinks {
-            tasks.spawn(deliverer::run(engine.clone(), Arc::clone(sink), Random::seeded(settings.seed())));
+            let delivering = deliverer::run(engine.clone(), Arc::clone(sink), Random::seeded(settings.seed()));
+            engine.serve("the delivery of events", delivering);
         }
         Ok(engine)
+    }
+
+    /// Starts what all jobs need for as long as the engine runs. After a panic of it nothing would go on, and nobody would
+    /// know: then the server ends, and the next one takes everything up again.
+    fn serve(&self, what: &'static str, work: impl Future<Output = ()> + Send + 'static) {
+        let engine = self.clone();
+        self.shared.tasks.spawn(async move {
+            if engine.shared.tasks.caught(what, work).await.is_none() {
+                engine.shared.world.fatal.throw(format!("{what} has panicked"));
+            }
+        });
     }
 
     /// Something has changed that the scheduler should look at.
