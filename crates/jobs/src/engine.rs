@@ -681,10 +681,11 @@ async fn drive(
                 recording = None;
                 match written {
                     (batch, Ok(())) => Event::Recorded { batch },
-                    // Whoever stops the server does not wait for space; these tasks are invoked again (promise X4).
-                    (_, Err(error)) if error.is_full() && stopping => return Err(error),
-                    (batch, Err(error)) if error.is_full() => {
-                        tracing::warn!(job = job.id, %error, "results wait for space on the disk");
+                    // Whoever stops the server does not wait for that; these tasks are invoked again (promise X4).
+                    (_, Err(error)) if error.is_not_written() && stopping => return Err(error),
+                    // To leave here would leave calls in flight behind, and have them made again beside those.
+                    (batch, Err(error)) if error.is_not_written() => {
+                        tracing::warn!(job = job.id, %error, "results cannot be recorded yet, will retry");
                         Event::NotRecorded { batch }
                     }
                     (_, Err(error)) => return Err(error),

@@ -724,6 +724,27 @@ async fn a_manifest_that_a_store_refuses_to_give_for_long_fails_its_job() {
 }
 
 #[tokio::test]
+async fn results_that_cannot_be_written_for_the_moment_are_written_later_and_nothing_is_called_again() {
+    let world = World::new().await;
+    world.manifest(&keys(30));
+    world.function.gate.forget_permits(Semaphore::MAX_PERMITS);
+    let id = world.create(|b| b).await;
+    while world.function.calls().len() < 4 {
+        tokio::task::yield_now().await;
+    }
+    // No segment can be begun in a folder that is away, as none can when too many files are open.
+    let folder = world.dir.path().join("jobs").join(&id).join("results");
+    std::fs::remove_dir(&folder).unwrap();
+    world.function.gate.add_permits(Semaphore::MAX_PERMITS / 2);
+    while world.function.calls().len() < 30 {
+        tokio::task::yield_now().await;
+    }
+    std::fs::create_dir(&folder).unwrap();
+    world.wait_for(&id, "Complete").await;
+    assert_eq!((world.report(&id).len(), world.function.calls().len()), (30, 30));
+}
+
+#[tokio::test]
 async fn a_job_whose_agent_panics_gets_another_one_after_a_while() {
     let world = World::new().await;
     world.manifest(&keys(3));
