@@ -15,6 +15,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use longshore_core::random::Random;
 use longshore_store::{Files, Open, OpenFile};
 
+/// The mount of whoever looks on.
+const LOOK: u64 = 0;
 /// What a disk writes at once.
 const SECTOR: u64 = 512;
 
@@ -79,8 +81,11 @@ pub enum DiskDefect {
     FoundNotWrittenAgain,
     /// A checkpoint covers more than it says.
     CheckpointPastItsMark,
+    /// A pinned manifest is called whole before its rows are durable.
+    ManifestUnsynced,
 }
 
+/// Those that the log alone has to show.
 pub const DISK_DEFECTS: [DiskDefect; 9] = [
     DiskDefect::ResultsUnsynced,
     DiskDefect::CheckpointUnsynced,
@@ -91,6 +96,16 @@ pub const DISK_DEFECTS: [DiskDefect; 9] = [
     DiskDefect::ShortWriteSwallowed,
     DiskDefect::FoundNotWrittenAgain,
     DiskDefect::CheckpointPastItsMark,
+];
+
+/// Those that worlds with a disk have to show.
+pub const WORLD_DISK_DEFECTS: [DiskDefect; 6] = [
+    DiskDefect::ResultsUnsynced,
+    DiskDefect::FolderUnsynced,
+    DiskDefect::ManifestUnsynced,
+    DiskDefect::FailedSyncRetried,
+    DiskDefect::ShortWriteSwallowed,
+    DiskDefect::FoundNotWrittenAgain,
 ];
 
 /// Once in how many calls something goes wrong; 0: never.
@@ -345,6 +360,11 @@ impl Disk {
         Mount { disk: self.clone(), number: state.mount, defect, died: Arc::new(died) }
     }
 
+    /// The disk for whoever looks on: nothing goes wrong with it, and it outlives every process.
+    pub fn look(&self) -> Mount {
+        Mount { disk: self.clone(), number: LOOK, defect: None, died: Arc::new(|_| {}) }
+    }
+
     /// Ends the process that has it mounted, by a kill or with the power.
     pub fn cut(&self, off: Off) {
         let mut state = self.state();
@@ -435,7 +455,8 @@ impl Mount {
     /// The disk, for a process that lives.
     fn state(&self) -> Result<MutexGuard<'_, State>> {
         let state = self.disk.state();
-        if state.mount != self.number || state.off.is_some() { Err(Error::other("nobody is there")) } else { Ok(state) }
+        let gone = state.mount != self.number || state.off.is_some();
+        if self.number != LOOK && gone { Err(Error::other("nobody is there")) } else { Ok(state) }
     }
 
     /// A call that changes something; `work` does it, or, told so, the first half of it. The process may die in it.
@@ -603,7 +624,7 @@ impl OpenFile for Handle {
         let file = self.file()?;
         let mut state = self.mount.state()?;
         let odds = state.odds;
-        if state.chance(odds.read_fails) {
+        if self.mount.number != LOOK && state.chance(odds.read_fails) {
             state.note(DiskFault::ReadError);
             return Err(io_error());
         }
@@ -676,7 +697,9 @@ impl OpenFile for Handle {
             }
             Some(_) => {
                 let is_checkpoint = self.path.file_name().is_some_and(|name| name == "checkpoint.new");
+                let is_manifest = self.path.extension().is_some_and(|extension| extension == "csv");
                 is_checkpoint && self.mount.has(DiskDefect::CheckpointUnsynced)
+                    || is_manifest && self.mount.has(DiskDefect::ManifestUnsynced)
             }
         };
         if left_out {
