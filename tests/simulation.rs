@@ -551,7 +551,10 @@ impl World {
         *self.invoked.entry((task.row, attempt)).or_default() += 1;
         // A limit that has just been lowered may have been passed by what had started.
         let allowed = self.slots.min(self.settings.ramp.max) as usize;
-        assert!(self.in_flight.len() < allowed, "a call starts beside {allowed} others, which are all there may be (X7)");
+        assert!(
+            self.in_flight.len() < allowed,
+            "a call starts beside {allowed} others, which are all there may be (X7)"
+        );
         self.in_flight.insert(invocation, (task.row, attempt));
         let in_ms = if self.random.one_in(20) { self.random.below(2_000) } else { self.random.below(20) };
         self.plan(in_ms, What::Answer { invocation, row: task.row, attempt });

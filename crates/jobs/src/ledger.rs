@@ -14,6 +14,7 @@
 #[cfg(any(test, feature = "conformance"))]
 pub mod conformance;
 mod embedded;
+mod logs;
 mod memory;
 #[cfg(test)]
 mod tests;
@@ -35,6 +36,7 @@ use tokio::sync::watch;
 
 pub use self::embedded::Embedded;
 pub(crate) use self::embedded::Leases;
+pub use self::logs::{Admit, Logs};
 pub use self::memory::{Afterwards, Before, Clock, Faults, Memory, NoFaults, Step, Tear};
 pub use crate::error::{FailureReason, JobError};
 pub use crate::shape::NewJob;
