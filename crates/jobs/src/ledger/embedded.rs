@@ -13,7 +13,7 @@ use async_trait::async_trait;
 use longshore_core::job::{Event, Status};
 use longshore_core::lease::{Epoch, Holding, Worker};
 use longshore_core::run::Past;
-use longshore_core::time::{Tick, Timestamp};
+use longshore_core::time::{Age, Tick, Timestamp};
 use longshore_store::{Fatal, Position, Records, StoreError};
 use tokio::sync::watch;
 
@@ -90,9 +90,10 @@ impl Embedded {
         settings: Arc<Settings>,
     ) -> Result<Self, StoreError> {
         let leases = Arc::new(Leases::new(Table::open_anew(&records).await?));
+        let noted = Table::noted_age(&records).await?;
         let held = Arc::clone(&leases);
         let logs = Logs::new(settings.ground.clone(), dir, fatal, Arc::new(move |fence| held.admit(fence)));
-        Ok(Self { table: Table::new(records, settings, Arc::clone(&leases)), logs, leases })
+        Ok(Self { table: Table::new(records, settings, Arc::clone(&leases), noted), logs, leases })
     }
 }
 
@@ -139,7 +140,15 @@ impl Ledger for Embedded {
         self.table.set_tags(id, tags).await
     }
 
-    async fn expired(&self, before: Timestamp, jobs_max: usize, max: usize) -> Result<Vec<Expired>, StoreError> {
+    fn age(&self) -> Age {
+        self.table.age()
+    }
+
+    async fn note_age(&self) -> Result<(), StoreError> {
+        self.table.note_age().await
+    }
+
+    async fn expired(&self, before: Age, jobs_max: usize, max: usize) -> Result<Vec<Expired>, StoreError> {
         self.table.expired(before, jobs_max, max).await
     }
 
