@@ -99,12 +99,11 @@ pub const DISK_DEFECTS: [DiskDefect; 9] = [
 ];
 
 /// Those that worlds with a disk have to show.
-pub const WORLD_DISK_DEFECTS: [DiskDefect; 6] = [
+pub const WORLD_DISK_DEFECTS: [DiskDefect; 5] = [
     DiskDefect::ResultsUnsynced,
     DiskDefect::FolderUnsynced,
     DiskDefect::ManifestUnsynced,
     DiskDefect::FailedSyncRetried,
-    DiskDefect::ShortWriteSwallowed,
     DiskDefect::FoundNotWrittenAgain,
 ];
 

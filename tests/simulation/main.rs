@@ -47,8 +47,8 @@ const LOG_SEEDS: u64 = 3_000;
 const LOG_DEFECT_SEEDS: u64 = 2_000;
 
 /// Seeds of worlds with a disk, of which some are run twice, and those in which each planted defect has to be found.
-const DISK_SEEDS: u64 = 600;
-const DISK_TWICE: u64 = 40;
+const DISK_SEEDS: u64 = 250;
+const DISK_TWICE: u64 = 20;
 const DISK_DEFECT_SEEDS: u64 = 3_000;
 
 /// Seeds that have found something once. What was wrong stands beside each.
@@ -354,7 +354,7 @@ fn worlds_on_a_disk_that_loses_what_was_not_synced_keep_the_laws() {
         began.elapsed().as_secs_f64()
     );
     assert!(totals.failures.is_empty(), "{} of {} worlds broke a law", totals.failures.len(), totals.seeds);
-    if seeds >= 500 {
+    if seeds >= DISK_SEEDS {
         // Reads that fail, and bits that turn over, are for the log alone.
         let apart = [DiskFault::ReadError, DiskFault::FlippedBit];
         let never = DISK_FAULTS.iter().filter(|fault| !disk_faults.contains_key(fault) && !apart.contains(fault));

@@ -30,6 +30,9 @@ const LIVENESS: Duration = Duration::from_secs(60 * 60);
 const TORMENT_MORE: Duration = Duration::from_secs(60);
 const YEAR_MS: i64 = 365 * 24 * 60 * 60 * 1_000;
 
+/// How long a lease of a server holds that is alone: longer than any world.
+const ALONE_MS: u64 = 1_000 * 365 * 24 * 60 * 60 * 1_000;
+
 /// What one world has shown.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Shown {
@@ -63,7 +66,7 @@ fn simulate_plan(plan: Plan, planted: Planted) -> Result<Shown, String> {
     runtime.block_on(async {
         let began = Instant::now();
         // A lease of a server that is alone lasts until it is started anew.
-        let alone = plan.disk.map(|_| NEVER_MS as u64);
+        let alone = plan.disk.map(|_| ALONE_MS);
         let term = Duration::from_millis(alone.unwrap_or(plan.lease_ms));
         let ahead = Arc::new(std::sync::atomic::AtomicI64::new(0));
         let by_wall = (planted == Planted::Above(Defect::WallClockForLeases)).then(|| Arc::clone(&ahead));

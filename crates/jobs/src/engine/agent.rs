@@ -46,7 +46,7 @@ pub(super) fn spawn(engine: &Engine, job: JobRow, held: Held) {
     engine.shared.tasks.spawn(async move {
         let engine = own;
         // However this ends, nobody waits for counts for ever.
-        let _known = live.loaded.clone().drop_guard();
+        let _known = live.looked.clone().drop_guard();
         let mut wait = PAUSE;
         loop {
             let working = held.during(work(&engine, &held, &job.id, &mut receiver, &live));
@@ -55,7 +55,7 @@ pub(super) fn spawn(engine: &Engine, job: JobRow, held: Held) {
                 // Without a lease there is nothing to go on with: another server has it, or will.
                 Some(Some(Ok(())) | None) => break,
                 None => {
-                    live.set_loaded();
+                    live.looked.cancel();
                     tracing::error!(job = job.id, "a job stands still, and begins anew");
                     tokio::select! {
                         biased;
@@ -65,8 +65,8 @@ pub(super) fn spawn(engine: &Engine, job: JobRow, held: Held) {
                     break;
                 }
             };
-            // Whoever asks for the counts now is shown those that are known.
-            live.set_loaded();
+            // Whoever asks for the counts is answered: with those of the log, if it was read before this went wrong.
+            live.looked.cancel();
             if engine.shared.stopping.is_cancelled() {
                 break;
             }
@@ -91,7 +91,7 @@ pub(super) fn spawn(engine: &Engine, job: JobRow, held: Held) {
             }
             wait = (wait * 2).min(PAUSE_MAX);
         }
-        live.set_loaded();
+        live.looked.cancel();
         // Before the agent is forgotten: the next one's lease is another.
         held.give_back(&*engine.shared.world.ledger).await;
         engine.agents().remove(&job.id);
