@@ -349,10 +349,10 @@ fn worlds_on_a_disk_that_loses_what_was_not_synced_keep_the_laws() {
     }
     let Totals { counted, crashes_with_work, events, disk_faults, .. } = &totals;
     println!(
-        "{} worlds with a disk from {first}, {counted} with a crash while work was in flight ({crashes_with_work}), {events} events, {:.1} s: {disk_faults:?}",
-        totals.seeds,
-        began.elapsed().as_secs_f64()
+        "{} seeds from {first}, {counted} with a crash while work was in flight, {events} events: {disk_faults:?}",
+        totals.seeds
     );
+    println!("{crashes_with_work} crashes with work in flight, {:.1} s", began.elapsed().as_secs_f64());
     assert!(totals.failures.is_empty(), "{} of {} worlds broke a law", totals.failures.len(), totals.seeds);
     if seeds >= DISK_SEEDS {
         // Reads that fail, and bits that turn over, are for the log alone.
