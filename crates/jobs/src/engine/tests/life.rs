@@ -207,6 +207,14 @@ impl World {
                     self.release();
                 }
                 self.wait_for(&id, status.name()).await;
+                if status == Status::Failing {
+                    // All that ran is recorded before anybody is killed.
+                    until("the last result", async || {
+                        let failed = between(&self.describe(&id).await, "<NumberOfTasksFailed>", "<");
+                        failed == self.function.calls().len().to_string()
+                    })
+                    .await;
+                }
                 id
             }
         }
@@ -489,7 +497,10 @@ fn jobs_are_removed_in_bounded_steps_and_those_beyond_the_limit_before_their_tim
     limit.store(4, Ordering::SeqCst);
     life.era(async |world| {
         until("the last step", async || {
-            assert!(retire_some(&world.jobs.engine).await.unwrap() <= RETIRED_MAX);
+            // The engine takes steps, too: of a folder that both remove one finds a part gone.
+            if let Ok(removed) = retire_some(&world.jobs.engine).await {
+                assert!(removed <= RETIRED_MAX);
+            }
             world.jobs.ledger.list(vec![], None, 1_000).await.unwrap().0.len() <= 5
         })
         .await;
