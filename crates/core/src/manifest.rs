@@ -256,10 +256,7 @@ impl RowFormat {
             }
             Some(())
         };
-        match memchr::memchr(b'"', lines) {
-            None => self.each_plain::<false>(first_row, lines, each),
-            Some(_) => self.each_plain::<true>(first_row, lines, each),
-        }
+        self.each_plain(first_row, lines, each)
     }
 
     /// Checks whole lines as [`RowFormat::check`] does, and adds each to `into` as [`write_row`] writes it: Bucket, Key and,
@@ -291,7 +288,7 @@ impl RowFormat {
             into.push(b'\n');
             Some(())
         };
-        if let Some(rows) = self.each_plain::<true>(first_row, lines, each) {
+        if let Some(rows) = self.each_plain(first_row, lines, each) {
             return Ok(rows);
         }
         into.truncate(begun);
@@ -310,26 +307,37 @@ impl RowFormat {
 
     /// Calls `each` with the number of the row that follows, the place behind each line, and its fields without the quotes
     /// around them. `None` if a closer look is needed at any of the lines, or `each` wants one; it has been called for some
-    /// lines then, and the quotes of those may not match.
-    fn each_plain<const QUOTED: bool>(
+    /// lines then.
+    fn each_plain(
+        &self,
+        first_row: u64,
+        lines: &[u8],
+        each: impl FnMut(u64, usize, &[&[u8]]) -> Option<()>,
+    ) -> Option<u64> {
+        let begins = first_row == 0 && lines.starts_with(BYTE_ORDER_MARK);
+        if begins || self.columns.len() > PLAIN_COLUMNS_MAX {
+            return None;
+        }
+        if !lines.is_ascii() && std::str::from_utf8(lines).is_err() {
+            return None;
+        }
+        match memchr::memchr(b'"', lines) {
+            None => self.each_bare(first_row, lines, each),
+            Some(_) => self.each_quoted(first_row, lines, each),
+        }
+    }
+
+    /// Lines without a quote: the commas and breaks of all of them are looked for at once.
+    fn each_bare(
         &self,
         first_row: u64,
         lines: &[u8],
         mut each: impl FnMut(u64, usize, &[&[u8]]) -> Option<()>,
     ) -> Option<u64> {
         let count = self.columns.len();
-        let begins = first_row == 0 && lines.starts_with(BYTE_ORDER_MARK);
-        if begins || count > PLAIN_COLUMNS_MAX {
-            return None;
-        }
-        if !lines.is_ascii() && std::str::from_utf8(lines).is_err() {
-            return None;
-        }
-        let percent_from = |from: usize| memchr::memchr(b'%', &lines[from..]).map_or(usize::MAX, |at| from + at);
-        let mut percent = percent_from(0);
+        let mut percent = Percent::first(lines);
         let mut ends = [0; PLAIN_COLUMNS_MAX];
         let mut fields = [&b""[..]; PLAIN_COLUMNS_MAX];
-        let mut quoted = 0;
         let (mut row, mut start, mut field) = (first_row, 0, 0);
         for at in memchr::memchr2_iter(b',', b'\n', lines) {
             if field == count {
@@ -346,39 +354,66 @@ impl RowFormat {
             // A CR before the break is none of the last field.
             ends[field - 1] = at - usize::from(at > start && lines[at - 1] == b'\r');
             let mut from = start;
-            for ((column, end), field) in self.columns.iter().zip(ends).zip(&mut fields) {
-                let (mut text, mut to) = (&lines[from..end], end);
-                if QUOTED && let Some(rest) = text.strip_prefix(b"\"") {
-                    // One with a comma or a quote in it does not end here, or has more quotes than these.
-                    text = rest.strip_suffix(b"\"")?;
-                    (from, to) = (from + 1, to - 1);
-                    quoted += 2;
-                }
-                let fits = match column {
-                    Column::Ignore => true,
-                    Column::Bucket => text.len() <= BUCKET_BYTES_MAX,
-                    Column::Key => {
-                        if percent < from {
-                            percent = percent_from(from);
-                        }
-                        !text.is_empty()
-                            && if percent < to { check_key(text).is_ok() } else { text.len() <= KEY_BYTES_MAX }
-                    }
-                    Column::VersionId | Column::ReportedVersion => version_fits(text),
-                    Column::Number => std::str::from_utf8(text).is_ok_and(|text| text.parse::<u64>().is_ok()),
-                };
-                if !fits {
-                    return None;
-                }
-                *field = text;
-                from = end + 1;
+            for ((column, to), field) in self.columns.iter().zip(ends).zip(&mut fields) {
+                *field = column.plain(lines, from, to, &mut percent)?;
+                from = to + 1;
             }
             (row, start, field) = (row + 1, at + 1, 0);
             each(row, start, &fields[..count])?;
         }
-        // No quote stands anywhere but around a field.
-        let matched = !QUOTED || memchr::memchr_iter(b'"', lines).count() == quoted;
-        (matched && start == lines.len()).then_some(row - first_row)
+        (start == lines.len()).then_some(row - first_row)
+    }
+
+    /// Lines of which some fields have quotes around them, and none has a quote, a comma or a break in it: so each ends at
+    /// the first of these.
+    fn each_quoted(
+        &self,
+        first_row: u64,
+        lines: &[u8],
+        mut each: impl FnMut(u64, usize, &[&[u8]]) -> Option<()>,
+    ) -> Option<u64> {
+        let count = self.columns.len();
+        let mut percent = Percent::first(lines);
+        let mut fields = [&b""[..]; PLAIN_COLUMNS_MAX];
+        let (mut row, mut start) = (first_row, 0);
+        while start < lines.len() {
+            let mut from = start;
+            for (number, (column, field)) in self.columns.iter().zip(&mut fields).enumerate() {
+                let quoted = *lines.get(from)? == b'"';
+                from += usize::from(quoted);
+                let to = from + memchr::memchr3(b'"', b',', b'\n', &lines[from..])?;
+                let mut behind = to;
+                let mut text_to = to;
+                if quoted {
+                    if lines[to] != b'"' {
+                        return None;
+                    }
+                    behind += 1;
+                } else if lines[to] == b'"' {
+                    return None;
+                }
+                if number + 1 < count {
+                    if *lines.get(behind)? != b',' {
+                        return None;
+                    }
+                } else {
+                    // A CR before the break is none of the last field.
+                    if quoted {
+                        behind += usize::from(*lines.get(behind)? == b'\r');
+                    } else {
+                        text_to -= usize::from(to > start && lines[to - 1] == b'\r');
+                    }
+                    if *lines.get(behind)? != b'\n' || behind - start > LINE_BYTES_MAX {
+                        return None;
+                    }
+                }
+                *field = column.plain(lines, from, text_to, &mut percent)?;
+                from = behind + 1;
+            }
+            (row, start) = (row + 1, from);
+            each(row, start, &fields[..count])?;
+        }
+        Some(row - first_row)
     }
 
     /// Reads a chunk of lines, each ended by LF, of which the first is row `first_of_chunk`; the tasks from `first_row` on.
@@ -402,6 +437,42 @@ impl RowFormat {
             tasks.push(Task { row, number, bucket, key: key.into(), version: version.into() });
         }
         Ok(tasks)
+    }
+}
+
+/// Where the next percent sign is, so that fields before it need not be searched.
+struct Percent(usize);
+
+impl Percent {
+    fn first(lines: &[u8]) -> Self {
+        Self(memchr::memchr(b'%', lines).unwrap_or(usize::MAX))
+    }
+
+    /// Whether one stands in this part, which is not before the last one asked for.
+    fn is_within(&mut self, lines: &[u8], from: usize, to: usize) -> bool {
+        if self.0 < from {
+            self.0 = memchr::memchr(b'%', &lines[from..]).map_or(usize::MAX, |at| from + at);
+        }
+        self.0 < to
+    }
+}
+
+impl Column {
+    /// The text of a field of this column that lies at `from..to` of checked UTF-8; `None` if it needs a closer look.
+    #[inline(always)]
+    fn plain<'a>(self, lines: &'a [u8], from: usize, to: usize, percent: &mut Percent) -> Option<&'a [u8]> {
+        let text = &lines[from..to];
+        let fits = match self {
+            Self::Ignore => true,
+            Self::Bucket => text.len() <= BUCKET_BYTES_MAX,
+            Self::Key => {
+                let escaped = percent.is_within(lines, from, to);
+                !text.is_empty() && if escaped { check_key(text).is_ok() } else { text.len() <= KEY_BYTES_MAX }
+            }
+            Self::VersionId | Self::ReportedVersion => version_fits(text),
+            Self::Number => std::str::from_utf8(text).is_ok_and(|text| text.parse::<u64>().is_ok()),
+        };
+        fits.then_some(text)
     }
 }
 

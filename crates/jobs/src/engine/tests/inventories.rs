@@ -252,7 +252,7 @@ async fn a_file_that_its_store_does_not_name_by_its_md5_runs_no_row_before_its_e
 async fn a_file_that_is_another_than_its_store_says_fails_an_early_job_at_its_end_and_what_ran_is_reported() {
     let keys = spread(0, 6_000);
     let meant = gzip(&text_of(&keys));
-    let halted = Halted::new(&[meant.clone()]).await;
+    let halted = Halted::new(std::slice::from_ref(&meant)).await;
     let md5: &'static str = md5_of(&meant).leak();
     halted.store.etags.lock().unwrap().insert("data/0".into(), md5);
     let other = gzip(&text_of(&spread(1, 6_000)));
