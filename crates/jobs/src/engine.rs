@@ -36,7 +36,7 @@ use longshore_core::run::{Command, Depths, Effect, Ended, Event, Extent, Run};
 use longshore_core::sample;
 use longshore_core::time::Tick;
 use longshore_store::failpoint::{self, Place};
-use longshore_store::{Fatal, StoreError};
+use longshore_store::{Fatal, Files, StoreError};
 use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -268,7 +268,8 @@ impl Engine {
     /// log stays. Failing to remove something costs space alone; the next start tries again.
     pub async fn clean(&self, id: &str) {
         let dir = self.shared.world.job_dir(id);
-        let cleaned = self.shared.tasks.blocking(move || Ok(clean(&dir))).await;
+        let ground = self.shared.tasks.ground().clone();
+        let cleaned = self.shared.tasks.blocking(move || Ok(clean(ground.files(), &dir))).await;
         if let Ok(Err(error)) | Err(StoreError::Io(error)) = cleaned {
             tracing::warn!(job = id, %error, "files of a job that is over stay behind");
         }
@@ -358,10 +359,10 @@ async fn cut_off_when_broken(engine: Engine) {
 
 /// Removes what a crash left behind of jobs that were over by then.
 async fn sweep(engine: Engine) {
-    let dir = engine.shared.world.dir.clone();
+    let (ground, dir) = (engine.shared.tasks.ground().clone(), engine.shared.world.dir.clone());
     let listed = engine.shared.tasks.blocking(move || {
-        let entries = std::fs::read_dir(dir)?.flatten();
-        let mut ids: Vec<_> = entries.filter_map(|entry| entry.file_name().into_string().ok()).collect();
+        let names = ground.files().names_in(&dir)?;
+        let mut ids: Vec<_> = names.into_iter().filter_map(|name| name.into_string().ok()).collect();
         ids.sort_unstable();
         Ok(ids)
     });
@@ -385,7 +386,8 @@ fn spool_dir(job_dir: &std::path::Path) -> PathBuf {
 /// Removes all that is on disk of a job whose time is over. Safe to repeat.
 async fn remove(engine: &Engine, id: &str) -> Result<(), StoreError> {
     let dir = engine.shared.world.job_dir(id);
-    let removed = engine.shared.tasks.blocking(move || match std::fs::remove_dir_all(dir) {
+    let ground = engine.shared.tasks.ground().clone();
+    let removed = engine.shared.tasks.blocking(move || match ground.files().remove_folder(&dir) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error.into()),
         _ => Ok(()),
     });
@@ -393,18 +395,18 @@ async fn remove(engine: &Engine, id: &str) -> Result<(), StoreError> {
 }
 
 /// The index goes first: the rest without it is nothing that anyone would open.
-fn clean(dir: &std::path::Path) -> std::io::Result<()> {
+fn clean(files: &dyn Files, dir: &std::path::Path) -> std::io::Result<()> {
     let gone = |removed: std::io::Result<()>| match removed {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error),
         _ => Ok(()),
     };
-    gone(std::fs::remove_file(dir.join("manifest.idx")))?;
+    gone(files.remove(&dir.join("manifest.idx")))?;
     failpoint::pass(Place::JobCleanHalf);
-    longshore_store::checkpoint::remove(&recorder::log_dir(dir))?;
-    gone(std::fs::remove_file(dir.join("manifest.idx.new")))?;
-    gone(std::fs::remove_file(dir.join("manifest.csv")))?;
-    gone(std::fs::remove_dir_all(spool_dir(dir)))?;
-    gone(std::fs::remove_dir_all(dir.join("report")))
+    longshore_store::checkpoint::remove(files, &recorder::log_dir(dir))?;
+    gone(files.remove(&dir.join("manifest.idx.new")))?;
+    gone(files.remove(&dir.join("manifest.csv")))?;
+    gone(files.remove_folder(&spool_dir(dir)))?;
+    gone(files.remove_folder(&dir.join("report")))
 }
 
 /// A note of progress on its way to the table, and the milliseconds in Active that it brings it up to.
@@ -456,7 +458,7 @@ impl Rows {
             return Ok(Self { extent: Extent::all(0), manifest: None, feed: None });
         }
         let early = job.request.beyond.early_start;
-        if early && !pinned::Pinned::is_whole(&dir) {
+        if early && !pinned::Pinned::is_whole(engine.shared.tasks.ground().files(), &dir) {
             let growing = pinned::Growing::create(&engine.shared.tasks, &dir).await?;
             let manifest = Some(Arc::clone(&growing.pinned));
             let feed = first.is_none().then(|| feed::Feed::start(engine, held, job, growing));

@@ -7,6 +7,8 @@ pub mod checkpoint;
 pub mod data_dir;
 pub mod failpoint;
 pub mod fatal;
+pub mod files;
+pub mod ground;
 pub mod records;
 pub mod result_log;
 pub mod segment;
@@ -14,6 +16,8 @@ pub mod syncs;
 
 pub use data_dir::DataDir;
 pub use fatal::Fatal;
+pub use files::{Files, Open, OpenFile, Os};
+pub use ground::Ground;
 pub use records::{Records, Schema};
 pub use result_log::{Mark, Position, ResultLog};
 pub use syncs::Syncs;

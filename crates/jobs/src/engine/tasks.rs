@@ -11,32 +11,11 @@ use std::sync::Arc;
 
 use futures::FutureExt;
 use longshore_store::StoreError;
+pub use longshore_store::ground::{Boxed, Ground, Pretend};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-
-/// A task or a wait of the engine, boxed.
-pub type Boxed = Pin<Box<dyn Future<Output = ()> + Send>>;
-
-/// What the engine's tasks run on.
-#[derive(Clone, Default)]
-pub enum Ground {
-    /// The Tokio runtime it was started in, with threads for work on files.
-    #[default]
-    Threads,
-    /// One thread, on which a pretend machine decides what goes on.
-    Pretended(Arc<dyn Pretend>),
-}
-
-/// A pretend machine, on which a server of the simulation runs.
-pub trait Pretend: Send + Sync + 'static {
-    /// Wraps each task before it is started: so the machine can hold all of them up, and drop them where they stand.
-    fn hold(&self, task: Boxed) -> Boxed;
-
-    /// Waited for before each piece of work on files: a disk is slow, and a server dies before it was written to.
-    fn before_files(&self) -> Boxed;
-}
 
 /// Everything the engine has started.
 pub(super) struct Tasks {
@@ -48,6 +27,11 @@ pub(super) struct Tasks {
 impl Tasks {
     pub fn new(ground: Ground) -> Self {
         Self { ground, tracker: TaskTracker::new(), cut: CancellationToken::new() }
+    }
+
+    /// What all of it runs on, and whose files it works on.
+    pub fn ground(&self) -> &Ground {
+        &self.ground
     }
 
     /// Starts a task. The answer is `None` if the task was cut off or has panicked.
@@ -169,12 +153,14 @@ enum Begun<T> {
     Here(Pin<Box<dyn Future<Output = Result<T, StoreError>> + Send>>),
 }
 
-impl<T: 'static> Begun<T> {
+impl<T: Send + 'static> Begun<T> {
     fn here(machine: &Arc<dyn Pretend>, work: impl Future<Output = Result<T, StoreError>> + Send + 'static) -> Self {
-        let before = machine.before_files();
+        let (before, machine) = (machine.before_files(), Arc::clone(machine));
         Begun::Here(Box::pin(async move {
             before.await;
-            work.await
+            let done = work.await;
+            machine.after_files().await;
+            done
         }))
     }
 

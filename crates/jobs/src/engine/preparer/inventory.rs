@@ -70,8 +70,10 @@ pub(super) async fn pin(
         // Of this try alone: a thread of an earlier one may still be about to notice that nobody waits for it.
         dir: spool_dir(&world.job_dir(job_id)).join(world.settings.new_id().to_string()),
     });
-    let (dir, made) = (reading.dir.clone(), reading.dir.clone());
-    engine.shared.tasks.blocking(move || std::fs::create_dir_all(made).map_err(spooling)).await?;
+    let tasks = &engine.shared.tasks;
+    let (ground, dir, made) = (tasks.ground().clone(), reading.dir.clone(), reading.dir.clone());
+    let folder = ground.clone();
+    tasks.blocking(move || folder.files().make_folder(&made).map_err(spooling)).await?;
     let pinned =
         pinning::pin(engine, job_id, format, growth, |feed| async move {
             let (turn, turns) = watch::channel(0);
@@ -90,7 +92,7 @@ pub(super) async fn pin(
         })
         .await;
     // What cannot be removed now is removed when the job is over.
-    let _ = engine.shared.tasks.blocking(move || std::fs::remove_dir_all(dir).map_err(spooling)).await;
+    let _ = tasks.blocking(move || ground.files().remove_folder(&dir).map_err(spooling)).await;
     pinned
 }
 
@@ -198,11 +200,13 @@ impl Reading {
         let named = |md5: &[u8; 16]| hex::encode(md5) == bare_etag(&object.etag);
         let held = self.early && file.md5.as_ref().is_some_and(|md5| !named(md5));
         let held = held || self.format != FileFormat::Csv;
-        let outlet = Outlet::new(feed, number, turn, held, self.dir.join(number.to_string()));
+        let tasks = &self.engine.shared.tasks;
+        let path = self.dir.join(number.to_string());
+        let outlet = Outlet::new(tasks.ground().clone(), feed, number, turn, held, path);
         let (sender, incoming) = mpsc::channel(PIECES_MAX);
         let pieces = Pieces { incoming, md5: Md5::new(), stored: 0, ended: false };
         let (this, wanted) = (Arc::clone(&self), file.md5);
-        let reading = self.engine.shared.tasks.blocking_on(async move { Ok(this.lines(pieces, wanted, outlet).await) });
+        let reading = tasks.blocking_on(async move { Ok(this.lines(pieces, wanted, outlet).await) });
         let fetching = async move {
             let mut fetched = 0;
             while let Some(piece) = object.stream.next().await {

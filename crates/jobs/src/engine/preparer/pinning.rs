@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use longshore_core::manifest::{Fault, Flaw, LINE_BYTES_MAX, ROWS_MAX, RowFormat, count_rows};
-use longshore_store::StoreError;
+use longshore_store::{Ground, StoreError};
 use tokio::sync::mpsc;
 
 use super::{TOO_MANY_ROWS, Unprepared, bad, content};
@@ -59,7 +59,8 @@ where
     let world = &engine.shared.world;
     let (pieces, incoming) = mpsc::channel(PIECES_MAX);
     let (dir, rows_max) = (world.job_dir(job_id), world.settings.rows_max.min(ROWS_MAX));
-    let checking = engine.shared.tasks.blocking_on(check(dir, format, growth, rows_max, incoming));
+    let tasks = &engine.shared.tasks;
+    let checking = tasks.blocking_on(check(tasks.ground().clone(), dir, format, growth, rows_max, incoming));
     let end = pieces.clone();
     let feeding = async move {
         source(Feed { pieces }).await?;
@@ -180,13 +181,14 @@ impl Pinning {
 
 /// Checks and writes the lines until the end is said. Blocks, but for waiting for the next piece.
 async fn check(
+    ground: Ground,
     dir: std::path::PathBuf,
     format: RowFormat,
     growth: Option<pinned::Growth>,
     rows_max: u64,
     mut incoming: mpsc::Receiver<Piece>,
 ) -> Result<Result<u64, Stop>, StoreError> {
-    let writer = pinned::Writer::create(&dir, format.clone(), growth)?;
+    let writer = pinned::Writer::create(&ground, &dir, format.clone(), growth)?;
     let mut pinning = Pinning { writer, format, rows_max, begun: Vec::new(), edges: Vec::new() };
     let checked = loop {
         let kept = match incoming.recv().await {
@@ -244,7 +246,7 @@ mod tests {
         let pieces: Vec<_> = pieces.into_iter().chain([Piece::End]).collect();
         let (sender, incoming) = mpsc::channel(pieces.len());
         pieces.into_iter().for_each(|piece| sender.try_send(piece).unwrap());
-        let checking = check(dir.to_owned(), format, None, rows_max, incoming);
+        let checking = check(Ground::Threads, dir.to_owned(), format, None, rows_max, incoming);
         let rows = alone(checking).unwrap()?;
         Ok((std::fs::read(dir.join("manifest.csv")).unwrap(), rows))
     }

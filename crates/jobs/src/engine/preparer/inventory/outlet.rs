@@ -1,11 +1,11 @@
 //! Where the checked lines of one data file go: to the pinning at once, or to a spool file until it is their turn.
 
-use std::fs::{File, OpenOptions};
-use std::io::{BufWriter, Read, Seek, Write};
+use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::pin::pin;
 
-use bytes::Bytes;
+use longshore_store::files::Onward;
+use longshore_store::{Ground, Open};
 use tokio::sync::watch;
 
 use super::super::pinning::Feed;
@@ -16,6 +16,7 @@ const PIECE_BYTES: usize = 120 << 10;
 
 /// The lines of one data file on their way.
 pub(super) struct Outlet {
+    ground: Ground,
     feed: Feed,
     /// Which data file this is.
     number: usize,
@@ -23,7 +24,7 @@ pub(super) struct Outlet {
     turn: watch::Receiver<usize>,
     stage: Stage,
     path: PathBuf,
-    spool: Option<BufWriter<File>>,
+    spool: Option<BufWriter<Onward>>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -38,9 +39,16 @@ enum Stage {
 impl Outlet {
     /// `path` is that of the spool file, which is made when it is needed, and removed when it is not any more. `held` says
     /// that no line may be pinned before [`Outlet::finish`].
-    pub fn new(feed: Feed, number: usize, turn: watch::Receiver<usize>, held: bool, path: PathBuf) -> Self {
+    pub fn new(
+        ground: Ground,
+        feed: Feed,
+        number: usize,
+        turn: watch::Receiver<usize>,
+        held: bool,
+        path: PathBuf,
+    ) -> Self {
         let stage = if held { Stage::Held } else { Stage::Ahead };
-        Self { feed, number, turn, stage, path, spool: None }
+        Self { ground, feed, number, turn, stage, path, spool: None }
     }
 
     /// Where the spool file lies, if there is one.
@@ -75,9 +83,8 @@ impl Outlet {
     pub fn spool(&mut self, lines: &[u8]) -> Result<(), Unread> {
         self.check_wanted()?;
         if self.spool.is_none() {
-            let mut options = OpenOptions::new();
-            let file = options.read(true).write(true).create(true).truncate(true).open(&self.path)?;
-            self.spool = Some(BufWriter::with_capacity(PIECE_BYTES, file));
+            let file = self.ground.files().open(&self.path, Open::Empty)?;
+            self.spool = Some(BufWriter::with_capacity(PIECE_BYTES, Onward::new(file)));
         }
         Ok(self.spool.as_mut().map_or(Ok(()), |spool| spool.write_all(lines))?)
     }
@@ -99,15 +106,16 @@ impl Outlet {
     async fn hand_over(&mut self) -> Result<(), Unread> {
         if let Some(spool) = &mut self.spool {
             spool.flush()?;
-            let file = spool.get_mut();
-            file.rewind()?;
+            let mut at = 0;
             loop {
-                let mut piece = Vec::with_capacity(PIECE_BYTES);
-                file.take(PIECE_BYTES as u64).read_to_end(&mut piece)?;
-                if piece.is_empty() {
+                let mut piece = vec![0; PIECE_BYTES];
+                let read = spool.get_ref().file().read_up_to(&mut piece, at)?;
+                if read == 0 {
                     break;
                 }
-                self.feed.send_checked(Bytes::from(piece)).await.map_err(|_| GivenUp)?;
+                piece.truncate(read);
+                at += read as u64;
+                self.feed.send_checked(piece.into()).await.map_err(|_| GivenUp)?;
             }
         }
         self.remove();
@@ -120,7 +128,7 @@ impl Outlet {
             // Without what is still to be written: nobody reads it any more. A file that cannot be removed now goes with
             // its folder, when the job is over at the latest.
             drop(spool.into_parts());
-            let _ = std::fs::remove_file(&self.path);
+            let _ = self.ground.files().remove(&self.path);
         }
     }
 }
