@@ -982,4 +982,5 @@ fn entries_of_one_batch_fit_into_one_frame() {
     assert!(bytes.len() * longshore_core::run::BATCH_ENTRIES_MAX <= longshore_store::segment::PAYLOAD_MAX);
 }
 
+mod inventories;
 mod sources;
