@@ -15,7 +15,7 @@ use std::io::{BufRead, Read, Seek, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, LazyLock, Mutex};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -30,6 +30,7 @@ use longshore_store::{Fatal, Records, ResultLog};
 use longshore_wire::sigv4::Verified;
 use longshore_wire::{Query, Request, RequestId};
 use md5::{Digest, Md5};
+use memchr::memmem::Finder;
 use rustix::time::{ClockId, clock_gettime};
 
 const ACCOUNT: &str = "123456789012";
@@ -110,6 +111,19 @@ impl Objects for Store {
     }
 }
 
+/// The answer to an event that its task succeeded. As cheap as may be: what a function costs is not the engine's.
+fn answer(event: &[u8]) -> Vec<u8> {
+    const NAME: &[u8] = b"\"taskId\":\"";
+    static FIND: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(NAME));
+    let task = FIND.find(event).map_or(&[][..], |at| &event[at + NAME.len()..]);
+    let task = &task[..memchr::memchr(b'"', task).unwrap_or(0)];
+    let mut answer = Vec::with_capacity(128);
+    for piece in [&br#"{"results":[{"taskId":""#[..], task, br#"","resultCode":"Succeeded","resultString":""}]}"#] {
+        answer.extend_from_slice(piece);
+    }
+    answer
+}
+
 /// Answers every task that it succeeded.
 #[derive(Default)]
 struct NoOp {
@@ -147,11 +161,7 @@ impl Invoker for NoOp {
             }
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
-        let event = String::from_utf8_lossy(&payload);
-        let task = event.split_once("\"taskId\":\"").and_then(|(_, rest)| rest.split_once('"'));
-        let task = task.map_or("", |(task, _)| task);
-        let answer = format!(r#"{{"results":[{{"taskId":"{task}","resultCode":"Succeeded","resultString":""}}]}}"#);
-        Reply::Answer(answer.into())
+        Reply::Answer(answer(&payload).into())
     }
 
     fn slots(&self, _: &str) -> Option<u32> {

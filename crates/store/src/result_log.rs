@@ -21,15 +21,19 @@ pub const ROLL_AT: u64 = 64 << 20;
 const QUEUE_MAX: usize = 16;
 /// Whoever watches a log's growth is told after this many bytes, some ten thousand results.
 pub const TOLD_EVERY: u64 = 1 << 20;
+/// Memory for frames that an open log keeps from one to the next: a full batch of the engine's, 1 MiB, and the doubling by which
+/// it grew.
+const FRAME_KEPT_MAX: usize = 2 << 20;
 /// A segment is read in pieces of this size, or of its longest frame, whichever is more.
 const READ_BYTES: usize = 256 << 10;
 
+type Payload = Box<dyn AsRef<[u8]> + Send>;
 type Answer = oneshot::Sender<Result<(), StoreError>>;
 
 /// The open log of one job.
 #[derive(Debug)]
 pub struct ResultLog {
-    queue: mpsc::Sender<(Vec<u8>, Answer)>,
+    queue: mpsc::Sender<(Payload, Answer)>,
     marks: watch::Receiver<Mark>,
 }
 
@@ -45,14 +49,17 @@ impl ResultLog {
         }
         let mut appender = Appender::recover(dir, &fatal, from.unwrap_or_default(), each)?;
         failpoint::pass(Place::ResultsOpenAfter);
-        let (queue, mut receiver) = mpsc::channel::<(Vec<u8>, Answer)>(QUEUE_MAX);
+        let (queue, mut receiver) = mpsc::channel::<(Payload, Answer)>(QUEUE_MAX);
         let (marks, reader) = watch::channel(appender.mark);
         std::thread::Builder::new()
             .name("results".into())
             .spawn(move || {
                 let mut told = appender.mark.bytes();
                 while let Some((payload, answer)) = receiver.blocking_recv() {
-                    let outcome = fatal.check().and_then(|()| appender.append(&payload, &fatal.syncs().results));
+                    let appended = |()| appender.append((*payload).as_ref(), &fatal.syncs().results);
+                    let outcome = fatal.check().and_then(appended);
+                    // Before the answer: its memory may be used again from then on.
+                    drop(payload);
                     if let Err(StoreError::Broken(reason)) = &outcome {
                         fatal.throw(reason.clone());
                     }
@@ -102,10 +109,10 @@ impl ResultLog {
     /// Appends one payload (1 byte to [`PAYLOAD_MAX`]) and returns once it is durable.
     ///
     /// `Err(Full)`: it is not there, and may be tried again. `Err(Broken)`: unknown, and nothing more is accepted.
-    pub async fn append(&self, payload: Vec<u8>) -> Result<(), StoreError> {
+    pub async fn append(&self, payload: impl AsRef<[u8]> + Send + 'static) -> Result<(), StoreError> {
         let gone = || StoreError::Broken("the result log's thread has ended".into());
         let (answer, answered) = oneshot::channel();
-        self.queue.send((payload, answer)).await.map_err(|_| gone())?;
+        self.queue.send((Box::new(payload), answer)).await.map_err(|_| gone())?;
         answered.await.map_err(|_| gone())?
     }
 
@@ -188,12 +195,14 @@ struct Appender {
     file: Option<File>,
     /// Whole and synced up to here.
     mark: Mark,
+    /// Where frames are put together; kept for the next one up to [`FRAME_KEPT_MAX`] bytes.
+    frame: Vec<u8>,
 }
 
 impl Appender {
     /// Reads what stands behind `from` and opens the last segment.
     fn recover(dir: &Path, fatal: &Fatal, from: Mark, mut each: impl FnMut(&[u8])) -> Result<Self, StoreError> {
-        let mut appender = Self { dir: dir.to_owned(), file: None, mark: from };
+        let mut appender = Self { dir: dir.to_owned(), file: None, mark: from, frame: Vec::new() };
         let paths = segments_in(dir)?;
         for (number, path) in (1..).zip(&paths).skip(from.number.saturating_sub(1) as usize) {
             if number > appender.mark.number {
@@ -229,11 +238,12 @@ impl Appender {
         if payload.is_empty() || payload.len() > PAYLOAD_MAX {
             return Err(StoreError::Damaged(format!("a result frame of {} bytes", payload.len())));
         }
-        let mut bytes = Vec::with_capacity(HEADER.len() + payload.len() + 16);
         if self.file.is_none() || self.mark.len >= ROLL_AT {
             self.roll()?;
         }
         let len = self.mark.len;
+        let mut bytes = std::mem::take(&mut self.frame);
+        bytes.clear();
         if len == 0 {
             bytes.extend_from_slice(HEADER);
         }
@@ -272,6 +282,9 @@ impl Appender {
         failpoint::pass(Place::ResultsSyncAfter);
         self.mark.len += bytes.len() as u64;
         self.mark.last = LastFrame { at: len + head as u64, checksum };
+        if bytes.capacity() <= FRAME_KEPT_MAX {
+            self.frame = bytes;
+        }
         Ok(())
     }
 

@@ -12,7 +12,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use longshore_core::job::{Event, Status};
 use longshore_core::lease::{Epoch, Holding, Worker};
-use longshore_core::record::Entry;
+use longshore_core::record::Entries;
 use longshore_core::run::Past;
 use longshore_core::time::{Tick, Timestamp};
 use longshore_store::{Fatal, Position, Records, ResultLog, StoreError};
@@ -310,7 +310,7 @@ struct Opening {
 
 #[async_trait]
 impl Results for Segments {
-    async fn append(&self, batch: u64, entries: Arc<Vec<Entry>>) -> Result<Appended, StoreError> {
+    async fn append(&self, batch: u64, entries: Arc<Entries>) -> Result<Appended, StoreError> {
         let (log, leases, fence) = (Arc::clone(&self.log), Arc::clone(&self.leases), self.fence.clone());
         let opening = Arc::clone(&self.opening);
         // A task of its own: what is on its way to the disk gets there, or not, whether or not somebody waits for it, and
