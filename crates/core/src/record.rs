@@ -85,6 +85,11 @@ impl Entries {
         self.count += 1;
     }
 
+    /// Makes room for so many bytes in all.
+    pub fn reserve(&mut self, bytes: usize) {
+        self.payload.reserve(bytes.saturating_sub(self.payload.len()));
+    }
+
     /// The bytes of the frame.
     pub fn payload(&self) -> &[u8] {
         &self.payload

@@ -315,10 +315,15 @@ pub struct Depths {
 /// Rows are read ahead in pieces of this size while fewer than this many wait: enough for the widest concurrency to
 /// find work while the next piece is read, and at most 2 × 3 MB of the longest keys.
 const READ_AHEAD: u64 = crate::manifest::CHUNK_ROWS;
-/// A batch of so many bytes is full, and waits for no more. That is some 12,000 usual answers: what comes in 10 ms at a million
+/// A batch of so many bytes is full, and waits for no more. That is some 6,000 usual answers: what comes in 10 ms at 600,000
 /// a second, so that a batch takes all that has come since the last one. With fewer in each a fast job was held up by the number of
-/// syncs (decision 0036). The last entry may pass it by its own length, 9 KB at most; a frame of the log may have 16 MiB.
-pub const BATCH_BYTES_MAX: usize = 1 << 20;
+/// syncs (decision 0036). The last entry may pass it by its own length; a frame of the log may have 16 MiB.
+pub const BATCH_BYTES_MAX: usize = 512 << 10;
+/// Room for the last entry of a full batch: the longest texts there are make 9 KB.
+const ENTRY_BYTES_MAX: usize = 16 << 10;
+/// A batch of so many bytes is given room for all that it may have: by doubling it would end with twice that, and leave what it
+/// had before to be used by somebody else. What is not written to takes no memory.
+const BATCH_GROWS_FROM: usize = 64 << 10;
 
 impl Run {
     /// Starts, or goes on from what the log says. `lineage` is where the tasks' IDs come from (see [`crate::task::task_id`]).
@@ -588,6 +593,9 @@ impl Run {
         let before = self.gathering.payload().len();
         add(&mut self.gathering);
         let bytes = self.gathering.payload().len();
+        if before < BATCH_GROWS_FROM && bytes >= BATCH_GROWS_FROM {
+            self.gathering.reserve(BATCH_BYTES_MAX + ENTRY_BYTES_MAX);
+        }
         self.unrecorded += 1;
         self.unrecorded_bytes += bytes - before;
         if bytes >= BATCH_BYTES_MAX {
@@ -783,8 +791,7 @@ impl Run {
 }
 
 /// Bytes of answers that are not yet durable, as they will lie in the log: some 50,000 usual ones, which are half a second of
-/// stalled disk at 100,000 tasks a second; of the longest rows 450. In memory they may be half as many again: the batch that
-/// gathers grows by doubling.
+/// stalled disk at 100,000 tasks a second; of the longest rows 450.
 pub const UNRECORDED_BYTES_MAX: usize = 4 << 20;
 
 /// Tasks waiting to be tried again, at most, before new ones stop being started: some 4 MB of usual keys.

@@ -21,9 +21,8 @@ pub const ROLL_AT: u64 = 64 << 20;
 const QUEUE_MAX: usize = 16;
 /// Whoever watches a log's growth is told after this many bytes, some ten thousand results.
 pub const TOLD_EVERY: u64 = 1 << 20;
-/// Memory for frames that an open log keeps from one to the next: a full batch of the engine's, 1 MiB, and the doubling by which
-/// it grew.
-const FRAME_KEPT_MAX: usize = 2 << 20;
+/// Memory for frames that an open log keeps from one to the next: for the engine's batches, 512 KiB and a little.
+const FRAME_KEPT_MAX: usize = 1 << 20;
 /// A segment is read in pieces of this size, or of its longest frame, whichever is more.
 const READ_BYTES: usize = 256 << 10;
 
@@ -244,6 +243,8 @@ impl Appender {
         let len = self.mark.len;
         let mut bytes = std::mem::take(&mut self.frame);
         bytes.clear();
+        // No more than that: it is large, and would be doubled.
+        bytes.reserve_exact(HEADER.len() + FRAME_HEAD + payload.len());
         if len == 0 {
             bytes.extend_from_slice(HEADER);
         }
@@ -363,7 +364,9 @@ fn read_segment(path: &Path, start: u64, end: u64, each: &mut impl FnMut(&[u8]))
         buffer.copy_within(at..filled, 0);
         (at, filled) = (0, filled - at);
         if filled == buffer.len() {
-            buffer.resize(2 * filled, 0);
+            let length = segment::length_of(&buffer).unwrap_or(0).max(filled + READ_BYTES);
+            buffer.reserve_exact(length - filled);
+            buffer.resize(length, 0);
         }
         let more = read_some(&mut file, &mut buffer[filled..]).map_err(io)?;
         if more == 0 {

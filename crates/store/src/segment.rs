@@ -33,6 +33,12 @@ pub fn checksum_of(frame: &[u8]) -> Option<u32> {
     frame.get(8..FRAME_HEAD)?.try_into().ok().map(u32::from_le_bytes)
 }
 
+/// How long a frame is as its head says, which is believed only with [`step`]; none if there are not even the bytes for it.
+pub fn length_of(frame: &[u8]) -> Option<usize> {
+    let length = u32::from_le_bytes(frame.get(4..8)?.try_into().ok()?) as usize;
+    (length <= PAYLOAD_MAX).then_some(FRAME_HEAD + length)
+}
+
 /// One step through the frames of a buffer.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Step<'a> {
