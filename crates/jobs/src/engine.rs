@@ -189,16 +189,28 @@ impl Engine {
         let tasks = &engine.shared.tasks;
         tasks.spawn(cut_off_when_broken(engine.clone()));
         if let Some(term) = engine.shared.world.ledger.term() {
-            tasks.spawn(keeper::run(engine.clone(), term));
+            engine.serve("the keeper of leases", keeper::run(engine.clone(), term));
         }
         tasks.spawn(sweep(engine.clone()));
-        tasks.spawn(scheduler::run(engine.clone()));
-        tasks.spawn(scheduler::retire(engine.clone()));
+        engine.serve("the scheduler", scheduler::run(engine.clone()));
+        engine.serve("the removal of jobs", scheduler::retire(engine.clone()));
         let settings = &engine.shared.world.settings;
         for sink in &settings.event_sinks {
-            tasks.spawn(deliverer::run(engine.clone(), Arc::clone(sink), Random::seeded(settings.seed())));
+            let delivering = deliverer::run(engine.clone(), Arc::clone(sink), Random::seeded(settings.seed()));
+            engine.serve("the delivery of events", delivering);
         }
         Ok(engine)
+    }
+
+    /// Starts what all jobs need for as long as the engine runs. After a panic of it nothing would go on, and nobody would
+    /// know: then the server ends, and the next one takes everything up again.
+    fn serve(&self, what: &'static str, work: impl Future<Output = ()> + Send + 'static) {
+        let engine = self.clone();
+        self.shared.tasks.spawn(async move {
+            if engine.shared.tasks.caught(what, work).await.is_none() {
+                engine.shared.world.fatal.throw(format!("{what} has panicked"));
+            }
+        });
     }
 
     /// Something has changed that the scheduler should look at.
@@ -669,10 +681,11 @@ async fn drive(
                 recording = None;
                 match written {
                     (batch, Ok(())) => Event::Recorded { batch },
-                    // Whoever stops the server does not wait for space; these tasks are invoked again (promise X4).
-                    (_, Err(error)) if error.is_full() && stopping => return Err(error),
-                    (batch, Err(error)) if error.is_full() => {
-                        tracing::warn!(job = job.id, %error, "results wait for space on the disk");
+                    // Whoever stops the server does not wait for that; these tasks are invoked again (promise X4).
+                    (_, Err(error)) if error.is_not_written() && stopping => return Err(error),
+                    // To leave here would leave calls in flight behind, and have them made again beside those.
+                    (batch, Err(error)) if error.is_not_written() => {
+                        tracing::warn!(job = job.id, %error, "results cannot be recorded yet, will retry");
                         Event::NotRecorded { batch }
                     }
                     (_, Err(error)) => return Err(error),

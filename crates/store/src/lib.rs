@@ -55,6 +55,11 @@ impl StoreError {
         }
     }
 
+    /// Whether a write has not happened, for a reason that may pass: no space, too many open files, a folder that is away.
+    pub fn is_not_written(&self) -> bool {
+        self.is_full() || matches!(self, StoreError::Io(_))
+    }
+
     /// Whether what was asked for may have happened all the same. Otherwise it has not, for sure.
     pub fn may_have_happened(&self) -> bool {
         matches!(self, StoreError::Broken(_) | StoreError::Unknown(_))

@@ -5,9 +5,11 @@
 //! [`Pretend`], and file work is done where it is asked for, without threads: so one seed makes one course of events.
 
 use std::future::Future;
+use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
 use std::sync::Arc;
 
+use futures::FutureExt;
 use longshore_store::StoreError;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
@@ -97,6 +99,23 @@ impl Tasks {
             Ground::Pretended(machine) => self.tracker.spawn(machine.hold(Box::pin(task))),
         };
         told
+    }
+
+    /// Goes on with `work`. `None`: it has panicked, and the log has what with. In a simulation the panic goes on, for that is
+    /// what is looked for there.
+    pub async fn caught<T>(&self, what: &str, work: impl Future<Output = T>) -> Option<T> {
+        if let Ground::Pretended(_) = &self.ground {
+            return Some(work.await);
+        }
+        match AssertUnwindSafe(work).catch_unwind().await {
+            Ok(done) => Some(done),
+            Err(panic) => {
+                let text = panic.downcast_ref::<&str>().copied();
+                let text = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("no text");
+                tracing::error!(what, text, "a part of the engine has panicked, which is a defect of Longshore");
+                None
+            }
+        }
     }
 
     /// Does work on files, off the async threads. It begins at once, and on a thread it goes on if nobody waits any more.

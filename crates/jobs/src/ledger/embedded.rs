@@ -14,7 +14,7 @@ use longshore_core::job::{Event, Status};
 use longshore_core::lease::{Epoch, Holding, Worker};
 use longshore_core::record::Entries;
 use longshore_core::run::Past;
-use longshore_core::time::{Tick, Timestamp};
+use longshore_core::time::{Age, Tick, Timestamp};
 use longshore_store::{Fatal, Position, Records, ResultLog, StoreError};
 use tokio::sync::watch;
 
@@ -105,7 +105,8 @@ impl Embedded {
         settings: Arc<Settings>,
     ) -> Result<Self, StoreError> {
         let leases = Arc::new(Leases::new(Table::open_anew(&records).await?));
-        let table = Table::new(records, settings, Arc::clone(&leases));
+        let noted = Table::noted_age(&records).await?;
+        let table = Table::new(records, settings, Arc::clone(&leases), noted);
         Ok(Self { table, dir, fatal, leases, opened: Mutex::default() })
     }
 
@@ -163,7 +164,15 @@ impl Ledger for Embedded {
         self.table.set_tags(id, tags).await
     }
 
-    async fn expired(&self, before: Timestamp, jobs_max: usize, max: usize) -> Result<Vec<Expired>, StoreError> {
+    fn age(&self) -> Age {
+        self.table.age()
+    }
+
+    async fn note_age(&self) -> Result<(), StoreError> {
+        self.table.note_age().await
+    }
+
+    async fn expired(&self, before: Age, jobs_max: usize, max: usize) -> Result<Vec<Expired>, StoreError> {
         self.table.expired(before, jobs_max, max).await
     }
 
