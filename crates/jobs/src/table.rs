@@ -313,11 +313,15 @@ impl Table {
                 );
                 let (created, id) = after.map_or((None, String::new()), |a| (Some(a.created), a.id));
                 let mut statement = db.prepare_cached(&sql)?;
-                let rows = statement.query_map(params![account, created, id, max as i64 + 1], job_row)?;
-                let mut jobs = rows.collect::<Result<Vec<_>, _>>()?;
-                let more = jobs.len() > max;
-                jobs.truncate(max);
-                Ok((jobs, more))
+                let mut rows = statement.query(params![account, created, id, max as i64 + 1])?;
+                let (mut jobs, mut there) = (Vec::new(), 0);
+                while let Some(row) = rows.next()? {
+                    there += 1;
+                    if there <= max {
+                        jobs.extend(readable(row)?);
+                    }
+                }
+                Ok((jobs, there > max))
             })
             .await
     }
@@ -330,7 +334,11 @@ impl Table {
                      ORDER BY created, id"
                 );
                 let mut statement = db.prepare_cached(&sql)?;
-                let jobs = statement.query_map([], job_row)?.collect::<Result<Vec<_>, _>>()?;
+                let mut rows = statement.query([])?;
+                let mut jobs = Vec::new();
+                while let Some(row) = rows.next()? {
+                    jobs.extend(readable(row)?);
+                }
                 Ok(jobs)
             })
             .await
@@ -887,6 +895,22 @@ fn put_age(db: &Connection, age: Age, now: Timestamp) -> rusqlite::Result<()> {
     db.prepare_cached(sql)?.execute(params![age.0, now.0]).map(drop)
 }
 
+/// A job among others: one that does not read stands still by itself, and the others go on (promise D6).
+fn readable(row: &Row<'_>) -> rusqlite::Result<Option<JobRow>> {
+    use rusqlite::Error::{FromSqlConversionFailure, IntegralValueOutOfRange, InvalidColumnType, Utf8Error};
+    match job_row(row) {
+        Err(
+            error
+            @ (FromSqlConversionFailure(..) | IntegralValueOutOfRange(..) | InvalidColumnType(..) | Utf8Error(..)),
+        ) => {
+            let id: Option<String> = row.get(0).ok();
+            tracing::error!(job = id, %error, "the record of a job is damaged, and the job stands still");
+            Ok(None)
+        }
+        job => job.map(Some),
+    }
+}
+
 fn job_row(row: &Row<'_>) -> rusqlite::Result<JobRow> {
     let (request, reasons): (String, String) = (row.get(2)?, row.get(12)?);
     let generated: Option<String> = row.get(13)?;
@@ -953,6 +977,22 @@ mod tests {
 
     fn job(token: &str) -> NewJob {
         parse(&SAMPLE.replace("tok-1", token)).unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_job_whose_record_is_damaged_is_no_trouble_of_the_others() {
+        let dir = tempfile::tempdir().unwrap();
+        let table = table(dir.path());
+        for id in ["a", "b", "c"] {
+            table.create(id.into(), job(id)).await.unwrap();
+        }
+        let damage = |db: &Connection| Ok(db.execute("UPDATE job SET request = '}' || request WHERE id = 'b'", [])?);
+        table.records.write::<_, StoreError>(damage).await.unwrap();
+        let ids = |jobs: Vec<JobRow>| jobs.into_iter().map(|job| job.id).collect::<Vec<_>>();
+        assert_eq!(ids(table.alive().await.unwrap()), ["a", "c"]);
+        let (jobs, more) = table.list(vec![], None, 2).await.unwrap();
+        assert_eq!((ids(jobs), more), (vec!["c".to_owned()], true));
+        assert!(table.job("b").await.unwrap_err().to_string().contains("expected value"));
     }
 
     #[tokio::test]
