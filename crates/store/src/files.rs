@@ -130,6 +130,11 @@ impl Onward {
     pub fn into_inner(self) -> Box<dyn OpenFile> {
         self.file
     }
+
+    /// To read what was written.
+    pub fn file(&self) -> &dyn OpenFile {
+        &*self.file
+    }
 }
 
 impl io::Write for Onward {

@@ -22,15 +22,18 @@ pub const ROLL_AT: u64 = 64 << 20;
 const QUEUE_MAX: usize = 16;
 /// Whoever watches a log's growth is told after this many bytes, some ten thousand results.
 pub const TOLD_EVERY: u64 = 1 << 20;
+/// Memory for frames that an open log keeps from one to the next: for the engine's batches, 512 KiB and a little.
+const FRAME_KEPT_MAX: usize = 1 << 20;
 /// A segment is read in pieces of this size, or of its longest frame, whichever is more.
 const READ_BYTES: usize = 256 << 10;
 
+type Payload = Box<dyn AsRef<[u8]> + Send>;
 type Answer = oneshot::Sender<Result<(), StoreError>>;
 
 /// The open log of one job.
 #[derive(Debug)]
 pub struct ResultLog {
-    queue: mpsc::Sender<(Vec<u8>, Answer)>,
+    queue: mpsc::Sender<(Payload, Answer)>,
     marks: watch::Receiver<Mark>,
 }
 
@@ -55,7 +58,7 @@ impl ResultLog {
         }
         let appender = Appender::recover(ground, dir, &fatal, from.unwrap_or_default(), each)?;
         failpoint::pass(Place::ResultsOpenAfter);
-        let (queue, mut receiver) = mpsc::channel::<(Vec<u8>, Answer)>(QUEUE_MAX);
+        let (queue, mut receiver) = mpsc::channel::<(Payload, Answer)>(QUEUE_MAX);
         let (marks, reader) = watch::channel(appender.mark);
         let told_every = ground.length(TOLD_EVERY);
         let mut writer = Writer { told: appender.mark.bytes(), told_every, appender, fatal, marks };
@@ -63,7 +66,7 @@ impl ResultLog {
             Ground::Threads => {
                 let thread = std::thread::Builder::new().name("results".into()).spawn(move || {
                     while let Some((payload, answer)) = receiver.blocking_recv() {
-                        writer.take(&payload, answer);
+                        writer.take(payload, answer);
                     }
                 });
                 thread.map_err(StoreError::Io)?;
@@ -73,7 +76,7 @@ impl ResultLog {
                 drop(ground.spawn(async move {
                     while let Some((payload, answer)) = receiver.recv().await {
                         slow.before_files().await;
-                        writer.take(&payload, answer);
+                        writer.take(payload, answer);
                     }
                 }));
             }
@@ -114,10 +117,10 @@ impl ResultLog {
     /// Appends one payload (1 byte to [`PAYLOAD_MAX`]) and returns once it is durable.
     ///
     /// `Err(Full)`: it is not there, and may be tried again. `Err(Broken)`: unknown, and nothing more is accepted.
-    pub async fn append(&self, payload: Vec<u8>) -> Result<(), StoreError> {
+    pub async fn append(&self, payload: impl AsRef<[u8]> + Send + 'static) -> Result<(), StoreError> {
         let gone = || StoreError::Broken("the result log's thread has ended".into());
         let (answer, answered) = oneshot::channel();
-        self.queue.send((payload, answer)).await.map_err(|_| gone())?;
+        self.queue.send((Box::new(payload), answer)).await.map_err(|_| gone())?;
         answered.await.map_err(|_| gone())?
     }
 
@@ -222,9 +225,14 @@ struct Writer {
 }
 
 impl Writer {
-    fn take(&mut self, payload: &[u8], answer: Answer) {
+    fn take(&mut self, payload: Payload, answer: Answer) {
         let fatal = &self.fatal;
-        let outcome = fatal.check().and_then(|()| self.appender.append(payload, &fatal.syncs().results));
+        let append = |()| self.appender.append((*payload).as_ref(), &fatal.syncs().results);
+        let outcome = fatal.check().and_then(append);
+        // Before the answer: its memory may be used again from then on.
+        drop(payload);
+        // What was synced beside a sync that failed is not believed either.
+        let outcome = outcome.and_then(|()| fatal.check());
         if let Err(StoreError::Broken(reason)) = &outcome {
             fatal.throw(reason.clone());
         }
@@ -245,6 +253,8 @@ struct Appender {
     file: Option<Box<dyn OpenFile>>,
     /// Whole and synced up to here.
     mark: Mark,
+    /// Where frames are put together; kept for the next one up to [`FRAME_KEPT_MAX`] bytes.
+    frame: Vec<u8>,
 }
 
 impl Appender {
@@ -257,7 +267,8 @@ impl Appender {
         mut each: impl FnMut(&[u8]),
     ) -> Result<Self, StoreError> {
         let files = ground.files();
-        let mut appender = Self { ground: ground.clone(), dir: dir.to_owned(), file: None, mark: from };
+        let mut appender =
+            Self { ground: ground.clone(), dir: dir.to_owned(), file: None, mark: from, frame: Vec::new() };
         let paths = segments_in(files, dir)?;
         for (number, path) in (1..).zip(&paths).skip(from.number.saturating_sub(1) as usize) {
             if number > appender.mark.number {
@@ -295,11 +306,14 @@ impl Appender {
         if payload.is_empty() || payload.len() > PAYLOAD_MAX {
             return Err(StoreError::Damaged(format!("a result frame of {} bytes", payload.len())));
         }
-        let mut bytes = Vec::with_capacity(HEADER.len() + payload.len() + 16);
         if self.file.is_none() || self.mark.len >= self.ground.length(ROLL_AT) {
             self.roll()?;
         }
         let len = self.mark.len;
+        let mut bytes = std::mem::take(&mut self.frame);
+        bytes.clear();
+        // No more than that: it is large, and would be doubled.
+        bytes.reserve_exact(HEADER.len() + FRAME_HEAD + payload.len());
         if len == 0 {
             bytes.extend_from_slice(HEADER);
         }
@@ -339,6 +353,9 @@ impl Appender {
         failpoint::pass(Place::ResultsSyncAfter);
         self.mark.len += bytes.len() as u64;
         self.mark.last = LastFrame { at: len + head as u64, checksum };
+        if bytes.capacity() <= FRAME_KEPT_MAX {
+            self.frame = bytes;
+        }
         Ok(())
     }
 
@@ -396,6 +413,8 @@ fn read_segment(
 ) -> Result<ReadSegment, StoreError> {
     let io = |e| StoreError::from_io("reading a result segment", e);
     let file = files.open(path, Open::Read).map_err(io)?;
+    // What is appended meanwhile is not looked at: what is half there at first and whole by the end would look like damage.
+    let end = end.min(file.length().map_err(io)?).max(start);
     let mut next = start;
     // The bytes of `buffer[at..filled]` are those of the file from `valid` on.
     let (mut buffer, mut at, mut filled) = (vec![0; READ_BYTES], 0, 0);
@@ -412,7 +431,7 @@ fn read_segment(
             None if header => 0,
             _ => match segment::step(bytes) {
                 Step::Frame(payload, taken) => {
-                    each(payload);
+                    each(&payload);
                     last = segment::checksum_of(bytes).map(|checksum| LastFrame { at: valid, checksum });
                     taken
                 }
@@ -434,7 +453,9 @@ fn read_segment(
         buffer.copy_within(at..filled, 0);
         (at, filled) = (0, filled - at);
         if filled == buffer.len() {
-            buffer.resize(2 * filled, 0);
+            let length = segment::length_of(&buffer).unwrap_or(0).max(filled + READ_BYTES);
+            buffer.reserve_exact(length - filled);
+            buffer.resize(length, 0);
         }
         let more = read_some(&*file, &mut buffer[filled..], &mut next, end).map_err(io)?;
         if more == 0 {
@@ -732,6 +753,77 @@ mod tests {
         std::fs::write(&path, bytes).unwrap();
         let error = ResultLog::open(&Ground::Threads, dir.path(), Fatal::new(), None, |_| {}).unwrap_err().to_string();
         assert!(error.contains("00000001.seg is damaged at byte 8"), "{error}");
+    }
+
+    /// Files to each of which frames are added in the moment in which a reader has come to its end.
+    #[derive(Debug)]
+    struct Grows;
+
+    #[derive(Debug)]
+    struct Growing(Box<dyn OpenFile>, PathBuf);
+
+    impl Files for Grows {
+        fn open(&self, path: &Path, how: Open) -> std::io::Result<Box<dyn OpenFile>> {
+            Ok(Box::new(Growing(Os.open(path, how)?, path.to_owned())))
+        }
+        fn make_folder(&self, path: &Path) -> std::io::Result<()> {
+            Os.make_folder(path)
+        }
+        fn names_in(&self, folder: &Path) -> std::io::Result<Vec<std::ffi::OsString>> {
+            Os.names_in(folder)
+        }
+        fn is_there(&self, path: &Path) -> bool {
+            Os.is_there(path)
+        }
+        fn rename(&self, from: &Path, to: &Path) -> std::io::Result<()> {
+            Os.rename(from, to)
+        }
+        fn remove(&self, file: &Path) -> std::io::Result<()> {
+            Os.remove(file)
+        }
+        fn remove_folder(&self, folder: &Path) -> std::io::Result<()> {
+            Os.remove_folder(folder)
+        }
+    }
+
+    impl OpenFile for Growing {
+        fn read_at(&self, into: &mut [u8], at: u64) -> std::io::Result<usize> {
+            let read = self.0.read_at(into, at)?;
+            if read == 0 && !into.is_empty() {
+                let mut bytes = std::fs::read(&self.1)?;
+                segment::push_frame(&mut bytes, b"one more");
+                segment::push_frame(&mut bytes, b"and another");
+                std::fs::write(&self.1, bytes)?;
+            }
+            Ok(read)
+        }
+        fn write_at(&self, bytes: &[u8], at: u64) -> std::io::Result<usize> {
+            self.0.write_at(bytes, at)
+        }
+        fn length(&self) -> std::io::Result<u64> {
+            self.0.length()
+        }
+        fn set_length(&self, length: u64) -> std::io::Result<()> {
+            self.0.set_length(length)
+        }
+        fn sync_data(&self) -> std::io::Result<()> {
+            self.0.sync_data()
+        }
+        fn sync_all(&self) -> std::io::Result<()> {
+            self.0.sync_all()
+        }
+    }
+
+    #[test]
+    fn a_log_that_grows_while_it_is_read_is_not_damaged() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = path_of(dir.path(), 1);
+        let mut bytes = HEADER.to_vec();
+        segment::push_frame(&mut bytes, b"one");
+        std::fs::write(&path, &bytes).unwrap();
+        let mut seen = Vec::new();
+        let read = read_segment(&Grows, &path, 0, u64::MAX, &mut |payload: &[u8]| seen.push(payload.to_vec())).unwrap();
+        assert_eq!((read.valid, read.on_disk, seen), (bytes.len() as u64, bytes.len() as u64, vec![b"one".to_vec()]));
     }
 
     /// Numbers that look like chance, the same each time.
