@@ -745,13 +745,14 @@ fn vouch(bytes: &[u8]) -> Vec<u8> {
     let mut read = bytes.to_vec();
     let mut at = HEADER.len();
     while let Some(head) = bytes.get(at..at + FRAME_HEAD) {
-        let length = u32::from_le_bytes([head[4], head[5], head[6], head[7]]) as usize;
+        // Above the length, the number with which the payload is veiled.
+        let (length, veil) = (u32::from_le_bytes([head[4], head[5], head[6], 0]) as usize, head[7]);
         let payload = bytes.get(at + FRAME_HEAD..at + FRAME_HEAD + length);
         let Some(payload) = payload.filter(|_| &head[..4] == MARK && (1..=PAYLOAD_MAX).contains(&length)) else {
             break;
         };
         let mut frame = Vec::new();
-        push_frame(&mut frame, payload);
+        push_frame(&mut frame, &payload.iter().map(|byte| byte ^ veil).collect::<Vec<_>>());
         put(&mut read, at as u64, &frame);
         at += frame.len();
     }

@@ -53,7 +53,11 @@ pub(super) fn spawn(engine: &Engine, job: JobRow, held: Held) {
             let error = match engine.shared.tasks.caught("the agent of a job", working).await {
                 Some(Some(Err(error))) => error,
                 // Without a lease there is nothing to go on with: another server has it, or will.
-                Some(Some(Ok(())) | None) => break,
+                // And what it has come to stands in its row.
+                Some(Some(Ok(())) | None) => {
+                    live.set_loaded();
+                    break;
+                }
                 None => {
                     live.looked.cancel();
                     tracing::error!(job = job.id, "a job stands still, and begins anew");
@@ -65,13 +69,18 @@ pub(super) fn spawn(engine: &Engine, job: JobRow, held: Held) {
                     break;
                 }
             };
-            // Whoever asks for the counts is answered: with those of the log, if it was read before this went wrong.
+            // Whoever asks for the counts is answered: with those of the log, if it was read before this went wrong, or if there
+            // is none.
+            if let Ok(false) = engine.shared.world.ledger.has_results(&job.id).await {
+                live.set_loaded();
+            }
             live.looked.cancel();
             if engine.shared.stopping.is_cancelled() {
                 break;
             }
             if let StoreError::Fenced = error {
                 tracing::warn!(job = job.id, "a job goes on at another server");
+                live.set_loaded();
                 break;
             }
             if let StoreError::Broken(reason) = &error {
