@@ -375,13 +375,20 @@ impl RowFormat {
         let count = self.columns.len();
         let mut percent = Percent::first(lines);
         let mut fields = [&b""[..]; PLAIN_COLUMNS_MAX];
+        // That of the row before: most rows have it too, so that its end need not be looked for.
+        let mut bucket = &b""[..];
         let (mut row, mut start) = (first_row, 0);
         while start < lines.len() {
             let mut from = start;
             for (number, (column, field)) in self.columns.iter().zip(&mut fields).enumerate() {
                 let quoted = *lines.get(from)? == b'"';
                 from += usize::from(quoted);
-                let to = from + memchr::memchr3(b'"', b',', b'\n', &lines[from..])?;
+                let known = from + bucket.len();
+                let again = quoted && *column == Column::Bucket && lines.get(known) == Some(&b'"');
+                let to = match again && lines[from..known] == *bucket {
+                    true => known,
+                    false => from + memchr::memchr3(b'"', b',', b'\n', &lines[from..])?,
+                };
                 let mut behind = to;
                 let mut text_to = to;
                 if quoted {
@@ -408,6 +415,9 @@ impl RowFormat {
                     }
                 }
                 *field = column.plain(lines, from, text_to, &mut percent)?;
+                if *column == Column::Bucket {
+                    bucket = *field;
+                }
                 from = behind + 1;
             }
             (row, start) = (row + 1, from);
