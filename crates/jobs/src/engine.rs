@@ -424,6 +424,9 @@ struct Rest {
 const HALTED_EVERY: Duration = Duration::from_millis(100);
 /// How often the number of slots is asked for, and how often progress is noted in the table.
 const SLOTS_EVERY: Duration = Duration::from_millis(200);
+/// After so many answers the number of slots is asked for as well: where calls are short, how many of them at once are of use
+/// may change within milliseconds.
+const SLOTS_AFTER_ANSWERS: u32 = 256;
 const NOTE_EVERY_MS: u64 = 5_000;
 /// Answers taken one after the other before orders, time and what else may happen are looked at: each turn looks at all of
 /// that, which costs more than an answer does, and this many take less than a millisecond.
@@ -584,6 +587,7 @@ async fn drive(
     let mut alarm = std::pin::pin!(tokio::time::sleep_until(Instant::now()));
     let mut alarm_at: Option<Instant> = None;
     let mut answers_in_turn = 0;
+    let mut answers_since_slots = 0;
     if let Some(command) = first {
         run.handle(Event::Command(command), began);
     }
@@ -641,6 +645,7 @@ async fn drive(
             && let Some((invocation, reply, took)) = dispatcher.answer_now()
         {
             answers_in_turn += 1;
+            answers_since_slots += 1;
             if let Some(took) = took {
                 run.took(invocation, took);
             }
@@ -648,6 +653,13 @@ async fn drive(
             continue;
         }
         answers_in_turn = 0;
+        if answers_since_slots >= SLOTS_AFTER_ANSWERS {
+            answers_since_slots = 0;
+            let slots = slots(world, &job.request.operation.function_arn);
+            dispatcher.set_limit(slots);
+            run.handle(Event::Slots(slots), engine.now());
+            continue;
+        }
         live.set_counts(run.counts());
         let wake_at = run.wake_at(engine.now()).map(|tick| engine.at(tick));
         if wake_at != alarm_at {
@@ -767,6 +779,7 @@ async fn drive(
                 Event::Slots(slots)
             }
             (invocation, reply, took) = dispatcher.next_answer() => {
+                answers_since_slots += 1;
                 if let Some(took) = took {
                     run.took(invocation, took);
                 }

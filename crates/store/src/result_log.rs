@@ -225,6 +225,8 @@ impl Writer {
     fn take(&mut self, payload: &[u8], answer: Answer) {
         let fatal = &self.fatal;
         let outcome = fatal.check().and_then(|()| self.appender.append(payload, &fatal.syncs().results));
+        // What was synced beside a sync that failed is not believed either.
+        let outcome = outcome.and_then(|()| fatal.check());
         if let Err(StoreError::Broken(reason)) = &outcome {
             fatal.throw(reason.clone());
         }
@@ -396,6 +398,8 @@ fn read_segment(
 ) -> Result<ReadSegment, StoreError> {
     let io = |e| StoreError::from_io("reading a result segment", e);
     let file = files.open(path, Open::Read).map_err(io)?;
+    // What is appended meanwhile is not looked at: what is half there at first and whole by the end would look like damage.
+    let end = end.min(file.length().map_err(io)?).max(start);
     let mut next = start;
     // The bytes of `buffer[at..filled]` are those of the file from `valid` on.
     let (mut buffer, mut at, mut filled) = (vec![0; READ_BYTES], 0, 0);
@@ -412,7 +416,7 @@ fn read_segment(
             None if header => 0,
             _ => match segment::step(bytes) {
                 Step::Frame(payload, taken) => {
-                    each(payload);
+                    each(&payload);
                     last = segment::checksum_of(bytes).map(|checksum| LastFrame { at: valid, checksum });
                     taken
                 }
@@ -732,6 +736,77 @@ mod tests {
         std::fs::write(&path, bytes).unwrap();
         let error = ResultLog::open(&Ground::Threads, dir.path(), Fatal::new(), None, |_| {}).unwrap_err().to_string();
         assert!(error.contains("00000001.seg is damaged at byte 8"), "{error}");
+    }
+
+    /// Files to each of which frames are added in the moment in which a reader has come to its end.
+    #[derive(Debug)]
+    struct Grows;
+
+    #[derive(Debug)]
+    struct Growing(Box<dyn OpenFile>, PathBuf);
+
+    impl Files for Grows {
+        fn open(&self, path: &Path, how: Open) -> std::io::Result<Box<dyn OpenFile>> {
+            Ok(Box::new(Growing(Os.open(path, how)?, path.to_owned())))
+        }
+        fn make_folder(&self, path: &Path) -> std::io::Result<()> {
+            Os.make_folder(path)
+        }
+        fn names_in(&self, folder: &Path) -> std::io::Result<Vec<std::ffi::OsString>> {
+            Os.names_in(folder)
+        }
+        fn is_there(&self, path: &Path) -> bool {
+            Os.is_there(path)
+        }
+        fn rename(&self, from: &Path, to: &Path) -> std::io::Result<()> {
+            Os.rename(from, to)
+        }
+        fn remove(&self, file: &Path) -> std::io::Result<()> {
+            Os.remove(file)
+        }
+        fn remove_folder(&self, folder: &Path) -> std::io::Result<()> {
+            Os.remove_folder(folder)
+        }
+    }
+
+    impl OpenFile for Growing {
+        fn read_at(&self, into: &mut [u8], at: u64) -> std::io::Result<usize> {
+            let read = self.0.read_at(into, at)?;
+            if read == 0 && !into.is_empty() {
+                let mut bytes = std::fs::read(&self.1)?;
+                segment::push_frame(&mut bytes, b"one more");
+                segment::push_frame(&mut bytes, b"and another");
+                std::fs::write(&self.1, bytes)?;
+            }
+            Ok(read)
+        }
+        fn write_at(&self, bytes: &[u8], at: u64) -> std::io::Result<usize> {
+            self.0.write_at(bytes, at)
+        }
+        fn length(&self) -> std::io::Result<u64> {
+            self.0.length()
+        }
+        fn set_length(&self, length: u64) -> std::io::Result<()> {
+            self.0.set_length(length)
+        }
+        fn sync_data(&self) -> std::io::Result<()> {
+            self.0.sync_data()
+        }
+        fn sync_all(&self) -> std::io::Result<()> {
+            self.0.sync_all()
+        }
+    }
+
+    #[test]
+    fn a_log_that_grows_while_it_is_read_is_not_damaged() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = path_of(dir.path(), 1);
+        let mut bytes = HEADER.to_vec();
+        segment::push_frame(&mut bytes, b"one");
+        std::fs::write(&path, &bytes).unwrap();
+        let mut seen = Vec::new();
+        let read = read_segment(&Grows, &path, 0, u64::MAX, &mut |payload: &[u8]| seen.push(payload.to_vec())).unwrap();
+        assert_eq!((read.valid, read.on_disk, seen), (bytes.len() as u64, bytes.len() as u64, vec![b"one".to_vec()]));
     }
 
     /// Numbers that look like chance, the same each time.

@@ -150,6 +150,8 @@ struct Function {
     running: AtomicUsize,
     gate: Semaphore,
     slots: u32,
+    /// How often the slots were asked for.
+    asked: AtomicUsize,
     /// Calls that panic from now on.
     defects: AtomicUsize,
     /// Calls that were announced: of which function, and how many at once.
@@ -160,7 +162,8 @@ impl Function {
     fn new() -> Arc<Self> {
         let (calls, ids, running) = (Mutex::default(), Mutex::default(), AtomicUsize::new(0));
         let (gate, announced) = (Semaphore::new(Semaphore::MAX_PERMITS), Mutex::default());
-        Arc::new(Self { calls, ids, running, gate, slots: 4, defects: AtomicUsize::new(0), announced })
+        let (asked, defects) = (AtomicUsize::new(0), AtomicUsize::new(0));
+        Arc::new(Self { calls, ids, running, gate, slots: 4, asked, defects, announced })
     }
 
     fn calls(&self) -> Vec<String> {
@@ -188,6 +191,7 @@ impl Invoker for Function {
     }
 
     fn slots(&self, _: &str) -> Option<u32> {
+        self.asked.fetch_add(1, Ordering::SeqCst);
         Some(self.slots)
     }
 
@@ -388,6 +392,17 @@ async fn a_job_runs_to_its_end_and_reports_every_row_once() {
     wanted.sort();
     assert_eq!(world.report(&id), wanted);
     assert_eq!(world.function.calls().len(), 2_500);
+}
+
+#[tokio::test]
+async fn a_job_with_short_calls_asks_for_its_slots_as_often_as_they_may_change() {
+    let world = World::new().await;
+    world.manifest(&(0..5_000).map(|n| format!("k{n}")).collect::<Vec<_>>());
+    let id = world.create(|body| body).await;
+    world.wait_for(&id, "Complete").await;
+    // By the clock alone it would have taken that many times 200 ms.
+    let asked = world.function.asked.load(Ordering::SeqCst);
+    assert!(asked >= 15, "{asked} times");
 }
 
 #[tokio::test]
