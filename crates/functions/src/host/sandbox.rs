@@ -945,6 +945,28 @@ mod tests {
     }
 
     #[test]
+    fn views_hold_until_something_is_put_in_the_place_of_what_shows() {
+        let temp = tempfile::tempdir().unwrap();
+        let path = |name: &str| temp.path().join(name);
+        std::fs::write(path("file"), "1").unwrap();
+        std::fs::create_dir(path("folder")).unwrap();
+        let binds = ["file", "folder", "missing"].map(|name| Bind {
+            from: path(name),
+            to: path(name),
+            kind: if name == "folder" { BindKind::Folder } else { BindKind::File },
+        });
+        let views = Views::now(&binds).unwrap();
+        // What is written into them shows.
+        std::fs::write(path("file"), "2").unwrap();
+        std::fs::write(path("folder").join("entry"), "1").unwrap();
+        assert!(views.hold());
+        std::fs::write(path("new"), "3").unwrap();
+        std::fs::rename(path("new"), path("file")).unwrap();
+        assert!(!views.hold());
+        assert!(Views::now(&binds).unwrap().hold());
+    }
+
+    #[test]
     fn an_interpreter_brings_the_places_of_its_links_and_of_its_virtual_environment() {
         let temp = tempfile::tempdir().unwrap();
         let base = std::fs::canonicalize(temp.path()).unwrap();
