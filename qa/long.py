@@ -39,7 +39,7 @@ def simulation(until):
 def kills(until):
     """kill -9 of the real server at failpoints, at random times, and while it recovers, each time with another seed.
 
-    Half of the stages are strict, half have the first settings. The ledger has how many kills found invocations in flight,
+    Half of the stages are strict, half have a small W. The ledger has how many kills found invocations in flight,
     which are those that count, and how many there were at each failpoint.
     """
     import crashes
@@ -71,7 +71,8 @@ def kills(until):
             stage.finish_all()
             stage.server.stop()
             assert "panicked at" not in stage.server.said()
-        except (AssertionError, crashes.Died) as wrong:
+        # Whatever it is: what was lost may show as an answer of the server, which a client makes an exception of its own of.
+        except Exception as wrong:
             print(f"FAILED, seed {seed}: {wrong!r}; see {work}", file=sys.stderr)
             counted["failures"] += 1
             if stage.server.process.poll() is None:
@@ -193,7 +194,7 @@ def in_turns(until, name, make, turns):
             for _ in turns(lane):
                 if time.monotonic() >= until:
                     break
-        except (AssertionError, OSError) as wrong:
+        except Exception as wrong:
             print(f"FAILED, seed {seed}: {wrong!r}; see {work}", file=sys.stderr)
             counted["failures"] += 1
             lane.close()

@@ -26,6 +26,8 @@ import harness
 # Rows of the long job, invocations at once, and how long one takes: on two cores some 250 rows a second, so that a job
 # outlives several kills and spends most of its time waiting.
 ROWS, SLOTS, PAUSE_MS = 2000, 8, "15,40"
+# Answers that may have been received and not be durable yet.
+W = 32
 SMALL = 24
 # How a client sees that the server has gone. An assertion is never that.
 GONE = (botocore.exceptions.BotoCoreError, botocore.exceptions.ClientError, OSError)
@@ -44,7 +46,8 @@ class Died(Exception):
 
 
 class Stage:
-    """A server that is crashed again and again. `strict`: a slot is free only when its result is durable (X4 with W = 0)."""
+    """A server that is crashed again and again. `strict`: a slot is free only when its result is durable (X4 with W = 0); without it W is so
+    small that a kill that lost more is seen."""
 
     def __init__(self, folder, dice, strict=True, rows=ROWS, data_dir=None, sinks=True, environment=None, spawn=None):
         self.folder, self.dice, self.rows_of_long = pathlib.Path(folder), dice, rows
@@ -54,6 +57,7 @@ class Stage:
         self.settings = harness.UNCONFINED | {
             "LONGSHORE_CONFIG": str(config),
             "LONGSHORE_JOBS_STRICT": "true" if strict else "false",
+            "LONGSHORE_JOBS_UNRECORDED_MAX": str(W),
             "LONGSHORE_JOBS_CONCURRENCY_MAX": str(SLOTS),
             # Two at once, so that a third of higher priority makes one pause; a failure threshold that a small job reaches.
             "LONGSHORE_JOBS_ACTIVE_MAX": "2",
@@ -69,7 +73,7 @@ class Stage:
             self.server.spawn = spawn
         self.log = audit.Invocations(self.folder / "invocations")
         self.watch = audit.Watch()
-        self.limits = audit.Limits(at_once=SLOTS, slots=SLOTS, unrecorded=0 if strict else 4096)
+        self.limits = audit.Limits(at_once=SLOTS, slots=SLOTS, unrecorded=0 if strict else W)
         self.function = None
         self.long = None
         self.rows = {}

@@ -15,9 +15,9 @@ import harness
 from harness import ROOT
 
 KILLS = 5
-# Answers that were received and are not yet durable: while the disk keeps up far fewer than `unrecorded_max` in the settings.
-W = 4096
-# The bound on invocations in flight that the strict run is given: `concurrency_max` in the settings.
+# Answers that may have been received and not be durable yet: `unrecorded_max` in the settings, so few that a kill that lost more is seen.
+W = 32
+# The bound on invocations in flight that both are given: `concurrency_max` in the settings.
 SLOTS = 16
 
 def seed():
@@ -39,8 +39,9 @@ def crashing(tmp_path, request):
 
 
 @pytest.mark.parametrize("crashing, rows, limits", [
-    # The figures: kills x (in flight + W).
-    pytest.param({}, 5000, audit.Limits(unrecorded=W, slots=256), id="first-settings"),
+    # Kills x (in flight + W).
+    pytest.param({"LONGSHORE_JOBS_UNRECORDED_MAX": str(W), "LONGSHORE_JOBS_CONCURRENCY_MAX": str(SLOTS)}, 5000,
+                 audit.Limits(unrecorded=W, slots=SLOTS, at_once=SLOTS), id="window"),
     # A slot is free only when its result is durable: what repeats was in flight.
     pytest.param({"LONGSHORE_JOBS_STRICT": "true", "LONGSHORE_JOBS_CONCURRENCY_MAX": str(SLOTS)}, 2000,
                  audit.Limits(unrecorded=0, slots=SLOTS, at_once=SLOTS), id="strict"),

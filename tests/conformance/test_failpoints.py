@@ -84,7 +84,7 @@ def test_a_server_that_is_killed_in_its_very_first_start_starts_the_next_time(st
         one.kill()
 
 
-@pytest.mark.parametrize("strict", [True, False], ids=["strict", "first-settings"])
+@pytest.mark.parametrize("strict", [True, False], ids=["strict", "window"])
 def test_kills_at_failpoints_and_at_random_lose_nothing_and_report_every_row_once(stage, strict, capsys):
     number = seed() + strict
     dice = random.Random(number)

@@ -10,7 +10,7 @@ use futures::FutureExt;
 use longshore_core::job::{Event, Status};
 use longshore_core::record::Entry;
 use longshore_core::run::Past;
-use longshore_core::time::Timestamp;
+use longshore_core::time::{Age, Timestamp};
 use longshore_jobs::JobError;
 use longshore_jobs::ledger::{
     After, Appended, Before, Census, Change, Created, Due, Duty, Expired, Faults, Fence, JobRow, Kept, Lease, Ledger,
@@ -233,7 +233,15 @@ impl Ledger for Reached {
         write(&self.machine, self.inner.set_tags(id, tags), |_| {}).await
     }
 
-    async fn expired(&self, before: Timestamp, jobs_max: usize, max: usize) -> Result<Vec<Expired>, StoreError> {
+    fn age(&self) -> Age {
+        self.inner.age()
+    }
+
+    async fn note_age(&self) -> Result<(), StoreError> {
+        read(&self.machine, self.inner.note_age()).await
+    }
+
+    async fn expired(&self, before: Age, jobs_max: usize, max: usize) -> Result<Vec<Expired>, StoreError> {
         read(&self.machine, self.inner.expired(before, jobs_max, max)).await
     }
 

@@ -15,8 +15,10 @@
 mod audit;
 mod clients;
 mod defect;
+mod disk;
 mod function;
 mod ledger;
+mod log;
 mod machine;
 mod objects;
 mod plan;
@@ -29,6 +31,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Instant;
 
 use crate::defect::{DEFECTS, Defect};
+use crate::disk::{DISK_DEFECTS, DISK_FAULTS, DiskFault};
 use crate::plan::{FAULTS, Fault};
 use crate::run::{Shown, simulate};
 
@@ -38,6 +41,10 @@ const SEEDS: u64 = 3_000;
 const TWICE: u64 = 100;
 /// Seeds in which each planted defect has to be found: a good minute of one core.
 const DEFECT_SEEDS: u64 = 8_000;
+
+/// Seeds of the log alone, and those in which each planted defect of the disk's users has to be found.
+const LOG_SEEDS: u64 = 3_000;
+const LOG_DEFECT_SEEDS: u64 = 2_000;
 
 /// Seeds that have found something once. What was wrong stands beside each.
 const REGRESSIONS: &[u64] = &[
@@ -134,6 +141,10 @@ thread_local! {
 
 /// Runs a world. Broken laws are panics, which are told with their seeds in the end, and not as they come.
 fn simulate_quietly(seed: u64, defect: Option<Defect>) -> Result<Shown, String> {
+    quietly(|| simulate(seed, defect))
+}
+
+fn quietly<T>(world: impl FnOnce() -> T) -> T {
     static HOOKED: std::sync::Once = std::sync::Once::new();
     HOOKED.call_once(|| {
         let hook = std::panic::take_hook();
@@ -144,7 +155,7 @@ fn simulate_quietly(seed: u64, defect: Option<Defect>) -> Result<Shown, String> 
         }));
     });
     IN_WORLD.set(true);
-    let shown = simulate(seed, defect);
+    let shown = world();
     IN_WORLD.set(false);
     shown
 }
@@ -228,4 +239,83 @@ fn planted_defects_are_found() {
         }
     }
     assert!(missed.is_empty(), "{missed:?} were not found in {DEFECT_SEEDS} seeds each");
+}
+
+/// Runs the log alone on each core, from seed to seed, until one breaks a law.
+fn run_logs(
+    first: u64,
+    seeds: u64,
+    defect: Option<disk::DiskDefect>,
+) -> (BTreeMap<DiskFault, u64>, u64, Option<(u64, String)>) {
+    let (next, found) = (AtomicU64::new(first), std::sync::Mutex::new((BTreeMap::new(), 0, None)));
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    std::thread::scope(|scope| {
+        for _ in 0..cores {
+            scope.spawn(|| {
+                loop {
+                    let seed = next.fetch_add(1, Ordering::Relaxed);
+                    if seed >= first.saturating_add(seeds) || found.lock().expect("no life panics").2.is_some() {
+                        return;
+                    }
+                    let shown = quietly(|| log::simulate(seed, defect));
+                    let mut found = found.lock().expect("no life panics");
+                    match shown {
+                        Ok(shown) => {
+                            found.1 += shown.openings;
+                            shown.faults.into_iter().for_each(|(fault, n)| *found.0.entry(fault).or_default() += n);
+                        }
+                        // The lowest seed that fails, whichever thread is faster.
+                        Err(why) if found.2.as_ref().is_none_or(|(lowest, _)| seed < *lowest) => {
+                            found.2 = Some((seed, why))
+                        }
+                        Err(_) => {}
+                    }
+                }
+            });
+        }
+    });
+    found.into_inner().expect("no life panics")
+}
+
+#[test]
+fn the_log_keeps_its_laws_on_a_disk_that_loses_what_was_not_synced() {
+    let began = Instant::now();
+    let (first, seeds) = match number("SIM_SEED") {
+        Some(seed) => (seed, 1),
+        None => (number("SIM_FIRST").unwrap_or_else(first_seed), number("SIM_SEEDS").unwrap_or(LOG_SEEDS)),
+    };
+    let (faults, openings, broken) = run_logs(first, seeds, None);
+    let took = began.elapsed().as_secs_f64();
+    println!("{seeds} lives of a log from {first}, {openings} openings, {took:.1} s: {faults:?}");
+    if let Some((seed, why)) = broken {
+        panic!(
+            "{why}\nreplay: SIM_SEED={seed} cargo test --release -p longshore-tests --test worlds the_log -- --nocapture"
+        );
+    }
+    if seeds >= 1_000 {
+        let never: Vec<_> = DISK_FAULTS.iter().filter(|fault| !faults.contains_key(fault)).collect();
+        assert!(never.is_empty(), "faults that never happened: {never:?}");
+    }
+}
+
+#[test]
+fn planted_defects_of_whoever_uses_the_disk_are_found() {
+    let mut missed = Vec::new();
+    for defect in DISK_DEFECTS {
+        let began = Instant::now();
+        match run_logs(0, LOG_DEFECT_SEEDS, Some(defect)).2 {
+            Some((seed, why)) => {
+                println!("{defect:?} found by seed {seed}, {:.1} s: {why}", began.elapsed().as_secs_f64())
+            }
+            None => missed.push(defect),
+        }
+    }
+    assert!(missed.is_empty(), "{missed:?} were not found in {LOG_DEFECT_SEEDS} seeds each");
+}
+
+#[test]
+fn one_seed_makes_one_life_of_a_log() {
+    for seed in 0..200 {
+        assert_eq!(quietly(|| log::simulate(seed, None)), quietly(|| log::simulate(seed, None)), "seed {seed}");
+    }
 }

@@ -28,8 +28,6 @@ const LIVENESS: Duration = Duration::from_secs(60 * 60);
 /// For how much longer things go wrong in a world in which no server has died at work yet.
 const TORMENT_MORE: Duration = Duration::from_secs(60);
 const YEAR_MS: i64 = 365 * 24 * 60 * 60 * 1_000;
-/// What becomes of jobs by their dates is a matter of the wall clock, which jumps here by ten years.
-const NEVER_MS: i64 = 1_000 * YEAR_MS;
 
 /// What one world has shown.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -214,8 +212,6 @@ fn settings(machine: &Arc<Machine>) -> Settings {
         concurrency_total_max: plan.concurrency_total,
         run,
         confirmation_default: false,
-        confirmation_ms_max: NEVER_MS,
-        retention_ms: NEVER_MS,
         event_sinks: vec![Arc::new(Sink(Arc::clone(machine)))],
         random: Arc::new(move || bits.bits()),
         wall_clock: Arc::new(move || clock.wall_clock()),

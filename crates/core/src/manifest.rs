@@ -230,7 +230,7 @@ impl RowFormat {
     /// and the same fault. Returns the number of rows; `edges` is given the places behind the last rows of chunks.
     ///
     /// Rows as most are take a look at each byte by the widest instructions there are, and nothing for themselves; where
-    /// there is a quote, or anything odd, each line is read as [`RowFormat::parse`] does.
+    /// anything is odd, be it a comma inside of quotes, each line is read as [`RowFormat::parse`] does.
     pub fn check(&self, first_row: u64, lines: &[u8], edges: &mut Vec<usize>) -> Result<u64, Fault> {
         edges.clear();
         if let Some(rows) = self.check_plain(first_row, lines, edges) {
@@ -250,17 +250,94 @@ impl RowFormat {
 
     /// `None` if a closer look is needed.
     fn check_plain(&self, first_row: u64, lines: &[u8], edges: &mut Vec<usize>) -> Option<u64> {
-        let count = self.columns.len();
+        let each = |next_row: u64, end, _: &[&[u8]]| {
+            if next_row.is_multiple_of(CHUNK_ROWS) {
+                edges.push(end);
+            }
+            Some(())
+        };
+        self.each_plain(first_row, lines, each)
+    }
+
+    /// Checks whole lines as [`RowFormat::check`] does, and adds each to `into` as [`write_row`] writes it: Bucket, Key and,
+    /// if there is such a column, VersionId. Returns the number of rows. After a fault `into` has the rows before it.
+    ///
+    /// Rows as an inventory has them, every value quoted or none, are never taken apart one by one.
+    pub fn rewrite(&self, first_row: u64, lines: &[u8], into: &mut Vec<u8>) -> Result<u64, Fault> {
+        let place = |wanted| self.columns.iter().position(|column| *column == wanted);
+        let (bucket, key, version) = (place(Column::Bucket), place(Column::Key), place(Column::VersionId));
+        let begun = into.len();
+        into.reserve(lines.len());
+        let each = |_, _, fields: &[&[u8]]| {
+            let (bucket, key) = (*fields.get(bucket?)?, *fields.get(key?)?);
+            let last = match version {
+                Some(at) => *fields.get(at)?,
+                None => key,
+            };
+            // Bare, these would be read back as other bytes than they are.
+            if last.ends_with(b"\r") || bucket.starts_with(BYTE_ORDER_MARK) {
+                return None;
+            }
+            into.extend_from_slice(bucket);
+            into.push(b',');
+            into.extend_from_slice(key);
+            if version.is_some() {
+                into.push(b',');
+                into.extend_from_slice(last);
+            }
+            into.push(b'\n');
+            Some(())
+        };
+        if let Some(rows) = self.each_plain(first_row, lines, each) {
+            return Ok(rows);
+        }
+        into.truncate(begun);
+        let (mut row, mut from) = (first_row, 0);
+        for end in memchr::memchr_iter(b'\n', lines) {
+            let Row { bucket, key, version: given, .. } = self.read(row, &lines[from..end])?;
+            let given = match &given {
+                RowVersion::Given(given) => given,
+                RowVersion::NoColumn | RowVersion::Missing => "",
+            };
+            write_row(into, &bucket, &key, version.map(|_| given));
+            (row, from) = (row + 1, end + 1);
+        }
+        Ok(row - first_row)
+    }
+
+    /// Calls `each` with the number of the row that follows, the place behind each line, and its fields without the quotes
+    /// around them. `None` if a closer look is needed at any of the lines, or `each` wants one; it has been called for some
+    /// lines then.
+    fn each_plain(
+        &self,
+        first_row: u64,
+        lines: &[u8],
+        each: impl FnMut(u64, usize, &[&[u8]]) -> Option<()>,
+    ) -> Option<u64> {
         let begins = first_row == 0 && lines.starts_with(BYTE_ORDER_MARK);
-        if begins || count > PLAIN_COLUMNS_MAX || memchr::memchr(b'"', lines).is_some() {
+        if begins || self.columns.len() > PLAIN_COLUMNS_MAX {
             return None;
         }
         if !lines.is_ascii() && std::str::from_utf8(lines).is_err() {
             return None;
         }
-        let percent_from = |from: usize| memchr::memchr(b'%', &lines[from..]).map_or(usize::MAX, |at| from + at);
-        let mut percent = percent_from(0);
+        match memchr::memchr(b'"', lines) {
+            None => self.each_bare(first_row, lines, each),
+            Some(_) => self.each_quoted(first_row, lines, each),
+        }
+    }
+
+    /// Lines without a quote: the commas and breaks of all of them are looked for at once.
+    fn each_bare(
+        &self,
+        first_row: u64,
+        lines: &[u8],
+        mut each: impl FnMut(u64, usize, &[&[u8]]) -> Option<()>,
+    ) -> Option<u64> {
+        let count = self.columns.len();
+        let mut percent = Percent::first(lines);
         let mut ends = [0; PLAIN_COLUMNS_MAX];
+        let mut fields = [&b""[..]; PLAIN_COLUMNS_MAX];
         let (mut row, mut start, mut field) = (first_row, 0, 0);
         for at in memchr::memchr2_iter(b',', b'\n', lines) {
             if field == count {
@@ -277,32 +354,66 @@ impl RowFormat {
             // A CR before the break is none of the last field.
             ends[field - 1] = at - usize::from(at > start && lines[at - 1] == b'\r');
             let mut from = start;
-            for (column, to) in self.columns.iter().zip(ends) {
-                let text = &lines[from..to];
-                let fits = match column {
-                    Column::Ignore => true,
-                    Column::Bucket => text.len() <= BUCKET_BYTES_MAX,
-                    Column::Key => {
-                        if percent < from {
-                            percent = percent_from(from);
-                        }
-                        !text.is_empty()
-                            && if percent < to { check_key(text).is_ok() } else { text.len() <= KEY_BYTES_MAX }
-                    }
-                    Column::VersionId | Column::ReportedVersion => version_fits(text),
-                    Column::Number => std::str::from_utf8(text).is_ok_and(|text| text.parse::<u64>().is_ok()),
-                };
-                if !fits {
-                    return None;
-                }
+            for ((column, to), field) in self.columns.iter().zip(ends).zip(&mut fields) {
+                *field = column.plain(lines, from, to, &mut percent)?;
                 from = to + 1;
             }
             (row, start, field) = (row + 1, at + 1, 0);
-            if row.is_multiple_of(CHUNK_ROWS) {
-                edges.push(start);
-            }
+            each(row, start, &fields[..count])?;
         }
         (start == lines.len()).then_some(row - first_row)
+    }
+
+    /// Lines of which some fields have quotes around them, and none has a quote, a comma or a break in it: so each ends at
+    /// the first of these.
+    fn each_quoted(
+        &self,
+        first_row: u64,
+        lines: &[u8],
+        mut each: impl FnMut(u64, usize, &[&[u8]]) -> Option<()>,
+    ) -> Option<u64> {
+        let count = self.columns.len();
+        let mut percent = Percent::first(lines);
+        let mut fields = [&b""[..]; PLAIN_COLUMNS_MAX];
+        let (mut row, mut start) = (first_row, 0);
+        while start < lines.len() {
+            let mut from = start;
+            for (number, (column, field)) in self.columns.iter().zip(&mut fields).enumerate() {
+                let quoted = *lines.get(from)? == b'"';
+                from += usize::from(quoted);
+                let to = from + memchr::memchr3(b'"', b',', b'\n', &lines[from..])?;
+                let mut behind = to;
+                let mut text_to = to;
+                if quoted {
+                    if lines[to] != b'"' {
+                        return None;
+                    }
+                    behind += 1;
+                } else if lines[to] == b'"' {
+                    return None;
+                }
+                if number + 1 < count {
+                    if *lines.get(behind)? != b',' {
+                        return None;
+                    }
+                } else {
+                    // A CR before the break is none of the last field.
+                    if quoted {
+                        behind += usize::from(*lines.get(behind)? == b'\r');
+                    } else {
+                        text_to -= usize::from(to > start && lines[to - 1] == b'\r');
+                    }
+                    if *lines.get(behind)? != b'\n' || behind - start > LINE_BYTES_MAX {
+                        return None;
+                    }
+                }
+                *field = column.plain(lines, from, text_to, &mut percent)?;
+                from = behind + 1;
+            }
+            (row, start) = (row + 1, from);
+            each(row, start, &fields[..count])?;
+        }
+        Some(row - first_row)
     }
 
     /// Reads a chunk of lines, each ended by LF, of which the first is row `first_of_chunk`; the tasks from `first_row` on.
@@ -326,6 +437,42 @@ impl RowFormat {
             tasks.push(Task { row, number, bucket, key: key.into(), version: version.into() });
         }
         Ok(tasks)
+    }
+}
+
+/// Where the next percent sign is, so that fields before it need not be searched.
+struct Percent(usize);
+
+impl Percent {
+    fn first(lines: &[u8]) -> Self {
+        Self(memchr::memchr(b'%', lines).unwrap_or(usize::MAX))
+    }
+
+    /// Whether one stands in this part, which is not before the last one asked for.
+    fn is_within(&mut self, lines: &[u8], from: usize, to: usize) -> bool {
+        if self.0 < from {
+            self.0 = memchr::memchr(b'%', &lines[from..]).map_or(usize::MAX, |at| from + at);
+        }
+        self.0 < to
+    }
+}
+
+impl Column {
+    /// The text of a field of this column that lies at `from..to` of checked UTF-8; `None` if it needs a closer look.
+    #[inline(always)]
+    fn plain<'a>(self, lines: &'a [u8], from: usize, to: usize, percent: &mut Percent) -> Option<&'a [u8]> {
+        let text = &lines[from..to];
+        let fits = match self {
+            Self::Ignore => true,
+            Self::Bucket => text.len() <= BUCKET_BYTES_MAX,
+            Self::Key => {
+                let escaped = percent.is_within(lines, from, to);
+                !text.is_empty() && if escaped { check_key(text).is_ok() } else { text.len() <= KEY_BYTES_MAX }
+            }
+            Self::VersionId | Self::ReportedVersion => version_fits(text),
+            Self::Number => std::str::from_utf8(text).is_ok_and(|text| text.parse::<u64>().is_ok()),
+        };
+        fits.then_some(text)
     }
 }
 
@@ -450,12 +597,32 @@ pub fn write_row(into: &mut Vec<u8>, bucket: &str, key: &str, version: Option<&s
 }
 
 fn write_field(into: &mut Vec<u8>, field: &str) {
-    if !field.contains(['"', ',', '\r', '\n']) {
+    // A byte order mark is one only where nothing stands before it.
+    if !field.contains(['"', ',', '\r', '\n']) && !field.starts_with('\u{feff}') {
         return into.extend_from_slice(field.as_bytes());
     }
     into.push(b'"');
     into.extend_from_slice(field.replace('"', "\"\"").as_bytes());
     into.push(b'"');
+}
+
+/// Counts the rows that end in `lines`, which are checked already and may be cut anywhere; `first_row` is the row that the
+/// first of them ends. `edges` is given the places behind the last rows of chunks, as by [`RowFormat::check`].
+pub fn count_rows(first_row: u64, lines: &[u8], edges: &mut Vec<usize>) -> u64 {
+    /// Counted at once, some hundred rows: a chunk ends in few of them, and only there each row is looked for.
+    const COUNTED_BYTES: usize = 4 << 10;
+    edges.clear();
+    let mut row = first_row;
+    for (block, from) in lines.chunks(COUNTED_BYTES).zip((0..).step_by(COUNTED_BYTES)) {
+        let rows = memchr::memchr_iter(b'\n', block).count() as u64;
+        if (row + rows) / CHUNK_ROWS > row / CHUNK_ROWS {
+            let numbered = memchr::memchr_iter(b'\n', block).zip(row + 1..);
+            let ends = numbered.filter(|(_, next)| next.is_multiple_of(CHUNK_ROWS));
+            edges.extend(ends.map(|(at, _)| from + at + 1));
+        }
+        row += rows;
+    }
+    row - first_row
 }
 
 /// Cuts a stream of bytes into lines. Feed pieces as they come; each whole line is handed out without its LF.
@@ -705,6 +872,23 @@ mod tests {
             "b\r,k",
             "b,\r",
             "é,%C3%A9",
+            "\"b\",\"k\"",
+            "\"b\",\"k\"\r",
+            "\"b\",\"k\r\"",
+            "\"b\",\"k%4\"1",
+            "\"b\",\"k%4\"",
+            "\"b\",\"k%41\"",
+            "\"b\",\"\"",
+            "\"\",\"k\"",
+            "\"b\",\"k\"\"\"",
+            "\"b\"\",\"k\"",
+            "\"b\",k\"",
+            "\"b\",\"k,k\"",
+            "b,\"k\"k\"",
+            "\",\"",
+            "\"",
+            "\"\"",
+            "\"\u{feff}b\",k",
         ]
         .map(|line| line.as_bytes().to_vec())
         .into_iter()
@@ -720,6 +904,10 @@ mod tests {
                 let lines = [one, &b"\n"[..], other, b"\n", b"b,k\n"].concat();
                 let wanted = one_by_one(&format, first_row, &lines);
                 assert_eq!(at_once(&format, first_row, &lines), wanted, "{}", String::from_utf8_lossy(&lines));
+                // The edges of chunks, which the other two are about, are none of its own.
+                if first_row < 2 {
+                    assert_rewritten(&format, first_row, &lines);
+                }
             }
         }
         for (columns, lines) in [
@@ -732,12 +920,86 @@ mod tests {
                 &["k,b,1,", "k,b,1,\\N\r", "k,b,,v", "k,b,-1,v", "k,b,7,a b"],
             ),
             (vec![Version, Key, Bucket], &[",k,b\r", "v,%41,%", "v,%,b", "\u{e9},k,b"]),
+            (
+                vec![Ignore, Version, Bucket, Key],
+                &[
+                    "\"1\",\"v\",\"b\",\"k\"",
+                    "1,\"\",\"b\",k",
+                    "\"1,\",v,b,k",
+                    "\"\"\"\",v,b,k",
+                    "\"1\",\"v \",b,k",
+                    "\"1\",v,b",
+                ],
+            ),
             ([vec![Bucket, Key], vec![Ignore; 20]].concat(), &["b,k,,,,,,,,,,,,,,,,,,,,", "b,k"]),
         ] {
-            let format = RowFormat::new(columns).unwrap();
+            let format = RowFormat::new(columns.clone()).unwrap();
             for line in lines {
                 let lines = format!("{line}\n{line}\n").into_bytes();
                 assert_eq!(at_once(&format, 5, &lines), one_by_one(&format, 5, &lines), "{line}");
+                if !columns.contains(&Column::Number) {
+                    assert_rewritten(&format, 5, &lines);
+                }
+            }
+        }
+    }
+
+    /// What is written of lines reads back, wherever it stands, as the tasks that they are.
+    fn assert_rewritten(format: &RowFormat, first_row: u64, lines: &[u8]) {
+        let told = String::from_utf8_lossy(lines);
+        let wanted = one_by_one(format, first_row, lines).map(|(rows, _)| rows);
+        let mut written = b"before\n".to_vec();
+        assert_eq!(format.rewrite(first_row, lines, &mut written), wanted, "{told}");
+        let (columns, written) = (format.columns(), &written[b"before\n".len()..]);
+        let of = |row: u64, line: &[u8]| format.parse(first_row + row, line).unwrap();
+        let versions = columns.contains(&Version).then_some(Version);
+        let pinned = RowFormat::new([Bucket, Key].into_iter().chain(versions).collect()).unwrap();
+        let lines_of =
+            |bytes: &[u8]| -> Vec<Vec<u8>> { bytes.split_inclusive(|b| *b == b'\n').map(<[u8]>::to_vec).collect() };
+        let written = lines_of(written);
+        match wanted {
+            Ok(rows) => assert_eq!(written.len() as u64, rows, "{told}"),
+            Err(fault) => assert_eq!(written.len() as u64, fault.row - first_row, "{told}"),
+        }
+        for ((row, source), written) in (0..).zip(lines_of(lines)).zip(&written) {
+            let whole = [&written[..]].concat();
+            assert_eq!(whole.last(), Some(&b'\n'));
+            let read = pinned.parse(first_row + row, &whole[..whole.len() - 1]).unwrap();
+            assert_eq!(read, of(row, &source[..source.len() - 1]), "{told}");
+            // As the first row of a manifest it is the same: nothing before it is taken for something else.
+            assert_eq!(*pinned.parse(0, &whole[..whole.len() - 1]).unwrap().bucket, *read.bucket);
+        }
+    }
+
+    #[test]
+    fn what_is_rewritten_is_bare_unless_it_has_to_be_quoted() {
+        let format = RowFormat::new(vec![Ignore, Bucket, Key, Version]).unwrap();
+        let mut written = Vec::new();
+        let lines = b"\"7\",\"b\",\"k%20\",\"v\"\n\"\",b,\"k\",\"\"\r\n";
+        assert_eq!(format.rewrite(0, lines, &mut written), Ok(2));
+        assert_eq!(format.rewrite(2, b"\"7,\",\"b\",\"k,\"\"\",v\n", &mut written), Ok(1));
+        assert_eq!(written, b"b,k%20,v\nb,k,\nb,\"k,\"\"\",v\n");
+    }
+
+    #[test]
+    fn rows_are_counted_with_their_edges_however_they_are_cut() {
+        let rows = 5 * CHUNK_ROWS + 9;
+        // A chunk of nothing but line breaks, and chunks of long lines.
+        let line = |row: u64| if row < 1_500 { 0 } else { row as usize % 90 };
+        let text: Vec<u8> = (0..rows).flat_map(|row| [vec![b'k'; line(row)], b"\n".to_vec()].concat()).collect();
+        let ends: Vec<usize> = memchr::memchr_iter(b'\n', &text).map(|at| at + 1).collect();
+        for first_row in [0, 1, CHUNK_ROWS - 1, 700] {
+            let wanted: Vec<usize> =
+                (first_row + 1..).zip(&ends).filter(|(row, _)| row % CHUNK_ROWS == 0).map(|(_, end)| *end).collect();
+            for size in [1, 100, 4_096, 5_000, text.len()] {
+                let (mut row, mut at, mut found) = (first_row, 0, Vec::new());
+                for piece in text.chunks(size) {
+                    let mut edges = vec![7];
+                    row += count_rows(row, piece, &mut edges);
+                    found.extend(edges.into_iter().map(|edge| at + edge));
+                    at += piece.len();
+                }
+                assert_eq!((row, &found), (first_row + rows, &wanted), "cut every {size} from row {first_row}");
             }
         }
     }

@@ -16,6 +16,8 @@ use crate::host::{Call, Deployment, Host, Outcome, Provisioning, Terms};
 pub(crate) trait Environments: Send + Sync + 'static {
     async fn invoke(&self, deployment: Arc<Deployment>, call: Call) -> Outcome;
     fn slots(&self, deployment: &Deployment) -> u32;
+    /// How many calls of `name` at once are of use now, whatever may run.
+    fn of_use(&self, name: &str) -> u32;
     /// Lets go of the environments of a deployment that is no more, and answers its calls that wait with
     /// [`Outcome::Gone`].
     fn retire(&self, deployment_id: &str);
@@ -57,6 +59,10 @@ impl Environments for Host {
 
     fn retire(&self, deployment_id: &str) {
         Host::retire(self, deployment_id);
+    }
+
+    fn of_use(&self, name: &str) -> u32 {
+        Host::of_use(self, name)
     }
 
     fn set_terms(&self, name: &str, terms: &Terms) {

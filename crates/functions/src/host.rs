@@ -20,6 +20,7 @@ use longshore_core::start::Start;
 use tokio::sync::{Notify, oneshot};
 
 mod ahead;
+mod crowds;
 mod environment;
 pub mod figures;
 mod forwarder;
@@ -327,6 +328,7 @@ struct Shared {
     ahead: Arc<ahead::Ahead>,
     logs: logs::Logs,
     figures: figures::Figures,
+    crowds: crowds::Crowds,
     clients_dir: PathBuf,
     environments_dir: PathBuf,
     /// Zero of the pool's clock.
@@ -419,6 +421,7 @@ impl Host {
             ahead: Arc::new(ahead),
             logs: logs::Logs::new(&settings.data_dir)?,
             figures: figures::Figures::default(),
+            crowds: crowds::Crowds::default(),
             clients_dir: runtimes::write_clients(&settings.data_dir)?,
             environments_dir,
             started: Instant::now(),
@@ -440,6 +443,7 @@ impl Host {
             settings,
         });
         shared.runtime.spawn(tick(Arc::downgrade(&shared)));
+        shared.runtime.spawn(crowds::watch(Arc::downgrade(&shared)));
         if is_memory_watched(&shared) {
             shared.runtime.spawn(watch_memory(Arc::downgrade(&shared)));
         }
@@ -484,6 +488,12 @@ impl Host {
     /// two of them: a waiting call is handed out in the same wake-up in which an environment comes free.
     pub fn slots(&self, deployment: &Deployment) -> u32 {
         lock(&self.handle.shared.state).pool.slots(&deployment.name, &deployment.id, deployment.concurrency)
+    }
+
+    /// How many calls of a function at once are of use now: where they are short and the processors are what they wait for,
+    /// more of them make each other slower. A caller that has many waiting keeps to it; whoever asks for more is served.
+    pub fn of_use(&self, name: &str) -> u32 {
+        self.handle.shared.crowds.of_use(name)
     }
 
     /// Environments that may be provisioned at all, of all functions together: one place stays for everything else.

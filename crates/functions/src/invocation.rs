@@ -76,7 +76,7 @@ impl Functions {
         outcome.await.unwrap_or_else(|error: FunctionError| Invoked::Refused(error.told()))
     }
 
-    /// How many invocations of `function` the host can run at once now, at least 1: one that cannot run at all
+    /// How many invocations of `function` the host can run at once now, as far as that is of use, at least 1: one that cannot run at all
     /// (missing, switched off) is for the caller to find out by trying, or nobody would see the error.
     pub fn slots(&self, function: &str) -> u32 {
         let environments = &self.inner.environments;
@@ -85,7 +85,8 @@ impl Functions {
         // What is provisioned for an alias's other version serves its calls as well.
         let others: u32 = others.iter().map(|other| environments.provisioning(&other.id).wanted).sum();
         let machine = environments.provisioned_max().saturating_add(1);
-        environments.slots(first).saturating_add(others).min(machine).max(1)
+        let may_run = environments.slots(first).saturating_add(others).min(machine);
+        may_run.min(environments.of_use(&first.name)).max(1)
     }
 
     /// Says that invocations of `function` are about to come, so many at once: environments are started for them where that

@@ -53,6 +53,8 @@ struct Scripted {
     /// How far every provisioned concurrency is.
     provisioning: Mutex<Provisioning>,
     prepared: Mutex<Vec<(String, u32)>>,
+    /// How many calls of a function at once are of use, if not any number.
+    of_use: Mutex<BTreeMap<String, u32>>,
     /// Lets a call go on whose scripted outcome is [`Outcome::Gone`].
     retiring: tokio::sync::Notify,
 }
@@ -72,6 +74,10 @@ impl Environments for Scripted {
 
     fn slots(&self, deployment: &Deployment) -> u32 {
         deployment.concurrency.unwrap_or(8).min(8)
+    }
+
+    fn of_use(&self, name: &str) -> u32 {
+        self.of_use.lock().unwrap().get(name).copied().unwrap_or(u32::MAX)
     }
 
     fn retire(&self, deployment_id: &str) {
@@ -709,6 +715,10 @@ async fn the_engine_invokes_by_the_same_rules_without_http() {
     };
     assert_eq!(call(ARN, b"{}").await, expected);
     assert_eq!(api.functions.slots(ARN), 8);
+    for (of_use, slots) in [(3, 3), (0, 1), (u32::MAX, 8)] {
+        api.host.of_use.lock().unwrap().insert("f".into(), of_use);
+        assert_eq!(api.functions.slots(ARN), slots, "more would make each other slower");
+    }
     assert_eq!(refused(call("f", b"x").await).0, 400);
     api.put("/2017-10-31/functions/f/concurrency", json!({"ReservedConcurrentExecutions": 0})).await.ok(200);
     let Invoked::Refused(error) = call("f", b"{}").await else { panic!("it is switched off") };

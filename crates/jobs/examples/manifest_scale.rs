@@ -26,7 +26,7 @@ use longshore_jobs::ports::{
     Invoker, ListPage, ListQuery, ObjectBody, ObjectError, ObjectFacts, Objects, PutBody, PutTerms,
 };
 use longshore_jobs::{Jobs, SCHEMA, Settings};
-use longshore_store::{Fatal, Records, ResultLog};
+use longshore_store::{Fatal, Os, Records, ResultLog};
 use longshore_wire::sigv4::Verified;
 use longshore_wire::{Query, Request, RequestId};
 use md5::{Digest, Md5};
@@ -482,7 +482,7 @@ fn bare(dir: &Path) {
     let (mut frames, mut bytes) = (0, 0);
     let mut work = Duration::ZERO;
     for job in std::fs::read_dir(dir.join("jobs")).expect("a folder").flatten() {
-        ResultLog::read(&job.path().join("results"), |payload| {
+        ResultLog::read(&Os, &job.path().join("results"), |payload| {
             let began = Instant::now();
             // The log is read beside it, a piece at a time; that is not counted.
             file.write_all(payload).and_then(|()| file.sync_data()).expect("it is durable");

@@ -36,7 +36,7 @@ use longshore_core::run::{Command, Depths, Effect, Ended, Event, Extent, Run};
 use longshore_core::sample;
 use longshore_core::time::Tick;
 use longshore_store::failpoint::{self, Place};
-use longshore_store::{Fatal, StoreError};
+use longshore_store::{Fatal, Files, StoreError};
 use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -189,16 +189,28 @@ impl Engine {
         let tasks = &engine.shared.tasks;
         tasks.spawn(cut_off_when_broken(engine.clone()));
         if let Some(term) = engine.shared.world.ledger.term() {
-            tasks.spawn(keeper::run(engine.clone(), term));
+            engine.serve("the keeper of leases", keeper::run(engine.clone(), term));
         }
         tasks.spawn(sweep(engine.clone()));
-        tasks.spawn(scheduler::run(engine.clone()));
-        tasks.spawn(scheduler::retire(engine.clone()));
+        engine.serve("the scheduler", scheduler::run(engine.clone()));
+        engine.serve("the removal of jobs", scheduler::retire(engine.clone()));
         let settings = &engine.shared.world.settings;
         for sink in &settings.event_sinks {
-            tasks.spawn(deliverer::run(engine.clone(), Arc::clone(sink), Random::seeded(settings.seed())));
+            let delivering = deliverer::run(engine.clone(), Arc::clone(sink), Random::seeded(settings.seed()));
+            engine.serve("the delivery of events", delivering);
         }
         Ok(engine)
+    }
+
+    /// Starts what all jobs need for as long as the engine runs. After a panic of it nothing would go on, and nobody would
+    /// know: then the server ends, and the next one takes everything up again.
+    fn serve(&self, what: &'static str, work: impl Future<Output = ()> + Send + 'static) {
+        let engine = self.clone();
+        self.shared.tasks.spawn(async move {
+            if engine.shared.tasks.caught(what, work).await.is_none() {
+                engine.shared.world.fatal.throw(format!("{what} has panicked"));
+            }
+        });
     }
 
     /// Something has changed that the scheduler should look at.
@@ -256,7 +268,8 @@ impl Engine {
     /// log stays. Failing to remove something costs space alone; the next start tries again.
     pub async fn clean(&self, id: &str) {
         let dir = self.shared.world.job_dir(id);
-        let cleaned = self.shared.tasks.blocking(move || Ok(clean(&dir))).await;
+        let ground = self.shared.tasks.ground().clone();
+        let cleaned = self.shared.tasks.blocking(move || Ok(clean(ground.files(), &dir))).await;
         if let Ok(Err(error)) | Err(StoreError::Io(error)) = cleaned {
             tracing::warn!(job = id, %error, "files of a job that is over stay behind");
         }
@@ -346,10 +359,10 @@ async fn cut_off_when_broken(engine: Engine) {
 
 /// Removes what a crash left behind of jobs that were over by then.
 async fn sweep(engine: Engine) {
-    let dir = engine.shared.world.dir.clone();
+    let (ground, dir) = (engine.shared.tasks.ground().clone(), engine.shared.world.dir.clone());
     let listed = engine.shared.tasks.blocking(move || {
-        let entries = std::fs::read_dir(dir)?.flatten();
-        let mut ids: Vec<_> = entries.filter_map(|entry| entry.file_name().into_string().ok()).collect();
+        let names = ground.files().names_in(&dir)?;
+        let mut ids: Vec<_> = names.into_iter().filter_map(|name| name.into_string().ok()).collect();
         ids.sort_unstable();
         Ok(ids)
     });
@@ -373,7 +386,8 @@ fn spool_dir(job_dir: &std::path::Path) -> PathBuf {
 /// Removes all that is on disk of a job whose time is over. Safe to repeat.
 async fn remove(engine: &Engine, id: &str) -> Result<(), StoreError> {
     let dir = engine.shared.world.job_dir(id);
-    let removed = engine.shared.tasks.blocking(move || match std::fs::remove_dir_all(dir) {
+    let ground = engine.shared.tasks.ground().clone();
+    let removed = engine.shared.tasks.blocking(move || match ground.files().remove_folder(&dir) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error.into()),
         _ => Ok(()),
     });
@@ -381,18 +395,18 @@ async fn remove(engine: &Engine, id: &str) -> Result<(), StoreError> {
 }
 
 /// The index goes first: the rest without it is nothing that anyone would open.
-fn clean(dir: &std::path::Path) -> std::io::Result<()> {
+fn clean(files: &dyn Files, dir: &std::path::Path) -> std::io::Result<()> {
     let gone = |removed: std::io::Result<()>| match removed {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error),
         _ => Ok(()),
     };
-    gone(std::fs::remove_file(dir.join("manifest.idx")))?;
+    gone(files.remove(&dir.join("manifest.idx")))?;
     failpoint::pass(Place::JobCleanHalf);
-    longshore_store::checkpoint::remove(&recorder::log_dir(dir))?;
-    gone(std::fs::remove_file(dir.join("manifest.idx.new")))?;
-    gone(std::fs::remove_file(dir.join("manifest.csv")))?;
-    gone(std::fs::remove_dir_all(spool_dir(dir)))?;
-    gone(std::fs::remove_dir_all(dir.join("report")))
+    longshore_store::checkpoint::remove(files, &recorder::log_dir(dir))?;
+    gone(files.remove(&dir.join("manifest.idx.new")))?;
+    gone(files.remove(&dir.join("manifest.csv")))?;
+    gone(files.remove_folder(&spool_dir(dir)))?;
+    gone(files.remove_folder(&dir.join("report")))
 }
 
 /// A note of progress on its way to the table, and the milliseconds in Active that it brings it up to.
@@ -410,6 +424,9 @@ struct Rest {
 const HALTED_EVERY: Duration = Duration::from_millis(100);
 /// How often the number of slots is asked for, and how often progress is noted in the table.
 const SLOTS_EVERY: Duration = Duration::from_millis(200);
+/// After so many answers the number of slots is asked for as well: where calls are short, how many of them at once are of use
+/// may change within milliseconds.
+const SLOTS_AFTER_ANSWERS: u32 = 256;
 const NOTE_EVERY_MS: u64 = 5_000;
 /// Answers taken one after the other before orders, time and what else may happen are looked at: each turn looks at all of
 /// that, which costs more than an answer does, and this many take less than a millisecond.
@@ -444,7 +461,7 @@ impl Rows {
             return Ok(Self { extent: Extent::all(0), manifest: None, feed: None });
         }
         let early = job.request.beyond.early_start;
-        if early && !pinned::Pinned::is_whole(&dir) {
+        if early && !pinned::Pinned::is_whole(engine.shared.tasks.ground().files(), &dir) {
             let growing = pinned::Growing::create(&engine.shared.tasks, &dir).await?;
             let manifest = Some(Arc::clone(&growing.pinned));
             let feed = first.is_none().then(|| feed::Feed::start(engine, held, job, growing));
@@ -570,6 +587,7 @@ async fn drive(
     let mut alarm = std::pin::pin!(tokio::time::sleep_until(Instant::now()));
     let mut alarm_at: Option<Instant> = None;
     let mut answers_in_turn = 0;
+    let mut answers_since_slots = 0;
     if let Some(command) = first {
         run.handle(Event::Command(command), began);
     }
@@ -627,6 +645,7 @@ async fn drive(
             && let Some((invocation, reply, took)) = dispatcher.answer_now()
         {
             answers_in_turn += 1;
+            answers_since_slots += 1;
             if let Some(took) = took {
                 run.took(invocation, took);
             }
@@ -634,6 +653,13 @@ async fn drive(
             continue;
         }
         answers_in_turn = 0;
+        if answers_since_slots >= SLOTS_AFTER_ANSWERS {
+            answers_since_slots = 0;
+            let slots = slots(world, &job.request.operation.function_arn);
+            dispatcher.set_limit(slots);
+            run.handle(Event::Slots(slots), engine.now());
+            continue;
+        }
         live.set_counts(run.counts());
         let wake_at = run.wake_at(engine.now()).map(|tick| engine.at(tick));
         if wake_at != alarm_at {
@@ -669,10 +695,11 @@ async fn drive(
                 recording = None;
                 match written {
                     (batch, Ok(())) => Event::Recorded { batch },
-                    // Whoever stops the server does not wait for space; these tasks are invoked again (promise X4).
-                    (_, Err(error)) if error.is_full() && stopping => return Err(error),
-                    (batch, Err(error)) if error.is_full() => {
-                        tracing::warn!(job = job.id, %error, "results wait for space on the disk");
+                    // Whoever stops the server does not wait for that; these tasks are invoked again (promise X4).
+                    (_, Err(error)) if error.is_not_written() && stopping => return Err(error),
+                    // To leave here would leave calls in flight behind, and have them made again beside those.
+                    (batch, Err(error)) if error.is_not_written() => {
+                        tracing::warn!(job = job.id, %error, "results cannot be recorded yet, will retry");
                         Event::NotRecorded { batch }
                     }
                     (_, Err(error)) => return Err(error),
@@ -752,6 +779,7 @@ async fn drive(
                 Event::Slots(slots)
             }
             (invocation, reply, took) = dispatcher.next_answer() => {
+                answers_since_slots += 1;
                 if let Some(took) = took {
                     run.took(invocation, took);
                 }

@@ -14,6 +14,7 @@
 #[cfg(any(test, feature = "conformance"))]
 pub mod conformance;
 mod embedded;
+mod logs;
 mod memory;
 #[cfg(test)]
 mod tests;
@@ -27,7 +28,7 @@ use longshore_core::job::{Event, IllegalMove, Status};
 use longshore_core::lease::{Epoch, Worker};
 use longshore_core::record::Entry;
 use longshore_core::run::Past;
-use longshore_core::time::Timestamp;
+use longshore_core::time::{Age, Timestamp};
 use longshore_store::{Position, StoreError};
 use longshore_wire::event::JobEvent;
 use serde::{Deserialize, Serialize};
@@ -35,6 +36,7 @@ use tokio::sync::watch;
 
 pub use self::embedded::Embedded;
 pub(crate) use self::embedded::Leases;
+pub use self::logs::{Admit, Logs};
 pub use self::memory::{Afterwards, Before, Clock, Faults, Memory, NoFaults, Step, Tear};
 pub use crate::error::{FailureReason, JobError};
 pub use crate::shape::NewJob;
@@ -84,10 +86,16 @@ pub trait Ledger: Send + Sync + 'static {
     /// Replaces the whole set of tags.
     async fn set_tags(&self, id: &str, tags: Vec<(String, String)>) -> Result<(), JobError>;
 
+    /// What the age of jobs is reckoned by: no wall clock that is set makes one older or younger (promise X13).
+    fn age(&self) -> Age;
+
+    /// Keeps how far that clock has come. To be called now and then; each move of a job does it, too.
+    async fn note_age(&self) -> Result<(), StoreError>;
+
     /// Jobs whose time is over, at most `max`, the earliest ended first: those that ended before `before`, and, where
     /// more than `jobs_max` (0: any number) are over, those that are too many. A job with an event that a sink is still
     /// owed stays; a sink that is not configured any more is owed nothing.
-    async fn expired(&self, before: Timestamp, jobs_max: usize, max: usize) -> Result<Vec<Expired>, StoreError>;
+    async fn expired(&self, before: Age, jobs_max: usize, max: usize) -> Result<Vec<Expired>, StoreError>;
 
     /// What there is.
     async fn census(&self) -> Result<Census, StoreError>;
@@ -291,6 +299,8 @@ pub struct JobRow {
     pub active_ms: u64,
     pub suspended: Option<Timestamp>,
     pub terminated: Option<Timestamp>,
+    /// When it came to rest, Suspended or over, by the clock of its age.
+    pub rested: Option<Age>,
     pub status_update_reason: Option<String>,
     pub failure_reasons: Vec<FailureReason>,
     pub generated_manifest: Option<GeneratedManifest>,

@@ -69,9 +69,10 @@ pub struct Settings {
     pub random: Arc<dyn Fn() -> u128 + Send + Sync>,
     /// What the engine's tasks run on.
     pub ground: Ground,
-    /// What the wall clock says; it decides nothing but the dates that are shown, the 30 and the 90 days, and when an
-    /// event is handed over again.
+    /// What the wall clock says; it decides nothing but the dates that are shown, and when an event is handed over again.
     pub wall_clock: Arc<dyn Fn() -> Timestamp + Send + Sync>,
+    /// How long this server has run, from a start that means nothing: the 30 and the 90 days are reckoned in it.
+    pub running: Arc<dyn Fn() -> Tick + Send + Sync>,
 }
 
 impl Settings {
@@ -96,6 +97,10 @@ impl Settings {
             random: Arc::new(|| uuid::Uuid::new_v4().as_u128()),
             ground: Ground::default(),
             wall_clock: Arc::new(|| Timestamp(jiff::Timestamp::now().as_millisecond())),
+            running: {
+                let started = tokio::time::Instant::now();
+                Arc::new(move || Tick(u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX)))
+            },
         }
     }
 }

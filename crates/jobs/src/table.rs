@@ -7,7 +7,7 @@ use std::cmp::Ordering;
 use std::sync::Arc;
 
 use longshore_core::job::{Event, Status};
-use longshore_core::time::Timestamp;
+use longshore_core::time::{Age, Tick, Timestamp};
 use longshore_store::failpoint::{self, Place};
 use longshore_store::{Records, Schema, StoreError};
 use rusqlite::{Connection, OptionalExtension, Row, params};
@@ -125,6 +125,19 @@ pub const SCHEMA: Schema = Schema {
         CREATE INDEX job_by_status ON job (account, status, created DESC, id);
         CREATE INDEX job_event_pending ON job_event_delivery (sink) WHERE state = 'pending';
     ",
+        "
+        -- when the job came to rest (Suspended, or over) by the clock of age, which nobody sets
+        ALTER TABLE job ADD COLUMN rested INTEGER;
+        UPDATE job SET rested = coalesce(terminated, suspended);
+        DROP INDEX job_over;
+        CREATE INDEX job_over ON job (rested) WHERE terminated IS NOT NULL;
+        -- no row or one: how far that clock has come, and what the wall clock said then
+        CREATE TABLE job_age (
+            one INTEGER PRIMARY KEY CHECK (one = 1),
+            age INTEGER NOT NULL,
+            wall INTEGER NOT NULL
+        ) STRICT;
+    ",
     ],
 };
 
@@ -133,6 +146,8 @@ pub struct Table {
     records: Records,
     settings: Arc<Settings>,
     leases: Arc<Leases>,
+    /// What the clock of age stood at when the ledger was opened, and for how long the server had run then.
+    opened: (Age, Tick),
     /// Told after each new event.
     announced: Arc<Announcements>,
 }
@@ -152,8 +167,33 @@ impl DeliveryState {
 }
 
 impl Table {
-    pub fn new(records: Records, settings: Arc<Settings>, leases: Arc<Leases>) -> Self {
-        Self { records, settings, leases, announced: Arc::default() }
+    /// `noted`: what [`Table::noted_age`] has read.
+    pub fn new(
+        records: Records,
+        settings: Arc<Settings>,
+        leases: Arc<Leases>,
+        noted: Option<(Age, Timestamp)>,
+    ) -> Self {
+        let opened = (Age::resumed(noted, (settings.wall_clock)()), (settings.running)());
+        Self { records, settings, leases, opened, announced: Arc::default() }
+    }
+
+    /// How far the clock of age had come when it was noted last, and what the wall clock said then.
+    pub async fn noted_age(records: &Records) -> Result<Option<(Age, Timestamp)>, StoreError> {
+        let sql = "SELECT age, wall FROM job_age";
+        records
+            .read(move |db| Ok(db.query_row(sql, [], |r| Ok((Age(r.get(0)?), Timestamp(r.get(1)?)))).optional()?))
+            .await
+    }
+
+    pub fn age(&self) -> Age {
+        let (age, at) = self.opened;
+        age.after_ms((self.settings.running)().since_ms(at))
+    }
+
+    pub async fn note_age(&self) -> Result<(), StoreError> {
+        let (age, now) = (self.age(), self.now());
+        self.records.write(move |db| Ok(put_age(db, age, now)?)).await
     }
 
     /// Counts an opening of the ledger, and returns its number.
@@ -273,11 +313,15 @@ impl Table {
                 );
                 let (created, id) = after.map_or((None, String::new()), |a| (Some(a.created), a.id));
                 let mut statement = db.prepare_cached(&sql)?;
-                let rows = statement.query_map(params![account, created, id, max as i64 + 1], job_row)?;
-                let mut jobs = rows.collect::<Result<Vec<_>, _>>()?;
-                let more = jobs.len() > max;
-                jobs.truncate(max);
-                Ok((jobs, more))
+                let mut rows = statement.query(params![account, created, id, max as i64 + 1])?;
+                let (mut jobs, mut there) = (Vec::new(), 0);
+                while let Some(row) = rows.next()? {
+                    there += 1;
+                    if there <= max {
+                        jobs.extend(readable(row)?);
+                    }
+                }
+                Ok((jobs, there > max))
             })
             .await
     }
@@ -290,7 +334,11 @@ impl Table {
                      ORDER BY created, id"
                 );
                 let mut statement = db.prepare_cached(&sql)?;
-                let jobs = statement.query_map([], job_row)?.collect::<Result<Vec<_>, _>>()?;
+                let mut rows = statement.query([])?;
+                let mut jobs = Vec::new();
+                while let Some(row) = rows.next()? {
+                    jobs.extend(readable(row)?);
+                }
                 Ok(jobs)
             })
             .await
@@ -303,7 +351,7 @@ impl Table {
         event: Event,
         change: Change,
     ) -> Result<Status, MoveError> {
-        let (id, now) = (id.to_owned(), self.now());
+        let (id, now, age) = (id.to_owned(), self.now(), self.age());
         let (settings, leases) = (Arc::clone(&self.settings), Arc::clone(&self.leases));
         let (rev_wanted, slots) = match terms {
             Terms::Unchanged(rev) => (Some(rev), None),
@@ -367,6 +415,7 @@ impl Table {
                         failure_reasons = ?7,
                         suspended = coalesce(?8, suspended),
                         terminated = coalesce(?9, terminated),
+                        rested = coalesce(?13, rested),
                         generated_manifest = coalesce(?10, generated_manifest),
                         sampled = max(sampled, ?11),
                         lineage = coalesce(?12, lineage)
@@ -384,8 +433,10 @@ impl Table {
                         generated,
                         event == Event::SampleFinished,
                         change.lineage,
+                        (to == Status::Suspended || to.is_terminal()).then_some(age.0),
                     ],
                 )?;
+                put_age(db, age, now)?;
                 let codes: Vec<&str> = match to {
                     Status::Failing | Status::Failed => reasons.iter().map(|r| r.code.as_str()).collect(),
                     _ => Vec::new(),
@@ -505,7 +556,7 @@ impl Table {
         .await
     }
 
-    pub async fn expired(&self, before: Timestamp, jobs_max: usize, max: usize) -> Result<Vec<Expired>, StoreError> {
+    pub async fn expired(&self, before: Age, jobs_max: usize, max: usize) -> Result<Vec<Expired>, StoreError> {
         let settings = Arc::clone(&self.settings);
         self.records
             .read(move |db| {
@@ -521,11 +572,11 @@ impl Table {
                 let sinks: Vec<&str> = settings.event_sinks.iter().map(|sink| sink.name()).collect();
                 // By its own index: this is asked often, and mostly answered with nothing.
                 let mut statement = db.prepare_cached(
-                    "SELECT id, terminated FROM job INDEXED BY job_over
-                     WHERE terminated IS NOT NULL AND terminated < ?4 AND account = ?1
+                    "SELECT id, rested FROM job INDEXED BY job_over
+                     WHERE terminated IS NOT NULL AND rested < ?4 AND account = ?1
                      AND NOT EXISTS (SELECT 1 FROM job_event_delivery d WHERE d.job_id = job.id AND d.state = 'pending'
                         AND d.sink IN (SELECT value FROM json_each(?2)))
-                     ORDER BY terminated LIMIT ?3",
+                     ORDER BY rested LIMIT ?3",
                 )?;
                 let ended_before = if too_many > 0 { i64::MAX } else { before.0 };
                 let sinks = serde_json::to_string(&sinks).map_err(|e| StoreError::Damaged(e.to_string()))?;
@@ -534,8 +585,8 @@ impl Table {
                 })?;
                 let mut expired = Vec::new();
                 for (place, row) in rows.enumerate() {
-                    let (id, terminated) = row?;
-                    let early = terminated >= before.0;
+                    let (id, rested) = row?;
+                    let early = rested >= before.0;
                     if !early || place < too_many {
                         expired.push(Expired { id, early });
                     }
@@ -684,7 +735,7 @@ impl Table {
 
 const COLUMNS: &str = "id, created, request, status, priority, rows_total, succeeded, failed, active_ms, suspended, \
                        terminated, status_update_reason, failure_reasons, generated_manifest, sampled, \
-                       coalesce(lineage, id), rev";
+                       coalesce(lineage, id), rev, rested";
 
 const EVENT_COLUMNS: &str = "e.job_id, e.number, e.job_event_id, e.event_id, e.envelope_id, e.created, e.status, \
                              e.failure_codes, e.reasons";
@@ -839,6 +890,27 @@ fn read_job(db: &Connection, id: &str) -> Result<Option<JobRow>, StoreError> {
     Ok(statement.query_row([id], job_row).optional()?)
 }
 
+fn put_age(db: &Connection, age: Age, now: Timestamp) -> rusqlite::Result<()> {
+    let sql = "INSERT INTO job_age VALUES (1, ?1, ?2) ON CONFLICT (one) DO UPDATE SET age = ?1, wall = ?2";
+    db.prepare_cached(sql)?.execute(params![age.0, now.0]).map(drop)
+}
+
+/// A job among others: one that does not read stands still by itself, and the others go on (promise D6).
+fn readable(row: &Row<'_>) -> rusqlite::Result<Option<JobRow>> {
+    use rusqlite::Error::{FromSqlConversionFailure, IntegralValueOutOfRange, InvalidColumnType, Utf8Error};
+    match job_row(row) {
+        Err(
+            error
+            @ (FromSqlConversionFailure(..) | IntegralValueOutOfRange(..) | InvalidColumnType(..) | Utf8Error(..)),
+        ) => {
+            let id: Option<String> = row.get(0).ok();
+            tracing::error!(job = id, %error, "the record of a job is damaged, and the job stands still");
+            Ok(None)
+        }
+        job => job.map(Some),
+    }
+}
+
 fn job_row(row: &Row<'_>) -> rusqlite::Result<JobRow> {
     let (request, reasons): (String, String) = (row.get(2)?, row.get(12)?);
     let generated: Option<String> = row.get(13)?;
@@ -866,6 +938,7 @@ fn job_row(row: &Row<'_>) -> rusqlite::Result<JobRow> {
         sampled: row.get(14)?,
         lineage: row.get(15)?,
         rev: count(16)?,
+        rested: row.get::<_, Option<i64>>(17)?.map(Age),
     })
 }
 
@@ -899,11 +972,27 @@ mod tests {
 
     fn table(dir: &std::path::Path) -> Table {
         let records = Records::open(&dir.join("records.db"), &[SCHEMA], Fatal::new()).unwrap();
-        Table::new(records, Arc::new(Settings::new("123456789012", "us-west-2")), Arc::new(Leases::new(1)))
+        Table::new(records, Arc::new(Settings::new("123456789012", "us-west-2")), Arc::new(Leases::new(1)), None)
     }
 
     fn job(token: &str) -> NewJob {
         parse(&SAMPLE.replace("tok-1", token)).unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_job_whose_record_is_damaged_is_no_trouble_of_the_others() {
+        let dir = tempfile::tempdir().unwrap();
+        let table = table(dir.path());
+        for id in ["a", "b", "c"] {
+            table.create(id.into(), job(id)).await.unwrap();
+        }
+        let damage = |db: &Connection| Ok(db.execute("UPDATE job SET request = '}' || request WHERE id = 'b'", [])?);
+        table.records.write::<_, StoreError>(damage).await.unwrap();
+        let ids = |jobs: Vec<JobRow>| jobs.into_iter().map(|job| job.id).collect::<Vec<_>>();
+        assert_eq!(ids(table.alive().await.unwrap()), ["a", "c"]);
+        let (jobs, more) = table.list(vec![], None, 2).await.unwrap();
+        assert_eq!((ids(jobs), more), (vec!["c".to_owned()], true));
+        assert!(table.job("b").await.unwrap_err().to_string().contains("expected value"));
     }
 
     #[tokio::test]
@@ -967,7 +1056,7 @@ mod tests {
         let records = Records::open(&dir.path().join("records.db"), &[SCHEMA], Fatal::new()).unwrap();
         let mut settings = Settings::new("123456789012", "us-west-2");
         settings.wall_clock = Arc::new(|| Timestamp(1_570_139_328_048));
-        let table = Table::new(records, Arc::new(settings), Arc::new(Leases::new(1)));
+        let table = Table::new(records, Arc::new(settings), Arc::new(Leases::new(1)), None);
         // By the names alone, which break ties, the order would be the other way round.
         for n in 1..5 {
             table.create(format!("id-{n}"), job(&format!("t{n}"))).await.unwrap();

@@ -1,7 +1,9 @@
 //! What the processes of an environment use, as `/proc` tells it.
 
+use std::fs::File;
 use std::io::{self, Read};
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::FileExt;
 
 use rustix::fs::{Mode, OFlags};
 use rustix::process::Pid;
@@ -42,7 +44,50 @@ impl Memory {
     }
 }
 
+/// What tells how long the runtime of one environment has had a processor, or waited for one.
+#[derive(Debug)]
+pub struct Runnable {
+    file: File,
+}
+
+impl Runnable {
+    /// Of its first thread since it began, in nanoseconds. `Err` once it has ended, or where the kernel does not count.
+    /// Source: the kernel's Documentation/scheduler/sched-stats.rst, `/proc/PID/schedstat`.
+    pub fn ns(&self) -> io::Result<u64> {
+        // Three numbers of 20 digits at most.
+        let mut text = [0; 64];
+        let length = self.file.read_at(&mut text, 0)?;
+        runnable_of(&text[..length]).ok_or_else(|| io::ErrorKind::InvalidData.into())
+    }
+}
+
+/// The first two of the numbers: time on a processor, and time in a queue for one.
+fn runnable_of(schedstat: &[u8]) -> Option<u64> {
+    let mut numbers = std::str::from_utf8(schedstat).ok()?.split_ascii_whitespace();
+    let mut number = || numbers.next()?.parse::<u64>().ok();
+    number()?.checked_add(number()?)
+}
+
 impl Processes {
+    /// Opens what tells of the runtime: the first process that the environment's init started.
+    pub fn runnable(&self) -> io::Result<Runnable> {
+        let file = match self {
+            Processes::Namespace(proc) => {
+                let names = rustix::fs::Dir::read_from(proc)?.filter_map(Result::ok);
+                let pids = names.filter_map(|entry| entry.file_name().to_str().ok()?.parse::<u32>().ok());
+                let runtime = pids.filter(|pid| *pid != 1).min().ok_or(io::ErrorKind::NotFound)?;
+                open(proc, &format!("{runtime}/schedstat"))?
+            }
+            Processes::Below(init) => {
+                let init = init.as_raw_nonzero();
+                let children = std::fs::read_to_string(format!("/proc/{init}/task/{init}/children"))?;
+                let runtime = children.split_ascii_whitespace().next().ok_or(io::ErrorKind::NotFound)?;
+                File::open(format!("/proc/{runtime}/schedstat"))?
+            }
+        };
+        Ok(Runnable { file })
+    }
+
     /// The memory of all processes but the environment's init.
     pub fn memory(&self) -> io::Result<Memory> {
         let mut sum = Memory::default();
@@ -98,11 +143,14 @@ impl Processes {
 }
 
 fn read(proc: &OwnedFd, path: &str) -> io::Result<String> {
-    let flags = OFlags::RDONLY | OFlags::CLOEXEC;
-    let file = rustix::fs::openat(proc.as_fd(), path, flags, Mode::empty())?;
     let mut text = String::new();
-    std::fs::File::from(file).take(64 * 1024).read_to_string(&mut text)?;
+    open(proc, path)?.take(64 * 1024).read_to_string(&mut text)?;
     Ok(text)
+}
+
+fn open(proc: &OwnedFd, path: &str) -> io::Result<File> {
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+    Ok(rustix::fs::openat(proc.as_fd(), path, flags, Mode::empty())?.into())
 }
 
 /// All that descends from a process.
@@ -157,6 +205,24 @@ mod tests {
         let threads = std::fs::read_dir("/proc/self/task").unwrap().count() as u64;
         assert!(tasks_of(uid) >= threads && threads >= 1);
         assert_eq!(tasks_of(4_000_000_000), 0);
+    }
+
+    #[test]
+    fn a_runtime_is_the_first_process_beside_the_init_and_its_time_counts_on_a_processor_and_before_one() {
+        let proc = tempfile::tempdir().unwrap();
+        let times = [("1", "9 9 9\n"), ("12", "7 7 7\n"), ("2", "1000 234 5\n"), ("self", "6 6 6\n")];
+        for (pid, text) in times {
+            std::fs::create_dir_all(proc.path().join(pid)).unwrap();
+            std::fs::write(proc.path().join(pid).join("schedstat"), text).unwrap();
+        }
+        let processes = Processes::Namespace(std::fs::File::open(proc.path()).unwrap().into());
+        let runnable = processes.runnable().unwrap();
+        assert_eq!(runnable.ns().unwrap(), 1_234);
+        std::fs::write(proc.path().join("2/schedstat"), "2000 500 6\n").unwrap();
+        assert_eq!(runnable.ns().unwrap(), 2_500, "it is read anew");
+        for other in ["", "5", "5 x 1", "99999999999999999999 1 1", "18446744073709551615 1 1"] {
+            assert_eq!(runnable_of(other.as_bytes()), None, "{other}");
+        }
     }
 
     #[test]

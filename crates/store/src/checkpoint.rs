@@ -5,12 +5,11 @@
 //! payload (u64), the mark (segment u32, bytes of it u64, bytes before it u64, its last frame's place u64 and checksum
 //! u32), payload.
 
-use std::fs::File;
-use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
 use crate::failpoint::{self, Place};
+use crate::files::{Files, Open};
 use crate::result_log::{LastFrame, Mark};
 use crate::{Fatal, StoreError};
 
@@ -33,7 +32,7 @@ fn unfinished_in(dir: &Path) -> PathBuf {
 /// Puts a checkpoint in the place of the last one; durable when it returns. A crash leaves the one or the other. Blocks.
 ///
 /// `Err(Full)`: the last one stays. A sync that fails throws the switch, as any does.
-pub fn write(dir: &Path, mark: &Mark, payload: &[u8], fatal: &Fatal) -> Result<(), StoreError> {
+pub fn write(files: &dyn Files, dir: &Path, mark: &Mark, payload: &[u8], fatal: &Fatal) -> Result<(), StoreError> {
     let mut body = Vec::with_capacity(8 + MARK_BYTES);
     body.extend_from_slice(&(payload.len() as u64).to_le_bytes());
     body.extend_from_slice(&mark.number.to_le_bytes());
@@ -47,19 +46,24 @@ pub fn write(dir: &Path, mark: &Mark, payload: &[u8], fatal: &Fatal) -> Result<(
     fatal.check()?;
     let io = |e| StoreError::from_io("writing a checkpoint", e);
     let unfinished = unfinished_in(dir);
-    let written = File::create(&unfinished).and_then(|mut file| {
-        [&HEADER[..], &checksum, &body, payload].iter().try_for_each(|part| file.write_all(part)).map(|()| file)
+    let written = files.open(&unfinished, Open::Empty).and_then(|file| {
+        let mut at = 0;
+        for part in [&HEADER[..], &checksum, &body, payload] {
+            file.write_all_at(part, at)?;
+            at += part.len() as u64;
+        }
+        Ok(file)
     });
     let file = written.map_err(|error| {
         // It must not hold the space that others wait for.
-        let _ = std::fs::remove_file(&unfinished);
+        let _ = files.remove(&unfinished);
         io(error)
     })?;
-    fatal.sync(&file, "a checkpoint")?;
+    fatal.sync(&*file, "a checkpoint")?;
     failpoint::pass(Place::ResultsCheckpointBefore);
-    std::fs::rename(&unfinished, path_in(dir)).map_err(io)?;
+    files.rename(&unfinished, &path_in(dir)).map_err(io)?;
     failpoint::pass(Place::ResultsCheckpointAfter);
-    fatal.sync(&File::open(dir).map_err(io)?, "the folder of a checkpoint")
+    fatal.sync(&*files.open(dir, Open::Folder).map_err(io)?, "the folder of a checkpoint")
 }
 
 /// What is found in the place of a checkpoint.
@@ -73,10 +77,9 @@ pub enum Found {
 }
 
 /// Reads the checkpoint of a log. Blocks.
-pub fn read(dir: &Path) -> Result<Found, StoreError> {
-    let mut bytes = Vec::new();
-    match File::open(path_in(dir)).and_then(|mut file| file.read_to_end(&mut bytes)) {
-        Ok(_) => Ok(parse(&bytes).unwrap_or(Found::Unreadable)),
+pub fn read(files: &dyn Files, dir: &Path) -> Result<Found, StoreError> {
+    match files.open(&path_in(dir), Open::Read).and_then(|file| file.read_whole()) {
+        Ok(bytes) => Ok(parse(&bytes).unwrap_or(Found::Unreadable)),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Found::None),
         Err(error) => Err(StoreError::from_io("reading a checkpoint", error)),
     }
@@ -95,9 +98,9 @@ fn parse(bytes: &[u8]) -> Option<Found> {
 }
 
 /// Removes the checkpoint of a log that will not be appended to any more. Safe to repeat.
-pub fn remove(dir: &Path) -> std::io::Result<()> {
+pub fn remove(files: &dyn Files, dir: &Path) -> std::io::Result<()> {
     for path in [path_in(dir), unfinished_in(dir)] {
-        match std::fs::remove_file(path) {
+        match files.remove(&path) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
             _ => {}
         }
@@ -108,6 +111,7 @@ pub fn remove(dir: &Path) -> std::io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::files::Os;
 
     fn mark(number: u32) -> Mark {
         Mark { number, len: 1_000, before: 5, last: LastFrame { at: 900, checksum: 77 } }
@@ -116,34 +120,34 @@ mod tests {
     #[test]
     fn the_last_checkpoint_is_read_back_and_no_part_of_one_ever_is() {
         let dir = tempfile::tempdir().unwrap();
-        assert_eq!(read(dir.path()).unwrap(), Found::None);
-        write(dir.path(), &mark(1), b"first", &Fatal::new()).unwrap();
-        write(dir.path(), &mark(2), b"second", &Fatal::new()).unwrap();
-        assert_eq!(read(dir.path()).unwrap(), Found::Whole(mark(2), b"second".to_vec()));
+        assert_eq!(read(&Os, dir.path()).unwrap(), Found::None);
+        write(&Os, dir.path(), &mark(1), b"first", &Fatal::new()).unwrap();
+        write(&Os, dir.path(), &mark(2), b"second", &Fatal::new()).unwrap();
+        assert_eq!(read(&Os, dir.path()).unwrap(), Found::Whole(mark(2), b"second".to_vec()));
         // What a crash has left of a third.
         std::fs::write(unfinished_in(dir.path()), b"LSCK").unwrap();
-        assert_eq!(read(dir.path()).unwrap(), Found::Whole(mark(2), b"second".to_vec()));
+        assert_eq!(read(&Os, dir.path()).unwrap(), Found::Whole(mark(2), b"second".to_vec()));
         let good = std::fs::read(path_in(dir.path())).unwrap();
         for at in 0..good.len() {
             std::fs::write(path_in(dir.path()), &good[..at]).unwrap();
-            assert_eq!(read(dir.path()).unwrap(), Found::Unreadable, "cut at {at}");
+            assert_eq!(read(&Os, dir.path()).unwrap(), Found::Unreadable, "cut at {at}");
             for bit in 0..8 {
                 let mut bad = good.clone();
                 bad[at] ^= 1 << bit;
                 std::fs::write(path_in(dir.path()), bad).unwrap();
-                assert_eq!(read(dir.path()).unwrap(), Found::Unreadable, "byte {at}, bit {bit}");
+                assert_eq!(read(&Os, dir.path()).unwrap(), Found::Unreadable, "byte {at}, bit {bit}");
             }
         }
-        remove(dir.path()).unwrap();
-        remove(dir.path()).unwrap();
-        assert_eq!((read(dir.path()).unwrap(), std::fs::read_dir(dir.path()).unwrap().count()), (Found::None, 0));
+        remove(&Os, dir.path()).unwrap();
+        remove(&Os, dir.path()).unwrap();
+        assert_eq!((read(&Os, dir.path()).unwrap(), std::fs::read_dir(dir.path()).unwrap().count()), (Found::None, 0));
     }
 
     #[test]
     fn after_a_failed_sync_none_is_written() {
         let (dir, fatal) = (tempfile::tempdir().unwrap(), Fatal::new());
         fatal.throw("a sync failed");
-        assert!(matches!(write(dir.path(), &mark(1), b"x", &fatal), Err(StoreError::Broken(_))));
+        assert!(matches!(write(&Os, dir.path(), &mark(1), b"x", &fatal), Err(StoreError::Broken(_))));
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
     }
 }

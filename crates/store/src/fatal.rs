@@ -4,12 +4,12 @@
 //! nothing. So nobody retries: the switch is thrown, every later write is refused, and the server exits.
 //! Source: promise D4.
 
-use std::fs::File;
 use std::sync::{Arc, OnceLock};
 
 use tokio::sync::Notify;
 
 use crate::Syncs;
+use crate::files::OpenFile;
 
 /// Shared by all stores of one data directory.
 #[derive(Debug, Clone, Default)]
@@ -59,7 +59,7 @@ impl Fatal {
 
     /// Makes a file, or the names in a directory, durable. A sync that fails throws the switch, whatever the reason: of a
     /// disk that is full, too, the kernel may have dropped what it could not write. `Err(Broken)` without a try once thrown.
-    pub fn sync(&self, file: &File, what: &str) -> Result<(), crate::StoreError> {
+    pub fn sync(&self, file: &dyn OpenFile, what: &str) -> Result<(), crate::StoreError> {
         self.check()?;
         self.settle(what, file.sync_all())
     }

@@ -7,6 +7,8 @@ pub mod checkpoint;
 pub mod data_dir;
 pub mod failpoint;
 pub mod fatal;
+pub mod files;
+pub mod ground;
 pub mod records;
 pub mod result_log;
 pub mod segment;
@@ -14,6 +16,8 @@ pub mod syncs;
 
 pub use data_dir::DataDir;
 pub use fatal::Fatal;
+pub use files::{Files, Open, OpenFile, Os};
+pub use ground::Ground;
 pub use records::{Records, Schema};
 pub use result_log::{Mark, Position, ResultLog};
 pub use syncs::Syncs;
@@ -53,6 +57,11 @@ impl StoreError {
             }
             _ => false,
         }
+    }
+
+    /// Whether a write has not happened, for a reason that may pass: no space, too many open files, a folder that is away.
+    pub fn is_not_written(&self) -> bool {
+        self.is_full() || matches!(self, StoreError::Io(_))
     }
 
     /// Whether what was asked for may have happened all the same. Otherwise it has not, for sure.

@@ -199,7 +199,8 @@ fn write_loop(connection: &Connection, mut queue: mpsc::Receiver<Work>, fatal: &
         } else {
             failpoint::pass(Place::CommitBefore);
             let began = Instant::now();
-            let committed = connection.execute_batch("COMMIT").map_err(sort);
+            // What was synced beside a sync that failed is not believed either.
+            let committed = connection.execute_batch("COMMIT").map_err(sort).and_then(|()| fatal.check());
             fatal.syncs().records.add(began.elapsed());
             failpoint::pass(Place::CommitAfter);
             committed

@@ -3,14 +3,15 @@
 //! The thread takes what is queued, writes it as one frame, syncs it, and answers: while one sync runs the next frame
 //! gathers. What a payload means is the caller's business. Files: `<dir>/00000001.seg`, a new one from [`ROLL_AT`] on.
 
-use std::fs::{File, OpenOptions};
-use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Instant;
 
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::failpoint::{self, Place};
+use crate::files::{Files, Open, OpenFile};
+use crate::ground::Ground;
 use crate::segment::{self, FRAME_HEAD, HEADER, PAYLOAD_MAX, Step};
 use crate::syncs::SyncTimes;
 use crate::{Fatal, StoreError};
@@ -36,37 +37,47 @@ pub struct ResultLog {
 impl ResultLog {
     /// Opens (or creates) the log in `dir`, hands every payload behind `from` to `each` in the order it was appended, and
     /// cuts a torn tail. `from` is none, or a mark that [`ResultLog::reaches`]. Blocks. Memory: a frame at a time.
-    pub fn open(dir: &Path, fatal: Fatal, from: Option<Mark>, each: impl FnMut(&[u8])) -> Result<Self, StoreError> {
+    ///
+    /// On [`Ground::Pretended`] a task stands in for the thread.
+    pub fn open(
+        ground: &Ground,
+        dir: &Path,
+        fatal: Fatal,
+        from: Option<Mark>,
+        each: impl FnMut(&[u8]),
+    ) -> Result<Self, StoreError> {
         failpoint::pass(Place::ResultsOpenBefore);
+        let files = ground.files();
         // The folder's name was made durable before its first segment was begun.
-        if segments_in(dir)?.is_empty() {
-            std::fs::create_dir_all(dir).map_err(|e| StoreError::from_io("creating a result log", e))?;
-            sync_directory_of(dir, &fatal)?;
+        if segments_in(files, dir)?.is_empty() {
+            files.make_folder(dir).map_err(|e| StoreError::from_io("creating a result log", e))?;
+            sync_directory_of(files, dir, &fatal)?;
         }
-        let mut appender = Appender::recover(dir, &fatal, from.unwrap_or_default(), each)?;
+        let appender = Appender::recover(ground, dir, &fatal, from.unwrap_or_default(), each)?;
         failpoint::pass(Place::ResultsOpenAfter);
         let (queue, mut receiver) = mpsc::channel::<(Vec<u8>, Answer)>(QUEUE_MAX);
         let (marks, reader) = watch::channel(appender.mark);
-        std::thread::Builder::new()
-            .name("results".into())
-            .spawn(move || {
-                let mut told = appender.mark.bytes();
-                while let Some((payload, answer)) = receiver.blocking_recv() {
-                    let outcome = fatal.check().and_then(|()| appender.append(&payload, &fatal.syncs().results));
-                    if let Err(StoreError::Broken(reason)) = &outcome {
-                        fatal.throw(reason.clone());
+        let told_every = ground.length(TOLD_EVERY);
+        let mut writer = Writer { told: appender.mark.bytes(), told_every, appender, fatal, marks };
+        match ground {
+            Ground::Threads => {
+                let thread = std::thread::Builder::new().name("results".into()).spawn(move || {
+                    while let Some((payload, answer)) = receiver.blocking_recv() {
+                        writer.take(&payload, answer);
                     }
-                    // A caller that has gone does not need to know.
-                    let _ = answer.send(outcome);
-                    marks.send_if_modified(|mark| {
-                        *mark = appender.mark;
-                        let grown = mark.bytes() - told >= TOLD_EVERY;
-                        told = if grown { mark.bytes() } else { told };
-                        grown
-                    });
-                }
-            })
-            .map_err(StoreError::Io)?;
+                });
+                thread.map_err(StoreError::Io)?;
+            }
+            Ground::Pretended(machine) => {
+                let slow = Arc::clone(machine);
+                drop(ground.spawn(async move {
+                    while let Some((payload, answer)) = receiver.recv().await {
+                        slow.before_files().await;
+                        writer.take(&payload, answer);
+                    }
+                }));
+            }
+        }
         Ok(Self { queue, marks: reader })
     }
 
@@ -79,22 +90,23 @@ impl ResultLog {
     /// and the frame that ends there is whole and has the same checksum. Blocks. Memory: that frame.
     ///
     /// The frames before are not looked at. Whoever makes a report of them reads them all.
-    pub fn reaches(dir: &Path, mark: &Mark) -> Result<bool, StoreError> {
+    pub fn reaches(files: &dyn Files, dir: &Path, mark: &Mark) -> Result<bool, StoreError> {
         let io = |e| StoreError::from_io("reading a result segment", e);
-        let paths = segments_in(dir)?;
+        let paths = segments_in(files, dir)?;
         let Some(before) = (mark.number as usize).checked_sub(1) else { return Ok(false) };
         let Some(path) = paths.get(before) else { return Ok(false) };
         let mut bytes_before = 0;
         for path in &paths[..before] {
-            bytes_before += std::fs::metadata(path).map_err(io)?.len();
+            bytes_before += files.open(path, Open::Read).and_then(|file| file.length()).map_err(io)?;
         }
         let Some(length) = mark.len.checked_sub(mark.last.at) else { return Ok(false) };
         if bytes_before != mark.before || length > (FRAME_HEAD + PAYLOAD_MAX) as u64 {
             return Ok(false);
         }
-        let mut frame = Vec::new();
-        let mut file = File::open(path).map_err(io)?;
-        file.seek(SeekFrom::Start(mark.last.at)).and_then(|_| file.take(length).read_to_end(&mut frame)).map_err(io)?;
+        let mut frame = vec![0; length as usize];
+        let file = files.open(path, Open::Read).map_err(io)?;
+        let read = file.read_up_to(&mut frame, mark.last.at).map_err(io)?;
+        frame.truncate(read);
         let whole = matches!(segment::step(&frame), Step::Frame(_, taken) if taken as u64 == length);
         Ok(whole && segment::checksum_of(&frame) == Some(mark.last.checksum))
     }
@@ -111,18 +123,23 @@ impl ResultLog {
 
     /// Reads a closed or open log from its start without touching it: for reports. A torn tail is passed over.
     /// Blocks; a frame at a time is in memory.
-    pub fn read(dir: &Path, each: impl FnMut(&[u8])) -> Result<(), StoreError> {
-        Self::read_on(dir, Position::default(), each).map(drop)
+    pub fn read(files: &dyn Files, dir: &Path, each: impl FnMut(&[u8])) -> Result<(), StoreError> {
+        Self::read_on(files, dir, Position::default(), each).map(drop)
     }
 
     /// As [`ResultLog::read`], from where an earlier reading of the same log ended; returns where this one did. Good for
     /// as long as the process lives: a log that is open only grows behind its whole frames.
-    pub fn read_on(dir: &Path, from: Position, mut each: impl FnMut(&[u8])) -> Result<Position, StoreError> {
-        let paths = segments_in(dir)?;
+    pub fn read_on(
+        files: &dyn Files,
+        dir: &Path,
+        from: Position,
+        mut each: impl FnMut(&[u8]),
+    ) -> Result<Position, StoreError> {
+        let paths = segments_in(files, dir)?;
         let mut to = from;
         for (index, path) in paths.iter().enumerate().skip(from.segments_before) {
             let start = if index == from.segments_before { from.bytes } else { 0 };
-            let read = read_segment(path, start, u64::MAX, &mut each)?;
+            let read = read_segment(files, path, start, u64::MAX, &mut each)?;
             if index + 1 < paths.len() && read.valid != read.on_disk {
                 return Err(damaged(path, read.valid));
             }
@@ -132,12 +149,18 @@ impl ResultLog {
     }
 
     /// Reads what became durable between two marks of the same log. Blocks; a frame at a time is in memory.
-    pub fn read_between(dir: &Path, from: &Mark, to: &Mark, mut each: impl FnMut(&[u8])) -> Result<(), StoreError> {
+    pub fn read_between(
+        files: &dyn Files,
+        dir: &Path,
+        from: &Mark,
+        to: &Mark,
+        mut each: impl FnMut(&[u8]),
+    ) -> Result<(), StoreError> {
         for number in from.number.max(1)..=to.number {
             let path = path_of(dir, number);
             let start = if number == from.number { from.len } else { 0 };
             let end = if number == to.number { to.len } else { u64::MAX };
-            let read = read_segment(&path, start, end, &mut each)?;
+            let read = read_segment(files, &path, start, end, &mut each)?;
             if read.valid != if number == to.number { end } else { read.on_disk } {
                 return Err(damaged(&path, read.valid));
             }
@@ -181,25 +204,68 @@ impl Mark {
     pub fn bytes(&self) -> u64 {
         self.before + self.len
     }
+
+    /// Whether a frame ends here, by which [`ResultLog::reaches`] would know it again: not at the start of a segment.
+    pub fn is_known(&self) -> bool {
+        self.last != LastFrame::default()
+    }
+}
+
+/// What appends and answers, on a thread of its own.
+struct Writer {
+    appender: Appender,
+    fatal: Fatal,
+    marks: watch::Sender<Mark>,
+    /// Bytes of the log when its growth was last told, and how many more there are when it is told again.
+    told: u64,
+    told_every: u64,
+}
+
+impl Writer {
+    fn take(&mut self, payload: &[u8], answer: Answer) {
+        let fatal = &self.fatal;
+        let outcome = fatal.check().and_then(|()| self.appender.append(payload, &fatal.syncs().results));
+        // What was synced beside a sync that failed is not believed either.
+        let outcome = outcome.and_then(|()| fatal.check());
+        if let Err(StoreError::Broken(reason)) = &outcome {
+            fatal.throw(reason.clone());
+        }
+        // A caller that has gone does not need to know.
+        let _ = answer.send(outcome);
+        self.marks.send_if_modified(|mark| {
+            *mark = self.appender.mark;
+            let grown = mark.bytes() - self.told >= self.told_every;
+            self.told = if grown { mark.bytes() } else { self.told };
+            grown
+        });
+    }
 }
 
 struct Appender {
+    ground: Ground,
     dir: PathBuf,
-    file: Option<File>,
+    file: Option<Box<dyn OpenFile>>,
     /// Whole and synced up to here.
     mark: Mark,
 }
 
 impl Appender {
     /// Reads what stands behind `from` and opens the last segment.
-    fn recover(dir: &Path, fatal: &Fatal, from: Mark, mut each: impl FnMut(&[u8])) -> Result<Self, StoreError> {
-        let mut appender = Self { dir: dir.to_owned(), file: None, mark: from };
-        let paths = segments_in(dir)?;
+    fn recover(
+        ground: &Ground,
+        dir: &Path,
+        fatal: &Fatal,
+        from: Mark,
+        mut each: impl FnMut(&[u8]),
+    ) -> Result<Self, StoreError> {
+        let files = ground.files();
+        let mut appender = Self { ground: ground.clone(), dir: dir.to_owned(), file: None, mark: from };
+        let paths = segments_in(files, dir)?;
         for (number, path) in (1..).zip(&paths).skip(from.number.saturating_sub(1) as usize) {
             if number > appender.mark.number {
                 appender.mark = Mark { number, len: 0, before: appender.mark.bytes(), last: LastFrame::default() };
             }
-            let read = read_segment(path, appender.mark.len, u64::MAX, &mut each)?;
+            let read = read_segment(files, path, appender.mark.len, u64::MAX, &mut each)?;
             let last = number as usize == paths.len();
             if !last && read.valid != read.on_disk {
                 return Err(damaged(path, read.valid));
@@ -208,16 +274,18 @@ impl Appender {
             appender.mark.last = read.last.unwrap_or(appender.mark.last);
             if last {
                 let io = |e| StoreError::from_io("opening a result segment", e);
-                let file = OpenOptions::new().read(true).write(true).open(path).map_err(io)?;
-                if read.valid != read.on_disk {
-                    let (valid, on_disk) = (read.valid, read.on_disk);
+                let file = files.open(path, Open::Write).map_err(io)?;
+                let (valid, on_disk) = (read.valid, read.on_disk);
+                if valid != on_disk {
                     tracing::warn!(path = %path.display(), valid, on_disk, "cut a torn tail off a result segment");
-                    file.set_len(valid).map_err(io)?;
-                    fatal.sync(&file, "a result segment")?;
+                }
+                if on_disk > 0 {
+                    make_durable(&*file, appender.mark.last.at, valid).map_err(io)?;
+                    fatal.sync(&*file, "a result segment")?;
                 }
                 if appender.mark.last == LastFrame::default() {
                     // The segment may have been begun by a process that died before its name was durable.
-                    sync_directory_of(path, fatal)?;
+                    sync_directory_of(files, path, fatal)?;
                 }
                 appender.file = Some(file);
             }
@@ -230,7 +298,7 @@ impl Appender {
             return Err(StoreError::Damaged(format!("a result frame of {} bytes", payload.len())));
         }
         let mut bytes = Vec::with_capacity(HEADER.len() + payload.len() + 16);
-        if self.file.is_none() || self.mark.len >= ROLL_AT {
+        if self.file.is_none() || self.mark.len >= self.ground.length(ROLL_AT) {
             self.roll()?;
         }
         let len = self.mark.len;
@@ -240,25 +308,26 @@ impl Appender {
         let head = bytes.len();
         segment::push_frame(&mut bytes, payload);
         let checksum = segment::checksum_of(&bytes[head..]).unwrap_or_default();
-        let Some(file) = self.file.as_mut() else {
+        let Some(file) = self.file.as_ref() else {
             return Err(StoreError::Broken("no open result segment".into()));
         };
         failpoint::pass(Place::ResultsAppendBefore);
-        let written = file.seek(SeekFrom::Start(len)).and_then(|_| match failpoint::is_set(Place::ResultsAppendTorn) {
-            false => file.write_all(&bytes),
+        let written = match failpoint::is_set(Place::ResultsAppendTorn) {
+            false => file.write_all_at(&bytes, len),
             // As a crash in the middle would have it.
             true => {
                 let (first, rest) = bytes.split_at(bytes.len() / 2);
-                file.write_all(first)?;
-                failpoint::pass(Place::ResultsAppendTorn);
-                file.write_all(rest)
+                file.write_all_at(first, len).and_then(|()| {
+                    failpoint::pass(Place::ResultsAppendTorn);
+                    file.write_all_at(rest, len + first.len() as u64)
+                })
             }
-        });
+        };
         if let Err(error) = written {
             let error = StoreError::from_io("appending results", error);
             // What was written of the frame goes again, so that the next append starts behind whole frames. If even
             // that fails the file is in an unknown state and nothing may be added to it.
-            return Err(match (file.set_len(len), error) {
+            return Err(match (file.set_length(len), error) {
                 (Ok(()), full @ StoreError::Full(_)) => full,
                 (_, other) => StoreError::Broken(other.to_string()),
             });
@@ -279,19 +348,31 @@ impl Appender {
         let number = self.mark.number + 1;
         let path = path_of(&self.dir, number);
         failpoint::pass(Place::ResultsRollBefore);
-        let file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .open(&path)
-            .map_err(|e| StoreError::from_io("starting a result segment", e))?;
+        let files = self.ground.files();
+        let file = files.open(&path, Open::Empty).map_err(|e| StoreError::from_io("starting a result segment", e))?;
         failpoint::pass(Place::ResultsRollAfter);
-        crate::records::sync_directory_of(&path).map_err(|e| StoreError::Broken(e.to_string()))?;
+        // Also a folder that cannot be opened: nobody would know whether the segment's name is there.
+        let synced = files.open(&self.dir, Open::Folder).and_then(|folder| folder.sync_all());
+        synced.map_err(|e| StoreError::Broken(format!("syncing the folder of a result log failed: {e}")))?;
         self.file = Some(file);
         self.mark = Mark { number, len: 0, before: self.mark.bytes(), last: LastFrame::default() };
         Ok(())
     }
+}
+
+/// Cuts a segment off behind its whole frames, and writes the last of them once more, and the header where that was appended
+/// with it, for a sync to come.
+///
+/// Whoever appended it may have died before it was synced, or of a sync that failed: it reads well from the page cache
+/// then, and the next power cut takes it away; or brings back a tail that was cut. A sync alone would not help after one that
+/// failed, for the kernel takes what it has given up for written. The frames before were synced, or there would be none
+/// behind them.
+fn make_durable(file: &dyn OpenFile, last: u64, valid: u64) -> std::io::Result<()> {
+    let from = if last <= HEADER.len() as u64 { 0 } else { last };
+    let mut frame = vec![0; usize::try_from(valid.saturating_sub(from)).map_err(std::io::Error::other)?];
+    file.read_all_at(&mut frame, from)?;
+    file.set_length(valid)?;
+    file.write_all_at(&frame, from)
 }
 
 fn path_of(dir: &Path, number: u32) -> PathBuf {
@@ -308,11 +389,18 @@ struct ReadSegment {
 }
 
 /// Reads what stands behind the first `start` bytes, which are whole frames, and before `end`.
-fn read_segment(path: &Path, start: u64, end: u64, each: &mut impl FnMut(&[u8])) -> Result<ReadSegment, StoreError> {
+fn read_segment(
+    files: &dyn Files,
+    path: &Path,
+    start: u64,
+    end: u64,
+    each: &mut impl FnMut(&[u8]),
+) -> Result<ReadSegment, StoreError> {
     let io = |e| StoreError::from_io("reading a result segment", e);
-    let mut file = File::open(path).map_err(io)?;
-    file.seek(SeekFrom::Start(start)).map_err(io)?;
-    let mut file = file.take(end - start);
+    let file = files.open(path, Open::Read).map_err(io)?;
+    // What is appended meanwhile is not looked at: what is half there at first and whole by the end would look like damage.
+    let end = end.min(file.length().map_err(io)?).max(start);
+    let mut next = start;
     // The bytes of `buffer[at..filled]` are those of the file from `valid` on.
     let (mut buffer, mut at, mut filled) = (vec![0; READ_BYTES], 0, 0);
     let (mut valid, mut last, mut header) = (start, None, start == 0);
@@ -328,7 +416,7 @@ fn read_segment(path: &Path, start: u64, end: u64, each: &mut impl FnMut(&[u8]))
             None if header => 0,
             _ => match segment::step(bytes) {
                 Step::Frame(payload, taken) => {
-                    each(payload);
+                    each(&payload);
                     last = segment::checksum_of(bytes).map(|checksum| LastFrame { at: valid, checksum });
                     taken
                 }
@@ -352,7 +440,7 @@ fn read_segment(path: &Path, start: u64, end: u64, each: &mut impl FnMut(&[u8]))
         if filled == buffer.len() {
             buffer.resize(2 * filled, 0);
         }
-        let more = read_some(&mut file, &mut buffer[filled..]).map_err(io)?;
+        let more = read_some(&*file, &mut buffer[filled..], &mut next, end).map_err(io)?;
         if more == 0 {
             break;
         }
@@ -360,7 +448,15 @@ fn read_segment(path: &Path, start: u64, end: u64, each: &mut impl FnMut(&[u8]))
     }
     // What is left is a torn tail, of which there is little, or damage.
     let mut rest = buffer[at..filled].to_vec();
-    file.read_to_end(&mut rest).map_err(io)?;
+    loop {
+        let (kept, wanted) = (rest.len(), READ_BYTES.min(usize::try_from(end - next).unwrap_or(READ_BYTES)));
+        rest.resize(kept + wanted, 0);
+        let more = read_some(&*file, &mut rest[kept..], &mut next, end).map_err(io)?;
+        rest.truncate(kept + more);
+        if more == 0 {
+            break;
+        }
+    }
     // The first byte is left out: the frame that failed there is not to be found again.
     let searched = if header { &rest[..] } else { rest.get(1..).unwrap_or_default() };
     if segment::any_frame_in(searched) {
@@ -369,37 +465,33 @@ fn read_segment(path: &Path, start: u64, end: u64, each: &mut impl FnMut(&[u8]))
     Ok(ReadSegment { valid, on_disk: valid + rest.len() as u64, last })
 }
 
-/// Reads until something comes.
-fn read_some(file: &mut impl Read, into: &mut [u8]) -> std::io::Result<usize> {
-    loop {
-        match file.read(into) {
-            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
-            read => return read,
-        }
-    }
+/// Reads on from `next`, which it moves, as much as there is before `end`; nothing only there, or at the file's.
+fn read_some(file: &dyn OpenFile, into: &mut [u8], next: &mut u64, end: u64) -> std::io::Result<usize> {
+    let wanted = into.len().min(usize::try_from(end - *next).unwrap_or(usize::MAX));
+    let read = file.read_up_to(&mut into[..wanted], *next)?;
+    *next += read as u64;
+    Ok(read)
 }
 
 /// A log that a job has begun is found after a power cut only if its folder's name was synced as well.
-fn sync_directory_of(dir: &Path, fatal: &Fatal) -> Result<(), StoreError> {
+fn sync_directory_of(files: &dyn Files, dir: &Path, fatal: &Fatal) -> Result<(), StoreError> {
     let parent = dir.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let opened = File::open(parent).map_err(|e| StoreError::from_io("opening a directory", e))?;
-    fatal.sync(&opened, "the folder of a result log")
+    let opened = files.open(parent, Open::Folder).map_err(|e| StoreError::from_io("opening a directory", e))?;
+    fatal.sync(&*opened, "the folder of a result log")
 }
 
 fn damaged(path: &Path, at: u64) -> StoreError {
     StoreError::Damaged(format!("{} is damaged at byte {at}: a frame fails its checksum", path.display()))
 }
 
-fn segments_in(dir: &Path) -> Result<Vec<PathBuf>, StoreError> {
-    let io = |e| StoreError::from_io("listing result segments", e);
-    let entries = match std::fs::read_dir(dir) {
-        Ok(entries) => entries,
+fn segments_in(files: &dyn Files, dir: &Path) -> Result<Vec<PathBuf>, StoreError> {
+    let names = match files.names_in(dir) {
+        Ok(names) => names,
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(e) => return Err(io(e)),
+        Err(e) => return Err(StoreError::from_io("listing result segments", e)),
     };
     let mut paths = Vec::new();
-    for entry in entries {
-        let path = entry.map_err(io)?.path();
+    for path in names.into_iter().map(|name| dir.join(name)) {
         if path.extension().is_some_and(|e| e == "seg") {
             if number_of(&path).is_none() {
                 return Err(StoreError::Damaged(format!("{} is not a result segment of ours", path.display())));
@@ -424,10 +516,11 @@ fn number_of(path: &Path) -> Option<u32> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::files::Os;
 
     fn payloads(dir: &Path) -> Vec<Vec<u8>> {
         let mut all = Vec::new();
-        ResultLog::read(dir, |p| all.push(p.to_vec())).unwrap();
+        ResultLog::read(&Os, dir, |p| all.push(p.to_vec())).unwrap();
         all
     }
 
@@ -435,13 +528,14 @@ mod tests {
     async fn what_was_appended_is_there_after_reopening() {
         let dir = tempfile::tempdir().unwrap();
         let fatal = Fatal::new();
-        let log = ResultLog::open(dir.path(), fatal.clone(), None, |_| panic!("a new log is empty")).unwrap();
+        let log = ResultLog::open(&Ground::Threads, dir.path(), fatal.clone(), None, |_| panic!("a new log is empty"))
+            .unwrap();
         log.append(b"first".to_vec()).await.unwrap();
         log.append(b"second".to_vec()).await.unwrap();
         assert_eq!(fatal.syncs().results.read().count, 2);
         drop(log);
         let mut seen = Vec::new();
-        let log = ResultLog::open(dir.path(), Fatal::new(), None, |p| seen.push(p.to_vec())).unwrap();
+        let log = ResultLog::open(&Ground::Threads, dir.path(), Fatal::new(), None, |p| seen.push(p.to_vec())).unwrap();
         assert_eq!(seen, [b"first".to_vec(), b"second".to_vec()]);
         log.append(b"third".to_vec()).await.unwrap();
         assert_eq!(payloads(dir.path()).len(), 3);
@@ -450,11 +544,12 @@ mod tests {
     #[tokio::test]
     async fn a_log_is_read_on_from_where_reading_ended_across_segments_and_up_to_a_torn_tail() {
         let dir = tempfile::tempdir().unwrap();
-        let mut appender = Appender::recover(dir.path(), &Fatal::new(), Mark::default(), |_| {}).unwrap();
+        let mut appender =
+            Appender::recover(&Ground::Threads, dir.path(), &Fatal::new(), Mark::default(), |_| {}).unwrap();
         let mut read = Position::default();
         let mut more = |dir: &Path| {
             let mut new = Vec::new();
-            read = ResultLog::read_on(dir, read, |p| new.push(String::from_utf8(p.to_vec()).unwrap())).unwrap();
+            read = ResultLog::read_on(&Os, dir, read, |p| new.push(String::from_utf8(p.to_vec()).unwrap())).unwrap();
             new
         };
         assert!(more(dir.path()).is_empty(), "there is no segment yet");
@@ -484,13 +579,13 @@ mod tests {
         segment::push_frame(&mut torn, b"h");
         torn[at] ^= 1;
         std::fs::write(&path, &torn).unwrap();
-        let error = ResultLog::read_on(dir.path(), read, |_| {}).unwrap_err().to_string();
+        let error = ResultLog::read_on(&Os, dir.path(), read, |_| {}).unwrap_err().to_string();
         assert!(error.contains(&format!("00000003.seg is damaged at byte {}", whole.len() + 13)), "{error}");
     }
 
     /// A log of three segments with a few frames in each, and a mark behind each frame.
     fn three_segments(dir: &Path) -> Vec<Mark> {
-        let mut appender = Appender::recover(dir, &Fatal::new(), Mark::default(), |_| {}).unwrap();
+        let mut appender = Appender::recover(&Ground::Threads, dir, &Fatal::new(), Mark::default(), |_| {}).unwrap();
         let mut marks = Vec::new();
         for payload in ["a", "b", "", "c", "d", "", "e", "f"] {
             match payload {
@@ -509,14 +604,14 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let marks = three_segments(dir.path());
         for (index, mark) in marks.iter().enumerate() {
-            assert!(ResultLog::reaches(dir.path(), mark).unwrap());
+            assert!(ResultLog::reaches(&Os, dir.path(), mark).unwrap());
             let mut seen = String::new();
             let each = |p: &[u8]| seen.push_str(std::str::from_utf8(p).unwrap());
-            let log = ResultLog::open(dir.path(), Fatal::new(), Some(*mark), each).unwrap();
+            let log = ResultLog::open(&Ground::Threads, dir.path(), Fatal::new(), Some(*mark), each).unwrap();
             assert_eq!(seen, "abcdef"[index + 1..]);
             assert_eq!(*log.marks().borrow(), marks[5], "wherever it was opened from");
         }
-        let log = ResultLog::open(dir.path(), Fatal::new(), Some(marks[1]), |_| {}).unwrap();
+        let log = ResultLog::open(&Ground::Threads, dir.path(), Fatal::new(), Some(marks[1]), |_| {}).unwrap();
         log.append(b"g".to_vec()).await.unwrap();
         drop(log);
         assert_eq!(payloads(dir.path()).concat(), b"abcdefg");
@@ -524,7 +619,7 @@ mod tests {
         let path = dir.path().join("00000003.seg");
         let whole = std::fs::read(&path).unwrap();
         std::fs::write(&path, &whole[..whole.len() - 1]).unwrap();
-        let log = ResultLog::open(dir.path(), Fatal::new(), Some(marks[1]), |_| {}).unwrap();
+        let log = ResultLog::open(&Ground::Threads, dir.path(), Fatal::new(), Some(marks[1]), |_| {}).unwrap();
         log.append(b"h".to_vec()).await.unwrap();
         assert_eq!(payloads(dir.path()).concat(), b"abcdefh");
     }
@@ -533,12 +628,13 @@ mod tests {
     async fn a_mark_of_another_log_is_not_reached() {
         let (dir, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
         let marks = three_segments(dir.path());
-        assert!(!ResultLog::reaches(other.path(), &marks[0]).unwrap(), "there is no log");
-        assert!(!ResultLog::reaches(dir.path(), &Mark::default()).unwrap(), "nothing stands before it");
-        let mut appender = Appender::recover(other.path(), &Fatal::new(), Mark::default(), |_| {}).unwrap();
+        assert!(!ResultLog::reaches(&Os, other.path(), &marks[0]).unwrap(), "there is no log");
+        assert!(!ResultLog::reaches(&Os, dir.path(), &Mark::default()).unwrap(), "nothing stands before it");
+        let mut appender =
+            Appender::recover(&Ground::Threads, other.path(), &Fatal::new(), Mark::default(), |_| {}).unwrap();
         appender.append(b"a", &SyncTimes::default()).unwrap();
         appender.append(b"x", &SyncTimes::default()).unwrap();
-        let reached: Vec<bool> = marks.iter().map(|m| ResultLog::reaches(other.path(), m).unwrap()).collect();
+        let reached: Vec<bool> = marks.iter().map(|m| ResultLog::reaches(&Os, other.path(), m).unwrap()).collect();
         assert_eq!(reached, [true, false, false, false, false, false]);
         // A log that lost its end, or bytes before; a frame that has become another.
         let path = |number: u32| path_of(dir.path(), number);
@@ -547,7 +643,7 @@ mod tests {
             let mut bad = good.clone();
             change(&mut bad);
             std::fs::write(path(number), bad).unwrap();
-            let reached = ResultLog::reaches(dir.path(), &marks[3]).unwrap();
+            let reached = ResultLog::reaches(&Os, dir.path(), &marks[3]).unwrap();
             std::fs::write(path(number), good).unwrap();
             reached
         };
@@ -567,7 +663,7 @@ mod tests {
             for to in from..marks.len() {
                 let mut seen = String::new();
                 let each = |p: &[u8]| seen.push_str(std::str::from_utf8(p).unwrap());
-                ResultLog::read_between(dir.path(), &marks[from], &marks[to], each).unwrap();
+                ResultLog::read_between(&Os, dir.path(), &marks[from], &marks[to], each).unwrap();
                 assert_eq!(seen, "abcdef"[from..to]);
             }
         }
@@ -575,7 +671,7 @@ mod tests {
         let mut bytes = std::fs::read(&path).unwrap();
         bytes.pop();
         std::fs::write(&path, &bytes).unwrap();
-        let read = |to: usize| ResultLog::read_between(dir.path(), &marks[2], &marks[to], |_| {});
+        let read = |to: usize| ResultLog::read_between(&Os, dir.path(), &marks[2], &marks[to], |_| {});
         assert!(read(3).is_ok() && matches!(read(4), Err(StoreError::Damaged(_))));
         assert!(matches!(read(5), Err(StoreError::Damaged(_))), "another segment follows the one that is cut");
     }
@@ -583,7 +679,7 @@ mod tests {
     #[tokio::test]
     async fn whoever_watches_is_told_now_and_then_and_of_the_end() {
         let dir = tempfile::tempdir().unwrap();
-        let log = ResultLog::open(dir.path(), Fatal::new(), None, |_| {}).unwrap();
+        let log = ResultLog::open(&Ground::Threads, dir.path(), Fatal::new(), None, |_| {}).unwrap();
         let mut marks = log.marks();
         let payload = vec![7; TOLD_EVERY as usize / 4];
         for appended in 1..=8 {
@@ -592,7 +688,7 @@ mod tests {
             log.append(b"x".to_vec()).await.unwrap();
             assert_eq!(marks.has_changed().unwrap(), appended % 4 == 0, "after {appended}");
             let mark = *marks.borrow_and_update();
-            assert!(ResultLog::reaches(dir.path(), &mark).unwrap());
+            assert!(ResultLog::reaches(&Os, dir.path(), &mark).unwrap());
         }
         drop(log);
         assert!(marks.changed().await.is_err());
@@ -601,7 +697,8 @@ mod tests {
     #[tokio::test]
     async fn frames_of_all_sizes_are_read_whatever_piece_they_begin_and_end_in() {
         let dir = tempfile::tempdir().unwrap();
-        let mut appender = Appender::recover(dir.path(), &Fatal::new(), Mark::default(), |_| {}).unwrap();
+        let mut appender =
+            Appender::recover(&Ground::Threads, dir.path(), &Fatal::new(), Mark::default(), |_| {}).unwrap();
         let sizes = [1, READ_BYTES - 40, 17, READ_BYTES, 3 * READ_BYTES + 5, 1, 1, 200_000, 200_000];
         for (fill, size) in (1_u8..).zip(sizes) {
             appender.append(&vec![fill; size], &SyncTimes::default()).unwrap();
@@ -614,14 +711,14 @@ mod tests {
     #[tokio::test]
     async fn a_torn_tail_is_cut_and_appending_goes_on_behind_whole_frames() {
         let dir = tempfile::tempdir().unwrap();
-        let log = ResultLog::open(dir.path(), Fatal::new(), None, |_| {}).unwrap();
+        let log = ResultLog::open(&Ground::Threads, dir.path(), Fatal::new(), None, |_| {}).unwrap();
         log.append(b"kept".to_vec()).await.unwrap();
         log.append(b"torn in the middle".to_vec()).await.unwrap();
         drop(log);
         let path = dir.path().join("00000001.seg");
-        let file = OpenOptions::new().write(true).open(&path).unwrap();
+        let file = std::fs::OpenOptions::new().write(true).open(&path).unwrap();
         file.set_len(file.metadata().unwrap().len() - 5).unwrap();
-        let log = ResultLog::open(dir.path(), Fatal::new(), None, |_| {}).unwrap();
+        let log = ResultLog::open(&Ground::Threads, dir.path(), Fatal::new(), None, |_| {}).unwrap();
         log.append(b"after".to_vec()).await.unwrap();
         assert_eq!(payloads(dir.path()), [b"kept".to_vec(), b"after".to_vec()]);
     }
@@ -629,7 +726,7 @@ mod tests {
     #[tokio::test]
     async fn damage_in_the_middle_is_refused_with_file_and_offset() {
         let dir = tempfile::tempdir().unwrap();
-        let log = ResultLog::open(dir.path(), Fatal::new(), None, |_| {}).unwrap();
+        let log = ResultLog::open(&Ground::Threads, dir.path(), Fatal::new(), None, |_| {}).unwrap();
         log.append(b"one".to_vec()).await.unwrap();
         log.append(b"two".to_vec()).await.unwrap();
         drop(log);
@@ -637,8 +734,79 @@ mod tests {
         let mut bytes = std::fs::read(&path).unwrap();
         bytes[21] ^= 4;
         std::fs::write(&path, bytes).unwrap();
-        let error = ResultLog::open(dir.path(), Fatal::new(), None, |_| {}).unwrap_err().to_string();
+        let error = ResultLog::open(&Ground::Threads, dir.path(), Fatal::new(), None, |_| {}).unwrap_err().to_string();
         assert!(error.contains("00000001.seg is damaged at byte 8"), "{error}");
+    }
+
+    /// Files to each of which frames are added in the moment in which a reader has come to its end.
+    #[derive(Debug)]
+    struct Grows;
+
+    #[derive(Debug)]
+    struct Growing(Box<dyn OpenFile>, PathBuf);
+
+    impl Files for Grows {
+        fn open(&self, path: &Path, how: Open) -> std::io::Result<Box<dyn OpenFile>> {
+            Ok(Box::new(Growing(Os.open(path, how)?, path.to_owned())))
+        }
+        fn make_folder(&self, path: &Path) -> std::io::Result<()> {
+            Os.make_folder(path)
+        }
+        fn names_in(&self, folder: &Path) -> std::io::Result<Vec<std::ffi::OsString>> {
+            Os.names_in(folder)
+        }
+        fn is_there(&self, path: &Path) -> bool {
+            Os.is_there(path)
+        }
+        fn rename(&self, from: &Path, to: &Path) -> std::io::Result<()> {
+            Os.rename(from, to)
+        }
+        fn remove(&self, file: &Path) -> std::io::Result<()> {
+            Os.remove(file)
+        }
+        fn remove_folder(&self, folder: &Path) -> std::io::Result<()> {
+            Os.remove_folder(folder)
+        }
+    }
+
+    impl OpenFile for Growing {
+        fn read_at(&self, into: &mut [u8], at: u64) -> std::io::Result<usize> {
+            let read = self.0.read_at(into, at)?;
+            if read == 0 && !into.is_empty() {
+                let mut bytes = std::fs::read(&self.1)?;
+                segment::push_frame(&mut bytes, b"one more");
+                segment::push_frame(&mut bytes, b"and another");
+                std::fs::write(&self.1, bytes)?;
+            }
+            Ok(read)
+        }
+        fn write_at(&self, bytes: &[u8], at: u64) -> std::io::Result<usize> {
+            self.0.write_at(bytes, at)
+        }
+        fn length(&self) -> std::io::Result<u64> {
+            self.0.length()
+        }
+        fn set_length(&self, length: u64) -> std::io::Result<()> {
+            self.0.set_length(length)
+        }
+        fn sync_data(&self) -> std::io::Result<()> {
+            self.0.sync_data()
+        }
+        fn sync_all(&self) -> std::io::Result<()> {
+            self.0.sync_all()
+        }
+    }
+
+    #[test]
+    fn a_log_that_grows_while_it_is_read_is_not_damaged() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = path_of(dir.path(), 1);
+        let mut bytes = HEADER.to_vec();
+        segment::push_frame(&mut bytes, b"one");
+        std::fs::write(&path, &bytes).unwrap();
+        let mut seen = Vec::new();
+        let read = read_segment(&Grows, &path, 0, u64::MAX, &mut |payload: &[u8]| seen.push(payload.to_vec())).unwrap();
+        assert_eq!((read.valid, read.on_disk, seen), (bytes.len() as u64, bytes.len() as u64, vec![b"one".to_vec()]));
     }
 
     /// Numbers that look like chance, the same each time.
@@ -656,7 +824,8 @@ mod tests {
     fn whatever_is_done_to_the_files_of_a_log_no_payload_is_read_that_was_not_appended() {
         let original: Vec<Vec<u8>> = (0..60_u8).map(|n| vec![n; 20 + usize::from(n) * 7]).collect();
         let dir = tempfile::tempdir().unwrap();
-        let mut appender = Appender::recover(dir.path(), &Fatal::new(), Mark::default(), |_| {}).unwrap();
+        let mut appender =
+            Appender::recover(&Ground::Threads, dir.path(), &Fatal::new(), Mark::default(), |_| {}).unwrap();
         for (number, payload) in original.iter().enumerate() {
             if number % 20 == 0 {
                 appender.roll().unwrap();
@@ -664,7 +833,7 @@ mod tests {
             appender.append(payload, &SyncTimes::default()).unwrap();
         }
         drop(appender);
-        let paths = segments_in(dir.path()).unwrap();
+        let paths = segments_in(&Os, dir.path()).unwrap();
         let whole: Vec<_> = paths.iter().map(|path| std::fs::read(path).unwrap()).collect();
         let (mut noticed, mut cut, mut harmless) = (0, 0, 0);
         for round in 0..120 {
@@ -688,7 +857,7 @@ mod tests {
             }
             std::fs::write(victim, &bytes).unwrap();
             let mut seen = Vec::new();
-            match ResultLog::read(dir.path(), |payload| seen.push(payload.to_vec())) {
+            match ResultLog::read(&Os, dir.path(), |payload| seen.push(payload.to_vec())) {
                 Err(StoreError::Damaged(told)) => {
                     noticed += 1;
                     assert!(told.contains(".seg is damaged at byte "), "{told}");

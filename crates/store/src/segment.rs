@@ -4,6 +4,12 @@
 //! length and payload (u32), payload. **One append is one frame, and it is synced before the next one starts.** So a
 //! crash can tear the last frame and no other: a frame that fails its checksum with nothing whole behind it is a torn
 //! tail and is cut off at open; one with a whole frame anywhere behind it is damage.
+//!
+//! What a function answers lies in payloads, and must not pass for a frame in a tail that was torn. So **the mark stands
+//! nowhere in a frame but at its start**: a payload that has it is veiled, each byte XORed with a number of [`VEILS`], which
+//! stands in the highest byte of the length. With such a number the mark becomes four bytes that no UTF-8 has.
+
+use std::borrow::Cow;
 
 /// Eight bytes at the start of every segment: name and format version.
 pub const HEADER: &[u8; 8] = b"LSRESv1\n";
@@ -11,17 +17,40 @@ pub const HEADER: &[u8; 8] = b"LSRESv1\n";
 pub const MARK: &[u8; 4] = b"\xA7LSF";
 /// Bytes of a frame before its payload.
 pub const FRAME_HEAD: usize = 12;
+/// What payloads are veiled with. The mark's first byte becomes the first of a character, its second none that goes on with it.
+const VEILS: std::ops::RangeInclusive<u8> = 0x40..=0x7F;
 /// The longest payload. A batch of results is cut long before; this guards against a length read out of garbage.
-pub const PAYLOAD_MAX: usize = 16 << 20;
+pub const PAYLOAD_MAX: usize = (1 << LENGTH_BITS) - 1;
+/// Bits of the length; above them is the veil.
+const LENGTH_BITS: u32 = 24;
 
 /// Appends one frame to `out`. `payload` must not be empty nor longer than [`PAYLOAD_MAX`].
 pub fn push_frame(out: &mut Vec<u8>, payload: &[u8]) {
+    let start = out.len();
+    push_veiled(out, payload, 0);
+    for veil in VEILS {
+        if memchr::memmem::find(&out[start + 1..], MARK).is_none() {
+            return;
+        }
+        // Chance alone, in what is no text, needs a second number.
+        out.truncate(start);
+        push_veiled(out, payload, veil);
+    }
+}
+
+fn push_veiled(out: &mut Vec<u8>, payload: &[u8], veil: u8) {
     debug_assert!(!payload.is_empty() && payload.len() <= PAYLOAD_MAX);
-    let length = u32::try_from(payload.len()).expect("a payload is at most 16 MiB").to_le_bytes();
+    let length = u32::try_from(payload.len()).expect("a payload is at most 16 MiB") | u32::from(veil) << LENGTH_BITS;
+    let start = out.len();
     out.extend_from_slice(MARK);
-    out.extend_from_slice(&length);
-    out.extend_from_slice(&checksum(&length, payload).to_le_bytes());
+    out.extend_from_slice(&length.to_le_bytes());
+    out.extend_from_slice(&[0; 4]);
     out.extend_from_slice(payload);
+    if veil != 0 {
+        out[start + FRAME_HEAD..].iter_mut().for_each(|byte| *byte ^= veil);
+    }
+    let checksum = checksum(&length.to_le_bytes(), &out[start + FRAME_HEAD..]).to_le_bytes();
+    out[start + 8..start + FRAME_HEAD].copy_from_slice(&checksum);
 }
 
 fn checksum(length: &[u8], payload: &[u8]) -> u32 {
@@ -37,7 +66,7 @@ pub fn checksum_of(frame: &[u8]) -> Option<u32> {
 #[derive(Debug, PartialEq, Eq)]
 pub enum Step<'a> {
     /// A whole frame's payload, and how many bytes the frame took with its head.
-    Frame(&'a [u8], usize),
+    Frame(Cow<'a, [u8]>, usize),
     /// The buffer ends inside a frame: read more, or, at the end of the file, a torn tail.
     Short,
     /// The bytes are there and wrong.
@@ -48,13 +77,17 @@ pub enum Step<'a> {
 pub fn step(bytes: &[u8]) -> Step<'_> {
     let Some((head, rest)) = bytes.split_first_chunk::<FRAME_HEAD>() else { return Step::Short };
     let [_, _, _, _, l0, l1, l2, l3, c0, c1, c2, c3] = *head;
-    let length = u32::from_le_bytes([l0, l1, l2, l3]) as usize;
-    if &head[..4] != MARK || length == 0 || length > PAYLOAD_MAX {
+    let (length, veil) = (u32::from_le_bytes([l0, l1, l2, 0]) as usize, l3);
+    if &head[..4] != MARK || length == 0 || (veil != 0 && !VEILS.contains(&veil)) {
         return Step::Bad;
     }
     match rest.get(..length) {
         None => Step::Short,
         Some(payload) if checksum(&head[4..8], payload) == u32::from_le_bytes([c0, c1, c2, c3]) => {
+            let payload = match veil {
+                0 => Cow::Borrowed(payload),
+                veil => payload.iter().map(|byte| byte ^ veil).collect(),
+            };
             Step::Frame(payload, FRAME_HEAD + length)
         }
         Some(_) => Step::Bad,
@@ -86,7 +119,7 @@ pub fn recover(bytes: &[u8], each: impl FnMut(&[u8])) -> Result<Recovered, usize
 pub fn recover_behind(bytes: &[u8], mut each: impl FnMut(&[u8])) -> Result<Recovered, usize> {
     let (mut at, mut frames) = (0, 0);
     while let Step::Frame(payload, taken) = step(&bytes[at..]) {
-        each(payload);
+        each(&payload);
         at += taken;
         frames += 1;
     }
@@ -96,15 +129,45 @@ pub fn recover_behind(bytes: &[u8], mut each: impl FnMut(&[u8])) -> Result<Recov
 
 /// Whether a whole frame starts anywhere in `bytes`.
 pub fn any_frame_in(bytes: &[u8]) -> bool {
-    bytes
-        .windows(MARK.len())
-        .enumerate()
-        .any(|(at, window)| window == MARK && matches!(step(&bytes[at..]), Step::Frame(..)))
+    memchr::memmem::find_iter(bytes, MARK).any(|at| matches!(step(&bytes[at..]), Step::Frame(..)))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// A payload in whose text frames stand, as a function may have it.
+    fn hostile(before: &str) -> Vec<u8> {
+        let mut frame = Vec::new();
+        push_veiled(&mut frame, b"forged", 0);
+        let mut payload = format!("{before}\u{a7}LSF and \u{a7}LSF").into_bytes();
+        payload.extend_from_slice(&frame);
+        // Each form that a byte XORed with it could give the mark.
+        (0..=255_u8).for_each(|veil| payload.extend(MARK.iter().map(|byte| byte ^ veil)));
+        payload
+    }
+
+    #[test]
+    fn nothing_in_a_payload_passes_for_a_frame_wherever_it_is_torn() {
+        let texts = ["", "a", "some text before it"].map(|before| {
+            let frame = &mut Vec::new();
+            push_veiled(frame, b"forged", 0);
+            let head: Vec<u8> = frame.clone();
+            [before.as_bytes(), "\u{a7}LSF\u{e7}".as_bytes(), &head].concat()
+        });
+        for payload in texts {
+            let whole = file(&[b"one"]);
+            let bytes = file(&[b"one", &payload]);
+            assert_eq!(read(&bytes).unwrap().1[1], payload, "it reads as it was written");
+            assert_eq!(memchr::memmem::find_iter(&bytes, MARK).count(), 2, "one mark a frame");
+            for cut in whole.len()..bytes.len() {
+                assert_eq!(read(&bytes[..cut]).unwrap().0.valid_len, whole.len(), "cut at {cut}");
+            }
+        }
+        // A form for each number is no text, and chance has no aim: it reads all the same.
+        let payload = hostile("x");
+        assert_eq!(read(&file(&[&payload])).unwrap().1, [payload]);
+    }
 
     fn file(payloads: &[&[u8]]) -> Vec<u8> {
         let mut bytes = HEADER.to_vec();

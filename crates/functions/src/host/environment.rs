@@ -6,7 +6,7 @@
 use std::io;
 use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
-use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -17,6 +17,7 @@ use rustix::process::Signal;
 use tokio::net::unix::pipe;
 use tokio::sync::Notify;
 
+use super::crowds::Crowded;
 use super::figures::{self, Activity, FunctionFigures};
 use super::lines::{Figures, Status, Threshold, Writer, runtime_version};
 use super::logs::{LINE_BYTES_MAX, Sink};
@@ -72,6 +73,9 @@ pub(super) struct Environment {
     /// After [`Environment::process_ended`]: all that it had sent has been read.
     pub heard: Notify,
     counters: Arc<FunctionFigures>,
+    crowded: Arc<Crowded>,
+    /// Calls that it was given.
+    given: AtomicU64,
     log: Mutex<EnvironmentLog>,
     process: OnceLock<Process>,
     /// Whether its log says already that it has no network.
@@ -173,6 +177,8 @@ impl Environment {
         Self {
             id,
             counters: shared.figures.of(&deployment.name),
+            crowded: shared.crowds.of(&deployment.name),
+            given: AtomicU64::new(0),
             deployment,
             kind,
             thread,
@@ -229,6 +235,7 @@ impl Environment {
                 return Err(work.context.pending);
             }
             guarded.deadline = Some(deadline);
+            self.given.fetch_add(1, Ordering::Relaxed);
             self.thaw(&mut guarded);
         }
         self.changed.notify_waiters();
@@ -276,6 +283,16 @@ impl Environment {
     /// Whether a call is in it.
     pub fn is_running(&self) -> bool {
         lock(&self.guarded).session.is_running()
+    }
+
+    /// Calls that it was given since it began.
+    pub fn given(&self) -> u64 {
+        self.given.load(Ordering::Relaxed)
+    }
+
+    /// How long its runtime has had a processor, or waited for one, in nanoseconds; `None` where nobody can tell.
+    pub fn runnable_ns(&self) -> Option<u64> {
+        self.process.get()?.of.runnable_ns()
     }
 
     /// Whether its memory is worth a look: a call is in it, or it starts.
@@ -424,6 +441,9 @@ impl Environment {
     pub fn answered(self: &Arc<Self>, answer: Answer) {
         // Before its caller can ask again.
         if let Some(shared) = self.shared.upgrade() {
+            if self.crowded.answered() {
+                shared.crowds.look();
+            }
             shared.event(|pool, now| pool.answered(self.id, now));
         }
         let waits = {

@@ -4,8 +4,8 @@
 
 use std::path::{Path, PathBuf};
 
-/// Descriptors that one environment costs the server: two listeners, its output, its init, its line, its `/proc`, and the
-/// connections of its runtime and its S3 client.
+/// Descriptors that one environment costs the server: two listeners, its output, its init, its line, its `/proc` and a file in
+/// it, and the connections of its runtime and its S3 client.
 const DESCRIPTORS_EACH: u64 = 10;
 /// Descriptors that stay for everything else: clients, the store, result logs.
 const DESCRIPTORS_KEPT: u64 = 256;

@@ -8,10 +8,10 @@ use std::os::unix::fs::DirBuilderExt;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
-use longshore_sandbox::usage::{Memory, Processes};
+use longshore_sandbox::usage::{Memory, Processes, Runnable};
 use longshore_sandbox::{Layer, Line, News, Program, Spec, Word, cgroup};
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::process::{Pid, PidfdFlags, Signal};
@@ -108,6 +108,8 @@ pub(super) struct Process {
     pidfd: AsyncFd<OwnedFd>,
     line: Arc<AsyncFd<Line>>,
     processes: Processes,
+    /// Opened when it is first asked for; `None` where that fails, as on a kernel that does not count.
+    runnable: OnceLock<Option<Runnable>>,
     groups: Vec<PathBuf>,
     /// Whether all others end with the init.
     has_namespace: bool,
@@ -287,8 +289,17 @@ impl Laid {
         } = self;
         let line = Arc::new(watched(line)?);
         let pidfd = watched(pidfd)?;
-        let process =
-            Process { pid, pidfd, line: line.clone(), processes, groups, has_namespace, helper, _lease: lease };
+        let process = Process {
+            pid,
+            pidfd,
+            line: line.clone(),
+            processes,
+            runnable: OnceLock::new(),
+            groups,
+            has_namespace,
+            helper,
+            _lease: lease,
+        };
         Ok(Starting { process, child: Child { line, early, ended: None }, output, listeners })
     }
 
@@ -426,6 +437,11 @@ impl Process {
     /// What its processes use now.
     pub fn memory(&self) -> io::Result<Memory> {
         self.processes.memory()
+    }
+
+    /// How long its runtime has had a processor, or waited for one, in nanoseconds; `None` where nobody can tell.
+    pub fn runnable_ns(&self) -> Option<u64> {
+        self.runnable.get_or_init(|| self.processes.runnable().ok()).as_ref()?.ns().ok()
     }
 
     /// The processes that its end would not reach by itself, each by its ID and start.

@@ -52,6 +52,10 @@ impl Environments for Controlled {
         answer.await.unwrap_or_else(|_| Outcome::Fault("the test has ended".into()))
     }
 
+    fn of_use(&self, _: &str) -> u32 {
+        u32::MAX
+    }
+
     fn slots(&self, deployment: &Deployment) -> u32 {
         deployment.concurrency.unwrap_or(8).min(8)
     }

@@ -23,7 +23,7 @@ const PAUSE: Duration = Duration::from_millis(500);
 
 /// The longest wait between two tries of an agent. A job goes on half a minute after its trouble is over at the latest
 /// (promise D5).
-const PAUSE_MAX: Duration = Duration::from_secs(15);
+pub(super) const PAUSE_MAX: Duration = Duration::from_secs(15);
 /// How long a store may refuse a manifest for passing reasons before that fails the job; as long as it may refuse a
 /// report.
 const MANIFEST_WAIT_MAX: Duration = Duration::from_secs(15 * 60);
@@ -48,8 +48,23 @@ pub(super) fn spawn(engine: &Engine, job: JobRow, held: Held) {
         // However this ends, nobody waits for counts for ever.
         let _known = live.loaded.clone().drop_guard();
         let mut wait = PAUSE;
-        // Without a lease there is nothing to go on with: another server has it, or will.
-        while let Some(Err(error)) = held.during(work(&engine, &held, &job.id, &mut receiver, &live)).await {
+        loop {
+            let working = held.during(work(&engine, &held, &job.id, &mut receiver, &live));
+            let error = match engine.shared.tasks.caught("the agent of a job", working).await {
+                Some(Some(Err(error))) => error,
+                // Without a lease there is nothing to go on with: another server has it, or will.
+                Some(Some(Ok(())) | None) => break,
+                None => {
+                    live.set_loaded();
+                    tracing::error!(job = job.id, "a job stands still, and begins anew");
+                    tokio::select! {
+                        biased;
+                        () = engine.shared.stopping.cancelled() => {}
+                        () = answering(&mut receiver, tokio::time::sleep(PAUSE_MAX)) => {}
+                    }
+                    break;
+                }
+            };
             // Whoever asks for the counts now is shown those that are known.
             live.set_loaded();
             if engine.shared.stopping.is_cancelled() {
@@ -323,7 +338,7 @@ async fn run_beside_its_function(
         let rest = held.during(run(&there, &held, &job, &mut lent, &live, command)).await;
         (rest, lent)
     });
-    // What cuts it off cuts this off first.
+    // What cuts it off cuts this off first. The orders are lost with it: the job's next agent has others.
     let (rest, back) = ran.await.ok().flatten().expect("a run that does not end has panicked");
     *orders = back;
     match rest {

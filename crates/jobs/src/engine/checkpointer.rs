@@ -9,11 +9,8 @@ use std::path::{Path, PathBuf};
 
 use longshore_core::past::Past;
 use longshore_store::checkpoint::{self, Found};
-use longshore_store::{Fatal, Mark, ResultLog, StoreError};
-use tokio::sync::watch;
-use tokio::task::JoinHandle;
-
-use super::recorder::blocking;
+use longshore_store::{Fatal, Files, Ground, Mark, ResultLog, StoreError};
+use tokio::sync::{oneshot, watch};
 
 /// A log grows at least so much from one checkpoint to the next: some forty thousand results, which an opening reads again
 /// in 5 ms. A checkpoint costs two syncs and some 350 µs.
@@ -23,8 +20,8 @@ const EVERY_BYTES: u64 = 4 << 20;
 const EVERY_SIZES: u64 = 4;
 
 /// The last checkpoint of the log in `dir`, with its size in bytes, if it can be used. Blocks.
-pub(super) fn last(dir: &Path) -> Result<Option<(Mark, Past, u64)>, StoreError> {
-    let found = match checkpoint::read(dir) {
+pub(super) fn last(files: &dyn Files, dir: &Path) -> Result<Option<(Mark, Past, u64)>, StoreError> {
+    let found = match checkpoint::read(files, dir) {
         Ok(Found::None) => return Ok(None),
         Ok(Found::Whole(mark, bytes)) => Some((mark, bytes)),
         Ok(Found::Unreadable) => None,
@@ -36,7 +33,7 @@ pub(super) fn last(dir: &Path) -> Result<Option<(Mark, Past, u64)>, StoreError> 
     };
     let read = found.and_then(|(mark, bytes)| Past::decode(&bytes).map(|past| (mark, past, bytes.len() as u64)));
     match read {
-        Some((mark, ..)) if !ResultLog::reaches(dir, &mark)? => passed_over(dir, &"it is of another log"),
+        Some((mark, ..)) if !ResultLog::reaches(files, dir, &mark)? => passed_over(dir, &"it is of another log"),
         Some(last) => return Ok(Some(last)),
         None => passed_over(dir, &"it does not read"),
     }
@@ -51,19 +48,22 @@ pub(super) fn passed_over(dir: &Path, why: &dyn std::fmt::Display) {
 /// Starts writing checkpoints of an open log. `past` is what all of it amounts to; `kept` is the last checkpoint, and its
 /// size in bytes. Ends with the log.
 pub(super) fn start(
+    ground: &Ground,
     dir: PathBuf,
     fatal: Fatal,
     log: &ResultLog,
     past: Past,
     kept: Option<(Mark, u64)>,
-) -> JoinHandle<()> {
+) -> oneshot::Receiver<()> {
     let marks = log.marks();
     let read = *marks.borrow();
     let (written, size) = kept.map_or((0, 0), |(mark, size)| (mark.bytes(), size));
-    tokio::spawn(follow(Checkpointer { dir, fatal, past, read, written, size }, marks))
+    let own = ground.clone();
+    ground.spawn(follow(Checkpointer { ground: own, dir, fatal, past, read, written, size }, marks))
 }
 
 struct Checkpointer {
+    ground: Ground,
     dir: PathBuf,
     fatal: Fatal,
     /// What the log amounts to up to `read`.
@@ -77,8 +77,10 @@ struct Checkpointer {
 async fn follow(mut checkpointer: Checkpointer, mut marks: watch::Receiver<Mark>) {
     loop {
         let mark = *marks.borrow_and_update();
-        if checkpointer.is_due_at(mark.bytes()) {
-            let advanced = blocking(move || {
+        // A segment that was begun and has nothing yet would be no place to go on from.
+        if mark.is_known() && checkpointer.is_due_at(mark.bytes()) {
+            let ground = checkpointer.ground.clone();
+            let advanced = ground.blocking(move || {
                 let written = checkpointer.advance(mark);
                 Ok((checkpointer, written))
             });
@@ -111,13 +113,13 @@ async fn follow(mut checkpointer: Checkpointer, mut marks: watch::Receiver<Mark>
 impl Checkpointer {
     /// Whether one is due when the log has so many bytes.
     fn is_due_at(&self, bytes: u64) -> bool {
-        bytes.saturating_sub(self.written) >= EVERY_BYTES.max(EVERY_SIZES * self.size)
+        bytes.saturating_sub(self.written) >= self.ground.length(EVERY_BYTES).max(EVERY_SIZES * self.size)
     }
 
     /// Reads on to `mark` and writes a checkpoint there. Blocks.
     fn advance(&mut self, mark: Mark) -> Result<(), StoreError> {
         let (mut past, mut wrong) = (std::mem::take(&mut self.past), None);
-        ResultLog::read_between(&self.dir, &self.read, &mark, |payload| {
+        ResultLog::read_between(self.ground.files(), &self.dir, &self.read, &mark, |payload| {
             if let Err(misread) = past.add_frame(payload) {
                 wrong.get_or_insert(misread);
             }
@@ -127,7 +129,7 @@ impl Checkpointer {
         }
         let bytes = past.encode();
         (self.past, self.read) = (past, mark);
-        checkpoint::write(&self.dir, &mark, &bytes, &self.fatal)?;
+        checkpoint::write(self.ground.files(), &self.dir, &mark, &bytes, &self.fatal)?;
         (self.written, self.size) = (mark.bytes(), bytes.len() as u64);
         Ok(())
     }
@@ -140,6 +142,7 @@ mod tests {
 
     use longshore_core::record::Entry;
     use longshore_core::task::{Outcome, Task, VersionId};
+    use longshore_store::Os;
 
     use super::*;
     use crate::engine::recorder;
@@ -162,7 +165,7 @@ mod tests {
 
     /// Opens the log of a job, settles these rows, a batch for each 128, and waits for the checkpoints that come of it.
     async fn settle(job_dir: &Path, rows: std::ops::Range<u64>) -> Result<Past, StoreError> {
-        let (log, past, following) = recorder::open_followed(job_dir, Fatal::new()).await?;
+        let (log, past, following) = recorder::open_followed(&Ground::Threads, job_dir, Fatal::new()).await?;
         let rows: Vec<u64> = rows.collect();
         for (batch, rows) in (1..).zip(rows.chunks(128)) {
             let entries = rows.iter().map(|row| entry(*row, true)).collect();
@@ -174,7 +177,7 @@ mod tests {
     }
 
     fn checkpoint_of(job_dir: &Path) -> Option<(Mark, Past, u64)> {
-        last(&recorder::log_dir(job_dir)).unwrap()
+        last(&Os, &recorder::log_dir(job_dir)).unwrap()
     }
 
     #[tokio::test]
@@ -197,7 +200,7 @@ mod tests {
         let past = settle(dir.path(), 0..0).await.unwrap();
         assert_eq!((past.first_open_row(), past.succeeded() + past.failed()), (DUE + 400, DUE + 400));
         assert_eq!(past.failed(), (DUE + 400).div_ceil(3));
-        let whole = ResultLog::read(&recorder::log_dir(dir.path()), |_| {});
+        let whole = ResultLog::read(&Os, &recorder::log_dir(dir.path()), |_| {});
         assert!(matches!(whole, Err(StoreError::Damaged(_))));
 
         // Without it the whole log is read, and is what it is.
@@ -226,7 +229,7 @@ mod tests {
         let (mark, mut kept, _) = checkpoint_of(dir.path()).unwrap();
         let next = kept.first_open_row();
         kept.settle(next, true).unwrap();
-        checkpoint::write(&recorder::log_dir(dir.path()), &mark, &kept.encode(), &Fatal::new()).unwrap();
+        checkpoint::write(&Os, &recorder::log_dir(dir.path()), &mark, &kept.encode(), &Fatal::new()).unwrap();
         settle(dir.path(), DUE + 256..DUE + 257).await.unwrap();
         let past = settle(dir.path(), 0..0).await.unwrap();
         assert_eq!((past.first_open_row(), past.succeeded() + past.failed()), (DUE + 257, DUE + 257));
@@ -239,7 +242,7 @@ mod tests {
     #[tokio::test]
     async fn what_waits_for_a_redrive_is_kept_until_it_is_settled() {
         let dir = tempfile::tempdir().unwrap();
-        let (log, _, following) = recorder::open_followed(dir.path(), Fatal::new()).await.unwrap();
+        let (log, _, following) = recorder::open_followed(&Ground::Threads, dir.path(), Fatal::new()).await.unwrap();
         let redriven = vec![entry(0, false), entry(1, false), entry(1, true)];
         recorder::write(&log, 1, Arc::new(redriven)).await.1.unwrap();
         drop(log);
@@ -257,8 +260,8 @@ mod tests {
     #[test]
     fn a_large_checkpoint_is_written_less_often() {
         let checkpointer = |size| {
-            let (dir, fatal, past) = (PathBuf::new(), Fatal::new(), Past::default());
-            Checkpointer { dir, fatal, past, read: Mark::default(), written: 0, size }
+            let (ground, dir, fatal, past) = (Ground::Threads, PathBuf::new(), Fatal::new(), Past::default());
+            Checkpointer { ground, dir, fatal, past, read: Mark::default(), written: 0, size }
         };
         let due = |size: u64, bytes: u64| checkpointer(size).is_due_at(bytes);
         assert_eq!((due(0, EVERY_BYTES - 1), due(0, EVERY_BYTES)), (false, true));

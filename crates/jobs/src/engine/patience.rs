@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use longshore_store::StoreError;
 
-use super::Engine;
+use super::{Engine, agent};
 use crate::ports::ObjectError;
 
 /// How often a call that failed for a passing reason is tried, and the longest wait between: about 15 minutes in all.
@@ -30,6 +30,7 @@ pub(super) async fn patiently<T, F: Future<Output = Result<T, ObjectError>>>(
 ) -> Result<T, GaveUp> {
     let mut wait = WAIT_FIRST;
     let mut tries = 0;
+    let mut wait_for_space = WAIT_FIRST;
     loop {
         let error = match call().await {
             Ok(done) => return Ok(done),
@@ -41,13 +42,14 @@ pub(super) async fn patiently<T, F: Future<Output = Result<T, ObjectError>>>(
             return Err(GaveUp::Refused(error));
         }
         tracing::warn!(what, tries, %error, "a store refuses for the moment, will retry");
+        let waited = if error.is_disk_full() { &mut wait_for_space } else { &mut wait };
         tokio::select! {
             biased;
             () = engine.shared.stopping.cancelled() => {
                 return Err(GaveUp::Stopping(StoreError::Io(std::io::Error::other(error))));
             }
-            () = tokio::time::sleep(wait) => {}
+            () = tokio::time::sleep(*waited) => {}
         }
-        wait = (wait * 2).min(WAIT_MAX);
+        *waited = (*waited * 2).min(if error.is_disk_full() { agent::PAUSE_MAX } else { WAIT_MAX });
     }
 }

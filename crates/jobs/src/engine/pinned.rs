@@ -8,16 +8,15 @@
 //! The index is written last, so a manifest that has one is whole. A job that starts early reads the chunks that are
 //! checked while the others are written ([`Growing`]); a crash in between costs the whole reading, and no row.
 
-use std::fs::{File, OpenOptions};
 use std::io::{BufWriter, Write};
-use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 
 use longshore_core::manifest::{CHUNK_ROWS, Column, RowFormat};
 use longshore_core::task::Task;
 use longshore_store::failpoint::{self, Place};
-use longshore_store::{StoreError, segment};
+use longshore_store::files::Onward;
+use longshore_store::{Files, Ground, Open, OpenFile, StoreError, segment};
 use tokio::sync::{OwnedMutexGuard, watch};
 
 use super::tasks::Tasks;
@@ -57,9 +56,10 @@ fn unsynced(error: std::io::Error) -> StoreError {
 
 /// A manifest being pinned. Nothing of it counts until [`Writer::finish`] has returned.
 pub(super) struct Writer {
+    ground: Ground,
     dir: PathBuf,
     format: RowFormat,
-    file: BufWriter<File>,
+    file: BufWriter<Onward>,
     chunks: Vec<Chunk>,
     open: Chunk,
     rows: u64,
@@ -69,20 +69,21 @@ pub(super) struct Writer {
 impl Writer {
     /// Starts afresh; what an earlier, interrupted preparation left is overwritten. With `growth` each chunk can be read
     /// as soon as it is full. Blocks, as all here.
-    pub fn create(dir: &Path, format: RowFormat, growth: Option<Growth>) -> Result<Self, StoreError> {
+    pub fn create(ground: &Ground, dir: &Path, format: RowFormat, growth: Option<Growth>) -> Result<Self, StoreError> {
         let failed = io("pinning the manifest");
         let file = match &growth {
             None => {
-                std::fs::create_dir_all(dir).map_err(&failed)?;
-                File::create(paths(dir).0).map_err(&failed)?
+                ground.files().make_folder(dir).map_err(&failed)?;
+                ground.files().open(&paths(dir).0, Open::Empty).map_err(&failed)?
             }
-            Some(growth) => growth.begin(&format)?,
+            Some(growth) => growth.begin(ground.files(), &format)?,
         };
         let open = Chunk { end: 0, checksum: 0, rows: 0 };
         Ok(Self {
+            ground: ground.clone(),
             dir: dir.to_owned(),
             format,
-            file: BufWriter::with_capacity(WRITE_BYTES, file),
+            file: BufWriter::with_capacity(WRITE_BYTES, Onward::new(file)),
             chunks: Vec::new(),
             open,
             rows: 0,
@@ -131,10 +132,11 @@ impl Writer {
         if self.open.rows > 0 {
             self.close_chunk()?;
         }
-        let file = self.file.into_inner().map_err(|e| failed(e.into_error()))?;
+        let files = self.ground.files();
+        let file = self.file.into_inner().map_err(|e| failed(e.into_error()))?.into_inner();
         if self.growth.is_some() {
             // Written over what an earlier reading had left, which may have been longer by a piece.
-            file.set_len(self.open.end).map_err(&failed)?;
+            file.set_length(self.open.end).map_err(&failed)?;
         }
         failpoint::pass(Place::ManifestSyncBefore);
         file.sync_all().map_err(unsynced)?;
@@ -153,16 +155,16 @@ impl Writer {
         }
         // Under another name first: an index that is there says that the manifest is whole.
         let unfinished = self.dir.join("manifest.idx.new");
-        let index = File::create(&unfinished).map_err(&failed)?;
-        (&index).write_all(&bytes).map_err(&failed)?;
+        let index = files.open(&unfinished, Open::Empty).map_err(&failed)?;
+        index.write_all_at(&bytes, 0).map_err(&failed)?;
         index.sync_all().map_err(unsynced)?;
         failpoint::pass(Place::ManifestRenameBefore);
-        std::fs::rename(&unfinished, paths(&self.dir).1).map_err(&failed)?;
+        files.rename(&unfinished, &paths(&self.dir).1).map_err(&failed)?;
         failpoint::pass(Place::ManifestRenameAfter);
         // Both the files' names and the folder's own: a power cut must not leave a Ready job without them.
         let folders = [Some(self.dir.as_path()), self.dir.parent()];
         for folder in folders.into_iter().flatten() {
-            File::open(folder).map_err(&failed)?.sync_all().map_err(unsynced)?;
+            files.open(folder, Open::Folder).map_err(&failed)?.sync_all().map_err(unsynced)?;
         }
         failpoint::pass(Place::ManifestPinned);
         Ok(())
@@ -175,14 +177,14 @@ impl Writer {
             return;
         }
         // What cannot be removed is overwritten by the next try, or removed when the job is over.
-        let _ = std::fs::remove_file(paths(&self.dir).0);
+        let _ = self.ground.files().remove(&paths(&self.dir).0);
     }
 }
 
 /// A pinned manifest, open for reading. In memory: the index, 24 bytes for 1,024 rows.
 #[derive(Debug)]
 pub(super) struct Pinned {
-    file: File,
+    file: Box<dyn OpenFile>,
     path: PathBuf,
     chunks: RwLock<Vec<Chunk>>,
     /// Unknown only while nothing is written yet.
@@ -209,12 +211,11 @@ pub(super) struct Growth {
 impl Growing {
     /// Begins with nothing known. What a reading before a crash has left is written over.
     pub async fn create(tasks: &Tasks, dir: &Path) -> Result<Arc<Self>, StoreError> {
-        let (dir, path) = (dir.to_owned(), paths(dir).0);
+        let (ground, dir, path) = (tasks.ground().clone(), dir.to_owned(), paths(dir).0);
         let pinned = tasks.blocking(move || {
             let failed = io("pinning the manifest");
-            std::fs::create_dir_all(&dir).map_err(&failed)?;
-            let mut options = OpenOptions::new();
-            let file = options.read(true).write(true).create(true).truncate(false).open(&path).map_err(&failed)?;
+            ground.files().make_folder(&dir).map_err(&failed)?;
+            let file = ground.files().open(&path, Open::Make).map_err(&failed)?;
             Ok(Pinned { file, path, chunks: RwLock::default(), format: OnceLock::new() })
         });
         let known = watch::Sender::new(0);
@@ -233,13 +234,13 @@ impl Growing {
 }
 
 impl Growth {
-    fn begin(&self, format: &RowFormat) -> Result<File, StoreError> {
+    fn begin(&self, files: &dyn Files, format: &RowFormat) -> Result<Box<dyn OpenFile>, StoreError> {
         let pinned = &self.growing.pinned;
         if pinned.format.get_or_init(|| format.clone()).columns() != format.columns() {
             return Err(self.other_bytes());
         }
         // A handle of its own, which begins at the first byte.
-        OpenOptions::new().write(true).open(&pinned.path).map_err(io("pinning the manifest"))
+        files.open(&pinned.path, Open::Write).map_err(io("pinning the manifest"))
     }
 
     /// Makes a chunk known, or, at a second reading, compares it with the first.
@@ -263,21 +264,23 @@ impl Growth {
 
 impl Pinned {
     /// Whether the manifest of this folder is pinned whole.
-    pub fn is_whole(dir: &Path) -> bool {
-        paths(dir).1.exists()
+    pub fn is_whole(files: &dyn Files, dir: &Path) -> bool {
+        files.is_there(&paths(dir).1)
     }
 
     /// `before` is the format of an index that does not name its columns: those were written before it did.
     pub async fn open(tasks: &Tasks, dir: &Path, before: Option<RowFormat>) -> Result<Self, StoreError> {
-        let (path, index) = paths(dir);
+        let (ground, (path, index)) = (tasks.ground().clone(), paths(dir));
         let opened = tasks.blocking(move || {
             let lost = |path: &Path, error: std::io::Error| match error.kind() {
                 // It was there when the job left Preparing, and no waiting brings it back.
                 std::io::ErrorKind::NotFound => StoreError::Damaged(format!("{} is missing", path.display())),
                 _ => io("opening the pinned manifest")(error),
             };
-            let file = File::open(&path).map_err(|e| lost(&path, e))?;
-            let bytes = std::fs::read(&index).map_err(|e| lost(&index, e))?;
+            let files = ground.files();
+            let file = files.open(&path, Open::Read).map_err(|e| lost(&path, e))?;
+            let bytes =
+                files.open(&index, Open::Read).and_then(|index| index.read_whole()).map_err(|e| lost(&index, e))?;
             let mut format = None;
             let mut chunks = Vec::new();
             let recovered = segment::recover(&bytes, |payload| {
@@ -332,7 +335,7 @@ impl Pinned {
         let damaged = |what: &str| StoreError::Damaged(format!("{} at byte {start}: {what}", self.path.display()));
         let length = chunk.end.checked_sub(start).ok_or_else(|| damaged("the index does not ascend"))?;
         let mut bytes = vec![0; length as usize];
-        self.file.read_exact_at(&mut bytes, start).map_err(|e| damaged(&e.to_string()))?;
+        self.file.read_all_at(&mut bytes, start).map_err(|e| damaged(&e.to_string()))?;
         if crc32c::crc32c(&bytes) != chunk.checksum {
             return Err(damaged("a chunk fails its checksum"));
         }
@@ -347,6 +350,8 @@ impl Pinned {
 
 #[cfg(test)]
 mod tests {
+    use longshore_store::Os;
+
     use super::*;
 
     fn format() -> RowFormat {
@@ -362,7 +367,7 @@ mod tests {
     }
 
     fn write(dir: &Path, rows: u64) {
-        let mut writer = Writer::create(dir, format(), None).unwrap();
+        let mut writer = Writer::create(&Ground::Threads, dir, format(), None).unwrap();
         push(&mut writer, 0..rows).unwrap();
         assert_eq!(writer.rows(), rows);
         writer.finish().unwrap();
@@ -405,11 +410,11 @@ mod tests {
         let growing = Growing::create(&threads(), dir.path()).await.unwrap();
         let (pinned, known) = (Arc::clone(&growing.pinned), growing.known());
         assert!(pinned.read_from(0).unwrap().is_empty());
-        let mut writer = Writer::create(dir.path(), format(), Some(growing.turn().await)).unwrap();
+        let mut writer = Writer::create(&Ground::Threads, dir.path(), format(), Some(growing.turn().await)).unwrap();
         push(&mut writer, 0..CHUNK_ROWS + 3).unwrap();
         assert_eq!((*known.borrow(), pinned.rows()), (CHUNK_ROWS, CHUNK_ROWS), "the open chunk is not known yet");
         assert_eq!(pinned.read_from(5).unwrap().len() as u64, CHUNK_ROWS - 5);
-        assert!(pinned.read_from(CHUNK_ROWS).unwrap().is_empty() && !Pinned::is_whole(dir.path()));
+        assert!(pinned.read_from(CHUNK_ROWS).unwrap().is_empty() && !Pinned::is_whole(&Os, dir.path()));
         writer.finish().unwrap();
         assert_eq!((*known.borrow(), pinned.read_from(CHUNK_ROWS).unwrap().len()), (CHUNK_ROWS + 3, 3));
         assert_eq!(open(dir.path(), None).await.unwrap().rows(), CHUNK_ROWS + 3);
@@ -436,7 +441,7 @@ mod tests {
         let index = std::fs::read(dir.path().join("manifest.idx")).unwrap();
         std::fs::remove_file(dir.path().join("manifest.idx")).unwrap();
         std::fs::write(dir.path().join("manifest.idx.new"), &index[..index.len() / 2]).unwrap();
-        assert!(!Pinned::is_whole(dir.path()));
+        assert!(!Pinned::is_whole(&Os, dir.path()));
         write(dir.path(), 20);
         assert_eq!(open(dir.path(), None).await.unwrap().rows(), 20);
         assert!(!dir.path().join("manifest.idx.new").exists());
@@ -448,17 +453,17 @@ mod tests {
         // What a server that died has left: longer, and of other bytes.
         std::fs::write(dir.path().join("manifest.csv"), vec![b'x'; 1 << 20]).unwrap();
         let growing = Growing::create(&threads(), dir.path()).await.unwrap();
-        let mut writer = Writer::create(dir.path(), format(), Some(growing.turn().await)).unwrap();
+        let mut writer = Writer::create(&Ground::Threads, dir.path(), format(), Some(growing.turn().await)).unwrap();
         push(&mut writer, 0..CHUNK_ROWS + 3).unwrap();
         writer.discard();
-        let mut writer = Writer::create(dir.path(), format(), Some(growing.turn().await)).unwrap();
+        let mut writer = Writer::create(&Ground::Threads, dir.path(), format(), Some(growing.turn().await)).unwrap();
         push(&mut writer, 0..2 * CHUNK_ROWS).unwrap();
         assert_eq!(growing.pinned.read_from(CHUNK_ROWS).unwrap()[0].row, CHUNK_ROWS);
         drop(writer);
-        let mut writer = Writer::create(dir.path(), format(), Some(growing.turn().await)).unwrap();
+        let mut writer = Writer::create(&Ground::Threads, dir.path(), format(), Some(growing.turn().await)).unwrap();
         assert!(matches!(push(&mut writer, 1..CHUNK_ROWS + 1), Err(StoreError::Damaged(_))));
         drop(writer);
-        let mut writer = Writer::create(dir.path(), format(), Some(growing.turn().await)).unwrap();
+        let mut writer = Writer::create(&Ground::Threads, dir.path(), format(), Some(growing.turn().await)).unwrap();
         push(&mut writer, 0..3 * CHUNK_ROWS).unwrap();
         writer.finish().unwrap();
         assert_eq!(open(dir.path(), None).await.unwrap().read_from(2 * CHUNK_ROWS).unwrap().len(), 1_024);

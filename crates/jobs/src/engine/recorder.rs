@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use longshore_core::past::{Misread, Past};
 use longshore_core::record::{Entry, Logged, Unreadable};
-use longshore_store::{Fatal, Mark, Position, ResultLog, StoreError};
-use tokio::task::JoinHandle;
+use longshore_store::{Fatal, Files, Ground, Mark, Position, ResultLog, StoreError};
+use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use super::checkpointer;
@@ -21,50 +21,52 @@ pub(crate) fn log_dir(job_dir: &Path) -> PathBuf {
 }
 
 /// Whether a job has ever run, so that it has a log.
-pub(crate) fn has_log(job_dir: &Path) -> bool {
-    log_dir(job_dir).exists()
+pub(crate) fn has_log(files: &dyn Files, job_dir: &Path) -> bool {
+    files.is_there(&log_dir(job_dir))
 }
 
 /// Opens a job's log for appending and reads its past: what came since the last checkpoint, or all of it. From here on
 /// checkpoints are written as the log grows.
-pub(crate) async fn open(job_dir: &Path, fatal: Fatal) -> Result<(Arc<ResultLog>, Past), StoreError> {
+pub(crate) async fn open(ground: &Ground, job_dir: &Path, fatal: Fatal) -> Result<(Arc<ResultLog>, Past), StoreError> {
     // The task ends by itself, with the log.
-    open_followed(job_dir, fatal).await.map(|(log, past, _following)| (log, past))
+    open_followed(ground, job_dir, fatal).await.map(|(log, past, _following)| (log, past))
 }
 
 /// As [`open`], with the task that writes the checkpoints.
 pub(super) async fn open_followed(
+    ground: &Ground,
     job_dir: &Path,
     fatal: Fatal,
-) -> Result<(Arc<ResultLog>, Past, JoinHandle<()>), StoreError> {
+) -> Result<(Arc<ResultLog>, Past, oneshot::Receiver<()>), StoreError> {
     let dir = log_dir(job_dir);
-    let (reading, thrown) = (dir.clone(), fatal.clone());
-    let (log, past, kept) = blocking(move || {
-        if let Some((mark, past, bytes)) = checkpointer::last(&reading)? {
-            match replay(&reading, thrown.clone(), Some(mark), past)? {
+    let (reading, thrown, on) = (dir.clone(), fatal.clone(), ground.clone());
+    let opened = ground.blocking(move || {
+        if let Some((mark, past, bytes)) = checkpointer::last(on.files(), &reading)? {
+            match replay(&on, &reading, thrown.clone(), Some(mark), past)? {
                 Ok((log, past)) => return Ok((log, past, Some((mark, bytes)))),
                 Err(wrong) => checkpointer::passed_over(&reading, &wrong),
             }
         }
-        match replay(&reading, thrown, None, Past::default())? {
+        match replay(&on, &reading, thrown, None, Past::default())? {
             Ok((log, past)) => Ok((log, past, None)),
             Err(wrong) => Err(StoreError::Damaged(format!("the result log {}: {wrong}", reading.display()))),
         }
-    })
-    .await?;
-    let following = checkpointer::start(dir, fatal, &log, past.clone(), kept);
+    });
+    let (log, past, kept) = opened.await?;
+    let following = checkpointer::start(ground, dir, fatal, &log, past.clone(), kept);
     Ok((Arc::new(log), past, following))
 }
 
 /// Opens the log and adds to `past` what stands behind `from`; or what about it is wrong. Blocks.
 fn replay(
+    ground: &Ground,
     dir: &Path,
     fatal: Fatal,
     from: Option<Mark>,
     mut past: Past,
 ) -> Result<Result<(ResultLog, Past), Misread>, StoreError> {
     let mut wrong = None;
-    let log = ResultLog::open(dir, fatal, from, |payload| {
+    let log = ResultLog::open(ground, dir, fatal, from, |payload| {
         if let Err(misread) = past.add_frame(payload) {
             wrong.get_or_insert(misread);
         }
@@ -142,13 +144,4 @@ pub(super) fn settled_since(
         None => Ok(to),
         Some(wrong) => Err(StoreError::Damaged(format!("the result log of job {}: {wrong}", log.job_id))),
     }
-}
-
-/// Runs blocking file work off the async threads.
-pub(crate) async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T, StoreError> + Send + 'static,
-) -> Result<T, StoreError> {
-    tokio::task::spawn_blocking(work)
-        .await
-        .unwrap_or_else(|panic| Err(StoreError::Damaged(format!("file work panicked: {panic}"))))
 }

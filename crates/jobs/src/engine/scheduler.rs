@@ -8,8 +8,7 @@ use longshore_core::schedule::{Candidate, Decision, schedule};
 use longshore_store::StoreError;
 use longshore_store::failpoint::{self, Place};
 use tokio::sync::{mpsc, oneshot};
-
-use longshore_core::time::Timestamp;
+use tokio::time::Instant;
 
 use super::{Engine, Order, agent, needs_agent, remove};
 use crate::error::FailureReason;
@@ -21,13 +20,24 @@ const EVERY: Duration = Duration::from_secs(5);
 /// As `EVERY`, where other servers change jobs as well: a cancel that was asked for there waits for us this long.
 const EVERY_SHARED: Duration = Duration::from_millis(500);
 
+/// How often the clock of age is noted while no job moves.
+const AGE_NOTED_EVERY: Duration = Duration::from_secs(60 * 60);
+
 /// Jobs removed in one step, between which the engine may stop. Of a large one hundreds of files go.
 pub(super) const RETIRED_MAX: usize = 16;
 
 /// Removes jobs whose time is over, step by step, until the engine stops (rules P-1 and P-9, C-63). Apart from the
 /// passes: no job waits for its slot until the files of others are gone.
 pub(super) async fn retire(engine: Engine) {
+    let mut noted = Instant::now();
     loop {
+        if noted.elapsed() >= AGE_NOTED_EVERY {
+            // What is lost of it is made up for by the wall clock at the next start, up to a day.
+            if let Err(error) = engine.shared.world.ledger.note_age().await {
+                tracing::debug!(%error, "the clock of age is not noted, will retry");
+            }
+            noted = Instant::now();
+        }
         let more = match retire_some(&engine).await {
             Ok(removed) => removed == RETIRED_MAX,
             Err(error) => {
@@ -53,8 +63,7 @@ pub(super) async fn retire(engine: Engine) {
 /// One step. Returns how many jobs it removed.
 pub(super) async fn retire_some(engine: &Engine) -> Result<usize, StoreError> {
     let world = &engine.shared.world;
-    let now = (world.settings.wall_clock)();
-    let before = Timestamp(now.0.saturating_sub(world.settings.retention_ms));
+    let before = world.ledger.age().before_ms(world.settings.retention_ms);
     let expired = world.ledger.expired(before, world.settings.retained_max, RETIRED_MAX).await?;
     let mut removed = 0;
     for job in &expired {
@@ -209,8 +218,8 @@ async fn step(
 /// Fails a job that nobody has confirmed for too long (rule L-4).
 async fn time_out(engine: &Engine, job: &mut JobRow) -> Result<(), StoreError> {
     let settings = &engine.shared.world.settings;
-    let now = (settings.wall_clock)();
-    if job.suspended.is_some_and(|since| now.0.saturating_sub(since.0) > settings.confirmation_ms_max) {
+    let before = engine.shared.world.ledger.age().before_ms(settings.confirmation_ms_max);
+    if job.rested.is_some_and(|since| since < before) {
         let days = settings.confirmation_ms_max / crate::DAY_MS;
         let reason = FailureReason::new("ConfirmationTimeout", format!("The job was not confirmed within {days} days"));
         let change = Change { failure_reason: Some(reason), ..Change::default() };

@@ -78,7 +78,7 @@ impl Tallies {
 #[cfg(test)]
 mod tests {
     use longshore_core::task::{Outcome, Task, VersionId};
-    use longshore_store::{Fatal, ResultLog};
+    use longshore_store::{Fatal, Ground, ResultLog};
 
     use super::*;
     use crate::engine::tests::log_in;
@@ -96,7 +96,7 @@ mod tests {
     #[tokio::test]
     async fn each_look_counts_what_came_since_the_last_and_nothing_twice() {
         let dir = tempfile::tempdir().unwrap();
-        let log = ResultLog::open(&dir.path().join("j/results"), Fatal::new(), None, |_| {}).unwrap();
+        let log = ResultLog::open(&Ground::Threads, &dir.path().join("j/results"), Fatal::new(), None, |_| {}).unwrap();
         let (tallies, read) = (Tallies::new(), log_in(dir.path(), "j").await);
         let tasks = Tasks::new(crate::Ground::Threads);
         let failed = async || tallies.look(&tasks, read.clone()).await.unwrap().failed;

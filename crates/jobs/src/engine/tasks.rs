@@ -5,36 +5,17 @@
 //! [`Pretend`], and file work is done where it is asked for, without threads: so one seed makes one course of events.
 
 use std::future::Future;
+use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
 use std::sync::Arc;
 
+use futures::FutureExt;
 use longshore_store::StoreError;
+pub use longshore_store::ground::{Boxed, Ground, Pretend};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-
-/// A task or a wait of the engine, boxed.
-pub type Boxed = Pin<Box<dyn Future<Output = ()> + Send>>;
-
-/// What the engine's tasks run on.
-#[derive(Clone, Default)]
-pub enum Ground {
-    /// The Tokio runtime it was started in, with threads for work on files.
-    #[default]
-    Threads,
-    /// One thread, on which a pretend machine decides what goes on.
-    Pretended(Arc<dyn Pretend>),
-}
-
-/// A pretend machine, on which a server of the simulation runs.
-pub trait Pretend: Send + Sync + 'static {
-    /// Wraps each task before it is started: so the machine can hold all of them up, and drop them where they stand.
-    fn hold(&self, task: Boxed) -> Boxed;
-
-    /// Waited for before each piece of work on files: a disk is slow, and a server dies before it was written to.
-    fn before_files(&self) -> Boxed;
-}
 
 /// Everything the engine has started.
 pub(super) struct Tasks {
@@ -46,6 +27,11 @@ pub(super) struct Tasks {
 impl Tasks {
     pub fn new(ground: Ground) -> Self {
         Self { ground, tracker: TaskTracker::new(), cut: CancellationToken::new() }
+    }
+
+    /// What all of it runs on, and whose files it works on.
+    pub fn ground(&self) -> &Ground {
+        &self.ground
     }
 
     /// Starts a task. The answer is `None` if the task was cut off or has panicked.
@@ -99,6 +85,23 @@ impl Tasks {
         told
     }
 
+    /// Goes on with `work`. `None`: it has panicked, and the log has what with. In a simulation the panic goes on, for that is
+    /// what is looked for there.
+    pub async fn caught<T>(&self, what: &str, work: impl Future<Output = T>) -> Option<T> {
+        if let Ground::Pretended(_) = &self.ground {
+            return Some(work.await);
+        }
+        match AssertUnwindSafe(work).catch_unwind().await {
+            Ok(done) => Some(done),
+            Err(panic) => {
+                let text = panic.downcast_ref::<&str>().copied();
+                let text = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("no text");
+                tracing::error!(what, text, "a part of the engine has panicked, which is a defect of Longshore");
+                None
+            }
+        }
+    }
+
     /// Does work on files, off the async threads. It begins at once, and on a thread it goes on if nobody waits any more.
     pub fn blocking<T: Send + 'static>(
         &self,
@@ -150,12 +153,14 @@ enum Begun<T> {
     Here(Pin<Box<dyn Future<Output = Result<T, StoreError>> + Send>>),
 }
 
-impl<T: 'static> Begun<T> {
+impl<T: Send + 'static> Begun<T> {
     fn here(machine: &Arc<dyn Pretend>, work: impl Future<Output = Result<T, StoreError>> + Send + 'static) -> Self {
-        let before = machine.before_files();
+        let (before, machine) = (machine.before_files(), Arc::clone(machine));
         Begun::Here(Box::pin(async move {
             before.await;
-            work.await
+            let done = work.await;
+            machine.after_files().await;
+            done
         }))
     }
 

@@ -150,6 +150,10 @@ struct Function {
     running: AtomicUsize,
     gate: Semaphore,
     slots: u32,
+    /// How often the slots were asked for.
+    asked: AtomicUsize,
+    /// Calls that panic from now on.
+    defects: AtomicUsize,
     /// Calls that were announced: of which function, and how many at once.
     announced: Mutex<Vec<(String, u32)>>,
 }
@@ -158,7 +162,8 @@ impl Function {
     fn new() -> Arc<Self> {
         let (calls, ids, running) = (Mutex::default(), Mutex::default(), AtomicUsize::new(0));
         let (gate, announced) = (Semaphore::new(Semaphore::MAX_PERMITS), Mutex::default());
-        Arc::new(Self { calls, ids, running, gate, slots: 4, announced })
+        let (asked, defects) = (AtomicUsize::new(0), AtomicUsize::new(0));
+        Arc::new(Self { calls, ids, running, gate, slots: 4, asked, defects, announced })
     }
 
     fn calls(&self) -> Vec<String> {
@@ -172,6 +177,8 @@ impl Invoker for Function {
         let event: serde_json::Value = serde_json::from_slice(&payload).unwrap();
         let task = &event["tasks"][0];
         let key = task["s3Key"].as_str().unwrap().to_owned();
+        let left = self.defects.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1));
+        assert!(left.is_err(), "a defect");
         self.calls.lock().unwrap().push(key.clone());
         self.ids.lock().unwrap().push((key.clone(), task["taskId"].as_str().unwrap().to_owned()));
         assert!(self.running.fetch_add(1, Ordering::SeqCst) < self.slots as usize, "more at once than allowed");
@@ -184,6 +191,7 @@ impl Invoker for Function {
     }
 
     fn slots(&self, _: &str) -> Option<u32> {
+        self.asked.fetch_add(1, Ordering::SeqCst);
         Some(self.slots)
     }
 
@@ -384,6 +392,17 @@ async fn a_job_runs_to_its_end_and_reports_every_row_once() {
     wanted.sort();
     assert_eq!(world.report(&id), wanted);
     assert_eq!(world.function.calls().len(), 2_500);
+}
+
+#[tokio::test]
+async fn a_job_with_short_calls_asks_for_its_slots_as_often_as_they_may_change() {
+    let world = World::new().await;
+    world.manifest(&(0..5_000).map(|n| format!("k{n}")).collect::<Vec<_>>());
+    let id = world.create(|body| body).await;
+    world.wait_for(&id, "Complete").await;
+    // By the clock alone it would have taken that many times 200 ms.
+    let asked = world.function.asked.load(Ordering::SeqCst);
+    assert!(asked >= 15, "{asked} times");
 }
 
 #[tokio::test]
@@ -719,6 +738,43 @@ async fn a_manifest_that_a_store_refuses_to_give_for_long_fails_its_job() {
     assert!(described.contains("Reading the manifest failed: InternalError"), "{described}");
 }
 
+#[tokio::test]
+async fn results_that_cannot_be_written_for_the_moment_are_written_later_and_nothing_is_called_again() {
+    let world = World::new().await;
+    world.manifest(&keys(30));
+    world.function.gate.forget_permits(Semaphore::MAX_PERMITS);
+    let id = world.create(|b| b).await;
+    while world.function.calls().len() < 4 {
+        tokio::task::yield_now().await;
+    }
+    // No segment can be begun in a folder that is away, as none can when too many files are open.
+    let folder = world.dir.path().join("jobs").join(&id).join("results");
+    std::fs::remove_dir(&folder).unwrap();
+    world.function.gate.add_permits(Semaphore::MAX_PERMITS / 2);
+    while world.function.calls().len() < 30 {
+        tokio::task::yield_now().await;
+    }
+    std::fs::create_dir(&folder).unwrap();
+    world.wait_for(&id, "Complete").await;
+    assert_eq!((world.report(&id).len(), world.function.calls().len()), (30, 30));
+}
+
+#[tokio::test]
+async fn a_job_whose_agent_panics_gets_another_one_after_a_while() {
+    let world = World::new().await;
+    world.manifest(&keys(3));
+    world.function.defects.store(1, Ordering::SeqCst);
+    let id = world.create(|b| b).await;
+    while world.function.defects.load(Ordering::SeqCst) > 0 {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    tokio::time::pause();
+    tokio::time::sleep(Duration::from_secs(16)).await;
+    tokio::time::resume();
+    world.wait_for(&id, "Complete").await;
+    assert_eq!(world.report(&id).len(), 3);
+}
+
 /// A job whose tasks have run, and whose report's store refuses with `code` by then.
 async fn unreported(code: &'static str) -> (World, String) {
     let world = World::new().await;
@@ -760,7 +816,7 @@ async fn a_full_disk_of_our_own_is_waited_for_and_fails_no_report() {
     assert!(world.describe(&id).await.contains("<Status>Completing</Status>"));
     world.shelf.set_down(false);
     tokio::time::pause();
-    tokio::time::sleep(Duration::from_secs(2 * 60)).await;
+    tokio::time::sleep(Duration::from_secs(20)).await;
     tokio::time::resume();
     world.wait_for(&id, "Complete").await;
 }
@@ -926,4 +982,5 @@ fn entries_of_one_batch_fit_into_one_frame() {
     assert!(bytes.len() * longshore_core::run::BATCH_ENTRIES_MAX <= longshore_store::segment::PAYLOAD_MAX);
 }
 
+mod inventories;
 mod sources;

@@ -12,7 +12,7 @@ use longshore_core::job::{Event, Status};
 use longshore_core::lease::{Epoch, Worker};
 use longshore_core::record::Entry;
 use longshore_core::task::{Outcome, Task, VersionId};
-use longshore_core::time::{Tick, Timestamp};
+use longshore_core::time::{Age, Tick, Timestamp};
 use longshore_store::{Position, StoreError};
 use longshore_wire::event::JobEvent;
 
@@ -76,9 +76,10 @@ const SINKS: [&str; 2] = ["first", "second"];
 
 /// The settings of every server that is examined.
 pub fn settings(clocks: &Clocks) -> Settings {
-    let clocks = clocks.clone();
+    let (clocks, own) = (clocks.clone(), clocks.clone());
     let mut settings = Settings::new(ACCOUNT, "us-west-2");
     settings.wall_clock = Arc::new(move || clocks.now());
+    settings.running = Arc::new(move || own.tick());
     settings.event_sinks = SINKS.map(|name| Arc::new(Named(name)) as Arc<dyn EventSink>).to_vec();
     settings
 }
@@ -438,15 +439,15 @@ async fn retention(case: &mut Case<'_>) {
     for id in ["z", "y", "x"] {
         case.create(id).await;
         case.moved(id, &over).await;
-        ended.push(case.clocks.now());
+        ended.push(case.ledger.age());
         case.clocks.pass(Duration::from_secs(1));
     }
     case.create("alive").await;
-    let expired = async |case: &Case<'_>, before: Timestamp, jobs_max: usize, max: usize| {
+    let expired = async |case: &Case<'_>, before: Age, jobs_max: usize, max: usize| {
         let found = case.ledger.expired(before, jobs_max, max).await.unwrap();
         found.into_iter().map(|job| (job.id, job.early)).collect::<Vec<_>>()
     };
-    let all_over = Timestamp(i64::MAX);
+    let all_over = Age(i64::MAX);
     assert_eq!(expired(case, all_over, 0, 9).await, [], "sinks are owed their events");
     for sink in SINKS {
         let fence = case.try_lease(&Duty::Sink(sink.into())).await.unwrap();

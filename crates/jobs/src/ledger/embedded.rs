@@ -1,4 +1,4 @@
-//! The ledger of one server: records in SQLite (`table`), results in segment files (`recorder`), leases in memory.
+//! The ledger of one server: records in SQLite (`table`), results in segment files ([`Logs`]), leases in memory.
 //!
 //! The lock of the data directory lets one server at a time in, so a lease needs no disk: it lasts until the ledger is
 //! opened anew. Each opening has a number, which is counted once and durably, and is the upper half of every epoch.
@@ -12,18 +12,16 @@ use std::time::Duration;
 use async_trait::async_trait;
 use longshore_core::job::{Event, Status};
 use longshore_core::lease::{Epoch, Holding, Worker};
-use longshore_core::record::Entry;
 use longshore_core::run::Past;
-use longshore_core::time::{Tick, Timestamp};
-use longshore_store::{Fatal, Position, Records, ResultLog, StoreError};
+use longshore_core::time::{Age, Tick, Timestamp};
+use longshore_store::{Fatal, Position, Records, StoreError};
 use tokio::sync::watch;
 
 use super::{
-    ALL_ROWS, After, Appended, Census, Change, Created, Due, Duty, Expired, Fence, JobRow, Kept, Lease, Ledger,
-    MoveError, Results, Terms, Try,
+    ALL_ROWS, After, Census, Change, Created, Due, Duty, Expired, Fence, JobRow, Kept, Lease, Ledger, Logs, MoveError,
+    Results, Terms, Try,
 };
 use crate::Settings;
-use crate::engine::recorder;
 use crate::error::JobError;
 use crate::shape::NewJob;
 use crate::table::Table;
@@ -31,12 +29,8 @@ use crate::table::Table;
 /// [`Ledger`] on a data directory of its own.
 pub struct Embedded {
     table: Table,
-    /// One folder a job below it.
-    dir: PathBuf,
-    fatal: Fatal,
+    logs: Logs,
     leases: Arc<Leases>,
-    /// By job, how its results were last opened. Only of jobs that have an agent, or an append still under way.
-    opened: Mutex<HashMap<String, Arc<Opened>>>,
 }
 
 /// The leases of one opening.
@@ -87,15 +81,6 @@ impl Leases {
     }
 }
 
-/// The openings of one job's results: only the last one appends.
-#[derive(Debug, Default)]
-struct Opened {
-    /// Held by an append until it is on disk, also where nobody waits for it any more, and by whoever opens: a log is
-    /// never read for appending while an earlier opening still writes to it.
-    turn: tokio::sync::Mutex<()>,
-    number: AtomicU64,
-}
-
 impl Embedded {
     /// Opens the ledger of a data directory. `dir` has one folder a job, with its results and what the engine keeps.
     pub async fn open(
@@ -105,18 +90,10 @@ impl Embedded {
         settings: Arc<Settings>,
     ) -> Result<Self, StoreError> {
         let leases = Arc::new(Leases::new(Table::open_anew(&records).await?));
-        let table = Table::new(records, settings, Arc::clone(&leases));
-        Ok(Self { table, dir, fatal, leases, opened: Mutex::default() })
-    }
-
-    fn job_dir(&self, id: &str) -> PathBuf {
-        // IDs are UUIDs of our own making, so this is no path from outside.
-        self.dir.join(id)
-    }
-
-    fn opened(&self, id: &str) -> Arc<Opened> {
-        let mut opened = self.opened.lock().unwrap_or_else(PoisonError::into_inner);
-        Arc::clone(opened.entry(id.to_owned()).or_default())
+        let noted = Table::noted_age(&records).await?;
+        let held = Arc::clone(&leases);
+        let logs = Logs::new(settings.ground.clone(), dir, fatal, Arc::new(move |fence| held.admit(fence)));
+        Ok(Self { table: Table::new(records, settings, Arc::clone(&leases), noted), logs, leases })
     }
 }
 
@@ -163,7 +140,15 @@ impl Ledger for Embedded {
         self.table.set_tags(id, tags).await
     }
 
-    async fn expired(&self, before: Timestamp, jobs_max: usize, max: usize) -> Result<Vec<Expired>, StoreError> {
+    fn age(&self) -> Age {
+        self.table.age()
+    }
+
+    async fn note_age(&self) -> Result<(), StoreError> {
+        self.table.note_age().await
+    }
+
+    async fn expired(&self, before: Age, jobs_max: usize, max: usize) -> Result<Vec<Expired>, StoreError> {
         self.table.expired(before, jobs_max, max).await
     }
 
@@ -177,16 +162,11 @@ impl Ledger for Embedded {
             return Ok(());
         }
         // The files first: of a job without a record nobody would know that it had any.
-        let dir = recorder::log_dir(&self.job_dir(id));
-        recorder::blocking(move || match std::fs::remove_dir_all(dir) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error.into()),
-            _ => Ok(()),
-        })
-        .await?;
+        self.logs.remove(id).await?;
         self.table.delete(id).await?;
         let duty = Duty::Job(id.to_owned());
         self.leases.held().remove(&duty);
-        self.opened.lock().unwrap_or_else(PoisonError::into_inner).remove(id);
+        self.logs.forget(id);
         Ok(())
     }
 
@@ -230,10 +210,7 @@ impl Ledger for Embedded {
         }
         drop(held);
         if let Duty::Job(id) = &fence.duty {
-            let mut opened = self.opened.lock().unwrap_or_else(PoisonError::into_inner);
-            if opened.get(id).is_some_and(|opened| Arc::strong_count(opened) == 1) {
-                opened.remove(id);
-            }
+            self.logs.leave(id);
         }
         Ok(())
     }
@@ -271,64 +248,14 @@ impl Ledger for Embedded {
     }
 
     async fn open_results(&self, fence: &Fence) -> Result<(Arc<dyn Results>, Past), StoreError> {
-        let id = fence.job()?;
-        let opened = self.opened(id);
-        let _turn = opened.turn.lock().await;
-        self.leases.admit(fence)?;
-        let number = opened.number.fetch_add(1, Ordering::Relaxed) + 1;
-        let (log, past) = recorder::open(&self.job_dir(id), self.fatal.clone()).await?;
-        let opening = Opening { number, last: AtomicU64::new(0), opened: Arc::clone(&opened) };
-        let results =
-            Segments { log, leases: Arc::clone(&self.leases), fence: fence.clone(), opening: Arc::new(opening) };
-        Ok((Arc::new(results), past))
+        self.logs.open(fence).await
     }
 
     async fn has_results(&self, id: &str) -> Result<bool, StoreError> {
-        Ok(recorder::has_log(&self.job_dir(id)))
+        Ok(self.logs.are_there(id))
     }
 
     fn read_results(&self, id: &str, from: Position, each: &mut dyn FnMut(&[u8])) -> Result<Position, StoreError> {
-        ResultLog::read_on(&recorder::log_dir(&self.job_dir(id)), from, |payload| each(payload))
-    }
-}
-
-/// [`Results`] in segment files.
-struct Segments {
-    log: Arc<ResultLog>,
-    leases: Arc<Leases>,
-    fence: Fence,
-    opening: Arc<Opening>,
-}
-
-#[derive(Debug)]
-struct Opening {
-    number: u64,
-    /// The last batch of this opening that is on disk.
-    last: AtomicU64,
-    opened: Arc<Opened>,
-}
-
-#[async_trait]
-impl Results for Segments {
-    async fn append(&self, batch: u64, entries: Arc<Vec<Entry>>) -> Result<Appended, StoreError> {
-        let (log, leases, fence) = (Arc::clone(&self.log), Arc::clone(&self.leases), self.fence.clone());
-        let opening = Arc::clone(&self.opening);
-        // A task of its own: what is on its way to the disk gets there, or not, whether or not somebody waits for it, and
-        // nobody may open the results anew before that is known.
-        let appended = tokio::spawn(async move {
-            let _turn = opening.opened.turn.lock().await;
-            leases.admit(&fence)?;
-            if opening.opened.number.load(Ordering::Relaxed) != opening.number {
-                return Err(StoreError::Fenced);
-            }
-            if batch <= opening.last.load(Ordering::Relaxed) {
-                return Ok(Appended::Already);
-            }
-            recorder::write(&log, batch, entries).await.1?;
-            opening.last.store(batch, Ordering::Relaxed);
-            Ok(Appended::Done)
-        });
-        let gone = |gone| StoreError::Broken(format!("an append ended without an answer: {gone}"));
-        appended.await.map_err(gone)?
+        self.logs.read(id, from, each)
     }
 }

@@ -17,7 +17,7 @@ use longshore_core::lease::{Epoch, Holding, Worker};
 use longshore_core::random::Random;
 use longshore_core::record::Entry;
 use longshore_core::run::Past;
-use longshore_core::time::{Tick, Timestamp};
+use longshore_core::time::{Age, Tick, Timestamp};
 use longshore_store::segment::{self, HEADER};
 use longshore_store::{Fatal, Position, StoreError};
 use longshore_wire::event::JobEvent;
@@ -395,7 +395,7 @@ impl Memory {
         if slots.is_some_and(|slots| store.jobs.values().filter(holds).count() >= slots) {
             return Err(MoveError::Overtaken);
         }
-        let now = self.now();
+        let (now, age) = (self.now(), self.age());
         let job = store.jobs.get_mut(id).ok_or(MoveError::NotFound)?;
         if to == job.row.status {
             if let Some(reason) = change.status_update_reason {
@@ -427,6 +427,9 @@ impl Memory {
         }
         if to.is_terminal() {
             row.terminated = Some(now);
+        }
+        if to == Status::Suspended || to.is_terminal() {
+            row.rested = Some(age);
         }
         let code = |reason: &FailureReason| reason.code.clone();
         let codes = match to {
@@ -471,6 +474,7 @@ impl Ledger for Memory {
                 failed: 0,
                 active_ms: 0,
                 suspended: None,
+                rested: None,
                 terminated: None,
                 status_update_reason: None,
                 failure_reasons: Vec::new(),
@@ -556,7 +560,15 @@ impl Ledger for Memory {
         .await
     }
 
-    async fn expired(&self, before: Timestamp, jobs_max: usize, max: usize) -> Result<Vec<Expired>, StoreError> {
+    fn age(&self) -> Age {
+        Age::default().after_ms(self.tick().0)
+    }
+
+    async fn note_age(&self) -> Result<(), StoreError> {
+        Ok(())
+    }
+
+    async fn expired(&self, before: Age, jobs_max: usize, max: usize) -> Result<Vec<Expired>, StoreError> {
         self.look("expired", None, |store| {
             let account = &self.settings.account;
             let over = |job: &&Job| job.account == *account && job.row.terminated.is_some();
@@ -566,11 +578,11 @@ impl Ledger for Memory {
                 let ours = |name: &String| self.settings.event_sinks.iter().any(|sink| sink.name() == name);
                 job.events.iter().flat_map(|e| &e.owed).any(|(sink, owed)| owed.is_pending() && ours(sink))
             };
-            jobs.retain(|job| (too_many > 0 || job.row.terminated < Some(before)) && !owed(job));
-            jobs.sort_by_key(|job| (job.row.terminated, job.place));
+            jobs.retain(|job| (too_many > 0 || job.row.rested < Some(before)) && !owed(job));
+            jobs.sort_by_key(|job| (job.row.rested, job.place));
             let mut expired = Vec::new();
             for (place, job) in jobs.into_iter().take(max).enumerate() {
-                let early = job.row.terminated >= Some(before);
+                let early = job.row.rested >= Some(before);
                 if !early || place < too_many {
                     expired.push(Expired { id: job.row.id.clone(), early });
                 }

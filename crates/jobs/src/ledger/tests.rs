@@ -426,8 +426,7 @@ async fn call(side: &mut Side, random: &mut Random) -> String {
             format!("{answer} {noted}")
         }
         22 => {
-            let now = side.clocks.wall.load(Ordering::SeqCst);
-            let before = Timestamp(now - random.below(5_000) as i64);
+            let before = ledger.age().before_ms(random.below(5_000) as i64);
             let expired = ledger.expired(before, random.below(3) as usize, 3).await.unwrap();
             if let Some(job) = expired.first() {
                 ledger.delete(&job.id).await.unwrap();
@@ -450,7 +449,11 @@ async fn call(side: &mut Side, random: &mut Random) -> String {
 /// Everything that can be seen, without what each implementation makes up.
 async fn seen(side: &Side) -> Vec<String> {
     let ledger = &side.ledger;
-    let mut seen: Vec<String> = ledger.list(vec![], None, 100).await.unwrap().0.iter().map(told).collect();
+    let (mut jobs, _) = ledger.list(vec![], None, 100).await.unwrap();
+    // Where a ledger's clock of age starts is its own affair.
+    let age = ledger.age();
+    jobs.iter_mut().for_each(|job| job.rested = job.rested.map(|rested| Age(age.0 - rested.0)));
+    let mut seen: Vec<String> = jobs.iter().map(told).collect();
     seen.push(told(ledger.alive().await.unwrap().iter().map(|job| &job.id).collect::<Vec<_>>()));
     for n in 0..IDS {
         let id = format!("job-{n}");

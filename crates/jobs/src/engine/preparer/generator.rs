@@ -301,6 +301,8 @@ impl Write for Hashed {
 mod tests {
     use std::io::Read;
 
+    use longshore_store::Ground;
+
     use super::*;
 
     fn pinned(dir: &Path, rows: u64) {
@@ -308,7 +310,7 @@ mod tests {
         let lines: String = (0..rows).map(|row| format!("b,key-{row},null\n")).collect();
         let mut edges = Vec::new();
         format.check(0, lines.as_bytes(), &mut edges).unwrap();
-        let mut writer = pinned::Writer::create(dir, format, None).unwrap();
+        let mut writer = pinned::Writer::create(&Ground::Threads, dir, format, None).unwrap();
         writer.push(lines.as_bytes(), rows, &edges).unwrap();
         writer.finish().unwrap();
     }

@@ -1,37 +1,41 @@
-//! An S3 Inventory: its `manifest.json` names data files, whose rows are brought into one form.
+//! An S3 Inventory: its `manifest.json` names data files, whose rows are brought into one form (decision 0035).
 //!
-//! Several files are fetched and read at once, each into a spool file of ready lines in the job's folder; the lines are
-//! pinned in the order in which the `manifest.json` lists the files.
+//! Several files are fetched and read at once; each row is checked once, where it is read, and written as it is pinned. The
+//! file whose turn it is feeds the pinning directly, so that its first rows are known while the rest is still being
+//! fetched; those behind it spool their lines in the job's folder. So rows have the order of the `manifest.json`.
 
-use std::io::{BufWriter, Read, Write};
+mod outlet;
+mod text;
+
+use std::collections::VecDeque;
+use std::io::Write;
 use std::ops::ControlFlow;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
-use bytes::{Buf, Bytes, BytesMut};
+use bytes::Bytes;
 use futures::StreamExt;
 use longshore_core::inventory::{self, DataFile, FileFormat, Inventory};
-use longshore_core::manifest::{Fault, FaultKind, LineTooLong, Lines, RowFormat, check_row, write_row};
-use longshore_core::task::VersionId;
+use longshore_core::manifest::{Fault, FaultKind, RowFormat, check_row, write_row};
 use longshore_store::StoreError;
 use longshore_wire::arn;
 use md5::{Digest, Md5};
-use tokio::io::AsyncReadExt;
-use tokio::sync::mpsc;
-use tokio_util::sync::CancellationToken;
+use tokio::sync::{mpsc, oneshot, watch};
 
+use self::outlet::Outlet;
+use self::text::{NoText, Text};
+use super::pinning::Feed;
 use super::{TOO_MANY_ROWS, Unprepared, bad, check_whole, content, pinning, unreadable};
 use crate::engine::{Engine, pinned, spool_dir};
 use crate::ports::{Columnar, ObjectBody, TableFormat, TableRow};
-use crate::shape::Manifest;
+use crate::shape::{Manifest, bare_etag};
 
 /// Data files that are fetched and read at once. Each takes a connection, a thread and some MB; more than the cores of a
 /// usual machine would only take space on its disk.
 const FILES_AT_ONCE: usize = 4;
-/// Pieces of a data file between the store and the thread that reads them; as for a CSV manifest.
-const PIECES_MAX: usize = 8;
-/// Ready lines are pinned in pieces of this size.
-const PIECE_BYTES: usize = 256 << 10;
+/// Pieces of a data file between the store and the thread that reads them: with the 256 KiB of our own storage 1 MiB, which
+/// is some 4 MiB of text, so that neither waits for each piece of the other.
+const PIECES_MAX: usize = 4;
 /// A data file may grow to this when it is inflated, and when its rows are written as lines, whatever its size was…
 const INFLATED_FREE: u64 = 16 << 20;
 /// … and beyond that by this factor. Rows of an inventory, which differ at least in their keys, shrink 10 to 60 times;
@@ -54,45 +58,41 @@ pub(super) async fn pin(
     let unusable = || content("Invalid Manifest Content");
     let own = arn::object_of(&manifest.object_arn).ok_or_else(unusable)?.0;
     let format = RowFormat::new(inventory.pinned_columns()).ok_or_else(unusable)?;
-    let reading = Reading {
+    let world = &engine.shared.world;
+    let reading = Arc::new(Reading {
         engine: engine.clone(),
         bucket: inventory.bucket.clone().unwrap_or_else(|| own.to_owned()),
         columns: RowFormat::new(inventory.columns.clone()).ok_or_else(unusable)?,
         format: inventory.format,
         versions: inventory.has_versions(),
+        rows_max: world.settings.rows_max,
+        early: growth.is_some(),
         // Of this try alone: a thread of an earlier one may still be about to notice that nobody waits for it.
-        dir: spool_dir(&engine.shared.world.job_dir(job_id)).join(engine.shared.world.settings.new_id().to_string()),
-    };
-    let reading = Arc::new(reading);
-    let dir = reading.dir.clone();
-    let made = dir.clone();
-    engine.shared.tasks.blocking(move || std::fs::create_dir_all(made).map_err(spooling)).await?;
-    let pinned = pinning::pin(engine, job_id, format, growth, |feed| async move {
-        let mut ahead = futures::stream::iter(inventory.files.into_iter().enumerate())
-            .map(|(number, file)| {
-                let reading = Arc::clone(&reading);
-                // On its own, so that it goes on while an earlier file's lines are being pinned.
-                engine.shared.tasks.spawn_while_wanted(async move { reading.read(number, file).await })
-            })
-            .buffered(FILES_AT_ONCE);
-        while let Some(read) = ahead.next().await {
-            let broke_off = || Err(StoreError::Damaged("reading a data file broke off".into()).into());
-            let lines = read.ok().flatten().unwrap_or_else(broke_off)?;
-            let mut file = tokio::fs::File::open(&lines).await.map_err(spooling)?;
+        dir: spool_dir(&world.job_dir(job_id)).join(world.settings.new_id().to_string()),
+    });
+    let tasks = &engine.shared.tasks;
+    let (ground, dir, made) = (tasks.ground().clone(), reading.dir.clone(), reading.dir.clone());
+    let folder = ground.clone();
+    tasks.blocking(move || folder.files().make_folder(&made).map_err(spooling)).await?;
+    let pinned =
+        pinning::pin(engine, job_id, format, growth, |feed| async move {
+            let (turn, turns) = watch::channel(0);
+            let mut files = inventory.files.into_iter().enumerate();
+            let mut ahead = VecDeque::new();
             loop {
-                let mut piece = BytesMut::with_capacity(PIECE_BYTES);
-                if file.read_buf(&mut piece).await.map_err(spooling)? == 0 {
-                    break;
-                }
-                feed.send(piece.freeze()).await?;
+                let wanted = FILES_AT_ONCE - ahead.len();
+                ahead.extend(files.by_ref().take(wanted).map(|(number, file)| {
+                    (number, Arc::clone(&reading).start(number, file, feed.clone(), turns.clone()))
+                }));
+                let Some((number, read)) = ahead.pop_front() else { return Ok(()) };
+                turn.send_replace(number);
+                let broke_off = || Err(StoreError::Damaged("reading a data file broke off".into()).into());
+                read.await.ok().flatten().unwrap_or_else(broke_off)?;
             }
-            tokio::fs::remove_file(&lines).await.map_err(spooling)?;
-        }
-        Ok(())
-    })
-    .await;
+        })
+        .await;
     // What cannot be removed now is removed when the job is over.
-    let _ = engine.shared.tasks.blocking(move || std::fs::remove_dir_all(dir).map_err(spooling)).await;
+    let _ = tasks.blocking(move || ground.files().remove_folder(&dir).map_err(spooling)).await;
     pinned
 }
 
@@ -120,9 +120,15 @@ struct Reading {
     format: FileFormat,
     /// Whether lines have a third field.
     versions: bool,
+    rows_max: u64,
+    /// Whether rows run while others are still being read.
+    early: bool,
     /// Where spool files are.
     dir: PathBuf,
 }
+
+/// Nobody waits for the lines any more, or the fetch ended early: whoever gave it up knows why.
+struct GivenUp;
 
 /// Why a data file gave no lines.
 enum Unread {
@@ -132,14 +138,24 @@ enum Unread {
     /// A line longer than any row may be.
     LongLine,
     TooManyRows,
+    /// It is another file than the `manifest.json` means.
+    OtherMd5,
     Store(StoreError),
-    /// The fetch ended early, and knows why.
     GivenUp,
 }
 
-impl From<LineTooLong> for Unread {
-    fn from(_: LineTooLong) -> Self {
-        Unread::LongLine
+impl From<NoText> for Unread {
+    fn from(why: NoText) -> Self {
+        match why {
+            NoText::NotInflated(what) => Unread::Malformed(format!("cannot be inflated: {what}")),
+            NoText::LongLine => Unread::LongLine,
+        }
+    }
+}
+
+impl From<GivenUp> for Unread {
+    fn from(_: GivenUp) -> Self {
+        Unread::GivenUp
     }
 }
 
@@ -150,37 +166,47 @@ impl From<std::io::Error> for Unread {
 }
 
 impl Reading {
-    /// Fetches, checks and reads one data file; returns the spool file with its lines.
-    async fn read(self: Arc<Self>, number: usize, file: DataFile) -> Result<PathBuf, Unprepared> {
-        let world = &self.engine.shared.world;
+    /// Begins with a data file, on its own, so that it goes on while those before it are being pinned. Ends when all of its
+    /// lines are handed over, which is when it was its turn; and where it stands, once nobody waits for that any more.
+    fn start(
+        self: Arc<Self>,
+        number: usize,
+        file: DataFile,
+        feed: Feed,
+        turn: watch::Receiver<usize>,
+    ) -> oneshot::Receiver<Option<Result<(), Unprepared>>> {
+        let engine = self.engine.clone();
+        engine.shared.tasks.spawn_while_wanted(self.read(number, file, feed, turn))
+    }
+
+    /// Fetches, checks and reads one data file.
+    async fn read(
+        self: Arc<Self>,
+        number: usize,
+        file: DataFile,
+        feed: Feed,
+        turn: watch::Receiver<usize>,
+    ) -> Result<(), Unprepared> {
         let detail = |what: &str| content(format!("Invalid Manifest Content: {} {what}", file.key));
-        let mut object = match world.objects.get(&self.bucket, &file.key, None).await {
+        let mut object = match self.engine.shared.world.objects.get(&self.bucket, &file.key, None).await {
             Err(error) if !error.passing && error.code != "AccessDenied" => {
                 return Err(detail(&format!("cannot be read: {}", error.code)));
             }
             opened => opened.map_err(unreadable)?,
         };
+        // What a store keeps as it came in one piece has its MD5 for an ETag, so that it is known before the first byte
+        // to be the file that is meant. Of any other no row may run before the last byte has shown it: after a restart
+        // rows of another file would stand beside those that ran before.
+        let named = |md5: &[u8; 16]| hex::encode(md5) == bare_etag(&object.etag);
+        let held = self.early && file.md5.as_ref().is_some_and(|md5| !named(md5));
+        let held = held || self.format != FileFormat::Csv;
+        let tasks = &self.engine.shared.tasks;
+        let path = self.dir.join(number.to_string());
+        let outlet = Outlet::new(tasks.ground().clone(), feed, number, turn, held, path);
         let (sender, incoming) = mpsc::channel(PIECES_MAX);
-        let lines = self.dir.join(number.to_string());
-        let this = Arc::clone(&self);
-        let (columnar, rows_max) = (Arc::clone(&world.settings.columnar), world.settings.rows_max);
-        let into = lines.clone();
-        // The thread cannot be stopped from outside: it looks at this, which is set when this call ends or is dropped.
-        let given_up = CancellationToken::new();
-        let _waiting = given_up.clone().drop_guard();
-        let reading = self.engine.shared.tasks.on_thread(move || {
-            let pieces = Pieces { incoming, current: Bytes::new(), ended: false, md5: Md5::new(), stored: 0 };
-            let (file, versions) = (create(&into)?, this.versions);
-            let mut spool =
-                Spool { file, line: Vec::new(), rows: 0, bytes: 0, rows_max, bytes_max: None, versions, given_up };
-            let md5 = match this.format {
-                FileFormat::Csv => read_csv(pieces, &this.columns, &mut spool)?,
-                FileFormat::Parquet => read_table(pieces, TableFormat::Parquet, &into, &*columnar, &mut spool)?,
-                FileFormat::Orc => read_table(pieces, TableFormat::Orc, &into, &*columnar, &mut spool)?,
-            };
-            spool.file.flush()?;
-            Ok::<_, Unread>(md5)
-        });
+        let pieces = Pieces { incoming, md5: Md5::new(), stored: 0, ended: false };
+        let (this, wanted) = (Arc::clone(&self), file.md5);
+        let reading = tasks.blocking_on(async move { Ok(this.lines(pieces, wanted, outlet).await) });
         let fetching = async move {
             let mut fetched = 0;
             while let Some(piece) = object.stream.next().await {
@@ -196,65 +222,134 @@ impl Reading {
             Ok(())
         };
         let (read, fetched) = tokio::join!(reading, fetching);
-        let read = read.unwrap_or_else(|panic| {
-            Err(Unread::Store(StoreError::Damaged(format!("reading a data file panicked: {panic}"))))
-        });
-        match read {
-            Ok(md5) if file.md5.is_none_or(|wanted| wanted == md5) => Ok(lines),
-            Ok(_) => Err(detail("has another MD5 than the manifest.json says")),
+        match read? {
+            Ok(()) => Ok(()),
             // What is wrong with half a file may be right in the whole one.
-            Err(_) if fetched.is_err() => fetched.map(|()| lines),
+            Err(_) if fetched.is_err() => fetched,
             Err(Unread::Malformed(what)) => Err(detail(&what)),
+            Err(Unread::OtherMd5) => Err(detail("has another MD5 than the manifest.json says")),
             Err(Unread::Fault(fault)) => Err(bad(fault.kind(), format!("{}: {fault}", file.key))),
             Err(Unread::LongLine) => {
                 Err(bad(FaultKind::Malformed, format!("{}: a line is longer than 65,536 bytes", file.key)))
             }
             Err(Unread::TooManyRows) => Err(content(TOO_MANY_ROWS)),
             Err(Unread::Store(error)) => Err(error.into()),
-            Err(Unread::GivenUp) => Err(StoreError::Damaged("a data file's reader lost its fetch".into()).into()),
+            // By the pinning, whose verdict it is: the fetch has not given it up.
+            Err(Unread::GivenUp) => Err(Unprepared::NotTaken),
+        }
+    }
+
+    /// Reads the pieces of one data file. Blocks, but for waiting for its pieces, its turn and the pinning.
+    async fn lines(&self, mut pieces: Pieces, md5: Option<[u8; 16]>, mut outlet: Outlet) -> Result<(), Unread> {
+        match self.format {
+            FileFormat::Csv => self.csv(&mut pieces, &mut outlet).await?,
+            FileFormat::Parquet => self.table(&mut pieces, TableFormat::Parquet, &mut outlet).await?,
+            FileFormat::Orc => self.table(&mut pieces, TableFormat::Orc, &mut outlet).await?,
+        }
+        let found: [u8; 16] = pieces.md5.finalize().into();
+        if md5.is_some_and(|wanted| wanted != found) {
+            return Err(Unread::OtherMd5);
+        }
+        outlet.finish().await
+    }
+
+    async fn csv(&self, pieces: &mut Pieces, outlet: &mut Outlet) -> Result<(), Unread> {
+        let mut rows = 0;
+        let mut written = |lines: &[u8]| {
+            let mut written = Vec::new();
+            match self.columns.rewrite(rows, lines, &mut written) {
+                Ok(more) if rows + more <= self.rows_max => {
+                    rows += more;
+                    Ok(written)
+                }
+                Err(fault) if fault.row < self.rows_max => Err(Unread::Fault(fault)),
+                // Whatever is wrong behind the last row that there may be is not looked at.
+                Ok(_) | Err(_) => Err(Unread::TooManyRows),
+            }
+        };
+        let mut text = None;
+        while let Some(piece) = outlet.while_waiting_for(pieces.next()).await?? {
+            let text = text.get_or_insert_with(|| Text::new(&piece));
+            let mut rest = &piece[..];
+            loop {
+                let more = text.take(&mut rest)?;
+                if text.bytes() > inflated_max(pieces.stored) {
+                    return Err(Unread::Malformed("inflates to more than an inventory can".into()));
+                }
+                if let Some(lines) = text.lines(&mut written)? {
+                    outlet.push(lines).await?;
+                }
+                if !more {
+                    break;
+                }
+            }
+        }
+        if let Some(text) = text
+            && let Some(last) = text.end(&mut written)?
+        {
+            outlet.push(last).await?;
+        }
+        Ok(())
+    }
+
+    /// Reads a table by column, which has to lie on our disk as a whole: its directory is at its end.
+    async fn table(&self, pieces: &mut Pieces, format: TableFormat, outlet: &mut Outlet) -> Result<(), Unread> {
+        let stored = Stored(outlet.path().with_extension("stored"));
+        let mut file = std::fs::File::create(&stored.0)?;
+        while let Some(piece) = pieces.next().await? {
+            file.write_all(&piece)?;
+        }
+        drop(file);
+        // A dictionary's one entry and a run's one length stand for as many rows as anyone likes.
+        let bytes_max = inflated_max(pieces.stored);
+        let (mut rows, mut bytes) = (0, 0);
+        let mut stopped = None;
+        let (mut encoded, mut line) = (String::new(), Vec::new());
+        let mut push = |row: TableRow<'_>| {
+            encoded.clear();
+            // Only inventories in CSV have their keys encoded; a manifest's rows always have.
+            inventory::encode_key(row.key, &mut encoded);
+            check_row(row.bucket, &encoded, row.version).map_err(|flaw| Unread::Fault(Fault { row: rows, flaw }))?;
+            if rows == self.rows_max {
+                return Err(Unread::TooManyRows);
+            }
+            rows += 1;
+            line.clear();
+            write_row(&mut line, row.bucket, &encoded, self.versions.then_some(row.version.unwrap_or("")));
+            bytes += line.len() as u64;
+            if bytes > bytes_max {
+                return Err(Unread::Malformed("holds more rows than an inventory of its size can".into()));
+            }
+            outlet.spool(&line)
+        };
+        let mut each = |row: TableRow<'_>| match push(row) {
+            Ok(()) => ControlFlow::Continue(()),
+            Err(stop) => {
+                stopped = Some(stop);
+                ControlFlow::Break(())
+            }
+        };
+        let columnar: &dyn Columnar = &*self.engine.shared.world.settings.columnar;
+        let read = columnar.read(format, &stored.0, self.versions, &mut each);
+        match (stopped, read) {
+            (Some(stop), _) => Err(stop),
+            (None, Err(error)) => Err(Unread::Malformed(format!("cannot be read: {error}"))),
+            (None, Ok(())) => Ok(()),
         }
     }
 }
 
 fn spooling(error: std::io::Error) -> StoreError {
-    crate::engine::pinned::io("spooling the inventory")(error)
+    pinned::io("spooling the inventory")(error)
 }
 
-fn create(path: &Path) -> Result<BufWriter<std::fs::File>, Unread> {
-    Ok(BufWriter::with_capacity(PIECE_BYTES, std::fs::File::create(path)?))
-}
+/// A table on our disk, for as long as it is read.
+struct Stored(PathBuf);
 
-/// The lines of one data file on their way to its spool file.
-struct Spool {
-    file: BufWriter<std::fs::File>,
-    line: Vec<u8>,
-    rows: u64,
-    /// Of the lines so far.
-    bytes: u64,
-    rows_max: u64,
-    /// What the lines may take together; `None` where what they are read from is held to it.
-    bytes_max: Option<u64>,
-    versions: bool,
-    /// Set once nobody waits for the lines any more.
-    given_up: CancellationToken,
-}
-
-impl Spool {
-    fn push(&mut self, bucket: &str, key: &str, version: Option<&str>) -> Result<(), Unread> {
-        if self.given_up.is_cancelled() {
-            return Err(Unread::GivenUp);
-        }
-        if self.rows == self.rows_max {
-            return Err(Unread::TooManyRows);
-        }
-        self.rows += 1;
-        self.line.clear();
-        write_row(&mut self.line, bucket, key, self.versions.then_some(version.unwrap_or("")));
-        self.bytes += self.line.len() as u64;
-        if self.bytes_max.is_some_and(|max| self.bytes > max) {
-            return Err(Unread::Malformed("holds more rows than an inventory of its size can".into()));
-        }
-        Ok(self.file.write_all(&self.line)?)
+impl Drop for Stored {
+    fn drop(&mut self) {
+        // What cannot be removed now goes with its folder.
+        let _ = std::fs::remove_file(&self.0);
     }
 }
 
@@ -262,156 +357,32 @@ impl Spool {
 struct Pieces {
     /// `None` says that all has come; a channel that merely closes is a fetch that was given up.
     incoming: mpsc::Receiver<Option<Bytes>>,
-    current: Bytes,
-    ended: bool,
     md5: Md5,
     /// Bytes taken in so far.
     stored: u64,
+    ended: bool,
 }
 
 impl Pieces {
-    /// Makes sure that there is a byte to be read, unless the end has come.
-    fn fill(&mut self) -> std::io::Result<()> {
-        while self.current.is_empty() && !self.ended {
-            match self.incoming.blocking_recv() {
-                Some(Some(piece)) => {
+    /// The next piece, never an empty one; `None` at the end. The first one has two bytes, unless the file has not.
+    async fn next(&mut self) -> Result<Option<Bytes>, GivenUp> {
+        let mut start = Vec::new();
+        while !self.ended {
+            match self.incoming.recv().await.ok_or(GivenUp)? {
+                None => self.ended = true,
+                Some(piece) => {
                     self.md5.update(&piece);
                     self.stored += piece.len() as u64;
-                    self.current = piece;
+                    if self.stored >= 2 && start.is_empty() && !piece.is_empty() {
+                        return Ok(Some(piece));
+                    }
+                    start.extend_from_slice(&piece);
+                    if self.stored >= 2 && !start.is_empty() {
+                        break;
+                    }
                 }
-                Some(None) => self.ended = true,
-                None => return Err(std::io::ErrorKind::UnexpectedEof.into()),
             }
         }
-        Ok(())
-    }
-
-    /// Takes in what nobody reads, and returns the MD5 of everything.
-    fn finish(mut self) -> Result<[u8; 16], Unread> {
-        while !self.ended {
-            self.current = Bytes::new();
-            self.fill().map_err(|_| Unread::GivenUp)?;
-        }
-        Ok(self.md5.finalize().into())
-    }
-}
-
-impl Read for Pieces {
-    fn read(&mut self, into: &mut [u8]) -> std::io::Result<usize> {
-        self.fill()?;
-        let length = self.current.len().min(into.len());
-        self.current.copy_to_slice(&mut into[..length]);
-        Ok(length)
-    }
-}
-
-/// Two bytes with which every gzip member begins.
-const GZIP_MAGIC: [u8; 2] = [0x1f, 0x8b];
-
-/// Reads CSV, inflated if its first bytes say so (rule INV-3): 0x8B starts no character of UTF-8.
-fn read_csv(mut pieces: Pieces, columns: &RowFormat, spool: &mut Spool) -> Result<[u8; 16], Unread> {
-    let mut start = [0; 2];
-    let mut known = 0;
-    while known < start.len() {
-        match pieces.read(&mut start[known..]).map_err(|_| Unread::GivenUp)? {
-            0 => break,
-            read => known += read,
-        }
-    }
-    let whole = Read::chain(std::io::Cursor::new(start[..known].to_vec()), pieces);
-    if start[..known] != GZIP_MAGIC {
-        let mut whole = whole;
-        each_row(&mut whole, |_, _| Ok(()), columns, spool)?;
-        return whole.into_inner().1.finish();
-    }
-    let mut inflating = flate2::read::MultiGzDecoder::new(whole);
-    let bounded = |inflating: &flate2::read::MultiGzDecoder<std::io::Chain<_, Pieces>>, inflated: u64| {
-        let stored = inflating.get_ref().get_ref().1.stored;
-        if inflated > inflated_max(stored) {
-            return Err(Unread::Malformed("inflates to more than an inventory can".into()));
-        }
-        Ok(())
-    };
-    each_row(&mut inflating, bounded, columns, spool)?;
-    inflating.into_inner().into_inner().1.finish()
-}
-
-fn each_row<R: Read>(
-    from: &mut R,
-    bounded: impl Fn(&R, u64) -> Result<(), Unread>,
-    columns: &RowFormat,
-    spool: &mut Spool,
-) -> Result<(), Unread> {
-    let mut row = |line: &[u8]| {
-        let task = columns.parse(spool.rows, line).map_err(Unread::Fault)?;
-        let version = match &task.version {
-            VersionId::Given(version) => Some(&**version),
-            VersionId::NoColumn | VersionId::Missing => None,
-        };
-        spool.push(&task.bucket, &task.key, version)
-    };
-    let mut lines = Lines::default();
-    let mut buffer = vec![0; PIECE_BYTES];
-    let mut total = 0;
-    loop {
-        let read = match from.read(&mut buffer) {
-            Ok(0) => break,
-            Ok(read) => read,
-            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
-            // Of a fetch that was given up, or of a file that was cut: whoever fetched knows which.
-            Err(error) => return Err(Unread::Malformed(format!("cannot be inflated: {error}"))),
-        };
-        total += read as u64;
-        bounded(from, total)?;
-        lines.push(&buffer[..read], &mut row)?;
-    }
-    lines.finish().map_or(Ok(()), |last| row(&last))
-}
-
-/// Reads a table by column, which has to lie on our disk as a whole: its directory is at its end.
-fn read_table(
-    mut pieces: Pieces,
-    format: TableFormat,
-    lines: &Path,
-    columnar: &dyn Columnar,
-    spool: &mut Spool,
-) -> Result<[u8; 16], Unread> {
-    let stored = lines.with_extension("stored");
-    let mut file = create(&stored)?;
-    loop {
-        pieces.fill().map_err(|_| Unread::GivenUp)?;
-        if pieces.current.is_empty() {
-            break;
-        }
-        file.write_all(&std::mem::take(&mut pieces.current))?;
-    }
-    file.flush()?;
-    drop(file);
-    // A dictionary's one entry and a run's one length stand for as many rows as anyone likes.
-    spool.bytes_max = Some(inflated_max(pieces.stored));
-    let versions = spool.versions;
-    let mut stopped = None;
-    let mut encoded = String::new();
-    let mut each = |row: TableRow<'_>| {
-        encoded.clear();
-        // Only inventories in CSV have their keys encoded; a manifest's rows always have.
-        inventory::encode_key(row.key, &mut encoded);
-        let number = spool.rows;
-        let checked =
-            check_row(row.bucket, &encoded, row.version).map_err(|flaw| Unread::Fault(Fault { row: number, flaw }));
-        match checked.and_then(|()| spool.push(row.bucket, &encoded, row.version)) {
-            Ok(()) => ControlFlow::Continue(()),
-            Err(stop) => {
-                stopped = Some(stop);
-                ControlFlow::Break(())
-            }
-        }
-    };
-    let read = columnar.read(format, &stored, versions, &mut each);
-    std::fs::remove_file(&stored)?;
-    match (stopped, read) {
-        (Some(stop), _) => Err(stop),
-        (None, Err(error)) => Err(Unread::Malformed(format!("cannot be read: {error}"))),
-        (None, Ok(())) => pieces.finish(),
+        Ok((!start.is_empty()).then(|| start.into()))
     }
 }

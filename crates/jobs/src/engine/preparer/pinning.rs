@@ -1,8 +1,8 @@
 //! The one stage through which every row comes in: it checks each line, keeps it on disk, and counts.
 
 use bytes::Bytes;
-use longshore_core::manifest::{Fault, Flaw, LINE_BYTES_MAX, ROWS_MAX, RowFormat};
-use longshore_store::StoreError;
+use longshore_core::manifest::{Fault, Flaw, LINE_BYTES_MAX, ROWS_MAX, RowFormat, count_rows};
+use longshore_store::{Ground, StoreError};
 use tokio::sync::mpsc;
 
 use super::{TOO_MANY_ROWS, Unprepared, bad, content};
@@ -11,10 +11,20 @@ use crate::engine::{Engine, pinned};
 /// Pieces of lines between a source and the thread that checks them: 8 pieces of usually 64 KiB to 1 MiB.
 const PIECES_MAX: usize = 8;
 
-/// Where a source puts its lines.
+/// What comes in of a source.
+enum Piece {
+    /// Lines as they are.
+    Lines(Bytes),
+    /// Lines that the source has checked and written itself.
+    Checked(Bytes),
+    /// All was sent, in so many words: a channel that merely closes is a source that was given up.
+    End,
+}
+
+/// Where a source puts its lines, either all of them checked or none.
+#[derive(Clone)]
 pub(super) struct Feed {
-    // The end is said in so many words: a channel that merely closes is a source that was given up.
-    pieces: mpsc::Sender<Option<Bytes>>,
+    pieces: mpsc::Sender<Piece>,
 }
 
 impl Feed {
@@ -22,14 +32,20 @@ impl Feed {
     ///
     /// Waits while the checking is behind. [`Unprepared::NotTaken`] once a check has failed.
     pub async fn send(&self, piece: Bytes) -> Result<(), Unprepared> {
-        self.pieces.send(Some(piece)).await.map_err(|_| Unprepared::NotTaken)
+        self.pieces.send(Piece::Lines(piece)).await.map_err(|_| Unprepared::NotTaken)
+    }
+
+    /// As [`Feed::send`], for the lines of [`RowFormat::rewrite`] and of `write_row`, each of which is a row of the format
+    /// pinned. Every one ends in LF, also the last.
+    pub async fn send_checked(&self, piece: Bytes) -> Result<(), Unprepared> {
+        self.pieces.send(Piece::Checked(piece)).await.map_err(|_| Unprepared::NotTaken)
     }
 }
 
 /// Pins what `source` feeds as lines of `format`; returns the number of rows.
 ///
-/// With `growth` the rows that are checked can be read meanwhile. A source that returns an error has its lines thrown away. What an interrupted call left behind is overwritten by the
-/// next one.
+/// With `growth` the rows that are checked can be read meanwhile. A source that returns an error has its lines thrown away.
+/// What an interrupted call left behind is overwritten by the next one.
 pub(super) async fn pin<F>(
     engine: &Engine,
     job_id: &str,
@@ -43,11 +59,12 @@ where
     let world = &engine.shared.world;
     let (pieces, incoming) = mpsc::channel(PIECES_MAX);
     let (dir, rows_max) = (world.job_dir(job_id), world.settings.rows_max.min(ROWS_MAX));
-    let checking = engine.shared.tasks.blocking_on(check(dir, format, growth, rows_max, incoming));
+    let tasks = &engine.shared.tasks;
+    let checking = tasks.blocking_on(check(tasks.ground().clone(), dir, format, growth, rows_max, incoming));
     let end = pieces.clone();
     let feeding = async move {
         source(Feed { pieces }).await?;
-        end.send(None).await.map_err(|_| Unprepared::NotTaken)
+        end.send(Piece::End).await.map_err(|_| Unprepared::NotTaken)
     };
     let (checked, fed) = tokio::join!(checking, feeding);
     match checked? {
@@ -142,6 +159,16 @@ impl Pinning {
         }
     }
 
+    /// Counts lines that are checked and writes them, cut anywhere.
+    fn checked(&mut self, piece: &[u8]) -> Result<(), Stop> {
+        let first_row = self.writer.rows();
+        let rows = count_rows(first_row, piece, &mut self.edges);
+        if first_row + rows > self.rows_max {
+            return Err(Stop::TooManyRows);
+        }
+        Ok(self.writer.push(piece, rows, &self.edges)?)
+    }
+
     /// The last line, which need not have a break.
     fn end(&mut self) -> Result<(), Stop> {
         if self.begun.is_empty() {
@@ -154,23 +181,24 @@ impl Pinning {
 
 /// Checks and writes the lines until the end is said. Blocks, but for waiting for the next piece.
 async fn check(
+    ground: Ground,
     dir: std::path::PathBuf,
     format: RowFormat,
     growth: Option<pinned::Growth>,
     rows_max: u64,
-    mut incoming: mpsc::Receiver<Option<Bytes>>,
+    mut incoming: mpsc::Receiver<Piece>,
 ) -> Result<Result<u64, Stop>, StoreError> {
-    let writer = pinned::Writer::create(&dir, format.clone(), growth)?;
+    let writer = pinned::Writer::create(&ground, &dir, format.clone(), growth)?;
     let mut pinning = Pinning { writer, format, rows_max, begun: Vec::new(), edges: Vec::new() };
     let checked = loop {
-        match incoming.recv().await {
+        let kept = match incoming.recv().await {
             None => break Err(Stop::GivenUp),
-            Some(None) => break Ok(()),
-            Some(Some(piece)) => {
-                if let Err(stop) = pinning.piece(&piece) {
-                    break Err(stop);
-                }
-            }
+            Some(Piece::End) => break Ok(()),
+            Some(Piece::Lines(lines)) => pinning.piece(&lines),
+            Some(Piece::Checked(lines)) => pinning.checked(&lines),
+        };
+        if let Err(stop) = kept {
+            break Err(stop);
         }
     };
     // The sender notices that nobody takes its pieces any more.
@@ -206,11 +234,19 @@ mod tests {
         rows_max: u64,
         pieces: impl IntoIterator<Item = Bytes>,
     ) -> Result<(Vec<u8>, u64), Stop> {
+        pin_all(dir, rows_max, pieces.into_iter().map(Piece::Lines))
+    }
+
+    fn pin_all(
+        dir: &std::path::Path,
+        rows_max: u64,
+        pieces: impl IntoIterator<Item = Piece>,
+    ) -> Result<(Vec<u8>, u64), Stop> {
         let format = RowFormat::new(vec![Column::Bucket, Column::Key]).unwrap();
-        let pieces: Vec<_> = pieces.into_iter().map(Some).chain([None]).collect();
+        let pieces: Vec<_> = pieces.into_iter().chain([Piece::End]).collect();
         let (sender, incoming) = mpsc::channel(pieces.len());
         pieces.into_iter().for_each(|piece| sender.try_send(piece).unwrap());
-        let checking = check(dir.to_owned(), format, None, rows_max, incoming);
+        let checking = check(Ground::Threads, dir.to_owned(), format, None, rows_max, incoming);
         let rows = alone(checking).unwrap()?;
         Ok((std::fs::read(dir.join("manifest.csv")).unwrap(), rows))
     }
@@ -234,6 +270,31 @@ mod tests {
                 assert_eq!(pinned.read_from(2 * CHUNK_ROWS).unwrap().len() as u64, CHUNK_ROWS);
                 assert_eq!(pinned.read_from(3 * CHUNK_ROWS).unwrap().last().unwrap().row, rows - 1);
             }
+        }
+    }
+
+    #[test]
+    fn lines_that_are_checked_are_pinned_as_they_are_however_they_are_cut_and_counted() {
+        let tasks = Tasks::new(crate::Ground::Threads);
+        let dir = tempfile::tempdir().unwrap();
+        let rows = 3 * CHUNK_ROWS + 5;
+        let text: String = (0..rows).map(|row| format!("b,{}-{row}\n", "k".repeat(row as usize % 300))).collect();
+        let text = Bytes::from(text);
+        for size in [1, 7, 299, 4_096, 100_000, text.len()] {
+            let pieces = || {
+                let pieces = (0..text.len()).step_by(size);
+                pieces.map(|from| Piece::Checked(text.slice(from..text.len().min(from + size))))
+            };
+            let (pinned, found) = pin_all(dir.path(), rows, pieces()).ok().unwrap();
+            assert!(found == rows && pinned == text, "cut every {size}");
+            let pinned = alone(pinned::Pinned::open(&tasks, dir.path(), None)).unwrap();
+            assert_eq!(pinned.rows(), rows);
+            for first in [0, 2 * CHUNK_ROWS, 3 * CHUNK_ROWS - 1] {
+                assert_eq!(pinned.read_from(first).unwrap()[0].row, first);
+            }
+            assert_eq!(pinned.read_from(3 * CHUNK_ROWS).unwrap().last().unwrap().row, rows - 1);
+            assert!(matches!(pin_all(dir.path(), rows - 1, pieces()), Err(Stop::TooManyRows)));
+            assert!(!dir.path().join("manifest.csv").exists());
         }
     }
 

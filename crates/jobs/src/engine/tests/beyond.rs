@@ -5,7 +5,7 @@ use tokio::sync::watch;
 
 use super::*;
 
-fn tagged(body: &str, tag: &str, value: &str) -> String {
+pub(super) fn tagged(body: &str, tag: &str, value: &str) -> String {
     body.replace("<Key>a</Key><Value />", &format!("<Key>{tag}</Key><Value>{value}</Value>"))
 }
 
