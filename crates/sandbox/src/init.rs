@@ -197,7 +197,7 @@ fn fault_in(words: OwnedFd) -> Fault {
 
 /// What an environment that was made ahead waits for.
 enum Wait {
-    Told(Program),
+    Told(Box<Program>),
     /// The server is gone, or the helper.
     Over,
     /// The runtime's process has something to say, which can only be a fault.
@@ -223,7 +223,9 @@ fn wait_for_program([life, line, words]: [&OwnedFd; 3]) -> Result<Wait, Fault> {
             let mut buffer = vec![0; SPEC_BYTES_MAX];
             return match line::receive(line.as_fd(), &mut buffer) {
                 Ok((0, _)) => Ok(Wait::Over),
-                Ok((length, _)) => Ok(Wait::Told(line::parse(&buffer[..length]).at(None, "what is to be run")?)),
+                Ok((length, _)) => {
+                    Ok(Wait::Told(Box::new(line::parse(&buffer[..length]).at(None, "what is to be run")?)))
+                }
                 Err(error) => Err(error).at(None, "what is to be run cannot be heard"),
             };
         }
