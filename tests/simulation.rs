@@ -21,7 +21,7 @@ use bytes::Bytes;
 use longshore_core::dispatch::RampSettings;
 use longshore_core::invocation::{EventTemplate, Reply, Schema};
 use longshore_core::random::Random;
-use longshore_core::record::Entry;
+use longshore_core::record::{Entries, Entry};
 use longshore_core::retry::{Backoff, Policy};
 use longshore_core::run::{Command, Effect, Ended, Event, Extent, Past, Run, Settings};
 use longshore_core::sample;
@@ -561,15 +561,13 @@ impl World {
     }
 
     /// Begins to write a batch; says at once what is known at once.
-    fn record(&mut self, batch: u64, entries: &Arc<Vec<Entry>>) -> Option<Event> {
+    fn record(&mut self, batch: u64, entries: &Arc<Entries>) -> Option<Event> {
         let early = self.planted == Some(Planted::AckBeforeSync);
         assert!(self.unsynced.is_empty() || early, "two batches are under way at once");
         if self.fault(Fault::FullDisk, 25) {
             return Some(Event::NotRecorded { batch });
         }
-        let mut payload = Vec::new();
-        entries.iter().for_each(|e| e.encode(&mut payload));
-        segment::push_frame(&mut self.unsynced, &payload);
+        segment::push_frame(&mut self.unsynced, entries.payload());
         if early {
             return Some(Event::Recorded { batch });
         }

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use futures::FutureExt;
 use longshore_core::job::{Event, Status};
-use longshore_core::record::Entry;
+use longshore_core::record::{Entries, Entry};
 use longshore_core::run::Past;
 use longshore_core::time::{Age, Timestamp};
 use longshore_jobs::JobError;
@@ -430,13 +430,17 @@ impl Appends {
     }
 
     /// The entries but those of keys that others have settled.
-    fn deduped(&self, entries: &[Entry]) -> Arc<Vec<Entry>> {
+    fn deduped(&self, entries: &Entries) -> Arc<Entries> {
         let mut keys = self.keys.lock().unwrap_or_else(PoisonError::into_inner);
-        let own = |entry: &&Entry| {
+        let mut own = Vec::new();
+        Entry::decode_all(entries.payload(), |entry| {
             let (row, key) = (entry.task().row, entry.task().key.to_string());
-            *keys.entry(key).or_insert(row) == row
-        };
-        Arc::new(entries.iter().filter(own).cloned().collect())
+            if *keys.entry(key).or_insert(row) == row {
+                own.push(entry);
+            }
+        })
+        .expect("what is recorded reads");
+        Arc::new(own.into_iter().collect())
     }
 }
 
@@ -446,7 +450,7 @@ async fn append(
     machine: &Machine,
     job: &str,
     batch: u64,
-    entries: Arc<Vec<Entry>>,
+    entries: Arc<Entries>,
 ) -> Result<Appended, StoreError> {
     let appended = inner.append(batch, entries).await;
     machine.world.learn(job);
@@ -455,7 +459,7 @@ async fn append(
 
 #[async_trait::async_trait]
 impl Results for Appends {
-    async fn append(&self, batch: u64, entries: Arc<Vec<Entry>>) -> Result<Appended, StoreError> {
+    async fn append(&self, batch: u64, entries: Arc<Entries>) -> Result<Appended, StoreError> {
         let (machine, world) = (&self.machine, &self.machine.world);
         check(machine)?;
         if self.has(Defect::AckBeforeSync) {

@@ -22,7 +22,7 @@ use crate::figures::{Call, Figures};
 use crate::invocation::{Judgement, Reply, judge};
 pub use crate::past::Past;
 use crate::random::Random;
-use crate::record::Entry;
+use crate::record::Entries;
 use crate::retry::{Policy, Tries, Verdict};
 use crate::task::{Outcome, Task, TaskIds, VersionId};
 use crate::threshold::Threshold;
@@ -137,7 +137,7 @@ pub enum Effect {
     /// Call the function. `attempt` counts from 1.
     Invoke { invocation: u64, task: Arc<Task>, attempt: u32 },
     /// Make these durable, then say [`Event::Recorded`]. One batch at a time.
-    Record { batch: u64, entries: Arc<Vec<Entry>> },
+    Record { batch: u64, entries: Arc<Entries> },
     /// Nothing is in flight and everything is recorded.
     Ended(Ended),
 }
@@ -271,11 +271,16 @@ pub struct Run {
     in_flight: ByNumber<Flight>,
     next_invocation: u64,
 
-    /// Entries for the next batch; those of `recording` are with the engine.
-    unrecorded: Vec<Entry>,
-    recording: Option<(u64, Arc<Vec<Entry>>)>,
-    /// What these are taken to hold in memory: [`held_bytes`].
+    /// The next batches, in this order: those that are full, of which there are only while the disk is slow, and the one
+    /// that gathers. The one in `recording` is with the engine.
+    full: VecDeque<Entries>,
+    gathering: Entries,
+    recording: Option<(u64, Arc<Entries>)>,
+    /// Entries in all of these, and their bytes.
+    unrecorded: usize,
     unrecorded_bytes: usize,
+    /// Memory for the batch after the one that gathers.
+    spare: Entries,
     /// A batch that came back is handed out again at this time. A moment, not a distance from now: events that come
     /// more often than the distance is long would put it off for ever.
     unwritten: Option<Tick>,
@@ -310,9 +315,15 @@ pub struct Depths {
 /// Rows are read ahead in pieces of this size while fewer than this many wait: enough for the widest concurrency to
 /// find work while the next piece is read, and at most 2 × 3 MB of the longest keys.
 const READ_AHEAD: u64 = crate::manifest::CHUNK_ROWS;
-/// Entries in one batch: of the longest rows (key 3 KB, version 1 KB, message 4 KB) these make 9 MB, of usual ones
-/// 130 KB; a frame of the log may have 16 MiB.
-pub const BATCH_ENTRIES_MAX: usize = 1_024;
+/// A batch of so many bytes is full, and waits for no more. That is some 6,000 usual answers: what comes in 10 ms at 600,000
+/// a second, so that a batch takes all that has come since the last one. With fewer in each a fast job was held up by the number of
+/// syncs (decision 0036). The last entry may pass it by its own length; a frame of the log may have 16 MiB.
+pub const BATCH_BYTES_MAX: usize = 512 << 10;
+/// Room for the last entry of a full batch: the longest texts there are make 9 KB.
+const ENTRY_BYTES_MAX: usize = 16 << 10;
+/// A batch of so many bytes is given room for all that it may have: by doubling it would end with twice that, and leave what it
+/// had before to be used by somebody else. What is not written to takes no memory.
+const BATCH_GROWS_FROM: usize = 64 << 10;
 
 impl Run {
     /// Starts, or goes on from what the log says. `lineage` is where the tasks' IDs come from (see [`crate::task::task_id`]).
@@ -340,9 +351,12 @@ impl Run {
             due: BinaryHeap::new(),
             in_flight: ByNumber::default(),
             next_invocation: 0,
-            unrecorded: Vec::new(),
+            full: VecDeque::new(),
+            gathering: Entries::default(),
             recording: None,
+            unrecorded: 0,
             unrecorded_bytes: 0,
+            spare: Entries::default(),
             unwritten: None,
             gathers_until: None,
             batch: 0,
@@ -389,7 +403,7 @@ impl Run {
 
     /// When to come back with [`Event::Woken`] if nothing else happens.
     pub fn wake_at(&mut self, now: Tick) -> Option<Tick> {
-        let gathered = self.gathers_until.filter(|_| self.recording.is_none() && !self.unrecorded.is_empty());
+        let gathered = self.gathers_until.filter(|_| self.recording.is_none() && self.unrecorded > 0);
         if self.phase != Phase::Running {
             return [gathered, self.unwritten].into_iter().flatten().min();
         }
@@ -427,7 +441,7 @@ impl Run {
 
     /// Answers received and not yet durable: at most W, besides what was in flight when W was reached.
     pub fn unrecorded(&self) -> usize {
-        self.unrecorded.len() + self.recording.as_ref().map_or(0, |(_, entries)| entries.len())
+        self.unrecorded
     }
 
     /// How long a call took whose [`Event::Answered`] follows. Decides nothing: without it the answer counts all the same,
@@ -533,9 +547,9 @@ impl Run {
                 let (task, attempts) = (Arc::clone(&pending.task), pending.tries.attempts);
                 let outcome =
                     pending.tries.last.clone().unwrap_or_else(|| Outcome::failed(200, "TemporaryFailure", ""));
-                // The batch it will go out with: entries leave in order, so many at a time.
-                let batch = self.batch + 1 + (self.unrecorded.len() / BATCH_ENTRIES_MAX) as u64;
-                self.keep(Entry::Redriven { task, attempts, outcome });
+                // The batch it will go out with: the one that gathers, behind those that are full.
+                let batch = self.batch + 1 + self.full.len() as u64;
+                self.keep(|entries| entries.redrive(&task, attempts, &outcome));
                 self.waiting.insert(row, Waiting { pending, batch, keeps_place: false });
                 self.due.push(Reverse((at, row)));
             }
@@ -571,12 +585,28 @@ impl Run {
 
     fn settle(&mut self, task: Arc<Task>, attempts: u32, outcome: Outcome) {
         *(if outcome.succeeded { &mut self.succeeded } else { &mut self.failed }) += 1;
-        self.keep(Entry::Settled { task, attempts, outcome });
+        self.keep(|entries| entries.settle(&task, attempts, &outcome));
     }
 
-    fn keep(&mut self, entry: Entry) {
-        self.unrecorded_bytes += held_bytes(&entry);
-        self.unrecorded.push(entry);
+    /// Keeps one entry, which `add` adds, until it is durable.
+    fn keep(&mut self, add: impl FnOnce(&mut Entries)) {
+        let before = self.gathering.payload().len();
+        add(&mut self.gathering);
+        let bytes = self.gathering.payload().len();
+        if before < BATCH_GROWS_FROM && bytes >= BATCH_GROWS_FROM {
+            self.gathering.reserve(BATCH_BYTES_MAX + ENTRY_BYTES_MAX);
+        }
+        self.unrecorded += 1;
+        self.unrecorded_bytes += bytes - before;
+        if bytes >= BATCH_BYTES_MAX {
+            let full = self.gathered();
+            self.full.push_back(full);
+        }
+    }
+
+    /// Takes the batch that gathers, and begins another.
+    fn gathered(&mut self) -> Entries {
+        std::mem::replace(&mut self.gathering, std::mem::take(&mut self.spare))
     }
 
     fn check_threshold(&mut self) {
@@ -590,12 +620,13 @@ impl Run {
     fn recorded(&mut self, batch: u64) {
         let Some((_, entries)) = self.recording.take_if(|(b, _)| *b == batch) else { return };
         self.unwritten = None;
-        for entry in entries.iter() {
-            self.unrecorded_bytes -= held_bytes(entry);
-            if let Entry::Settled { outcome, .. } = entry {
-                *(if outcome.succeeded { &mut self.succeeded_durable } else { &mut self.failed_durable }) += 1;
-            }
-        }
+        self.unrecorded -= entries.count();
+        self.unrecorded_bytes -= entries.payload().len();
+        let (succeeded, failed) = entries.settled();
+        self.succeeded_durable += succeeded;
+        self.failed_durable += failed;
+        // Who wrote it has no use for it any more: then the next batch needs no memory of its own.
+        self.spare = Arc::try_unwrap(entries).map(Entries::emptied).unwrap_or_default();
     }
 
     fn command(&mut self, command: Command) {
@@ -719,11 +750,11 @@ impl Run {
     }
 
     fn record(&mut self, now: Tick) {
-        if self.recording.is_some() || self.unrecorded.is_empty() || self.gathers(now) {
+        if self.recording.is_some() || self.unrecorded == 0 || self.gathers(now) {
             return;
         }
-        let rest = self.unrecorded.split_off(self.unrecorded.len().min(BATCH_ENTRIES_MAX));
-        let entries = Arc::new(std::mem::replace(&mut self.unrecorded, rest));
+        let entries = self.full.pop_front().unwrap_or_else(|| self.gathered());
+        let entries = Arc::new(entries);
         self.batch += 1;
         self.recording = Some((self.batch, Arc::clone(&entries)));
         self.gathers_until = Some(now.after_ms(self.settings.gather_ms));
@@ -733,13 +764,13 @@ impl Run {
     /// Whether more answers are worth waiting for before the next batch: they come (something is in flight), there is
     /// room for them, and nobody waits for what is here.
     fn gathers(&self, now: Tick) -> bool {
-        let full = self.unrecorded.len() >= BATCH_ENTRIES_MAX.min(self.settings.unrecorded_max);
+        let full = !self.full.is_empty() || self.unrecorded >= self.settings.unrecorded_max;
         let early = self.gathers_until.is_some_and(|until| now < until);
         early && !full && !self.settings.strict && !self.in_flight.is_empty()
     }
 
     fn end(&mut self) {
-        let resting = self.in_flight.is_empty() && self.unrecorded.is_empty() && self.recording.is_none();
+        let resting = self.in_flight.is_empty() && self.unrecorded == 0;
         if !resting || self.ended_told {
             return;
         }
@@ -759,17 +790,9 @@ impl Run {
     }
 }
 
-/// What answers that are not yet durable may hold in memory, as [`held_bytes`] reckons: some 40,000 usual ones, which are
-/// half a second of stalled disk at 80,000 tasks a second; of the longest rows 1,500.
-pub const UNRECORDED_BYTES_MAX: usize = 12 << 20;
-
-/// What an entry holds in memory, about: its texts, and for the rest what the allocator gives for it.
-fn held_bytes(entry: &Entry) -> usize {
-    const REST: usize = 240;
-    let (Entry::Settled { task, outcome, .. } | Entry::Redriven { task, outcome, .. }) = entry;
-    let version = if let VersionId::Given(version) = &task.version { version.len() } else { 0 };
-    REST + task.bucket.len() + task.key.len() + version + outcome.error_code.len() + outcome.message.len()
-}
+/// Bytes of answers that are not yet durable, as they will lie in the log: some 50,000 usual ones, which are half a second of
+/// stalled disk at 100,000 tasks a second; of the longest rows 450.
+pub const UNRECORDED_BYTES_MAX: usize = 4 << 20;
 
 /// Tasks waiting to be tried again, at most, before new ones stop being started: some 4 MB of usual keys.
 const WAITING_MAX: usize = 16_384;
@@ -781,6 +804,7 @@ const UNWRITTEN_RETRY_MS: u64 = 500;
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::record::Entry;
     use crate::task::task_id;
     use bytes::Bytes;
 
@@ -856,7 +880,7 @@ mod tests {
                     Effect::Record { batch, entries } => {
                         self.batch = Some(batch);
                         if self.disk_works {
-                            self.recorded.extend(entries.iter().cloned());
+                            Entry::decode_all(entries.payload(), |entry| self.recorded.push(entry)).unwrap();
                             self.batch = None;
                             self.run.handle(Event::Recorded { batch }, self.now);
                         }
@@ -1024,7 +1048,7 @@ mod tests {
                 format!(r#"{{"results":[{{"taskId":"{id}","resultCode":"Succeeded","resultString":"{long}"}}]}}"#);
             world.give(Event::Answered { invocation, reply: Reply::Answer(Bytes::from(body)) });
         }
-        let each = held_bytes(&world.run.unrecorded[0]);
+        let each = world.run.unrecorded_bytes / world.run.unrecorded();
         assert!(each > 4 * 1_024);
         assert_eq!(world.run.unrecorded(), UNRECORDED_BYTES_MAX / each + 4, "and what was in flight then");
         assert!(world.run.unrecorded() < world.run.settings.unrecorded_max);
@@ -1131,6 +1155,85 @@ mod tests {
             strict.answer("Succeeded");
             assert_eq!(strict.settled().len(), settled);
         }
+    }
+
+    #[test]
+    fn a_batch_takes_all_that_has_gathered_until_it_is_full_and_what_is_full_waits_for_nothing() {
+        let mut world = World::new(10_000, gathering());
+        world.slots(u32::MAX);
+        world.answer("Succeeded");
+        for _ in 0..3_000 {
+            world.answer("Succeeded");
+        }
+        assert_eq!((world.settled().len(), world.run.unrecorded()), (1, 3_000), "no number of answers is a full batch");
+        world.sleep(10);
+        assert_eq!((world.settled().len(), world.run.unrecorded()), (3_001, 0), "together");
+
+        // Each is a fifth of a batch, so with the fifth it is full, 9 ms before its time.
+        let fifth = |world: &mut World| {
+            let (invocation, task, _) = world.invoked.remove(0);
+            let long = "m".repeat(BATCH_BYTES_MAX / 5);
+            world.run.keep(|entries| entries.redrive(&task, 1, &Outcome::failed(200, "C", "")));
+            let mut outcome = Outcome::succeeded("");
+            outcome.message = long;
+            let flight = world.run.in_flight.remove(&invocation).unwrap();
+            world.run.settle(flight.pending.task, 1, outcome);
+            world.sleep(0);
+        };
+        world.disk_works = false;
+        for _ in 0..4 {
+            fifth(&mut world);
+        }
+        assert_eq!((world.batch, world.run.unrecorded()), (None, 8));
+        fifth(&mut world);
+        let first = world.batch.expect("it is full");
+        // While it is on its way others fill, and leave one after the other in their order.
+        for _ in 0..7 {
+            fifth(&mut world);
+        }
+        assert_eq!((world.run.full.len(), world.run.gathering.count(), world.run.unrecorded()), (1, 4, 24));
+        let next = |world: &World| world.run.recording.as_ref().map(|(batch, entries)| (*batch, entries.count()));
+        assert_eq!(next(&world), Some((first, 10)));
+        world.give(Event::Recorded { batch: first });
+        assert_eq!((next(&world), world.run.unrecorded()), (Some((first + 1, 10)), 14));
+        world.give(Event::Recorded { batch: first + 1 });
+        assert_eq!(next(&world), None, "the rest is not full, and it is early");
+        world.sleep(10);
+        assert_eq!(next(&world), Some((first + 2, 4)));
+        world.give(Event::Recorded { batch: first + 2 });
+        assert_eq!((world.run.unrecorded(), world.run.unrecorded_bytes), (0, 0));
+        assert_eq!(world.run.counts(), (3_001 + 12, 0));
+    }
+
+    #[test]
+    fn a_redrive_behind_full_batches_waits_for_its_own() {
+        let mut world = World::new(8, gathering());
+        world.slots(u32::MAX);
+        world.answer("Succeeded");
+        world.disk_works = false;
+        for message in ["m".repeat(BATCH_BYTES_MAX), "n".repeat(BATCH_BYTES_MAX)] {
+            let (invocation, ..) = world.invoked.remove(0);
+            let flight = world.run.in_flight.remove(&invocation).unwrap();
+            let outcome = Outcome { message, ..Outcome::succeeded("") };
+            world.run.settle(flight.pending.task, 1, outcome);
+            world.sleep(0);
+        }
+        let first = world.batch.expect("it is full");
+        assert_eq!(world.run.full.len(), 1);
+        let (redriven, _) = world.answer("TemporaryFailure");
+        while !world.invoked.is_empty() {
+            world.answer("Succeeded");
+        }
+        let again = |world: &World| world.invoked.iter().any(|(_, task, _)| task.row == redriven);
+        for batch in first..first + 2 {
+            world.sleep(60_000);
+            assert!(!again(&world), "its batch is the third");
+            world.give(Event::Recorded { batch });
+        }
+        world.sleep(RECORD_WAIT_MS);
+        assert!(!again(&world), "which is under way");
+        world.give(Event::Recorded { batch: first + 2 }).sleep(RECORD_WAIT_MS);
+        assert!(again(&world));
     }
 
     #[test]

@@ -26,7 +26,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use longshore_core::job::{Event, IllegalMove, Status};
 use longshore_core::lease::{Epoch, Worker};
-use longshore_core::record::Entry;
+use longshore_core::record::Entries;
 use longshore_core::run::Past;
 use longshore_core::time::{Age, Timestamp};
 use longshore_store::{Position, StoreError};
@@ -174,7 +174,7 @@ pub trait Ledger: Send + Sync + 'static {
     /// Whether a job's results were ever opened.
     async fn has_results(&self, id: &str) -> Result<bool, StoreError>;
 
-    /// Hands each durable payload ([`Entry::decode_all`] reads one) behind `from` to `each`, in the order in which they
+    /// Hands each durable payload ([`longshore_core::record::Entry::decode_all`] reads one) behind `from` to `each`, in the order in which they
     /// were appended, and returns how far that is. A position is good for as long as the process lives. Blocks: call it
     /// on a thread for that. Memory: one segment.
     fn read_results(&self, id: &str, from: Position, each: &mut dyn FnMut(&[u8])) -> Result<Position, StoreError>;
@@ -187,7 +187,7 @@ pub trait Results: Send + Sync {
     /// does not know whether a batch is there gives it again, under the same number.
     ///
     /// `Err(Full)`: it is not there, and may be tried again. `Err(Fenced)`: it is not there and never will be.
-    async fn append(&self, batch: u64, entries: Arc<Vec<Entry>>) -> Result<Appended, StoreError>;
+    async fn append(&self, batch: u64, entries: Arc<Entries>) -> Result<Appended, StoreError>;
 }
 
 /// What became of a batch that is durable.

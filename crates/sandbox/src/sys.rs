@@ -10,6 +10,31 @@ use std::path::Path;
 
 use rustix::process::Signal;
 
+/// Bounds what the allocator keeps for itself; to be called before there are threads. Only glibc's has to be told.
+///
+/// It gives each thread an arena of its own, up to eight a core, and what is freed in one serves no other: memory that grew
+/// with the threads that had ever read rows or written a checkpoint. Two are one for those that work on tasks and one for what
+/// happens beside them. And once a large piece was freed it takes pieces of that size from the arenas as well, where they stay;
+/// told a number it gives them back to the kernel, as it does at first. Measured in decision 0036.
+pub fn bound_the_allocator() {
+    #[cfg(target_env = "gnu")]
+    for (parameter, value) in [
+        (libc::M_ARENA_MAX, ARENAS_MAX),
+        (libc::M_MMAP_THRESHOLD, LARGE_BYTES),
+        (libc::M_TRIM_THRESHOLD, 2 * LARGE_BYTES),
+    ] {
+        // SAFETY: it sets a number of the allocator's, under the allocator's own lock. What it refuses stays as it was.
+        unsafe { libc::mallopt(parameter, value) };
+    }
+}
+
+#[cfg(target_env = "gnu")]
+const ARENAS_MAX: libc::c_int = 2;
+/// A full batch of results is larger, and so goes back to the kernel when it is durable; what is read of a body at once is
+/// smaller, and is not mapped anew each time.
+#[cfg(target_env = "gnu")]
+const LARGE_BYTES: libc::c_int = 384 << 10;
+
 /// Where a fork came out.
 pub enum Forked {
     /// In the parent: the child's ID and, if it was asked for, its pidfd.

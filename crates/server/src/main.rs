@@ -55,6 +55,7 @@ fn main() -> ExitCode {
         // The process that forks those of functions: before anything that has threads, files or settings.
         longshore_sandbox::helper::main();
     }
+    longshore_sandbox::bound_the_allocator();
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {

@@ -22,15 +22,18 @@ pub const ROLL_AT: u64 = 64 << 20;
 const QUEUE_MAX: usize = 16;
 /// Whoever watches a log's growth is told after this many bytes, some ten thousand results.
 pub const TOLD_EVERY: u64 = 1 << 20;
+/// Memory for frames that an open log keeps from one to the next: for the engine's batches, 512 KiB and a little.
+const FRAME_KEPT_MAX: usize = 1 << 20;
 /// A segment is read in pieces of this size, or of its longest frame, whichever is more.
 const READ_BYTES: usize = 256 << 10;
 
+type Payload = Box<dyn AsRef<[u8]> + Send>;
 type Answer = oneshot::Sender<Result<(), StoreError>>;
 
 /// The open log of one job.
 #[derive(Debug)]
 pub struct ResultLog {
-    queue: mpsc::Sender<(Vec<u8>, Answer)>,
+    queue: mpsc::Sender<(Payload, Answer)>,
     marks: watch::Receiver<Mark>,
 }
 
@@ -55,7 +58,7 @@ impl ResultLog {
         }
         let appender = Appender::recover(ground, dir, &fatal, from.unwrap_or_default(), each)?;
         failpoint::pass(Place::ResultsOpenAfter);
-        let (queue, mut receiver) = mpsc::channel::<(Vec<u8>, Answer)>(QUEUE_MAX);
+        let (queue, mut receiver) = mpsc::channel::<(Payload, Answer)>(QUEUE_MAX);
         let (marks, reader) = watch::channel(appender.mark);
         let told_every = ground.length(TOLD_EVERY);
         let mut writer = Writer { told: appender.mark.bytes(), told_every, appender, fatal, marks };
@@ -63,7 +66,7 @@ impl ResultLog {
             Ground::Threads => {
                 let thread = std::thread::Builder::new().name("results".into()).spawn(move || {
                     while let Some((payload, answer)) = receiver.blocking_recv() {
-                        writer.take(&payload, answer);
+                        writer.take(payload, answer);
                     }
                 });
                 thread.map_err(StoreError::Io)?;
@@ -73,7 +76,7 @@ impl ResultLog {
                 drop(ground.spawn(async move {
                     while let Some((payload, answer)) = receiver.recv().await {
                         slow.before_files().await;
-                        writer.take(&payload, answer);
+                        writer.take(payload, answer);
                     }
                 }));
             }
@@ -114,10 +117,10 @@ impl ResultLog {
     /// Appends one payload (1 byte to [`PAYLOAD_MAX`]) and returns once it is durable.
     ///
     /// `Err(Full)`: it is not there, and may be tried again. `Err(Broken)`: unknown, and nothing more is accepted.
-    pub async fn append(&self, payload: Vec<u8>) -> Result<(), StoreError> {
+    pub async fn append(&self, payload: impl AsRef<[u8]> + Send + 'static) -> Result<(), StoreError> {
         let gone = || StoreError::Broken("the result log's thread has ended".into());
         let (answer, answered) = oneshot::channel();
-        self.queue.send((payload, answer)).await.map_err(|_| gone())?;
+        self.queue.send((Box::new(payload), answer)).await.map_err(|_| gone())?;
         answered.await.map_err(|_| gone())?
     }
 
@@ -222,9 +225,12 @@ struct Writer {
 }
 
 impl Writer {
-    fn take(&mut self, payload: &[u8], answer: Answer) {
+    fn take(&mut self, payload: Payload, answer: Answer) {
         let fatal = &self.fatal;
-        let outcome = fatal.check().and_then(|()| self.appender.append(payload, &fatal.syncs().results));
+        let append = |()| self.appender.append((*payload).as_ref(), &fatal.syncs().results);
+        let outcome = fatal.check().and_then(append);
+        // Before the answer: its memory may be used again from then on.
+        drop(payload);
         // What was synced beside a sync that failed is not believed either.
         let outcome = outcome.and_then(|()| fatal.check());
         if let Err(StoreError::Broken(reason)) = &outcome {
@@ -247,6 +253,8 @@ struct Appender {
     file: Option<Box<dyn OpenFile>>,
     /// Whole and synced up to here.
     mark: Mark,
+    /// Where frames are put together; kept for the next one up to [`FRAME_KEPT_MAX`] bytes.
+    frame: Vec<u8>,
 }
 
 impl Appender {
@@ -259,7 +267,8 @@ impl Appender {
         mut each: impl FnMut(&[u8]),
     ) -> Result<Self, StoreError> {
         let files = ground.files();
-        let mut appender = Self { ground: ground.clone(), dir: dir.to_owned(), file: None, mark: from };
+        let mut appender =
+            Self { ground: ground.clone(), dir: dir.to_owned(), file: None, mark: from, frame: Vec::new() };
         let paths = segments_in(files, dir)?;
         for (number, path) in (1..).zip(&paths).skip(from.number.saturating_sub(1) as usize) {
             if number > appender.mark.number {
@@ -297,11 +306,14 @@ impl Appender {
         if payload.is_empty() || payload.len() > PAYLOAD_MAX {
             return Err(StoreError::Damaged(format!("a result frame of {} bytes", payload.len())));
         }
-        let mut bytes = Vec::with_capacity(HEADER.len() + payload.len() + 16);
         if self.file.is_none() || self.mark.len >= self.ground.length(ROLL_AT) {
             self.roll()?;
         }
         let len = self.mark.len;
+        let mut bytes = std::mem::take(&mut self.frame);
+        bytes.clear();
+        // No more than that: it is large, and would be doubled.
+        bytes.reserve_exact(HEADER.len() + FRAME_HEAD + payload.len());
         if len == 0 {
             bytes.extend_from_slice(HEADER);
         }
@@ -341,6 +353,9 @@ impl Appender {
         failpoint::pass(Place::ResultsSyncAfter);
         self.mark.len += bytes.len() as u64;
         self.mark.last = LastFrame { at: len + head as u64, checksum };
+        if bytes.capacity() <= FRAME_KEPT_MAX {
+            self.frame = bytes;
+        }
         Ok(())
     }
 
@@ -438,7 +453,9 @@ fn read_segment(
         buffer.copy_within(at..filled, 0);
         (at, filled) = (0, filled - at);
         if filled == buffer.len() {
-            buffer.resize(2 * filled, 0);
+            let length = segment::length_of(&buffer).unwrap_or(0).max(filled + READ_BYTES);
+            buffer.reserve_exact(length - filled);
+            buffer.resize(length, 0);
         }
         let more = read_some(&*file, &mut buffer[filled..], &mut next, end).map_err(io)?;
         if more == 0 {

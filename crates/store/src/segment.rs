@@ -62,6 +62,12 @@ pub fn checksum_of(frame: &[u8]) -> Option<u32> {
     frame.get(8..FRAME_HEAD)?.try_into().ok().map(u32::from_le_bytes)
 }
 
+/// How long a frame is as its head says, which is believed only with [`step`]; none if there are not even the bytes for it.
+pub fn length_of(frame: &[u8]) -> Option<usize> {
+    let [l0, l1, l2, _veil] = *frame.get(4..8)?.first_chunk()?;
+    Some(FRAME_HEAD + u32::from_le_bytes([l0, l1, l2, 0]) as usize)
+}
+
 /// One step through the frames of a buffer.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Step<'a> {

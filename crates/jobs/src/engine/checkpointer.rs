@@ -244,7 +244,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let (log, _, following) = recorder::open_followed(&Ground::Threads, dir.path(), Fatal::new()).await.unwrap();
         let redriven = vec![entry(0, false), entry(1, false), entry(1, true)];
-        recorder::write(&log, 1, Arc::new(redriven)).await.1.unwrap();
+        recorder::write(&log, 1, Arc::new(redriven.into_iter().collect())).await.1.unwrap();
         drop(log);
         following.await.unwrap();
         settle(dir.path(), 2..DUE + 128).await.unwrap();

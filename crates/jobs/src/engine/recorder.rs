@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use longshore_core::past::{Misread, Past};
-use longshore_core::record::{Entry, Logged, Unreadable};
+use longshore_core::record::{Entries, Logged, Unreadable};
 use longshore_store::{Fatal, Files, Ground, Mark, Position, ResultLog, StoreError};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
@@ -78,13 +78,18 @@ fn replay(
 pub(crate) fn write(
     log: &Arc<ResultLog>,
     batch: u64,
-    entries: Arc<Vec<Entry>>,
+    entries: Arc<Entries>,
 ) -> impl Future<Output = (u64, Result<(), StoreError>)> + Send + 'static {
     let log = Arc::clone(log);
-    async move {
-        let mut payload = Vec::with_capacity(entries.len() * 128);
-        entries.iter().for_each(|entry| entry.encode(&mut payload));
-        (batch, log.append(payload).await)
+    async move { (batch, log.append(Payload(entries)).await) }
+}
+
+/// Entries on their way to the log, which needs nothing of them but the bytes.
+struct Payload(Arc<Entries>);
+
+impl AsRef<[u8]> for Payload {
+    fn as_ref(&self) -> &[u8] {
+        self.0.payload()
     }
 }
 
@@ -93,7 +98,7 @@ pub(crate) fn write(
 pub(super) async fn record(
     results: Arc<dyn Results>,
     batch: u64,
-    entries: Arc<Vec<Entry>>,
+    entries: Arc<Entries>,
 ) -> (u64, Result<(), StoreError>) {
     loop {
         match results.append(batch, Arc::clone(&entries)).await {

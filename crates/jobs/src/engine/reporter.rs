@@ -333,7 +333,7 @@ mod tests {
         for batch in 1..=2 {
             let task = Task { row: 4, number: 4, bucket: "b".into(), key: "k".into(), version: VersionId::NoColumn };
             let entry = Entry::Settled { task: Arc::new(task), attempts: 1, outcome: Outcome::succeeded("") };
-            results.append(batch, Arc::new(vec![entry])).await.unwrap();
+            results.append(batch, Arc::new(std::iter::once(entry).collect())).await.unwrap();
         }
         let filled = fill_parts(&log, Scope::AllTasks, is_part_full, |_, _| Ok(Vec::new()));
         assert!(matches!(filled, Err(StoreError::Damaged(what)) if what.contains("row 4 is settled twice")));

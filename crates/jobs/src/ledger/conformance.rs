@@ -10,7 +10,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use longshore_core::job::{Event, Status};
 use longshore_core::lease::{Epoch, Worker};
-use longshore_core::record::Entry;
+use longshore_core::record::{Entries, Entry};
 use longshore_core::task::{Outcome, Task, VersionId};
 use longshore_core::time::{Age, Tick, Timestamp};
 use longshore_store::{Position, StoreError};
@@ -115,7 +115,7 @@ pub fn request(token: &str, priority: u32) -> NewJob {
 }
 
 /// Settled tasks of these rows; each third has failed.
-pub fn settled(rows: std::ops::Range<u64>) -> Arc<Vec<Entry>> {
+pub fn settled(rows: std::ops::Range<u64>) -> Arc<Entries> {
     let entry = |row: u64| {
         let task = Task { row, number: row, bucket: "b".into(), key: "k".into(), version: VersionId::NoColumn };
         let outcome = match row % 3 {

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
-use longshore_core::record::Entry;
+use longshore_core::record::Entries;
 use longshore_core::run::Past;
 use longshore_store::{Fatal, Ground, Position, ResultLog, StoreError};
 
@@ -120,7 +120,7 @@ struct Opening {
 
 #[async_trait]
 impl Results for Segments {
-    async fn append(&self, batch: u64, entries: Arc<Vec<Entry>>) -> Result<Appended, StoreError> {
+    async fn append(&self, batch: u64, entries: Arc<Entries>) -> Result<Appended, StoreError> {
         let (log, admit, fence) = (Arc::clone(&self.log), Arc::clone(&self.admit), self.fence.clone());
         let opening = Arc::clone(&self.opening);
         // A task of its own: what is on its way to the disk gets there, or not, whether or not somebody waits for it, and

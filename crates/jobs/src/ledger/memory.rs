@@ -15,7 +15,7 @@ use async_trait::async_trait;
 use longshore_core::job::{Event, Status};
 use longshore_core::lease::{Epoch, Holding, Worker};
 use longshore_core::random::Random;
-use longshore_core::record::Entry;
+use longshore_core::record::Entries;
 use longshore_core::run::Past;
 use longshore_core::time::{Age, Tick, Timestamp};
 use longshore_store::segment::{self, HEADER};
@@ -852,15 +852,14 @@ struct Opening {
 
 #[async_trait]
 impl Results for Opening {
-    async fn append(&self, batch: u64, entries: Arc<Vec<Entry>>) -> Result<Appended, StoreError> {
+    async fn append(&self, batch: u64, entries: Arc<Entries>) -> Result<Appended, StoreError> {
         let (memory, fence) = (&self.memory, &self.fence);
-        let mut payload = Vec::new();
-        entries.iter().for_each(|entry| entry.encode(&mut payload));
+        let payload = entries.payload();
         let mut frame = Vec::new();
         if payload.is_empty() || payload.len() > segment::PAYLOAD_MAX {
             return Err(StoreError::Damaged(format!("a result frame of {} bytes", payload.len())));
         }
-        segment::push_frame(&mut frame, &payload);
+        segment::push_frame(&mut frame, payload);
         let tear = |tear| {
             let mut store = memory.store();
             let Ok(Some(Job { results: Some(log), .. })) = store.admitted(fence) else { return };
@@ -886,11 +885,8 @@ impl Results for Opening {
             log.push(&frame);
             log.last = batch;
             // In the same transaction: so the counts are those of the results, at every server.
-            for entry in entries.iter() {
-                if let Entry::Settled { outcome, .. } = entry {
-                    *(if outcome.succeeded { &mut log.succeeded } else { &mut log.failed }) += 1;
-                }
-            }
+            let (succeeded, failed) = entries.settled();
+            (log.succeeded, log.failed) = (log.succeeded + succeeded, log.failed + failed);
             (row.succeeded, row.failed) = (row.succeeded.max(log.succeeded), row.failed.max(log.failed));
             Ok(Appended::Done)
         });
