@@ -773,7 +773,7 @@ fn plan(
         let spec = told(environment, shared, language, found, credentials, ports, lease.as_ref(), spec)?;
         let marker = environment.marker();
         let (dir, tmp) = (shared.environments_dir.join(marker), sandbox.staged_tmp(marker));
-        return Ok(Plan::Anew(Anew { spec, lease, dir, tmp, marker: marker.to_owned() }));
+        return Ok(Plan::Anew(Box::new(Anew { spec, lease, dir, tmp, marker: marker.to_owned() })));
     };
     if environment.marker.set(laid.marker().to_owned()).is_err() {
         unreachable!("an environment is started once");

@@ -47,7 +47,7 @@ impl Default for Bounds {
 
 /// What is to be started.
 pub(super) enum Plan {
-    Anew(Anew),
+    Anew(Box<Anew>),
     /// The ground is laid, and this is to be run on it.
     Ahead(Box<Laid>, Box<Program>),
 }
@@ -131,7 +131,7 @@ pub(super) struct Child {
 /// Has an environment started.
 pub(super) async fn start(sandbox: Arc<Sandbox>, plan: Plan) -> Result<Starting, NotStarted> {
     let laid = match plan {
-        Plan::Anew(anew) => lay(sandbox, anew).await?,
+        Plan::Anew(anew) => lay(sandbox, *anew).await?,
         Plan::Ahead(laid, program) => {
             if let Err(error) = laid.line.tell(&program) {
                 laid.end().await;
