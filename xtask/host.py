@@ -13,7 +13,7 @@ machine in one run: take the ratios.
 import argparse, base64, concurrent.futures, json, os, re, shutil, socket, statistics, subprocess, sys, tempfile, time
 
 import measure
-from measure import BINARY, descendants, interpreters, pss_kib, sched_cpu_us, status_kib, zipped
+from measure import BINARY, descendants, environments, interpreters, pss_kib, sched_cpu_us, status_kib, zipped
 
 
 # One poll and one answer after the other on a raw socket, and nothing else: what any client at least does.
@@ -119,13 +119,13 @@ def host_start(server, name, round):
 def many(server, name, count):
     """`count` environments at once: the rate at which they came, and what an idle one costs."""
     rss = lambda: status_kib(server.pid, "VmRSS")
-    before, known = rss(), set(descendants(server.pid))
+    before, known = rss(), environments(server.pid)
     began = time.time()
     with concurrent.futures.ThreadPoolExecutor(count) as pool:
         calls = [pool.submit(server.functions.invoke, FunctionName=name) for _ in range(count)]
         came = {json.loads(call.result()["Payload"].read())["came"] for call in calls}
     took = max(came) - began
-    processes = [p for p in descendants(server.pid) if p not in known]
+    processes = environments(server.pid) - known
     return {"environments": len(came), "a_second": len(came) / took,
             "pss_kib": sum(pss_kib(p) for p in processes) / len(came), "processes": len(processes) / len(came),
             "server_kib": (rss() - before) / len(came)}
@@ -159,7 +159,7 @@ def main():
             crowds[name] = many(server, f"m{n}", a.environments)
             server.functions.delete_function(FunctionName=f"m{n}")
             deadline = time.time() + 30
-            while len(descendants(server.pid)) > 8 and time.time() < deadline:
+            while len(environments(server.pid)) > 7 and time.time() < deadline:
                 time.sleep(0.1)
     finally:
         server.stop()

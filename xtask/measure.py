@@ -84,6 +84,19 @@ def descendants(pid):
     return out
 
 
+def environments(pid):
+    """The processes of environments that have a function, below the server: the sandbox's first ones, and what they run. Those
+    of environments that were made ahead and wait for one are as the helper is called."""
+    parents, found = {}, set()
+    for p in descendants(pid):
+        with contextlib.suppress(OSError), open(f"/proc/{p}/cmdline") as line, open(f"/proc/{p}/status") as status:
+            waits = "__launch" in line.read().split("\0")
+            parents[p] = int(re.search(r"^PPid:\s*(\d+)", status.read(), re.M).group(1))
+            if not waits:
+                found.add(p)
+    return found | {parents[p] for p in found if parents[p] in parents}
+
+
 def below_us(pid):
     """Processor time of all processes below one, those that ended and were waited for included."""
     return sum(cpu_us(p, children=True) for p in descendants(pid)) + cpu_us(pid, children=True) - cpu_us(pid)
@@ -584,7 +597,7 @@ def warm_up(server, function, environments, rows=None):
     for _ in range(8):
         run_job(server, function, "warm.csv", etag, rows)
         # An environment is two processes: the sandbox's first, and the runtime.
-        processes = len(descendants(server.pid))
+        processes = len(environments(server.pid))
         if processes >= 2 * environments:
             return
     raise RuntimeError(f"{processes} processes are no {environments} environments")

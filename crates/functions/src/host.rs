@@ -19,6 +19,7 @@ use longshore_core::pool::{self, Ask, CallId, Effect, EnvironmentId, Limits, Mil
 use longshore_core::start::Start;
 use tokio::sync::{Notify, oneshot};
 
+mod ahead;
 mod crowds;
 mod environment;
 pub mod figures;
@@ -324,6 +325,7 @@ struct Shared {
     settings: HostSettings,
     s3: S3Door,
     sandbox: Arc<sandbox::Sandbox>,
+    ahead: Arc<ahead::Ahead>,
     logs: logs::Logs,
     figures: figures::Figures,
     crowds: crowds::Crowds,
@@ -406,9 +408,17 @@ impl Host {
         if let Some(folder) = sandbox.stage_dir() {
             process::record_folder(&environments_dir, folder)?;
         }
+        let sandbox = Arc::new(sandbox);
+        let ahead = ahead::Ahead::new(
+            sandbox.clone(),
+            environments_dir.clone(),
+            runtime.clone(),
+            settings.starts_at_once.min(settings.environments_max),
+        );
         let shared = Arc::new(Shared {
             s3,
-            sandbox: Arc::new(sandbox),
+            sandbox,
+            ahead: Arc::new(ahead),
             logs: logs::Logs::new(&settings.data_dir)?,
             figures: figures::Figures::default(),
             crowds: crowds::Crowds::default(),
@@ -532,6 +542,11 @@ impl Host {
         self.handle.shared.sandbox.helper().pid()
     }
 
+    /// Environments that were made ahead and wait for a function, and how many of them there are to be.
+    pub fn environments_ahead(&self) -> (usize, usize) {
+        self.handle.shared.ahead.count()
+    }
+
     /// Processes of functions that there are, in whatever state.
     pub fn environments(&self) -> usize {
         lock(&self.handle.shared.state).environments.len()
@@ -563,6 +578,7 @@ impl Host {
             shared.close(false);
             let _ = tokio::time::timeout(Duration::from_secs(5), &mut empty).await;
         }
+        let _ = tokio::time::timeout(Duration::from_secs(5), shared.ahead.gone()).await;
         let shared = shared.clone();
         let _ = tokio::task::spawn_blocking(move || shared.logs.flush()).await;
     }
@@ -869,6 +885,7 @@ impl Shared {
                 environment.stop_when_free();
             }
         }
+        self.ahead.close();
         self.alarm.notify_one();
     }
 

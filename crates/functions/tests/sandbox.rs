@@ -464,3 +464,100 @@ async fn a_function_that_ends_its_environments_first_process_has_ended_itself() 
     assert_eq!(told["errorType"], "Runtime.ExitError", "{told}");
     assert_eq!(b.ok(&f, json!(false)).await, 1);
 }
+
+impl Bench {
+    /// Waits until as many environments are made ahead as there are to be; false where none can be.
+    async fn all_ahead(&self) -> bool {
+        let deadline = Instant::now() + Duration::from_secs(20);
+        loop {
+            match self.host.environments_ahead() {
+                (_, 0) => return false,
+                (ready, wanted) if ready == wanted => return true,
+                _ => assert!(Instant::now() < deadline, "none is made ahead"),
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    /// The folders of environments, which are named by their markers.
+    fn folders(&self) -> BTreeSet<String> {
+        let entries = std::fs::read_dir(self.temp.path().join("data/environments")).unwrap();
+        entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
+    }
+}
+
+/// Its host name is the beginning of its environment's marker.
+const WHICH: &str = r#"
+import os, resource, socket
+def handler(event, context):
+    tmp = os.statvfs("/tmp")
+    return {"host": socket.gethostname(), "tmp": tmp.f_blocks * tmp.f_bsize, "file": resource.getrlimit(resource.RLIMIT_FSIZE)[0],
+            "uid": os.getuid()}
+"#;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_function_on_ground_that_was_laid_ahead_sees_what_any_other_sees_and_has_sizes_of_its_own() {
+    let b = bench(|s| s.starts_at_once = 2);
+    let anew = look(&b).await;
+    if !b.all_ahead().await {
+        return;
+    }
+    let before = b.folders();
+    let mut ahead = look(&b).await;
+    assert!(before.iter().any(|marker| marker.starts_with(ahead["hostname"].as_str().unwrap())), "{before:?} {ahead}");
+    for own in ["uid", "uids", "hostname"] {
+        ahead[own] = anew[own].clone();
+    }
+    assert_eq!(ahead, anew);
+
+    b.all_ahead().await;
+    let before = b.folders();
+    let mut f = b.python(WHICH);
+    (f.memory_mib, f.ephemeral_storage_mib) = (256, 700);
+    let other = b.ok(&Arc::new(f), json!(null)).await;
+    assert!(before.iter().any(|marker| marker.starts_with(other["host"].as_str().unwrap())), "{before:?} {other}");
+    assert_eq!((other["tmp"].as_u64(), other["file"].as_u64()), (Some(700 << 20), Some(701 << 20)));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn environments_ahead_are_for_one_start_each_and_end_with_their_host() {
+    let b = bench(|s| (s.environments_max, s.starts_at_once) = (6, 2));
+    assert_eq!((b.folders().len(), b.host.environments_ahead().0), (0, 0), "none before the first start");
+    let text = format!(
+        "import time\n{WHICH}\ndef held(event, context):\n    time.sleep(1)\n    return handler(event, context)\n"
+    );
+    let f = Arc::new(Deployment { handler: "app.held".into(), ..b.python(&text) });
+    b.ok(&f, json!(null)).await;
+    if !b.all_ahead().await {
+        return;
+    }
+    // More at once than there are: the others are made anew.
+    let all = futures::future::join_all((0..4).map(|_| b.ok(&f, json!(null)))).await;
+    let hosts: BTreeSet<&str> = all.iter().map(|seen| seen["host"].as_str().unwrap()).collect();
+    let uids: BTreeSet<u64> = all.iter().map(|seen| seen["uid"].as_u64().unwrap()).collect();
+    assert_eq!(hosts.len(), 4, "{all:?}");
+    assert!(uids.len() == 4 || uids == BTreeSet::from([1051]), "{all:?}");
+    b.all_ahead().await;
+    b.host.shutdown(Duration::from_secs(5)).await;
+    assert_eq!((b.folders(), b.host.environments_ahead().0), (BTreeSet::new(), 0));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn environments_ahead_that_died_with_their_helper_are_passed_over_and_made_anew() {
+    let b = bench(|s| s.starts_at_once = 2);
+    b.ok(&Arc::new(b.python(WHICH)), json!(null)).await;
+    if !b.all_ahead().await {
+        return;
+    }
+    let before = b.folders();
+    let helper = b.host.helper_pid().unwrap();
+    assert!(std::process::Command::new("kill").args(["-9", &helper.to_string()]).status().unwrap().success());
+    // Their end follows the helper's: the one that is taken while it is still there may answer that it was ended.
+    let f = Arc::new(b.python(WHICH));
+    while b.host.helper_pid() == Some(helper) {
+        b.call(&f, json!(null)).await;
+    }
+    let seen = b.ok(&f, json!(null)).await;
+    assert!(!before.iter().any(|marker| marker.starts_with(seen["host"].as_str().unwrap())), "{before:?} {seen}");
+    assert!(b.all_ahead().await && b.folders().is_disjoint(&before));
+}

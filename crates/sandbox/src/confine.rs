@@ -125,8 +125,9 @@ pub fn limit(limits: Limits) -> Result<(), Fault> {
     Ok(())
 }
 
-/// Puts Landlock on. Returns what of it the kernel has, for a table.
-pub fn lock(rules: &spec::Landlock) -> Result<String, Fault> {
+/// Puts Landlock on. Returns what of it the kernel has, for a table. `root`: where the root is that the paths are of, if it is
+/// not this process's yet; a rule is about what lies at its path, and stays with it.
+pub fn lock(rules: &spec::Landlock, root: &Path) -> Result<String, Fault> {
     let wrong = |error: landlock::RulesetError| Fault::new(Layer::Landlock, error.to_string());
     let all = AccessFs::from_all(NEWEST);
     let mut ruleset = Ruleset::default().handle_access(all).map_err(wrong)?;
@@ -141,7 +142,8 @@ pub fn lock(rules: &spec::Landlock) -> Result<String, Fault> {
     for (paths, access) in [(&rules.read, AccessFs::from_read(NEWEST)), (&rules.devices, devices), (&rules.write, all)]
     {
         for path in paths {
-            if let Some(rule) = beneath(path, access)? {
+            let path = root.join(path.strip_prefix("/").unwrap_or(path));
+            if let Some(rule) = beneath(&path, access)? {
                 ruleset = ruleset.add_rule(rule).map_err(wrong)?;
             }
         }

@@ -5,7 +5,7 @@
 //! and hands it one message an environment. The helper keeps nothing: what an environment has to say goes over a line of its
 //! own. The helper ends with the server, and its environments with it.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
@@ -116,11 +116,7 @@ impl Helper {
     /// Has an environment started. Its output goes to `output`; all else is told over the line. Blocks for as long as the
     /// helper needs for the messages before this one. A spec of more than [`SPEC_BYTES_MAX`] is an error.
     pub fn start(&self, spec: &Spec, output: BorrowedFd<'_>) -> io::Result<Line> {
-        let spec = line::text(spec)?;
-        if spec.len() > SPEC_BYTES_MAX {
-            let what = format!("what the helper is to be told are {} bytes, more than {SPEC_BYTES_MAX}", spec.len());
-            return Err(io::Error::new(io::ErrorKind::InvalidInput, what));
-        }
+        let spec = line::spec_text(spec)?;
         let (line, theirs) = Line::pair()?;
         let mut helpers = self.lock();
         for _ in 0..2 {
@@ -232,9 +228,10 @@ fn serve() -> io::Result<()> {
             }
         };
         // What belongs to a user namespace is made in it.
-        let made_ahead = spec.layers.contains(&Layer::NetNamespace) && !spec.layers.contains(&Layer::UserNamespace);
+        let layers = &spec.ground.layers;
+        let made_ahead = layers.contains(&Layer::NetNamespace) && !layers.contains(&Layer::UserNamespace);
         let network = if made_ahead { networks.take() } else { None };
-        match sys::clone_into(namespaces(&spec, network.as_ref())) {
+        match sys::clone_into(namespaces(layers, network.as_ref())) {
             Ok(sys::Forked::Child) => {
                 // Nothing of what the others have or will have.
                 drop((socket, alive, networks));
@@ -245,7 +242,7 @@ fn serve() -> io::Result<()> {
                 if groups.len() >= GROUPS_LOOKED_AT {
                     groups.retain(|group| group.exists());
                 }
-                groups.extend(spec.cgroups.iter().map(|group| group.path.clone()));
+                groups.extend(spec.ground.cgroups.iter().cloned());
                 let fds: Vec<BorrowedFd<'_>> = pidfd.iter().map(AsFd::as_fd).collect();
                 // A server that hung up kills nobody: the init sees it, too.
                 let _ = line::send(line.as_fd(), &News::Born { pid }, &fds);
@@ -254,7 +251,7 @@ fn serve() -> io::Result<()> {
                 }
             }
             Err(error) => {
-                let made: Vec<Layer> = spec.layers.iter().copied().filter(|layer| layer.is_namespace()).collect();
+                let made: Vec<Layer> = layers.iter().copied().filter(|layer| layer.is_namespace()).collect();
                 let layer = if let [one] = made[..] { Some(one) } else { None };
                 fail(&line, layer, format!("clone: {error}"));
             }
@@ -268,8 +265,8 @@ fn fail(line: &OwnedFd, layer: Option<Layer>, what: String) {
 }
 
 /// The namespaces that come with the process; a network that was made ahead does not.
-fn namespaces(spec: &Spec, network: Option<&Network>) -> libc::c_int {
-    spec.layers.iter().fold(0, |flags, layer| {
+fn namespaces(layers: &BTreeSet<Layer>, network: Option<&Network>) -> libc::c_int {
+    layers.iter().fold(0, |flags, layer| {
         flags
             | match layer {
                 Layer::UserNamespace => libc::CLONE_NEWUSER,
@@ -285,28 +282,34 @@ fn namespaces(spec: &Spec, network: Option<&Network>) -> libc::c_int {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::{BTreeMap, BTreeSet};
+    use std::collections::BTreeMap;
 
     use super::*;
-    use crate::spec::{Landlock, Limits};
+    use crate::spec::{Ground, Landlock, Limits, Program};
 
     fn with(argument: String) -> Spec {
-        Spec {
+        let ground = Ground {
             layers: BTreeSet::new(),
             identity: Identity { uid: 1, gid: 1 },
             root: None,
             landlock: Landlock::default(),
             streams_only: false,
             cgroups: Vec::new(),
-            limits: Limits { open_files: 1, file_bytes: 1, processes: None },
             hostname: String::new(),
+        };
+        let program = Program {
+            binds: Vec::new(),
+            tmp_bytes: 1,
+            cgroups: Vec::new(),
+            limits: Limits { open_files: 1, file_bytes: 1, processes: None },
             program: "/".into(),
             program_shown: String::new(),
             arguments: vec![argument],
             variables: BTreeMap::new(),
             working_dir: "/".into(),
             trial: true,
-        }
+        };
+        Spec { ground, program: Some(program) }
     }
 
     #[test]

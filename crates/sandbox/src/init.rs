@@ -14,7 +14,7 @@ use crate::filter::{Filters, Kind};
 use crate::layers::Layer;
 use crate::line::{self, News, Word};
 use crate::network::{self, Network};
-use crate::spec::{Identity, Spec};
+use crate::spec::{Ground, Identity, Program, SPEC_BYTES_MAX, Spec};
 use crate::{root, sys, usage};
 
 /// A trial's runtime sends this before its details; a program that cannot be run is told without it.
@@ -53,7 +53,8 @@ fn live(
     network: Option<Network>,
     tell: &dyn Fn(&News, &[BorrowedFd<'_>]),
 ) -> Result<(), Fault> {
-    let on = |layer| spec.layers.contains(&layer);
+    let ground = &spec.ground;
+    let on = |layer| ground.layers.contains(&layer);
     // All others die with it in a namespace. Elsewhere it has to live long enough to end them.
     let dies_at_once = on(Layer::PidNamespace);
     if dies_at_once {
@@ -61,10 +62,10 @@ fn live(
     }
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
     if on(Layer::Cgroup) {
-        enter_cgroups(spec)?;
+        enter_cgroups(ground)?;
     }
     if on(Layer::UserNamespace) {
-        confine::map_ids(outside, spec.identity)?;
+        confine::map_ids(outside, ground.identity)?;
     }
     if !on(Layer::PidNamespace) {
         // Orphans come here, and are found here.
@@ -76,13 +77,14 @@ fn live(
         None => None,
     };
     if on(Layer::UtsNamespace) {
-        rustix::system::sethostname(spec.hostname.as_bytes()).at(Layer::UtsNamespace, "no host name of its own")?;
+        rustix::system::sethostname(ground.hostname.as_bytes()).at(Layer::UtsNamespace, "no host name of its own")?;
     }
     let mut proc = None;
-    if let Some(root) = spec.root.as_ref().filter(|_| on(Layer::MountNamespace)) {
-        root::build(root, spec.identity, on(Layer::PidNamespace))?;
+    let root = ground.root.as_ref().filter(|_| on(Layer::MountNamespace));
+    if let Some(root) = root {
+        root::lay(root, ground.identity, on(Layer::PidNamespace))?;
         if on(Layer::PidNamespace) {
-            proc = Some(std::fs::File::open("/proc").at(Layer::PidNamespace, "its /proc cannot be opened")?);
+            proc = Some(std::fs::File::open("proc").at(Layer::PidNamespace, "its /proc cannot be opened")?);
         }
     }
     {
@@ -96,25 +98,46 @@ fn live(
     drop((proc, listeners));
 
     let ended = sys::children_end().at(None, "the end of children cannot be seen")?;
-    let (words, says) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).at(None, "no pipe")?;
+    let pipe = || rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).at(None, "no pipe");
+    let ((words, says), (orders, tells)) = (pipe()?, pipe()?);
     let init = rustix::process::getpid();
     let runtime = match sys::fork().at(None, "no process could be started")? {
         sys::Forked::Child => {
-            drop(words);
-            let said = become_runtime(spec, filters, init, output);
+            drop((words, tells));
+            let said = become_runtime(ground, filters, init, output, orders);
             let _ = std::fs::File::from(says).write_all(&said);
-            sys::exit(if spec.trial { 0 } else { 127 });
+            sys::exit(127);
         }
         sys::Forked::Parent(pid, _) => pid,
     };
     let runtime = Pid::from_raw(runtime).ok_or_else(|| Fault::new(None, "the process has no ID"))?;
-    drop((says, output));
+    drop((says, output, orders));
+    let told;
+    let program = match &spec.program {
+        Some(program) => program,
+        None => match wait_for_program([life, line, &words])? {
+            Wait::Told(program) => {
+                told = program;
+                &told
+            }
+            Wait::Over => return Ok(()),
+            Wait::Spoke => return Err(fault_in(words)),
+        },
+    };
+    if on(Layer::Cgroup) {
+        bound(program)?;
+    }
+    if let Some(root) = root {
+        root::enter(root, program)?;
+    }
+    // One that is no more has said why.
+    let _ = std::fs::File::from(tells).write_all(&line::text(program).at(None, "what is to be run")?);
     // From here on it needs nothing of what it had.
     if on(Layer::Capabilities) {
         confine::forget_capabilities()?;
     }
     if on(Layer::OwnUid) {
-        confine::become_user(spec.identity)?;
+        confine::become_user(ground.identity)?;
     }
     if on(Layer::Capabilities) {
         confine::drop_capabilities()?;
@@ -126,27 +149,20 @@ fn live(
         die_with_parent()?;
     }
 
-    let mut said = Vec::new();
-    std::fs::File::from(words)
-        .take(64 * 1024)
-        .read_to_end(&mut said)
-        .at(None, "the runtime's process cannot be heard")?;
+    let said = all_of(words)?;
     match said.split_first() {
         None => tell(&News::Started, &[]),
         Some((&TRIED, details)) => {
             tell(&News::Tried { details: line::parse(details).at(None, "a trial's details")? }, &[]);
             return Ok(());
         }
-        Some((&FAULT, fault)) => {
-            let (layer, what) = line::parse(fault).at(None, "a fault")?;
-            return Err(Fault { layer, what });
-        }
+        Some((&FAULT, fault)) => return Err(fault_of(fault)),
         Some(_) => {
             tell(&News::NoProgram(String::from_utf8_lossy(&said).into_owned()), &[]);
             return Ok(());
         }
     }
-    let status = watch(spec, [life, line, &ended], runtime);
+    let status = watch(ground, [life, line, &ended], runtime);
     if let Some(status) = status {
         tell(&News::Exited { status }, &[]);
     }
@@ -156,8 +172,68 @@ fn live(
     Ok(())
 }
 
+/// All that the runtime's process says before it runs the program.
+fn all_of(words: OwnedFd) -> Result<Vec<u8>, Fault> {
+    let mut said = Vec::new();
+    let read = std::fs::File::from(words).take(64 * 1024).read_to_end(&mut said);
+    read.at(None, "the runtime's process cannot be heard").map(|_| said)
+}
+
+fn fault_of(text: &[u8]) -> Fault {
+    match line::parse(text) {
+        Ok((layer, what)) => Fault { layer, what },
+        Err(error) => Fault::new(None, format!("a fault: {error}")),
+    }
+}
+
+/// Why the runtime's process ended before it was told anything.
+fn fault_in(words: OwnedFd) -> Fault {
+    match all_of(words) {
+        Ok(said) if said.first() == Some(&FAULT) => fault_of(&said[1..]),
+        Ok(_) => Fault::new(None, "the runtime's process ended before its time"),
+        Err(fault) => fault,
+    }
+}
+
+/// What an environment that was made ahead waits for.
+enum Wait {
+    Told(Box<Program>),
+    /// The server is gone, or the helper.
+    Over,
+    /// The runtime's process has something to say, which can only be a fault.
+    Spoke,
+}
+
+fn wait_for_program([life, line, words]: [&OwnedFd; 3]) -> Result<Wait, Fault> {
+    loop {
+        let mut fds = [line, words, life].map(|fd| PollFd::new(fd, PollFlags::IN));
+        match rustix::event::poll(&mut fds, None) {
+            Ok(_) => {}
+            Err(rustix::io::Errno::INTR) => continue,
+            Err(error) => return Err(error).at(None, "nothing can be waited for"),
+        }
+        let [told, spoke, orphaned] = fds.map(|fd| !fd.revents().is_empty());
+        if orphaned {
+            return Ok(Wait::Over);
+        }
+        if spoke {
+            return Ok(Wait::Spoke);
+        }
+        if told {
+            let mut buffer = vec![0; SPEC_BYTES_MAX];
+            return match line::receive(line.as_fd(), &mut buffer) {
+                Ok((0, _)) => Ok(Wait::Over),
+                Ok((length, _)) => {
+                    Ok(Wait::Told(Box::new(line::parse(&buffer[..length]).at(None, "what is to be run")?)))
+                }
+                Err(error) => Err(error).at(None, "what is to be run cannot be heard"),
+            };
+        }
+    }
+}
+
 /// Waits until the runtime has ended; `None` when the server is gone, or the helper.
-fn watch(spec: &Spec, [life, line, ended]: [&OwnedFd; 3], runtime: Pid) -> Option<i32> {
+fn watch(ground: &Ground, [life, line, ended]: [&OwnedFd; 3], runtime: Pid) -> Option<i32> {
     loop {
         let mut fds = [line, ended, life].map(|fd| PollFd::new(fd, PollFlags::IN));
         match rustix::event::poll(&mut fds, None) {
@@ -186,8 +262,8 @@ fn watch(spec: &Spec, [life, line, ended]: [&OwnedFd; 3], runtime: Pid) -> Optio
                     Ok(Word::Terminate) => {
                         let _ = rustix::process::kill_process_group(runtime, Signal::TERM);
                     }
-                    Ok(Word::Stop) => signal_all(spec, Signal::STOP),
-                    Ok(Word::Continue) => signal_all(spec, Signal::CONT),
+                    Ok(Word::Stop) => signal_all(ground, Signal::STOP),
+                    Ok(Word::Continue) => signal_all(ground, Signal::CONT),
                     Err(_) => {}
                 },
             }
@@ -195,8 +271,8 @@ fn watch(spec: &Spec, [life, line, ended]: [&OwnedFd; 3], runtime: Pid) -> Optio
     }
 }
 
-fn signal_all(spec: &Spec, signal: Signal) {
-    if spec.layers.contains(&Layer::PidNamespace) {
+fn signal_all(ground: &Ground, signal: Signal) {
+    if ground.layers.contains(&Layer::PidNamespace) {
         return sys::kill_all(signal);
     }
     for pid in descendants() {
@@ -233,51 +309,66 @@ fn die_with_parent() -> Result<(), Fault> {
     rustix::process::set_parent_process_death_signal(Some(Signal::KILL)).at(None, "the parent-death signal")
 }
 
-fn enter_cgroups(spec: &Spec) -> Result<(), Fault> {
+/// Takes some ten milliseconds, in which nothing is worked at: whoever changes its group has to be sure that nobody forks
+/// meanwhile, and the kernel waits for all cores to say so.
+fn enter_cgroups(ground: &Ground) -> Result<(), Fault> {
     let layer = Layer::Cgroup;
-    for group in &spec.cgroups {
-        let named = |what: &str| format!("{what} {}", group.path.display());
-        match std::fs::create_dir(&group.path) {
+    for path in &ground.cgroups {
+        let named = |what: &str| format!("{what} {}", path.display());
+        match std::fs::create_dir(path) {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
             made => made.at(layer, &named("cannot make"))?,
         }
-        for (file, value, optional) in &group.values {
-            match std::fs::write(group.path.join(file), value) {
-                Err(_) if *optional => {}
-                written => written.at(layer, &named(&format!("cannot set {file} in")))?,
-            }
-        }
-        std::fs::write(group.path.join("cgroup.procs"), "0").at(layer, &named("cannot enter"))?;
+        std::fs::write(path.join("cgroup.procs"), "0").at(layer, &named("cannot enter"))?;
     }
     Ok(())
 }
 
-/// Gives up what a function must not have, and becomes the program. Returns only what is to be said of a failure, or of a
-/// trial.
-fn become_runtime(spec: &Spec, filters: &Filters, init: Pid, output: OwnedFd) -> Vec<u8> {
+/// Sets the groups' values, while the host's files show.
+fn bound(program: &Program) -> Result<(), Fault> {
+    for group in &program.cgroups {
+        for (file, value, optional) in &group.values {
+            match std::fs::write(group.path.join(file), value) {
+                Err(_) if *optional => {}
+                written => written.at(Layer::Cgroup, &format!("cannot set {file} in {}", group.path.display()))?,
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Gives up what a function must not have, waits for the program, and becomes it. Returns only what is to be said of a failure,
+/// or of a trial.
+fn become_runtime(ground: &Ground, filters: &Filters, init: Pid, output: OwnedFd, orders: OwnedFd) -> Vec<u8> {
     let told = |first: u8, rest: serde_json::Result<Vec<u8>>| {
         let mut said = vec![first];
         said.extend(rest.unwrap_or_else(|_| b"[null,\"?\"]".to_vec()));
         said
     };
-    match hand_over(spec, &output).and_then(|()| restrict(spec, filters, init)) {
-        Ok(details) if spec.trial => told(TRIED, serde_json::to_vec(&details)),
-        Ok(_) => exec(spec, output).into_bytes(),
+    let restricted = hand_over(ground, &output).and_then(|()| restrict(ground, filters, init));
+    let ready = restricted.and_then(|details| {
+        let Some(program) = program(orders)? else { sys::exit(0) };
+        settle(ground, &program)?;
+        Ok((details, program))
+    });
+    match ready {
+        Ok((details, program)) if program.trial => told(TRIED, serde_json::to_vec(&details)),
+        Ok((_, program)) => exec(&program, output).into_bytes(),
         Err(Fault { layer, what }) => told(FAULT, serde_json::to_vec(&(layer, what))),
     }
 }
 
 /// What has to be done for the function while there are the rights to do it.
-fn hand_over(spec: &Spec, output: &OwnedFd) -> Result<(), Fault> {
-    if spec.layers.contains(&Layer::Cgroup) {
+fn hand_over(ground: &Ground, output: &OwnedFd) -> Result<(), Fault> {
+    if ground.layers.contains(&Layer::Cgroup) {
         confine::be_ended_first();
     }
     // Functions open their output by its path, too, as `/dev/stdout`: then it matters whose the pipe is. A trial's output is
     // a device of the machine.
     let is_pipe =
         rustix::fs::fstat(output).is_ok_and(|found| rustix::fs::FileType::from_raw_mode(found.st_mode).is_fifo());
-    if spec.layers.contains(&Layer::OwnUid) && is_pipe {
-        let (uid, gid) = (Uid::from_raw(spec.identity.uid), Gid::from_raw(spec.identity.gid));
+    if ground.layers.contains(&Layer::OwnUid) && is_pipe {
+        let (uid, gid) = (Uid::from_raw(ground.identity.uid), Gid::from_raw(ground.identity.gid));
         rustix::fs::fchown(output, Some(uid), Some(gid)).at(Layer::OwnUid, "the output cannot be handed over")?;
     }
     Ok(())
@@ -285,21 +376,18 @@ fn hand_over(spec: &Spec, output: &OwnedFd) -> Result<(), Fault> {
 
 type Details = Vec<(Layer, String)>;
 
-fn restrict(spec: &Spec, filters: &Filters, init: Pid) -> Result<Details, Fault> {
-    let on = |layer| spec.layers.contains(&layer);
+/// What is given up whichever the function is.
+fn restrict(ground: &Ground, filters: &Filters, init: Pid) -> Result<Details, Fault> {
+    let on = |layer| ground.layers.contains(&layer);
     let mut details = Details::new();
     sys::default_signals();
     // A session of its own: no terminal to write into, and one group for all its processes.
     rustix::process::setsid().at(None, "no session of its own")?;
-    std::env::set_current_dir(&spec.working_dir).at(None, "the code's folder cannot be entered")?;
-    if on(Layer::Rlimits) {
-        confine::limit(spec.limits)?;
-    }
     if on(Layer::Capabilities) {
         confine::forget_capabilities()?;
     }
     if on(Layer::OwnUid) {
-        confine::become_user(spec.identity)?;
+        confine::become_user(ground.identity)?;
     }
     if on(Layer::Capabilities) {
         confine::drop_capabilities()?;
@@ -310,33 +398,60 @@ fn restrict(spec: &Spec, filters: &Filters, init: Pid) -> Result<Details, Fault>
     }
     rustix::thread::set_no_new_privs(true).at(None, "no_new_privs")?;
     if on(Layer::Landlock) {
-        details.push((Layer::Landlock, confine::lock(&spec.landlock)?));
+        // This process is in the folder that is to be its root, if it is to have one.
+        let root = Path::new(if ground.root.is_some() && on(Layer::MountNamespace) { "." } else { "/" });
+        details.push((Layer::Landlock, confine::lock(&ground.landlock, root)?));
     }
-    // Two of them are still in use, but end with the program's beginning.
+    // Some of them are still in use, but end with the program's beginning.
     sys::close_range(3, u32::MAX, true).at(None, "descriptors cannot be closed")?;
     if on(Layer::Seccomp) {
         let kind = Kind {
-            streams_only: spec.streams_only,
+            streams_only: ground.streams_only,
             unix: on(Layer::MountNamespace),
             alone: on(Layer::PidNamespace) || on(Layer::OwnUid),
             bounded: on(Layer::Cgroup),
         };
         filters.apply(kind).map_err(|what| Fault::new(Layer::Seccomp, what))?;
     }
-    if spec.trial {
-        prove(spec)?;
-    }
     Ok(details)
 }
 
+/// Waits for what is to be run. `None` where there never will be anything.
+fn program(orders: OwnedFd) -> Result<Option<Program>, Fault> {
+    let mut text = Vec::new();
+    std::fs::File::from(orders).read_to_end(&mut text).at(None, "what is to be run cannot be heard")?;
+    if text.is_empty() {
+        return Ok(None);
+    }
+    line::parse(&text).at(None, "what is to be run").map(Some)
+}
+
+/// What is the function's own.
+fn settle(ground: &Ground, program: &Program) -> Result<(), Fault> {
+    let on = |layer| ground.layers.contains(&layer);
+    if on(Layer::MountNamespace) && ground.root.is_some() {
+        // It was moved there by its init, together with it.
+        let of = |path: &str| rustix::fs::stat(path).at(Layer::MountNamespace, "the root cannot be looked at");
+        let (root, here) = (of("/")?, of(".")?);
+        if (root.st_dev, root.st_ino) != (here.st_dev, here.st_ino) {
+            return Err(Fault::new(Layer::MountNamespace, "the root is still the host's"));
+        }
+    }
+    std::env::set_current_dir(&program.working_dir).at(None, "the code's folder cannot be entered")?;
+    if on(Layer::Rlimits) {
+        confine::limit(program.limits)?;
+    }
+    if program.trial { prove(ground) } else { Ok(()) }
+}
+
 /// Looks whether what was put on holds.
-fn prove(spec: &Spec) -> Result<(), Fault> {
-    let on = |layer| spec.layers.contains(&layer);
+fn prove(ground: &Ground) -> Result<(), Fault> {
+    let on = |layer| ground.layers.contains(&layer);
     let must = |holds: bool, layer, what: &str| if holds { Ok(()) } else { Err(Fault::new(layer, what)) };
     let uid = rustix::process::geteuid().as_raw();
     if on(Layer::OwnUid) || on(Layer::UserNamespace) {
         let layer = if on(Layer::OwnUid) { Layer::OwnUid } else { Layer::UserNamespace };
-        must(uid == spec.identity.uid, layer, "the user is still another one")?;
+        must(uid == ground.identity.uid, layer, "the user is still another one")?;
     }
     if on(Layer::Capabilities) {
         must(!confine::has_capabilities(), Layer::Capabilities, "there still are capabilities")?;
@@ -349,11 +464,11 @@ fn prove(spec: &Spec) -> Result<(), Fault> {
     }
     if on(Layer::MountNamespace) {
         must(std::fs::write("/made", "").is_err(), Layer::MountNamespace, "the root can be written to")?;
-        if let Some(root) = &spec.root {
+        if let Some(root) = &ground.root {
             must(!root.on.exists(), Layer::MountNamespace, "the host's files show")?;
         }
     }
-    for path in &spec.landlock.write {
+    for path in &ground.landlock.write {
         must(
             std::fs::write(path.join("trial"), "x").is_ok() && std::fs::remove_file(path.join("trial")).is_ok(),
             if on(Layer::MountNamespace) { Layer::MountNamespace } else { Layer::Landlock },
@@ -366,17 +481,17 @@ fn prove(spec: &Spec) -> Result<(), Fault> {
 /// Begins the message of a program that could not be started.
 pub const EXEC_FAILED: &str = "fork/exec ";
 
-fn exec(spec: &Spec, output: OwnedFd) -> String {
-    let say = |reason: &str| format!("{EXEC_FAILED}{}: {reason}", spec.program_shown);
-    if !is_executable_format(&spec.program) {
+fn exec(program: &Program, output: OwnedFd) -> String {
+    let say = |reason: &str| format!("{EXEC_FAILED}{}: {reason}", program.program_shown);
+    if !is_executable_format(&program.program) {
         return say("exec format error");
     }
     let Ok(output_too) = output.try_clone() else { return say("too many open files") };
-    let mut command = Command::new(&spec.program);
+    let mut command = Command::new(&program.program);
     command
-        .args(&spec.arguments)
+        .args(&program.arguments)
         .env_clear()
-        .envs(&spec.variables)
+        .envs(&program.variables)
         .stdin(Stdio::null())
         .stdout(Stdio::from(output))
         .stderr(Stdio::from(output_too));

@@ -3,8 +3,9 @@
 //! The server starts itself a second time as the *helper* ([`helper`]), a process of one thread with an empty environment, which
 //! does nothing but fork. For each execution environment it clones a child into new namespaces; that child is the
 //! environment's *init* ([`init`]): it builds the file system, opens the listeners inside the network namespace and passes
-//! them out, forks the runtime, tells how it ended, and takes everything with it when it dies. Which layers a machine has is
-//! found out by trying ([`trial`]).
+//! them out, forks the runtime, tells how it ended, and takes everything with it when it dies. All but what is one function's
+//! own can be done ahead: such an environment waits until it is told its program. Which layers a machine has is found out by
+//! trying ([`trial`]).
 //!
 //! This is the one crate that may use `unsafe`, and it does in [`sys`] alone.
 //!
@@ -32,7 +33,7 @@ pub mod usage;
 pub use helper::{Command, Helper};
 pub use layers::{Layer, Mode, Report, State};
 pub use line::{Line, News, Word};
-pub use spec::{Bind, BindKind, CgroupDir, Identity, Landlock, Limits, Ports, Root, Spec};
+pub use spec::{Bind, BindKind, CgroupDir, Ground, Identity, Landlock, Limits, Ports, Program, Root, Spec};
 pub use sys::bound_the_allocator;
 
 /// The argument with which the server's program becomes the helper.

@@ -10,6 +10,8 @@ use rustix::net::{
 };
 use serde::{Deserialize, Serialize};
 
+use crate::spec::{Program, SPEC_BYTES_MAX};
+
 /// What the server is told of an environment, in this order; each but `Exited` once. [`News::Failed`] or an end of the line
 /// may come at any time.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -17,8 +19,9 @@ use serde::{Deserialize, Serialize};
 pub enum News {
     /// From the helper, with a pidfd of the init: its process ID as the server sees it.
     Born { pid: i32 },
-    /// The file system, the limits and the listeners are there. With descriptors, in this order and where there are such: the
-    /// folder `/proc` of the environment's own processes, the listener of the Runtime API, that of S3.
+    /// The ground is laid: the file system but for what is the function's, the groups and the listeners. With descriptors, in
+    /// this order and where there are such: the folder `/proc` of the environment's own processes, the listener of the Runtime
+    /// API, that of S3.
     Ready { proc: bool, listeners: bool },
     /// The program runs.
     Started,
@@ -32,7 +35,7 @@ pub enum News {
     Exited { status: i32 },
 }
 
-/// What the init is told.
+/// What the init is told, besides its program.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Word {
@@ -87,6 +90,18 @@ impl Line {
         }
     }
 
+    /// Tells an environment that was made ahead what to run: once, before any word. One of more than [`SPEC_BYTES_MAX`] is an
+    /// error; that nobody is there any more is none, and is heard.
+    pub fn tell(&self, program: &Program) -> io::Result<()> {
+        let program = spec_text(program)?;
+        // The largest has to fit, whatever the machine gives to a socket.
+        rustix::net::sockopt::set_socket_send_buffer_size(&self.fd, 2 * SPEC_BYTES_MAX)?;
+        match send_text(self.fd.as_fd(), &program, &[]) {
+            Err(error) if matches!(error.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset) => Ok(()),
+            other => other,
+        }
+    }
+
     /// Says something. That nobody is there any more is no error.
     pub fn say(&self, word: Word) -> io::Result<()> {
         match send(self.fd.as_fd(), &word, &[]) {
@@ -108,6 +123,16 @@ pub(crate) fn parse<T: for<'a> Deserialize<'a>>(message: &[u8]) -> io::Result<T>
 /// What a message looks like on a line.
 pub(crate) fn text(message: &impl Serialize) -> io::Result<Vec<u8>> {
     serde_json::to_vec(message).map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))
+}
+
+/// As [`text`], of what is bounded by [`SPEC_BYTES_MAX`].
+pub(crate) fn spec_text(message: &impl Serialize) -> io::Result<Vec<u8>> {
+    let text = text(message)?;
+    if text.len() > SPEC_BYTES_MAX {
+        let what = format!("what the helper is to be told are {} bytes, more than {SPEC_BYTES_MAX}", text.len());
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, what));
+    }
+    Ok(text)
 }
 
 /// Sends one message with descriptors, without a signal where nobody listens.

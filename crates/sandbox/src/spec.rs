@@ -10,6 +10,14 @@ use crate::layers::Layer;
 /// Everything that the init of an environment needs to know. It travels as JSON in one message.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Spec {
+    pub ground: Ground,
+    /// `None` for an environment that is made ahead: it is told later, over its line ([`crate::Line::tell`]).
+    pub program: Option<Program>,
+}
+
+/// What can be laid before it is known which function an environment is for.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Ground {
     /// The layers to put on; one that fails is an error.
     pub layers: BTreeSet<Layer>,
     /// Whom the environment runs as. Ignored without [`Layer::OwnUid`] and [`Layer::UserNamespace`].
@@ -21,10 +29,22 @@ pub struct Spec {
     /// With [`Layer::Seccomp`]: whether sockets are those of TCP and of this machine alone. For an environment in the
     /// server's network namespace, where nothing else would keep datagrams back.
     pub streams_only: bool,
-    /// With [`Layer::Cgroup`]: made, set and entered in this order.
-    pub cgroups: Vec<CgroupDir>,
-    pub limits: Limits,
+    /// With [`Layer::Cgroup`]: made and entered in this order.
+    pub cgroups: Vec<PathBuf>,
     pub hostname: String,
+}
+
+/// What makes an environment that of a function.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Program {
+    /// With [`Layer::MountNamespace`]: what shows besides the ground's, in this order.
+    pub binds: Vec<Bind>,
+    /// With [`Layer::MountNamespace`]: the size of `/tmp` in bytes.
+    pub tmp_bytes: u64,
+    /// With [`Layer::Cgroup`]: what is written into the ground's control groups before the program runs.
+    pub cgroups: Vec<CgroupDir>,
+    /// With [`Layer::Rlimits`].
+    pub limits: Limits,
     /// As the runtime sees them.
     pub program: PathBuf,
     /// What an error calls the program.
@@ -52,7 +72,7 @@ pub struct Root {
     pub binds: Vec<Bind>,
     /// Files that are written into it: path and text.
     pub files: Vec<(PathBuf, String)>,
-    /// The size of `/tmp` in bytes.
+    /// The size of `/tmp` in bytes, until the program says its own.
     pub tmp_bytes: u64,
 }
 
@@ -100,7 +120,7 @@ pub enum Ports {
     Below { end: u16, also: Vec<u16>, closed: Vec<u16> },
 }
 
-/// A control group.
+/// A control group and its values.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CgroupDir {
     pub path: PathBuf,
@@ -119,6 +139,6 @@ pub struct Limits {
     pub processes: Option<u64>,
 }
 
-/// A spec as one message may have so many bytes. AWS bounds variables by 4 KiB, ours are some more, and paths of binds are a
+/// A spec as one message, or a program, may have so many bytes. AWS bounds variables by 4 KiB, ours are some more, and paths of binds are a
 /// few hundred at most; a socket's buffer holds about 200 KiB.
 pub const SPEC_BYTES_MAX: usize = 128 * 1024;

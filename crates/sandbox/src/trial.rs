@@ -132,11 +132,10 @@ fn attempt(helper: &Helper, spec: &Spec) -> io::Result<Tried> {
     if let Some(pidfd) = pidfd {
         let _ = rustix::event::poll(&mut [PollFd::new(&pidfd, PollFlags::IN)], Some(&left(deadline)));
     }
-    if let Some(Ok(_)) = answer {
-        let groups: Vec<_> = spec.cgroups.iter().map(|group| group.path.clone()).collect();
-        if let Err(error) = crate::cgroup::remove(&groups) {
-            answer = Some(Err((Some(Layer::Cgroup), format!("groups cannot be removed: {error}"))));
-        }
+    if let Some(Ok(_)) = answer
+        && let Err(error) = crate::cgroup::remove(&spec.ground.cgroups)
+    {
+        answer = Some(Err((Some(Layer::Cgroup), format!("groups cannot be removed: {error}"))));
     }
     Ok(answer.unwrap_or_else(|| Err((None, "it ended without a word".into()))))
 }

@@ -5,7 +5,6 @@
 
 use std::io;
 use std::os::unix::process::ExitStatusExt;
-use std::path::PathBuf;
 use std::process::ExitStatus;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -24,9 +23,9 @@ use super::figures::{self, Activity, FunctionFigures};
 use super::lines::{Figures, Status, Threshold, Writer, runtime_version};
 use super::logs::{LINE_BYTES_MAX, Sink};
 use super::outcome::{Failure, response_too_large};
-use super::process::{self, NotStarted, Plan};
+use super::process::{self, Anew, NotStarted, Plan};
 use super::runtimes::{self, Language};
-use super::sandbox::{Network, Parts};
+use super::sandbox::{Lease, Network, Parts};
 use super::session::{AnswerKind, Event, Next, Refusal, Session, Work};
 use super::variables::{Addresses, variables};
 use super::{Deployment, FunctionCredentials, Outcome, Pending, Shared, forwarder, runtime_api};
@@ -61,8 +60,8 @@ pub(super) struct Environment {
     /// Where its connections are served, and its keeper runs.
     pub thread: tokio::runtime::Handle,
     shared: std::sync::Weak<Shared>,
-    /// Random; names the folder and finds the processes.
-    marker: String,
+    /// Random; names the folder and finds the processes. That of the environment that was made ahead, if there is one.
+    marker: OnceLock<String>,
     created: Instant,
     guarded: Mutex<Guarded>,
     /// Something in the session changed that a waiting `/next` should look at.
@@ -185,7 +184,7 @@ impl Environment {
             kind,
             thread,
             shared: Arc::downgrade(shared),
-            marker: uuid::Uuid::new_v4().simple().to_string(),
+            marker: OnceLock::new(),
             created,
             guarded: Mutex::new(Guarded {
                 session: Session::new(),
@@ -205,6 +204,10 @@ impl Environment {
             process: OnceLock::new(),
             hinted: AtomicBool::new(false),
         }
+    }
+
+    fn marker(&self) -> &str {
+        self.marker.get_or_init(|| uuid::Uuid::new_v4().simple().to_string())
     }
 
     // --- for the pool's effects ---
@@ -403,6 +406,7 @@ impl Environment {
         }
         if let Some(shared) = self.shared.upgrade() {
             shared.event(|pool, now| pool.ready(self.id, now));
+            shared.ahead.replenish();
         }
         let mut guarded = lock(&self.guarded);
         if guarded.session.is_ready() {
@@ -659,9 +663,8 @@ impl Environment {
 
 /// Lives as long as the environment: starts it, watches it, ends it.
 pub(super) async fn keep(environment: Arc<Environment>, shared: Arc<Shared>) {
-    let dir = shared.environments_dir.join(&environment.marker);
     let mut tasks = tokio::task::JoinSet::new();
-    let (end, child) = match start(&environment, &shared, &dir, &mut tasks).await {
+    let (end, child) = match start(&environment, &shared, &mut tasks).await {
         Ok(mut child) => (watch(&environment, &shared, &mut child).await, Some(child)),
         Err(failure) => {
             if let Failure::Host(reason) | Failure::NoSpace(reason) = &failure {
@@ -675,13 +678,12 @@ pub(super) async fn keep(environment: Arc<Environment>, shared: Arc<Shared>) {
         environment.hear_last_words().await;
     }
     environment.log_failed_init(&end);
-    finish(&environment, &shared, end, child, dir, tasks).await;
+    finish(&environment, &shared, end, child, tasks).await;
 }
 
 async fn start(
     environment: &Arc<Environment>,
     shared: &Arc<Shared>,
-    dir: &std::path::Path,
     tasks: &mut tokio::task::JoinSet<()>,
 ) -> Result<process::Child, Failure> {
     let host = |what: &'static str| move |error: io::Error| Failure::of_io(what, &error);
@@ -700,7 +702,6 @@ async fn start(
     }
     let language = Language::of(&d.runtime).ok_or_else(|| Failure::Host("unknown runtime".into()))?;
     let credentials = FunctionCredentials::random(&d.name).map_err(Failure::Host)?;
-    let log_stream = log_stream(&d.version, &environment.marker);
     // Where the environment has no network of its own, anybody's programs could reach its listeners, but only it is told
     // where they are.
     let outside = if shared.sandbox.listens_inside() {
@@ -716,11 +717,10 @@ async fn start(
     };
     let credentials = Arc::new(credentials);
     let plan = {
-        let (environment, shared, dir) = (environment.clone(), shared.clone(), dir.to_owned());
+        let (environment, shared) = (environment.clone(), shared.clone());
         let credentials = credentials.clone();
-        let planned = tokio::task::spawn_blocking(move || {
-            plan(&environment, &shared, &dir, language, &found, &credentials, log_stream, ports)
-        });
+        let planned =
+            tokio::task::spawn_blocking(move || plan(&environment, &shared, language, &found, &credentials, ports));
         planned.await.map_err(|_| Failure::Host("the start was broken off".into()))??
     };
     let failed = |error| match error {
@@ -758,23 +758,56 @@ fn log_stream(version: &str, marker: &str) -> String {
     format!("{:04}/{:02}/{:02}/[{version}]{marker}", today.year(), today.month(), today.day())
 }
 
-/// What the sandbox is told. Blocking: it may have to copy code.
-#[expect(clippy::too_many_arguments, reason = "called once, from where these are made")]
+/// What is to be started: on ground that was laid ahead, if there is some. Blocking: it may have to copy code.
 fn plan(
     environment: &Environment,
     shared: &Shared,
-    dir: &std::path::Path,
     language: Language,
     found: &runtimes::Found,
     credentials: &FunctionCredentials,
-    log_stream: String,
     ports: [u16; 2],
 ) -> Result<Plan, Failure> {
+    let sandbox = &shared.sandbox;
+    let Some(laid) = shared.ahead.take() else {
+        let lease = sandbox.lease().map_err(Failure::Host)?;
+        let spec = |parts: &Parts| sandbox.spec(parts);
+        let spec = told(environment, shared, language, found, credentials, ports, lease.as_ref(), spec)?;
+        let marker = environment.marker();
+        let (dir, tmp) = (shared.environments_dir.join(marker), sandbox.staged_tmp(marker));
+        return Ok(Plan::Anew(Box::new(Anew { spec, lease, dir, tmp, marker: marker.to_owned() })));
+    };
+    if environment.marker.set(laid.marker().to_owned()).is_err() {
+        unreachable!("an environment is started once");
+    }
+    let program = |parts: &Parts| sandbox.program(parts);
+    match told(environment, shared, language, found, credentials, ports, laid.lease(), program) {
+        Ok(program) => Ok(Plan::Ahead(Box::new(laid), Box::new(program))),
+        Err(failure) => {
+            shared.ahead.let_go(laid);
+            Err(failure)
+        }
+    }
+}
+
+/// What `tell` makes of an environment's parts.
+#[expect(clippy::too_many_arguments, reason = "called from where these are made alone")]
+fn told<T>(
+    environment: &Environment,
+    shared: &Shared,
+    language: Language,
+    found: &runtimes::Found,
+    credentials: &FunctionCredentials,
+    ports: [u16; 2],
+    lease: Option<&Lease>,
+    tell: impl FnOnce(&Parts<'_>) -> Result<T, String>,
+) -> Result<T, Failure> {
     let sandbox = &shared.sandbox;
     let d = &environment.deployment;
     let host = |what: &'static str| move |error: io::Error| Failure::of_io(what, &error);
     let clients = &shared.clients_dir;
-    let seen = sandbox.seen(d, clients, dir).map_err(host("its code cannot be shown to it"))?;
+    let marker = environment.marker();
+    let dir = shared.environments_dir.join(marker);
+    let seen = sandbox.seen(d, clients, &dir).map_err(host("its code cannot be shown to it"))?;
     let code = (d.code_dir.as_path(), seen.code.as_path());
     let layers = d.layers_dir.as_deref().zip(seen.layers.as_deref());
     let as_seen = Deployment { code_dir: seen.code.clone(), layers_dir: seen.layers.clone(), ..(**d).clone() };
@@ -784,33 +817,30 @@ fn plan(
     let addresses = Addresses {
         runtime_api: format!("127.0.0.1:{}", ports[0]),
         s3_endpoint: format!("http://127.0.0.1:{}", ports[1]),
-        log_stream,
+        log_stream: log_stream(&d.version, marker),
         region: &shared.settings.region,
         tmp_dir: &seen.tmp,
         clients_dir: &seen.clients,
         credentials,
     };
     let mut variables = variables(&as_seen, environment.kind, language, found, &addresses);
-    variables.insert(process::MARKER.into(), environment.marker.clone());
-    let lease = sandbox.lease().map_err(Failure::Host)?;
-    sandbox.make_tmp(&seen, lease.as_ref()).map_err(host("its folder for temporary files could not be made"))?;
+    variables.insert(process::MARKER.into(), marker.to_owned());
+    sandbox.make_tmp(&seen, lease).map_err(host("its folder for temporary files could not be made"))?;
     let parts = Parts {
         deployment: d,
         seen: &seen,
-        lease: lease.as_ref(),
+        lease,
         clients,
         interpreter: &found.program,
         program: &program,
         arguments: &arguments,
         variables: &variables,
-        dir,
-        marker: &environment.marker,
+        dir: &dir,
+        marker,
         ports,
         bounds: shared.settings.bounds,
     };
-    let spec = sandbox.spec(&parts).map_err(Failure::Host)?;
-    let tmp = sandbox.staged_tmp(&environment.marker);
-    Ok(Plan { spec, lease, dir: dir.to_owned(), tmp, marker: environment.marker.clone() })
+    tell(&parts).map_err(Failure::Host)
 }
 
 async fn read_output(environment: Arc<Environment>) {
@@ -896,7 +926,6 @@ async fn finish(
     shared: &Arc<Shared>,
     end: End,
     mut child: Option<process::Child>,
-    dir: PathBuf,
     mut tasks: tokio::task::JoinSet<()>,
 ) {
     let (work, arriving, starting, failure) = {
@@ -950,14 +979,14 @@ async fn finish(
     if let (Some(child), Some(process), End::Stopped { politely: true }) = (&mut child, environment.process.get(), &end)
     {
         // Found while their parents live: what left the session is known by its parent alone.
-        also = process.of.members(&environment.marker).await;
+        also = process.of.members(environment.marker()).await;
         if !child.has_ended() {
             process.of.terminate();
             let _ = tokio::time::timeout(TERM_GRACE, child.wait()).await;
         }
     }
     if let Some(process) = environment.process.get() {
-        process.of.end(&environment.marker, also).await;
+        process.of.end(environment.marker(), also).await;
     }
     environment.drain();
     lock(&environment.log).end_line();
@@ -968,6 +997,7 @@ async fn finish(
             shared.event(|pool, now| pool.init_timed_out(environment.id, now));
         }
         None if starting => {
+            shared.ahead.replenish();
             let by_function = !matches!(failure, Some(Failure::Host(_) | Failure::NoSpace(_)));
             shared.event(|pool, now| pool.start_failed(environment.id, by_function, now));
         }
@@ -977,7 +1007,8 @@ async fn finish(
     tasks.shutdown().await;
     // With what it wrote outside of its folder, where it had no file system of its own: nobody else gets that, and the disk
     // gets its room back.
-    let tmp = shared.sandbox.staged_tmp(&environment.marker);
+    let dir = shared.environments_dir.join(environment.marker());
+    let tmp = shared.sandbox.staged_tmp(environment.marker());
     let removed = tokio::task::spawn_blocking(move || {
         let removed = tmp.map_or(Ok(()), |tmp| process::remove_dir(&tmp));
         process::remove_dir(&dir).and(removed)

@@ -12,7 +12,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use longshore_sandbox::usage::{Memory, Processes, Runnable, Times};
-use longshore_sandbox::{Layer, Line, News, Spec, Word, cgroup};
+use longshore_sandbox::{Layer, Line, News, Program, Spec, Word, cgroup};
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::process::{Pid, PidfdFlags, Signal};
 use tokio::io::unix::AsyncFd;
@@ -46,7 +46,14 @@ impl Default for Bounds {
 }
 
 /// What is to be started.
-pub(super) struct Plan {
+pub(super) enum Plan {
+    Anew(Box<Anew>),
+    /// The ground is laid, and this is to be run on it.
+    Ahead(Box<Laid>, Box<Program>),
+}
+
+/// An environment of which there is nothing yet.
+pub(super) struct Anew {
     pub spec: Spec,
     pub lease: Option<Lease>,
     /// The environment's own folder: `record.json` in it is ours.
@@ -65,6 +72,24 @@ pub(super) enum NotStarted {
     Host(String),
     /// No room on the disk for what belongs to it.
     NoSpace(String),
+}
+
+/// An environment whose init is there, and whose program may not be known yet. What it waits with is watched only by the thread
+/// that it is run on.
+pub(super) struct Laid {
+    pid: Pid,
+    pidfd: OwnedFd,
+    line: Line,
+    early: VecDeque<News>,
+    output: OwnedFd,
+    listeners: Option<(TcpListener, TcpListener)>,
+    processes: Processes,
+    groups: Vec<PathBuf>,
+    has_namespace: bool,
+    helper: u64,
+    lease: Option<Lease>,
+    dir: PathBuf,
+    marker: String,
 }
 
 /// An environment whose init is there, and whose program may not run yet.
@@ -103,11 +128,27 @@ pub(super) struct Child {
     ended: Option<Option<ExitStatus>>,
 }
 
-/// Has an environment started. Its folder is made, and a record of it written, before there is a process.
+/// Has an environment started.
 pub(super) async fn start(sandbox: Arc<Sandbox>, plan: Plan) -> Result<Starting, NotStarted> {
-    let groups: Vec<PathBuf> = plan.spec.cgroups.iter().map(|group| group.path.clone()).collect();
+    let laid = match plan {
+        Plan::Anew(anew) => lay(sandbox, *anew).await?,
+        Plan::Ahead(laid, program) => {
+            if let Err(error) = laid.line.tell(&program) {
+                laid.end().await;
+                return Err(NotStarted::Host(format!("an environment could not be told its program: {error}")));
+            }
+            *laid
+        }
+    };
+    laid.begin().map_err(|error| NotStarted::Host(format!("its line cannot be heard: {error}")))
+}
+
+/// Has the ground of an environment laid, and its program run where the spec has one. Its folder is made, and a record of it
+/// written, before there is a process.
+pub(super) async fn lay(sandbox: Arc<Sandbox>, anew: Anew) -> Result<Laid, NotStarted> {
+    let groups = anew.spec.ground.cgroups.clone();
     let hung = || NotStarted::Host(format!("the sandbox was not there after {} s", BEGINNING.as_secs()));
-    let begun = tokio::time::timeout(BEGINNING, begin(sandbox, plan, groups.clone())).await;
+    let begun = tokio::time::timeout(BEGINNING, first_process(sandbox, anew, groups.clone())).await;
     let started = begun.unwrap_or_else(|_| Err(hung()));
     if started.is_err() {
         // Its init has ended, or ends now that its line is closed.
@@ -119,17 +160,22 @@ pub(super) async fn start(sandbox: Arc<Sandbox>, plan: Plan) -> Result<Starting,
     started
 }
 
-async fn begin(sandbox: Arc<Sandbox>, plan: Plan, groups: Vec<PathBuf>) -> Result<Starting, NotStarted> {
+async fn first_process(sandbox: Arc<Sandbox>, anew: Anew, groups: Vec<PathBuf>) -> Result<Laid, NotStarted> {
     let host = |what: &'static str| {
         move |error: io::Error| match Failure::of_io(what, &error) {
             Failure::NoSpace(told) => NotStarted::NoSpace(told),
             _ => NotStarted::Host(format!("{what}: {error}")),
         }
     };
-    let Plan { spec, lease, dir, tmp, marker } = plan;
-    let has_namespace = spec.layers.contains(&Layer::PidNamespace);
-    let record =
-        Record { marker, boot: boot_id(), pid: None, groups: groups.clone(), folders: tmp.into_iter().collect() };
+    let Anew { spec, lease, dir, tmp, marker } = anew;
+    let has_namespace = spec.ground.layers.contains(&Layer::PidNamespace);
+    let record = Record {
+        marker: marker.clone(),
+        boot: boot_id(),
+        pid: None,
+        groups: groups.clone(),
+        folders: tmp.into_iter().collect(),
+    };
     let helper = sandbox.helper().generation();
     let started_by = sandbox.clone();
     let (record, line, output) = {
@@ -146,7 +192,7 @@ async fn begin(sandbox: Arc<Sandbox>, plan: Plan, groups: Vec<PathBuf>) -> Resul
         });
         started.await.map_err(|_| NotStarted::Host("the start was broken off".into()))??
     };
-    let line = Arc::new(watched(line).map_err(host("its line cannot be heard"))?);
+    let line = watched(line).map_err(host("its line cannot be heard"))?;
     let (mut born, mut ready, mut early) = (None, None, VecDeque::new());
     // Both come, from two processes: what the init says after the one may come before the other.
     let birth = tokio::time::sleep(BIRTH);
@@ -163,8 +209,7 @@ async fn begin(sandbox: Arc<Sandbox>, plan: Plan, groups: Vec<PathBuf>) -> Resul
         };
         match heard.map_err(host("its line cannot be heard"))? {
             Some((News::Born { pid }, fds)) => {
-                let pidfd = fds.into_iter().next().and_then(|fd| watched(fd).ok());
-                born = Pid::from_raw(pid).zip(pidfd);
+                born = Pid::from_raw(pid).zip(fds.into_iter().next());
                 if born.is_none() {
                     return Err(NotStarted::Host("the process has no ID".into()));
                 }
@@ -192,7 +237,10 @@ async fn begin(sandbox: Arc<Sandbox>, plan: Plan, groups: Vec<PathBuf>) -> Resul
     }
     let (Some((pid, pidfd)), Some((proc, listeners))) = (born, ready) else { unreachable!("the loop waited for both") };
     let known = started_at(pid);
-    let written = tokio::task::spawn_blocking(move || Record { pid: known, ..record }.write(&dir)).await;
+    let written = {
+        let dir = dir.clone();
+        tokio::task::spawn_blocking(move || Record { pid: known, ..record }.write(&dir)).await
+    };
     written
         .map_err(|_| NotStarted::Host("the start was broken off".into()))?
         .map_err(host("the environment's record could not be written"))?;
@@ -200,18 +248,79 @@ async fn begin(sandbox: Arc<Sandbox>, plan: Plan, groups: Vec<PathBuf>) -> Resul
         Some(proc) => Processes::Namespace(proc),
         None => Processes::Below(pid),
     };
-    let process = Process {
+    let line = line.into_inner();
+    Ok(Laid {
         pid,
         pidfd,
-        line: line.clone(),
+        line,
+        early,
+        output,
+        listeners,
         processes,
-        runnable: OnceLock::new(),
         groups,
         has_namespace,
         helper,
-        _lease: lease,
-    };
-    Ok(Starting { process, child: Child { line, early, ended: None }, output, listeners })
+        lease,
+        dir,
+        marker,
+    })
+}
+
+impl Laid {
+    /// By what its folder is named, and its processes are found.
+    pub fn marker(&self) -> &str {
+        &self.marker
+    }
+
+    /// The user that is its own, if it has one.
+    pub fn lease(&self) -> Option<&Lease> {
+        self.lease.as_ref()
+    }
+
+    /// Whether its init is there. An init whose runtime could not be set up has ended.
+    pub fn is_alive(&self) -> bool {
+        is_alive(&self.pidfd)
+    }
+
+    /// Has it watched by this thread's runtime.
+    fn begin(self) -> io::Result<Starting> {
+        let Laid {
+            pid, pidfd, line, early, output, listeners, processes, groups, has_namespace, helper, lease, ..
+        } = self;
+        let line = Arc::new(watched(line)?);
+        let pidfd = watched(pidfd)?;
+        let process = Process {
+            pid,
+            pidfd,
+            line: line.clone(),
+            processes,
+            runnable: OnceLock::new(),
+            groups,
+            has_namespace,
+            helper,
+            _lease: lease,
+        };
+        Ok(Starting { process, child: Child { line, early, ended: None }, output, listeners })
+    }
+
+    /// Ends one that is not needed, with its folder.
+    pub async fn end(self) {
+        let (marker, dir) = (self.marker.clone(), self.dir.clone());
+        match self.begin() {
+            Ok(starting) => starting.process.end(&marker, Vec::new()).await,
+            // Its line is closed now, and it ends by that.
+            Err(error) => tracing::warn!(%error, "an environment that was made ahead cannot be seen to its end"),
+        }
+        let removed = tokio::task::spawn_blocking(move || remove_dir(&dir)).await;
+        if let Ok(Err(error)) = removed {
+            tracing::warn!(%error, "the folder of an environment that was made ahead could not be removed");
+        }
+    }
+}
+
+fn is_alive(pidfd: &OwnedFd) -> bool {
+    let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+    !matches!(rustix::event::poll(&mut [PollFd::new(pidfd, PollFlags::IN)], Some(&now)), Ok(n) if n > 0)
 }
 
 /// Waits for a descriptor with tokio.
@@ -279,9 +388,7 @@ impl Child {
 impl Process {
     /// Whether the environment still has its init.
     pub fn is_alive(&self) -> bool {
-        let now = Timespec { tv_sec: 0, tv_nsec: 0 };
-        let fd = self.pidfd.get_ref();
-        !matches!(rustix::event::poll(&mut [PollFd::new(fd, PollFlags::IN)], Some(&now)), Ok(n) if n > 0)
+        is_alive(self.pidfd.get_ref())
     }
 
     /// Whether its own programs may have ended its init, which went without a word: nobody keeps them from it outside of a

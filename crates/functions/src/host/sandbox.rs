@@ -14,7 +14,8 @@ use longshore_sandbox::cgroup::{self, Cgroups};
 use longshore_sandbox::trial::{self, Given};
 use longshore_sandbox::usage;
 use longshore_sandbox::{
-    Bind, BindKind, Command, Helper, Identity, Landlock, Layer, Limits, Mode, Ports, Report, Root, Spec, State,
+    Bind, BindKind, CgroupDir, Command, Ground, Helper, Identity, Landlock, Layer, Limits, Mode, Ports, Program,
+    Report, Root, Spec, State,
 };
 
 use super::{Bounds, Deployment};
@@ -84,6 +85,11 @@ const USER_NAME: &str = "sbx_user1051";
 const MIB: u64 = 1 << 20;
 /// On AWS, so much memory is one core.
 const MIB_A_CORE: u64 = 1769;
+
+/// Of all users, one in so many stays for environments that are ending, and for those that are made ahead.
+const SPARE_USERS: u32 = 8;
+/// The size of `/tmp` where none is asked for. AWS's, so that most functions need no other.
+const TMP_BYTES: u64 = 512 * MIB;
 
 /// Where AWS has them, and a file system of its own lets them be.
 const CODE: &str = "/var/task";
@@ -215,7 +221,8 @@ fn probe(
         // stages one elsewhere then, and a trial writes nothing.
         let write = if mounted { vec![TMP.into()] } else { Vec::new() };
         let bounds = cgroup::Bounds { memory_bytes: 64 * MIB, tasks: TASKS_MAX, cpu_us: None };
-        Spec {
+        let groups = cgroups.as_ref().map(|c| c.of_environment(&marker, bounds)).unwrap_or_default();
+        let ground = Ground {
             layers: layers.clone(),
             identity,
             root: Some(Root {
@@ -231,16 +238,22 @@ fn probe(
                 connect: Ports::Only(vec![1]),
             },
             streams_only: false,
-            cgroups: cgroups.as_ref().map(|c| c.of_environment(&marker, bounds)).unwrap_or_default(),
-            limits: Limits { open_files: 1024, file_bytes: MIB, processes: None },
+            cgroups: groups.iter().map(|group| group.path.clone()).collect(),
             hostname: "trial".into(),
+        };
+        let program = Program {
+            binds: Vec::new(),
+            tmp_bytes: MIB,
+            cgroups: groups,
+            limits: Limits { open_files: 1024, file_bytes: MIB, processes: None },
             program: "/".into(),
             program_shown: String::new(),
             arguments: Vec::new(),
             variables: BTreeMap::new(),
             working_dir: "/".into(),
             trial: true,
-        }
+        };
+        Spec { ground, program: Some(program) }
     });
     let _ = std::fs::remove_dir_all(&on);
     let mut report = report?;
@@ -393,7 +406,7 @@ impl Sandbox {
     pub fn environments_max(&self) -> Option<u32> {
         let (first, last) = self.settings.uids;
         let all = last.saturating_sub(first).saturating_add(1);
-        self.is_on(Layer::OwnUid).then(|| (all - all / 8).max(1))
+        self.is_on(Layer::OwnUid).then(|| (all - all / SPARE_USERS).max(1))
     }
 
     /// Makes the folder for temporary files, where it is one of the host's. Blocking.
@@ -408,19 +421,94 @@ impl Sandbox {
         }
     }
 
-    /// What the helper is told of an environment.
-    pub fn spec(&self, parts: &Parts<'_>) -> Result<Spec, String> {
-        let d = parts.deployment;
-        let mounted = self.is_on(Layer::MountNamespace);
-        let identity = match parts.lease {
+    /// Whether environments can be made ahead, so many of them: where all that shows of the host is in a file system of its own,
+    /// its network is its own, and its end takes all along. Else what is the function's would have to be there first. And
+    /// where there are users for them besides those that starts may need.
+    pub fn makes_ahead(&self, wanted: usize) -> bool {
+        let (first, last) = self.settings.uids;
+        let spare = last.saturating_sub(first).saturating_add(1) / SPARE_USERS;
+        let has_users = !self.is_on(Layer::OwnUid) || spare as usize >= 2 * wanted;
+        let layers = [Layer::MountNamespace, Layer::PidNamespace, Layer::NetNamespace];
+        layers.into_iter().all(|layer| self.is_on(layer)) && has_users
+    }
+
+    /// What the helper is told of an environment that is made ahead. `on`: its folder.
+    pub fn ground_ahead(&self, marker: &str, on: &Path, lease: Option<&Lease>) -> Ground {
+        let landlock = self.landlock(readable(true, &self.system), TMP.into(), [0; 2]);
+        self.ground(marker, on, lease, landlock)
+    }
+
+    /// What shows of the system in an environment that is made now.
+    pub fn views(&self) -> io::Result<Views> {
+        Views::now(&self.system)
+    }
+
+    fn ground(&self, marker: &str, on: &Path, lease: Option<&Lease>, landlock: Landlock) -> Ground {
+        let identity = match lease {
             Some(lease) => Identity { uid: lease.uid, gid: lease.uid },
             None => USER,
         };
+        let root = self.is_on(Layer::MountNamespace).then(|| Root {
+            on: on.to_owned(),
+            binds: self.system.clone(),
+            files: files(identity, self.settings.network),
+            tmp_bytes: TMP_BYTES,
+        });
+        Ground {
+            layers: self.layers.clone(),
+            identity,
+            root,
+            landlock,
+            streams_only: !self.listens_inside() && self.settings.network == Network::S3,
+            cgroups: self.groups(marker, 0, 0).into_iter().map(|group| group.path).collect(),
+            // Of no meaning to anybody outside.
+            hostname: marker.chars().take(12).collect(),
+        }
+    }
+
+    /// Its groups, which are the same ones whatever its function may use.
+    fn groups(&self, marker: &str, memory_bytes: u64, memory_mib: u32) -> Vec<CgroupDir> {
+        let cpu_us = self.settings.cpu_proportional.then(|| u64::from(memory_mib) * 100_000 / MIB_A_CORE);
+        let bounds = cgroup::Bounds { memory_bytes, tasks: TASKS_MAX + 1, cpu_us };
+        self.cgroups.as_ref().map(|c| c.of_environment(marker, bounds)).unwrap_or_default()
+    }
+
+    fn landlock(&self, read: Vec<PathBuf>, tmp: PathBuf, ports: [u16; 2]) -> Landlock {
+        let connect = match (self.listens_inside(), self.settings.network) {
+            (true, _) => Ports::Any,
+            (false, Network::S3) => Ports::Only(ports.to_vec()),
+            (false, Network::Open) => Ports::Below {
+                end: longshore_sandbox::EPHEMERAL_PORTS,
+                also: ports.to_vec(),
+                closed: self.settings.closed_ports.clone(),
+            },
+        };
+        Landlock { read, devices: devices(), write: vec![tmp], connect }
+    }
+
+    /// What the helper is told of an environment.
+    pub fn spec(&self, parts: &Parts<'_>) -> Result<Spec, String> {
+        let mounted = self.is_on(Layer::MountNamespace);
+        let mut read = readable(mounted, &self.system);
+        if !mounted {
+            let seen = parts.seen;
+            read.extend([seen.code.clone(), seen.clients.clone()]);
+            read.extend(seen.layers.clone());
+            read.extend(self.interpreter(parts.interpreter));
+        }
+        let landlock = self.landlock(read, parts.seen.tmp.clone(), parts.ports);
+        let ground = self.ground(parts.marker, parts.dir, parts.lease, landlock);
+        Ok(Spec { ground, program: Some(self.program(parts)?) })
+    }
+
+    /// What an environment is told of its function.
+    pub fn program(&self, parts: &Parts<'_>) -> Result<Program, String> {
+        let d = parts.deployment;
+        let mounted = self.is_on(Layer::MountNamespace);
         let tmp_bytes = u64::from(d.ephemeral_storage_mib) * MIB;
-        let interpreter = self.interpreter(parts.interpreter);
-        let (mut read, mut root) = (readable(mounted, &self.system), None);
+        let mut binds = Vec::new();
         if mounted {
-            let mut binds = self.system.clone();
+            let interpreter = self.interpreter(parts.interpreter);
             let folder = |from: &Path, to: &str| Bind { from: from.to_owned(), to: to.into(), kind: BindKind::Folder };
             binds.push(folder(&d.code_dir, CODE));
             binds.push(folder(parts.clients, CLIENTS));
@@ -438,30 +526,8 @@ impl Sandbox {
             for path in &interpreter {
                 binds.extend(bind_of(path, path));
             }
-            root = Some(Root {
-                on: parts.dir.to_owned(),
-                binds,
-                files: files(identity, self.settings.network),
-                tmp_bytes,
-            });
-        } else {
-            let seen = parts.seen;
-            read.extend([seen.code.clone(), seen.clients.clone()]);
-            read.extend(seen.layers.clone());
-            read.extend(interpreter);
         }
-        let connect = match (self.listens_inside(), self.settings.network) {
-            (true, _) => Ports::Any,
-            (false, Network::S3) => Ports::Only(parts.ports.to_vec()),
-            (false, Network::Open) => Ports::Below {
-                end: longshore_sandbox::EPHEMERAL_PORTS,
-                also: parts.ports.to_vec(),
-                closed: self.settings.closed_ports.clone(),
-            },
-        };
-        let cpu_us = self.settings.cpu_proportional.then(|| u64::from(d.memory_mib) * 100_000 / MIB_A_CORE);
         let memory_bytes = u64::from(d.memory_mib) * MIB + if mounted { tmp_bytes } else { 0 } + MEMORY_BESIDE_BYTES;
-        let bounds = cgroup::Bounds { memory_bytes, tasks: TASKS_MAX + 1, cpu_us };
         let text =
             |path: &Path| path.to_str().map(str::to_owned).ok_or_else(|| format!("{} is not UTF-8", path.display()));
         let arguments = parts.arguments.iter().map(|argument| text(Path::new(argument))).collect::<Result<_, _>>()?;
@@ -469,13 +535,10 @@ impl Sandbox {
         // Counted by user: exact where the user is the environment's own. Else with what the user runs already: a bound for all
         // environments together, and the server itself is not held to it.
         let counted = self.is_on(Layer::OwnUid) || self.is_on(Layer::UserNamespace);
-        Ok(Spec {
-            layers: self.layers.clone(),
-            identity,
-            root,
-            landlock: Landlock { read, devices: devices(), write: vec![parts.seen.tmp.clone()], connect },
-            streams_only: !self.listens_inside() && self.settings.network == Network::S3,
-            cgroups: self.cgroups.as_ref().map(|c| c.of_environment(parts.marker, bounds)).unwrap_or_default(),
+        Ok(Program {
+            binds,
+            tmp_bytes,
+            cgroups: self.groups(parts.marker, memory_bytes, d.memory_mib),
             limits: Limits {
                 open_files: parts.bounds.open_files,
                 // A full /tmp of its own says so itself; elsewhere this is the nearest.
@@ -486,8 +549,6 @@ impl Sandbox {
                     TASKS_MAX + usage::tasks_of(rustix::process::geteuid().as_raw())
                 })),
             },
-            // Of no meaning to anybody outside.
-            hostname: parts.marker.chars().take(12).collect(),
             program: parts.program.to_owned(),
             program_shown: shown(parts.program),
             arguments,
@@ -552,6 +613,40 @@ impl Opened {
         opened.insert(folder.to_owned(), is);
         Ok(())
     }
+}
+
+/// What showed of the system when an environment was made: one of another time is none for a function that starts now.
+#[derive(Debug)]
+pub struct Views {
+    /// Says when a mount of this machine's has changed since it was opened.
+    mounts: std::fs::File,
+    /// Each place by its device and its inode: a file that was written anew shows as it is, one that was put in its place
+    /// does not.
+    places: Vec<(PathBuf, Option<(u64, u64)>)>,
+}
+
+impl Views {
+    fn now(system: &[Bind]) -> io::Result<Self> {
+        // Before the looks, so that nothing changes between the two.
+        let mounts = std::fs::File::open("/proc/self/mounts")?;
+        let shown = system.iter().filter(|bind| bind.kind != BindKind::Link);
+        Ok(Self { mounts, places: shown.map(|bind| (bind.from.clone(), place(&bind.from))).collect() })
+    }
+
+    /// Whether a function that starts now would see the same. Blocking.
+    pub fn hold(&self) -> bool {
+        use rustix::event::{PollFd, PollFlags, Timespec};
+        let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+        let mut mounts = [PollFd::new(&self.mounts, PollFlags::PRI)];
+        matches!(rustix::event::poll(&mut mounts, Some(&now)), Ok(0))
+            && self.places.iter().all(|(path, was)| place(path) == *was)
+    }
+}
+
+/// `None` for what is not there.
+fn place(path: &Path) -> Option<(u64, u64)> {
+    let metadata = std::fs::metadata(path).ok()?;
+    Some((metadata.dev(), metadata.ino()))
 }
 
 /// What differs between environments.
@@ -847,6 +942,28 @@ mod tests {
         drop(leases.into_iter().nth(1));
         assert!((100..=102).contains(&freed));
         assert!(uids.lease().is_some());
+    }
+
+    #[test]
+    fn views_hold_until_something_is_put_in_the_place_of_what_shows() {
+        let temp = tempfile::tempdir().unwrap();
+        let path = |name: &str| temp.path().join(name);
+        std::fs::write(path("file"), "1").unwrap();
+        std::fs::create_dir(path("folder")).unwrap();
+        let binds = ["file", "folder", "missing"].map(|name| Bind {
+            from: path(name),
+            to: path(name),
+            kind: if name == "folder" { BindKind::Folder } else { BindKind::File },
+        });
+        let views = Views::now(&binds).unwrap();
+        // What is written into them shows.
+        std::fs::write(path("file"), "2").unwrap();
+        std::fs::write(path("folder").join("entry"), "1").unwrap();
+        assert!(views.hold());
+        std::fs::write(path("new"), "3").unwrap();
+        std::fs::rename(path("new"), path("file")).unwrap();
+        assert!(!views.hold());
+        assert!(Views::now(&binds).unwrap().hold());
     }
 
     #[test]
