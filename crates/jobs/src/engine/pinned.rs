@@ -215,6 +215,10 @@ impl Growing {
         let pinned = tasks.blocking(move || {
             let failed = io("pinning the manifest");
             ground.files().make_folder(&dir).map_err(&failed)?;
+            // Results are kept in it before the manifest is, and so before anything else makes its name durable.
+            if let Some(jobs) = dir.parent() {
+                ground.files().open(jobs, Open::Folder).map_err(&failed)?.sync_all().map_err(unsynced)?;
+            }
             let file = ground.files().open(&path, Open::Make).map_err(&failed)?;
             Ok(Pinned { file, path, chunks: RwLock::default(), format: OnceLock::new() })
         });
