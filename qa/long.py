@@ -14,16 +14,18 @@ def sh(*command, check=True):
 def simulation(until):
     """Seeds by the thousand, of the core alone and of the whole engine; a failure prints the line that replays it.
 
-    What is counted of the whole engine is named `worlds` or begins with `world_`.
+    What is counted of the whole engine is named `worlds` or begins with `world_`; of worlds on a disk, `disk_`.
     """
     counted = collections.Counter()
     while time.monotonic() < until:
         first = random.SystemRandom().randrange(1 << 48)
-        for test, seeds, names in (("simulation", 1_000, ("seeds", "seeds_counted", "events", "fault_")),
-                                   ("worlds", 2_000, ("worlds", "worlds_counted", "world_events", "world_fault_"))):
+        for test, laws, seeds, names in (
+                ("simulation", "the_laws_hold_in_every_world", 1_000, ("seeds", "seeds_counted", "events", "fault_")),
+                ("worlds", "the_laws_hold_in_every_world", 2_000, ("worlds", "worlds_counted", "world_events", "world_fault_")),
+                ("worlds", "worlds_on_a_disk", 1_000, ("disk_worlds", "disk_worlds_counted", "disk_world_events", "disk_fault_"))):
             env = dict(os.environ, SIM_FIRST=str(first), SIM_SEEDS=str(seeds))
             done = subprocess.run(["cargo", "test", "--quiet", "--release", "--package", "longshore-tests", "--test", test,
-                                   "the_laws_hold_in_every_world", "--", "--nocapture"], cwd=ROOT, env=env, capture_output=True, text=True)
+                                   laws, "--", "--nocapture"], cwd=ROOT, env=env, capture_output=True, text=True)
             said = re.search(r"(\d+) seeds from \d+, (\d+) with a crash while work was in flight, (\d+) events: \{(.*)\}", done.stdout)
             if done.returncode != 0 or not said:
                 print(done.stdout[-3000:], done.stderr[-3000:], file=sys.stderr)

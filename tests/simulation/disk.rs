@@ -15,6 +15,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use longshore_core::random::Random;
 use longshore_store::{Files, Open, OpenFile};
 
+/// The mount of whoever looks on.
+const LOOK: u64 = 0;
 /// What a disk writes at once.
 const SECTOR: u64 = 512;
 
@@ -79,8 +81,11 @@ pub enum DiskDefect {
     FoundNotWrittenAgain,
     /// A checkpoint covers more than it says.
     CheckpointPastItsMark,
+    /// A pinned manifest is called whole before its rows are durable.
+    ManifestUnsynced,
 }
 
+/// Those that the log alone has to show.
 pub const DISK_DEFECTS: [DiskDefect; 9] = [
     DiskDefect::ResultsUnsynced,
     DiskDefect::CheckpointUnsynced,
@@ -91,6 +96,15 @@ pub const DISK_DEFECTS: [DiskDefect; 9] = [
     DiskDefect::ShortWriteSwallowed,
     DiskDefect::FoundNotWrittenAgain,
     DiskDefect::CheckpointPastItsMark,
+];
+
+/// Those that worlds with a disk have to show.
+pub const WORLD_DISK_DEFECTS: [DiskDefect; 5] = [
+    DiskDefect::ResultsUnsynced,
+    DiskDefect::FolderUnsynced,
+    DiskDefect::ManifestUnsynced,
+    DiskDefect::FailedSyncRetried,
+    DiskDefect::FoundNotWrittenAgain,
 ];
 
 /// Once in how many calls something goes wrong; 0: never.
@@ -345,6 +359,11 @@ impl Disk {
         Mount { disk: self.clone(), number: state.mount, defect, died: Arc::new(died) }
     }
 
+    /// The disk for whoever looks on: nothing goes wrong with it, and it outlives every process.
+    pub fn look(&self) -> Mount {
+        Mount { disk: self.clone(), number: LOOK, defect: None, died: Arc::new(|_| {}) }
+    }
+
     /// Ends the process that has it mounted, by a kill or with the power.
     pub fn cut(&self, off: Off) {
         let mut state = self.state();
@@ -435,7 +454,8 @@ impl Mount {
     /// The disk, for a process that lives.
     fn state(&self) -> Result<MutexGuard<'_, State>> {
         let state = self.disk.state();
-        if state.mount != self.number || state.off.is_some() { Err(Error::other("nobody is there")) } else { Ok(state) }
+        let gone = state.mount != self.number || state.off.is_some();
+        if self.number != LOOK && gone { Err(Error::other("nobody is there")) } else { Ok(state) }
     }
 
     /// A call that changes something; `work` does it, or, told so, the first half of it. The process may die in it.
@@ -603,7 +623,7 @@ impl OpenFile for Handle {
         let file = self.file()?;
         let mut state = self.mount.state()?;
         let odds = state.odds;
-        if state.chance(odds.read_fails) {
+        if self.mount.number != LOOK && state.chance(odds.read_fails) {
             state.note(DiskFault::ReadError);
             return Err(io_error());
         }
@@ -676,7 +696,9 @@ impl OpenFile for Handle {
             }
             Some(_) => {
                 let is_checkpoint = self.path.file_name().is_some_and(|name| name == "checkpoint.new");
+                let is_manifest = self.path.extension().is_some_and(|extension| extension == "csv");
                 is_checkpoint && self.mount.has(DiskDefect::CheckpointUnsynced)
+                    || is_manifest && self.mount.has(DiskDefect::ManifestUnsynced)
             }
         };
         if left_out {
@@ -723,13 +745,14 @@ fn vouch(bytes: &[u8]) -> Vec<u8> {
     let mut read = bytes.to_vec();
     let mut at = HEADER.len();
     while let Some(head) = bytes.get(at..at + FRAME_HEAD) {
-        let length = u32::from_le_bytes([head[4], head[5], head[6], head[7]]) as usize;
+        // Above the length, the number with which the payload is veiled.
+        let (length, veil) = (u32::from_le_bytes([head[4], head[5], head[6], 0]) as usize, head[7]);
         let payload = bytes.get(at + FRAME_HEAD..at + FRAME_HEAD + length);
         let Some(payload) = payload.filter(|_| &head[..4] == MARK && (1..=PAYLOAD_MAX).contains(&length)) else {
             break;
         };
         let mut frame = Vec::new();
-        push_frame(&mut frame, payload);
+        push_frame(&mut frame, &payload.iter().map(|byte| byte ^ veil).collect::<Vec<_>>());
         put(&mut read, at as u64, &frame);
         at += frame.len();
     }

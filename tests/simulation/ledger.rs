@@ -14,7 +14,7 @@ use longshore_core::time::{Age, Timestamp};
 use longshore_jobs::JobError;
 use longshore_jobs::ledger::{
     After, Appended, Before, Census, Change, Created, Due, Duty, Expired, Faults, Fence, JobRow, Kept, Lease, Ledger,
-    MoveError, NewJob, Results, Step, Tear, Terms, Try,
+    Logs, MoveError, NewJob, Results, Step, Tear, Terms, Try,
 };
 use longshore_store::{Position, StoreError};
 use tokio::sync::watch;
@@ -28,6 +28,8 @@ use crate::plan::Fault;
 pub struct Reached {
     machine: Arc<Machine>,
     inner: Arc<dyn Ledger>,
+    /// The results, in a world with a disk: those of the ledger are not used then.
+    logs: Option<Logs>,
     tears: Arc<Tears>,
 }
 
@@ -46,8 +48,8 @@ impl Faults for Tears {
 }
 
 impl Reached {
-    pub fn new(machine: &Arc<Machine>, inner: Arc<dyn Ledger>, tears: Arc<Tears>) -> Self {
-        Self { machine: Arc::clone(machine), inner, tears }
+    pub fn new(machine: &Arc<Machine>, inner: Arc<dyn Ledger>, logs: Option<Logs>, tears: Arc<Tears>) -> Self {
+        Self { machine: Arc::clone(machine), inner, logs, tears }
     }
 
     fn has(&self, defect: Defect) -> bool {
@@ -246,6 +248,7 @@ impl Ledger for Reached {
     }
 
     async fn delete(&self, id: &str) -> Result<(), StoreError> {
+        assert!(self.logs.is_none(), "no job of a world grows so old");
         write(&self.machine, self.inner.delete(id), |_| {}).await
     }
 
@@ -282,17 +285,24 @@ impl Ledger for Reached {
     fn term(&self) -> Option<Duration> {
         // Who looks at its own clock drops its work in time, and has nothing to write that is stale.
         let late = if self.has(Defect::StaleEpochAccepted) { 20 } else { 1 };
-        self.inner.term().map(|term| term * late)
+        // A server with a disk of its own is the only one.
+        self.inner.term().filter(|_| self.logs.is_none()).map(|term| term * late)
     }
 
     async fn lease(&self, duty: &Duty) -> Result<Option<Lease>, StoreError> {
         let world = &self.machine.world;
-        write(&self.machine, self.inner.lease(duty), |lease| {
+        let known = |lease: &Result<Option<Lease>, StoreError>| {
             if let Ok(Some(lease)) = lease {
                 world.leased(&lease.fence);
             }
-        })
-        .await
+        };
+        if self.logs.is_some() {
+            // Those of a server that is alone lie in its memory.
+            let lease = self.inner.lease(duty).await;
+            known(&lease);
+            return lease;
+        }
+        write(&self.machine, self.inner.lease(duty), known).await
     }
 
     async fn renew(&self, fences: &[Fence]) -> Result<Vec<bool>, StoreError> {
@@ -305,6 +315,10 @@ impl Ledger for Reached {
     }
 
     async fn give_back(&self, fence: &Fence) -> Result<(), StoreError> {
+        if let (Some(logs), Duty::Job(id)) = (&self.logs, &fence.duty) {
+            logs.leave(id);
+            return self.inner.give_back(fence).await;
+        }
         write(&self.machine, self.inner.give_back(fence), |_| {}).await
     }
 
@@ -334,8 +348,15 @@ impl Ledger for Reached {
         if torn {
             return Err(StoreError::Damaged("what a crash has cut off does not read".into()));
         }
-        let (results, mut past) = write(&self.machine, self.inner.open_results(fence), |_| {}).await?;
-        self.machine.world.learn(id);
+        let (results, mut past) = match &self.logs {
+            // What goes wrong with a disk, it does itself.
+            Some(logs) => {
+                check(&self.machine)?;
+                read(&self.machine, logs.open(fence)).await?
+            }
+            None => write(&self.machine, self.inner.open_results(fence), |_| {}).await?,
+        };
+        self.machine.world.learn_anew(id);
         self.machine.world.run_begins(id);
         let restarted = self.machine.life > 0;
         if restarted && self.has(Defect::AttemptsForgotten) {
@@ -361,10 +382,20 @@ impl Ledger for Reached {
     }
 
     async fn has_results(&self, id: &str) -> Result<bool, StoreError> {
-        read(&self.machine, self.inner.has_results(id)).await
+        match &self.logs {
+            Some(logs) => {
+                let there = read(&self.machine, async { logs.are_there(id) }).await;
+                self.machine.alive().await;
+                Ok(there)
+            }
+            None => read(&self.machine, self.inner.has_results(id)).await,
+        }
     }
 
     fn read_results(&self, id: &str, from: Position, each: &mut dyn FnMut(&[u8])) -> Result<Position, StoreError> {
+        if let Some(logs) = &self.logs {
+            return logs.read(id, from, each);
+        }
         let (twice, restarted) = (self.has(Defect::RowTwiceInReport), self.machine.life > 0);
         let edge = self.has(Defect::RowLostAtChunkEdge);
         let mut first = true;
@@ -453,7 +484,10 @@ async fn append(
     entries: Arc<Entries>,
 ) -> Result<Appended, StoreError> {
     let appended = inner.append(batch, entries).await;
-    machine.world.learn(job);
+    // What a disk has of one that failed is not durable.
+    if machine.world.disk.is_none() || appended.is_ok() {
+        machine.world.learn(job);
+    }
     appended
 }
 

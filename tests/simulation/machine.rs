@@ -10,9 +10,10 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use longshore_jobs::{Boxed, Jobs, Pretend};
-use longshore_store::{Fatal, StoreError};
+use longshore_store::{Fatal, Files, Os, StoreError};
 use tokio::time::Instant;
 
+use crate::disk::{Mount, Off};
 use crate::plan::Fault;
 use crate::world::World;
 
@@ -28,6 +29,8 @@ pub struct Machine {
     /// Thrown when a sync fails; then the machine is to die soon.
     pub fatal: Fatal,
     own: Weak<Machine>,
+    /// Its disk, in a world that has one.
+    mount: Option<Mount>,
     state: Mutex<State>,
 }
 
@@ -51,6 +54,15 @@ impl Machine {
             life,
             fatal: Fatal::new(),
             own: own.clone(),
+            mount: world.disk.as_ref().map(|disk| {
+                let machine = own.clone();
+                disk.mount(world.disk_defect, move |_| {
+                    if let Some(machine) = machine.upgrade() {
+                        machine.world.note(Fault::CrashAtFiles);
+                        machine.die();
+                    }
+                })
+            }),
             state: Mutex::default(),
         })
     }
@@ -102,6 +114,10 @@ impl Machine {
             state.jobs = None;
             std::mem::take(&mut state.wakers)
         };
+        if let Some(disk) = &self.world.disk {
+            let power = self.world.one_in(2);
+            disk.cut(if power { Off::Powerless } else { Off::Killed });
+        }
         self.world.noticed_death(self);
         wakers.into_values().for_each(Waker::wake);
     }
@@ -167,6 +183,13 @@ impl Machine {
         StoreError::Broken(WHY.into())
     }
 
+    /// Ends soon after a sync of its own disk has failed.
+    pub async fn until_a_sync_fails(self: Arc<Self>) {
+        self.fatal.thrown().await;
+        self.world.sleep_up_to(EXIT_MS_MAX).await;
+        self.die();
+    }
+
     /// Notes that its leases may not have been renewed in time.
     pub fn shake(&self) {
         self.state().shaken = Some(Instant::now());
@@ -205,6 +228,22 @@ impl Pretend for Machine {
                 machine.world.sleep_up_to(20).await;
             }
         })
+    }
+
+    fn after_files(&self) -> Boxed {
+        let Some(machine) = self.own.upgrade() else { return Box::pin(std::future::pending()) };
+        Box::pin(async move { machine.alive().await })
+    }
+
+    fn files(&self) -> &dyn Files {
+        match &self.mount {
+            Some(mount) => mount,
+            None => &Os,
+        }
+    }
+
+    fn shorter(&self) -> u64 {
+        self.world.plan.disk.map_or(1, |disk| disk.shorter)
     }
 }
 

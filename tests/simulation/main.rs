@@ -31,9 +31,9 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Instant;
 
 use crate::defect::{DEFECTS, Defect};
-use crate::disk::{DISK_DEFECTS, DISK_FAULTS, DiskFault};
+use crate::disk::{DISK_DEFECTS, DISK_FAULTS, DiskDefect, DiskFault, WORLD_DISK_DEFECTS};
 use crate::plan::{FAULTS, Fault};
-use crate::run::{Shown, simulate};
+use crate::run::{Shown, simulate, simulate_on_disk};
 
 /// Seeds of a run that names no number, as in CI: some twenty seconds of one core.
 const SEEDS: u64 = 3_000;
@@ -45,6 +45,11 @@ const DEFECT_SEEDS: u64 = 8_000;
 /// Seeds of the log alone, and those in which each planted defect of the disk's users has to be found.
 const LOG_SEEDS: u64 = 3_000;
 const LOG_DEFECT_SEEDS: u64 = 2_000;
+
+/// Seeds of worlds with a disk, of which some are run twice, and those in which each planted defect has to be found.
+const DISK_SEEDS: u64 = 250;
+const DISK_TWICE: u64 = 20;
+const DISK_DEFECT_SEEDS: u64 = 3_000;
 
 /// Seeds that have found something once. What was wrong stands beside each.
 const REGRESSIONS: &[u64] = &[
@@ -89,6 +94,7 @@ struct Totals {
     calls: u64,
     virtual_ms: u64,
     faults: BTreeMap<Fault, u64>,
+    disk_faults: BTreeMap<DiskFault, u64>,
     failures: Vec<(u64, String)>,
 }
 
@@ -103,6 +109,8 @@ impl Totals {
                 self.calls += shown.calls;
                 self.virtual_ms += shown.virtual_ms;
                 shown.faults.into_iter().for_each(|(fault, n)| *self.faults.entry(fault).or_default() += n);
+                let disk = shown.disk_faults.into_iter();
+                disk.for_each(|(fault, n)| *self.disk_faults.entry(fault).or_default() += n);
             }
             Err(why) => self.failures.push((seed, why)),
         }
@@ -112,7 +120,7 @@ impl Totals {
 /// Runs a world on each core until the seeds are used up, or `enough` says so.
 fn run_all(
     seeds: impl Iterator<Item = u64> + Send,
-    defect: Option<Defect>,
+    world: impl Fn(u64) -> Result<Shown, String> + Sync,
     enough: impl Fn(&Totals) -> bool + Sync,
 ) -> Totals {
     let (seeds, totals) = (std::sync::Mutex::new(seeds), std::sync::Mutex::new(Totals::default()));
@@ -123,7 +131,7 @@ fn run_all(
             scope.spawn(|| {
                 while !over.load(Ordering::Relaxed) {
                     let Some(seed) = seeds.lock().expect("no world panics").next() else { return };
-                    let shown = simulate_quietly(seed, defect);
+                    let shown = quietly(|| world(seed));
                     let mut totals = totals.lock().expect("no world panics");
                     totals.add(seed, shown);
                     over.fetch_or(enough(&totals), Ordering::Relaxed);
@@ -167,7 +175,8 @@ fn the_laws_hold_in_every_world() {
         Some(seed) => (seed, 1),
         None => (number("SIM_FIRST").unwrap_or_else(first_seed), number("SIM_SEEDS").unwrap_or(SEEDS)),
     };
-    let totals = run_all(first..first.saturating_add(seeds), None, |totals| totals.failures.len() >= 20);
+    let totals =
+        run_all(first..first.saturating_add(seeds), |seed| simulate(seed, None), |totals| totals.failures.len() >= 20);
     for (seed, why) in &totals.failures {
         println!(
             "{why}\nreplay: SIM_SEED={seed} cargo test --release -p longshore-tests --test worlds the_laws -- --nocapture"
@@ -214,7 +223,7 @@ fn one_seed_makes_one_world() {
 
 #[test]
 fn what_was_found_once_is_not_back() {
-    let totals = run_all(REGRESSIONS.iter().copied(), None, |_| false);
+    let totals = run_all(REGRESSIONS.iter().copied(), |seed| simulate(seed, None), |_| false);
     assert!(totals.failures.is_empty(), "{:?}", totals.failures);
 }
 
@@ -228,7 +237,11 @@ fn planted_defects_are_found() {
             continue;
         }
         let began = Instant::now();
-        let totals = run_all(first..first + DEFECT_SEEDS, Some(defect), |totals| !totals.failures.is_empty());
+        let totals = run_all(
+            first..first + DEFECT_SEEDS,
+            |seed| simulate(seed, Some(defect)),
+            |totals| !totals.failures.is_empty(),
+        );
         match totals.failures.first() {
             Some((seed, why)) => println!(
                 "{defect:?} found after {} seeds and {:.1} s, by seed {seed}: {why}",
@@ -245,7 +258,7 @@ fn planted_defects_are_found() {
 fn run_logs(
     first: u64,
     seeds: u64,
-    defect: Option<disk::DiskDefect>,
+    defect: Option<DiskDefect>,
 ) -> (BTreeMap<DiskFault, u64>, u64, Option<(u64, String)>) {
     let (next, found) = (AtomicU64::new(first), std::sync::Mutex::new((BTreeMap::new(), 0, None)));
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
@@ -318,4 +331,63 @@ fn one_seed_makes_one_life_of_a_log() {
     for seed in 0..200 {
         assert_eq!(quietly(|| log::simulate(seed, None)), quietly(|| log::simulate(seed, None)), "seed {seed}");
     }
+}
+
+#[test]
+fn worlds_on_a_disk_that_loses_what_was_not_synced_keep_the_laws() {
+    let began = Instant::now();
+    let (first, seeds) = match number("SIM_SEED") {
+        Some(seed) => (seed, 1),
+        None => (number("SIM_FIRST").unwrap_or_else(first_seed), number("SIM_SEEDS").unwrap_or(DISK_SEEDS)),
+    };
+    let on_disk = |seed| simulate_on_disk(seed, None);
+    let totals = run_all(first..first.saturating_add(seeds), on_disk, |totals| totals.failures.len() >= 20);
+    for (seed, why) in &totals.failures {
+        println!(
+            "{why}\nreplay: SIM_SEED={seed} cargo test --release -p longshore-tests --test worlds worlds_on_a_disk -- --nocapture"
+        );
+    }
+    let Totals { counted, crashes_with_work, events, disk_faults, .. } = &totals;
+    println!(
+        "{} seeds from {first}, {counted} with a crash while work was in flight, {events} events: {disk_faults:?}",
+        totals.seeds
+    );
+    println!("{crashes_with_work} crashes with work in flight, {:.1} s", began.elapsed().as_secs_f64());
+    assert!(totals.failures.is_empty(), "{} of {} worlds broke a law", totals.failures.len(), totals.seeds);
+    if seeds >= DISK_SEEDS {
+        // Reads that fail, and bits that turn over, are for the log alone.
+        let apart = [DiskFault::ReadError, DiskFault::FlippedBit];
+        let never = DISK_FAULTS.iter().filter(|fault| !disk_faults.contains_key(fault) && !apart.contains(fault));
+        let never: Vec<_> = never.collect();
+        assert!(never.is_empty(), "faults that never happened: {never:?}");
+        assert!(counted * 2 > totals.seeds, "the worlds are too kind: {counted} crashed with work in flight");
+    }
+}
+
+#[test]
+fn one_seed_makes_one_world_with_a_disk() {
+    let first = number("SIM_FIRST").unwrap_or_else(first_seed);
+    for seed in first..first + DISK_TWICE {
+        let twice = [0, 1].map(|_| quietly(|| simulate_on_disk(seed, None)));
+        assert_eq!(twice[0], twice[1], "seed {seed} takes another course");
+    }
+}
+
+#[test]
+fn planted_defects_at_the_disk_are_found_by_worlds() {
+    let mut missed = Vec::new();
+    for defect in WORLD_DISK_DEFECTS {
+        let began = Instant::now();
+        let world = |seed| simulate_on_disk(seed, Some(defect));
+        let totals = run_all(0..DISK_DEFECT_SEEDS, world, |totals| !totals.failures.is_empty());
+        match totals.failures.first() {
+            Some((seed, why)) => println!(
+                "{defect:?} found after {} worlds and {:.1} s, by seed {seed}: {why}",
+                totals.seeds,
+                began.elapsed().as_secs_f64()
+            ),
+            None => missed.push(defect),
+        }
+    }
+    assert!(missed.is_empty(), "{missed:?} were not found in {DISK_DEFECT_SEEDS} worlds each");
 }

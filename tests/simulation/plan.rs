@@ -6,6 +6,8 @@ use longshore_core::retry::{Backoff, Policy};
 use longshore_core::run::Settings;
 use longshore_core::threshold::Threshold;
 
+use crate::disk::Odds;
+
 /// Rows in one chunk of a manifest, at whose edges things go wrong.
 const CHUNK: u64 = longshore_core::manifest::CHUNK_ROWS;
 
@@ -200,6 +202,16 @@ pub struct Plan {
     pub faulty_ms: u64,
     /// The mean time between two deeds of the nemesis.
     pub nemesis_ms: u64,
+    /// What goes wrong with the disk, in a world whose one server has one.
+    pub disk: Option<DiskPlan>,
+}
+
+/// The disk of a server.
+#[derive(Debug, Clone, Copy)]
+pub struct DiskPlan {
+    pub odds: Odds,
+    /// How many times shorter than usual its files are.
+    pub shorter: u64,
 }
 
 impl Plan {
@@ -242,7 +254,29 @@ impl Plan {
             lease_ms: [2_000, 5_000, 20_000][random.below(3) as usize],
             faulty_ms: 4_000 + random.below(if long { 120_000 } else { 20_000 }),
             nemesis_ms: 100 + random.below(3_000),
+            disk: None,
         }
+    }
+
+    /// A world of one server, with its results and manifests on a disk of its own.
+    pub fn on_disk(seed: u64) -> Self {
+        let mut plan = Self::new(seed);
+        let mut random = Random::seeded(seed ^ 0xD15C);
+        plan.servers = 1;
+        // The disk has its own.
+        plan.rates[Fault::TornWrite as usize] = 0;
+        plan.rates[Fault::LostWrite as usize] = 0;
+        // A database in the same process always answers.
+        plan.rates[Fault::UnknownWrite as usize] = 0;
+        let odds = Odds {
+            dies: [0, 40, 150, 600][random.below(4) as usize],
+            power: 1 + random.below(4),
+            sync_fails: [0, 0, 30, 150][random.below(4) as usize],
+            // One that is told of fails its job, as it should, and shows little else.
+            read_fails: 0,
+        };
+        plan.disk = Some(DiskPlan { odds, shorter: 1 << (11 + random.below(6)) });
+        plan
     }
 
     /// Once in how many chances the fault happens; 0: never.

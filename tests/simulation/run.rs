@@ -7,21 +7,22 @@ use std::time::Duration;
 
 use futures::FutureExt;
 use longshore_core::time::Tick;
-use longshore_jobs::ledger::{Ledger, Memory};
+use longshore_jobs::ledger::{Fence, Ledger, Logs, Memory};
 use longshore_jobs::ports::{EventSink, SinkError};
 use longshore_jobs::{Ground, Jobs, Settings};
-use longshore_store::Fatal;
+use longshore_store::{Fatal, StoreError};
 use longshore_wire::event::JobEvent;
 use tokio::time::Instant;
 
 use crate::clients::Client;
 use crate::defect::Defect;
+use crate::disk::{Disk, DiskDefect, DiskFault, Odds};
 use crate::function::{CALL_MAX, Functions};
 use crate::ledger::{Reached, Tears};
 use crate::machine::Machine;
 use crate::objects::Shelves;
 use crate::plan::{Fault, Plan};
-use crate::world::{ACCOUNT, FUNCTIONS, World, living};
+use crate::world::{ACCOUNT, FUNCTIONS, Planted, World, living};
 
 /// Virtual time in which every job must end once the faults have stopped.
 const LIVENESS: Duration = Duration::from_secs(60 * 60);
@@ -29,10 +30,14 @@ const LIVENESS: Duration = Duration::from_secs(60 * 60);
 const TORMENT_MORE: Duration = Duration::from_secs(60);
 const YEAR_MS: i64 = 365 * 24 * 60 * 60 * 1_000;
 
+/// How long a lease of a server holds that is alone: longer than any world.
+const ALONE_MS: u64 = 1_000 * 365 * 24 * 60 * 60 * 1_000;
+
 /// What one world has shown.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Shown {
     pub faults: BTreeMap<Fault, u64>,
+    pub disk_faults: BTreeMap<DiskFault, u64>,
     pub crashes_with_work: u64,
     pub events: u64,
     pub calls: u64,
@@ -42,6 +47,16 @@ pub struct Shown {
 
 /// Runs the world of a seed. `Err`: the law that was broken.
 pub fn simulate(seed: u64, defect: Option<Defect>) -> Result<Shown, String> {
+    simulate_plan(Plan::new(seed), defect.map_or(Planted::Nothing, Planted::Above))
+}
+
+/// The same of a world whose one server has its results and manifests on a disk that loses what was not synced.
+pub fn simulate_on_disk(seed: u64, defect: Option<DiskDefect>) -> Result<Shown, String> {
+    simulate_plan(Plan::on_disk(seed), defect.map_or(Planted::Nothing, Planted::AtTheDisk))
+}
+
+fn simulate_plan(plan: Plan, planted: Planted) -> Result<Shown, String> {
+    let seed = plan.seed;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_time()
         .start_paused(true)
@@ -49,18 +64,19 @@ pub fn simulate(seed: u64, defect: Option<Defect>) -> Result<Shown, String> {
         .map_err(|error| format!("no runtime: {error}"))?;
     let dir = crate::scratch().map_err(|error| format!("no folder: {error}"))?;
     runtime.block_on(async {
-        let plan = Plan::new(seed);
         let began = Instant::now();
-        let term = Duration::from_millis(plan.lease_ms);
+        // A lease of a server that is alone lasts until it is started anew.
+        let alone = plan.disk.map(|_| ALONE_MS);
+        let term = Duration::from_millis(alone.unwrap_or(plan.lease_ms));
         let ahead = Arc::new(std::sync::atomic::AtomicI64::new(0));
-        let by_wall = (defect == Some(Defect::WallClockForLeases)).then(|| Arc::clone(&ahead));
+        let by_wall = (planted == Planted::Above(Defect::WallClockForLeases)).then(|| Arc::clone(&ahead));
         let clock = move || {
             let jumped = by_wall.as_ref().map_or(0, |ahead| ahead.load(std::sync::atomic::Ordering::Relaxed));
             Tick((began.elapsed().as_millis() as u64).saturating_add_signed(jumped))
         };
         let observer = Arc::new(Settings::new(ACCOUNT, "us-west-2"));
         let ledger = Memory::new(seed, term, Arc::new(clock), observer, Fatal::new());
-        let world = World::new(plan, defect, ledger, dir.path().to_owned());
+        let world = World::new(plan, planted, ledger, dir.path().to_owned());
         live(&world, &ahead).await;
         match world.violation() {
             Some(violation) => Err(violation),
@@ -72,8 +88,10 @@ pub fn simulate(seed: u64, defect: Option<Defect>) -> Result<Shown, String> {
 fn shown(world: &World) -> Shown {
     let trace = world.trace();
     let virtual_ms = world.began.elapsed().as_millis() as u64;
+    let disk_faults = world.disk.as_ref().map(Disk::take_faults).unwrap_or_default();
     let state = world.state();
     Shown {
+        disk_faults,
         faults: state.faults.clone(),
         crashes_with_work: state.crashes_with_work,
         events: state.events,
@@ -133,6 +151,7 @@ async fn begin_to_end(world: &Arc<World>, ahead: &std::sync::atomic::AtomicI64) 
         () = supervisor => {}
     }
     crate::audit::whole(world, &reasons);
+    world.outlives_a_power_cut();
 }
 
 /// What belongs to the end: events are delivered, and servers stop in order.
@@ -187,8 +206,21 @@ fn start(machine: &Arc<Machine>) {
         }
         let settings = Arc::new(settings(&own));
         let tears = Arc::new(Tears::default());
+        let logs = world.disk.as_ref().map(|_| {
+            let newest = Arc::clone(world);
+            let admit =
+                move |fence: &Fence| if newest.newest(fence) == *fence { Ok(()) } else { Err(StoreError::Fenced) };
+            Logs::new(settings.ground.clone(), world.dir.clone(), own.fatal.clone(), Arc::new(admit))
+        });
+        if logs.is_some() {
+            own.spawn(Arc::clone(&own).until_a_sync_fails());
+            // The leases of the process before lay in its memory.
+            for fence in world.leases() {
+                world.ledger.give_back(&fence).await.expect("a ledger in memory gives back");
+            }
+        }
         let ledger = world.ledger.join(Arc::clone(&settings), own.fatal.clone()).with_faults(Arc::clone(&tears) as _);
-        let ledger: Arc<dyn Ledger> = Arc::new(Reached::new(&own, Arc::new(ledger), tears));
+        let ledger: Arc<dyn Ledger> = Arc::new(Reached::new(&own, Arc::new(ledger), logs, tears));
         let (objects, functions) = (Arc::new(Shelves(Arc::clone(&own))), Arc::new(Functions(Arc::clone(&own))));
         let opened = Jobs::start(ledger, world.dir.clone(), own.fatal.clone(), settings, objects, functions).await;
         match opened {
@@ -282,6 +314,13 @@ async fn torment(world: &Arc<World>, ahead: &std::sync::atomic::AtomicI64) {
             (Fault::FullDisk, _) => {
                 let ms = world.below(if world.one_in(4) { 40_000 } else { 3_000 });
                 world.state().full_until = Instant::now() + Duration::from_millis(ms);
+                if let Some(disk) = world.disk.clone() {
+                    disk.set_room(world.below(10_000));
+                    tokio::spawn(async move {
+                        tokio::time::sleep(Duration::from_millis(ms)).await;
+                        disk.set_room(u64::MAX);
+                    });
+                }
             }
             (Fault::ClockJump, _) => {
                 let by = [1_000, 60 * 60 * 1_000, YEAR_MS, 10 * YEAR_MS][world.below(4) as usize];
@@ -325,6 +364,10 @@ async fn calm(world: &Arc<World>) {
         let mut state = world.state();
         state.faults_on = false;
         state.full_until = Instant::now();
+        if let Some(disk) = &world.disk {
+            disk.set_odds(Odds::default());
+            disk.set_room(u64::MAX);
+        }
         state.machines.clone()
     };
     machines.iter().for_each(|machine| machine.go_on());

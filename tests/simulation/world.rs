@@ -14,11 +14,13 @@ use longshore_core::sample;
 use longshore_core::task::{Outcome, task_id};
 use longshore_core::time::Timestamp;
 use longshore_jobs::ledger::{Duty, Fence, Ledger, Memory};
+use longshore_store::{Files, Position, ResultLog, StoreError};
 use roaring::RoaringTreemap;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use crate::defect::Defect;
+use crate::disk::{Disk, DiskDefect, Mount, Off};
 use crate::machine::Machine;
 use crate::plan::{Fault, Manner, Plan};
 
@@ -40,9 +42,21 @@ pub struct World {
     /// What all servers share: the ledger, and the folder with manifests and spools.
     pub ledger: Memory,
     pub dir: std::path::PathBuf,
+    /// The disk below that folder, where the world has one, and what is wrong with whoever uses it.
+    pub disk: Option<Disk>,
+    pub disk_defect: Option<DiskDefect>,
     /// Told when a law is broken.
     pub ended: Notify,
     state: Mutex<State>,
+}
+
+/// What is wrong with what is tested.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Planted {
+    Nothing,
+    Above(Defect),
+    /// Between a server and its disk.
+    AtTheDisk(DiskDefect),
 }
 
 /// What changes.
@@ -101,8 +115,9 @@ pub struct JobBook {
     pub cancel_answered: bool,
     /// What has been put of its report.
     pub report: BTreeMap<String, Bytes>,
-    /// How far its results have been learned.
-    pub learned: longshore_store::Position,
+    /// How far its results have been learned, and what that was.
+    pub learned: Position,
+    entries: Vec<Entry>,
     /// Events that the sink has taken, by their statuses, without repeats.
     pub delivered: Vec<String>,
     /// Whether its sample has run.
@@ -137,7 +152,7 @@ pub struct Call {
 }
 
 impl World {
-    pub fn new(plan: Plan, defect: Option<Defect>, ledger: Memory, dir: std::path::PathBuf) -> Arc<Self> {
+    pub fn new(plan: Plan, planted: Planted, ledger: Memory, dir: std::path::PathBuf) -> Arc<Self> {
         let jobs = plan.jobs.iter().map(|job| JobBook {
             id: None,
             rows: job.rows.iter().map(|_| RowBook::default()).collect(),
@@ -152,7 +167,8 @@ impl World {
             cancel_sent: false,
             cancel_answered: false,
             report: BTreeMap::new(),
-            learned: longshore_store::Position::default(),
+            learned: Position::default(),
+            entries: Vec::new(),
             delivered: Vec::new(),
             sample_run: false,
         });
@@ -178,7 +194,29 @@ impl World {
             newest: BTreeMap::new(),
             torn: BTreeSet::new(),
         };
-        Arc::new(Self { plan, defect, began: now, ledger, dir, ended: Notify::new(), state: Mutex::new(state) })
+        let (defect, disk_defect) = match planted {
+            Planted::Nothing => (None, None),
+            Planted::Above(defect) => (Some(defect), None),
+            Planted::AtTheDisk(defect) => (None, Some(defect)),
+        };
+        let disk = plan.disk.map(|on| {
+            let disk = Disk::new(plan.seed ^ 0xD15C);
+            disk.look().make_folder(&dir).expect("a new disk has room");
+            disk.settle();
+            disk.set_odds(on.odds);
+            disk
+        });
+        Arc::new(Self {
+            plan,
+            defect,
+            began: now,
+            ledger,
+            dir,
+            disk,
+            disk_defect,
+            ended: Notify::new(),
+            state: Mutex::new(state),
+        })
     }
 
     pub fn state(&self) -> MutexGuard<'_, State> {
@@ -366,12 +404,70 @@ impl World {
         let Some(job) = self.job_of(id) else { return };
         let from = self.state().jobs[job].learned;
         let mut entries = Vec::new();
-        let read = self.ledger.read_results(id, from, &mut |payload| {
-            Entry::decode_all(payload, |entry| entries.push(entry)).expect("a durable frame reads (D6)");
-        });
+        let read = self.read_results(id, from, &mut entries);
         self.state().jobs[job].learned = read.expect("durable results read (D6)");
         for entry in entries {
             self.learned(job, &entry);
+            self.state().jobs[job].entries.push(entry);
+        }
+    }
+
+    /// As [`World::learn`], after an opening: what was learned before has to be there still.
+    pub fn learn_anew(&self, id: &str) {
+        let Some(job) = self.job_of(id) else { return };
+        if let Some(disk) = &self.disk {
+            self.survives(job, id, &disk.look());
+            // An opening may have cut off what was there, and a position of the process before is none of this one's.
+            let mut read = Vec::new();
+            let to = self.read_results(id, Position::default(), &mut read).expect("durable results read (D6)");
+            let known = self.state().jobs[job].entries.len();
+            let mut state = self.state();
+            state.jobs[job].learned = to;
+            drop(state);
+            for entry in read.drain(known..) {
+                self.learned(job, &entry);
+                self.state().jobs[job].entries.push(entry);
+            }
+            return;
+        }
+        self.learn(id);
+    }
+
+    /// What was learned of a job's results has to be on a disk, first and in order.
+    fn survives(&self, job: usize, id: &str, files: &Mount) {
+        let mut read = Vec::new();
+        let path = self.dir.join(id).join("results");
+        let found = ResultLog::read(files, &path, |payload| {
+            Entry::decode_all(payload, |entry| read.push(entry)).expect("a frame that passes its checksum reads (D6)");
+        });
+        assert!(found.is_ok(), "the results of job {job} are damaged after a crash: {found:?} (D6)");
+        let known = &self.state().jobs[job].entries;
+        for (place, entry) in known.iter().enumerate() {
+            let row = entry.task().row;
+            assert!(read.get(place) == Some(entry), "what was known of row {row} of job {job} is gone (D1, X6)");
+        }
+    }
+
+    /// The world is over, and then the power goes.
+    pub fn outlives_a_power_cut(&self) {
+        let Some(disk) = &self.disk else { return };
+        let fork = disk.fork(self.plan.seed);
+        fork.cut(Off::Powerless);
+        let ids: Vec<_> = self.state().jobs.iter().map(|book| book.id.clone()).collect();
+        for (job, id) in ids.iter().enumerate() {
+            if let Some(id) = id {
+                self.survives(job, id, &fork.look());
+            }
+        }
+    }
+
+    fn read_results(&self, id: &str, from: Position, entries: &mut Vec<Entry>) -> Result<Position, StoreError> {
+        let mut each = |payload: &[u8]| {
+            Entry::decode_all(payload, |entry| entries.push(entry)).expect("a durable frame reads (D6)");
+        };
+        match &self.disk {
+            Some(disk) => ResultLog::read_on(&disk.look(), &self.dir.join(id).join("results"), from, each),
+            None => self.ledger.read_results(id, from, &mut each),
         }
     }
 
@@ -472,6 +568,11 @@ impl World {
     /// The newest lease of the duty that a lease is for.
     pub fn newest(&self, fence: &Fence) -> Fence {
         self.state().newest.get(&fence.duty).unwrap_or(fence).clone()
+    }
+
+    /// The newest lease of each duty.
+    pub fn leases(&self) -> Vec<Fence> {
+        self.state().newest.values().cloned().collect()
     }
 
     pub fn tear(&self, id: &str) {

@@ -24,7 +24,7 @@ mod tasks;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -117,8 +117,9 @@ enum Order {
 #[derive(Debug)]
 struct Live {
     /// Whether the counts below are those of the log: after a restart they must not seem to go back.
-    /// Cancelled once they are.
-    loaded: CancellationToken,
+    loaded: AtomicBool,
+    /// Cancelled once they are, and once it is known that they will not be so soon.
+    looked: CancellationToken,
     succeeded: AtomicU64,
     failed: AtomicU64,
     /// Milliseconds in Active, those of earlier turns included.
@@ -132,12 +133,13 @@ type Seen = (u64, u64, u64);
 
 impl Live {
     fn new(loaded: bool) -> Arc<Self> {
-        let latch = CancellationToken::new();
+        let looked = CancellationToken::new();
         if loaded {
-            latch.cancel();
+            looked.cancel();
         }
         Arc::new(Self {
-            loaded: latch,
+            loaded: AtomicBool::new(loaded),
+            looked,
             succeeded: AtomicU64::new(0),
             failed: AtomicU64::new(0),
             active_ms: AtomicU64::new(0),
@@ -155,14 +157,16 @@ impl Live {
     }
 
     fn set_loaded(&self) {
-        self.loaded.cancel();
+        self.loaded.store(true, Ordering::Release);
+        self.looked.cancel();
     }
 
-    /// What is to be shown; waits while the log is being read after a restart.
-    async fn seen(&self) -> Seen {
-        self.loaded.cancelled().await;
+    /// What is to be shown; waits while the log is being read after a restart. `None`: it could not be read yet.
+    async fn seen(&self) -> Option<Seen> {
+        self.looked.cancelled().await;
         let (succeeded, failed) = self.counts();
-        (succeeded, failed, self.active_ms.load(Ordering::Relaxed))
+        let seen = (succeeded, failed, self.active_ms.load(Ordering::Relaxed));
+        self.loaded.load(Ordering::Acquire).then_some(seen)
     }
 }
 
@@ -219,12 +223,16 @@ impl Engine {
         self.shared.retire.notify_one();
     }
 
-    /// A job with the counts of this moment. While its log is still being read after a restart, this waits.
+    /// A job with the counts of this moment. While its log is still being read after a restart, this waits; while it cannot
+    /// be read, nobody knows them, and those in its row are older than what was shown before.
     pub async fn look(&self, id: &str) -> Result<Option<JobRow>, StoreError> {
         // The live counts are taken before the row: an agent that ends in between has written them there.
         let live = self.agents().get(id).map(|a| Arc::clone(&a.live));
         let seen = match live {
-            Some(live) => Some(live.seen().await),
+            Some(live) => match live.seen().await {
+                None => return Err(StoreError::Unknown(format!("the results of job {id} could not be read yet"))),
+                seen => seen,
+            },
             None => None,
         };
         let job = self.shared.world.ledger.job(id).await?;
@@ -236,7 +244,10 @@ impl Engine {
         let lives: Vec<_> = self.agents().iter().map(|(id, a)| (id.clone(), Arc::clone(&a.live))).collect();
         let mut seen = BTreeMap::new();
         for (id, live) in lives {
-            seen.insert(id, live.seen().await);
+            // One job that cannot be read does not hide the others: its row is shown, as it was noted last.
+            if let Some(its) = live.seen().await {
+                seen.insert(id, its);
+            }
         }
         Glance(seen)
     }

@@ -50,22 +50,32 @@ pub struct Runnable {
     file: File,
 }
 
+/// Time of a runtime in nanoseconds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Times {
+    /// On a processor.
+    pub cpu_ns: u64,
+    /// On a processor, or in a queue for one.
+    pub runnable_ns: u64,
+}
+
 impl Runnable {
-    /// Of its first thread since it began, in nanoseconds. `Err` once it has ended, or where the kernel does not count.
+    /// Of its first thread since it began. `Err` once it has ended, or where the kernel does not count.
     /// Source: the kernel's Documentation/scheduler/sched-stats.rst, `/proc/PID/schedstat`.
-    pub fn ns(&self) -> io::Result<u64> {
+    pub fn times(&self) -> io::Result<Times> {
         // Three numbers of 20 digits at most.
         let mut text = [0; 64];
         let length = self.file.read_at(&mut text, 0)?;
-        runnable_of(&text[..length]).ok_or_else(|| io::ErrorKind::InvalidData.into())
+        times_of(&text[..length]).ok_or_else(|| io::ErrorKind::InvalidData.into())
     }
 }
 
 /// The first two of the numbers: time on a processor, and time in a queue for one.
-fn runnable_of(schedstat: &[u8]) -> Option<u64> {
+fn times_of(schedstat: &[u8]) -> Option<Times> {
     let mut numbers = std::str::from_utf8(schedstat).ok()?.split_ascii_whitespace();
     let mut number = || numbers.next()?.parse::<u64>().ok();
-    number()?.checked_add(number()?)
+    let cpu_ns = number()?;
+    Some(Times { cpu_ns, runnable_ns: cpu_ns.checked_add(number()?)? })
 }
 
 impl Processes {
@@ -217,11 +227,11 @@ mod tests {
         }
         let processes = Processes::Namespace(std::fs::File::open(proc.path()).unwrap().into());
         let runnable = processes.runnable().unwrap();
-        assert_eq!(runnable.ns().unwrap(), 1_234);
+        assert_eq!(runnable.times().unwrap(), Times { cpu_ns: 1_000, runnable_ns: 1_234 });
         std::fs::write(proc.path().join("2/schedstat"), "2000 500 6\n").unwrap();
-        assert_eq!(runnable.ns().unwrap(), 2_500, "it is read anew");
+        assert_eq!(runnable.times().unwrap(), Times { cpu_ns: 2_000, runnable_ns: 2_500 }, "it is read anew");
         for other in ["", "5", "5 x 1", "99999999999999999999 1 1", "18446744073709551615 1 1"] {
-            assert_eq!(runnable_of(other.as_bytes()), None, "{other}");
+            assert_eq!(times_of(other.as_bytes()), None, "{other}");
         }
     }
 

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use longshore_core::crowd::{Crowd, Seen};
 use longshore_core::pool::EnvironmentId;
+use longshore_sandbox::usage::Times;
 use tokio::sync::Notify;
 
 use super::environment::Environment;
@@ -84,8 +85,8 @@ trait Runtime {
     /// Calls that it was given since it began.
     fn given(&self) -> u64;
     fn is_running(&self) -> bool;
-    /// How long it has had a processor or waited for one, in nanoseconds; `None` where nobody can tell.
-    fn runnable_ns(&self) -> Option<u64>;
+    /// How long it has had a processor, and waited for one; `None` where nobody can tell.
+    fn times(&self) -> Option<Times>;
 }
 
 impl Runtime for Arc<Environment> {
@@ -101,8 +102,8 @@ impl Runtime for Arc<Environment> {
         Environment::is_running(self)
     }
 
-    fn runnable_ns(&self) -> Option<u64> {
-        Environment::runnable_ns(self)
+    fn times(&self) -> Option<Times> {
+        Environment::times(self)
     }
 }
 
@@ -113,9 +114,9 @@ struct Judged {
     /// Answers and time at the last look.
     answered: u64,
     at: Instant,
-    /// Of each environment: calls that it was given, and how long its runtime was runnable, when it was last looked at.
+    /// Of each environment: calls that it was given, and the times of its runtime, when it was last looked at.
     /// One that was given nothing since has done nothing since.
-    runtimes: HashMap<EnvironmentId, (u64, u64)>,
+    runtimes: HashMap<EnvironmentId, (u64, Times)>,
 }
 
 impl Judged {
@@ -126,7 +127,7 @@ impl Judged {
 
     /// Whether its calls are short, and come one after the other.
     fn look(&mut self, environments: &[impl Runtime], under_way: u32, now: Instant) -> bool {
-        let (mut runnable_ns, mut looked_at, mut worked) = (0, 0_u64, 0_u64);
+        let (mut cpu_ns, mut runnable_ns, mut looked_at, mut worked) = (0, 0, 0_u64, 0_u64);
         for environment in environments {
             let given = environment.given();
             let before = self.runtimes.get(&environment.id()).copied();
@@ -137,21 +138,24 @@ impl Judged {
             if looked_at == RUNTIMES_MAX as u64 {
                 continue;
             }
-            if let Some(ns) = environment.runnable_ns() {
-                self.runtimes.insert(environment.id(), (given, ns));
+            if let Some(times) = environment.times() {
+                self.runtimes.insert(environment.id(), (given, times));
                 if let Some((_, before)) = before {
-                    runnable_ns += ns.saturating_sub(before);
+                    cpu_ns += times.cpu_ns.saturating_sub(before.cpu_ns);
+                    runnable_ns += times.runnable_ns.saturating_sub(before.runnable_ns);
                     looked_at += 1;
                 }
             }
         }
         let answered = self.crowded.answered.load(Ordering::Relaxed);
+        // Those that were not looked at are like those that were.
+        let all_us = |ns: u64| ns / 1_000 * worked / looked_at.max(1);
         let seen = Seen {
             span_us: micros(now.duration_since(self.at)).max(1),
             answered: answered - self.answered,
             under_way,
-            // Those that were not looked at are like those that were.
-            runnable_us: runnable_ns / 1_000 * worked / looked_at.max(1),
+            cpu_us: all_us(cpu_ns),
+            runnable_us: all_us(runnable_ns),
         };
         (self.answered, self.at) = (answered, now);
         let of_use = self.crowd.look(seen);
@@ -222,9 +226,10 @@ pub(super) async fn watch(shared: Weak<Shared>) {
 mod tests {
     use super::*;
 
-    /// Calls that it was given, whether one is in it, and for how many milliseconds it was runnable.
+    /// Its number, calls that it was given, whether one is in it, and for how many microseconds it had a processor and was
+    /// runnable.
     #[derive(Clone, Copy)]
-    struct Pretend(u64, u64, bool, Option<u64>);
+    struct Pretend(u64, u64, bool, Option<(u64, u64)>);
 
     impl Runtime for Pretend {
         fn id(&self) -> EnvironmentId {
@@ -239,23 +244,23 @@ mod tests {
             self.2
         }
 
-        fn runnable_ns(&self) -> Option<u64> {
-            self.3.map(|ms| ms * 1_000_000)
+        fn times(&self) -> Option<Times> {
+            self.3.map(|(cpu, runnable)| Times { cpu_ns: cpu * 1_000, runnable_ns: runnable * 1_000 })
         }
     }
 
-    /// Looks at so many environments ten milliseconds after they were looked at first, in which each was runnable for so long and
-    /// 1,000 calls were answered. Returns what is of use then.
-    fn of_use(environments: u64, runnable_ms: Option<u64>, works: bool) -> u32 {
+    /// Looks at so many environments ten milliseconds after they were looked at first, in which each had a processor and was
+    /// runnable for so many microseconds, and 1,000 calls were answered. Returns what is of use then.
+    fn of_use(environments: u64, times_us: Option<(u64, u64)>) -> u32 {
         let (crowds, began) = (Crowds::default(), Instant::now());
         let mut judged = Judged::new(crowds.of("f"), 2, began);
-        let at = |given, ms: Option<u64>| -> Vec<_> {
-            let running = works || given == 0;
-            (0..environments).map(|id| Pretend(id, given, running, ms.map(|ms| 5_000 + ms))).collect()
+        let at = |given, times_us: Option<(u64, u64)>| -> Vec<_> {
+            let since = times_us.map(|(cpu, runnable)| (70_000 + cpu, 5_000_000 + runnable));
+            (0..environments).map(|id| Pretend(id, given, true, since)).collect()
         };
-        judged.look(&at(0, runnable_ms.map(|_| 0)), 64, began);
+        judged.look(&at(0, times_us.map(|_| (0, 0))), 64, began);
         (0..1_000).for_each(|_| _ = judged.crowded.answered());
-        judged.look(&at(u64::from(works), runnable_ms), 64, began + LOOK_EVERY);
+        judged.look(&at(1, times_us), 64, began + LOOK_EVERY);
         let of_use = crowds.of_use("f");
         drop(judged);
         assert_eq!(crowds.of_use("f"), u32::MAX, "where nobody looks nobody is held back");
@@ -264,16 +269,18 @@ mod tests {
 
     #[test]
     fn a_function_is_held_back_by_what_its_runtimes_were_runnable_since_the_last_look() {
-        for (environments, runnable_ms, works, expected) in [
-            (64, Some(10), true, 3),
-            (64, Some(1), true, 30),
-            (256, Some(10), true, 2),
-            (8, Some(5), true, u32::MAX),
-            (64, Some(0), true, u32::MAX),
-            (64, None, true, u32::MAX),
+        for (environments, times_us, expected) in [
+            (64, Some((200, 10_000)), 3),
+            (64, Some((200, 5_000)), 35),
+            // Sixty-four of these are looked at.
+            (256, Some((50, 2_500)), 3),
+            (8, Some((2_000, 5_000)), u32::MAX),
+            (64, Some((200, 200)), u32::MAX),
+            // Others have the processors.
+            (64, Some((20, 10_000)), u32::MAX),
+            (64, None, u32::MAX),
         ] {
-            let seen = of_use(environments, runnable_ms, works);
-            assert_eq!(seen, expected, "{environments} {runnable_ms:?}");
+            assert_eq!(of_use(environments, times_us), expected, "{environments} {times_us:?}");
         }
     }
 
@@ -281,10 +288,10 @@ mod tests {
     fn what_an_environment_does_without_a_call_does_not_count() {
         let (crowds, began) = (Crowds::default(), Instant::now());
         let mut judged = Judged::new(crowds.of("f"), 2, began);
-        let at = |ms| (0..64).map(|id| Pretend(id, 7, false, Some(ms))).collect::<Vec<_>>();
+        let at = |us| (0..64).map(|id| Pretend(id, 7, false, Some((us, us)))).collect::<Vec<_>>();
         judged.look(&at(0), 64, began);
         (0..1_000).for_each(|_| _ = judged.crowded.answered());
-        assert!(judged.look(&at(10), 64, began + LOOK_EVERY), "calls are short");
+        assert!(judged.look(&at(10_000), 64, began + LOOK_EVERY), "calls are short");
         assert_eq!(crowds.of_use("f"), u32::MAX);
     }
 

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
 use longshore_core::pool::{CallId, EnvironmentId, Kind};
+use longshore_sandbox::usage::Times;
 use longshore_store::failpoint::{self, Place};
 use rustix::process::Signal;
 use tokio::net::unix::pipe;
@@ -290,9 +291,9 @@ impl Environment {
         self.given.load(Ordering::Relaxed)
     }
 
-    /// How long its runtime has had a processor, or waited for one, in nanoseconds; `None` where nobody can tell.
-    pub fn runnable_ns(&self) -> Option<u64> {
-        self.process.get()?.of.runnable_ns()
+    /// How long its runtime has had a processor, and waited for one; `None` where nobody can tell.
+    pub fn times(&self) -> Option<Times> {
+        self.process.get()?.of.times()
     }
 
     /// Whether its memory is worth a look: a call is in it, or it starts.

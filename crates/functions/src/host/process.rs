@@ -11,7 +11,7 @@ use std::process::ExitStatus;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
-use longshore_sandbox::usage::{Memory, Processes, Runnable};
+use longshore_sandbox::usage::{Memory, Processes, Runnable, Times};
 use longshore_sandbox::{Layer, Line, News, Program, Spec, Word, cgroup};
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::process::{Pid, PidfdFlags, Signal};
@@ -439,9 +439,9 @@ impl Process {
         self.processes.memory()
     }
 
-    /// How long its runtime has had a processor, or waited for one, in nanoseconds; `None` where nobody can tell.
-    pub fn runnable_ns(&self) -> Option<u64> {
-        self.runnable.get_or_init(|| self.processes.runnable().ok()).as_ref()?.ns().ok()
+    /// How long its runtime has had a processor, and waited for one; `None` where nobody can tell.
+    pub fn times(&self) -> Option<Times> {
+        self.runnable.get_or_init(|| self.processes.runnable().ok()).as_ref()?.times().ok()
     }
 
     /// The processes that its end would not reach by itself, each by its ID and start.

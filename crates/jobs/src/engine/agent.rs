@@ -46,16 +46,20 @@ pub(super) fn spawn(engine: &Engine, job: JobRow, held: Held) {
     engine.shared.tasks.spawn(async move {
         let engine = own;
         // However this ends, nobody waits for counts for ever.
-        let _known = live.loaded.clone().drop_guard();
+        let _known = live.looked.clone().drop_guard();
         let mut wait = PAUSE;
         loop {
             let working = held.during(work(&engine, &held, &job.id, &mut receiver, &live));
             let error = match engine.shared.tasks.caught("the agent of a job", working).await {
                 Some(Some(Err(error))) => error,
                 // Without a lease there is nothing to go on with: another server has it, or will.
-                Some(Some(Ok(())) | None) => break,
-                None => {
+                // And what it has come to stands in its row.
+                Some(Some(Ok(())) | None) => {
                     live.set_loaded();
+                    break;
+                }
+                None => {
+                    live.looked.cancel();
                     tracing::error!(job = job.id, "a job stands still, and begins anew");
                     tokio::select! {
                         biased;
@@ -65,13 +69,18 @@ pub(super) fn spawn(engine: &Engine, job: JobRow, held: Held) {
                     break;
                 }
             };
-            // Whoever asks for the counts now is shown those that are known.
-            live.set_loaded();
+            // Whoever asks for the counts is answered: with those of the log, if it was read before this went wrong, or if there
+            // is none.
+            if let Ok(false) = engine.shared.world.ledger.has_results(&job.id).await {
+                live.set_loaded();
+            }
+            live.looked.cancel();
             if engine.shared.stopping.is_cancelled() {
                 break;
             }
             if let StoreError::Fenced = error {
                 tracing::warn!(job = job.id, "a job goes on at another server");
+                live.set_loaded();
                 break;
             }
             if let StoreError::Broken(reason) = &error {
@@ -91,7 +100,7 @@ pub(super) fn spawn(engine: &Engine, job: JobRow, held: Held) {
             }
             wait = (wait * 2).min(PAUSE_MAX);
         }
-        live.set_loaded();
+        live.looked.cancel();
         // Before the agent is forgotten: the next one's lease is another.
         held.give_back(&*engine.shared.world.ledger).await;
         engine.agents().remove(&job.id);

@@ -167,13 +167,13 @@ mod tests {
 
     #[test]
     fn text_is_the_same_however_it_is_packed_and_cut() {
-        let text = keys(40_000);
-        assert!(text.len() > 6 * WINDOW_BYTES);
+        let text = keys(20_000);
+        assert!(text.len() > 3 * WINDOW_BYTES);
         let third = text.len() / 3;
         // Members end anywhere, also within a line; one is empty.
         let members = [gzip(&text[..third]), gzip(b""), gzip(&text[third..])].concat();
         for stored in [text.clone(), gzip(&text), members] {
-            for cut in [1, 2, 7, 1_000, 65_536, stored.len()] {
+            for cut in [1, 7, 1_000, 65_536, stored.len()] {
                 let (found, most) = read(&stored, cut).unwrap();
                 assert!(found == text && most <= WINDOW_BYTES, "cut every {cut}");
             }
