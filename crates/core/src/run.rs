@@ -171,6 +171,14 @@ struct Pending {
     clock: Clock,
 }
 
+impl Pending {
+    /// What it takes while it waits: its key and what was last said of it are most of it. Neither changes meanwhile.
+    fn bytes(&self) -> usize {
+        let last = self.tries.last.as_ref().map_or(0, |last| last.error_code.len() + last.message.len());
+        size_of::<Waiting>() + size_of::<Task>() + self.task.key.len() + last
+    }
+}
+
 /// What is known of a task's times.
 #[derive(Debug, Clone, Copy, Default)]
 struct Clock {
@@ -265,6 +273,8 @@ pub struct Run {
     ready: VecDeque<Pending>,
     /// Rows not to be called before a time; those of a redrive not before their record is durable either.
     waiting: ByNumber<Waiting>,
+    /// What those take, as [`Pending::bytes`] has it.
+    waiting_bytes: usize,
     /// Of those that wait, how many keep their place: see [`Run::throttled`].
     places_kept: usize,
     due: BinaryHeap<Reverse<(Tick, u64)>>,
@@ -347,6 +357,7 @@ impl Run {
             past,
             ready: VecDeque::new(),
             waiting: ByNumber::default(),
+            waiting_bytes: 0,
             places_kept: 0,
             due: BinaryHeap::new(),
             in_flight: ByNumber::default(),
@@ -550,19 +561,23 @@ impl Run {
                 // The batch it will go out with: the one that gathers, behind those that are full.
                 let batch = self.batch + 1 + self.full.len() as u64;
                 self.keep(|entries| entries.redrive(&task, attempts, &outcome));
-                self.waiting.insert(row, Waiting { pending, batch, keeps_place: false });
-                self.due.push(Reverse((at, row)));
+                self.wait_until(at, row, Waiting { pending, batch, keeps_place: false });
             }
             Verdict::Again { at } => {
                 // The same attempt once more: the dispatcher will count it again.
                 pending.tries.attempts = pending.tries.attempts.saturating_sub(1);
                 let row = pending.task.row;
-                self.waiting.insert(row, Waiting { pending, batch: 0, keeps_place });
-                self.places_kept += usize::from(keeps_place);
-                self.due.push(Reverse((at, row)));
+                self.wait_until(at, row, Waiting { pending, batch: 0, keeps_place });
             }
         }
         self.check_threshold();
+    }
+
+    fn wait_until(&mut self, at: Tick, row: u64, waiting: Waiting) {
+        self.places_kept += usize::from(waiting.keeps_place);
+        self.waiting_bytes += waiting.pending.bytes();
+        self.waiting.insert(row, waiting);
+        self.due.push(Reverse((at, row)));
     }
 
     /// A call was throttled. Where a pace cannot mend that, its task keeps its place until it is called again: another in its
@@ -642,7 +657,7 @@ impl Run {
     fn wind_down(&mut self, phase: Phase) {
         self.phase = phase;
         self.due.clear();
-        self.places_kept = 0;
+        (self.places_kept, self.waiting_bytes) = (0, 0);
         let mut waiting: Vec<Pending> = self.waiting.drain().map(|(_, waiting)| waiting.pending).collect();
         waiting.sort_by_key(|p| p.task.row);
         for pending in waiting.into_iter().chain(std::mem::take(&mut self.ready)) {
@@ -688,6 +703,7 @@ impl Run {
                 Some(_) => {
                     if let Some(Waiting { pending, keeps_place, .. }) = self.waiting.remove(&row) {
                         self.places_kept -= usize::from(keeps_place);
+                        self.waiting_bytes -= pending.bytes();
                         // Ahead of the untouched ones: a row that began should end before new ones begin.
                         self.ready.push_front(pending);
                     }
@@ -711,11 +727,12 @@ impl Run {
         loop {
             let full =
                 self.unrecorded() >= self.settings.unrecorded_max || self.unrecorded_bytes >= UNRECORDED_BYTES_MAX;
-            // Every invocation in flight may become an unrecorded answer: those count towards W already.
+            // What is in flight comes on top of W once it is answered (promise X4).
             let would_wait = !self.settings.strict && full;
             let Some(next) = self.ready.front() else { return };
             // Tasks that wait are kept in memory: while they are too many only those that have begun go on.
-            let too_many = self.waiting.len() >= WAITING_MAX && next.tries.last.is_none();
+            let full = self.waiting.len() >= WAITING_MAX || self.waiting_bytes >= WAITING_BYTES_MAX;
+            let too_many = full && next.tries.last.is_none();
             if self.occupied(next) >= limit || would_wait || too_many || !self.pace.may_start(now) {
                 return;
             }
@@ -796,6 +813,8 @@ pub const UNRECORDED_BYTES_MAX: usize = 4 << 20;
 
 /// Tasks waiting to be tried again, at most, before new ones stop being started: some 4 MB of usual keys.
 const WAITING_MAX: usize = 16_384;
+/// The same in bytes: keys of 1 KiB and messages of 4 would make 80 MB of so many.
+const WAITING_BYTES_MAX: usize = 8 << 20;
 /// How soon a task whose time has come, and whose last attempt is not yet durable, is looked at again.
 const RECORD_WAIT_MS: u64 = 20;
 /// A batch that did not fit on the disk is tried again this often, until there is space.
@@ -1057,6 +1076,27 @@ mod tests {
         world.give(Event::Recorded { batch });
         assert!(!world.invoked.is_empty());
         assert_eq!(world.run.unrecorded_bytes, 0);
+    }
+
+    #[test]
+    fn new_tasks_wait_while_those_that_wait_for_another_attempt_hold_too_much_memory() {
+        let mut world = World::new(10_000, settings());
+        world.slots(u32::MAX);
+        let long = "\u{1f5c2}".repeat(1_024);
+        while let Some((invocation, task, _)) = world.invoked.pop() {
+            let id = task_id("job", task.row);
+            let body = format!(
+                r#"{{"results":[{{"taskId":"{id}","resultCode":"TemporaryFailure","resultString":"{long}"}}]}}"#
+            );
+            world.give(Event::Answered { invocation, reply: Reply::Answer(Bytes::from(body)) });
+        }
+        let each = world.run.waiting_bytes / world.run.waiting.len();
+        assert!(each > 4 * 1_024);
+        assert_eq!(world.run.waiting.len(), WAITING_BYTES_MAX / each + 4, "and what was in flight then");
+        assert!(world.run.waiting.len() < WAITING_MAX);
+        world.sleep(3_600_000);
+        assert!(!world.invoked.is_empty());
+        assert_eq!(world.run.waiting_bytes, world.run.waiting.values().map(|w| w.pending.bytes()).sum::<usize>());
     }
 
     impl World {
