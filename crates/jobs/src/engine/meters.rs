@@ -6,8 +6,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use longshore_core::figures::{Call, Figures};
 use longshore_core::histogram::Histogram;
-use longshore_core::pace::{Outlook, Pace, Unknown};
 use longshore_core::run::{Depths, Run};
+use longshore_core::speed::{Outlook, Speed, Unknown};
 use longshore_core::time::Tick;
 use longshore_store::StoreError;
 use serde::{Deserialize, Serialize};
@@ -51,7 +51,7 @@ struct Running {
     before: KeptFigures,
     totals: Totals,
     depths: Depths,
-    pace: Pace,
+    speed: Speed,
     outlook: Outlook,
     /// The function's cold starts when the run began.
     cold_before: Histogram,
@@ -97,8 +97,8 @@ impl Meters {
     pub fn of(&self, id: &str, cold_starts: Option<Histogram>) -> Option<(KeptFigures, Going)> {
         let inner = self.lock();
         let running = inner.running.get(id)?;
-        let left_ms = running.pace.left_ms(running.outlook);
-        let going = Going { depths: running.depths, per_second: running.pace.per_second(), left_ms };
+        let left_ms = running.speed.left_ms(running.outlook);
+        let going = Going { depths: running.depths, per_second: running.speed.per_second(), left_ms };
         Some((running.kept(cold_starts), going))
     }
 }
@@ -136,7 +136,7 @@ impl Meter {
             before,
             totals: Totals::default(),
             depths: Depths::default(),
-            pace: Pace::default(),
+            speed: Speed::default(),
             outlook: Outlook { left: 0, total_known: false, ramps_up: false },
             cold_before: invoker.cold_starts(function).unwrap_or_default(),
         };
@@ -163,7 +163,7 @@ impl Meter {
         running.totals.failed = failed - self.results_before.1;
         running.depths = run.depths();
         running.outlook = outlook;
-        running.pace.sample(now, succeeded + failed);
+        running.speed.sample(now, succeeded + failed);
     }
 
     /// What is to be kept of the job, as JSON.

@@ -1,7 +1,7 @@
 use http::StatusCode;
 use longshore_core::figures::Call;
 use longshore_core::histogram::Histogram;
-use longshore_core::pace::Unknown;
+use longshore_core::speed::Unknown;
 use longshore_wire::{Call as Asked, Operation, Response, Route};
 use serde_json::{Map, Value, json};
 

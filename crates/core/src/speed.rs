@@ -16,7 +16,7 @@ const SETTLED_MIN: u64 = 3;
 
 /// Final results over the last seconds.
 #[derive(Debug, Clone, Default)]
-pub struct Pace {
+pub struct Speed {
     /// Moments and the results until then, oldest first, [`SAMPLES_MAX`] at most.
     samples: VecDeque<(Tick, u64)>,
 }
@@ -45,7 +45,7 @@ impl Unknown {
     }
 }
 
-/// What a forecast depends on, beside the pace.
+/// What a forecast depends on, beside the speed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Outlook {
     /// Tasks without a final result.
@@ -54,7 +54,7 @@ pub struct Outlook {
     pub ramps_up: bool,
 }
 
-impl Pace {
+impl Speed {
     /// Takes what there is at `now`. As often as one likes; one a second is kept.
     pub fn sample(&mut self, now: Tick, results: u64) {
         // The latest is replaced until it is a second behind the one before it, so that there always is a fresh one.
@@ -111,23 +111,23 @@ mod tests {
     const KNOWN: Outlook = Outlook { left: 1_000, total_known: true, ramps_up: false };
 
     /// A job with so many results a second in each of the seconds, looked at five times a second.
-    fn of(per_second: &[u64]) -> Pace {
-        let mut pace = Pace::default();
+    fn of(per_second: &[u64]) -> Speed {
+        let mut speed = Speed::default();
         let (mut now, mut results) = (0, 0);
-        pace.sample(Tick(0), 0);
+        speed.sample(Tick(0), 0);
         for rate in per_second {
             for _ in 0..5 {
                 now += 200;
                 results += rate / 5;
-                pace.sample(Tick(now), results);
+                speed.sample(Tick(now), results);
             }
         }
-        pace
+        speed
     }
 
     #[test]
     fn the_rate_is_that_of_the_last_ten_seconds() {
-        assert_eq!(Pace::default().per_second(), 0.0);
+        assert_eq!(Speed::default().per_second(), 0.0);
         assert_eq!(of(&[]).per_second(), 0.0);
         assert_eq!(of(&[100]).per_second(), 100.0);
         assert_eq!(of(&[100, 300]).per_second(), 200.0);
