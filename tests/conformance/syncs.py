@@ -110,4 +110,6 @@ class Failing:
         self.counted["failed"] += 1
         for _, thread, other, call in calls[failed[0] + 1:]:
             again = other == file and (thread == whose or not os.path.isdir(file))
+            # SQLite makes a database with a journal, and goes back by it: there is nothing yet that was acknowledged.
+            again = again and not file.endswith("records.db-journal")
             assert "resumed" in call or not again, f"what failed is synced again: {call}"
