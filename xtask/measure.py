@@ -589,15 +589,15 @@ def run_job(server, function, key, etag, rows, marked=False, profile=None, **mor
     return got | {"audited": True, "job": job}
 
 
-def warm_up(server, function, environments, rows=None):
+def warm_up(server, function, wanted, rows=None):
     """Runs small jobs until the function has so many environments: none of their starts is in a figure then. Their calls take
     longer than it takes to start them all, unless other rows are given."""
-    rows = rows or Rows(environments, f"warm/{max(200, 15 * environments)}/object-")
+    rows = rows or Rows(wanted, f"warm/{max(200, 15 * wanted)}/object-")
     etag = rows.put(server, "warm.csv")
     for _ in range(8):
         run_job(server, function, "warm.csv", etag, rows)
         # An environment is two processes: the sandbox's first, and the runtime.
         processes = len(environments(server.pid))
-        if processes >= 2 * environments:
+        if processes >= 2 * wanted:
             return
-    raise RuntimeError(f"{processes} processes are no {environments} environments")
+    raise RuntimeError(f"{processes} processes are no {wanted} environments")
