@@ -231,6 +231,8 @@ fn what_was_found_once_is_not_back() {
 fn planted_defects_are_found() {
     let first = number("SIM_FIRST").unwrap_or(0);
     let only = std::env::var("SIM_DEFECT").ok();
+    let known: Vec<String> = DEFECTS.iter().map(|defect| format!("{defect:?}")).collect();
+    assert!(only.as_ref().is_none_or(|only| known.contains(only)), "SIM_DEFECT is none of {}", known.join(", "));
     let mut missed = Vec::new();
     for defect in DEFECTS {
         if only.as_ref().is_some_and(|only| *only != format!("{defect:?}")) {
@@ -244,7 +246,8 @@ fn planted_defects_are_found() {
         );
         match totals.failures.first() {
             Some((seed, why)) => println!(
-                "{defect:?} found after {} seeds and {:.1} s, by seed {seed}: {why}",
+                "{defect:?} found after {} seeds and {:.1} s, by seed {seed}: {why}\nreplay: SIM_DEFECT={defect:?} \
+                 SIM_FIRST={seed} cargo test --release -p longshore-tests --test worlds planted_defects_are -- --nocapture",
                 totals.seeds,
                 began.elapsed().as_secs_f64()
             ),

@@ -47,12 +47,15 @@ fn measure(script: &[&str], arguments: &[String]) -> ExitCode {
         eprintln!("error: target/venv is missing\nhint: ./check makes it, with the AWS clients in it");
         return ExitCode::from(2);
     }
-    let named = arguments.iter().any(|argument| argument == "--binary" || argument.starts_with("--binary="));
-    if !named && !run(Command::new("cargo").args(["build", "--release", "--package", "longshore"]).current_dir(root)) {
+    let has =
+        |name: &str| arguments.iter().any(|a| a == name || a.strip_prefix(name).is_some_and(|a| a.starts_with('=')));
+    let mut build = Command::new("cargo");
+    build.args(["build", "--release", "--package", "longshore"]).current_dir(root);
+    if !["--binary", "--help", "-h"].into_iter().any(has) && !run(without_cargo(&mut build)) {
         return ExitCode::from(2);
     }
     let tools = std::env::current_exe().unwrap_or_default();
-    let measured = Command::new(python)
+    let measured = without_cargo(&mut Command::new(python))
         .args(script)
         .args(arguments)
         .current_dir(root)
@@ -68,6 +71,18 @@ fn measure(script: &[&str], arguments: &[String]) -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// Takes out what `cargo run` tells this program of its own package: build scripts look at it, and a build below this one would
+/// do theirs anew, as the next one without it would again.
+fn without_cargo(command: &mut Command) -> &mut Command {
+    for (name, _) in std::env::vars_os() {
+        let ours = ["CARGO_PKG_", "CARGO_MANIFEST_", "CARGO_BIN_", "CARGO_CRATE_"];
+        if name.to_str().is_some_and(|name| ours.iter().any(|ours| name.starts_with(ours))) {
+            command.env_remove(name);
+        }
+    }
+    command
 }
 
 fn run(command: &mut Command) -> bool {

@@ -96,7 +96,7 @@ pub fn lines(facts: &Facts<'_>) -> String {
         }
         // An inherited list could name everything.
         for name in ["NO_PROXY", "no_proxy"] {
-            export(name, &address.ip().to_string());
+            export(name, &format!("{},localhost", address.ip()));
         }
     }
     out
@@ -176,8 +176,8 @@ mod tests {
             "export AWS_ENDPOINT_URL_S3_CONTROL=http://longshore.internal:7300\n",
             "export HTTP_PROXY=http://127.0.0.1:7300\n",
             "export http_proxy=http://127.0.0.1:7300\n",
-            "export NO_PROXY=127.0.0.1\n",
-            "export no_proxy=127.0.0.1\n",
+            "export NO_PROXY=127.0.0.1,localhost\n",
+            "export no_proxy=127.0.0.1,localhost\n",
         ] {
             assert!(lines.contains(line), "{line} in {lines}");
         }

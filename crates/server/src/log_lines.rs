@@ -31,6 +31,10 @@ impl Format {
     pub fn set(&self, format: LogFormat) {
         self.json.store(format == LogFormat::Json, Ordering::Relaxed);
     }
+
+    pub fn is_json(&self) -> bool {
+        self.json.load(Ordering::Relaxed)
+    }
 }
 
 /// Writes events as lines.

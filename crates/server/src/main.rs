@@ -97,7 +97,7 @@ fn set_up(cli: &Cli) -> Result<log_lines::Format, Failure> {
     let default = if matches!(cli.command, Command::Serve(_)) { "info,s3s=off" } else { "error,s3s=off" };
     let filter = match std::env::var("LONGSHORE_LOG") {
         Ok(asked) if !asked.is_empty() => EnvFilter::try_new(&asked).map_err(|e| {
-            Failure::usage(format!("LONGSHORE_LOG: {e}")).hint("try info, debug or longshore_jobs=debug")
+            Failure::usage(format!("LONGSHORE_LOG: {e}")).hint("try info, debug or info,longshore_jobs=debug")
         })?,
         _ => EnvFilter::new(default),
     };
@@ -110,14 +110,14 @@ fn set_up(cli: &Cli) -> Result<log_lines::Format, Failure> {
 
 fn command(cli: Cli, format: &log_lines::Format) -> Result<u8, Failure> {
     // A flag goes before the settings.
-    let format = Some(format).filter(|_| cli.log_format.is_none());
+    let is_given = cli.log_format.is_some();
     match cli.command {
         Command::Serve(args) if args.print_config => {
             // A reader that is gone (`| head`) is not an error.
             let _ = std::io::stdout().write_all(settings::DEFAULTS.as_bytes());
             Ok(OK)
         }
-        Command::Serve(args) => block_on(serve(args, format)),
+        Command::Serve(args) => block_on(serve(args, format, is_given)),
         Command::Env(args) => {
             let (data_dir, settings) = place(&args.place)?;
             env::print(&data_dir, &settings)?;
@@ -191,7 +191,7 @@ fn block_on(command: impl Future<Output = Result<u8, Failure>>) -> Result<u8, Fa
     outcome
 }
 
-async fn serve(args: cli::Serve, format: Option<&log_lines::Format>) -> Result<u8, Failure> {
+async fn serve(args: cli::Serve, format: &log_lines::Format, is_given: bool) -> Result<u8, Failure> {
     let (failpoint, passed) = (variable(failpoint::VARIABLE), variable(failpoint::VARIABLE_PASSED));
     let set = failpoint::set(failpoint.as_deref(), passed.as_deref());
     if let Some(failpoint) = set.map_err(|error| Failure::usage(error.to_string()))? {
@@ -199,7 +199,7 @@ async fn serve(args: cli::Serve, format: Option<&log_lines::Format>) -> Result<u
     }
     let mut interrupt = Interrupt::listen()?;
     let (data_dir, mut settings) = place(&args.place)?;
-    if let Some(format) = format {
+    if !is_given {
         format.set(settings.log_format);
     }
     if let Some(listen) = args.listen {
@@ -220,7 +220,12 @@ async fn serve(args: cli::Serve, format: Option<&log_lines::Format>) -> Result<u
         true => format!(" --data-dir {}", env::quoted(&server.data_dir().to_string_lossy())),
         false => String::new(),
     };
-    eprintln!("hint: eval \"$(longshore env{named})\" points the AWS CLI at it");
+    let hint = format!("eval \"$(longshore env{named})\" points the AWS CLI at it");
+    match format.is_json() {
+        // Whoever reads these lines reads them as JSON, each of them.
+        true => tracing::info!(hint, "serving"),
+        false => eprintln!("hint: {hint}"),
+    }
     let fatal = server.fatal.clone();
     tokio::select! {
         () = interrupt.asked() => {
