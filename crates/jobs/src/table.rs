@@ -576,7 +576,7 @@ impl Table {
                      WHERE terminated IS NOT NULL AND rested < ?4 AND account = ?1
                      AND NOT EXISTS (SELECT 1 FROM job_event_delivery d WHERE d.job_id = job.id AND d.state = 'pending'
                         AND d.sink IN (SELECT value FROM json_each(?2)))
-                     ORDER BY rested LIMIT ?3",
+                     ORDER BY rested, terminated LIMIT ?3",
                 )?;
                 let ended_before = if too_many > 0 { i64::MAX } else { before.0 };
                 let sinks = serde_json::to_string(&sinks).map_err(|e| StoreError::Damaged(e.to_string()))?;

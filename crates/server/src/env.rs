@@ -176,8 +176,8 @@ mod tests {
             "export AWS_ENDPOINT_URL_S3_CONTROL=http://longshore.internal:7300\n",
             "export HTTP_PROXY=http://127.0.0.1:7300\n",
             "export http_proxy=http://127.0.0.1:7300\n",
-            "export NO_PROXY=127.0.0.1,localhost\n",
-            "export no_proxy=127.0.0.1,localhost\n",
+            "export NO_PROXY='127.0.0.1,localhost'\n",
+            "export no_proxy='127.0.0.1,localhost'\n",
         ] {
             assert!(lines.contains(line), "{line} in {lines}");
         }

@@ -579,7 +579,7 @@ impl Ledger for Memory {
                 job.events.iter().flat_map(|e| &e.owed).any(|(sink, owed)| owed.is_pending() && ours(sink))
             };
             jobs.retain(|job| (too_many > 0 || job.row.rested < Some(before)) && !owed(job));
-            jobs.sort_by_key(|job| (job.row.rested, job.place));
+            jobs.sort_by_key(|job| (job.row.rested, job.row.terminated, job.place));
             let mut expired = Vec::new();
             for (place, job) in jobs.into_iter().take(max).enumerate() {
                 let early = job.row.rested >= Some(before);
