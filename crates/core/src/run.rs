@@ -532,6 +532,13 @@ impl Run {
         (self.rows_total, self.whole && self.sample.is_none())
     }
 
+    /// How many tasks may run at once now, and whether the ramp is what allows no more: otherwise it is the function and the
+    /// server.
+    pub fn at_once(&mut self, now: Tick) -> (u32, bool) {
+        let ramp = self.ramp.limit(now);
+        (ramp.min(self.slots), ramp < self.slots)
+    }
+
     /// Whether tasks wait for nothing but the ramp, which is still doubling: soon it goes faster.
     pub fn ramps_up(&mut self, now: Tick) -> bool {
         let limit = self.ramp.limit(now);
@@ -1168,6 +1175,7 @@ mod tests {
         );
         world.slots(50);
         assert_eq!(world.run.depths(), Depths { ready: 96, waiting: 0, in_flight: 4, unrecorded: 0 });
+        assert_eq!(world.run.at_once(world.now), (4, true));
         assert!(world.run.ramps_up(world.now));
         world.disk_works = false;
         world.answer("Succeeded");
@@ -1175,6 +1183,7 @@ mod tests {
         assert_eq!(world.run.depths(), Depths { ready: 94, waiting: 1, in_flight: 4, unrecorded: 2 });
         assert_eq!(world.run.extent(), (100, true));
         world.slots(3);
+        assert_eq!(world.run.at_once(world.now), (3, false));
         assert!(!world.run.ramps_up(world.now), "the function allows no more");
         world.slots(50).sleep(10_000);
         assert!(!world.run.ramps_up(world.now), "it has reached its ceiling");

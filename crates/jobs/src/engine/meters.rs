@@ -53,6 +53,7 @@ struct Running {
     results: u64,
     noted: Counted,
     depths: Depths,
+    at_once: (u32, bool),
     speed: Speed,
     outlook: Outlook,
 }
@@ -61,6 +62,8 @@ struct Running {
 #[derive(Debug, Clone)]
 pub struct Going {
     pub depths: Depths,
+    /// How many tasks may run at once, and whether the ramp is what allows no more.
+    pub at_once: (u32, bool),
     /// Final results, and milliseconds in Active, of the moment of which its figures are.
     pub results: u64,
     pub active_ms: u64,
@@ -98,6 +101,7 @@ impl Meters {
         shown.merge(&running.noted.figures.since(figures));
         let going = Going {
             depths: running.depths,
+            at_once: running.at_once,
             results: running.results,
             active_ms: running.noted.active_ms.max(*active_ms),
             per_second: running.speed.per_second(),
@@ -127,6 +131,7 @@ impl Meter {
             results: results_before.0 + results_before.1,
             noted,
             depths: Depths::default(),
+            at_once: (0, false),
             speed: Speed::default(),
             outlook: Outlook { left: 0, total_known: false, ramps_up: false },
         };
@@ -140,6 +145,7 @@ impl Meter {
         let (rows_total, total_known) = run.extent();
         let outlook =
             Outlook { left: rows_total.saturating_sub(succeeded + failed), total_known, ramps_up: run.ramps_up(now) };
+        let at_once = run.at_once(now);
         let mut inner = self.meters.lock();
         let Some(running) = inner.running.get_mut(&self.id) else { return };
         running.totals.figures = run.figures().since(&self.figures_before);
@@ -148,6 +154,7 @@ impl Meter {
         running.counted.clone_from(run.counted_durable());
         running.results = succeeded + failed;
         running.depths = run.depths();
+        running.at_once = at_once;
         running.outlook = outlook;
         running.speed.sample(now, succeeded + failed);
     }

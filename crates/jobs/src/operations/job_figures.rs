@@ -55,6 +55,10 @@ fn document(job: &JobRow, figures: &Figures, going: Option<&Going>) -> Value {
             "inFlight": going.depths.in_flight,
             "unrecorded": going.depths.unrecorded,
         })),
+        "atOnce": going.map(|going| json!({
+            "max": going.at_once.0,
+            "limitedBy": if going.at_once.1 { "ramp-up" } else { "slots" },
+        })),
         "invocations": Map::from_iter(calls),
         "answers": Map::from_iter(answers),
         "retries": figures.retries,
