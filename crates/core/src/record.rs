@@ -9,10 +9,14 @@
 //! text:  length u32 | UTF-8
 //! ```
 //!
+//! Behind the entries of a frame stands what was counted with them and since the frame before: kind u8 5 | length u32 |
+//! as [`Counted`] has it. Frames of earlier versions have none.
+//!
 //! The number is the task's own (see [`Task::number`]) and stands only where it is not the row.
 
 use std::sync::Arc;
 
+use crate::counted::Counted;
 use crate::task::{Outcome, Task, VersionId};
 
 /// One thing that must outlive a crash.
@@ -28,6 +32,7 @@ const SETTLED: u8 = 1;
 const REDRIVEN: u8 = 2;
 const SETTLED_NUMBERED: u8 = 3;
 const REDRIVEN_NUMBERED: u8 = 4;
+const COUNTED: u8 = 5;
 
 /// A payload that passed its checksum and does not read all the same: another format, or a bug.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -69,6 +74,8 @@ pub struct Entries {
     count: usize,
     succeeded: u64,
     failed: u64,
+    /// Where in the payload what was counted with them lies, if it is there.
+    counted_from: Option<usize>,
 }
 
 impl Entries {
@@ -83,6 +90,23 @@ impl Entries {
     pub fn redrive(&mut self, task: &Task, attempts: u32, outcome: &Outcome) {
         push(&mut self.payload, [REDRIVEN, REDRIVEN_NUMBERED], task, attempts, outcome);
         self.count += 1;
+    }
+
+    /// Adds what was counted with these entries; nothing is added behind it.
+    pub fn count_in(&mut self, counted: &Counted) {
+        self.payload.push(COUNTED);
+        let length_at = self.payload.len();
+        self.payload.extend_from_slice(&[0; 4]);
+        let from = self.payload.len();
+        counted.encode(&mut self.payload);
+        let length = u32::try_from(self.payload.len() - from).expect("histograms are bounded");
+        self.payload[length_at..from].copy_from_slice(&length.to_le_bytes());
+        self.counted_from = Some(from);
+    }
+
+    /// What was counted with them, as [`Counted::take`] reads it.
+    pub fn counted(&self) -> Option<&[u8]> {
+        self.counted_from.and_then(|from| self.payload.get(from..))
     }
 
     /// Makes room for so many bytes in all.
@@ -182,11 +206,25 @@ impl<'a> Logged<'a> {
     /// Reads a whole payload and hands each entry to `each`, in order, until one is an error. Texts are not looked into.
     pub fn read_all<E: From<Unreadable>>(
         payload: &'a [u8],
+        each: impl FnMut(Logged<'a>) -> Result<(), E>,
+    ) -> Result<(), E> {
+        Self::read_with_counted(payload, each, |_| Ok(()))
+    }
+
+    /// As [`Logged::read_all`], and hands what was counted with the entries to `counted`: [`Counted::take`] reads it.
+    pub fn read_with_counted<E: From<Unreadable>>(
+        payload: &'a [u8],
         mut each: impl FnMut(Logged<'a>) -> Result<(), E>,
+        mut counted: impl FnMut(&'a [u8]) -> Result<(), E>,
     ) -> Result<(), E> {
         let mut reader = Reader(payload);
-        while !reader.0.is_empty() {
-            each(reader.entry()?)?;
+        while let Some(kind) = reader.0.first() {
+            if *kind == COUNTED {
+                reader.byte()?;
+                counted(reader.text()?)?;
+            } else {
+                each(reader.entry()?)?;
+            }
         }
         Ok(())
     }
@@ -329,6 +367,22 @@ mod tests {
             };
             prop_assert_eq!((kept.payload(), kept.count()), (&payload[..], entries.len()));
             prop_assert_eq!(kept.settled(), (settled(true), settled(false)));
+            // What was counted with them stands behind them, and is none of them.
+            let mut counted = Counted { active_ms: 70_000, ..Counted::default() };
+            counted.figures.settled(Some(5));
+            let mut with = kept.clone();
+            with.count_in(&counted);
+            let (mut read, mut back) = (Counted::default(), Vec::new());
+            Entry::decode_all(with.payload(), |e| back.push(e)).unwrap();
+            Logged::read_with_counted(with.payload(), |_| Ok(()), |bytes| read.take(bytes)).unwrap();
+            prop_assert_eq!(&back, &entries);
+            prop_assert_eq!((&read, with.count(), with.settled()), (&counted, kept.count(), kept.settled()));
+            prop_assert_eq!((kept.counted(), with.counted().is_some()), (None, true));
+            for cut in kept.payload().len() + 1..with.payload().len() {
+                let read = Entry::decode_all(&with.payload()[..cut], drop);
+                prop_assert_eq!(read, Err(Unreadable));
+            }
+            prop_assert_eq!(with.emptied(), Entries::default());
             prop_assert_eq!(kept.emptied(), Entries::default());
         }
 
