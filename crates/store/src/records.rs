@@ -5,7 +5,7 @@
 //! savepoint on the writer thread; those that arrive while a commit is under way share the next one.
 
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicI32, Ordering};
+use std::sync::atomic::{AtomicI32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
@@ -51,7 +51,13 @@ struct Shared {
     queue: mpsc::Sender<Work>,
     idle_readers: Mutex<Vec<Connection>>,
     fatal: Fatal,
+    /// Counted up when a commit begins and when it has ended: odd while one is under way.
+    commits: Arc<AtomicU64>,
 }
+
+/// A stretch of time in which nothing was committed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Calm(u64);
 
 impl std::fmt::Debug for Records {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -81,11 +87,14 @@ impl Records {
         sync_directory_of(path)?;
         let (queue, receiver) = mpsc::channel(QUEUE_MAX);
         let thread_fatal = fatal.clone();
+        let commits = Arc::new(AtomicU64::new(0));
+        let counting = Arc::clone(&commits);
         std::thread::Builder::new()
             .name("records".into())
-            .spawn(move || write_loop(&writer, receiver, &thread_fatal, &in_log))
+            .spawn(move || write_loop(&writer, receiver, &thread_fatal, &in_log, &counting))
             .map_err(StoreError::Io)?;
-        Ok(Self { shared: Arc::new(Shared { path: path.to_owned(), queue, idle_readers: Mutex::default(), fatal }) })
+        let (path, idle_readers) = (path.to_owned(), Mutex::default());
+        Ok(Self { shared: Arc::new(Shared { path, queue, idle_readers, fatal, commits }) })
     }
 
     /// The switch that this database throws, for rooms that sync files of their own.
@@ -96,6 +105,13 @@ impl Records {
     /// Writes that wait for the writer thread now.
     pub fn waiting(&self) -> usize {
         self.shared.queue.max_capacity() - self.shared.queue.capacity()
+    }
+
+    /// The present stretch of time without a commit; `None` while one is under way. What a read finds that began in it is what
+    /// the database has as long as this is the same: that needs no disk and no other thread.
+    pub fn calm(&self) -> Option<Calm> {
+        let commits = self.shared.commits.load(Ordering::SeqCst);
+        commits.is_multiple_of(2).then_some(Calm(commits))
     }
 
     /// Runs `work` in a transaction and returns once it is durable.
@@ -178,7 +194,13 @@ fn in_savepoint<T, E: From<rusqlite::Error>>(
     outcome
 }
 
-fn write_loop(connection: &Connection, mut queue: mpsc::Receiver<Work>, fatal: &Fatal, in_log: &AtomicI32) {
+fn write_loop(
+    connection: &Connection,
+    mut queue: mpsc::Receiver<Work>,
+    fatal: &Fatal,
+    in_log: &AtomicI32,
+    commits: &AtomicU64,
+) {
     while let Some(first) = queue.blocking_recv() {
         let begun = fatal.check().and_then(|()| Ok(connection.execute_batch("BEGIN IMMEDIATE")?));
         if let Err(error) = begun {
@@ -199,8 +221,11 @@ fn write_loop(connection: &Connection, mut queue: mpsc::Receiver<Work>, fatal: &
         } else {
             failpoint::pass(Place::CommitBefore);
             let began = Instant::now();
+            // Before it is seen by the first reader, and again before its writers are told.
+            commits.fetch_add(1, Ordering::SeqCst);
             // What was synced beside a sync that failed is not believed either.
             let committed = connection.execute_batch("COMMIT").map_err(sort).and_then(|()| fatal.check());
+            commits.fetch_add(1, Ordering::SeqCst);
             fatal.syncs().records.add(began.elapsed());
             failpoint::pass(Place::CommitAfter);
             committed
@@ -334,6 +359,49 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_calm_lasts_until_a_commit_begins_and_the_next_is_there_before_the_writer_is_told() {
+        let dir = tempfile::tempdir().unwrap();
+        let records = open(dir.path());
+        let before = records.calm().expect("nothing is being committed");
+        assert_eq!(count(&records).await, 0);
+        assert_eq!(records.calm(), Some(before), "a read changes nothing");
+        put(&records, "a", 1).await.unwrap();
+        let after = records.calm().expect("the commit has ended");
+        assert_ne!(after, before);
+        put(&records, "a", 2).await.unwrap_err();
+        assert_ne!(records.calm(), Some(before));
+    }
+
+    #[test]
+    fn while_a_commit_is_under_way_nobody_knows_what_a_reader_would_see() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut connection = Connection::open_in_memory().unwrap();
+        let commits = Arc::new(AtomicU64::new(0));
+        let (counted, at_commit) = (Arc::clone(&commits), Arc::new(AtomicU64::new(0)));
+        let seen = Arc::clone(&at_commit);
+        let look = move || {
+            seen.store(counted.load(Ordering::SeqCst), Ordering::SeqCst);
+            false
+        };
+        connection.commit_hook(Some(look)).unwrap();
+        let (queue, receiver) = mpsc::channel(1);
+        let told = Arc::new(AtomicU64::new(0));
+        let (counted, telling) = (Arc::clone(&commits), Arc::clone(&told));
+        let work: Work = Box::new(move |db| {
+            db.unwrap().execute_batch(SCHEMA.migrations[0]).unwrap();
+            Box::new(move |_| telling.store(counted.load(Ordering::SeqCst), Ordering::SeqCst))
+        });
+        queue.try_send(work).unwrap_or_else(|_| panic!("there is room for one"));
+        drop(queue);
+        write_loop(&connection, receiver, &Fatal::new(), &AtomicI32::new(0), &commits);
+        assert_eq!((at_commit.load(Ordering::SeqCst), told.load(Ordering::SeqCst)), (1, 2));
+
+        let records = open(dir.path());
+        records.shared.commits.store(1, Ordering::SeqCst);
+        assert_eq!(records.calm(), None);
+    }
+
+    #[tokio::test]
     async fn a_failed_write_undoes_itself_and_not_its_neighbours() {
         let dir = tempfile::tempdir().unwrap();
         let records = open(dir.path());
@@ -414,7 +482,7 @@ mod tests {
             }
             let (queue, receiver) = mpsc::channel(1);
             drop(queue);
-            write_loop(&connection, receiver, &fatal, &AtomicI32::new(0));
+            write_loop(&connection, receiver, &fatal, &AtomicI32::new(0), &AtomicU64::new(0));
             drop(connection);
             assert_eq!(dir.path().join("records.db-wal").exists(), failed);
         }
