@@ -153,6 +153,8 @@ class Stage:
 
     def job(self, keys, **options):
         """Creates a job over these keys and remembers it, if that was acknowledged."""
+        # Those that are over are audited first: with too many behind them they would be removed.
+        self.finish_others(left=len(self.rows))
         text = "".join(f"stage,{key}\n" for key in keys)
         name = f"manifests/{next(self.numbers)}.csv"
         etag = self.server.put_manifest("stage", text, key=name)
@@ -165,20 +167,25 @@ class Stage:
 
     def keep_busy(self):
         """Sees to it that the long job runs and will for a while, and that something is in flight."""
-        if self.long:
-            described = self.look(self.long)
-            progress = described["ProgressSummary"]
-            done = progress["NumberOfTasksSucceeded"] + progress["NumberOfTasksFailed"]
-            if described["Status"] in audit.TERMINAL or done > self.rows_of_long * 0.8:
-                # It goes on beside the next one.
-                self.long = None
+        self.let_go_of_the_long_one()
         self.finish_others(left=4)
+        # While others were waited for it may have come to its end.
+        self.let_go_of_the_long_one()
         if self.long is None:
             # One key stands in two rows, and some tasks fail for a time.
             keys = [f"row-{number:05}" for number in range(self.rows_of_long - 40)]
             keys += [f"again-{number}" for number in range(20)] + [f"twice-{number // 2}" for number in range(20)]
             self.long = self.job(keys, Priority=1)
         self.wait("an invocation of the long job", lambda: self.log.in_flight(self.long) > 0, 60)
+
+    def let_go_of_the_long_one(self):
+        """Of a job that is over, or soon will be: it goes on beside the next one."""
+        if self.long:
+            described = self.look(self.long)
+            progress = described["ProgressSummary"]
+            done = progress["NumberOfTasksSucceeded"] + progress["NumberOfTasksFailed"]
+            if described["Status"] in audit.TERMINAL or done > self.rows_of_long * 0.8:
+                self.long = None
 
     def kill_helper(self):
         """Kills the process that forks environments, and all of them with it. Returns how many invocations were in flight."""

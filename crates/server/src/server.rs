@@ -42,6 +42,7 @@ pub struct Server {
     jobs: Jobs,
     functions: Functions,
     host: Host,
+    records: Records,
     stop: watch::Sender<bool>,
     listening: JoinHandle<()>,
     /// Behind all that runs on them.
@@ -184,7 +185,7 @@ impl Server {
         let metrics = Arc::new(Metrics {
             jobs: jobs.clone(),
             functions: functions.clone(),
-            records,
+            records: records.clone(),
             fatal: fatal.clone(),
             requests: metrics::Requests::default(),
         });
@@ -231,6 +232,7 @@ impl Server {
             jobs,
             functions,
             host,
+            records,
             stop,
             listening,
             _threads: threads,
@@ -285,6 +287,7 @@ impl Server {
             std::process::exit(i32::from(OK));
         }
         self.host.shutdown(Duration::ZERO).await;
+        self.records.close().await;
         ServerFile::remove(self.data_dir.path());
         tracing::info!("server stopped");
     }

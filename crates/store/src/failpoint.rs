@@ -51,6 +51,8 @@ places! {
     CommitAfter = "records.commit.after",
     CheckpointBefore = "records.checkpoint.before",
     CheckpointAfter = "records.checkpoint.after",
+    /// The checksums of what was copied are written, not yet synced.
+    CheckpointSums = "records.checkpoint.sums",
 
     // The result log of a job.
     ResultsOpenBefore = "results.open.before",

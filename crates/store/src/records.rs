@@ -4,6 +4,9 @@
 //! rows in 44 of 100 power cuts when it was measured; `FULL` in none.) Every write is a closure that runs inside a
 //! savepoint on the writer thread; those that arrive while a commit is under way share the next one.
 
+mod log;
+mod sums;
+
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicI32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -13,6 +16,7 @@ use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
 use tokio::sync::{mpsc, oneshot};
 
+use self::sums::Sums;
 use crate::failpoint::{self, Place};
 use crate::{Fatal, StoreError};
 
@@ -48,7 +52,9 @@ pub struct Records {
 
 struct Shared {
     path: PathBuf,
-    queue: mpsc::Sender<Work>,
+    /// `None` is the last: the writer comes to its end.
+    queue: mpsc::Sender<Option<Work>>,
+    writer: Mutex<Option<std::thread::JoinHandle<()>>>,
     idle_readers: Mutex<Vec<Connection>>,
     fatal: Fatal,
     /// Counted up when a commit begins and when it has ended: odd while one is under way.
@@ -67,8 +73,10 @@ impl std::fmt::Debug for Records {
 
 impl Records {
     /// Opens or creates the database and brings every room's tables up to date. Blocks; call it at start only.
-    /// A database written by a newer version is refused, unharmed.
+    /// A database written by a newer version is refused, unharmed. `Err(Damaged)`: a page of it, or a transaction in its
+    /// log that was acknowledged, does not have its checksum any more; file and place are named (promise D6).
     pub fn open(path: &Path, schemas: &[Schema], fatal: Fatal) -> Result<Self, StoreError> {
+        sums::check(path)?;
         let mut writer = Connection::open(path)?;
         keep_log_on_close(&writer)?;
         writer.pragma_update(None, "journal_mode", "WAL")?;
@@ -85,16 +93,27 @@ impl Records {
         }))?;
         migrate(&mut writer, schemas)?;
         sync_directory_of(path)?;
+        let page_size: u32 = writer.query_row("PRAGMA page_size", [], |row| row.get(0))?;
+        let mut sums = Sums::open(path, page_size as usize, fatal.clone())?;
+        sums.committed(in_log.load(Ordering::Relaxed).unsigned_abs());
         let (queue, receiver) = mpsc::channel(QUEUE_MAX);
         let thread_fatal = fatal.clone();
         let commits = Arc::new(AtomicU64::new(0));
         let counting = Arc::clone(&commits);
-        std::thread::Builder::new()
+        let writer = std::thread::Builder::new()
             .name("records".into())
-            .spawn(move || write_loop(&writer, receiver, &thread_fatal, &in_log, &counting))
+            .spawn(move || write_loop(&writer, receiver, &thread_fatal, (&in_log, &mut sums), &counting))
             .map_err(StoreError::Io)?;
-        let (path, idle_readers) = (path.to_owned(), Mutex::default());
-        Ok(Self { shared: Arc::new(Shared { path, queue, idle_readers, fatal, commits }) })
+        Ok(Self {
+            shared: Arc::new(Shared {
+                path: path.to_owned(),
+                queue,
+                writer: Mutex::new(Some(writer)),
+                idle_readers: Mutex::default(),
+                fatal,
+                commits,
+            }),
+        })
     }
 
     /// The switch that this database throws, for rooms that sync files of their own.
@@ -136,8 +155,22 @@ impl Records {
             })
         });
         let gone = || StoreError::Broken("the writer thread has ended".into());
-        self.shared.queue.send(job).await.map_err(|_| gone())?;
+        self.shared.queue.send(Some(job)).await.map_err(|_| gone())?;
         answered.await.unwrap_or_else(|_| Err(gone().into()))
+    }
+
+    /// Writes what was asked for, copies the log into the database as far as no reader is in the way, and lets go of both.
+    /// Returns once that is done: whoever opens the database next finds it whole, with nobody else at work in it. Writes
+    /// that come later are refused.
+    pub async fn close(&self) {
+        self.shared.idle_readers.lock().unwrap_or_else(|e| e.into_inner()).clear();
+        // Fails only if the writer has ended already.
+        let _ = self.shared.queue.send(None).await;
+        let writer = self.shared.writer.lock().unwrap_or_else(|e| e.into_inner()).take();
+        if let Some(writer) = writer {
+            // It catches the panics of writes; after another one there is nothing left to wait for.
+            let _ = tokio::task::spawn_blocking(move || writer.join()).await;
+        }
     }
 
     /// Runs `work` on a read-only connection, off the async threads. It sees every write that has returned.
@@ -196,12 +229,13 @@ fn in_savepoint<T, E: From<rusqlite::Error>>(
 
 fn write_loop(
     connection: &Connection,
-    mut queue: mpsc::Receiver<Work>,
+    mut queue: mpsc::Receiver<Option<Work>>,
     fatal: &Fatal,
-    in_log: &AtomicI32,
+    (in_log, sums): (&AtomicI32, &mut Sums),
     commits: &AtomicU64,
 ) {
-    while let Some(first) = queue.blocking_recv() {
+    let mut last = false;
+    while !last && let Some(Some(first)) = queue.blocking_recv() {
         let begun = fatal.check().and_then(|()| Ok(connection.execute_batch("BEGIN IMMEDIATE")?));
         if let Err(error) = begun {
             // Nothing was touched, so nothing is lost: only this one write is refused.
@@ -214,7 +248,13 @@ fn write_loop(
             && !connection.is_autocommit()
             && let Ok(next) = queue.try_recv()
         {
-            settle.push(next(Ok(connection)));
+            match next {
+                Some(next) => settle.push(next(Ok(connection))),
+                None => {
+                    last = true;
+                    break;
+                }
+            }
         }
         let outcome = if connection.is_autocommit() {
             Err(StoreError::Full("the transaction was rolled back".into()))
@@ -228,7 +268,10 @@ fn write_loop(
             commits.fetch_add(1, Ordering::SeqCst);
             fatal.syncs().records.add(began.elapsed());
             failpoint::pass(Place::CommitAfter);
-            committed
+            if committed.is_ok() {
+                sums.committed(in_log.load(Ordering::Relaxed).unsigned_abs());
+            }
+            committed.and_then(|()| fatal.check())
         };
         if let Err(error) = &outcome {
             if !connection.is_autocommit() {
@@ -248,11 +291,11 @@ fn write_loop(
         }
         // Nobody waits for it, and what fails here is tried again with the next commit, but for a sync.
         if in_log.load(Ordering::Relaxed) >= CHECKPOINT_AT && fatal.check().is_ok() {
-            checkpoint(connection, fatal);
+            checkpoint(connection, fatal, sums);
         }
     }
-    if fatal.check().is_ok() {
-        // Without it the log stays, and whoever opens the database next reads it.
+    if fatal.check().is_ok() && checkpoint(connection, fatal, sums) {
+        // There is nothing left to be copied: the log goes. Otherwise it stays, and whoever opens the database next reads it.
         let _ = connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, false);
     }
 }
@@ -264,12 +307,23 @@ fn keep_log_on_close(connection: &Connection) -> Result<(), StoreError> {
     Ok(())
 }
 
-/// Copies what the write-ahead log has into the database, as far as no reader is in the way.
-fn checkpoint(connection: &Connection, fatal: &Fatal) {
+/// Copies what the write-ahead log has into the database, as far as no reader is in the way. Returns whether that is all.
+fn checkpoint(connection: &Connection, fatal: &Fatal, sums: &mut Sums) -> bool {
     failpoint::pass(Place::CheckpointBefore);
-    let done = connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(()));
+    let row = |row: &rusqlite::Row<'_>| Ok((row.get::<_, i64>(1)?, row.get::<_, i64>(2)?));
+    let done = connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], row);
     failpoint::pass(Place::CheckpointAfter);
-    let Err(error) = done else { return };
+    let error = match done {
+        Ok((frames, copied)) => {
+            // Both are -1 where there is no log.
+            let count = |frames: i64| u32::try_from(frames).unwrap_or(0);
+            if copied > 0 {
+                sums.copied(count(frames), count(copied));
+            }
+            return frames == copied && fatal.check().is_ok();
+        }
+        Err(error) => error,
+    };
     match error.sqlite_error().map(|error| error.extended_code) {
         // What the kernel dropped of the database would be taken for written by the next try.
         Some(rusqlite::ffi::SQLITE_IOERR_FSYNC | rusqlite::ffi::SQLITE_IOERR_DIR_FSYNC) => {
@@ -277,6 +331,7 @@ fn checkpoint(connection: &Connection, fatal: &Fatal) {
         }
         _ => tracing::warn!(%error, "the write-ahead log waits to be copied into the database"),
     }
+    false
 }
 
 /// A failed commit, unlike a failed begin, is either a full disk, which passes, or the end.
@@ -375,7 +430,12 @@ mod tests {
     #[test]
     fn while_a_commit_is_under_way_nobody_knows_what_a_reader_would_see() {
         let dir = tempfile::tempdir().unwrap();
-        let mut connection = Connection::open_in_memory().unwrap();
+        let path = dir.path().join("watched.db");
+        let mut connection = Connection::open(&path).unwrap();
+        connection.pragma_update(None, "journal_mode", "WAL").unwrap();
+        connection.execute_batch(SCHEMA.migrations[0]).unwrap();
+        let fatal = Fatal::new();
+        let mut sums = Sums::open(&path, 4_096, fatal.clone()).unwrap();
         let commits = Arc::new(AtomicU64::new(0));
         let (counted, at_commit) = (Arc::clone(&commits), Arc::new(AtomicU64::new(0)));
         let seen = Arc::clone(&at_commit);
@@ -388,12 +448,12 @@ mod tests {
         let told = Arc::new(AtomicU64::new(0));
         let (counted, telling) = (Arc::clone(&commits), Arc::clone(&told));
         let work: Work = Box::new(move |db| {
-            db.unwrap().execute_batch(SCHEMA.migrations[0]).unwrap();
+            db.unwrap().execute_batch(SCHEMA.migrations[1]).unwrap();
             Box::new(move |_| telling.store(counted.load(Ordering::SeqCst), Ordering::SeqCst))
         });
-        queue.try_send(work).unwrap_or_else(|_| panic!("there is room for one"));
+        queue.try_send(Some(work)).unwrap_or_else(|_| panic!("there is room for one"));
         drop(queue);
-        write_loop(&connection, receiver, &Fatal::new(), &AtomicI32::new(0), &commits);
+        write_loop(&connection, receiver, &fatal, (&AtomicI32::new(0), &mut sums), &commits);
         assert_eq!((at_commit.load(Ordering::SeqCst), told.load(Ordering::SeqCst)), (1, 2));
 
         let records = open(dir.path());
@@ -477,12 +537,13 @@ mod tests {
             connection.pragma_update(None, "journal_mode", "WAL").unwrap();
             connection.execute_batch(SCHEMA.migrations[0]).unwrap();
             let fatal = Fatal::new();
+            let mut sums = Sums::open(&dir.path().join("records.db"), 4_096, fatal.clone()).unwrap();
             if failed {
                 fatal.throw("a test says so");
             }
             let (queue, receiver) = mpsc::channel(1);
             drop(queue);
-            write_loop(&connection, receiver, &fatal, &AtomicI32::new(0), &AtomicU64::new(0));
+            write_loop(&connection, receiver, &fatal, (&AtomicI32::new(0), &mut sums), &AtomicU64::new(0));
             drop(connection);
             assert_eq!(dir.path().join("records.db-wal").exists(), failed);
         }

@@ -294,6 +294,7 @@ async fn rows_that_an_earlier_version_wrote_open_are_read_and_sealed() {
             })
             .await
             .unwrap();
+        records.close().await;
     }
     let api = Api::at(temp.path(), Settings::new("us-east-1", ACCOUNT));
     let shown = api.configuration().await;

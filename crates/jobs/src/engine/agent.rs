@@ -52,9 +52,15 @@ pub(super) fn spawn(engine: &Engine, job: JobRow, held: Held) {
             let working = held.during(work(&engine, &held, &job.id, &mut receiver, &live));
             let error = match engine.shared.tasks.caught("the agent of a job", working).await {
                 Some(Some(Err(error))) => error,
+                // What it has come to stands in its row; but a stop may be before it has come to anything.
+                Some(Some(Ok(()))) => {
+                    if !engine.shared.stopping.is_cancelled() {
+                        live.set_loaded();
+                    }
+                    break;
+                }
                 // Without a lease there is nothing to go on with: another server has it, or will.
-                // And what it has come to stands in its row.
-                Some(Some(Ok(())) | None) => {
+                Some(None) => {
                     live.set_loaded();
                     break;
                 }
@@ -103,7 +109,11 @@ pub(super) fn spawn(engine: &Engine, job: JobRow, held: Held) {
         live.looked.cancel();
         // Before the agent is forgotten: the next one's lease is another.
         held.give_back(&*engine.shared.world.ledger).await;
-        engine.agents().remove(&job.id);
+        // A stop does not wait for room, or for a disk that answers: where the last counts could not be noted, they are
+        // known here alone, and shown until the server has ended.
+        if !engine.shared.stopping.is_cancelled() {
+            engine.agents().remove(&job.id);
+        }
         engine.wake();
     });
 }
