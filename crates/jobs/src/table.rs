@@ -4,12 +4,13 @@
 //! event, and no event without its state. An event is owed to every sink there is at that moment, a row each.
 
 use std::cmp::Ordering;
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use longshore_core::job::{Event, Status};
 use longshore_core::time::{Age, Tick, Timestamp};
 use longshore_store::failpoint::{self, Place};
-use longshore_store::{Records, Schema, StoreError};
+use longshore_store::{Calm, Records, Schema, StoreError};
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use longshore_wire::event::JobEvent;
@@ -141,9 +142,41 @@ pub const SCHEMA: Schema = Schema {
     ],
 };
 
+/// Jobs that are kept as they were read until something is committed: those that people look at in the same moment. One is
+/// some kilobytes, and 1 MiB with the longest request that is accepted.
+const LOOKED_AT_MAX: usize = 16;
+
+/// What was read in a time without a commit, in which it is what the table has.
+///
+/// Whoever follows a job asks for it many times between two commits: it is asked of SQLite, on another thread, once.
+#[derive(Debug, Default)]
+struct LookedAt(Mutex<(Option<Calm>, HashMap<String, JobRow>)>);
+
+impl LookedAt {
+    fn job(&self, calm: Calm, id: &str) -> Option<JobRow> {
+        let kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let (of, jobs) = &*kept;
+        if *of == Some(calm) { jobs.get(id).cloned() } else { None }
+    }
+
+    /// `calm`: that in which the read began.
+    fn keep(&self, calm: Calm, job: &JobRow) {
+        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let (of, jobs) = &mut *kept;
+        if *of != Some(calm) {
+            *of = Some(calm);
+            jobs.clear();
+        }
+        if jobs.len() < LOOKED_AT_MAX {
+            jobs.insert(job.id.clone(), job.clone());
+        }
+    }
+}
+
 #[derive(Clone)]
 pub struct Table {
     records: Records,
+    looked_at: Arc<LookedAt>,
     settings: Arc<Settings>,
     leases: Arc<Leases>,
     /// What the clock of age stood at when the ledger was opened, and for how long the server had run then.
@@ -175,7 +208,7 @@ impl Table {
         noted: Option<(Age, Timestamp)>,
     ) -> Self {
         let opened = (Age::resumed(noted, (settings.wall_clock)()), (settings.running)());
-        Self { records, settings, leases, opened, announced: Arc::default() }
+        Self { records, looked_at: Arc::default(), settings, leases, opened, announced: Arc::default() }
     }
 
     /// How far the clock of age had come when it was noted last, and what the wall clock said then.
@@ -290,8 +323,17 @@ impl Table {
     }
 
     pub async fn job(&self, id: &str) -> Result<Option<JobRow>, StoreError> {
+        // Before the read: one that a commit overtakes is kept for a time that is over.
+        let calm = self.records.calm();
+        if let Some(job) = calm.and_then(|calm| self.looked_at.job(calm, id)) {
+            return Ok(Some(job));
+        }
         let id = id.to_owned();
-        self.records.read(move |db| read_job(db, &id)).await
+        let job = self.records.read::<_, StoreError>(move |db| read_job(db, &id)).await?;
+        if let (Some(calm), Some(job)) = (calm, &job) {
+            self.looked_at.keep(calm, job);
+        }
+        Ok(job)
     }
 
     pub async fn list(
@@ -993,6 +1035,38 @@ mod tests {
         let (jobs, more) = table.list(vec![], None, 2).await.unwrap();
         assert_eq!((ids(jobs), more), (vec!["c".to_owned()], true));
         assert!(table.job("b").await.unwrap_err().to_string().contains("expected value"));
+    }
+
+    #[tokio::test]
+    async fn a_job_is_read_once_until_something_is_committed_and_never_shown_as_it_was_before() {
+        let dir = tempfile::tempdir().unwrap();
+        let table = table(dir.path());
+        let ids: Vec<String> = (0..LOOKED_AT_MAX + 4).map(|n| format!("job-{n}")).collect();
+        for id in &ids {
+            table.create(id.clone(), job(id)).await.unwrap();
+        }
+        let kept = || table.looked_at.0.lock().unwrap().1.len();
+        for id in &ids {
+            assert_eq!(table.job(id).await.unwrap().unwrap().id, *id);
+        }
+        assert_eq!(kept(), LOOKED_AT_MAX);
+        assert_eq!(table.job("nobody's").await.unwrap(), None);
+
+        // What is kept is shown: nothing is asked of the database.
+        table.looked_at.0.lock().unwrap().1.get_mut("job-0").unwrap().priority = 77;
+        assert_eq!(table.job("job-0").await.unwrap().unwrap().priority, 77);
+        for priority in [3, 4] {
+            table.set_priority("job-0", priority).await.unwrap();
+            assert_eq!(table.job("job-0").await.unwrap().unwrap().priority, priority);
+            assert_eq!(kept(), 1);
+        }
+
+        // A read that began before a commit says nothing of the time behind it.
+        let calm = table.records.calm().unwrap();
+        let before = table.job("job-0").await.unwrap().unwrap();
+        table.set_priority("job-0", 5).await.unwrap();
+        table.looked_at.keep(calm, &before);
+        assert_eq!(table.job("job-0").await.unwrap().unwrap().priority, 5);
     }
 
     #[tokio::test]

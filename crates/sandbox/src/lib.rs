@@ -34,7 +34,7 @@ pub use helper::{Command, Helper};
 pub use layers::{Layer, Mode, Report, State};
 pub use line::{Line, News, Word};
 pub use spec::{Bind, BindKind, CgroupDir, Ground, Identity, Landlock, Limits, Ports, Program, Root, Spec};
-pub use sys::bound_the_allocator;
+pub use sys::{bound_the_allocator, let_go_of_the_program};
 
 /// The argument with which the server's program becomes the helper.
 pub const HELPER_ARGUMENT: &str = "__launch";

@@ -226,6 +226,8 @@ async fn serve(args: cli::Serve, format: &log_lines::Format, is_given: bool) -> 
         true => tracing::info!(hint, "serving"),
         false => eprintln!("hint: {hint}"),
     }
+    // Behind the line that others wait for.
+    longshore_sandbox::let_go_of_the_program();
     let fatal = server.fatal.clone();
     tokio::select! {
         () = interrupt.asked() => {

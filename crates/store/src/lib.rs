@@ -18,7 +18,7 @@ pub use data_dir::DataDir;
 pub use fatal::Fatal;
 pub use files::{Files, Open, OpenFile, Os};
 pub use ground::Ground;
-pub use records::{Records, Schema};
+pub use records::{Calm, Records, Schema};
 pub use result_log::{Mark, Position, ResultLog};
 pub use syncs::Syncs;
 

@@ -8,7 +8,7 @@ mod log;
 mod sums;
 
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicI32, Ordering};
+use std::sync::atomic::{AtomicI32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
@@ -57,6 +57,8 @@ struct Shared {
     writer: Mutex<Option<std::thread::JoinHandle<()>>>,
     idle_readers: Mutex<Vec<Connection>>,
     fatal: Fatal,
+    /// Counted up when a commit begins and when it has ended: odd while one is under way.
+    commits: Arc<AtomicU64>,
 }
 
 impl Drop for Shared {
@@ -71,6 +73,10 @@ impl Drop for Shared {
         }
     }
 }
+
+/// A stretch of time in which nothing was committed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Calm(u64);
 
 impl std::fmt::Debug for Records {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -105,9 +111,11 @@ impl Records {
         sums.committed(in_log.load(Ordering::Relaxed).unsigned_abs());
         let (queue, receiver) = mpsc::channel(QUEUE_MAX);
         let thread_fatal = fatal.clone();
+        let commits = Arc::new(AtomicU64::new(0));
+        let counting = Arc::clone(&commits);
         let writer = std::thread::Builder::new()
             .name("records".into())
-            .spawn(move || write_loop(&writer, receiver, &thread_fatal, (&in_log, &mut sums)))
+            .spawn(move || write_loop(&writer, receiver, &thread_fatal, (&in_log, &mut sums), &counting))
             .map_err(StoreError::Io)?;
         Ok(Self {
             shared: Arc::new(Shared {
@@ -116,6 +124,7 @@ impl Records {
                 writer: Mutex::new(Some(writer)),
                 idle_readers: Mutex::default(),
                 fatal,
+                commits,
             }),
         })
     }
@@ -128,6 +137,13 @@ impl Records {
     /// Writes that wait for the writer thread now.
     pub fn waiting(&self) -> usize {
         self.shared.queue.max_capacity() - self.shared.queue.capacity()
+    }
+
+    /// The present stretch of time without a commit; `None` while one is under way. What a read finds that began in it is what
+    /// the database has as long as this is the same: that needs no disk and no other thread.
+    pub fn calm(&self) -> Option<Calm> {
+        let commits = self.shared.commits.load(Ordering::SeqCst);
+        commits.is_multiple_of(2).then_some(Calm(commits))
     }
 
     /// Runs `work` in a transaction and returns once it is durable.
@@ -229,6 +245,7 @@ fn write_loop(
     mut queue: mpsc::Receiver<Option<Work>>,
     fatal: &Fatal,
     (in_log, sums): (&AtomicI32, &mut Sums),
+    commits: &AtomicU64,
 ) {
     let mut last = false;
     while !last && let Some(Some(first)) = queue.blocking_recv() {
@@ -257,8 +274,11 @@ fn write_loop(
         } else {
             failpoint::pass(Place::CommitBefore);
             let began = Instant::now();
+            // Before it is seen by the first reader, and again before its writers are told.
+            commits.fetch_add(1, Ordering::SeqCst);
             // What was synced beside a sync that failed is not believed either.
             let committed = connection.execute_batch("COMMIT").map_err(sort).and_then(|()| fatal.check());
+            commits.fetch_add(1, Ordering::SeqCst);
             fatal.syncs().records.add(began.elapsed());
             failpoint::pass(Place::CommitAfter);
             if committed.is_ok() {
@@ -407,6 +427,54 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_calm_lasts_until_a_commit_begins_and_the_next_is_there_before_the_writer_is_told() {
+        let dir = tempfile::tempdir().unwrap();
+        let records = open(dir.path());
+        let before = records.calm().expect("nothing is being committed");
+        assert_eq!(count(&records).await, 0);
+        assert_eq!(records.calm(), Some(before), "a read changes nothing");
+        put(&records, "a", 1).await.unwrap();
+        let after = records.calm().expect("the commit has ended");
+        assert_ne!(after, before);
+        put(&records, "a", 2).await.unwrap_err();
+        assert_ne!(records.calm(), Some(before));
+    }
+
+    #[test]
+    fn while_a_commit_is_under_way_nobody_knows_what_a_reader_would_see() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("watched.db");
+        let mut connection = Connection::open(&path).unwrap();
+        connection.pragma_update(None, "journal_mode", "WAL").unwrap();
+        connection.execute_batch(SCHEMA.migrations[0]).unwrap();
+        let fatal = Fatal::new();
+        let mut sums = Sums::open(&path, 4_096, fatal.clone()).unwrap();
+        let commits = Arc::new(AtomicU64::new(0));
+        let (counted, at_commit) = (Arc::clone(&commits), Arc::new(AtomicU64::new(0)));
+        let seen = Arc::clone(&at_commit);
+        let look = move || {
+            seen.store(counted.load(Ordering::SeqCst), Ordering::SeqCst);
+            false
+        };
+        connection.commit_hook(Some(look)).unwrap();
+        let (queue, receiver) = mpsc::channel(1);
+        let told = Arc::new(AtomicU64::new(0));
+        let (counted, telling) = (Arc::clone(&commits), Arc::clone(&told));
+        let work: Work = Box::new(move |db| {
+            db.unwrap().execute_batch(SCHEMA.migrations[1]).unwrap();
+            Box::new(move |_| telling.store(counted.load(Ordering::SeqCst), Ordering::SeqCst))
+        });
+        queue.try_send(Some(work)).unwrap_or_else(|_| panic!("there is room for one"));
+        drop(queue);
+        write_loop(&connection, receiver, &fatal, (&AtomicI32::new(0), &mut sums), &commits);
+        assert_eq!((at_commit.load(Ordering::SeqCst), told.load(Ordering::SeqCst)), (1, 2));
+
+        let records = open(dir.path());
+        records.shared.commits.store(1, Ordering::SeqCst);
+        assert_eq!(records.calm(), None);
+    }
+
+    #[tokio::test]
     async fn a_failed_write_undoes_itself_and_not_its_neighbours() {
         let dir = tempfile::tempdir().unwrap();
         let records = open(dir.path());
@@ -488,7 +556,7 @@ mod tests {
             }
             let (queue, receiver) = mpsc::channel(1);
             drop(queue);
-            write_loop(&connection, receiver, &fatal, (&AtomicI32::new(0), &mut sums));
+            write_loop(&connection, receiver, &fatal, (&AtomicI32::new(0), &mut sums), &AtomicU64::new(0));
             drop(connection);
             assert_eq!(dir.path().join("records.db-wal").exists(), failed);
         }

@@ -20,12 +20,11 @@ use crate::{Fatal, StoreError};
 pub const ROLL_AT: u64 = 64 << 20;
 /// Appends waiting for the thread. The engine has one under way per job; a few more are room for a commit's length.
 const QUEUE_MAX: usize = 16;
-/// Whoever watches a log's growth is told after this many bytes, some ten thousand results.
-pub const TOLD_EVERY: u64 = 1 << 20;
-/// Memory for frames that an open log keeps from one to the next: for the engine's batches, 512 KiB and a little.
-const FRAME_KEPT_MAX: usize = 1 << 20;
+/// Whoever watches a log's growth is told after this many bytes, some twenty thousand results that say no more than that their
+/// task succeeded.
+pub const TOLD_EVERY: u64 = 256 << 10;
 /// A segment is read in pieces of this size, or of its longest frame, whichever is more.
-const READ_BYTES: usize = 256 << 10;
+const READ_BYTES: usize = 128 << 10;
 
 type Payload = Box<dyn AsRef<[u8]> + Send>;
 type Answer = oneshot::Sender<Result<(), StoreError>>;
@@ -253,8 +252,6 @@ struct Appender {
     file: Option<Box<dyn OpenFile>>,
     /// Whole and synced up to here.
     mark: Mark,
-    /// Where frames are put together; kept for the next one up to [`FRAME_KEPT_MAX`] bytes.
-    frame: Vec<u8>,
 }
 
 impl Appender {
@@ -267,8 +264,7 @@ impl Appender {
         mut each: impl FnMut(&[u8]),
     ) -> Result<Self, StoreError> {
         let files = ground.files();
-        let mut appender =
-            Self { ground: ground.clone(), dir: dir.to_owned(), file: None, mark: from, frame: Vec::new() };
+        let mut appender = Self { ground: ground.clone(), dir: dir.to_owned(), file: None, mark: from };
         let paths = segments_in(files, dir)?;
         for (number, path) in (1..).zip(&paths).skip(from.number.saturating_sub(1) as usize) {
             if number > appender.mark.number {
@@ -310,31 +306,35 @@ impl Appender {
             self.roll()?;
         }
         let len = self.mark.len;
-        let mut bytes = std::mem::take(&mut self.frame);
-        bytes.clear();
-        // No more than that: it is large, and would be doubled.
-        bytes.reserve_exact(HEADER.len() + FRAME_HEAD + payload.len());
-        if len == 0 {
-            bytes.extend_from_slice(HEADER);
-        }
-        let head = bytes.len();
-        segment::push_frame(&mut bytes, payload);
-        let checksum = segment::checksum_of(&bytes[head..]).unwrap_or_default();
+        // Not copied together: a batch is large, and there would be two of it.
+        let (head, veiled) = match segment::plain_head(payload) {
+            Some(head) => (head.to_vec(), None),
+            None => {
+                let mut frame = Vec::with_capacity(FRAME_HEAD + payload.len());
+                segment::push_frame(&mut frame, payload);
+                let rest = frame.split_off(FRAME_HEAD);
+                (frame, Some(rest))
+            }
+        };
+        let checksum = segment::checksum_of(&head).unwrap_or_default();
+        let before = if len == 0 { [HEADER, &head[..]].concat() } else { head };
+        let (at, body) = (len + (before.len() - FRAME_HEAD) as u64, veiled.as_deref().unwrap_or(payload));
+        let end = len + (before.len() + body.len()) as u64;
         let Some(file) = self.file.as_ref() else {
             return Err(StoreError::Broken("no open result segment".into()));
         };
         failpoint::pass(Place::ResultsAppendBefore);
-        let written = match failpoint::is_set(Place::ResultsAppendTorn) {
-            false => file.write_all_at(&bytes, len),
+        let mut written = file.write_all_at(&before, len);
+        if written.is_ok() && failpoint::is_set(Place::ResultsAppendTorn) {
             // As a crash in the middle would have it.
-            true => {
-                let (first, rest) = bytes.split_at(bytes.len() / 2);
-                file.write_all_at(first, len).and_then(|()| {
-                    failpoint::pass(Place::ResultsAppendTorn);
-                    file.write_all_at(rest, len + first.len() as u64)
-                })
-            }
-        };
+            let (first, rest) = body.split_at(body.len() / 2);
+            written = file.write_all_at(first, at + FRAME_HEAD as u64).and_then(|()| {
+                failpoint::pass(Place::ResultsAppendTorn);
+                file.write_all_at(rest, end - rest.len() as u64)
+            });
+        } else if written.is_ok() {
+            written = file.write_all_at(body, at + FRAME_HEAD as u64);
+        }
         if let Err(error) = written {
             let error = StoreError::from_io("appending results", error);
             // What was written of the frame goes again, so that the next append starts behind whole frames. If even
@@ -351,11 +351,8 @@ impl Appender {
         // A failed sync is final, full disk or not: what the kernel dropped cannot be known.
         synced.map_err(|e| StoreError::Broken(format!("syncing results failed: {e}")))?;
         failpoint::pass(Place::ResultsSyncAfter);
-        self.mark.len += bytes.len() as u64;
-        self.mark.last = LastFrame { at: len + head as u64, checksum };
-        if bytes.capacity() <= FRAME_KEPT_MAX {
-            self.frame = bytes;
-        }
+        self.mark.len = end;
+        self.mark.last = LastFrame { at, checksum };
         Ok(())
     }
 

@@ -24,6 +24,21 @@ pub const PAYLOAD_MAX: usize = (1 << LENGTH_BITS) - 1;
 /// Bits of the length; above them is the veil.
 const LENGTH_BITS: u32 = 24;
 
+/// What stands before a payload that can be written as it is, which nearly all can; none if it has to be veiled, as
+/// [`push_frame`] does. `payload` must not be empty nor longer than [`PAYLOAD_MAX`].
+pub fn plain_head(payload: &[u8]) -> Option<[u8; FRAME_HEAD]> {
+    debug_assert!(!payload.is_empty() && payload.len() <= PAYLOAD_MAX);
+    let length = u32::try_from(payload.len()).expect("a payload is at most 16 MiB").to_le_bytes();
+    let mut head = [0; FRAME_HEAD];
+    head[..4].copy_from_slice(MARK);
+    head[4..8].copy_from_slice(&length);
+    head[8..].copy_from_slice(&checksum(&length, payload).to_le_bytes());
+    // The mark, whose bytes differ from one another, may begin in the head and end in the payload.
+    let edge = [&head[1..], &payload[..payload.len().min(MARK.len() - 1)]].concat();
+    let is_there = |bytes: &[u8]| memchr::memmem::find(bytes, MARK).is_some();
+    (!is_there(&edge) && !is_there(payload)).then_some(head)
+}
+
 /// Appends one frame to `out`. `payload` must not be empty nor longer than [`PAYLOAD_MAX`].
 pub fn push_frame(out: &mut Vec<u8>, payload: &[u8]) {
     let start = out.len();
@@ -173,6 +188,25 @@ mod tests {
         // A form for each number is no text, and chance has no aim: it reads all the same.
         let payload = hostile("x");
         assert_eq!(read(&file(&[&payload])).unwrap().1, [payload]);
+    }
+
+    #[test]
+    fn a_payload_without_the_mark_is_written_as_it_is_behind_its_head() {
+        let mark_of_two = [&MARK[2..], b"and more"].concat();
+        for payload in [&b"a"[..], b"\xA7", b"LSF", b"some text", &mark_of_two, &[0xA7; 400]] {
+            let mut frame = Vec::new();
+            push_frame(&mut frame, payload);
+            let head = plain_head(payload).expect("the mark is not in it");
+            assert_eq!([&head[..], payload].concat(), frame);
+        }
+        for payload in [&MARK[..], "text with \u{a7}LSF in it".as_bytes(), &hostile("x")] {
+            assert_eq!(plain_head(payload), None);
+        }
+        // One whose checksum ends as the mark begins, and which goes on with it.
+        let crossing = (0..u32::MAX)
+            .map(|n| [&MARK[1..], &n.to_le_bytes()].concat())
+            .find(|payload| checksum(&(payload.len() as u32).to_le_bytes(), payload).to_le_bytes()[3] == MARK[0]);
+        assert_eq!(plain_head(&crossing.expect("one in 256 has it")), None);
     }
 
     fn file(payloads: &[&[u8]]) -> Vec<u8> {
