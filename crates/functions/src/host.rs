@@ -396,7 +396,7 @@ impl Host {
             idle_timeout_ms: millis(settings.idle_timeout),
             // An import of a large package is 2 s of work; what takes longer mostly waits.
             start_gate_ms: 2_000,
-            crashes_free: 8,
+            crashes_free: crashes_free(settings.starts_at_once),
             crash_delay_ms_max: crash_delay_ms_max(),
             idle_timeout_short_ms: millis(IDLE_TIMEOUT_SHORT),
             account_concurrency: settings.account_concurrency,
@@ -581,6 +581,16 @@ impl Host {
         let _ = tokio::time::timeout(Duration::from_secs(5), shared.ahead.gone()).await;
         let shared = shared.clone();
         let _ = tokio::task::spawn_blocking(move || shared.logs.flush()).await;
+    }
+}
+
+/// Crashes in a row that no start waits for: twice as many as environments start at once, so that a mishap of the first ones
+/// costs nothing, and eight at most. Where cores are few these are most of what a short crash loop takes from others (goal P36).
+const fn crashes_free(starts_at_once: u32) -> u32 {
+    match starts_at_once {
+        0 => 2,
+        1..=4 => 2 * starts_at_once,
+        _ => 8,
     }
 }
 
@@ -923,6 +933,16 @@ impl Shared {
     fn notice_once(&self, runtime: &str, notice: &str) {
         if lock(&self.noticed).insert(runtime.to_owned()) {
             tracing::warn!(runtime, notice, "a runtime was found that is not quite as asked for");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn twice_as_many_crashes_as_starts_at_once_are_free_and_eight_at_most() {
+        for (starts_at_once, free) in [(0, 2), (1, 2), (2, 4), (4, 8), (64, 8)] {
+            assert_eq!(super::crashes_free(starts_at_once), free, "{starts_at_once}");
         }
     }
 }
