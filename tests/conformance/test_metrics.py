@@ -230,7 +230,7 @@ def test_a_running_job_tells_its_rate_and_what_is_left_only_once_that_is_known(s
     job = scraped.create_job(BUCKET, "slow", etag, key="long.csv", report=False)
     scraped.wait(job, "Active")
     early = harness.wait_for("a job that goes", lambda: (f := figures(scraped, job))["tasksPerSecond"]["now"] and f)
-    assert early["secondsLeft"] is None and early["secondsLeftUnknown"] == "too-few-results"
+    assert early["secondsLeft"] is None and early["secondsLeftUnknown"] == "too-early"
     known = harness.wait_for("a forecast", lambda: (f := figures(scraped, job))["secondsLeft"] and f)
     rate = known["tasksPerSecond"]["now"]
     assert 10 < rate <= 101, "two at once that take 20 ms each"
@@ -255,7 +255,9 @@ def test_a_running_job_tells_its_rate_and_what_is_left_only_once_that_is_known(s
         _, said = watching.communicate(timeout=60)
     assert watching.returncode == 2 and "Cancelled: " in said, said
     kept = figures(scraped, job)
-    assert kept["taskDuration"]["count"] > 0 and kept["secondsLeftUnknown"] == "not-running"
+    assert kept["secondsLeftUnknown"] == "not-running"
+    progress = scraped.describe(job)["ProgressSummary"]
+    assert kept["taskDuration"]["count"] == progress["NumberOfTasksSucceeded"] > 0 == progress["NumberOfTasksFailed"]
 
 
 def test_a_jobs_life_is_a_dozen_lines_of_json_with_the_names_of_its_moves(scraped, ended):

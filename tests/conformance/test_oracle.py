@@ -151,6 +151,8 @@ BROKEN = {
     "X7, two at once": (lambda log: (log.kills.append((-1, 1)), log.add("long", "t3", "k3", -20, 12)), {}),
     "X7, a dead server's beside a new one's": (lambda log: (
         log.kills.append((3, 1)), log.add("orphan", "t3", "k3", -20)), {}),
+    "X8, a start after the cancel that was handed out after it, too": (
+        lambda log: log.lines[12].append(60), {"limits": audit.Limits(cancelled_ns=59)}),
     "X8, a start after the cancel": (lambda log: None, {"limits": audit.Limits(cancelled_ns=55)}),
     "more tasks than rows": (lambda log: log.add("third", "t9", "twice", 100, 105), {}),
 }

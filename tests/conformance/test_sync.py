@@ -21,14 +21,16 @@ def test_the_first_sync_that_fails_stops_the_server_and_what_was_acknowledged_is
         pytest.skip("strace is missing (Debian package strace)")
     number = test_failpoints.seed()
     dice = random.Random(number)
-    told = []
+    told, acknowledged = [], 0
     for run in range(RUNS):
         which = dice.randrange(*NUMBERS)
         error, ever_after = syncs.ERRORS[run % 3], dice.random() < 0.5
         lane = syncs.Failing(tmp_path / str(run), dice, which, error, ever_after)
         try:
             told.append(f"{which}{'+' if ever_after else ''} {error}{lane.run()}")
+            acknowledged += lane.counted["acknowledged"]
         finally:
             lane.close()
+    assert acknowledged > RUNS, "hardly anything was acknowledged before a sync failed: the lane shows nothing"
     with capsys.disabled():
-        print(f"\n    seed {number}: " + "\n        ".join(told))
+        print(f"\n    seed {number}, {acknowledged} acknowledged before: " + "\n        ".join(told))

@@ -89,8 +89,9 @@ impl Client {
         }
     }
 
-    /// Makes the job and stays with it until it is over. Returns the codes of its failure.
-    pub async fn live(mut self) -> Vec<String> {
+    /// Makes the job and stays with it until it is over. Returns the reasons of its failure:
+    /// codes and texts.
+    pub async fn live(mut self) -> Vec<(String, String)> {
         let plan = self.world.plan.jobs[self.job].clone();
         tokio::time::sleep(Duration::from_millis(plan.begins_ms)).await;
         self.create().await;
@@ -99,9 +100,12 @@ impl Client {
             let text = self.describe().await;
             let status = status(&text);
             if status.is_terminal() {
-                let codes = text.split("<FailureCode>").skip(1);
-                let codes: BTreeSet<&str> = codes.filter_map(|rest| rest.split('<').next()).collect();
-                return codes.into_iter().map(str::to_owned).collect();
+                let reasons = text.split("<FailureCode>").skip(1).filter_map(|rest| {
+                    let (code, rest) = rest.split_once('<')?;
+                    let reason = rest.split_once("<FailureReason>")?.1.split('<').next()?;
+                    Some((code.to_owned(), reason.to_owned()))
+                });
+                return reasons.collect();
             }
             if status == Status::Suspended {
                 waits += 1;
@@ -259,7 +263,11 @@ impl Client {
             if cancel {
                 assert!(matches!(status, Status::Cancelling | Status::Cancelled), "a cancel was answered {status:?}");
                 self.world.state().jobs[self.job].cancel_answered = true;
-                self.world.event("cancel answered", self.job as u64);
+                self.world.event_told(
+                    "cancel answered",
+                    self.job as u64,
+                    format_args!("cancel of job {} answered", self.job),
+                );
             }
         }
     }

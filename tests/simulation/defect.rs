@@ -36,6 +36,8 @@ pub enum Defect {
     EtagUnchecked,
     /// A job fails one task later than it should.
     ThresholdOffByOne,
+    /// A job fails one task before it should.
+    ThresholdTooEarly,
     /// Leases run by the wall clock.
     WallClockForLeases,
     /// Results that find no space are taken for written.
@@ -44,7 +46,7 @@ pub enum Defect {
     TornTailAccepted,
 }
 
-pub const DEFECTS: [Defect; 19] = [
+pub const DEFECTS: [Defect; 20] = [
     Defect::AckBeforeSync,
     Defect::RetryAfterFailedSync,
     Defect::MoveBeforeDurable,
@@ -61,6 +63,7 @@ pub const DEFECTS: [Defect; 19] = [
     Defect::CountsForgotten,
     Defect::EtagUnchecked,
     Defect::ThresholdOffByOne,
+    Defect::ThresholdTooEarly,
     Defect::WallClockForLeases,
     Defect::FullDiskSwallowed,
     Defect::TornTailAccepted,

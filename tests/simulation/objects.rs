@@ -47,7 +47,7 @@ impl Objects for Shelves {
         world.sleep_up_to(5).await;
         assert_eq!(bucket, "manifests", "an object is read that nobody has named");
         let job: usize = key.parse().expect("manifests are named by their jobs");
-        world.event("get", job as u64);
+        world.event_told("get", job as u64, format_args!("get the manifest of job {job}"));
         if world.fault(Fault::GetFails) {
             return Err(down("not now"));
         }
@@ -108,7 +108,7 @@ impl Objects for Shelves {
         let id = key.strip_prefix("job-").and_then(|rest| rest.split_once('/')).map(|(id, _)| id);
         let job = id.and_then(|id| world.job_of(id));
         let Some(job) = job else { panic!("{key} is put, which belongs to no job") };
-        world.event("put", job as u64);
+        world.event_told("put", job as u64, format_args!("put {key} of the report of job {job}"));
         crate::audit::put(world, job, key, bytes.clone());
         Self::crash(&self.0).await;
         if world.fault(Fault::PutFailsAfter) {

@@ -136,7 +136,7 @@ async fn begin_to_end(world: &Arc<World>, ahead: &std::sync::atomic::AtomicI64) 
         panic!("the faults stopped an hour ago, and the jobs are {open:?} (X3)");
     };
     let supervisor = supervise(world);
-    let reasons: BTreeMap<usize, Vec<String>> = tokio::select! {
+    let reasons: BTreeMap<usize, Vec<(String, String)>> = tokio::select! {
         biased;
         reasons = clients => reasons.into_iter().collect(),
         () = nemesis => return,
@@ -237,6 +237,9 @@ fn settings(machine: &Arc<Machine>) -> Settings {
     let mut run = plan.settings.clone();
     if world.has(Defect::ThresholdOffByOne) {
         run.threshold.tasks_min += 1;
+    }
+    if world.has(Defect::ThresholdTooEarly) {
+        run.threshold.tasks_min -= 1;
     }
     Settings {
         active_slots: plan.active_slots,

@@ -298,6 +298,11 @@ impl World {
 
     /// Takes an event into the trace.
     pub fn event(&self, what: &str, detail: u64) {
+        self.event_told(what, detail, format_args!("{what} {detail}"));
+    }
+
+    /// As [`World::event`], told in words of its own.
+    pub fn event_told(&self, what: &str, detail: u64, told: std::fmt::Arguments<'_>) {
         let ms = self.began.elapsed().as_millis() as u64;
         let mut state = self.state();
         state.events += 1;
@@ -306,7 +311,7 @@ impl World {
         state.trace = bytes.fold(state.trace, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01B3));
         if crate::verbose() {
             drop(state);
-            eprintln!("{ms:>8} ms  {what} {detail}");
+            eprintln!("{ms:>8} ms  {told}");
         }
     }
 
@@ -368,7 +373,7 @@ impl World {
     /// The ledger says that a job has moved.
     pub fn job_moved(&self, id: &str, to: Status) {
         let Some(job) = self.job_of(id) else { panic!("{id} moved to {to:?} and was never made (D1)") };
-        self.event(to.name(), job as u64);
+        self.event_told(to.name(), job as u64, format_args!("job {job} is {}", to.name()));
         let plan = &self.plan.jobs[job];
         let mut state = self.state();
         // Who stands still may still have calls under way that it cannot know are nobody's any more.
@@ -498,7 +503,8 @@ impl World {
 
     fn learned(&self, job: usize, entry: &Entry) {
         let row = entry.task().row as usize;
-        self.event(if matches!(entry, Entry::Settled { .. }) { "settled" } else { "redriven" }, row as u64);
+        let what = if matches!(entry, Entry::Settled { .. }) { "settled" } else { "redriven" };
+        self.event_told(what, row as u64, format_args!("{what} row {row} of job {job}"));
         let plan = &self.plan.jobs[job];
         let mut state = self.state();
         let book = &mut state.jobs[job];
@@ -658,7 +664,12 @@ impl World {
         );
         let total = self.plan.concurrency_total;
         assert!(all <= total, "server {who:?} has {all} calls in flight, and may have {total} (X7)");
-        self.event("call", row as u64);
+        let (server, life) = who;
+        self.event_told(
+            "call",
+            row as u64,
+            format_args!("call {number} of row {row} of job {job}, by server {server} in its life {life}"),
+        );
         Call { job, row, number, task_id: task.to_owned() }
     }
 

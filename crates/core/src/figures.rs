@@ -2,6 +2,7 @@
 
 use crate::histogram::Histogram;
 use crate::invocation::Reply;
+use crate::task::ResultCode;
 
 /// What one call came to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,7 +24,7 @@ pub enum Call {
 }
 
 impl Call {
-    /// In the order of their counts.
+    /// In the order of their counts, in which the result log has them: another one comes last.
     pub const ALL: [Call; 7] = [
         Call::Succeeded,
         Call::FunctionError,
@@ -79,16 +80,27 @@ fn is_timeout(payload: &[u8]) -> bool {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Figures {
     calls: [u64; Call::ALL.len()],
+    /// What the answers said of their tasks.
+    answers: [u64; ResultCode::ALL.len()],
+    /// Attempts that used themselves up and were followed by another, which the function's answer asked for.
+    pub retries: u64,
     /// From the call to the answer, of calls that reached the function.
     pub attempts: Histogram,
     /// From a task's first dispatch to the answer that settled it.
     pub tasks: Histogram,
+    /// Cold starts of the job's function while it ran; none where nobody counts them, elsewhere.
+    pub cold_starts: Histogram,
 }
 
 impl Figures {
-    /// Made of what was kept of others; `calls` in the order of [`Call::ALL`].
-    pub fn of(calls: [u64; Call::ALL.len()], attempts: Histogram, tasks: Histogram) -> Self {
-        Self { calls, attempts, tasks }
+    /// Adds to one count of calls, or of answers, what was kept of it.
+    pub fn add_calls(&mut self, call: Call, count: u64) {
+        add(&mut self.calls[call as usize], count);
+    }
+
+    /// See [`Figures::add_calls`].
+    pub fn add_answers(&mut self, code: ResultCode, count: u64) {
+        add(&mut self.answers[code as usize], count);
     }
 
     pub fn answered(&mut self, call: Call, took_us: Option<u64>) {
@@ -108,11 +120,53 @@ impl Figures {
         self.calls[call as usize]
     }
 
+    pub fn answers(&self, code: ResultCode) -> u64 {
+        self.answers[code as usize]
+    }
+
     pub fn merge(&mut self, other: &Self) {
-        self.calls.iter_mut().zip(other.calls).for_each(|(count, more)| *count = count.saturating_add(more));
+        self.calls.iter_mut().zip(other.calls).for_each(|(count, more)| add(count, more));
+        self.answers.iter_mut().zip(other.answers).for_each(|(count, more)| add(count, more));
+        add(&mut self.retries, other.retries);
         self.attempts.merge(&other.attempts);
         self.tasks.merge(&other.tasks);
+        self.cold_starts.merge(&other.cold_starts);
     }
+
+    /// What these have that `other` has not, count by count: with two states of the same figures, what came between them.
+    pub fn since(&self, other: &Self) -> Self {
+        let mut calls = self.calls;
+        calls.iter_mut().zip(other.calls).for_each(|(count, less)| *count = count.saturating_sub(less));
+        let mut answers = self.answers;
+        answers.iter_mut().zip(other.answers).for_each(|(count, less)| *count = count.saturating_sub(less));
+        Self {
+            calls,
+            answers,
+            retries: self.retries.saturating_sub(other.retries),
+            attempts: self.attempts.since(&other.attempts),
+            tasks: self.tasks.since(&other.tasks),
+            cold_starts: self.cold_starts.since(&other.cold_starts),
+        }
+    }
+
+    /// Nothing is counted any more; the memory of the histograms stays.
+    pub fn clear(&mut self) {
+        (self.calls, self.answers, self.retries) = Default::default();
+        self.histograms_mut().into_iter().for_each(Histogram::clear);
+    }
+
+    /// In the order in which the result log has them: another one comes last.
+    pub(crate) fn histograms(&self) -> [&Histogram; 3] {
+        [&self.tasks, &self.attempts, &self.cold_starts]
+    }
+
+    pub(crate) fn histograms_mut(&mut self) -> [&mut Histogram; 3] {
+        [&mut self.tasks, &mut self.attempts, &mut self.cold_starts]
+    }
+}
+
+fn add(count: &mut u64, more: u64) {
+    *count = count.saturating_add(more);
 }
 
 #[cfg(test)]
@@ -139,6 +193,32 @@ mod tests {
         for (place, call) in Call::ALL.into_iter().enumerate() {
             assert_eq!(call as usize, place, "{call:?}");
         }
+    }
+
+    #[test]
+    fn what_came_between_two_states_is_told_and_added_to_the_first_makes_the_second() {
+        let mut first = Figures::default();
+        first.answered(Call::Throttled, None);
+        first.settled(Some(40));
+        let mut second = first.clone();
+        second.answered(Call::Throttled, None);
+        second.answered(Call::Succeeded, Some(9));
+        second.add_answers(ResultCode::TemporaryFailure, 2);
+        second.retries += 1;
+        second.cold_starts.add(70_000);
+        second.settled(Some(50));
+        let between = second.since(&first);
+        let calls = [Call::Throttled, Call::Succeeded].map(|call| between.calls(call));
+        assert_eq!((calls, between.answers(ResultCode::TemporaryFailure), between.retries), ([1, 1], 2, 1));
+        assert_eq!((between.tasks.sum_us(), between.attempts.count(), between.cold_starts.count()), (50, 1, 1));
+        let mut again = first.clone();
+        again.merge(&between);
+        assert_eq!(again, second);
+        // Of what is not there yet nothing is missing.
+        assert_eq!(first.since(&second).tasks.count(), 0);
+        again.clear();
+        assert_eq!((again.calls(Call::Throttled), again.retries, again.tasks.count()), (0, 0, 0));
+        assert_eq!(again.tasks.times(), Default::default());
     }
 
     #[test]

@@ -95,6 +95,25 @@ impl Histogram {
         self.max_us = self.max_us.max(other.max_us);
     }
 
+    /// Takes in what [`Histogram::filled`] gave of another one. A bucket that there is not counts as the last one.
+    pub fn merge_sparse(&mut self, filled: impl IntoIterator<Item = (usize, u64)>, sum_us: u64, max_us: u64) {
+        for (bucket, count) in filled {
+            if self.counts.is_empty() {
+                self.counts = vec![0; BUCKETS];
+            }
+            let place = &mut self.counts[bucket.min(BUCKETS - 1)];
+            *place = place.saturating_add(count);
+        }
+        self.sum_us = self.sum_us.saturating_add(sum_us);
+        self.max_us = self.max_us.max(max_us);
+    }
+
+    /// Nothing is counted any more; its memory stays.
+    pub fn clear(&mut self) {
+        self.counts.fill(0);
+        (self.sum_us, self.max_us) = (0, 0);
+    }
+
     /// What came since an earlier state of the same histogram. Where the longest time is older, the middle of the last
     /// bucket that grew stands for the longest since.
     pub fn since(&self, earlier: &Self) -> Self {
@@ -135,16 +154,10 @@ impl Histogram {
         self.counts.iter().copied().enumerate().filter(|(_, count)| *count > 0)
     }
 
-    /// From what [`Histogram::filled`] gave. A bucket that there is not counts as the last one.
+    /// From what [`Histogram::filled`] gave, as [`Histogram::merge_sparse`] takes it.
     pub fn sparse(filled: impl IntoIterator<Item = (usize, u64)>, sum_us: u64, max_us: u64) -> Self {
-        let mut made = Self { counts: Vec::new(), sum_us, max_us };
-        for (bucket, count) in filled {
-            if made.counts.is_empty() {
-                made.counts = vec![0; BUCKETS];
-            }
-            let place = &mut made.counts[bucket.min(BUCKETS - 1)];
-            *place = place.saturating_add(count);
-        }
+        let mut made = Self::default();
+        made.merge_sparse(filled, sum_us, max_us);
         made
     }
 

@@ -163,6 +163,22 @@ pub enum Judgement {
     NotStarted,
 }
 
+impl Judgement {
+    /// What the function has said of the task, by the code that this amounts to: an answer that cannot be made out is a
+    /// PermanentFailure. `None` where it did not answer for the task.
+    pub fn code(&self) -> Option<ResultCode> {
+        match self {
+            Judgement::Settle(outcome) if outcome.succeeded => Some(ResultCode::Succeeded),
+            Judgement::Settle(_) => Some(ResultCode::PermanentFailure),
+            Judgement::Redrive(_) => Some(ResultCode::TemporaryFailure),
+            Judgement::FunctionError(_)
+            | Judgement::RetryTransport(_)
+            | Judgement::Throttled(..)
+            | Judgement::NotStarted => None,
+        }
+    }
+}
+
 const MISSING: &str = "Task result missing from Lambda response";
 /// What the report says of an answer that is not one, `null` for instance.
 pub const NOT_JSON: &str = "Invalid JSON returned in Lambda payload";

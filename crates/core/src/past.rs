@@ -1,4 +1,5 @@
-//! What the result log says about a job's past: which rows have their final result, and what waits to be tried again.
+//! What the result log says about a job's past: which rows have their final result, what waits to be tried again, and what
+//! was counted.
 //!
 //! It is read from the log's start, or from a checkpoint on: the same, written down when the log had grown so far.
 
@@ -7,6 +8,7 @@ use std::sync::Arc;
 
 use roaring::RoaringTreemap;
 
+use crate::counted::Counted;
 use crate::record::{Entry, Logged, Unreadable};
 use crate::task::{Outcome, Task};
 
@@ -81,6 +83,7 @@ pub struct Past {
     redriven: BTreeMap<u64, (Arc<Task>, u32, Outcome)>,
     succeeded: u64,
     failed: u64,
+    counted: Counted,
 }
 
 /// Why no past can be made of a log.
@@ -94,7 +97,9 @@ pub enum Misread {
 }
 
 /// Starts what [`Past::encode`] writes.
-const FORMAT: u8 = 1;
+const FORMAT: u8 = 2;
+/// The same without what was counted: of a log that has nothing of it, or of its first part.
+const FORMAT_UNCOUNTED: u8 = 1;
 
 impl Past {
     /// Takes one entry of the log, in the order it was written. `Err` if a row is settled twice.
@@ -110,15 +115,22 @@ impl Past {
 
     /// Takes all entries of one frame of the log.
     pub fn add_frame(&mut self, payload: &[u8]) -> Result<(), Misread> {
-        Logged::read_all(payload, |logged| {
-            if logged.settled {
-                return self.settle(logged.row, logged.succeeded).map_err(Misread::Twice);
-            }
-            if let Entry::Redriven { task, attempts, outcome } = logged.to_entry()? {
-                self.redrive(task, attempts, outcome);
-            }
-            Ok(())
-        })
+        let mut counted = std::mem::take(&mut self.counted);
+        let added = Logged::read_with_counted(
+            payload,
+            |logged| {
+                if logged.settled {
+                    return self.settle(logged.row, logged.succeeded).map_err(Misread::Twice);
+                }
+                if let Entry::Redriven { task, attempts, outcome } = logged.to_entry()? {
+                    self.redrive(task, attempts, outcome);
+                }
+                Ok(())
+            },
+            |bytes| Ok(counted.take(bytes)?),
+        );
+        self.counted = counted;
+        added
     }
 
     /// Takes a final result. `Err` if its row has one.
@@ -143,6 +155,11 @@ impl Past {
 
     pub fn failed(&self) -> u64 {
         self.failed
+    }
+
+    /// What was counted with all of it.
+    pub fn counted(&self) -> &Counted {
+        &self.counted
     }
 
     /// The first row without a final result: where reading begins again.
@@ -173,8 +190,10 @@ impl Past {
     ///
     /// ```text
     /// format u8 | succeeded u64 | failed u64 | every row below u64 | and these: length u64, a Roaring treemap
-    ///           | what waits for a redrive, as entries of the log
+    ///           | what was counted: length u32, as `Counted` has it | what waits for a redrive, as entries of the log
     /// ```
+    ///
+    /// What it has with format 1, of earlier versions, ends without what was counted.
     pub fn encode(&mut self) -> Vec<u8> {
         self.settled.shrink();
         let mut out = vec![FORMAT];
@@ -183,6 +202,10 @@ impl Past {
             out.extend_from_slice(&number.to_le_bytes());
         }
         self.settled.others.serialize_into(&mut out).expect("a vector takes all that is written to it");
+        let mut counted = Vec::new();
+        self.counted.encode(&mut counted);
+        out.extend_from_slice(&u32::try_from(counted.len()).expect("histograms are bounded").to_le_bytes());
+        out.extend_from_slice(&counted);
         for (task, attempts, outcome) in self.redriven.values() {
             let (task, attempts, outcome) = (Arc::clone(task), *attempts, outcome.clone());
             Entry::Redriven { task, attempts, outcome }.encode(&mut out);
@@ -192,13 +215,25 @@ impl Past {
 
     /// Reads what [`Past::encode`] has written. `None` if it is not that, or does not agree with itself.
     pub fn decode(bytes: &[u8]) -> Option<Self> {
-        let (FORMAT, bytes) = bytes.split_first().map(|(format, rest)| (*format, rest))? else { return None };
+        let (format @ (FORMAT | FORMAT_UNCOUNTED), bytes) =
+            bytes.split_first().map(|(format, rest)| (*format, rest))?
+        else {
+            return None;
+        };
         let (numbers, bytes) = bytes.split_first_chunk::<32>()?;
         let number = |at: usize| numbers[8 * at..].first_chunk().map(|bytes| u64::from_le_bytes(*bytes));
         let (succeeded, failed, below) = (number(0)?, number(1)?, number(2)?);
-        let (rows, entries) = bytes.split_at_checked(usize::try_from(number(3)?).ok()?)?;
+        let (rows, mut entries) = bytes.split_at_checked(usize::try_from(number(3)?).ok()?)?;
+        let mut counted = Counted::default();
+        if format == FORMAT {
+            let (length, rest) = entries.split_first_chunk()?;
+            let (bytes, rest) = rest.split_at_checked(u32::from_le_bytes(*length) as usize)?;
+            counted.take(bytes).ok()?;
+            entries = rest;
+        }
         let others = RoaringTreemap::deserialize_from(rows).ok()?;
-        let mut past = Self { settled: Settled { below, others, loose: 0 }, succeeded, failed, ..Self::default() };
+        let mut past =
+            Self { settled: Settled { below, others, loose: 0 }, succeeded, failed, counted, ..Self::default() };
         let above = past.settled.others.min().is_none_or(|row| row > below);
         if !above || past.settled.len() != succeeded.checked_add(failed)? {
             return None;
@@ -220,6 +255,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::record::Entries;
     use crate::task::VersionId;
 
     fn entry(row: u64, settled: bool, succeeded: bool) -> Entry {
@@ -251,8 +287,38 @@ mod tests {
         past.add(&entry(0, true, true)).unwrap();
         assert_eq!(past.first_open_row(), 1);
         past.add(&entry(1, true, true)).unwrap();
-        assert_eq!((past.first_open_row(), past.encode().len()), (1_000_000, 1 + 32 + 8));
+        assert_eq!((past.first_open_row(), past.encode().len()), (1_000_000, UNCOUNTED));
         assert_eq!((past.add(&entry(7, true, true)), past.settled.others.len()), (Err(7), 0));
+    }
+
+    /// Bytes of a past of which all rows are one number, and nothing was counted.
+    const UNCOUNTED: usize = 1 + 32 + 8 + 4 + 24;
+
+    #[test]
+    fn what_was_counted_is_of_the_frames_that_were_taken_and_goes_on_from_a_checkpoint_of_an_earlier_version() {
+        let frame = |row, active_ms, micros| {
+            let mut entries: Entries = [entry(row, true, true)].into_iter().collect();
+            let mut counted = Counted { active_ms, ..Counted::default() };
+            counted.figures.settled(Some(micros));
+            entries.count_in(&counted);
+            entries
+        };
+        let mut past = settled([0]);
+        assert_eq!(past.counted(), &Counted::default(), "of a log of an earlier version");
+        let new = past.encode();
+        let mut old = new[..1 + 32 + 8].to_vec();
+        assert_eq!((old[0], new.len()), (FORMAT, UNCOUNTED));
+        old[0] = FORMAT_UNCOUNTED;
+        for kept in [new, old] {
+            let mut past = Past::decode(&kept).unwrap();
+            past.add_frame(frame(1, 300, 40).payload()).unwrap();
+            past.add_frame(frame(2, 900, 50).payload()).unwrap();
+            for past in [Past::decode(&past.encode()).unwrap(), past] {
+                let Counted { active_ms, figures } = past.counted();
+                assert_eq!((*active_ms, figures.tasks.count(), figures.tasks.sum_us()), (900, 2, 90));
+                assert_eq!(past.first_open_row(), 3);
+            }
+        }
     }
 
     #[test]

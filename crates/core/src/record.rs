@@ -25,9 +25,13 @@
 //!
 //! The row expected is the one behind the row of the entry before, and 0 at first; the bucket and the key before the first are empty.
 //! Entries of both formats may stand in one payload.
+//!
+//! Behind the entries of a frame stands what was counted with them and since the frame before: kind u8 7 | length u32 |
+//! as [`Counted`] has it. Frames of earlier versions have none.
 
 use std::sync::Arc;
 
+use crate::counted::Counted;
 use crate::task::{Outcome, Task, VersionId};
 
 /// One thing that must outlive a crash.
@@ -45,6 +49,7 @@ const SETTLED_NUMBERED: u8 = 3;
 const REDRIVEN_NUMBERED: u8 = 4;
 const SHORT_SETTLED: u8 = 5;
 const SHORT_REDRIVEN: u8 = 6;
+const COUNTED: u8 = 7;
 
 /// What there is of an entry of format 2, a bit each. What is not there is what its line says.
 mod part {
@@ -111,6 +116,8 @@ pub struct Entries {
     count: usize,
     succeeded: u64,
     failed: u64,
+    /// Where in the payload what was counted with them lies, if it is there.
+    counted_from: Option<usize>,
 }
 
 impl Entries {
@@ -125,6 +132,23 @@ impl Entries {
     pub fn redrive(&mut self, task: &Task, attempts: u32, outcome: &Outcome) {
         self.push(SHORT_REDRIVEN, task, attempts, outcome);
         self.count += 1;
+    }
+
+    /// Adds what was counted with these entries; nothing is added behind it.
+    pub fn count_in(&mut self, counted: &Counted) {
+        self.payload.push(COUNTED);
+        let length_at = self.payload.len();
+        self.payload.extend_from_slice(&[0; 4]);
+        let from = self.payload.len();
+        counted.encode(&mut self.payload);
+        let length = u32::try_from(self.payload.len() - from).expect("histograms are bounded");
+        self.payload[length_at..from].copy_from_slice(&length.to_le_bytes());
+        self.counted_from = Some(from);
+    }
+
+    /// What was counted with them, as [`Counted::take`] reads it.
+    pub fn counted(&self) -> Option<&[u8]> {
+        self.counted_from.and_then(|from| self.payload.get(from..))
     }
 
     fn push(&mut self, kind: u8, task: &Task, attempts: u32, outcome: &Outcome) {
@@ -328,19 +352,29 @@ impl Logged<'_> {
     /// Reads a whole payload and hands each entry to `each`, in order, until one is an error. Texts are not looked into.
     pub fn read_all<E: From<Unreadable>>(
         payload: &[u8],
+        each: impl FnMut(Logged<'_>) -> Result<(), E>,
+    ) -> Result<(), E> {
+        Self::read_with_counted(payload, each, |_| Ok(()))
+    }
+
+    /// As [`Logged::read_all`], and hands what was counted with the entries to `counted`: [`Counted::take`] reads it.
+    pub fn read_with_counted<E: From<Unreadable>>(
+        payload: &[u8],
         mut each: impl FnMut(Logged<'_>) -> Result<(), E>,
+        mut counted: impl FnMut(&[u8]) -> Result<(), E>,
     ) -> Result<(), E> {
         let mut reader = Reader(payload);
         let (mut row_expected, mut bucket, mut key) = (0, &[][..], Vec::new());
         while !reader.0.is_empty() {
-            let kind = reader.byte()?;
-            let (SHORT_SETTLED | SHORT_REDRIVEN) = kind else {
-                each(reader.entry(kind)?)?;
-                continue;
-            };
-            let read = reader.short_entry(kind, row_expected, bucket, &mut key)?;
-            (row_expected, bucket) = (read.row.wrapping_add(1), read.bucket);
-            each(Logged { key: &key, ..read })?;
+            match reader.byte()? {
+                COUNTED => counted(reader.text()?)?,
+                kind @ (SHORT_SETTLED | SHORT_REDRIVEN) => {
+                    let read = reader.short_entry(kind, row_expected, bucket, &mut key)?;
+                    (row_expected, bucket) = (read.row.wrapping_add(1), read.bucket);
+                    each(Logged { key: &key, ..read })?;
+                }
+                kind => each(reader.entry(kind)?)?,
+            }
         }
         Ok(())
     }
@@ -581,6 +615,23 @@ mod tests {
                 entries.iter().filter(of).count() as u64
             };
             prop_assert_eq!((kept.count(), kept.settled()), (entries.len(), (settled(true), settled(false))));
+            // What was counted with them stands behind them, and is none of them.
+            let mut counted = Counted { active_ms: 70_000, ..Counted::default() };
+            counted.figures.settled(Some(5));
+            let mut with = kept.clone();
+            with.count_in(&counted);
+            let mut read = Counted::default();
+            back.clear();
+            Entry::decode_all(with.payload(), |e| back.push(e)).unwrap();
+            Logged::read_with_counted(with.payload(), |_| Ok(()), |bytes| read.take(bytes)).unwrap();
+            prop_assert_eq!(&back, &entries);
+            prop_assert_eq!((&read, with.count(), with.settled()), (&counted, kept.count(), kept.settled()));
+            prop_assert_eq!((kept.counted(), with.counted().is_some()), (None, true));
+            for cut in kept.payload().len() + 1..with.payload().len() {
+                let read = Entry::decode_all(&with.payload()[..cut], drop);
+                prop_assert_eq!(read, Err(Unreadable));
+            }
+            prop_assert_eq!(with.emptied(), Entries::default());
             prop_assert!(kept.payload().len() <= payload.len());
             back.clear();
             Entry::decode_all(kept.payload(), |e| back.push(e)).unwrap();

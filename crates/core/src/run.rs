@@ -17,8 +17,10 @@ use std::sync::Arc;
 
 use roaring::RoaringTreemap;
 
+use crate::counted::Counted;
 use crate::dispatch::{Pace, Paced, Ramp, RampSettings};
 use crate::figures::{Call, Figures};
+use crate::histogram::Histogram;
 use crate::invocation::{Judgement, Reply, judge};
 pub use crate::past::Past;
 use crate::random::Random;
@@ -305,8 +307,22 @@ pub struct Run {
     ended_told: bool,
     /// What had its final result when the threshold was passed: succeeded, failed.
     passed_at: Option<(u64, u64)>,
+    /// What the job has counted: in batches that were closed, in those that are durable, and since the last one was closed.
     figures: Figures,
+    counted_durable: Counted,
+    counting: Counted,
+    active: Active,
     effects: VecDeque<Effect>,
+}
+
+/// The job's time in Active.
+#[derive(Debug)]
+struct Active {
+    /// Of its earlier turns, in milliseconds.
+    before_ms: u64,
+    began: Tick,
+    /// When it left Active, to pause or to be cancelled.
+    left: Option<Tick>,
 }
 
 /// How many tasks, or answers, are where.
@@ -341,6 +357,7 @@ impl Run {
     /// Nothing is dispatched before the first [`Event::Slots`]: a job that is to be cancelled at once is told so first.
     pub fn new(lineage: &str, extent: Extent, past: Past, settings: Settings, seed: u64, now: Tick) -> Self {
         let (succeeded, failed) = (past.succeeded(), past.failed());
+        let counted = past.counted().clone();
         let mut run = Self {
             ids: TaskIds::new(lineage),
             phase: Phase::Running,
@@ -377,18 +394,21 @@ impl Run {
             failed_durable: failed,
             ended_told: false,
             passed_at: None,
-            figures: Figures::default(),
+            active: Active { before_ms: counted.active_ms, began: now, left: None },
+            figures: counted.figures.clone(),
+            counted_durable: counted,
+            counting: Counted::default(),
             effects: VecDeque::new(),
         };
         // The last results may have passed the threshold, and the server died before it said so.
-        run.check_threshold();
+        run.check_threshold(now);
         run
     }
 
     /// Takes one event.
     pub fn handle(&mut self, event: Event, now: Tick) {
         match event {
-            Event::Rows(tasks) => self.rows(tasks),
+            Event::Rows(tasks) => self.rows(tasks, now),
             Event::RowsKnown { rows_total, whole } => {
                 self.rows_total = self.rows_total.max(rows_total);
                 self.whole |= whole;
@@ -401,7 +421,7 @@ impl Run {
                 }
             }
             Event::Slots(slots) => self.slots = slots,
-            Event::Command(command) => self.command(command),
+            Event::Command(command) => self.command(command, now),
             Event::Woken => {}
         }
         self.advance(now);
@@ -463,9 +483,39 @@ impl Run {
         }
     }
 
-    /// What was counted since this run began.
-    pub fn figures(&self) -> &Figures {
-        &self.figures
+    /// Takes what was noted of the job beside its log, before the run's first event: where it is ahead of the log, it is
+    /// counted with the next batch. So is all of it where the log is of a version that counted nothing in it.
+    pub fn noted(&mut self, noted: &Counted) {
+        self.active.before_ms = self.active.before_ms.max(noted.active_ms);
+        self.counting.figures.merge(&noted.figures.since(&self.figures));
+    }
+
+    /// All that the job has counted, answers that are not durable among it.
+    pub fn figures(&self) -> Figures {
+        let mut figures = self.figures.clone();
+        figures.merge(&self.counting.figures);
+        figures
+    }
+
+    /// What is durable of it, with the time in Active of the same moment: what was counted with [`Run::counts`].
+    pub fn counted_durable(&self) -> &Counted {
+        &self.counted_durable
+    }
+
+    /// Cold starts that were counted since the last time.
+    pub fn cold_started(&mut self, cold_starts: &Histogram) {
+        self.counting.figures.cold_starts.merge(cold_starts);
+    }
+
+    /// The job is not Active any more, though what is in flight goes on. The first time counts.
+    pub fn leave_active(&mut self, now: Tick) {
+        self.active.left.get_or_insert(now);
+    }
+
+    /// Milliseconds in Active, those of the job's earlier turns included.
+    pub fn active_ms(&self, now: Tick) -> u64 {
+        let Active { before_ms, began, left } = self.active;
+        before_ms + left.unwrap_or(now).since_ms(began)
     }
 
     pub fn depths(&self) -> Depths {
@@ -482,13 +532,20 @@ impl Run {
         (self.rows_total, self.whole && self.sample.is_none())
     }
 
+    /// How many tasks may run at once now, and whether the ramp is what allows no more: otherwise it is the function and the
+    /// server.
+    pub fn at_once(&mut self, now: Tick) -> (u32, bool) {
+        let ramp = self.ramp.limit(now);
+        (ramp.min(self.slots), ramp < self.slots)
+    }
+
     /// Whether tasks wait for nothing but the ramp, which is still doubling: soon it goes faster.
     pub fn ramps_up(&mut self, now: Tick) -> bool {
         let limit = self.ramp.limit(now);
         self.ramp.doubles() && limit < self.slots && !self.ready.is_empty() && self.in_flight.len() >= limit as usize
     }
 
-    fn rows(&mut self, tasks: Vec<Task>) {
+    fn rows(&mut self, tasks: Vec<Task>, now: Tick) {
         self.reading = false;
         if tasks.is_empty() {
             // The reader knows the end better than the count does; a short manifest must not wait for ever.
@@ -510,21 +567,25 @@ impl Run {
             if task.bucket.is_empty() || task.bucket.starts_with("arn:") {
                 // Rule CSV-5: the column is a plain name, and a wrong one fails the task, not the job.
                 let outcome = Outcome::failed(400, "InvalidBucketName", "The specified bucket is not valid.");
-                self.settle(task, 0, outcome);
+                self.settle(task, 0, outcome, now);
             } else if task.version == VersionId::Missing {
                 let outcome = Outcome::failed(400, "InvalidRequest", "Task failed due to missing VersionId");
-                self.settle(task, 0, outcome);
+                self.settle(task, 0, outcome, now);
             } else {
                 self.ready.push_back(Pending { task, tries, clock: Clock::default() });
             }
         }
-        self.check_threshold();
+        self.check_threshold(now);
     }
 
     fn answered(&mut self, invocation: u64, reply: &Reply, now: Tick) {
         let Some(Flight { mut pending, since, paced }) = self.in_flight.remove(&invocation) else { return };
         let judgement = judge(reply, self.ids.of(pending.task.number).as_str());
-        self.figures.answered(Call::of(reply), pending.clock.took.map(|took| took.call_us));
+        let figures = &mut self.counting.figures;
+        figures.answered(Call::of(reply), pending.clock.took.map(|took| took.call_us));
+        if let (Reply::Answer(_), Some(code)) = (reply, judgement.code()) {
+            figures.add_answers(code, 1);
+        }
         let keeps_place = match judgement {
             Judgement::Throttled(..) => {
                 let keeps = self.throttled(paced, now);
@@ -545,22 +606,23 @@ impl Run {
         let winding_down = matches!(self.phase, Phase::Cancelling | Phase::Failing);
         match self.settings.retry.decide(judgement, &mut pending.tries, now, &mut self.random) {
             Verdict::Settle(outcome) => {
-                self.figures.settled(pending.clock.all_us(now));
-                self.settle(pending.task, pending.tries.attempts, outcome);
+                self.counting.figures.settled(pending.clock.all_us(now));
+                self.settle(pending.task, pending.tries.attempts, outcome, now);
             }
             Verdict::Redrive { .. } | Verdict::Again { .. } if winding_down => {
                 // What never began is no attempt.
                 pending.tries.attempts -= u32::from(not_started);
-                self.give_up(pending);
+                self.give_up(pending, now);
             }
             Verdict::Redrive { at } => {
+                self.counting.figures.retries += 1;
                 let row = pending.task.row;
                 let (task, attempts) = (Arc::clone(&pending.task), pending.tries.attempts);
                 let outcome =
                     pending.tries.last.clone().unwrap_or_else(|| Outcome::failed(200, "TemporaryFailure", ""));
                 // The batch it will go out with: the one that gathers, behind those that are full.
                 let batch = self.batch + 1 + self.full.len() as u64;
-                self.keep(|entries| entries.redrive(&task, attempts, &outcome));
+                self.keep(|entries| entries.redrive(&task, attempts, &outcome), now);
                 self.wait_until(at, row, Waiting { pending, batch, keeps_place: false });
             }
             Verdict::Again { at } => {
@@ -570,7 +632,7 @@ impl Run {
                 self.wait_until(at, row, Waiting { pending, batch: 0, keeps_place });
             }
         }
-        self.check_threshold();
+        self.check_threshold(now);
     }
 
     fn wait_until(&mut self, at: Tick, row: u64, waiting: Waiting) {
@@ -592,19 +654,19 @@ impl Run {
 
     /// A task that will not be tried again because its job is ending: it fails with its last error, or, never having
     /// reached its function, is as if it had not been started (rules L-11, L-12).
-    fn give_up(&mut self, pending: Pending) {
+    fn give_up(&mut self, pending: Pending, now: Tick) {
         if let Some(outcome) = pending.tries.last {
-            self.settle(pending.task, pending.tries.attempts, outcome);
+            self.settle(pending.task, pending.tries.attempts, outcome, now);
         }
     }
 
-    fn settle(&mut self, task: Arc<Task>, attempts: u32, outcome: Outcome) {
+    fn settle(&mut self, task: Arc<Task>, attempts: u32, outcome: Outcome, now: Tick) {
         *(if outcome.succeeded { &mut self.succeeded } else { &mut self.failed }) += 1;
-        self.keep(|entries| entries.settle(&task, attempts, &outcome));
+        self.keep(|entries| entries.settle(&task, attempts, &outcome), now);
     }
 
     /// Keeps one entry, which `add` adds, until it is durable.
-    fn keep(&mut self, add: impl FnOnce(&mut Entries)) {
+    fn keep(&mut self, add: impl FnOnce(&mut Entries), now: Tick) {
         let before = self.gathering.payload().len();
         add(&mut self.gathering);
         let bytes = self.gathering.payload().len();
@@ -614,21 +676,27 @@ impl Run {
         self.unrecorded += 1;
         self.unrecorded_bytes += bytes - before;
         if bytes >= BATCH_BYTES_MAX {
-            let full = self.gathered();
+            let full = self.gathered(now);
             self.full.push_back(full);
         }
     }
 
-    /// Takes the batch that gathers, and begins another.
-    fn gathered(&mut self) -> Entries {
+    /// Closes the batch that gathers, with what was counted since the last one, and begins another.
+    fn gathered(&mut self, now: Tick) -> Entries {
+        self.counting.active_ms = self.active_ms(now);
+        let before = self.gathering.payload().len();
+        self.gathering.count_in(&self.counting);
+        self.unrecorded_bytes += self.gathering.payload().len() - before;
+        self.figures.merge(&self.counting.figures);
+        self.counting.figures.clear();
         std::mem::replace(&mut self.gathering, std::mem::take(&mut self.spare))
     }
 
-    fn check_threshold(&mut self) {
+    fn check_threshold(&mut self, now: Tick) {
         let running = matches!(self.phase, Phase::Running | Phase::Pausing);
         if running && self.settings.threshold.passed(self.succeeded, self.failed) {
             self.passed_at = Some((self.succeeded, self.failed));
-            self.wind_down(Phase::Failing);
+            self.wind_down(Phase::Failing, now);
         }
     }
 
@@ -640,32 +708,35 @@ impl Run {
         let (succeeded, failed) = entries.settled();
         self.succeeded_durable += succeeded;
         self.failed_durable += failed;
+        if let Some(counted) = entries.counted() {
+            self.counted_durable.take(counted).expect("what was closed reads");
+        }
         // Who wrote it has no use for it any more: then the next batch needs no memory of its own.
         self.spare = Arc::try_unwrap(entries).map(Entries::emptied).unwrap_or_default();
     }
 
-    fn command(&mut self, command: Command) {
+    fn command(&mut self, command: Command, now: Tick) {
         match (command, self.phase) {
             (Command::Pause, Phase::Running) => self.phase = Phase::Pausing,
-            (Command::Cancel, Phase::Running | Phase::Pausing) => self.wind_down(Phase::Cancelling),
-            (Command::Fail, Phase::Running | Phase::Pausing) => self.wind_down(Phase::Failing),
+            (Command::Cancel, Phase::Running | Phase::Pausing) => self.wind_down(Phase::Cancelling, now),
+            (Command::Fail, Phase::Running | Phase::Pausing) => self.wind_down(Phase::Failing, now),
             // A command that comes after the end of what it is about changes nothing.
             _ => {}
         }
     }
 
-    fn wind_down(&mut self, phase: Phase) {
+    fn wind_down(&mut self, phase: Phase, now: Tick) {
         self.phase = phase;
         self.due.clear();
         (self.places_kept, self.waiting_bytes) = (0, 0);
         let mut waiting: Vec<Pending> = self.waiting.drain().map(|(_, waiting)| waiting.pending).collect();
         waiting.sort_by_key(|p| p.task.row);
         for pending in waiting.into_iter().chain(std::mem::take(&mut self.ready)) {
-            self.give_up(pending);
+            self.give_up(pending, now);
         }
         // Rows that waited for a redrive when the server died, and were not read again since.
         for (task, attempts, last) in self.past.take_all_redriven() {
-            self.settle(task, attempts, last);
+            self.settle(task, attempts, last, now);
         }
     }
 
@@ -770,7 +841,7 @@ impl Run {
         if self.recording.is_some() || self.unrecorded == 0 || self.gathers(now) {
             return;
         }
-        let entries = self.full.pop_front().unwrap_or_else(|| self.gathered());
+        let entries = self.full.pop_front().unwrap_or_else(|| self.gathered(now));
         let entries = Arc::new(entries);
         self.batch += 1;
         self.recording = Some((self.batch, Arc::clone(&entries)));
@@ -824,7 +895,7 @@ const UNWRITTEN_RETRY_MS: u64 = 500;
 mod tests {
     use super::*;
     use crate::record::Entry;
-    use crate::task::task_id;
+    use crate::task::{ResultCode, task_id};
     use bytes::Bytes;
 
     /// A run and the little world around it: an endless reader, a list of what was invoked, a disk under control.
@@ -836,6 +907,7 @@ mod tests {
         invoked: Vec<(u64, Arc<Task>, u32)>,
         batch: Option<u64>,
         recorded: Vec<Entry>,
+        frames: Vec<Vec<u8>>,
         ended: Option<Ended>,
         versions: fn(u64) -> VersionId,
         buckets: fn(u64) -> &'static str,
@@ -869,6 +941,7 @@ mod tests {
                 invoked: Vec::new(),
                 batch: None,
                 recorded: Vec::new(),
+                frames: Vec::new(),
                 ended: None,
                 versions: |_| VersionId::NoColumn,
                 buckets: |_| "b",
@@ -900,6 +973,7 @@ mod tests {
                         self.batch = Some(batch);
                         if self.disk_works {
                             Entry::decode_all(entries.payload(), |entry| self.recorded.push(entry)).unwrap();
+                            self.frames.push(entries.payload().to_vec());
                             self.batch = None;
                             self.run.handle(Event::Recorded { batch }, self.now);
                         }
@@ -1005,6 +1079,95 @@ mod tests {
     }
 
     #[test]
+    fn what_is_counted_is_durable_with_the_results_it_belongs_to_and_a_crash_takes_back_nothing_of_it() {
+        let mut world = World::new(6, Settings { gather_ms: 0, ..settings() });
+        let noted = |active_ms, throttled| {
+            let mut noted = Counted { active_ms, ..Counted::default() };
+            noted.figures.add_calls(Call::Throttled, throttled);
+            noted
+        };
+        world.run.noted(&noted(7_000, 3));
+        let answer = |world: &mut World, code| {
+            let took = Took { since_asked_us: 900, call_us: 700 };
+            world.run.took(world.invoked[0].0, took);
+            world.answer(code);
+        };
+        world.slots(4).sleep(250);
+        answer(&mut world, "Succeeded");
+        world.sleep(250);
+        answer(&mut world, "TemporaryFailure");
+        let durable = world.run.counted_durable().clone();
+        assert_eq!((durable.active_ms, durable.figures.calls(Call::Throttled)), (7_500, 3));
+        let codes = |figures: &Figures| ResultCode::ALL.map(|code| figures.answers(code));
+        assert_eq!((codes(&durable.figures), durable.figures.retries), ([1, 1, 0], 1));
+        assert_eq!((durable.figures.tasks.count(), durable.figures.attempts.count()), (1, 2));
+        // The disk stalls: what comes meanwhile is counted, and is not durable.
+        world.disk_works = false;
+        answer(&mut world, "PermanentFailure");
+        answer(&mut world, "Succeeded");
+        world.sleep(250);
+        assert_eq!(world.run.counted_durable(), &durable);
+        assert_eq!((codes(&world.run.figures()), world.run.active_ms(world.now)), ([2, 1, 1], 7_750));
+        let logged = |world: &World| {
+            let mut past = Past::default();
+            world.frames.iter().for_each(|frame| past.add_frame(frame).unwrap());
+            past
+        };
+        // A server that goes on from the log has counted what is durable: whatever was noted before, nothing of it twice.
+        let past = logged(&world);
+        assert_eq!(past.counted(), &durable);
+        let mut next = World::with_past(6, past, Settings { gather_ms: 0, ..settings() });
+        next.run.noted(&noted(7_250, 3));
+        assert_eq!((next.run.figures(), next.run.active_ms(Tick(0))), (durable.figures, 7_500));
+        next.slots(4).sleep(100);
+        next.give(Event::Command(Command::Pause));
+        next.run.leave_active(next.now);
+        while !next.invoked.is_empty() {
+            next.sleep(40);
+            answer(&mut next, "Succeeded");
+        }
+        let counted = next.run.counted_durable().clone();
+        assert_eq!((next.ended, counted.active_ms), (Some(Ended::Paused), 7_600), "a job that pauses is not Active");
+        let (succeeded, failed) = next.run.counts();
+        assert_eq!((succeeded + failed, counted.figures.tasks.count()), (5, 5));
+        world.frames.append(&mut next.frames);
+        assert_eq!(logged(&world).counted(), &counted);
+    }
+
+    #[test]
+    fn each_of_several_full_batches_has_what_was_counted_with_its_own_tasks() {
+        let mut world = World::new(
+            900,
+            Settings { ramp: RampSettings { initial: 900, max: 900, ..settings().ramp }, ..settings() },
+        );
+        world.disk_works = false;
+        world.slots(900);
+        let message = "é".repeat(1_000);
+        while let Some((invocation, task, _)) = world.invoked.pop() {
+            world.run.took(invocation, Took { since_asked_us: 500, call_us: 400 });
+            let id = task_id("job", task.row);
+            let body =
+                format!(r#"{{"results":[{{"taskId":"{id}","resultCode":"Succeeded","resultString":"{message}"}}]}}"#);
+            world.give(Event::Answered { invocation, reply: Reply::Answer(Bytes::from(body)) });
+        }
+        assert!(world.run.full.len() > 1, "{} are full", world.run.full.len());
+        world.disk_works = true;
+        let mut counts = Vec::new();
+        while world.run.unrecorded() > 0 {
+            let Some((batch, entries)) = world.run.recording.clone() else { break };
+            let mut own = Counted::default();
+            own.take(entries.counted().unwrap()).unwrap();
+            let (succeeded, _) = entries.settled();
+            assert_eq!((own.figures.tasks.count(), own.figures.calls(Call::Succeeded)), (succeeded, succeeded));
+            world.run.handle(Event::Recorded { batch }, world.now);
+            assert_eq!(world.run.counted_durable().figures.tasks.count(), world.run.counts().0);
+            counts.push(succeeded);
+            while world.run.next_effect().is_some() {}
+        }
+        assert!(counts.len() > 2 && counts.iter().sum::<u64>() == 900, "{counts:?}");
+    }
+
+    #[test]
     fn what_waits_where_is_told_and_whether_the_ramp_is_what_holds_it_back() {
         let mut world = World::new(
             100,
@@ -1012,6 +1175,7 @@ mod tests {
         );
         world.slots(50);
         assert_eq!(world.run.depths(), Depths { ready: 96, waiting: 0, in_flight: 4, unrecorded: 0 });
+        assert_eq!(world.run.at_once(world.now), (4, true));
         assert!(world.run.ramps_up(world.now));
         world.disk_works = false;
         world.answer("Succeeded");
@@ -1019,6 +1183,7 @@ mod tests {
         assert_eq!(world.run.depths(), Depths { ready: 94, waiting: 1, in_flight: 4, unrecorded: 2 });
         assert_eq!(world.run.extent(), (100, true));
         world.slots(3);
+        assert_eq!(world.run.at_once(world.now), (3, false));
         assert!(!world.run.ramps_up(world.now), "the function allows no more");
         world.slots(50).sleep(10_000);
         assert!(!world.run.ramps_up(world.now), "it has reached its ceiling");
@@ -1215,11 +1380,11 @@ mod tests {
         let fifth = |world: &mut World| {
             let (invocation, task, _) = world.invoked.remove(0);
             let long = "m".repeat(BATCH_BYTES_MAX / 5);
-            world.run.keep(|entries| entries.redrive(&task, 1, &Outcome::failed(200, "C", "")));
+            world.run.keep(|entries| entries.redrive(&task, 1, &Outcome::failed(200, "C", "")), world.now);
             let mut outcome = Outcome::succeeded("");
             outcome.message = long;
             let flight = world.run.in_flight.remove(&invocation).unwrap();
-            world.run.settle(flight.pending.task, 1, outcome);
+            world.run.settle(flight.pending.task, 1, outcome, world.now);
             world.sleep(0);
         };
         world.disk_works = false;
@@ -1257,7 +1422,7 @@ mod tests {
             let (invocation, ..) = world.invoked.remove(0);
             let flight = world.run.in_flight.remove(&invocation).unwrap();
             let outcome = Outcome { message, ..Outcome::succeeded("") };
-            world.run.settle(flight.pending.task, 1, outcome);
+            world.run.settle(flight.pending.task, 1, outcome, world.now);
             world.sleep(0);
         }
         let first = world.batch.expect("it is full");

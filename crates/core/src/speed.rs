@@ -30,7 +30,9 @@ pub enum Unknown {
     TotalUnknown,
     /// Fewer tasks run at once than will soon.
     RampsUp,
-    /// It has not run for long enough, or too little has come of it lately.
+    /// It has not run for long enough since it began, or since the server did.
+    TooEarly,
+    /// Too little has come of it lately.
     TooFewResults,
 }
 
@@ -40,6 +42,7 @@ impl Unknown {
             Unknown::NotRunning => "not-running",
             Unknown::TotalUnknown => "total-unknown",
             Unknown::RampsUp => "ramping-up",
+            Unknown::TooEarly => "too-early",
             Unknown::TooFewResults => "too-few-results",
         }
     }
@@ -96,7 +99,10 @@ impl Speed {
         if outlook.ramps_up {
             return Err(Unknown::RampsUp);
         }
-        if outlook.left > 0 && (ms < SETTLED_IN_MS || results < SETTLED_MIN) {
+        if outlook.left > 0 && ms < SETTLED_IN_MS {
+            return Err(Unknown::TooEarly);
+        }
+        if outlook.left > 0 && results < SETTLED_MIN {
             return Err(Unknown::TooFewResults);
         }
         let left = u128::from(outlook.left) * u128::from(ms) / u128::from(results.max(1));
@@ -144,7 +150,7 @@ mod tests {
         assert_eq!(of(&[100; 20]).left_ms(Outlook { left: 0, ..KNOWN }), Ok(0));
         assert_eq!(of(&[100; 20]).left_ms(Outlook { total_known: false, ..KNOWN }), Err(Unknown::TotalUnknown));
         assert_eq!(of(&[100; 20]).left_ms(Outlook { ramps_up: true, ..KNOWN }), Err(Unknown::RampsUp));
-        assert_eq!(of(&[100, 100]).left_ms(KNOWN), Err(Unknown::TooFewResults));
+        assert_eq!(of(&[100, 100]).left_ms(KNOWN), Err(Unknown::TooEarly));
         assert_eq!(of(&[0; 20]).left_ms(KNOWN), Err(Unknown::TooFewResults));
         assert_eq!(of(&[]).left_ms(Outlook { left: 0, ..KNOWN }), Ok(0));
     }

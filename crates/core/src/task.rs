@@ -80,6 +80,18 @@ pub enum ResultCode {
 }
 
 impl ResultCode {
+    /// In the order of their counts.
+    pub const ALL: [ResultCode; 3] =
+        [ResultCode::Succeeded, ResultCode::TemporaryFailure, ResultCode::PermanentFailure];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Succeeded => "Succeeded",
+            Self::TemporaryFailure => "TemporaryFailure",
+            Self::PermanentFailure => "PermanentFailure",
+        }
+    }
+
     /// Case-sensitive, as AWS spells them.
     pub fn parse(text: &str) -> Option<Self> {
         match text {

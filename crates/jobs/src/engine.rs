@@ -28,7 +28,10 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use longshore_core::counted::Counted;
 use longshore_core::failures::Failures;
+use longshore_core::figures::Figures;
+use longshore_core::histogram::Histogram;
 use longshore_core::job::Status;
 use longshore_core::manifest::CHUNK_ROWS;
 use longshore_core::random::Random;
@@ -42,7 +45,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use self::meters::Meter;
-pub use self::meters::{Going, KeptFigures, Totals};
+pub use self::meters::{Going, Totals};
 pub use self::tasks::{Boxed, Ground, Pretend};
 use crate::Settings;
 use crate::error::FailureReason;
@@ -122,7 +125,7 @@ struct Live {
     looked: CancellationToken,
     succeeded: AtomicU64,
     failed: AtomicU64,
-    /// Milliseconds in Active, those of earlier turns included.
+    /// Milliseconds in Active, those of earlier turns included, as far as they are durable.
     active_ms: AtomicU64,
     /// As the scheduler last saw it.
     priority: Arc<AtomicU32>,
@@ -150,6 +153,11 @@ impl Live {
     fn set_counts(&self, (succeeded, failed): (u64, u64)) {
         self.succeeded.store(succeeded, Ordering::Relaxed);
         self.failed.store(failed, Ordering::Relaxed);
+    }
+
+    /// Never goes down, as the counts never do.
+    fn set_active_ms(&self, active_ms: u64) {
+        self.active_ms.fetch_max(active_ms, Ordering::Relaxed);
     }
 
     fn counts(&self) -> (u64, u64) {
@@ -253,13 +261,11 @@ impl Engine {
     }
 
     /// What a job's runs have counted, and how it goes if it runs.
-    pub async fn figures(&self, job: &JobRow) -> Result<(KeptFigures, Option<Going>), StoreError> {
-        let world = &self.shared.world;
-        let cold_starts = world.invoker.cold_starts(&job.request.operation.function_arn);
-        if let Some((kept, going)) = self.shared.meters.of(&job.id, cold_starts) {
-            return Ok((kept, Some(going)));
+    pub async fn figures(&self, job: &JobRow) -> Result<(Figures, Option<Going>), StoreError> {
+        match self.shared.meters.of(&job.id) {
+            Some((figures, going)) => Ok((figures, Some(going))),
+            None => Ok((kept(&self.shared.world.ledger, &job.id).await?, None)),
         }
-        Ok((kept(&world.ledger, &job.id).await?, None))
     }
 
     /// What all runs since the start have counted, what is where in them, and how many calls wait at the gate.
@@ -420,8 +426,29 @@ fn clean(files: &dyn Files, dir: &std::path::Path) -> std::io::Result<()> {
     gone(files.remove_folder(&dir.join("report")))
 }
 
-/// A note of progress on its way to the table, and the milliseconds in Active that it brings it up to.
-type Noting = Pin<Box<dyn Future<Output = (u64, Result<(), StoreError>)> + Send>>;
+/// A note of progress on its way to the table, and what it says.
+type Noting = Pin<Box<dyn Future<Output = (Counted, Result<(), StoreError>)> + Send>>;
+
+/// The cold starts of a function that are counted with a run: those since it began.
+struct ColdStarts<'a> {
+    world: &'a World,
+    function: &'a str,
+    counted: Histogram,
+}
+
+impl<'a> ColdStarts<'a> {
+    fn of(world: &'a World, function: &'a str) -> Self {
+        Self { world, function, counted: world.invoker.cold_starts(function).unwrap_or_default() }
+    }
+
+    fn count_in(&mut self, run: &mut Run) {
+        let Some(by_now) = self.world.invoker.cold_starts(self.function) else { return };
+        if by_now != self.counted {
+            run.cold_started(&by_now.since(&self.counted));
+            self.counted = by_now;
+        }
+    }
+}
 
 /// How a run came to rest.
 struct Rest {
@@ -526,17 +553,21 @@ async fn run(
             job.id
         )));
     }
-    live.set_counts((past.succeeded(), past.failed()));
+    let counts = (past.succeeded(), past.failed());
+    let noted = Counted { active_ms: job.active_ms, figures: kept(&world.ledger, &job.id).await? };
+    // All that is shown of the job is known before any of it is shown.
+    let meter = Meter::start(&engine.shared.meters, &job.id, past.counted(), counts, noted.clone());
+    live.set_counts(counts);
+    live.set_active_ms(past.counted().active_ms);
     live.set_loaded();
     let Rows { extent, manifest, mut feed } = Rows::open(engine, held, job, first).await?;
-    let meter = {
-        let function = job.request.operation.function_arn.as_str();
-        let counts = (past.succeeded(), past.failed());
-        let before = kept(&world.ledger, &job.id).await?;
-        Meter::start(&engine.shared.meters, &job.id, (&world.invoker, function), before, counts)
-    };
     let mut random = Random::seeded(world.settings.seed());
-    let run = Run::new(&job.lineage, extent, past, world.settings.run.clone(), random.next_u64(), engine.now());
+    let mut run = Run::new(&job.lineage, extent, past, world.settings.run.clone(), random.next_u64(), engine.now());
+    run.noted(&noted);
+    if first.is_some() {
+        // Time in Pausing or Cancelling is none in Active (spec 2.6).
+        run.leave_active(engine.now());
+    }
     let rest = drive(
         engine,
         job,
@@ -579,11 +610,8 @@ async fn drive(
         dispatcher::Dispatcher::new(Arc::clone(&world.invoker), door, job, random)
     };
 
-    let began = engine.now();
-    // Time in Pausing or Cancelling is none in Active (spec 2.6).
-    let mut halted = first.map(|_| began);
-    let active_ms = |halted: Option<Tick>| halted.unwrap_or_else(|| engine.now()).since_ms(began);
-    let mut noted_ms = 0;
+    let mut noted_ms = run.active_ms(engine.now());
+    let mut cold_starts = ColdStarts::of(world, &job.request.operation.function_arn);
     let mut reason = None;
     let mut reading = None;
     let mut recording = None;
@@ -600,7 +628,7 @@ async fn drive(
     let mut answers_in_turn = 0;
     let mut answers_since_slots = 0;
     if let Some(command) = first {
-        run.handle(Event::Command(command), began);
+        run.handle(Event::Command(command), engine.now());
     }
     let mut failing = false;
     loop {
@@ -631,10 +659,14 @@ async fn drive(
                         // What comes of it does not matter: the next note says all of it again.
                         let _ = note.await;
                     }
-                    let active_ms = job.active_ms + active_ms(halted);
+                    cold_starts.count_in(&mut run);
+                    let counted = meters::to_be_noted(&run, engine.now());
                     meter.read(&mut run, engine.now());
-                    agent::persist(engine, || note(&world.ledger, fence, counts, active_ms, meter.kept())).await?;
-                    let times = run.figures().tasks.times();
+                    agent::persist(engine, || note(&world.ledger, fence, counts, &counted)).await?;
+                    let active_ms = counted.active_ms;
+                    live.set_active_ms(active_ms);
+                    let times = counted.figures.tasks.times();
+                    meter.noted(counted);
                     let (p50_ms, p99_ms) = (times.p50_us / 1_000, times.p99_us / 1_000);
                     let (succeeded, failed) = counts;
                     tracing::info!(
@@ -672,6 +704,7 @@ async fn drive(
             continue;
         }
         live.set_counts(run.counts());
+        live.set_active_ms(run.counted_durable().active_ms);
         let wake_at = run.wake_at(engine.now()).map(|tick| engine.at(tick));
         if wake_at != alarm_at {
             alarm_at = wake_at;
@@ -685,11 +718,11 @@ async fn drive(
             biased;
             Some(order) = orders.recv() => match order {
                 Order::Pause => {
-                    halted = halted.or_else(|| Some(engine.now()));
+                    run.leave_active(engine.now());
                     Event::Command(Command::Pause)
                 }
                 Order::Cancel(taken) => {
-                    halted = halted.or_else(|| Some(engine.now()));
+                    run.leave_active(engine.now());
                     run.handle(Event::Command(Command::Cancel), engine.now());
                     dispatcher.halt();
                     failpoint::pass(Place::JobCancelTaken);
@@ -767,22 +800,26 @@ async fn drive(
                     Err(error) => return Err(error),
                 }
             }
-            (upto_ms, written) = some(&mut noting) => {
+            (counted, written) = some(&mut noting) => {
                 noting = None;
                 // A note that finds no space is made the next time.
-                noted_ms = if written.is_ok() { upto_ms } else { noted_ms };
+                if written.is_ok() {
+                    noted_ms = counted.active_ms;
+                    live.set_active_ms(noted_ms);
+                    meter.noted(counted);
+                }
                 continue;
             }
             _ = slots_tick.tick() => {
-                let upto_ms = active_ms(halted);
-                live.active_ms.store(job.active_ms + upto_ms, Ordering::Relaxed);
+                cold_starts.count_in(&mut run);
                 meter.read(&mut run, engine.now());
-                if upto_ms - noted_ms >= NOTE_EVERY_MS && noting.is_none() {
-                    let (ledger, fence) = (Arc::clone(&world.ledger), fence.clone());
-                    let (counts, active_ms, figures) = (run.counts(), job.active_ms + upto_ms, meter.kept());
+                if run.active_ms(engine.now()) - noted_ms >= NOTE_EVERY_MS && noting.is_none() {
+                    let (ledger, fence, counts) = (Arc::clone(&world.ledger), fence.clone(), run.counts());
+                    let counted = meters::to_be_noted(&run, engine.now());
                     // Beside the loop, not in it: a disk that stalls must not hold up the calls.
                     noting = Some(Box::pin(async move {
-                        (upto_ms, note(&ledger, &fence, counts, active_ms, figures).await)
+                        let written = note(&ledger, &fence, counts, &counted).await;
+                        (counted, written)
                     }));
                 }
                 let slots = slots(world, &job.request.operation.function_arn);
@@ -806,11 +843,11 @@ async fn drive(
 }
 
 /// What is kept of a job's figures. Those that do not read are forgotten: no result depends on them.
-async fn kept(ledger: &Arc<dyn Ledger>, id: &str) -> Result<KeptFigures, StoreError> {
+async fn kept(ledger: &Arc<dyn Ledger>, id: &str) -> Result<Figures, StoreError> {
     let text = ledger.figures(id).await?.unwrap_or_else(|| "{}".into());
-    Ok(KeptFigures::from_json(&text).unwrap_or_else(|error| {
+    Ok(meters::from_json(&text).unwrap_or_else(|error| {
         tracing::warn!(job = id, %error, "figures of a job were forgotten, they could not be read");
-        KeptFigures::default()
+        Figures::default()
     }))
 }
 
@@ -819,16 +856,10 @@ async fn note(
     ledger: &Arc<dyn Ledger>,
     fence: &Fence,
     counts: (u64, u64),
-    active_ms: u64,
-    figures: Option<String>,
+    counted: &Counted,
 ) -> Result<(), StoreError> {
-    let figures = async {
-        match figures {
-            Some(figures) => ledger.note_figures(fence, figures).await,
-            None => Ok(()),
-        }
-    };
-    let (progress, figures) = futures::join!(ledger.note_progress(fence, counts, active_ms), figures);
+    let figures = ledger.note_figures(fence, meters::to_json(&counted.figures));
+    let (progress, figures) = futures::join!(ledger.note_progress(fence, counts, counted.active_ms), figures);
     progress.and(figures)
 }
 

@@ -13,6 +13,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use http::StatusCode;
 use http::header::HOST;
 use longshore_core::figures::Call;
+use longshore_core::task::ResultCode;
 use longshore_functions::host::figures::FunctionStats;
 use longshore_functions::{EventFigures, Functions};
 use longshore_jobs::Jobs;
@@ -46,6 +47,8 @@ metrics! {
     JOBS Gauge "longshore_jobs" "Jobs that there are, by status.";
     TASKS Counter "longshore_tasks_total" "Tasks that came to a durable final result, by outcome.";
     INVOCATIONS Counter "longshore_invocations_total" "Invocations that jobs asked for and that are over, by what they came to.";
+    ANSWERS Counter "longshore_task_answers_total" "Answers of functions for tasks of jobs, by result code.";
+    RETRIES Counter "longshore_task_retries_total" "Attempts at tasks that were followed by another because of what the function answered.";
     IN_FLIGHT Gauge "longshore_invocations_in_flight" "Invocations that jobs have asked for and that are not over.";
     TASK_SECONDS Histogram "longshore_task_duration_seconds" "From a task's first dispatch to the answer that settled it.";
     ATTEMPT_SECONDS Histogram "longshore_attempt_duration_seconds" "From the call to the answer, of attempts at tasks that reached their function.";
@@ -115,6 +118,11 @@ impl Metrics {
         for call in Call::ALL {
             samples = samples.count(&[("result", call.name())], totals.figures.calls(call));
         }
+        let mut samples = text.metric(&ANSWERS);
+        for code in ResultCode::ALL {
+            samples = samples.count(&[("code", code.name())], totals.figures.answers(code));
+        }
+        text.metric(&RETRIES).count(&[], totals.figures.retries);
         let depths = &jobs.depths;
         text.metric(&IN_FLIGHT).count(&[], depths.in_flight);
         text.metric(&TASK_SECONDS).times(&[], &totals.figures.tasks);
@@ -286,7 +294,7 @@ mod tests {
 
     #[test]
     fn the_page_of_metrics_tells_of_each_of_them_and_of_no_other() {
-        let page = include_str!("../../../docs/metrics.md");
+        let (page, _of_one_job) = include_str!("../../../docs/metrics.md").split_once("\n## ").unwrap();
         let rows: Vec<&str> = page.lines().filter(|line| line.starts_with("| `")).collect();
         let told: Vec<(&str, &str)> = rows
             .iter()

@@ -9,6 +9,10 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 /// Between two lines where there is no terminal.
 const LINE_EVERY: Duration = Duration::from_secs(5);
 
+/// Before so much time has passed, and so many tasks have ended, what is left is not reckoned: as the server has it.
+const RECKONED_AFTER: Duration = Duration::from_secs(3);
+const RECKONED_FROM: u64 = 3;
+
 /// How a job goes, where the server tells it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Going {
@@ -59,12 +63,7 @@ impl Progress {
         let left = total - done.min(total);
         let (per_second, left) = match &self.going {
             Some(going) => (going.per_second, going.left.filter(|_| left > 0)),
-            None => {
-                let seconds = self.began.elapsed().as_secs_f64();
-                let per_second = (done - before.min(done)) as f64 / seconds.max(0.001);
-                let known = left > 0 && per_second > 0.0;
-                (per_second, known.then(|| Duration::from_secs_f64(left as f64 / per_second)))
-            }
+            None => reckoned(self.began.elapsed(), done - before.min(done), left),
         };
         match &self.bar {
             Some(bar) => {
@@ -114,6 +113,13 @@ impl Progress {
     }
 }
 
+/// Tasks a second, and the time until `left` more have ended, once that says something.
+fn reckoned(elapsed: Duration, done: u64, left: u64) -> (f64, Option<Duration>) {
+    let per_second = done as f64 / elapsed.as_secs_f64().max(0.001);
+    let known = left > 0 && elapsed >= RECKONED_AFTER && done >= RECKONED_FROM;
+    (per_second, known.then(|| Duration::from_secs_f64(left as f64 / per_second)))
+}
+
 fn style() -> ProgressStyle {
     ProgressStyle::with_template("{spinner} [{bar:20}] {pos}/{len}  {wide_msg}")
         .expect("the template is valid: a test reads it")
@@ -154,6 +160,17 @@ mod tests {
             "10 succeeded, 2 failed, 4 a second, 25 s left"
         );
         assert_eq!(message("Paused", 1, 0, 0.0, None), "1 succeeded, 0 failed, 0 a second (Paused)");
+    }
+
+    #[test]
+    fn what_is_left_is_not_reckoned_from_next_to_nothing() {
+        let second = Duration::from_secs(1);
+        for (seconds, done, left, wanted) in
+            [(2, 500, 500, None), (10, 2, 500, None), (10, 500, 0, None), (10, 500, 100, Some(2 * second))]
+        {
+            assert_eq!(reckoned(seconds * second, done, left).1, wanted, "{done} in {seconds} s");
+        }
+        assert_eq!(reckoned(2 * second, 500, 500).0, 250.0);
     }
 
     #[test]

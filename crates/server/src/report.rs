@@ -296,7 +296,7 @@ impl Group<'_> {
 }
 
 /// A key as people call it: a report has it URL-encoded, as the manifest did.
-fn decoded(key: &str) -> String {
+pub fn decoded(key: &str) -> String {
     percent_encoding::percent_decode_str(&key.replace('+', " ")).decode_utf8_lossy().into_owned()
 }
 

@@ -61,6 +61,19 @@ struct Shared {
     commits: Arc<AtomicU64>,
 }
 
+impl Drop for Shared {
+    /// As [`Records::close`], for those who could not wait there.
+    fn drop(&mut self) {
+        // The writer ends when nobody can ask it for anything any more.
+        self.queue = mpsc::channel(1).0;
+        let writer = self.writer.get_mut().unwrap_or_else(|e| e.into_inner()).take();
+        // The last handle may go in a write of its own.
+        if let Some(writer) = writer.filter(|writer| writer.thread().id() != std::thread::current().id()) {
+            let _ = writer.join();
+        }
+    }
+}
+
 /// A stretch of time in which nothing was committed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Calm(u64);

@@ -624,8 +624,12 @@ async fn of_two_jobs_that_run_at_once_the_calls_of_the_higher_priority_go_first_
         }
         world.function.calls()[before..].iter().filter(|key| key.starts_with("high")).count()
     };
-    // Its calls come to the gate; then hardly another gets in before they do.
-    next(4).await;
+    // Its calls come to the gate, when that may be; then hardly another gets in before they do.
+    for _ in 0..20 {
+        if next(1).await == 1 {
+            break;
+        }
+    }
     let share = next(20).await;
     assert!(share >= 16, "{share} of 20");
     let raised = world.send("POST", &format!("/v20180820/jobs/{low}/priority"), "priority=9", "").await;

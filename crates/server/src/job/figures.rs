@@ -1,7 +1,8 @@
 //! How a job goes and how long its tasks took, as a Longshore tells it; elsewhere nobody does.
 //!
 //! The answer is `{"tasksPerSecond": {"now", "mean"}, "secondsLeft", "secondsLeftUnknown", "tasks", "invocations",
-//! "taskDuration": {"count", "p50Ms", "p90Ms", "p99Ms", "maxMs"}, "attemptDuration", "coldStartDuration"}` and some more.
+//! "taskDuration": {"count", "p50Ms", "p90Ms", "p99Ms", "maxMs"}, "attemptDuration", "coldStartDuration"}` and some more;
+//! docs/metrics.md explains every member.
 
 use std::time::{Duration, Instant};
 
@@ -37,11 +38,15 @@ impl Figures {
         self.0.pointer(pointer).and_then(Value::as_f64)
     }
 
-    /// For a bar; `None` if the job does not run.
-    pub fn going(&self) -> Option<Going> {
-        let per_second = self.number("/tasksPerSecond/now")?;
+    /// For a bar. A job that does not run makes no results, and has no end that could be told.
+    pub fn going(&self) -> Going {
+        let per_second = self.number("/tasksPerSecond/now").unwrap_or(0.0);
         let left = self.number("/secondsLeft").map(|seconds| Duration::from_secs(seconds as u64));
-        Some(Going { per_second, left, why_unknown: why(self.0.get("secondsLeftUnknown").and_then(Value::as_str)) })
+        Going { per_second, left, why_unknown: why(self.0.get("secondsLeftUnknown").and_then(Value::as_str)) }
+    }
+
+    fn runs(&self) -> bool {
+        self.number("/tasksPerSecond/now").is_some()
     }
 
     /// Names and texts: how fast it goes, what is left, and how long tasks, attempts and cold starts took.
@@ -54,8 +59,28 @@ impl Figures {
         if !speed.is_empty() {
             told.push(("Speed", speed.join(", ")));
         }
-        if let Some(going) = self.going() {
+        if self.runs() {
+            let going = self.going();
             told.push(("Left", going.left.map_or_else(|| format!("unknown: {}", going.why_unknown), duration)));
+        }
+        if let (Some(running), Some(max)) = (self.number("/tasks/inFlight"), self.number("/atOnce/max")) {
+            let limit = match self.0.pointer("/atOnce/limitedBy").and_then(Value::as_str) {
+                Some("ramp-up") => "what the ramp-up allows by now",
+                _ => "what the function and environments_max or concurrency_max allow",
+            };
+            told.push(("At once", format!("{running} of {max}: {limit}")));
+        }
+        let answers: Vec<String> = ["Succeeded", "TemporaryFailure", "PermanentFailure"]
+            .into_iter()
+            .filter_map(|code| Some((self.number(&format!("/answers/{code}"))?, code)))
+            .filter(|(count, _)| *count > 0.0)
+            .map(|(count, code)| format!("{count} × {code}"))
+            .collect();
+        if !answers.is_empty() {
+            told.push(("Answers", answers.join(", ")));
+        }
+        if let Some(retries) = self.number("/retries").filter(|retries| *retries > 0.0) {
+            told.push(("Retries", retries.to_string()));
         }
         for (name, member) in
             [("Tasks took", "taskDuration"), ("Attempts", "attemptDuration"), ("Cold start", "coldStartDuration")]
@@ -90,6 +115,7 @@ fn why(reason: Option<&str>) -> String {
         None => String::new(),
         Some("ramping-up") => "more tasks at once soon".into(),
         Some("total-unknown") => "how many tasks there are is not known yet".into(),
+        Some("too-early") => "it has not run for long enough yet".into(),
         Some("too-few-results") => "too few results yet".into(),
         Some("not-running") => "it does not run".into(),
         Some(other) => plain(other),
@@ -145,6 +171,23 @@ mod tests {
         }
         let over = Figures(json!({"tasksPerSecond": {"now": null, "mean": 3.0}, "taskDuration": times(1)}));
         assert_eq!(over.told()[0], ("Speed", "3.0 on average".to_owned()));
-        assert_eq!((over.told().len(), over.going()), (2, None), "nothing of it runs");
+        assert_eq!((over.told().len(), over.going().left), (2, None), "nothing of it runs");
+        let retried = Figures(json!({
+            "tasksPerSecond": {"now": 1.0}, "secondsLeftUnknown": "too-early", "tasks": {"inFlight": 7},
+            "atOnce": {"max": 8, "limitedBy": "slots"}, "retries": 66,
+            "answers": {"Succeeded": 284, "TemporaryFailure": 82, "PermanentFailure": 0},
+        }));
+        assert_eq!(
+            retried.told()[1..],
+            [
+                ("Left", "unknown: it has not run for long enough yet".to_owned()),
+                ("At once", "7 of 8: what the function and environments_max or concurrency_max allow".into()),
+                ("Answers", "284 × Succeeded, 82 × TemporaryFailure".into()),
+                ("Retries", "66".into()),
+            ]
+        );
+        let mut ramping = retried.clone();
+        ramping.0["atOnce"]["limitedBy"] = "ramp-up".into();
+        assert_eq!(ramping.told()[2].1, "7 of 8: what the ramp-up allows by now");
     }
 }

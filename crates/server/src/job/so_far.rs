@@ -11,6 +11,7 @@ use serde_json::Value;
 use crate::client::ClientError;
 use crate::failure::plain;
 use crate::place::Place;
+use crate::report::decoded;
 
 /// Groups shown. The server keeps up to a hundred.
 const GROUPS_SHOWN: usize = 10;
@@ -94,7 +95,12 @@ impl Group {
             message = message.chars().take(MESSAGE_MAX).chain(['…']).collect();
         }
         let colon = if message.is_empty() { "" } else { ": " };
-        format!("{:>8} × {}{colon}{message}  (for example {})", self.tasks, plain(&self.code), plain(&self.key))
+        format!(
+            "{:>8} × {}{colon}{message}  (for example {})",
+            self.tasks,
+            plain(&self.code),
+            plain(&decoded(&self.key))
+        )
     }
 }
 
@@ -159,7 +165,7 @@ mod tests {
             .iter()
             .map(|(message, tasks)| {
                 serde_json::json!({"numberOfTasks": tasks, "httpStatusCode": 404, "errorCode": "", "resultMessage": message,
-                    "example": {"bucket": "b", "key": "k\u{1b}", "versionId": null}})
+                    "example": {"bucket": "b", "key": "a%20k\u{1b}", "versionId": null}})
             })
             .collect();
         SoFar::of(&serde_json::json!({"failureGroups": groups, "numberOfTasksFailed": 9, "numberOfTasksInNoGroup": 3}))
@@ -171,8 +177,8 @@ mod tests {
         assert_eq!(
             found.lines(),
             [
-                "       5 × HTTP 404: no\u{fffd}[2J  (for example k\u{fffd})",
-                "       1 × HTTP 404  (for example k\u{fffd})",
+                "       5 × HTTP 404: no\u{fffd}[2J  (for example a k\u{fffd})",
+                "       1 × HTTP 404  (for example a k\u{fffd})",
                 "       3 × other failures",
             ]
         );

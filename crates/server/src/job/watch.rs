@@ -84,7 +84,7 @@ async fn follow(place: &Place, id: &str, progress: &mut Progress) -> Result<Desc
                 (answered, silent_since) = (true, None);
                 let (total, succeeded, failed) = described.progress();
                 if let Some(news) = pace.news(&place.client, id).await {
-                    progress.tell(news.going());
+                    progress.tell(Some(news.going()));
                 }
                 progress.show(described.status(), total, succeeded, failed);
                 if described.is_over() {

@@ -9,7 +9,7 @@ use longshore_core::histogram::Histogram;
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 /// Bounds in microseconds and as labels say them in seconds: from a cold cache to Lambda's longest invocation.
-const BOUNDS: [(u64, &str); 16] = [
+const BOUNDS: [(u64, &str); 20] = [
     (250, "0.00025"),
     (500, "0.0005"),
     (1_000, "0.001"),
@@ -23,8 +23,12 @@ const BOUNDS: [(u64, &str); 16] = [
     (500_000, "0.5"),
     (1_000_000, "1"),
     (2_500_000, "2.5"),
+    (5_000_000, "5"),
     (10_000_000, "10"),
+    (30_000_000, "30"),
     (60_000_000, "60"),
+    (120_000_000, "120"),
+    (300_000_000, "300"),
     (900_000_000, "900"),
 ];
 
