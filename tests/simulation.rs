@@ -150,6 +150,8 @@ struct World {
     whole: bool,
     /// Found bad, or another: the job has to fail.
     unusable: bool,
+    /// The failure threshold was passed: the engine writes that down before any result behind it is recorded.
+    passed: bool,
     /// Whether the job retries tasks of an earlier one, which numbers them otherwise.
     retries: bool,
     restarts: u64,
@@ -235,6 +237,7 @@ impl World {
             known: 0,
             whole: false,
             unusable: false,
+            passed: false,
             retries,
             restarts: 0,
             run,
@@ -274,7 +277,7 @@ impl World {
         self.run = Run::new(self.lineage(), extent, past, self.settings.clone(), seed, self.now);
         if self.cancelled {
             self.give(Event::Command(Command::Cancel));
-        } else if self.unusable {
+        } else if self.unusable || self.passed {
             self.give(Event::Command(Command::Fail));
         } else if matches!(self.wish, Wish::Early { .. }) && !self.whole {
             self.known = 0;
@@ -518,6 +521,7 @@ impl World {
         let mut events = vec![event];
         while let Some(event) = events.pop() {
             self.run.handle(event, self.now);
+            self.passed |= self.run.threshold_passed().is_some();
             while let Some(effect) = self.run.next_effect() {
                 match effect {
                     Effect::Read { first_row, rows_max } => {
@@ -688,7 +692,10 @@ impl World {
         );
         assert_eq!(self.run.counts(), counted, "the counts do not equal the report (X2)");
         match self.ended {
-            Some(Ended::Finished) => assert_eq!(self.settled.len() as u64, rows, "a row is missing (X1)"),
+            Some(Ended::Finished) => {
+                assert_eq!(self.settled.len() as u64, rows, "a row is missing (X1)");
+                assert!(!self.passed, "the threshold was passed, and the job goes on (X9)");
+            }
             Some(Ended::Failed) if self.unusable => {}
             // What was in flight when the threshold was passed may have brought the ratio down again.
             Some(Ended::Failed) => assert!(self.settled.len() as u64 >= self.settings.threshold.tasks_min),
