@@ -157,8 +157,9 @@ least, most = (float(ms) / 1000 for ms in os.environ.get("PAUSE_MS", "5,30").spl
 pid = os.getpid()
 
 def note(*words):
-    # One write of one short line to a file opened for appending: lines of several processes do not mix.
-    os.write(log, (json.dumps(words) + "\\n").encode())
+    # One write of one short line to a file opened for appending: lines of several processes do not mix. Behind one that a
+    # kill has cut short the next begins anew.
+    os.write(log, ("\\n" + json.dumps(words) + "\\n").encode())
 
 def handler(event, context):
     if "tasks" not in event:
@@ -251,6 +252,9 @@ class Invocations:
             new = new[:new.rfind(b"\n") + 1]
             self._at += len(new)
             for line in new.splitlines():
+                if not line.endswith(b"]"):
+                    # Empty, or cut short by a kill in the middle of the write: its call has come no further.
+                    continue
                 what, at, pid, *words = json.loads(line)
                 if what == "event":
                     self._events[words[0]] += 1
