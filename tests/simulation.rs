@@ -150,8 +150,9 @@ struct World {
     whole: bool,
     /// Found bad, or another: the job has to fail.
     unusable: bool,
-    /// The failure threshold was passed: the engine writes that down before any result behind it is recorded.
-    passed: bool,
+    /// What had succeeded and failed when the failure threshold was passed: the engine writes that down before any result
+    /// behind it is recorded.
+    passed: Option<(u64, u64)>,
     /// Whether the job retries tasks of an earlier one, which numbers them otherwise.
     retries: bool,
     restarts: u64,
@@ -237,7 +238,7 @@ impl World {
             known: 0,
             whole: false,
             unusable: false,
-            passed: false,
+            passed: None,
             retries,
             restarts: 0,
             run,
@@ -277,7 +278,7 @@ impl World {
         self.run = Run::new(self.lineage(), extent, past, self.settings.clone(), seed, self.now);
         if self.cancelled {
             self.give(Event::Command(Command::Cancel));
-        } else if self.unusable || self.passed {
+        } else if self.unusable || self.passed.is_some() {
             self.give(Event::Command(Command::Fail));
         } else if matches!(self.wish, Wish::Early { .. }) && !self.whole {
             self.known = 0;
@@ -521,7 +522,7 @@ impl World {
         let mut events = vec![event];
         while let Some(event) = events.pop() {
             self.run.handle(event, self.now);
-            self.passed |= self.run.threshold_passed().is_some();
+            self.passed = self.passed.or(self.run.threshold_passed());
             while let Some(effect) = self.run.next_effect() {
                 match effect {
                     Effect::Read { first_row, rows_max } => {
@@ -694,11 +695,18 @@ impl World {
         match self.ended {
             Some(Ended::Finished) => {
                 assert_eq!(self.settled.len() as u64, rows, "a row is missing (X1)");
-                assert!(!self.passed, "the threshold was passed, and the job goes on (X9)");
+                assert_eq!(self.passed, None, "the threshold was passed, and the job goes on (X9)");
             }
             Some(Ended::Failed) if self.unusable => {}
-            // What was in flight when the threshold was passed may have brought the ratio down again.
-            Some(Ended::Failed) => assert!(self.settled.len() as u64 >= self.settings.threshold.tasks_min),
+            // What was in flight when the threshold was passed may have brought the ratio down again, and a crash may have
+            // taken some of what it was passed with.
+            Some(Ended::Failed) => {
+                let (succeeded, failed) = self.passed.expect("nothing else fails a job here");
+                assert!(
+                    self.settings.threshold.passed(succeeded, failed),
+                    "{succeeded} and {failed} pass no threshold (X9)"
+                );
+            }
             Some(Ended::Cancelled) => assert!(self.cancelled),
             other => panic!("the job ended as {other:?}"),
         }
