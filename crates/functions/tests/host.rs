@@ -1114,6 +1114,21 @@ async fn provisioned_environments_are_up_before_the_first_call_and_replaced_when
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_call_is_given_to_a_runtime_that_has_ended() {
+    let b = bench_with(unconfined);
+    let f = b.python(TELLS);
+    for n in 1..=20 {
+        let pid = b.ok(&f, json!({})).await[0].as_i64().unwrap();
+        soon("its next poll", || b.log().matches("REPORT").count() == 2 * n - 1).await;
+        rustix::process::kill_process(pid_of(pid), rustix::process::Signal::KILL).unwrap();
+        // Without a pause: its init has not told of it yet.
+        while is_running(pid) {}
+        assert_ne!(b.ok(&f, json!({})).await[0], pid);
+        soon("its next poll", || b.log().matches("REPORT").count() == 2 * n).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn provisioned_environments_that_cannot_start_are_the_functions_failure_and_calls_run_on_demand() {
     let b = bench();
     let f = b.python(

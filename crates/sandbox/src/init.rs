@@ -7,7 +7,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use rustix::event::{PollFd, PollFlags};
-use rustix::process::{DumpableBehavior, Gid, Pid, Signal, Uid, WaitOptions};
+use rustix::process::{DumpableBehavior, Gid, Pid, PidfdFlags, Signal, Uid, WaitOptions};
 
 use crate::confine::{self, At, Fault};
 use crate::filter::{Filters, Kind};
@@ -151,7 +151,12 @@ fn live(
 
     let said = all_of(words)?;
     match said.split_first() {
-        None => tell(&News::Started, &[]),
+        None => {
+            // Ours to wait for, so its ID is nobody else's yet.
+            let seen = rustix::process::pidfd_open(runtime, PidfdFlags::empty());
+            let seen = seen.at(None, "the runtime's process cannot be seen")?;
+            tell(&News::Started, &[seen.as_fd()]);
+        }
         Some((&TRIED, details)) => {
             tell(&News::Tried { details: line::parse(details).at(None, "a trial's details")? }, &[]);
             return Ok(());

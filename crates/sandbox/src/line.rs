@@ -23,7 +23,7 @@ pub enum News {
     /// this order and where there are such: the folder `/proc` of the environment's own processes, the listener of the Runtime
     /// API, that of S3.
     Ready { proc: bool, listeners: bool },
-    /// The program runs.
+    /// The program runs. With a pidfd of its process, by which its end is seen before this line can tell of it.
     Started,
     /// The program cannot be run, and why.
     NoProgram(String),

@@ -243,7 +243,7 @@ impl Environment {
         Ok(())
     }
 
-    /// Whether its process runs. Asked before an environment that was idle gets a call.
+    /// Whether its processes run. Asked before an environment that was idle gets a call.
     pub fn is_alive(&self) -> bool {
         self.process.get().is_some_and(|process| process.of.is_alive())
     }
@@ -749,7 +749,10 @@ async fn start(
     }
     tasks.spawn(read_output(environment.clone()));
     let mut child = started.child;
-    child.runs().await.map_err(failed)?;
+    let runtime = child.runs().await.map_err(failed)?;
+    if let Some(process) = environment.process.get() {
+        process.of.runs(runtime);
+    }
     Ok(child)
 }
 

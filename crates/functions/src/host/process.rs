@@ -80,7 +80,7 @@ pub(super) struct Laid {
     pid: Pid,
     pidfd: OwnedFd,
     line: Line,
-    early: VecDeque<News>,
+    early: VecDeque<(News, Vec<OwnedFd>)>,
     output: OwnedFd,
     listeners: Option<(TcpListener, TcpListener)>,
     processes: Processes,
@@ -106,6 +106,8 @@ pub(super) struct Process {
     /// The init's, as the server sees it.
     pub pid: Pid,
     pidfd: AsyncFd<OwnedFd>,
+    /// The program's, once it runs.
+    runtime: OnceLock<OwnedFd>,
     line: Arc<AsyncFd<Line>>,
     processes: Processes,
     /// Opened when it is first asked for; `None` where that fails, as on a kernel that does not count.
@@ -123,7 +125,7 @@ pub(super) struct Process {
 pub(super) struct Child {
     line: Arc<AsyncFd<Line>>,
     /// What was said before its turn. Three at most: there is no more to say.
-    early: VecDeque<News>,
+    early: VecDeque<(News, Vec<OwnedFd>)>,
     /// Once it is known: `None` for one that was not told.
     ended: Option<Option<ExitStatus>>,
 }
@@ -231,7 +233,7 @@ async fn first_process(sandbox: Arc<Sandbox>, anew: Anew, groups: Vec<PathBuf>) 
                 ready = Some((proc, made));
             }
             Some((failed @ News::Failed { .. }, _)) => return Err(not_started(&failed)),
-            Some((other, _)) => early.push_back(other),
+            Some(other) => early.push_back(other),
             None => return Err(NotStarted::Host("the environment's first process ended before its time".into())),
         }
     }
@@ -292,6 +294,7 @@ impl Laid {
         let process = Process {
             pid,
             pidfd,
+            runtime: OnceLock::new(),
             line: line.clone(),
             processes,
             runnable: OnceLock::new(),
@@ -349,18 +352,21 @@ async fn hear(line: &AsyncFd<Line>) -> io::Result<Option<(News, Vec<OwnedFd>)>> 
 }
 
 impl Child {
-    async fn hear(&mut self) -> io::Result<Option<News>> {
+    async fn hear(&mut self) -> io::Result<Option<(News, Vec<OwnedFd>)>> {
         match self.early.pop_front() {
-            Some(news) => Ok(Some(news)),
-            None => Ok(hear(&self.line).await?.map(|(news, _)| news)),
+            Some(heard) => Ok(Some(heard)),
+            None => hear(&self.line).await,
         }
     }
 
-    /// Waits until the program runs, or it is told why it does not.
-    pub async fn runs(&mut self) -> Result<(), NotStarted> {
+    /// Waits until the program runs, or it is told why it does not. With the pidfd of its process.
+    pub async fn runs(&mut self) -> Result<OwnedFd, NotStarted> {
         match self.hear().await {
-            Ok(Some(News::Started)) => Ok(()),
-            Ok(Some(other)) => Err(not_started(&other)),
+            Ok(Some((News::Started, fds))) => {
+                let unseen = || NotStarted::Host("the runtime's process cannot be seen".into());
+                fds.into_iter().next().ok_or_else(unseen)
+            }
+            Ok(Some((other, _))) => Err(not_started(&other)),
             Ok(None) => Err(NotStarted::Host("the environment's first process ended before its time".into())),
             Err(error) => Err(NotStarted::Host(format!("its line cannot be heard: {error}"))),
         }
@@ -372,7 +378,7 @@ impl Child {
             return ended;
         }
         let ended = match self.hear().await {
-            Ok(Some(News::Exited { status })) => Some(ExitStatus::from_raw(status)),
+            Ok(Some((News::Exited { status }, _))) => Some(ExitStatus::from_raw(status)),
             _ => None,
         };
         self.ended = Some(ended);
@@ -386,9 +392,22 @@ impl Child {
 }
 
 impl Process {
-    /// Whether the environment still has its init.
+    /// The program runs, as this process.
+    pub fn runs(&self, runtime: OwnedFd) {
+        // It starts once.
+        let _ = self.runtime.set(runtime);
+    }
+
+    /// Whether the environment still has its init, and its runtime if that runs already. Of a runtime's end the init tells
+    /// a moment later, and a call must not be given away in that moment.
     pub fn is_alive(&self) -> bool {
-        is_alive(self.pidfd.get_ref())
+        let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+        let init = PollFd::new(self.pidfd.get_ref(), PollFlags::IN);
+        let ended = match self.runtime.get() {
+            Some(runtime) => rustix::event::poll(&mut [init, PollFd::new(runtime, PollFlags::IN)], Some(&now)),
+            None => rustix::event::poll(&mut [init], Some(&now)),
+        };
+        !matches!(ended, Ok(n) if n > 0)
     }
 
     /// Whether its own programs may have ended its init, which went without a word: nobody keeps them from it outside of a
