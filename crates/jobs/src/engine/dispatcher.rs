@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll, Waker, ready};
 
 use futures::stream::FuturesUnordered;
 use futures::{FutureExt, StreamExt};
@@ -49,8 +49,8 @@ pub(super) struct Dispatcher {
     calls: FuturesUnordered<Call>,
     /// No call begins any more.
     halted: bool,
-    /// Those that never will. Not more than were on their way.
-    called_off: VecDeque<u64>,
+    /// Those that never will, and those that were over at once. Not more than were on their way.
+    over: VecDeque<(u64, Reply, Option<Took>)>,
 }
 
 impl Dispatcher {
@@ -67,13 +67,13 @@ impl Dispatcher {
             door,
             calls: FuturesUnordered::new(),
             halted: false,
-            called_off: VecDeque::new(),
+            over: VecDeque::new(),
         }
     }
 
     pub fn start(&mut self, invocation: u64, task: &Task, attempt: u32) {
         if self.halted {
-            self.called_off.push_back(invocation);
+            self.over.push_back((invocation, Reply::NotStarted, None));
             return;
         }
         let payload = self.template.event(invocation_id(&mut self.random).as_str(), task);
@@ -105,7 +105,13 @@ impl Dispatcher {
                 })
             }
         };
-        self.calls.push(Call { invocation, start, answered });
+        let mut call = Call { invocation, start, answered };
+        // Sent now, not behind the answers that wait for their turn: whoever is called works while those are taken. Those
+        // who wait below look at it once more, and are woken by it.
+        match Pin::new(&mut call).poll(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(over) => self.over.push_back(over),
+            Poll::Pending => self.calls.push(call),
+        }
     }
 
     /// From here on no call begins, wherever it waits for its turn. Those that have begun go on.
@@ -116,7 +122,7 @@ impl Dispatcher {
         for call in std::mem::take(&mut self.calls) {
             match call.start.call_off() {
                 // Dropped with it, it gives up its place in whichever queue.
-                true => self.called_off.push_back(call.invocation),
+                true => self.over.push_back((call.invocation, Reply::NotStarted, None)),
                 false => self.calls.push(call),
             }
         }
@@ -129,16 +135,17 @@ impl Dispatcher {
 
     /// A call that is over by now. Calls that go on are known to go on until [`Dispatcher::next_answer`] is asked again.
     pub fn answer_now(&mut self) -> Option<(u64, Reply, Option<Took>)> {
-        if let Some(invocation) = self.called_off.pop_front() {
-            return Some((invocation, Reply::NotStarted, None));
-        }
-        self.calls.next().now_or_never().flatten()
+        // These first: those that were over at once may make room for more of their kind, without end.
+        let answered = if self.calls.is_empty() { None } else { self.calls.next().now_or_never().flatten() };
+        answered.or_else(|| self.over.pop_front())
     }
 
     /// The next call that is over; waits for ever if none is under way.
     pub async fn next_answer(&mut self) -> (u64, Reply, Option<Took>) {
-        if let Some(invocation) = self.called_off.pop_front() {
-            return (invocation, Reply::NotStarted, None);
+        if !self.over.is_empty()
+            && let Some(answer) = self.answer_now()
+        {
+            return answer;
         }
         match self.calls.next().await {
             Some(answer) => answer,
