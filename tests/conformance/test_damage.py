@@ -63,3 +63,24 @@ def test_a_flipped_bit_in_a_page_of_the_database_is_noticed_and_not_shown(server
     server.start()
     [job] = server.control.list_jobs(AccountId=harness.ACCOUNT)["Jobs"]
     assert job["Description"] == "A word to be found"
+
+
+def test_a_data_directory_that_lost_its_records_is_not_begun_anew_and_keeps_its_objects_and_code(server):
+    server.bucket(BUCKET)
+    server.s3.put_object(Bucket=BUCKET, Key="k", Body=b"kept" * 30_000)
+    server.deploy("work", "def handler(event, context): pass")
+    server.stop()
+    files = lambda: {str(file.relative_to(server.data_dir)) for name in ("objects", "code") for file in (server.data_dir / name).rglob("*") if file.is_file()}
+    before, kept = files(), {name: (server.data_dir / name).read_bytes() for name in ("records.db", "records.sums")}
+    assert any(file.startswith("objects") for file in before) and any(file.startswith("code") for file in before), before
+    # With the checksums first, as after an accident; then without, as the one who trusts nothing but a fresh start would have it.
+    for name in ("records.db", "records.sums"):
+        (server.data_dir / name).unlink()
+        said = harness.run([harness.LONGSHORE, "serve", "--data-dir", server.data_dir, "--listen", "127.0.0.1:0"],
+                           harness.plain_environment(server.home), check=False, timeout=20)
+        assert said.returncode != 0 and "records.db is gone" in said.stderr and "from a backup" in said.stderr, said
+        assert files() == before
+    for name, content in kept.items():
+        (server.data_dir / name).write_bytes(content)
+    server.start()
+    assert server.s3.get_object(Bucket=BUCKET, Key="k")["Body"].read() == b"kept" * 30_000

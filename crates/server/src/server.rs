@@ -72,6 +72,46 @@ pub fn runtimes_dirs(data_dir: Option<&Path>) -> Vec<PathBuf> {
     places.map(|place| place.join(crate::runtimes::FOLDER)).collect()
 }
 
+/// Folders of what the records refer to. What nothing refers to is removed at a start.
+const KEPT_BY_RECORDS: [&str; 3] = ["objects", "code", "jobs"];
+
+/// A data directory that lost its records must not begin anew: it would remove all that they referred to.
+fn refuse_without_records(data_dir: &Path, database: &Path) -> Result<(), Failure> {
+    if std::fs::metadata(database).is_ok_and(|metadata| metadata.len() > 0) {
+        return Ok(());
+    }
+    for name in KEPT_BY_RECORDS {
+        let folder = data_dir.join(name);
+        if has_file(&folder).because(format!("cannot read {}", folder.display()))? {
+            return Err(Failure::new(format!(
+                "{} is gone, and {} is not empty: without its records the server would remove what is in it",
+                database.display(),
+                folder.display()
+            ))
+            .hint(format!(
+                "restore the data directory from a backup; to begin anew, name another with --data-dir, or move {} away",
+                data_dir.display()
+            )));
+        }
+    }
+    Ok(())
+}
+
+/// Whether there is a file in a folder or below it. Ends at the first.
+fn has_file(folder: &Path) -> std::io::Result<bool> {
+    let entries = match std::fs::read_dir(folder) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(false),
+        entries => entries?,
+    };
+    for entry in entries {
+        let entry = entry?;
+        if !entry.file_type()?.is_dir() || has_file(&entry.path())? {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
 /// Listens on an address that a setting, or the flag named here, says; and on which port in the end.
 async fn bind(listen: SocketAddr, flag: &str) -> Result<(TcpListener, SocketAddr), Failure> {
     let listener = TcpListener::bind(listen).await.map_err(|error| {
@@ -108,6 +148,7 @@ impl Server {
         let schemas = [longshore_objects::SCHEMA, longshore_functions::SCHEMA, longshore_jobs::SCHEMA];
         let cannot = |what: &str| format!("cannot open {what} in {}", path.display());
         let database = path.join("records.db");
+        refuse_without_records(&path, &database)?;
         let records = Records::open(&database, &schemas, fatal.clone()).because(cannot("the records"))?;
         let (region, account) = (settings.region.clone(), settings.account.clone());
         let objects = Objects::open(

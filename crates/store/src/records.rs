@@ -16,7 +16,7 @@ use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
 use tokio::sync::{mpsc, oneshot};
 
-use self::sums::Sums;
+use self::sums::{Known, Sums};
 use crate::failpoint::{self, Place};
 use crate::{Fatal, StoreError};
 
@@ -89,9 +89,16 @@ impl Records {
     /// A database written by a newer version is refused, unharmed. `Err(Damaged)`: a page of it, or a transaction in its
     /// log that was acknowledged, does not have its checksum any more; file and place are named (promise D6).
     pub fn open(path: &Path, schemas: &[Schema], fatal: Fatal) -> Result<Self, StoreError> {
-        sums::check(path)?;
+        let known = sums::check(path)?;
         let mut writer = Connection::open(path)?;
         keep_log_on_close(&writer)?;
+        if known == Known::Nothing {
+            tracing::warn!(
+                file = %path.display(),
+                "the records have no checksums: they are believed as they are, and have them from now on"
+            );
+            sums::check_form(path, &writer)?;
+        }
         writer.pragma_update(None, "journal_mode", "WAL")?;
         writer.pragma_update(None, "synchronous", "FULL")?;
         writer.pragma_update(None, "foreign_keys", "ON")?;

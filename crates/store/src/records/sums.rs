@@ -13,6 +13,8 @@ use std::io::{self, Read};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
+use rusqlite::Connection;
+
 use super::log::{self, Log, Salts};
 use super::sync_directory_of;
 use crate::failpoint::{self, Place};
@@ -89,13 +91,30 @@ fn log_of(database: &Path) -> PathBuf {
     name.into()
 }
 
+/// What a database is known by before SQLite opens it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Known {
+    /// There is none yet.
+    New,
+    /// It and its log have the checksums that they were written with.
+    Sums,
+    /// It has none: it was written before there were any, or they have been removed.
+    Nothing,
+}
+
 /// Checks a database and its log before SQLite opens them. `Err(Damaged)` names the file and the place.
-///
-/// One that has no sums was written before there were any: it is believed.
-pub(super) fn check(database: &Path) -> Result<(), StoreError> {
+pub(super) fn check(database: &Path) -> Result<Known, StoreError> {
     let path = path_of(database);
     let sums = match File::open(&path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            // SQLite makes an empty file of one that is not there, and throws away a log that belongs to none.
+            let there = |path: &Path| path.metadata().is_ok_and(|metadata| metadata.len() > 0);
+            return match (there(database), there(&log_of(database))) {
+                (true, _) => Ok(Known::Nothing),
+                (false, false) => Ok(Known::New),
+                (false, true) => Err(gone(database)),
+            };
+        }
         file => file?,
     };
     let page_size = page_size_in(&sums).ok_or_else(|| damaged(&path, 0, "it is no file of checksums"))?;
@@ -119,7 +138,7 @@ pub(super) fn check(database: &Path) -> Result<(), StoreError> {
             _ => return Err(damaged(&log_path, 0, "it is not the log of the last transaction, or is gone")),
         }
     }
-    check_pages(database, &sums, page_size, log.as_ref())
+    check_pages(database, &sums, page_size, log.as_ref()).map(|()| Known::Sums)
 }
 
 fn check_pages(database: &Path, sums: &File, page_size: usize, log: Option<&Log>) -> Result<(), StoreError> {
@@ -134,7 +153,7 @@ fn check_pages(database: &Path, sums: &File, page_size: usize, log: Option<&Log>
     // What the log has is read from there, and the copy of it may have been broken off.
     let in_log: BTreeSet<u32> = log.iter().flat_map(|log| &log.pages).copied().collect();
     let mut file = match File::open(database) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(damaged(database, 0, "it is gone")),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(gone(database)),
         file => file?,
     };
     // How many pages there have to be: as the last transaction says, or the first page, once that is checked.
@@ -146,7 +165,7 @@ fn check_pages(database: &Path, sums: &File, page_size: usize, log: Option<&Log>
             if !in_log.contains(&page) {
                 if sum_of(page) != Some(sum(page, bytes)) && (pages == 0 || page <= pages) {
                     let at = place_of(page, page_size);
-                    return Err(damaged(database, at, "a page does not have the checksum that it was written with"));
+                    return Err(damaged(database, at, "a page does not have the checksum that records.sums has of it"));
                 }
                 if page == 1 && pages == 0 {
                     pages = u32::from_be_bytes([bytes[28], bytes[29], bytes[30], bytes[31]]);
@@ -167,6 +186,26 @@ fn check_pages(database: &Path, sums: &File, page_size: usize, log: Option<&Log>
 /// Where a page begins in the database.
 fn place_of(page: u32, page_size: usize) -> u64 {
     u64::from(page - 1) * page_size as u64
+}
+
+/// What SQLite itself finds wrong with a database that has no sums: the tables' own form, not what stands in them.
+pub(super) fn check_form(database: &Path, connection: &Connection) -> Result<(), StoreError> {
+    let found: String = connection.query_row("PRAGMA integrity_check(1)", [], |row| row.get(0))?;
+    match found.as_str() {
+        "ok" => Ok(()),
+        _ => Err(StoreError::Damaged(format!(
+            "{} is damaged: {}. Restore the data directory from a backup",
+            database.display(),
+            found.replace('\n', " ")
+        ))),
+    }
+}
+
+fn gone(database: &Path) -> StoreError {
+    let database = database.display();
+    StoreError::Damaged(format!(
+        "{database} is gone, of which other files are there. Restore the data directory from a backup"
+    ))
 }
 
 fn damaged(path: &Path, at: u64, what: &str) -> StoreError {
@@ -449,7 +488,8 @@ mod tests {
                     match rows(copy.path()) {
                         Ok(rows) => assert!(rows == whole, "{what}, {name}: {told}: other rows, and nobody was told"),
                         Err(StoreError::Damaged(why)) => {
-                            assert!(why.contains(" is damaged at byte "), "{why}");
+                            let gone = name == "records.db" && turn == 0;
+                            assert!(why.contains(if gone { " is gone" } else { " is damaged at byte " }), "{why}");
                             *noticed.entry(name).or_insert(0) += 1;
                         }
                         Err(error) => panic!("{what}, {name}: {told}: {error}"),
@@ -469,6 +509,33 @@ mod tests {
         });
         let told = rows(dir.path()).map_err(|error| error.to_string()).unwrap_err();
         assert!(told.starts_with(&format!("{}/records.db is damaged at byte 12288: ", dir.path().display())), "{told}");
+    }
+
+    #[tokio::test]
+    async fn a_database_that_is_gone_and_left_a_log_is_not_begun_anew() {
+        for sums in [true, false] {
+            let (what, dir) = directories().await.swap_remove(0);
+            std::fs::remove_file(dir.path().join("records.db")).unwrap();
+            if !sums {
+                std::fs::remove_file(dir.path().join("records.sums")).unwrap();
+            }
+            for _ in 0..2 {
+                let told = rows(dir.path()).map_err(|error| error.to_string()).unwrap_err();
+                assert!(told.contains("records.db is gone") && told.contains("from a backup"), "{what}: {told}");
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn of_a_database_without_sums_its_form_is_checked() {
+        let (_, dir) = directories().await.pop().unwrap();
+        std::fs::remove_file(dir.path().join("records.sums")).unwrap();
+        let copy = killed(dir.path());
+        assert_eq!(rows(copy.path()).unwrap().len(), 700);
+        // The kind of a page of the table.
+        change(dir.path(), "records.db", |bytes| bytes[3 * 4_096] ^= 8);
+        let told = rows(dir.path()).map_err(|error| error.to_string()).unwrap_err();
+        assert!(told.contains("records.db is damaged: ") && told.contains("from a backup"), "{told}");
     }
 
     #[tokio::test]
