@@ -157,19 +157,17 @@ class First(Stubbed):
         self.working = self.server(self.place.__enter__(), jobs(concurrency_initial=16, concurrency_max=16))
         many, self.few = Rows(self.rows(10_000_000, 100_000)), Rows(1_000)
         self.etags = {"small": self.few.put(self.working, "small"), "plain": many.put(self.working, "plain")}
-        with tempfile.TemporaryFile() as f:
-            with gzip.GzipFile(fileobj=f, mode="wb", compresslevel=1) as z:
-                for low in range(0, many.count, 50_000):
-                    # Spread as real keys are, so that the file is a fifth of its text and not a twentieth.
-                    z.write("".join(f'"{Rows.BUCKET}","{(n + 1) * 0x9E3779B97F4A7C15 % 2**64:016x}/object-{n:010}"\n'
-                                    for n in range(low, min(low + 50_000, many.count))).encode())
-            size = f.tell()
-            f.seek(0)
-            self.gunzip_us = gunzip_us(f)
-            f.seek(0)
-            md5 = hashlib.file_digest(f, "md5").hexdigest()
-            f.seek(0)
-            self.working.s3.put_object(Bucket=Rows.BUCKET, Key="data.csv.gz", Body=f)
+        f = self.packed = tempfile.TemporaryFile()
+        with gzip.GzipFile(fileobj=f, mode="wb", compresslevel=1) as z:
+            for low in range(0, many.count, 50_000):
+                # Spread as real keys are, so that the file is a fifth of its text and not a twentieth.
+                z.write("".join(f'"{Rows.BUCKET}","{(n + 1) * 0x9E3779B97F4A7C15 % 2**64:016x}/object-{n:010}"\n'
+                                for n in range(low, min(low + 50_000, many.count))).encode())
+        size = f.tell()
+        f.seek(0)
+        md5 = hashlib.file_digest(f, "md5").hexdigest()
+        f.seek(0)
+        self.working.s3.put_object(Bucket=Rows.BUCKET, Key="data.csv.gz", Body=f)
         body = json.dumps({"sourceBucket": Rows.BUCKET, "destinationBucket": f"arn:aws:s3:::{Rows.BUCKET}", "version": "2016-11-30",
                            "creationTimestamp": "1514944800000", "fileFormat": "CSV", "fileSchema": "Bucket, Key",
                            "files": [{"key": "data.csv.gz", "size": size, "MD5checksum": md5}]})
@@ -179,6 +177,8 @@ class First(Stubbed):
         if hasattr(self, "working"):
             self.working.stop()
             self.place.__exit__()
+        if hasattr(self, "packed"):
+            self.packed.close()
         super().end()
 
     def round(self, number, readings):
@@ -206,7 +206,12 @@ class First(Stubbed):
         order(server, job, "Ready")
         seen = self.stub.until(lambda s: s["functions"].get("f", {}).get("calls", 0) > 0)
         self.finish(kind, job)
-        return {"confirmed_ms": (seen["functions"]["f"]["first_us"] - began) / 1e3, "checked_s": checked, "checked_own_us": own, "gunzip_us": self.gunzip_us, "fsyncs": server.syncs.count() - syncs, "audited": True}
+        if kind == "gz":
+            self.packed.seek(0)
+            floor = gunzip_us(self.packed)
+        else:
+            floor = None
+        return {"confirmed_ms": (seen["functions"]["f"]["first_us"] - began) / 1e3, "checked_s": checked, "checked_own_us": own, "gunzip_us": floor, "fsyncs": server.syncs.count() - syncs, "audited": True}
 
     def early(self, kind):
         server, syncs = self.working, self.working.syncs.count()
