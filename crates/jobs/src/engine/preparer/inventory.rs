@@ -36,6 +36,8 @@ const FILES_AT_ONCE: usize = 4;
 /// Pieces of a data file between the store and the thread that reads them: with the 256 KiB of our own storage 1 MiB, which
 /// is some 4 MiB of text, so that neither waits for each piece of the other.
 const PIECES_MAX: usize = 4;
+/// So much of a piece is hashed and then read, while it is in the cache; and the first rows do not wait for more of the MD5.
+const PART_BYTES: usize = 32 << 10;
 /// A data file may grow to this when it is inflated, and when its rows are written as lines, whatever its size was…
 const INFLATED_FREE: u64 = 16 << 20;
 /// … and beyond that by this factor. Rows of an inventory, which differ at least in their keys, shrink 10 to 60 times;
@@ -204,7 +206,7 @@ impl Reading {
         let path = self.dir.join(number.to_string());
         let outlet = Outlet::new(tasks.ground().clone(), feed, number, turn, held, path);
         let (sender, incoming) = mpsc::channel(PIECES_MAX);
-        let pieces = Pieces { incoming, md5: Md5::new(), stored: 0, ended: false };
+        let pieces = Pieces { incoming, piece: Bytes::new(), md5: Md5::new(), stored: 0, ended: false };
         let (this, wanted) = (Arc::clone(&self), file.md5);
         let reading = tasks.blocking_on(async move { Ok(this.lines(pieces, wanted, outlet).await) });
         let fetching = async move {
@@ -276,7 +278,10 @@ impl Reading {
                 if text.bytes() > inflated_max(pieces.stored) {
                     return Err(Unread::Malformed("inflates to more than an inventory can".into()));
                 }
-                if let Some(lines) = text.lines(&mut written)? {
+                // A window as a whole, unless what follows is waited for.
+                if (text.is_half_full() || (!more && !pieces.is_there()))
+                    && let Some(lines) = text.lines(&mut written)?
+                {
                     outlet.push(lines).await?;
                 }
                 if !more {
@@ -284,10 +289,13 @@ impl Reading {
                 }
             }
         }
-        if let Some(text) = text
-            && let Some(last) = text.end(&mut written)?
-        {
-            outlet.push(last).await?;
+        if let Some(mut text) = text {
+            if let Some(lines) = text.lines(&mut written)? {
+                outlet.push(lines).await?;
+            }
+            if let Some(last) = text.end(&mut written)? {
+                outlet.push(last).await?;
+            }
         }
         Ok(())
     }
@@ -357,6 +365,8 @@ impl Drop for Stored {
 struct Pieces {
     /// `None` says that all has come; a channel that merely closes is a fetch that was given up.
     incoming: mpsc::Receiver<Option<Bytes>>,
+    /// What is left of the last one.
+    piece: Bytes,
     md5: Md5,
     /// Bytes taken in so far.
     stored: u64,
@@ -364,23 +374,34 @@ struct Pieces {
 }
 
 impl Pieces {
-    /// The next piece, never an empty one; `None` at the end. The first one has two bytes, unless the file has not.
+    /// Whether there is more by now.
+    fn is_there(&self) -> bool {
+        !self.piece.is_empty() || !self.incoming.is_empty()
+    }
+
+    /// The next part of a piece, never an empty one; `None` at the end. The first one has two bytes, unless the file has not.
     async fn next(&mut self) -> Result<Option<Bytes>, GivenUp> {
         let mut start = Vec::new();
-        while !self.ended {
-            match self.incoming.recv().await.ok_or(GivenUp)? {
-                None => self.ended = true,
-                Some(piece) => {
-                    self.md5.update(&piece);
-                    self.stored += piece.len() as u64;
-                    if self.stored >= 2 && start.is_empty() && !piece.is_empty() {
-                        return Ok(Some(piece));
-                    }
-                    start.extend_from_slice(&piece);
-                    if self.stored >= 2 && !start.is_empty() {
-                        break;
-                    }
+        loop {
+            if self.piece.is_empty() {
+                if self.ended {
+                    break;
                 }
+                match self.incoming.recv().await.ok_or(GivenUp)? {
+                    None => self.ended = true,
+                    Some(piece) => self.piece = piece,
+                }
+                continue;
+            }
+            let part = self.piece.split_to(self.piece.len().min(PART_BYTES));
+            self.md5.update(&part);
+            self.stored += part.len() as u64;
+            if self.stored >= 2 && start.is_empty() {
+                return Ok(Some(part));
+            }
+            start.extend_from_slice(&part);
+            if self.stored >= 2 {
+                break;
             }
         }
         Ok((!start.is_empty()).then(|| start.into()))

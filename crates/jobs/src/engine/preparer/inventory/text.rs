@@ -48,8 +48,13 @@ impl Text {
         self.bytes
     }
 
+    /// Whether [`Text::lines`] has to be called before more is taken, for else there may be no room. What is handed out
+    /// sooner costs whoever takes it as much as a whole window.
+    pub fn is_half_full(&self) -> bool {
+        self.filled >= self.window.len() / 2
+    }
+
     /// Takes of `stored` what there is room for. Whether there is more text to be had without other bytes than these.
-    /// [`Text::lines`] has to be called in between, for else there is no room.
     pub fn take(&mut self, stored: &mut &[u8]) -> Result<bool, NoText> {
         let begun = self.filled;
         let more = match &mut self.gzip {
@@ -80,7 +85,7 @@ impl Text {
         Ok(Some(handed))
     }
 
-    /// Hands out the last line, with the break that it lacks; nothing if there is none that lacks one.
+    /// Hands out the last line, behind all whole ones, with the break that it lacks; nothing if there is none that lacks one.
     pub fn end<T, E: From<NoText>>(mut self, each: impl FnOnce(&[u8]) -> Result<T, E>) -> Result<Option<T>, E> {
         if self.gzip.is_some_and(|gzip| gzip.within) {
             return Err(NoText::NotInflated("it ends before its end".into()).into());
