@@ -82,7 +82,8 @@ impl Blobs {
         Ok(Arc::new(Self { dir: dir.to_owned(), fatal, state: Mutex::default() }))
     }
 
-    fn path(&self, id: &BlobId) -> PathBuf {
+    /// The file of a finished body.
+    pub(crate) fn path(&self, id: &BlobId) -> PathBuf {
         let (directory, name) = id.0.split_at(2);
         self.dir.join(directory).join(name)
     }
@@ -108,9 +109,10 @@ impl Blobs {
     /// Opens a body for reading. Blocks. A file that is gone is damage, unless the caller's record is outdated:
     /// hold a [`Reading`] from before the record was read.
     pub fn open_file(&self, id: &BlobId) -> Result<File, ObjectsError> {
-        File::open(self.path(id)).map_err(|e| match e.kind() {
-            std::io::ErrorKind::NotFound => ObjectsError::Damaged(format!("the body {} is missing", id.0)),
-            _ => ObjectsError::io(format!("opening the body {}", id.0), e),
+        let path = self.path(id);
+        File::open(&path).map_err(|e| match e.kind() {
+            std::io::ErrorKind::NotFound => ObjectsError::Damaged(format!("the body {} is missing", path.display())),
+            _ => ObjectsError::io(format!("opening the body {}", path.display()), e),
         })
     }
 

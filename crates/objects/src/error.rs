@@ -79,7 +79,7 @@ pub enum ObjectsError {
     /// A local file that stands for an object is not the file that was imported.
     #[error("{path} has changed since it was imported: {what}")]
     SourceChanged { path: String, what: String },
-    /// State that does not read as it was written.
+    /// State that does not read as it was written. That of a body names its file, and the object that it belongs to.
     #[error("stored data is damaged: {0}")]
     Damaged(String),
     #[error(transparent)]
@@ -105,10 +105,24 @@ impl ObjectsError {
         }
     }
 
+    /// Names the object whose body it is about.
+    pub(crate) fn of(self, bucket: &str, key: &str) -> Self {
+        match self {
+            ObjectsError::Damaged(what) => ObjectsError::Damaged(format!("s3://{bucket}/{key}: {what}")),
+            ObjectsError::Io(doing, error) => ObjectsError::Io(format!("s3://{bucket}/{key}: {doing}"), error),
+            other => other,
+        }
+    }
+
+    /// Whether it is because what is stored does not read as it was written, which no further try mends.
+    pub fn is_damage(&self) -> bool {
+        matches!(self, ObjectsError::Damaged(_) | ObjectsError::Store(StoreError::Damaged(_)))
+    }
+
     /// Whether the same call may succeed later: no space, or an error of ours that need not last.
     pub fn passing(&self) -> bool {
         match self {
-            ObjectsError::Store(StoreError::Damaged(_)) | ObjectsError::Damaged(_) => false,
+            _ if self.is_damage() => false,
             ObjectsError::Store(_) | ObjectsError::Io(..) => true,
             ObjectsError::Upload(error) => error.status.is_server_error(),
             _ => false,
@@ -254,6 +268,12 @@ impl ObjectsError {
                 S::SERVICE_UNAVAILABLE,
                 "SlowDown",
                 "There is no space left to store this. Please try again when there is.",
+            ),
+            // Where it lies is for those who may read the log.
+            _ if self.is_damage() => error(
+                S::INTERNAL_SERVER_ERROR,
+                "InternalError",
+                "What was stored is damaged, so that trying again does not help. The server's log says which file it is.",
             ),
             Self::Damaged(_) | Self::Store(_) | Self::Io(..) => error(
                 S::INTERNAL_SERVER_ERROR,

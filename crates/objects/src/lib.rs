@@ -150,7 +150,7 @@ impl Objects {
     pub async fn get(&self, bucket: &str, key: &str, version: Option<&str>) -> Result<Opened, ObjectsError> {
         let (version, held) = self.inner.open(bucket, key, version).await?;
         let range = 0..version.size;
-        Ok(self.inner.opened(version, held, range))
+        Ok(self.inner.opened(bucket, version, held, range))
     }
 
     /// Opens `range` of an object, which must lie inside of it.
@@ -165,7 +165,7 @@ impl Objects {
         if range.start > range.end || range.end > version.size {
             return Err(ObjectsError::InvalidRange { size: version.size });
         }
-        Ok(self.inner.opened(version, held, range))
+        Ok(self.inner.opened(bucket, version, held, range))
     }
 
     /// What is known of an object, its current version by default.
@@ -313,15 +313,22 @@ impl Inner {
             .read(move |c| {
                 let _reading = blobs.reading();
                 let (version, body) = table::find(c, &bucket, &key, version.as_deref())?;
-                let held = Held::hold(&blobs, body, version.size, &version.etag)?;
+                let held = Held::hold(&blobs, body, version.size, &version.etag).map_err(|e| e.of(&bucket, &key))?;
                 Ok((version, held))
             })
             .await
     }
 
-    pub fn opened(&self, version: Version, held: Held, range: Range<u64>) -> Opened {
-        let stream = held.stream(&self.blobs, version.size, range.clone());
+    pub fn opened(&self, bucket: &str, version: Version, held: Held, range: Range<u64>) -> Opened {
+        let stream = self.stream(bucket, &version, held, range.clone());
         Opened { version, range, stream }
+    }
+
+    /// The bytes of `range` of a version that is held. What goes wrong names the object.
+    pub fn stream(&self, bucket: &str, version: &Version, held: Held, range: Range<u64>) -> ObjectStream {
+        let (bucket, key) = (bucket.to_owned(), version.key.clone());
+        let stream = held.stream(&self.blobs, version.size, range);
+        stream.map(move |piece| piece.map_err(|e| e.of(&bucket, &key))).boxed()
     }
 
     /// Receives a body and checks it against everything that was said about it. Nothing is recorded yet.

@@ -30,7 +30,7 @@ pub type ObjectStream = BoxStream<'static, Result<Bytes, ObjectsError>>;
 #[derive(Debug)]
 pub enum Held {
     Inline(Bytes),
-    File { file: Arc<File>, crc64: u64 },
+    File { file: Arc<File>, path: PathBuf, crc64: u64 },
     Parts { segments: Vec<Segment>, pinned: Pinned },
     External { file: Arc<File>, path: PathBuf, mtime_ns: i64 },
 }
@@ -50,7 +50,9 @@ impl Held {
                 let told = format!("a body in records.db does not have {size} bytes and the MD5 {etag}");
                 return Err(ObjectsError::Damaged(told));
             }
-            Body::Blob { id, crc64 } => Held::File { file: Arc::new(blobs.open_file(&id)?), crc64 },
+            Body::Blob { id, crc64 } => {
+                Held::File { file: Arc::new(blobs.open_file(&id)?), path: blobs.path(&id), crc64 }
+            }
             Body::Parts(segments) => {
                 let pinned = blobs.pin(segments.iter().map(|s| s.blob.clone()).collect());
                 Held::Parts { segments, pinned }
@@ -79,12 +81,12 @@ impl Held {
                 let slice = if start <= end && end <= bytes.len() { bytes.slice(start..end) } else { Bytes::new() };
                 return futures::stream::iter((!slice.is_empty()).then_some(Ok(slice))).boxed();
             }
-            Held::File { file, crc64 } => {
-                pieces.push_back(Piece::file(Source::Open(file), range.start, len, whole.then_some(crc64)));
+            Held::File { file, path, crc64 } => {
+                pieces.push_back(Piece::file(Source::Open(file, path), range.start, len, whole.then_some(crc64)));
             }
             Held::External { file, path, mtime_ns } => {
-                let mut piece = Piece::file(Source::Open(file), range.start, len, None);
-                piece.unchanged = Some((path, size, mtime_ns));
+                let mut piece = Piece::file(Source::Open(file, path), range.start, len, None);
+                piece.unchanged = Some((size, mtime_ns));
                 pieces.push_back(piece);
             }
             Held::Parts { segments, pinned } => {
@@ -133,12 +135,13 @@ struct Piece {
     left: u64,
     /// What the bytes must hash to, where they are read whole.
     check: Option<(Digest, u64)>,
-    /// The local file that must still be the one imported when its last byte is read.
-    unchanged: Option<(PathBuf, u64, i64)>,
+    /// Size and modification time that a local file must still have when its last byte is read.
+    unchanged: Option<(u64, i64)>,
 }
 
 enum Source {
-    Open(Arc<File>),
+    /// With its path, for whoever has to be told of it.
+    Open(Arc<File>, PathBuf),
     /// Opened when it is its turn, so that an object of 10,000 parts does not hold 10,000 files open.
     Blob(Segment),
 }
@@ -160,23 +163,26 @@ impl Reader {
                 self.pieces.pop_front();
                 continue;
             }
-            let file = match &piece.source {
-                Source::Open(file) => file.clone(),
+            let (file, path) = match &piece.source {
+                Source::Open(file, path) => (file.clone(), path.clone()),
                 Source::Blob(segment) => {
+                    let path = self.blobs.path(&segment.blob);
                     let file = Arc::new(self.blobs.open_file(&segment.blob)?);
-                    piece.source = Source::Open(file.clone());
-                    file
+                    piece.source = Source::Open(file.clone(), path.clone());
+                    (file, path)
                 }
             };
             let want = usize::try_from(piece.left).unwrap_or(PIECE).min(PIECE);
             let mut buffer = vec![0; want];
             file.read_exact_at(&mut buffer, piece.offset).map_err(|e| match (e.kind(), &piece.unchanged) {
-                (std::io::ErrorKind::UnexpectedEof, Some((path, ..))) => ObjectsError::SourceChanged {
+                (std::io::ErrorKind::UnexpectedEof, Some(_)) => ObjectsError::SourceChanged {
                     path: path.display().to_string(),
                     what: "it became shorter while it was read".into(),
                 },
-                (std::io::ErrorKind::UnexpectedEof, None) => ObjectsError::Damaged("a body is too short".into()),
-                _ => ObjectsError::io("reading a body", e),
+                (std::io::ErrorKind::UnexpectedEof, None) => {
+                    ObjectsError::Damaged(format!("the body {} is too short", path.display()))
+                }
+                _ => ObjectsError::io(format!("reading the body {}", path.display()), e),
             })?;
             piece.offset += want as u64;
             piece.left -= want as u64;
@@ -187,10 +193,10 @@ impl Reader {
                 if let Some((digest, expected)) = &piece.check
                     && digest.finalize() != *expected
                 {
-                    return Err(ObjectsError::Damaged("a body fails its checksum".into()));
+                    return Err(ObjectsError::Damaged(format!("the body {} fails its checksum", path.display())));
                 }
-                if let Some((path, size, mtime_ns)) = &piece.unchanged {
-                    check_unchanged(&file, path, *size, *mtime_ns)?;
+                if let Some((size, mtime_ns)) = &piece.unchanged {
+                    check_unchanged(&file, &path, *size, *mtime_ns)?;
                 }
             }
             return Ok(Some(buffer.into()));

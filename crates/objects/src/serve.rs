@@ -76,6 +76,8 @@ impl Trailers {
 /// What an operation is given besides its input.
 #[derive(Debug, Default)]
 pub(crate) struct Context {
+    /// For the log: of the request that this is about.
+    pub request_id: String,
     pub expected: Expected,
     pub trailers: Trailers,
     /// Bytes of the body that were announced.
@@ -109,12 +111,12 @@ impl Objects {
             parts.headers.get(header::EXPECT).is_some_and(|v| v.as_bytes().eq_ignore_ascii_case(b"100-continue"));
         let empty = parts.headers.get(header::CONTENT_LENGTH).is_some_and(|v| v == "0");
         let (body, read) = watched(body);
-        let mut response = match self.answer(caller, parts, host_bucket, body).await {
+        let mut response = match self.answer(caller, parts, host_bucket, body, request_id).await {
             Ok(response) => response,
             Err(error) => {
                 let told = error.told();
                 if told.status == StatusCode::INTERNAL_SERVER_ERROR {
-                    tracing::error!(%request_id, %method, path, error = ?error, code = %told.code, "S3 request failed");
+                    tracing::error!(%request_id, %method, path, %error, code = %told.code, "S3 request failed");
                 } else {
                     tracing::debug!(%request_id, %method, path, %error, code = %told.code, "S3 request refused");
                 }
@@ -143,6 +145,7 @@ impl Objects {
         mut parts: http::request::Parts,
         host_bucket: Option<&str>,
         body: RequestBody,
+        request_id: &RequestId,
     ) -> Result<http::Response<ResponseBody>, ObjectsError> {
         if caller.account() != self.inner.settings.account {
             return Err(ObjectsError::AccessDenied("Access Denied".into()));
@@ -163,7 +166,8 @@ impl Objects {
             .map_err(|_| ObjectsError::Refused("InvalidURI", "Couldn't parse the specified URI.".into()))?;
 
         let RequestBody { stream, trailers } = body;
-        let mut context = Context { expected, trailers, announced, failed: Mutex::default() };
+        let request_id = request_id.0.clone();
+        let mut context = Context { request_id, expected, trailers, announced, failed: Mutex::default() };
         let streams = parts.method == Method::PUT
             && target.key.is_some()
             && !parts.headers.contains_key("x-amz-copy-source")

@@ -1069,6 +1069,9 @@ async fn a_damaged_body_is_never_passed_off_as_the_object() {
         .unwrap()
         .unwrap()
         .path();
+    let told = |read: Result<usize, ObjectsError>| read.unwrap_err().to_string();
+    // Whoever has to mend it is told of which object it is the body, and which file.
+    let named = format!("s3://bkt/k: the body {} ", file.display());
     let mut content = std::fs::read(&file).unwrap();
     content[350_000] ^= 1;
     std::fs::write(&file, &content).unwrap();
@@ -1084,11 +1087,14 @@ async fn a_damaged_body_is_never_passed_off_as_the_object() {
         }
     };
     assert!(matches!(read(&w).await, Err(ObjectsError::Damaged(_))));
+    assert_eq!(told(read(&w).await), format!("stored data is damaged: {named}fails its checksum"));
     content.truncate(600_000);
     std::fs::write(&file, &content).unwrap();
     assert!(matches!(read(&w).await, Err(ObjectsError::Damaged(_))));
+    assert_eq!(told(read(&w).await), format!("stored data is damaged: {named}is too short"));
     std::fs::remove_file(&file).unwrap();
     assert!(matches!(read(&w).await, Err(ObjectsError::Damaged(_))));
+    assert_eq!(told(read(&w).await), format!("stored data is damaged: {named}is missing"));
     assert_eq!(w.get("/bkt/k").await.error(), (500, "InternalError".into()));
 }
 

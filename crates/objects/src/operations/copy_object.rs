@@ -72,7 +72,7 @@ pub async fn copy_object(call: Call<CopyObjectInput>) -> Answer<CopyObjectOutput
         let (source, held) = call.inner.open(&from_bucket, &from_key, from_version.as_deref()).await?;
         check(&source)?;
         let range = 0..source.size;
-        let stream = held.stream(&call.inner.blobs, source.size, range);
+        let stream = call.inner.stream(&from_bucket, &source, held, range);
         let mut incoming = Incoming { announced: Some(source.size), ..Incoming::default() };
         if let Some(algorithm) = algorithm {
             incoming.expected.checksum = Some((algorithm, crate::checksum::ExpectedValue::Unknown));

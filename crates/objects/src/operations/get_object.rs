@@ -45,12 +45,13 @@ pub async fn get_object(call: Call<GetObjectInput>) -> Answer<GetObjectOutput> {
     let shown = shown(&version, &held, &asked)?;
     let checksums = checksums(&version, input.checksum_mode.as_ref(), &shown);
     let len = shown.range.end - shown.range.start;
-    let stream = held.stream(&call.inner.blobs, version.size, shown.range);
-    let frames = stream.map(|piece| match piece {
+    let stream = call.inner.stream(&input.bucket, &version, held, shown.range);
+    let (context, bucket, key) = (call.context, input.bucket, input.key);
+    let frames = stream.map(move |piece| match piece {
         Ok(bytes) => Ok(http_body::Frame::data(bytes)),
         Err(error) => {
             // The status line is gone; all that is left to say it with is the end of the connection.
-            tracing::error!(error = ?error, "an object could not be read to its end");
+            tracing::error!(request_id = %context.request_id, bucket, key, %error, "an object could not be read to its end");
             Err(error)
         }
     });

@@ -198,7 +198,7 @@ pub async fn upload_part_copy(call: Call<UploadPartCopyInput>) -> Answer<UploadP
     };
     let incoming = Incoming { announced: Some(range.end - range.start), ..Incoming::default() };
     let how = Receiving { size_max: BODY_SIZE_MAX, inline: false, algorithm: Some(upload.algorithm) };
-    let stream = held.stream(&call.inner.blobs, source.size, range);
+    let stream = call.inner.stream(&from_bucket, &source, held, range);
     let received = call.inner.receive(stream, &incoming, how).await?;
     let part = store_part(&call.inner, &upload, number, received).await?;
     let checksums = if upload.chosen { Checksums::of(upload.algorithm, &part.checksum) } else { Checksums::default() };
