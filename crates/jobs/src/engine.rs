@@ -129,13 +129,15 @@ struct Live {
     active_ms: AtomicU64,
     /// As the scheduler last saw it.
     priority: Arc<AtomicU32>,
+    /// Whether the log is still to say that the job goes on, which was not over when the server started.
+    goes_on: AtomicBool,
 }
 
 /// (succeeded, failed, milliseconds in Active) of one moment.
 type Seen = (u64, u64, u64);
 
 impl Live {
-    fn new(loaded: bool) -> Arc<Self> {
+    fn new(loaded: bool, goes_on: bool) -> Arc<Self> {
         let looked = CancellationToken::new();
         if loaded {
             looked.cancel();
@@ -147,7 +149,16 @@ impl Live {
             failed: AtomicU64::new(0),
             active_ms: AtomicU64::new(0),
             priority: Arc::default(),
+            goes_on: AtomicBool::new(goes_on),
         })
+    }
+
+    /// Says once in the log that a job goes on after a start, with what is settled of it by now.
+    fn log_goes_on(&self, job: &JobRow, (succeeded, failed): (u64, u64)) {
+        if self.goes_on.swap(false, Ordering::Relaxed) {
+            let (status, settled, rows) = (job.status.name(), succeeded + failed, job.rows_total);
+            tracing::info!(job = job.id, status, settled, rows, "a job went on after a start of the server");
+        }
     }
 
     fn set_counts(&self, (succeeded, failed): (u64, u64)) {
@@ -197,7 +208,7 @@ impl Engine {
             }),
         };
         // Once before anybody is served: a running job has its agent, and so its true counts, before it is described.
-        scheduler::pass(&engine).await?;
+        scheduler::first_pass(&engine).await?;
         let tasks = &engine.shared.tasks;
         tasks.spawn(cut_off_when_broken(engine.clone()));
         if let Some(term) = engine.shared.world.ledger.term() {
@@ -560,6 +571,7 @@ async fn run(
     live.set_counts(counts);
     live.set_active_ms(past.counted().active_ms);
     live.set_loaded();
+    live.log_goes_on(job, counts);
     let Rows { extent, manifest, mut feed } = Rows::open(engine, held, job, first).await?;
     let mut random = Random::seeded(world.settings.seed());
     let mut run = Run::new(&job.lineage, extent, past, world.settings.run.clone(), random.next_u64(), engine.now());
@@ -778,6 +790,7 @@ async fn drive(
                     feed = None;
                     // A job that ends already has its reason.
                     if !run.winds_down() {
+                        preparer::log_failed(&job.id, &why);
                         reason = Some(why);
                     }
                     Event::Command(Command::Fail)

@@ -142,6 +142,10 @@ impl ObjectError {
     pub fn is_disk_full(&self) -> bool {
         self.code == Self::DISK_FULL
     }
+
+    /// The code of a refusal because what our own disk has of an object is not what was stored. Its message names the object
+    /// and the file.
+    pub const DAMAGED: &str = "LongshoreObjectDamaged";
 }
 
 /// Where functions are called.

@@ -100,8 +100,13 @@ impl ports::Objects for EmbeddedObjects {
 
 fn object_error(error: &ObjectsError) -> ObjectError {
     let told = error.told();
-    let code = if error.is_full() { ObjectError::DISK_FULL.to_owned() } else { told.code.into_owned() };
-    ObjectError { code, message: told.message, passing: error.passing() }
+    let (code, message) = match error {
+        // The engine is no client from outside: its jobs say what is damaged.
+        _ if error.is_damage() => (ObjectError::DAMAGED.to_owned(), error.to_string()),
+        _ if error.is_full() => (ObjectError::DISK_FULL.to_owned(), told.message),
+        _ => (told.code.into_owned(), told.message),
+    };
+    ObjectError { code, message, passing: error.passing() }
 }
 
 /// The engine's manifests and reports, wherever their bucket is.

@@ -32,11 +32,13 @@ const MANIFEST_WAIT_MAX: Duration = Duration::from_secs(15 * 60);
 const READING_LONG: Duration = Duration::from_secs(5 * 60);
 
 /// Starts the agent of a job that has none here and whose lease is ours.
-pub(super) fn spawn(engine: &Engine, job: JobRow, held: Held) {
+///
+/// `goes_on`: it was not over when this server started, which the log then says.
+pub(super) fn spawn(engine: &Engine, job: JobRow, held: Held, goes_on: bool) {
     let mut agents = engine.agents();
     let (orders, mut receiver) = mpsc::channel(ORDERS_MAX);
     // Only a job that may have run before has counts in its log that are ahead of its row.
-    let live = Live::new(matches!(job.status, Status::Preparing));
+    let live = Live::new(matches!(job.status, Status::Preparing), goes_on);
     live.set_counts((job.succeeded, job.failed));
     live.priority.store(job.priority, Ordering::Relaxed);
     agents
@@ -191,7 +193,10 @@ async fn work(
     // Read again now that the agent is known: a cancel before this moment is in the row, one after it in the orders.
     let Some(job) = engine.shared.world.ledger.job(id).await? else { return Ok(()) };
     match job.status {
-        Status::Preparing => prepare(engine, &held.fence, &job, orders).await,
+        Status::Preparing => {
+            live.log_goes_on(&job, (0, 0));
+            prepare(engine, &held.fence, &job, orders).await
+        }
         Status::Active => {
             let Some(status) = activate(engine, held, &job, orders, live, None).await? else { return Ok(()) };
             finish(engine, &held.fence, &job, status, orders).await
@@ -214,10 +219,12 @@ async fn work(
                 status = now;
             }
             live.set_loaded();
+            live.log_goes_on(&job, (job.succeeded, job.failed));
             finish(engine, &held.fence, &job, status, orders).await
         }
         Status::Completing => {
             live.set_loaded();
+            live.log_goes_on(&job, (job.succeeded, job.failed));
             finish(engine, &held.fence, &job, Status::Completing, orders).await
         }
         _ => Ok(()),
@@ -305,6 +312,7 @@ async fn prepare(
             Ok(())
         }
         Err(Unprepared::Failed(reason)) => {
+            preparer::log_failed(&job.id, &reason);
             engine.clean(&job.id).await;
             fail(engine, fence, reason).await
         }
@@ -312,7 +320,7 @@ async fn prepare(
         Err(Unprepared::Store(StoreError::Damaged(what))) => {
             tracing::error!(job = job.id, what, "a job fails because its manifest cannot be kept");
             engine.clean(&job.id).await;
-            fail(engine, fence, FailureReason::new("StateDamaged", what)).await
+            fail(engine, fence, state_damaged(what)).await
         }
         Err(Unprepared::Store(error) | Unprepared::NoSpace(error)) => Err(error),
         Err(Unprepared::Unavailable(error)) => Err(StoreError::Io(std::io::Error::other(error))),
@@ -325,6 +333,17 @@ async fn idle(growing: Option<&Arc<Growing>>) {
     if let Some(growing) = growing {
         growing.turn().await;
     }
+}
+
+/// The code with which a job fails whose state on our disk does not read as it was written.
+const STATE_DAMAGED: &str = "StateDamaged";
+
+/// What is damaged, and what can be done about it: the job's row and its results are of one moment, so that a folder alone
+/// cannot be put back.
+fn state_damaged(what: String) -> FailureReason {
+    FailureReason::new(STATE_DAMAGED, what).detailed(
+        "Restore the whole data directory from a backup, or create the job again: all its tasks then run anew",
+    )
 }
 
 /// A job that fails where there is nothing (more) to report: Failing, then Failed.
@@ -385,7 +404,7 @@ async fn activate(
                 return Ok(Some(Status::Failing));
             }
             // What was shown of it stays shown, and what can be read of its log is reported.
-            let (counts, failure_reason) = (Some(live.counts()), Some(FailureReason::new("StateDamaged", what)));
+            let (counts, failure_reason) = (Some(live.counts()), Some(state_damaged(what)));
             return step(engine, &held.fence, Event::Failed, Change { counts, failure_reason, ..Change::default() })
                 .await;
         }
@@ -452,9 +471,16 @@ async fn finish(
     let reason = match answering(orders, reporter::report(engine, fence, job, status)).await {
         Ok(()) => None,
         Err(Unreported::Failed(reason)) => Some(reason),
+        // It is for that damage that it fails, and said so: its report is what is missing for it.
+        Err(Unreported::Store(StoreError::Damaged(what)))
+            if status == Status::Failing && job.failure_reasons.iter().any(|reason| reason.code == STATE_DAMAGED) =>
+        {
+            tracing::debug!(job = job.id, what, "no report can be made of damaged results");
+            None
+        }
         Err(Unreported::Store(StoreError::Damaged(what))) => {
             tracing::error!(job = job.id, what, "a job fails because its results are damaged");
-            Some(FailureReason::new("StateDamaged", what))
+            Some(state_damaged(what))
         }
         Err(Unreported::Store(error)) => return Err(error),
     };

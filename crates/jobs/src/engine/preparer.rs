@@ -131,11 +131,62 @@ fn bad(kind: FaultKind, detail: impl Into<String>) -> Unprepared {
     Unprepared::Failed(FailureReason::new("InvalidManifestContent", kind.reason()).detailed(detail))
 }
 
+/// The code with which a job fails whose manifest does not read as it was stored.
+const MANIFEST_DAMAGED: &str = "ManifestDamaged";
+
+/// Says in the log why a job fails for its manifest. Damage is for whoever runs the server; all else is for whoever made
+/// the job, who finds it there.
+pub(super) fn log_failed(job_id: &str, reason: &FailureReason) {
+    let (code, reason) = (reason.code.as_str(), reason.reason.as_str());
+    match code {
+        MANIFEST_DAMAGED => tracing::error!(job = job_id, code, reason, "a job fails because its manifest is damaged"),
+        _ => tracing::info!(job = job_id, code, reason, "a job fails because of its manifest"),
+    }
+}
+
 /// Sorts a store's refusal into the reasons of S3 Batch spec 2.7.
 fn unreadable(error: ObjectError) -> Unprepared {
     match error.code.as_str() {
         _ if error.passing => Unprepared::Unavailable(error),
         "AccessDenied" => failed("ManifestAccessDenied", "Reading the manifest is forbidden: AccessDenied"),
+        // It was found; what is wrong is our disk.
+        ObjectError::DAMAGED => Unprepared::Failed(
+            FailureReason::new(MANIFEST_DAMAGED, format!("Reading the manifest failed: {}", error.message))
+                .detailed("Put the object again and create the job again, or restore the data directory from a backup"),
+        ),
+        // A store that has the object and does not give it.
+        code @ ("InvalidObjectState" | "SourceChanged") => {
+            failed("ManifestUnavailable", format!("Reading the manifest failed: {code}: {}", error.message))
+        }
         code => failed("ManifestNotFound", format!("Reading the manifest failed: {code}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refusal_of_a_store_fails_the_job_for_what_it_is() {
+        for (code, wanted, text) in [
+            ("NoSuchKey", "ManifestNotFound", "Reading the manifest failed: NoSuchKey"),
+            ("NoSuchBucket", "ManifestNotFound", "Reading the manifest failed: NoSuchBucket"),
+            ("AccessDenied", "ManifestAccessDenied", "Reading the manifest is forbidden: AccessDenied"),
+            // It was found.
+            (ObjectError::DAMAGED, "ManifestDamaged", "Reading the manifest failed: s3://b/k: no"),
+            ("SourceChanged", "ManifestUnavailable", "Reading the manifest failed: SourceChanged: s3://b/k: no"),
+            (
+                "InvalidObjectState",
+                "ManifestUnavailable",
+                "Reading the manifest failed: InvalidObjectState: s3://b/k: no",
+            ),
+        ] {
+            let error = ObjectError { code: code.into(), message: "s3://b/k: no".into(), passing: false };
+            let Unprepared::Failed(reason) = unreadable(error) else { panic!("{code} fails no job") };
+            assert_eq!((reason.code.as_str(), reason.reason.as_str()), (wanted, text));
+            assert_eq!(reason.detail.is_some(), wanted == "ManifestDamaged", "what can be done");
+        }
+        let passing = ObjectError { code: "NoSuchKey".into(), message: String::new(), passing: true };
+        assert!(matches!(unreadable(passing), Unprepared::Unavailable(_)));
     }
 }

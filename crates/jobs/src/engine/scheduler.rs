@@ -105,8 +105,17 @@ pub(super) async fn run(engine: Engine) {
     }
 }
 
+/// The first look of a server at all jobs that are not over: what it takes on went on before, and the log says so.
+pub(super) async fn first_pass(engine: &Engine) -> Result<(), StoreError> {
+    look(engine, true).await
+}
+
 /// One look at all jobs that are not over.
 pub(super) async fn pass(engine: &Engine) -> Result<(), StoreError> {
+    look(engine, false).await
+}
+
+async fn look(engine: &Engine, at_start: bool) -> Result<(), StoreError> {
     let world = &engine.shared.world;
     let mut jobs = world.ledger.alive().await?;
     let mut preparing = jobs.iter().filter(|j| j.status == Status::Preparing).count();
@@ -155,7 +164,7 @@ pub(super) async fn pass(engine: &Engine) -> Result<(), StoreError> {
             None if needs_agent(job.status) && !engine.shared.stopping.is_cancelled() => {
                 let duty = Duty::Job(job.id.clone());
                 match engine.shared.keeper.take(&*world.ledger, &duty).await {
-                    Ok(Some(held)) => agent::spawn(engine, job, held),
+                    Ok(Some(held)) => agent::spawn(engine, job, held, at_start),
                     // Another server has it.
                     Ok(None) => {}
                     Err(error @ StoreError::Broken(_)) => return Err(error),

@@ -27,7 +27,7 @@ use self::text::{NoText, Text};
 use super::pinning::Feed;
 use super::{TOO_MANY_ROWS, Unprepared, bad, check_whole, content, pinning, unreadable};
 use crate::engine::{Engine, pinned, spool_dir};
-use crate::ports::{Columnar, ObjectBody, TableFormat, TableRow};
+use crate::ports::{Columnar, ObjectBody, ObjectError, TableFormat, TableRow};
 use crate::shape::{Manifest, bare_etag};
 
 /// Data files that are fetched and read at once. Each takes a connection, a thread and some MB; more than the cores of a
@@ -191,7 +191,7 @@ impl Reading {
     ) -> Result<(), Unprepared> {
         let detail = |what: &str| content(format!("Invalid Manifest Content: {} {what}", file.key));
         let mut object = match self.engine.shared.world.objects.get(&self.bucket, &file.key, None).await {
-            Err(error) if !error.passing && error.code != "AccessDenied" => {
+            Err(error) if !error.passing && !matches!(&*error.code, "AccessDenied" | ObjectError::DAMAGED) => {
                 return Err(detail(&format!("cannot be read: {}", error.code)));
             }
             opened => opened.map_err(unreadable)?,
