@@ -284,7 +284,15 @@ impl Client {
         let none = Content::Bytes(Bytes::new());
         match self.call(Api::S3, Method::HEAD, &path, HeaderMap::new(), none).await {
             Ok((headers, _)) => Ok(etag(&headers)),
-            // The answer to HEAD has no body, so the code is not told.
+            // The answer to HEAD has no body, so the code is not told, nor what it is that is not there.
+            Err(ClientError::Refused { status, code, .. })
+                if code.is_empty()
+                    && status == StatusCode::NOT_FOUND
+                    && matches!(self.has_bucket(bucket).await, Ok(false)) =>
+            {
+                let message = format!("There is no bucket {bucket} ({status}).");
+                Err(ClientError::Refused { status, code: "NoSuchBucket".into(), message })
+            }
             Err(ClientError::Refused { status, code, .. }) if code.is_empty() => Err(ClientError::Refused {
                 status,
                 code: match status {

@@ -57,7 +57,9 @@ async fn command(args: cli::Job) -> Result<u8, Failure> {
                 // What AWS tells of a job is told, whatever becomes of what it does not.
                 let figures = figures::ask(&place.client, id).await.ok().flatten();
                 let figures = figures.map(|figures| figures.told()).unwrap_or_default();
-                out(&show::description(&described, &figures, output::colours()));
+                // What cannot be asked is told as it was meant.
+                let unreported = described.is_over() && matches!(results::written(&place, &described).await, Ok(None));
+                out(&show::description(&described, &figures, !unreported, output::colours()));
                 let (_, _, failed) = described.progress();
                 if failed > 0 && !described.is_over() {
                     let id = described.job.child_text("JobId").unwrap_or_default();

@@ -78,12 +78,22 @@ pub struct Report {
     pub files: usize,
 }
 
+impl Report {
+    /// How many files there are, whose MD5s were compared.
+    pub fn checked(&self) -> String {
+        match self.files {
+            1 => "1 file, its MD5 is right".into(),
+            files => format!("{files} files, their MD5s are right"),
+        }
+    }
+}
+
 /// Where a job's report lies: all its keys begin so. The prefix is joined verbatim (S3 Batch spec, rule RP-1).
 pub fn base(prefix: &str, job: &str) -> String {
     if prefix.is_empty() { format!("job-{job}") } else { format!("{prefix}/job-{job}") }
 }
 
-/// Copies a job's report to a local folder: `manifest.json` and `results/*.csv`. `None` if there is no report (yet).
+/// Copies a job's report to a local folder: `manifest.json` with its MD5, and `results/*.csv`. `None` if there is no report (yet).
 ///
 /// `prefix` is the one that the job was created with.
 pub async fn fetch(
@@ -110,8 +120,9 @@ pub async fn download(
     let key = format!("{base}/manifest.json");
     let Some(manifest) = get_if_there(client, bucket, &key).await? else { return Ok(None) };
     // AWS writes one too, but nowhere says what is in it: what is no MD5 is not compared.
-    if let Some(sum) = get_if_there(client, bucket, &format!("{key}.md5")).await? {
-        let sum = String::from_utf8_lossy(&sum).trim().to_ascii_lowercase();
+    let summed = get_if_there(client, bucket, &format!("{key}.md5")).await?;
+    if let Some(sum) = &summed {
+        let sum = String::from_utf8_lossy(sum).trim().to_ascii_lowercase();
         if sum.len() == 32 && sum.bytes().all(|b| b.is_ascii_hexdigit()) {
             check(&key, &sum, &hex::encode(Md5::digest(&manifest)))?;
         }
@@ -136,6 +147,10 @@ pub async fn download(
         })?;
         check(&file.key, &file.md5.to_ascii_lowercase(), &sum)?;
         report.files += 1;
+    }
+    if let Some(sum) = &summed {
+        let path = folder.join("manifest.json.md5");
+        std::fs::write(&path, sum).because(cannot(&path))?;
     }
     // Last, as the server does: where it is, the report is whole.
     let path = folder.join("manifest.json");
@@ -171,7 +186,7 @@ pub fn read(
 async fn get_if_there(client: &Client, bucket: &str, key: &str) -> Result<Option<bytes::Bytes>, Failure> {
     match client.get(bucket, key).await {
         Ok(found) => Ok(Some(found)),
-        Err(ClientError::Refused { code, .. }) if code == "NoSuchKey" => Ok(None),
+        Err(ClientError::Refused { code, .. }) if code == "NoSuchKey" || code == "NoSuchBucket" => Ok(None),
         Err(error) => Err(error.into()),
     }
 }

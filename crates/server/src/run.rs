@@ -820,7 +820,11 @@ fn tell_failures(failures: &Failures) {
 /// Says on standard error how the job ended, and makes that an exit status.
 pub fn summarize(described: &Described, failures: Option<&Failures>, report: Option<&str>) -> u8 {
     let (total, succeeded, failed) = described.progress();
-    eprintln!("{}: {succeeded} of {total} succeeded, {failed} failed", plain(described.status()));
+    match total {
+        // Whatever it came to was before its tasks.
+        0 => eprintln!("{}: 0 of its tasks were begun", plain(described.status())),
+        _ => eprintln!("{}: {succeeded} of {total} succeeded, {failed} failed", plain(described.status())),
+    }
     if let Some(failures) = failures {
         tell_failures(failures);
     }

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::client::Described;
+use crate::client::{ClientError, Described};
 use crate::failure::{Because, Failure, OK, plain};
 use crate::job::describe;
 use crate::job::so_far;
@@ -36,11 +36,62 @@ pub fn place_of_ended(described: &Described) -> Result<(String, String), Failure
     Ok(at)
 }
 
+/// Where the report lies that a job has written which is over; `None` if it was to have none, or has none: one that came
+/// to no task (S3 Batch spec 7.1), whose results are damaged, or whose report's bucket did not take it.
+pub async fn written(place: &Place, described: &Described) -> Result<Option<(String, String)>, ClientError> {
+    let Some((bucket, base)) = place_of(described).filter(|_| has_results(described)) else { return Ok(None) };
+    // It became so by writing it.
+    if described.status() == "Complete" {
+        return Ok(Some((bucket, base)));
+    }
+    match place.client.head(&bucket, &format!("{base}/manifest.json")).await {
+        Ok(_) => Ok(Some((bucket, base))),
+        Err(error) if is_not_there(&error) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+fn has_results(described: &Described) -> bool {
+    let (_, succeeded, failed) = described.progress();
+    succeeded + failed > 0
+}
+
+/// Whether what was asked for is not there, or nothing of its bucket is.
+pub fn is_not_there(error: &ClientError) -> bool {
+    matches!(error.code(), "NoSuchKey" | "NoSuchBucket")
+}
+
+/// Whether a job failed because its state at the server is damaged: then its results cannot be read.
+pub fn is_damaged(described: &Described) -> bool {
+    described.failure_reasons().iter().any(|(code, _)| code == "StateDamaged")
+}
+
 /// What is said where a job that is over has none.
-pub fn no_report(described: &Described) -> Failure {
+pub fn no_report(place: &Place, described: &Described) -> Failure {
     let id = described.job.child_text("JobId").unwrap_or("");
     Failure::new(format!("job {id} is {} and left no report", plain(described.status())))
-        .hint("a job has one if it came to a first task; \"longshore job describe\" shows why it ended")
+        .hint(without_report(described, &place.flags))
+}
+
+/// What can be done about a job that is over and has no report: a line, the same wherever that is told.
+pub fn without_report(described: &Described, flags: &str) -> String {
+    let id = described.job.child_text("JobId").unwrap_or("");
+    let reasons = described.failure_reasons();
+    let last_of = |wanted: &str| reasons.iter().rev().find(|(code, _)| code == wanted).map(|(_, reason)| reason);
+    if let Some(reason) = last_of("StateDamaged") {
+        // Longshore says as the last reason what can be done.
+        return reason.clone();
+    }
+    if !has_results(described) {
+        return format!("it came to no task; \"longshore job describe {id}{flags}\" shows why it ended");
+    }
+    if last_of("ReportDeliveryFailed").is_some() {
+        return format!(
+            "the server still has its results: \"longshore job failures {id}{flags}\" shows what failed, in groups; a list \
+             of all tasks would have been in the report alone"
+        );
+    }
+    "its report was written, and is not there any more".into()
 }
 
 /// Copies what is wanted of a report into a folder, a temporary one if none is named.
@@ -55,7 +106,7 @@ pub async fn download(
     let temporary = tempfile::tempdir().because("cannot make a temporary folder")?;
     let folder = folder.unwrap_or(temporary.path());
     let report = report::download(&place.client, &bucket, &base, folder, wanted, each).await?;
-    report.ok_or_else(|| no_report(described))
+    report.ok_or_else(|| no_report(place, described))
 }
 
 /// `longshore job report`: prints the folder; the summary is talk.
@@ -85,7 +136,7 @@ pub async fn report(place: &Place, id: &str, output: Option<PathBuf>, json: bool
     } else {
         out(&format!("{}\n", folder.display()));
     }
-    eprintln!("{succeeded} succeeded, {} failed; {} files, their MD5s are right", report.failed, report.files);
+    eprintln!("{succeeded} succeeded, {} failed; {}", report.failed, report.checked());
     for line in report.failures.lines() {
         eprintln!("{line}");
     }
@@ -95,14 +146,26 @@ pub async fn report(place: &Place, id: &str, output: Option<PathBuf>, json: bool
 /// `longshore job failures`: groups of failures, the most frequent first, with examples.
 pub async fn failures(place: &Place, id: &str, json: bool) -> Result<u8, Failure> {
     let described = describe(place, id).await?;
-    if !described.is_over()
-        && let Some(so_far) = so_far::ask(place, id).await.map_err(told)?
-    {
+    let at_server = match described.is_over() {
+        false => true,
+        // The server still has the results that it could not write into a report.
+        true => {
+            place_of(&described).is_some()
+                && has_results(&described)
+                && !is_damaged(&described)
+                && written(place, &described).await.map_err(told)?.is_none()
+        }
+    };
+    if at_server && let Some(so_far) = so_far::ask(place, id).await.map_err(told)? {
         if json {
             output::json(&so_far.json(id));
         } else {
             out(&so_far.lines().into_iter().map(|line| format!("{line}\n")).collect::<String>());
-            eprintln!("so far: job {id} is {}", plain(described.status()));
+            eprintln!(
+                "{}: job {id} is {}",
+                if described.is_over() { "without a report" } else { "so far" },
+                plain(described.status())
+            );
         }
         return Ok(OK);
     }
@@ -200,6 +263,36 @@ mod tests {
         assert_eq!(place_of(&described("Complete", "<Enabled>false</Enabled>")), None);
         let active = place_of_ended(&described("Active", enabled)).unwrap_err();
         assert!(active.message.contains("job i is Active and has no report yet"));
+    }
+
+    #[test]
+    fn a_job_that_left_no_report_says_what_can_be_done_for_each_reason_that_there_may_be() {
+        let described = |succeeded: u32, reasons: &[(&str, &str)]| {
+            let member = |(code, text): &(&str, &str)| {
+                format!("<member><FailureCode>{code}</FailureCode><FailureReason>{text}</FailureReason></member>")
+            };
+            let xml = format!(
+                "<Job><JobId>i</JobId><Status>Failed</Status><ProgressSummary><TotalNumberOfTasks>9</TotalNumberOfTasks>\
+                 <NumberOfTasksSucceeded>{succeeded}</NumberOfTasksSucceeded><NumberOfTasksFailed>0</NumberOfTasksFailed>\
+                 </ProgressSummary><FailureReasons>{}</FailureReasons></Job>",
+                reasons.iter().map(member).collect::<String>()
+            );
+            Described { job: Element::parse(xml.as_bytes()).unwrap() }
+        };
+        let damaged = [("StateDamaged", "1.seg is damaged"), ("StateDamaged", "Restore it")];
+        for (succeeded, reasons, wanted) in [
+            // The counts of a damaged job may be those of before.
+            (0, &damaged[..], "Restore it"),
+            (3, &damaged[..], "Restore it"),
+            (0, &[("InvalidManifestContent", "x")][..], "\"longshore job describe i --region r\" shows why"),
+            (3, &[("ReportDeliveryFailed", "x")][..], "\"longshore job failures i --region r\" shows what failed"),
+            (3, &[][..], "is not there any more"),
+        ] {
+            let job = described(succeeded, reasons);
+            let said = without_report(&job, " --region r");
+            assert!(said.contains(wanted), "{said}");
+            assert_eq!(is_damaged(&job), reasons == damaged);
+        }
     }
 
     #[test]

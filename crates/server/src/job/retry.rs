@@ -26,6 +26,10 @@ pub struct Asked {
 pub async fn retry(place: &Place, id: &str, asked: &Asked) -> Result<String, Failure> {
     let described = describe(place, id).await?;
     let (bucket, base) = results::place_of_ended(&described)?;
+    // Before what else may be wrong: without a report there is nothing to be made of it.
+    if results::written(place, &described).await.map_err(told)?.is_none() {
+        return Err(results::no_report(place, &described));
+    }
     let earlier = json::of(&described.job);
     if asked.all && earlier.pointer("/Report/ReportScope").and_then(Value::as_str) == Some("FailedTasksOnly") {
         return Err(Failure::usage(format!("the report of job {id} lists failed tasks alone; --all needs the others"))
@@ -48,7 +52,7 @@ pub async fn retry(place: &Place, id: &str, asked: &Asked) -> Result<String, Fai
         let key = format!("{base}/manifest.json");
         let etag = match place.client.head(&bucket, &key).await {
             Ok(etag) => etag,
-            Err(error) if error.code() == "NoSuchKey" => return Err(results::no_report(&described)),
+            Err(error) if results::is_not_there(&error) => return Err(results::no_report(place, &described)),
             Err(error) => return Err(told(error)),
         };
         let spec = json!({"Format": "Report_CSV_20180820"});

@@ -62,8 +62,9 @@ fn progress(job: &Described) -> String {
     format!("{percent} % of {total}{failed}")
 }
 
-/// One job, a line for each thing that there is to say; `figures` are what a Longshore tells of how it goes.
-pub fn description(described: &Described, figures: &[(&'static str, String)], colours: bool) -> String {
+/// One job, a line for each thing that there is to say; `figures` are what a Longshore tells of how it goes. `reported`:
+/// whether there is or will be a report, where it was to have one.
+pub fn description(described: &Described, figures: &[(&'static str, String)], reported: bool, colours: bool) -> String {
     let job = json::of(&described.job);
     let text = |pointer: &str| job.pointer(pointer).and_then(|value| value.as_str()).unwrap_or("").to_owned();
     let (total, succeeded, failed) = described.progress();
@@ -104,6 +105,7 @@ pub fn description(described: &Described, figures: &[(&'static str, String)], co
     say("Priority", job.pointer("/Priority").map(ToString::to_string).unwrap_or_default());
     say("Role", text("/RoleArn"));
     match super::results::place_of(described) {
+        Some((bucket, base)) if !reported => say("Report", format!("none was written to s3://{bucket}/{base}")),
         Some((bucket, base)) => say("Report", format!("s3://{bucket}/{base} ({})", text("/Report/ReportScope"))),
         None => say("Report", "none".into()),
     }
@@ -164,7 +166,7 @@ mod tests {
             <ReportScope>AllTasks</ReportScope></Report>\
             <FailureReasons><member><FailureCode>c</FailureCode><FailureReason>r</FailureReason></member></FailureReasons></Job>";
         let described = Described { job: Element::parse(job.as_bytes()).unwrap() };
-        let said = description(&described, &[("Speed", "9 tasks a second".into())], false);
+        let said = description(&described, &[("Speed", "9 tasks a second".into())], true, false);
         assert_eq!(
             said.lines().collect::<Vec<_>>(),
             [
@@ -180,5 +182,7 @@ mod tests {
                 "Failure     c: r",
             ]
         );
+        let said = description(&described, &[], false, false);
+        assert!(said.contains("\nReport      none was written to s3://r/p/job-i\n"), "{said}");
     }
 }

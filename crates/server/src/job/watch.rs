@@ -40,8 +40,10 @@ pub async fn watch(place: &Place, id: &str, json_wanted: bool) -> Result<u8, Fai
         output::json(&super::with_figures(place, &described).await);
     }
     let (_, succeeded, failed) = described.progress();
-    // A job that came to no task leaves no report (S3 Batch spec 7.1).
-    let at = results::place_of(&described).filter(|_| succeeded + failed > 0);
+    let (at, unknown) = match results::written(place, &described).await {
+        Ok(at) => (at, None),
+        Err(error) => (None, Some(error)),
+    };
     let mut failures = None;
     if failed > 0 && at.is_some() {
         match results::download(place, &described, None, Wanted::Failed, |_| Ok(())).await {
@@ -52,12 +54,13 @@ pub async fn watch(place: &Place, id: &str, json_wanted: bool) -> Result<u8, Fai
     }
     // Without a report a Longshore can tell all the same.
     let mut so_far = None;
-    if failed > 0 && at.is_none() {
+    if failed > 0 && at.is_none() && !results::is_damaged(&described) {
         match so_far::ask(place, id).await {
             Ok(found) => so_far = found,
             Err(error) => eprintln!("what failed cannot be told: {}", plain(&error.to_string())),
         }
     }
+    let has_no_report = at.is_none() && results::place_of(&described).is_some();
     let shown = at.map(|(bucket, base)| plain(&format!("s3://{bucket}/{base}")));
     let status = summarize(&described, failures.as_ref(), shown.as_deref());
     for line in so_far.unwrap_or_default().lines() {
@@ -68,6 +71,14 @@ pub async fn watch(place: &Place, id: &str, json_wanted: bool) -> Result<u8, Fai
         for (name, text) in figures.told() {
             eprintln!("{}: {text}", name.to_lowercase());
         }
+    }
+    match unknown {
+        Some(error) => eprintln!("whether it left a report cannot be told: {}", plain(&error.to_string())),
+        // Of any other the reasons that were told say what can be done.
+        None if has_no_report && succeeded + failed > 0 && !results::is_damaged(&described) => {
+            eprintln!("hint: {}", plain(&results::without_report(&described, &place.flags)));
+        }
+        None => {}
     }
     Ok(status)
 }
