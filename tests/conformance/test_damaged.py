@@ -144,6 +144,7 @@ def test_a_job_whose_report_has_no_bucket_says_how_its_results_can_be_had(own, t
     hint = f'"longshore job failures {id} --data-dir {own.data_dir}" shows what failed'
     assert "Failed: 18 of 20 succeeded, 2 failed" in done.stderr and "ReportDeliveryFailed: no-bucket-of-ours: NoSuchBucket" in done.stderr
     assert "\nreport:" not in done.stderr and hint in done.stderr and "2 × PermanentFailure: done" in done.stderr, done.stderr
+    assert lines(own, id, "WARN a report cannot be delivered")
     for command in ("report", "retry"):
         said = job(own, command, id, status=1).stderr
         assert "is Failed and left no report" in said and hint in said, said

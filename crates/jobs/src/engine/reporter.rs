@@ -76,7 +76,7 @@ pub(super) async fn report(engine: &Engine, fence: &Fence, job: &JobRow, status:
                 let detail = format!("The bucket {bucket} does not belong to the account {owner}");
                 Unreported::Failed(undeliverable().detailed(detail))
             }
-            other => undelivered(bucket, other),
+            other => undelivered(&job.id, bucket, other),
         })?;
     }
     failpoint::pass(Place::ReportSpooled);
@@ -86,15 +86,15 @@ pub(super) async fn report(engine: &Engine, fence: &Fence, job: &JobRow, status:
     for part in spooled {
         let key = names.part(part.status, part.number);
         failpoint::pass(Place::ReportPartBefore);
-        put(engine, bucket, &key, "text/csv", PutBody::File(part.path, part.bytes)).await?;
+        put(engine, job, bucket, &key, "text/csv", PutBody::File(part.path, part.bytes)).await?;
         failpoint::pass(Place::ReportPartAfter);
         parts.push(Part { status: part.status, bucket: bucket.to_owned(), key, md5: part.md5 });
     }
     let manifest = report::manifest_json(&iso(created), &parts);
     let md5 = hex::encode(Md5::digest(&manifest));
-    put(engine, bucket, &names.manifest_md5(), "text/plain", PutBody::Bytes(Bytes::from(md5))).await?;
+    put(engine, job, bucket, &names.manifest_md5(), "text/plain", PutBody::Bytes(Bytes::from(md5))).await?;
     failpoint::pass(Place::ReportManifestBefore);
-    put(engine, bucket, &names.manifest(), "application/json", PutBody::Bytes(Bytes::from(manifest))).await?;
+    put(engine, job, bucket, &names.manifest(), "application/json", PutBody::Bytes(Bytes::from(manifest))).await?;
     failpoint::pass(Place::ReportManifestAfter);
     tracing::info!(job = job.id, bucket, rows = settled, parts = parts.len(), "completion report written");
     Ok(())
@@ -107,10 +107,10 @@ fn undeliverable() -> FailureReason {
     )
 }
 
-fn undelivered(bucket: &str, gave_up: GaveUp) -> Unreported {
+fn undelivered(job_id: &str, bucket: &str, gave_up: GaveUp) -> Unreported {
     match gave_up {
         GaveUp::Refused(error) => {
-            tracing::warn!(bucket, %error, "a report cannot be delivered");
+            tracing::warn!(job = job_id, bucket, %error, "a report cannot be delivered");
             Unreported::Failed(undeliverable().detailed(format!("{bucket}: {error}")))
         }
         // The report is written anew at the next start.
@@ -118,13 +118,20 @@ fn undelivered(bucket: &str, gave_up: GaveUp) -> Unreported {
     }
 }
 
-async fn put(engine: &Engine, bucket: &str, key: &str, kind: &str, body: PutBody) -> Result<(), Unreported> {
+async fn put(
+    engine: &Engine,
+    job: &JobRow,
+    bucket: &str,
+    key: &str,
+    kind: &str,
+    body: PutBody,
+) -> Result<(), Unreported> {
     let objects = &engine.shared.world.objects;
     let encryption = objects.report_encryption(bucket);
     let terms = PutTerms { content_type: kind, encryption: &encryption };
     // Its key names the job.
     let put = patiently(engine, key, || objects.put(bucket, key, terms, body.clone()));
-    put.await.map(drop).map_err(|gave_up| undelivered(bucket, gave_up))
+    put.await.map(drop).map_err(|gave_up| undelivered(&job.id, bucket, gave_up))
 }
 
 fn scope(job: &JobRow) -> Scope {

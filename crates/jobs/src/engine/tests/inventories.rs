@@ -15,6 +15,8 @@ struct Halting {
     halts: Mutex<BTreeMap<String, watch::Receiver<usize>>>,
     /// By the key of a data file: what its ETag is; its MD5 where there is none.
     etags: Mutex<BTreeMap<String, &'static str>>,
+    /// The code with which every data file is refused for good.
+    refused: Mutex<Option<&'static str>>,
 }
 
 #[async_trait::async_trait]
@@ -22,6 +24,10 @@ impl Objects for Halting {
     async fn get(&self, bucket: &str, key: &str, version: Option<&str>) -> Result<ObjectBody, ObjectError> {
         if !key.starts_with("data/") {
             return self.shelf.get(bucket, key, version).await;
+        }
+        if let Some(code) = *self.refused.lock().unwrap() {
+            let message = format!("s3://{bucket}/{key}: no");
+            return Err(ObjectError { code: code.into(), message, passing: false });
         }
         let body = self.shelf.0.lock().unwrap()[&format!("{bucket}/{key}")].clone();
         let etag = match self.etags.lock().unwrap().get(key) {
@@ -101,7 +107,12 @@ impl Halted {
         }
         let json = serde_json::json!({"fileFormat": "CSV", "fileSchema": "Size, Bucket, Key", "files": listed});
         shelf.0.lock().unwrap().insert("m/manifest.json".into(), json.to_string().into());
-        let store = Halting { shelf: Arc::clone(&shelf), halts: Mutex::new(halted), etags: Mutex::default() };
+        let store = Halting {
+            shelf: Arc::clone(&shelf),
+            halts: Mutex::new(halted),
+            etags: Mutex::default(),
+            refused: Mutex::default(),
+        };
         let store = Arc::new(store);
         let jobs = Self::open(dir.path(), &store, &function).await;
         Self { world: World { dir, shelf, function, jobs }, store, halts, files: files.len() }
@@ -322,4 +333,18 @@ async fn without_an_early_start_no_row_runs_before_the_last_one_is_checked() {
     let described = halted.world.wait_for(&id, "Failed").await;
     assert!(described.contains("data/1 has another MD5 than the manifest.json says"), "{described}");
     assert_eq!((total(&described), halted.world.function.calls().len()), (0, 0));
+}
+
+#[tokio::test]
+async fn a_data_file_that_is_damaged_is_not_taken_for_one_that_the_inventory_names_wrongly() {
+    for (code, wanted, said) in [
+        (ObjectError::DAMAGED, "ManifestDamaged", "Reading the manifest failed: s3://m/data/0: no"),
+        ("NoSuchKey", "InvalidManifestContent", "Invalid Manifest Content: data/0 cannot be read: NoSuchKey"),
+    ] {
+        let halted = Halted::new(&[text_of(&spread(0, 3)).into_bytes()]).await;
+        *halted.store.refused.lock().unwrap() = Some(code);
+        let described = halted.world.wait_for(&halted.create(false).await, "Failed").await;
+        assert!(described.contains(&format!("<FailureCode>{wanted}</FailureCode>")), "{described}");
+        assert!(described.contains(&format!("<FailureReason>{said}</FailureReason>")), "{described}");
+    }
 }
