@@ -101,7 +101,7 @@ def test_a_job_whose_manifest_is_damaged_says_so_and_names_it(own):
 
 
 def test_a_job_goes_on_after_a_kill_with_a_line_in_the_log_and_with_damaged_results_says_everywhere_what_to_do(own):
-    etag = own.put_manifest(NAME, rows(6_000), key="long.csv")
+    etag = own.put_manifest(NAME, rows(20_000), key="long.csv")
     id = own.create_job(NAME, own.arn, etag, key="long.csv")
 
     def settled():
@@ -113,9 +113,9 @@ def test_a_job_goes_on_after_a_kill_with_a_line_in_the_log_and_with_damaged_resu
     own.kill()
     own.start()
     [line] = lines(own, "a job went on after a start of the server", id)
-    went_on = re.search(r"status=Active settled=(\d+) rows=6000\b", line)
+    went_on = re.search(r"status=Active settled=(\d+) rows=20000\b", line)
     assert "INFO" in line and went_on, line
-    assert 200 < int(went_on[1]) <= settled() < 6_000, line
+    assert 200 < int(went_on[1]) <= settled() < 20_000, line
 
     own.kill()
     segment = own.data_dir / "jobs" / id / "results" / "00000001.seg"
