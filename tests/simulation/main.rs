@@ -179,16 +179,16 @@ fn the_laws_hold_in_every_world() {
         run_all(first..first.saturating_add(seeds), |seed| simulate(seed, None), |totals| totals.failures.len() >= 20);
     for (seed, why) in &totals.failures {
         println!(
-            "{why}\nreplay: SIM_SEED={seed} cargo test --release -p longshore-tests --test worlds the_laws -- --nocapture"
+            "{why}\nreplay: SIM_SEED={seed} cargo test --release -p longshore-tests --test worlds the_laws_hold -- --nocapture"
         );
     }
     let Totals { counted, crashes_with_work, events, calls, virtual_ms, faults, .. } = &totals;
     println!(
-        "{} seeds from {first}, {counted} with a crash while work was in flight, {events} events: {faults:?}",
+        "worlds over a ledger in memory: {} seeds from {first}, {counted} with a crash while work was in flight, {events} events: {faults:?}",
         totals.seeds
     );
     println!(
-        "{crashes_with_work} crashes with work in flight, {calls} calls, {} virtual hours, {:.1} s",
+        "worlds over a ledger in memory: {crashes_with_work} crashes with work in flight, {calls} calls, {} virtual hours, {:.1} s",
         virtual_ms / 3_600_000,
         began.elapsed().as_secs_f64()
     );
@@ -302,7 +302,7 @@ fn the_log_keeps_its_laws_on_a_disk_that_loses_what_was_not_synced() {
     };
     let (faults, openings, broken) = run_logs(first, seeds, None);
     let took = began.elapsed().as_secs_f64();
-    println!("{seeds} lives of a log from {first}, {openings} openings, {took:.1} s: {faults:?}");
+    println!("the log alone on a disk: {seeds} lives from {first}, {openings} openings, {took:.1} s: {faults:?}");
     if let Some((seed, why)) = broken {
         panic!(
             "{why}\nreplay: SIM_SEED={seed} cargo test --release -p longshore-tests --test worlds the_log -- --nocapture"
@@ -352,10 +352,13 @@ fn worlds_on_a_disk_that_loses_what_was_not_synced_keep_the_laws() {
     }
     let Totals { counted, crashes_with_work, events, disk_faults, .. } = &totals;
     println!(
-        "{} seeds from {first}, {counted} with a crash while work was in flight, {events} events: {disk_faults:?}",
+        "worlds on a disk: {} seeds from {first}, {counted} with a crash while work was in flight, {events} events: {disk_faults:?}",
         totals.seeds
     );
-    println!("{crashes_with_work} crashes with work in flight, {:.1} s", began.elapsed().as_secs_f64());
+    println!(
+        "worlds on a disk: {crashes_with_work} crashes with work in flight, {:.1} s",
+        began.elapsed().as_secs_f64()
+    );
     assert!(totals.failures.is_empty(), "{} of {} worlds broke a law", totals.failures.len(), totals.seeds);
     if seeds >= DISK_SEEDS {
         // Reads that fail, and bits that turn over, are for the log alone.

@@ -43,7 +43,7 @@ pub use longshore_sandbox as layers;
 pub use longshore_sandbox::Command as Launcher;
 pub use outcome::RESPONSE_BYTES_MAX;
 pub use process::Bounds;
-pub use runtimes::{Found, check_runtime, is_supported};
+pub use runtimes::{Found, check_interpreter, check_runtime, is_supported, newest_installed};
 pub use sandbox::{Network, SandboxRefusal, SandboxSettings};
 pub use threads::Threads;
 

@@ -63,10 +63,13 @@ pub enum Command {
 pub enum Runtimes {
     /// Make an interpreter for functions of a runtime, with boto3 in it
     Install {
-        /// The runtime of the functions: python3.12, say. The nearest installed Python is used
+        /// The runtime of the functions: python3.12, say
         runtime: String,
         /// Further packages to install, as pip names them
         packages: Vec<String>,
+        /// The Python to make it from, of the runtime's version [default: the nearest one on the PATH]
+        #[arg(long, value_name = "FILE")]
+        python: Option<PathBuf>,
         /// Where state is kept [default: $LONGSHORE_DATA_DIR, else $XDG_DATA_HOME/longshore, else ~/.local/share/longshore]
         #[arg(long, value_name = "DIR")]
         data_dir: Option<PathBuf>,
@@ -275,8 +278,8 @@ pub struct Job {
 /// Which endpoint is meant, and how its answer is printed.
 #[derive(Debug, Clone, Default, Args)]
 pub struct At {
-    /// Where the state of the server is kept [default: as for serve]
-    #[arg(long, value_name = "DIR", global = true, help_heading = "Endpoint", conflicts_with_all = ["endpoint_url", "profile", "region"])]
+    /// Where the state of the server is kept [default: as for serve]; with --endpoint-url, whose credentials are meant
+    #[arg(long, value_name = "DIR", global = true, help_heading = "Endpoint", conflicts_with_all = ["profile", "region"])]
     pub data_dir: Option<PathBuf>,
     /// Another endpoint for all that is asked: http(s)://host[:port]
     #[arg(long, value_name = "URL", global = true, help_heading = "Endpoint")]

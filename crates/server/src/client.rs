@@ -5,6 +5,7 @@
 
 mod endpoint;
 mod functions;
+mod proxy;
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -14,7 +15,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures::TryStreamExt;
-use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HOST, SERVER};
+use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HOST, RANGE, SERVER};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Full, Limited, StreamBody};
@@ -32,6 +33,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::credentials::Credentials;
 use crate::failure::Failure;
+use crate::names::INTERNAL;
 use crate::tls;
 
 pub use endpoint::{Endpoint, Endpoints, NoEndpoint};
@@ -315,6 +317,19 @@ impl Client {
     pub async fn get(&self, bucket: &str, key: &str) -> Result<Bytes, ClientError> {
         let none = Content::Bytes(Bytes::new());
         Ok(self.call(Api::S3, Method::GET, &object_path(bucket, key), HeaderMap::new(), none).await?.1)
+    }
+
+    /// The first bytes of an object, `bytes_max` at most, or a little more where its store knows no ranges.
+    pub async fn beginning(&self, bucket: &str, key: &str, bytes_max: u32) -> Result<Bytes, ClientError> {
+        let mut headers = HeaderMap::new();
+        headers.insert(
+            RANGE,
+            HeaderValue::from_str(&format!("bytes=0-{}", bytes_max.saturating_sub(1))).map_err(|e| {
+                ClientError::Broken(format!("cannot ask for the beginning of s3://{bucket}/{key}: {e}"))
+            })?,
+        );
+        let none = Content::Bytes(Bytes::new());
+        Ok(self.call(Api::S3, Method::GET, &object_path(bucket, key), headers, none).await?.1)
     }
 
     /// Copies an object of any size into a local file.
@@ -675,6 +690,8 @@ impl Client {
             Api::Sts => self.endpoints().sts.clone(),
         };
         let target = &format!("{}{target}", endpoint.base());
+        let proxy = proxy::of(endpoint, &|name| std::env::var(name).ok())
+            .map_err(|why| ClientError::Broken(format!("cannot connect to {endpoint}: {why}")))?;
         headers.insert(HOST, HeaderValue::from_str(&endpoint.authority()).map_err(|e| broken(&e))?);
         let (hash, length) = match content {
             Content::Bytes(bytes) => (Sha256::digest(bytes).into(), bytes.len() as u64),
@@ -693,14 +710,18 @@ impl Client {
             let fresh = kept.is_none();
             let mut connection = match kept {
                 Some((_, connection)) => connection,
-                None => connect(endpoint).await?,
+                None => connect(endpoint, proxy.as_ref()).await?,
             };
             let body: RequestBody = match content {
                 Content::Bytes(bytes) => Full::new(bytes.clone()).map_err(|never| match never {}).boxed_unsync(),
                 Content::File(path) => file_body(path, length).await?,
             };
-            let mut request =
-                http::Request::builder().method(&method).uri(target).body(body).map_err(|e| broken(&e))?;
+            // A proxy is told whose it is in the request's target. That is not what was signed, nor does it have to be.
+            let uri = match &proxy {
+                Some(_) => format!("http://{}{target}", endpoint.authority()),
+                None => target.clone(),
+            };
+            let mut request = http::Request::builder().method(&method).uri(uri).body(body).map_err(|e| broken(&e))?;
             *request.headers_mut() = headers.clone();
             let sent = match connection.ready().await {
                 Ok(()) => tokio::time::timeout(answer_time_max, connection.send_request(request))
@@ -729,12 +750,23 @@ impl Client {
     }
 }
 
-async fn connect(endpoint: &Endpoint) -> Result<SendRequest<RequestBody>, ClientError> {
+async fn connect(endpoint: &Endpoint, proxy: Option<&Endpoint>) -> Result<SendRequest<RequestBody>, ClientError> {
     let proxied = endpoint.tls() && ["HTTPS_PROXY", "https_proxy"].iter().any(|name| std::env::var_os(name).is_some());
-    let aside = if proxied { " (HTTPS_PROXY is set, but connections go straight)" } else { "" };
+    let aside = match proxy {
+        Some(proxy) => format!(" (by way of the proxy {proxy}, which HTTP_PROXY names)"),
+        None if proxied => " (HTTPS_PROXY is set, but connections go straight)".to_owned(),
+        None if endpoint.host().ends_with(INTERNAL) => {
+            " (this name is answered for by the HTTP_PROXY that \"longshore env\" sets, and none is set)".to_owned()
+        }
+        None => String::new(),
+    };
     let broken = |e: &dyn std::fmt::Display| ClientError::Broken(format!("cannot connect to {endpoint}: {e}{aside}"));
+    let not_there = |error: std::io::Error| match error.kind() {
+        std::io::ErrorKind::ConnectionRefused => broken(&"nobody listens there"),
+        _ => broken(&error),
+    };
     let connected = tokio::time::timeout(CONNECT_TIME_MAX, async {
-        let stream = tokio::net::TcpStream::connect(endpoint.address()).await.map_err(|e| broken(&e))?;
+        let stream = tokio::net::TcpStream::connect(proxy.unwrap_or(endpoint).address()).await.map_err(not_there)?;
         stream.set_nodelay(true).map_err(|e| broken(&e))?;
         if endpoint.tls() {
             let config = tls::usual().map_err(|e| broken(&e))?;

@@ -31,9 +31,9 @@ pub async fn demo(args: cli::Demo) -> Result<u8, Failure> {
     }
     let mut interrupt = Interrupt::listen()?;
     let source = source(args.source.as_deref())?;
-    let runtime = package::python_runtime()?;
+    let runtime = package::python_runtime(&runtimes_dirs(args.data_dir.as_deref()))?;
     if let Some(notice) = check::runtime(&runtime, &runtimes_dirs(args.data_dir.as_deref()))?.notice {
-        eprintln!("{notice}");
+        eprintln!("warning: {notice}");
     }
     // Removed when it is dropped, unless it is kept.
     let mut temporary = None;
@@ -69,7 +69,12 @@ pub async fn demo(args: cli::Demo) -> Result<u8, Failure> {
         }
     };
     server.stop(None).await;
-    if kept {
+    if !kept {
+        println!(
+            "\nIts server has stopped and its data are gone: the lines with $ are for a server of your own, or for this one's \
+             data after \"longshore demo --keep\"."
+        );
+    } else {
         println!("\nThe data directory is kept: longshore serve --data-dir {}", quoted(&path.to_string_lossy()));
     }
     outcome
@@ -83,6 +88,7 @@ async fn show(server: &Server, source: &Path, runtime: &str, report_folder: &Pat
     let shown_report = quoted(&report_folder.to_string_lossy());
 
     step(1, &format!("A server for S3, Lambda and S3 Control listens on http://{}.", server.address));
+    println!("   It stops with the demo. The lines with $ do the same by hand, at a server of your own:");
     command(&["longshore serve", "eval \"$(longshore env)\""]);
 
     let files = files(source)?;
@@ -192,8 +198,13 @@ async fn show(server: &Server, source: &Path, runtime: &str, report_folder: &Pat
     println!();
     let place = report_folder.join("manifest.json").display().to_string();
     let status = summarize(&described, failures.as_ref(), failures.as_ref().map(|_| place.as_str()));
-    println!("The demo took {}.", duration(began.elapsed()));
+    println!("The demo took {}.", took(began.elapsed()));
     Ok(status)
+}
+
+/// How long something took, in words that are true below a second, too.
+fn took(time: std::time::Duration) -> String {
+    if time.as_secs() == 0 { "less than a second".to_owned() } else { duration(time) }
 }
 
 fn step(number: u32, text: &str) {
@@ -296,6 +307,12 @@ fn remove_old_report(folder: &Path) -> Result<(), Failure> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_took_less_than_a_second_did_not_take_none() {
+        let took = |ms| took(std::time::Duration::from_millis(ms));
+        assert_eq!([took(340), took(2_900), took(61_000)], ["less than a second", "2 s", "1 min 1 s"]);
+    }
 
     #[test]
     fn the_repository_is_found_upwards() {

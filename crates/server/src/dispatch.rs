@@ -42,6 +42,9 @@ const OURS: &str = "/_longshore/";
 /// Our own API beside AWS's, signed as S3's is.
 const OWN: &str = "/_longshore/v1/";
 const METRICS: &str = "/_longshore/v1/metrics";
+/// What an anonymous request for metrics is told beside its refusal.
+const NO_METRICS_HERE: &str = ": metrics are served without a signature only where \"longshore serve --metrics-listen \
+                               127.0.0.1:7302\" (or metrics_listen in longshore.toml) says so; with one, at /_longshore/v1/metrics.";
 
 /// The largest legal CreateJob is far below.
 const CONTROL_BODY_MAX: u64 = 1024 * 1024;
@@ -219,14 +222,14 @@ impl Dispatch {
         if parts.method == Method::CONNECT {
             return plain(StatusCode::FORBIDDEN, "This is Longshore, not a proxy: it opens no tunnels.");
         }
+        let path = self.after_base(parts.uri.path());
         let host = match self.names.admit(&parts.uri, parts.headers.get(HOST).and_then(|h| h.to_str().ok())) {
             Ok(host) => host,
             Err(refused) => {
                 drain(&parts, body).await;
-                return plain(refused.status, &refused.reason);
+                return Api::guess(path).refuse(&refused.error(), id);
             }
         };
-        let path = self.after_base(parts.uri.path());
         if path == HEALTH && parts.method == Method::GET {
             return match self.fatal.reason() {
                 None => answer(Response::json(StatusCode::OK, &serde_json::json!({"status": "ok"}))),
@@ -288,7 +291,11 @@ impl Dispatch {
     ) -> Answer {
         tracing::debug!(request_id = %id, %error, "caller refused");
         drain(parts, body).await;
-        api.refuse(&error.told(api.dialect()), id)
+        let mut told = error.told(api.dialect());
+        if matches!(error, AuthError::Missing) && wants_metrics(parts.uri.path()) {
+            told.message.push_str(NO_METRICS_HERE);
+        }
+        api.refuse(&told, id)
     }
 
     /// Sends a function's package to whoever has a link to it, as GetFunction makes them.
@@ -538,6 +545,12 @@ fn answer(response: Response) -> Answer {
     *made.status_mut() = response.status;
     *made.headers_mut() = response.headers;
     made
+}
+
+/// Whether an anonymous request asks for what Prometheus scrapes: where it does by itself, or where a signed request finds it. A
+/// bucket may be called so, too; it is refused in the same way, and the code is S3's.
+fn wants_metrics(path: &str) -> bool {
+    matches!(path.trim_end_matches('/'), "/metrics" | METRICS)
 }
 
 pub fn plain(status: StatusCode, text: &str) -> Answer {

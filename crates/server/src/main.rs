@@ -146,10 +146,12 @@ fn command(cli: Cli, format: &log_lines::Format) -> Result<u8, Failure> {
             }
             block_on(async move { logs::print(&data_dir, &args.function, args.follow).await.map(|()| OK) })
         }
-        Command::Runtimes(cli::Runtimes::Install { runtime, packages, data_dir }) => {
-            let data_dir = settings::data_dir(data_dir.as_deref(), variable)?;
-            let folder = runtimes::install(&data_dir, &runtime, &packages)?;
-            println!("{}", folder.display());
+        Command::Runtimes(cli::Runtimes::Install { runtime, packages, python, data_dir }) => {
+            let named = data_dir;
+            let data_dir = settings::data_dir(named.as_deref(), variable)?;
+            let installed = runtimes::install(&data_dir, &runtime, &packages, python.as_deref())?;
+            println!("{}", installed.folder.display());
+            eprintln!("{}", installed.told(named.as_deref()));
             Ok(OK)
         }
         Command::Failpoints => {

@@ -7,6 +7,7 @@
 
 use http::Uri;
 use http::uri::Authority;
+use longshore_wire::error::ApiError;
 
 /// The made-up endpoint host for clients that reach us by `HTTP_PROXY`. `internal` is reserved for private use, so
 /// nobody else's server has this name.
@@ -41,11 +42,20 @@ impl Host {
     }
 }
 
-/// Why a request's target or host is refused, as status and plain text. No AWS client produces these.
+/// Why a request's target or host is refused. An AWS client meets it where an endpoint or a proxy variable is wrong.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Refused {
     pub status: http::StatusCode,
     pub reason: String,
+}
+
+impl Refused {
+    /// The error for an AWS client, which shows nothing of a text that is not of its API's form. AWS has no such refusals: the
+    /// codes are those of S3 that fit.
+    pub fn error(self) -> ApiError {
+        let code = if self.status == http::StatusCode::FORBIDDEN { "AccessDenied" } else { "InvalidRequest" };
+        ApiError::new(self.status, code, self.reason)
+    }
 }
 
 pub fn is_account(label: &str) -> bool {
@@ -105,9 +115,15 @@ impl Names {
             let ours = target.scheme_str() == Some("http")
                 && wanted.as_ref().is_some_and(|h| h.port.is_none_or(|p| p == 80 || p == self.port));
             if !ours {
+                let port = match wanted {
+                    Some(_) => format!(" It listens on port {}.", self.port),
+                    None => String::new(),
+                };
                 return Err(refuse(
                     403,
-                    format!("This is Longshore, not a proxy: it answers for its own names only, not for {authority}."),
+                    format!(
+                        "This is Longshore, not a proxy: it answers for its own names only, not for {authority}.{port}"
+                    ),
                 ));
             }
             let port = |h: &Host| h.port.unwrap_or(80);
@@ -129,6 +145,17 @@ impl Names {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn who_takes_us_for_a_proxy_is_told_so_in_the_form_of_the_api_and_at_which_port_we_are() {
+        let refused = |target: &str, host| names().admit(&target.parse().unwrap(), Some(host)).unwrap_err().error();
+        let wrong_port = refused("http://longshore.internal:7999/v20180820/jobs", "longshore.internal:7999");
+        assert_eq!((wrong_port.status.as_u16(), wrong_port.code.as_ref()), (403, "AccessDenied"));
+        assert!(wrong_port.message.ends_with("not for longshore.internal:7999. It listens on port 7300."));
+        let elsewhere = refused("http://example.com/", "example.com");
+        assert!(elsewhere.message.ends_with("not for example.com."), "{}", elsewhere.message);
+        assert_eq!(refused("http://localhost:7300/", "localhost:80").code.as_ref(), "InvalidRequest");
+    }
 
     fn names() -> Names {
         Names::new(&["s3.example.org".to_owned()], "127.0.0.1:7300".parse().unwrap())

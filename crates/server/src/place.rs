@@ -4,7 +4,9 @@
 
 mod profile;
 
-use std::path::PathBuf;
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use crate::cli::{At, JobAt};
 use crate::client::{Client, ClientError, Endpoint, Endpoints};
@@ -18,6 +20,9 @@ pub use profile::Files;
 
 /// The region of an endpoint that is not AWS's, where nobody names one: Longshore's own default.
 const REGION: &str = "us-east-1";
+
+/// How long an endpoint on this machine has to take a connection, where it is only asked whether somebody listens.
+const LISTENS_WITHIN: Duration = Duration::from_secs(2);
 
 /// An endpoint with credentials, and how to name it again.
 pub struct Place {
@@ -104,7 +109,7 @@ impl Place {
         };
         let endpoints = told.endpoints(&account);
         let client = Client::of(endpoints, credentials, &told.region, &account);
-        Ok(Self { client, flags, near: false, data_dir: None })
+        Ok(Self { client, flags, near: told.data_dir.is_some(), data_dir: told.data_dir })
     }
 
     /// Where functions are: those of the caller's account, which no request has to name.
@@ -114,7 +119,7 @@ impl Place {
         let credentials = told.credentials().await?;
         let account = told.account.clone().unwrap_or_default();
         let client = Client::of(told.endpoints(&account), credentials, &told.region, &account);
-        Ok(Self { client, flags, near: false, data_dir: None })
+        Ok(Self { client, flags, near: told.data_dir.is_some(), data_dir: told.data_dir })
     }
 
     /// Looks again where the server of the data directory listens, which may have been started anew at another port. Whoever
@@ -156,6 +161,43 @@ struct Told {
     main: Option<Endpoint>,
     s3: Option<Endpoint>,
     sts: Option<Endpoint>,
+    /// Of the server at the endpoint, if it is one of this machine whose data directory is known.
+    data_dir: Option<PathBuf>,
+}
+
+/// What a data directory says of the server that runs with it, or has run.
+struct Known {
+    data_dir: PathBuf,
+    credentials: Credentials,
+    server: Option<ServerFile>,
+}
+
+impl Known {
+    /// The data directory that the flag, the environment or the default names; `None` if no server ever ran with it.
+    fn read(flag: Option<&Path>, variable: &impl Fn(&str) -> Option<String>) -> Result<Option<Self>, Failure> {
+        let data_dir = settings::data_dir(flag, variable)?;
+        let Some(credentials) = Credentials::read(&data_dir)? else { return Ok(None) };
+        Ok(Some(Self { server: ServerFile::read(&data_dir)?, data_dir, credentials }))
+    }
+
+    /// Whether its server is what listens at this endpoint, which is one of this machine.
+    fn listens_at(&self, endpoint: &Endpoint) -> bool {
+        let (host, port) = endpoint.address();
+        self.server.as_ref().is_some_and(|server| {
+            let same = host
+                .parse()
+                .map_or(true, |ip: IpAddr| server.listen.ip().is_unspecified() || ip == dialled(server.listen).ip());
+            server.listen.port() == port && same
+        })
+    }
+
+    fn keys(&self) -> longshore_wire::sigv4::Credentials {
+        longshore_wire::sigv4::Credentials {
+            access_key_id: self.credentials.access_key_id.clone(),
+            secret_access_key: self.credentials.secret_access_key.clone(),
+            session_token: None,
+        }
+    }
 }
 
 impl Told {
@@ -166,31 +208,47 @@ impl Told {
         }
         let variable = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
         let files = Files::read(&variable)?;
-        Self::gather(at, service, &files, &variable).map(Some)
+        let known = Known::read(at.data_dir.as_deref(), &variable)?;
+        if let (Some(data_dir), None) = (&at.data_dir, &known) {
+            return Err(Failure::usage(format!("no server has run with the data directory {}", data_dir.display()))
+                .hint("leave --data-dir out, and name credentials in the environment"));
+        }
+        Self::gather(at, service, &files, known.as_ref(), &variable).map(Some)
     }
 
     fn gather(
         at: &At,
         service: Service,
         files: &Files,
+        known: Option<&Known>,
         variable: &impl Fn(&str) -> Option<String>,
     ) -> Result<Self, Failure> {
         let (profile, profile_named) = profile(at.profile.as_deref(), files, variable)?;
         // A profile that is named by a flag goes before the environment, as with the AWS CLI.
         let of_environment = if at.profile.is_some() { None } else { of_environment(variable)? };
-        let (credentials, account) = match of_environment {
-            Some(credentials) => (Some(credentials), variable("AWS_ACCOUNT_ID")),
-            None => (files.credentials(&profile)?, files.setting(&profile, "aws_account_id").map(str::to_owned)),
-        };
         let endpoint = |service| -> Result<Option<Endpoint>, Failure> {
             let url = url(at.endpoint_url.as_deref(), service, &profile, files, variable);
             let parse = |url: String| Endpoint::parse(&url).map_err(|e| Failure::usage(format!("{url} {e}")));
             url.map(parse).transpose()
         };
         let main = endpoint(service)?;
+        // Somebody who names no credentials means those of the server that listens there: the default profile's cannot be.
+        let here = known.filter(|known| {
+            let listens = || main.as_ref().is_some_and(|main| main.is_loopback() && known.listens_at(main));
+            at.data_dir.is_some() || (of_environment.is_none() && !profile_named && listens())
+        });
+        let server = here.and_then(|here| here.server.as_ref());
+        let (credentials, account) = match (here, of_environment) {
+            (Some(here), _) => (Some(here.keys()), server.map(|server| server.account.clone())),
+            (None, Some(credentials)) => (Some(credentials), variable("AWS_ACCOUNT_ID")),
+            (None, None) => {
+                (files.credentials(&profile)?, files.setting(&profile, "aws_account_id").map(str::to_owned))
+            }
+        };
         let region = at
             .region
             .clone()
+            .or_else(|| server.map(|server| server.region.clone()))
             .or_else(|| variable("AWS_REGION"))
             .or_else(|| variable("AWS_DEFAULT_REGION"))
             .or_else(|| files.setting(&profile, "region").map(str::to_owned));
@@ -215,6 +273,9 @@ impl Told {
                 _ => endpoint(Service::S3)?,
             },
             sts: endpoint(Service::STS)?.filter(|endpoint| !endpoint.is_aws()),
+            data_dir: here
+                .filter(|here| main.as_ref().is_some_and(|main| main.is_loopback() && here.listens_at(main)))
+                .map(|here| here.data_dir.clone()),
             main,
         })
     }
@@ -224,6 +285,9 @@ impl Told {
     async fn credentials(&self) -> Result<longshore_wire::sigv4::Credentials, Failure> {
         if let Some(credentials) = &self.credentials {
             return Ok(credentials.clone());
+        }
+        if let Some(main) = self.main.as_ref().filter(|main| main.is_loopback() && !self.profile_named) {
+            return Err(nobody_named(main).await);
         }
         let profile = self.profile_named.then_some(self.profile.as_str());
         let found = longshore_aws::identity(profile, Some(&self.region)).await;
@@ -253,6 +317,25 @@ impl Told {
             sts: or_aws(&self.sts, "sts"),
         }
     }
+}
+
+/// Why there are no credentials for an endpoint of this machine. The chain is not asked: its last links are metadata services,
+/// which know nothing of this endpoint, and whose answer says nothing of it.
+async fn nobody_named(endpoint: &Endpoint) -> Failure {
+    let connected = tokio::time::timeout(LISTENS_WITHIN, tokio::net::TcpStream::connect(endpoint.address())).await;
+    if let Ok(Err(error)) = &connected
+        && error.kind() == std::io::ErrorKind::ConnectionRefused
+    {
+        return Failure::new(format!("nobody listens at {endpoint}"))
+            .hint("start a server there with \"longshore serve\", or leave the endpoint out for the one that runs");
+    }
+    Failure::usage(format!(
+        "there are no credentials for {endpoint}: none in the environment, and no server that this command knows is there"
+    ))
+    .hint(
+        "name its data directory with --data-dir, a profile with --profile, or set AWS_ACCESS_KEY_ID and \
+         AWS_SECRET_ACCESS_KEY, as eval \"$(longshore env)\" does",
+    )
 }
 
 /// What the ARNs of a region have behind `arn:`.
@@ -322,7 +405,60 @@ mod tests {
 
     fn gather(at: &At, variables: &[(&str, &str)]) -> Result<Told, Failure> {
         let variable = |name: &str| variables.iter().find(|(n, _)| *n == name).map(|(_, value)| (*value).to_owned());
-        Told::gather(at, Service::S3_CONTROL, &Files::default(), &variable)
+        Told::gather(at, Service::S3_CONTROL, &Files::default(), None, &variable)
+    }
+
+    /// A server that runs and listens there.
+    fn known(listen: &str) -> Known {
+        let server = ServerFile {
+            listen: listen.parse().unwrap(),
+            metrics_listen: None,
+            pid: 1,
+            account: "111122223333".into(),
+            region: "eu-west-3".into(),
+        };
+        let credentials = Credentials { access_key_id: "SERVERS".into(), secret_access_key: "s".into() };
+        Known { data_dir: "/data".into(), credentials, server: Some(server) }
+    }
+
+    #[test]
+    fn the_server_at_an_endpoint_of_this_machine_gives_its_credentials_to_whoever_names_none() {
+        let dir = At { data_dir: Some("/data".into()), ..At::default() };
+        for (listen, url, variables, at, wanted) in [
+            ("127.0.0.1:7411", "http://127.0.0.1:7411", &[][..], &At::default(), Some("SERVERS")),
+            ("127.0.0.1:7411", "http://localhost:7411", &[], &At::default(), Some("SERVERS")),
+            ("0.0.0.0:7411", "http://127.0.0.2:7411", &[], &At::default(), Some("SERVERS")),
+            // The environment goes first, and no other server's credentials are tried.
+            ("127.0.0.1:7411", "http://127.0.0.1:7411", &KEYS, &At::default(), Some("AK")),
+            ("127.0.0.1:7411", "http://127.0.0.1:7412", &[], &At::default(), None),
+            ("127.0.0.1:7411", "http://127.0.0.2:7411", &[], &At::default(), None),
+            ("127.0.0.1:7411", "http://store.example:7411", &[], &At::default(), None),
+            // Who names the directory means it, wherever its server is reached.
+            ("127.0.0.1:7411", "http://store.example:80", &KEYS, &dir, Some("SERVERS")),
+        ] {
+            let at = At { endpoint_url: Some(url.into()), ..at.clone() };
+            let variable = |name: &str| variables.iter().find(|(n, _)| *n == name).map(|(_, v)| (*v).to_owned());
+            let known = known(listen);
+            let told = Told::gather(&at, Service::S3_CONTROL, &Files::default(), Some(&known), &variable).unwrap();
+            assert_eq!(told.credentials.as_ref().map(|keys| keys.access_key_id.as_str()), wanted, "{listen} {url}");
+            let of_server = wanted == Some("SERVERS");
+            assert_eq!(told.account.as_deref() == Some("111122223333"), of_server, "{listen} {url}");
+            assert_eq!(told.region, if of_server { "eu-west-3" } else { REGION }, "{listen} {url}");
+            assert_eq!(told.data_dir.is_some(), of_server && !url.contains("example"), "{listen} {url}");
+        }
+    }
+
+    #[tokio::test]
+    async fn an_endpoint_of_this_machine_without_credentials_asks_no_metadata_service_and_is_told_what_helps() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let at = At { endpoint_url: Some(url.clone()), ..At::default() };
+        let told = gather(&at, &[]).unwrap();
+        let failure = told.credentials().await.unwrap_err();
+        assert!(failure.message.starts_with(&format!("there are no credentials for {url}")), "{failure:?}");
+        assert!(failure.hint.unwrap().contains("--data-dir"));
+        drop(listener);
+        assert_eq!(told.credentials().await.unwrap_err().message, format!("nobody listens at {url}"));
     }
 
     const KEYS: [(&str, &str); 2] = [("AWS_ACCESS_KEY_ID", "AK"), ("AWS_SECRET_ACCESS_KEY", "s")];
@@ -389,7 +525,7 @@ mod tests {
         let of = |at: &At, variables: &[(&str, &str)]| {
             let variable =
                 |name: &str| variables.iter().find(|(n, _)| *n == name).map(|(_, value)| (*value).to_owned());
-            Told::gather(at, Service::LAMBDA, &Files::default(), &variable).unwrap().endpoints("")
+            Told::gather(at, Service::LAMBDA, &Files::default(), None, &variable).unwrap().endpoints("")
         };
         let at = At { region: Some("eu-west-1".into()), ..At::default() };
         assert_eq!(of(&at, &KEYS).lambda.to_string(), "https://lambda.eu-west-1.amazonaws.com");

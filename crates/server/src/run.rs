@@ -6,7 +6,7 @@
 
 pub mod check;
 pub mod package;
-mod rows;
+pub mod rows;
 pub mod state;
 pub mod walk;
 
@@ -110,7 +110,7 @@ pub async fn run(args: cli::Run) -> Result<u8, Failure> {
                 eprintln!("{left_out}");
             }
             if let Some(notice) = &found.notice {
-                eprintln!("{notice}");
+                eprintln!("warning: {notice}");
             }
             // Taken before the run's folder is made in it: the directory must be new, or one of ours.
             let named = named.as_deref().map(open_data_dir).transpose()?;
@@ -307,7 +307,8 @@ fn kept_package(folder: &RunFolder, plan: &Plan) -> Result<Package, Failure> {
 
 fn read_package(args: &cli::Run) -> Result<Package, Failure> {
     let function = args.function.as_deref().unwrap_or_default();
-    Package::read(function, args.handler.as_deref(), args.runtime.as_deref())
+    let installed = runtimes_dirs(args.data_dir.as_deref());
+    Package::read(function, args.handler.as_deref(), args.runtime.as_deref(), &installed)
 }
 
 /// Whether objects, manifest or report are in a storage: the embedded one, which then is the server's, or an endpoint.

@@ -6,8 +6,9 @@
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use longshore_functions::host::check_runtime;
+use longshore_functions::host::{check_interpreter, check_runtime};
 
+use crate::env::quoted;
 use crate::failure::{Because, Failure};
 
 /// The folder of a data directory that holds what is installed, one folder a runtime.
@@ -15,16 +16,49 @@ pub const FOLDER: &str = "runtimes";
 /// What AWS's Python runtimes have beyond Python.
 const PACKAGES: [&str; 1] = ["boto3"];
 
-/// Makes `<data>/runtimes/<runtime>` and installs boto3 and `packages` into it. An existing one is added to.
-pub fn install(data_dir: &Path, runtime: &str, packages: &[String]) -> Result<PathBuf, Failure> {
+/// What was installed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Installed {
+    pub folder: PathBuf,
+    runtime: String,
+    /// What the interpreter says of itself, `3.12.1`.
+    version: String,
+}
+
+impl Installed {
+    /// What it is and what to do next. `data_dir` is the flag that was given, if one was.
+    pub fn told(&self, data_dir: Option<&Path>) -> String {
+        let flag = data_dir.map(|dir| {
+            let whole = std::path::absolute(dir).unwrap_or_else(|_| dir.to_owned());
+            format!(" --data-dir {}", quoted(&whole.to_string_lossy()))
+        });
+        format!(
+            "functions of the runtime {} run on this Python {} from their next start on, and \"longshore function deploy \
+             FILE.py{}\" makes a function of it",
+            self.runtime,
+            self.version,
+            flag.unwrap_or_default()
+        )
+    }
+}
+
+/// Makes `<data>/runtimes/<runtime>` from the interpreter `from`, or the nearest one that is found, and installs boto3 and `packages` into
+/// it. An existing one is added to.
+pub fn install(data_dir: &Path, runtime: &str, packages: &[String], from: Option<&Path>) -> Result<Installed, Failure> {
     if !runtime.starts_with("python3.") {
         return Err(Failure::usage(format!("{runtime} is no runtime that packages can be installed for")).hint(
             "name one such as python3.12; a Node function brings its packages in its folder or zip (npm install there)",
         ));
     }
-    let found = check_runtime(runtime, &[]).map_err(Failure::new)?;
+    let found = match from {
+        Some(program) => {
+            let program = std::path::absolute(program).because(format!("cannot find {}", program.display()))?;
+            check_interpreter(runtime, &program).map_err(Failure::usage)?
+        }
+        None => check_runtime(runtime, &[]).map_err(Failure::new)?,
+    };
     if let Some(notice) = &found.notice {
-        eprintln!("{notice}");
+        eprintln!("warning: {notice}");
     }
     std::fs::create_dir_all(data_dir.join(FOLDER)).because(format!("cannot write in {}", data_dir.display()))?;
     // Functions may be users of their own. The folders above keep everybody else out.
@@ -40,9 +74,18 @@ pub fn install(data_dir: &Path, runtime: &str, packages: &[String]) -> Result<Pa
             return Err(failure.hint("on Debian and Ubuntu the module venv is in the package python3-venv"));
         }
     }
+    // One that is there already keeps the Python it was made from, whatever is found by now.
+    let made_from = check_runtime(runtime, &[data_dir.join(FOLDER)]).map_err(Failure::new)?;
+    if made_from.version != found.version && made_from.program.starts_with(&folder) {
+        let said = format!("{} is of Python {} already, not {}", folder.display(), made_from.version, found.version);
+        if from.is_some() {
+            return Err(Failure::new(said).hint("remove that folder, and install again"));
+        }
+        eprintln!("warning: {said}; remove that folder and install again to change that");
+    }
     let wanted = PACKAGES.iter().copied().chain(packages.iter().map(String::as_str));
     do_it(Command::new(&python).args(["-m", "pip", "install", "--disable-pip-version-check", "--quiet"]).args(wanted))?;
-    Ok(folder)
+    Ok(Installed { folder, runtime: runtime.to_owned(), version: made_from.version })
 }
 
 /// Runs a program that talks to the user itself, on standard error: results alone go to standard output.
@@ -55,4 +98,22 @@ fn do_it(command: &mut Command) -> Result<(), Failure> {
     }
     let status = child.wait().because(format!("cannot wait for {name}"))?;
     if status.success() { Ok(()) } else { Err(Failure::new(format!("{name} failed ({status})"))) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_installed_is_told_with_what_to_do_next() {
+        let installed = Installed {
+            folder: "/d/runtimes/python3.12".into(),
+            runtime: "python3.12".into(),
+            version: "3.12.1".into(),
+        };
+        let told = installed.told(Some(Path::new("/my data")));
+        assert!(told.contains("functions of the runtime python3.12 run on this Python 3.12.1"), "{told}");
+        assert!(told.contains("\"longshore function deploy FILE.py --data-dir '/my data'\""), "{told}");
+        assert!(installed.told(None).contains("\"longshore function deploy FILE.py\""));
+    }
 }

@@ -18,7 +18,7 @@ pub struct Found {
     pub program: PathBuf,
     /// What it says of itself, `3.12.1`; empty for `provided*`.
     pub version: String,
-    /// Set where it is not the version asked for: a sentence for the user.
+    /// Set where it is not the version asked for: for the user, with where was looked and what helps.
     pub notice: Option<String>,
 }
 
@@ -43,6 +43,15 @@ impl Language {
         }
         let major = runtime.strip_prefix("nodejs")?.strip_suffix(".x")?;
         Some(Language::Node { major: number(major)? })
+    }
+
+    /// The part of its version that its name tells: 12 of `python3.12`, 22 of `nodejs22.x`.
+    fn version(self) -> u32 {
+        match self {
+            Language::Python { minor } => minor,
+            Language::Node { major } => major,
+            Language::Provided => 0,
+        }
     }
 
     /// As people call it.
@@ -107,13 +116,51 @@ pub(super) fn check_usable_runtime(
         return Ok(Found { program: PathBuf::new(), version: String::new(), notice: None });
     }
     let path: Vec<PathBuf> = std::env::var_os("PATH").map(|p| std::env::split_paths(&p).collect()).unwrap_or_default();
+    let path = with_versions(path);
     let installed: Vec<PathBuf> = installed.iter().map(|dir| dir.join(runtime).join("bin")).collect();
     find(runtime, language, &installed, &path, usable)
+}
+
+/// What the interpreter that somebody names is, for a runtime: it has to be of that very version. The error is a sentence.
+/// Blocking: it starts the interpreter.
+pub fn check_interpreter(runtime: &str, program: &Path) -> Result<Found, String> {
+    let language = Language::of(runtime).ok_or_else(|| format!("{runtime} is no runtime that an interpreter runs"))?;
+    // Not by its real path: a virtual environment is known by the path it is called by.
+    let (_, version) = ask(program, language)
+        .ok_or_else(|| format!("{} is no interpreter that works, of {}", program.display(), language.name()))?;
+    if language.distance(&version).is_none_or(|(distance, _)| distance != 0) {
+        return Err(format!("{} is of version {version}, and {runtime} is {}", program.display(), language.name()));
+    }
+    Ok(Found { program: program.to_owned(), version, notice: None })
+}
+
+/// A PATH, and behind it what shims on it stand for. pyenv and nodenv put one program a name into `<root>/shims`, which
+/// works only for the version that was chosen in a shell; the others are in `<root>/versions` all the same.
+fn with_versions(mut path: Vec<PathBuf>) -> Vec<PathBuf> {
+    let mut behind = Vec::new();
+    for root in path.iter().filter(|dir| dir.ends_with("shims")).filter_map(|dir| dir.parent()) {
+        let versions = std::fs::read_dir(root.join("versions")).into_iter().flatten().flatten();
+        behind.extend(versions.map(|version| version.path().join("bin")).filter(|bin| bin.is_dir()));
+    }
+    // So that two servers on one machine find the same.
+    behind.sort();
+    path.extend(behind);
+    path
 }
 
 /// Whether functions of this runtime run here, as far as its name says.
 pub fn is_supported(runtime: &str) -> bool {
     Language::of(runtime).is_some()
+}
+
+/// The newest runtime of those beginning with `prefix` (`python3.`, `nodejs`) for which an interpreter was installed in one of
+/// these folders. The first folder that has any decides: it is nearer to whoever asks. Our choice.
+pub fn newest_installed(prefix: &str, installed: &[PathBuf]) -> Option<String> {
+    installed.iter().find_map(|dir| {
+        let of_prefix = crate::runtimes().filter(|runtime| runtime.starts_with(prefix));
+        let there = of_prefix.filter(|runtime| is_installed(runtime, std::slice::from_ref(dir)));
+        there.max_by_key(|runtime| Language::of(runtime).map(Language::version)).map(str::to_owned)
+    })
 }
 
 /// Whether an interpreter was installed for functions of this runtime, in one of these folders.
@@ -139,9 +186,10 @@ fn find(
     };
     let instead = |program: &Path, version: &str| {
         format!(
-            "The runtime {runtime} asks for {}, which is not installed: {} (version {version}) is used instead.",
+            "The runtime {runtime} asks for {}, which is not installed: {} (version {version}) is used instead. {}",
             language.name(),
-            program.display()
+            program.display(),
+            looked(runtime, language, installed, path)
         )
     };
     for dir in installed {
@@ -218,6 +266,18 @@ fn find(
             language.name()
         )),
     }
+}
+
+/// Where an interpreter was looked for, and how it is made known if it is elsewhere: two sentences.
+fn looked(runtime: &str, language: Language, installed: &[PathBuf], path: &[PathBuf]) -> String {
+    let shown: Vec<String> = installed.iter().chain(path).map(|dir| dir.display().to_string()).collect();
+    let way = match language {
+        Language::Python { .. } => format!(
+            "If it is elsewhere, \"longshore runtimes install {runtime} --python FILE\" makes it the one that functions get."
+        ),
+        _ => "Put it where the server's PATH leads, and restart the server.".to_owned(),
+    };
+    format!("It was looked for in {}. {way}", shown.join(", "))
 }
 
 /// What an interpreter answered, and when.
@@ -382,15 +442,18 @@ mod tests {
     fn folder(programs: &[(&str, &str)]) -> tempfile::TempDir {
         let temp = tempfile::tempdir().unwrap();
         for (name, version) in programs {
-            let path = temp.path().join(name);
-            let script = match *version {
-                "" => "#!/bin/sh\nexit 127\n".to_owned(),
-                version => format!("#!/bin/sh\necho {}\necho {version}\n", path.display()),
-            };
-            std::fs::write(&path, script).unwrap();
-            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
+            pretend(&temp.path().join(name), version);
         }
         temp
+    }
+
+    fn pretend(path: &Path, version: &str) {
+        let script = match version {
+            "" => "#!/bin/sh\nexit 127\n".to_owned(),
+            version => format!("#!/bin/sh\necho {}\necho {version}\n", path.display()),
+        };
+        std::fs::write(path, script).unwrap();
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o755)).unwrap();
     }
 
     fn found(runtime: &str, programs: &[(&str, &str)]) -> Result<(String, Option<String>), String> {
@@ -411,9 +474,12 @@ mod tests {
     #[test]
     fn the_nearest_version_is_taken_with_a_notice_where_the_exact_one_is_missing_or_broken() {
         let programs = [("python3.12", ""), ("python3.9", "3.9.1"), ("python3.13", "3.13.0"), ("python3", "3.10.2")];
-        let notice = "The runtime python3.12 asks for Python 3.12, which is not installed: /python3.13 (version 3.13.0) is used instead.";
+        let notice = "The runtime python3.12 asks for Python 3.12, which is not installed: /python3.13 (version 3.13.0) is used instead. \
+                      It was looked for in . If it is elsewhere, \"longshore runtimes install python3.12 --python FILE\" makes it the one that functions get.";
         assert_eq!(found("python3.12", &programs), Ok(("python3.13".into(), Some(notice.into()))));
-        assert_eq!(found("nodejs22.x", &[("node", "20.1.0")]).unwrap().0, "node");
+        let (node, notice) = found("nodejs22.x", &[("node", "20.1.0")]).unwrap();
+        assert_eq!(node, "node");
+        assert!(notice.unwrap().ends_with("Put it where the server's PATH leads, and restart the server."));
     }
 
     #[test]
@@ -434,6 +500,70 @@ mod tests {
             "The runtime python3.12 needs Python 3.12, and no python3 is on this server's PATH. Install python3.12 (or any python3 from 3.8 on) and restart the server."
         );
         assert!(check_runtime("java21", &[]).unwrap_err().contains("does not run functions of the runtime java21"));
+    }
+
+    #[test]
+    fn an_interpreter_that_somebody_names_is_of_the_version_of_the_runtime_or_refused() {
+        let temp = folder(&[("right", "3.12.4"), ("other", "3.11.7"), ("broken", "")]);
+        let check = |name: &str| check_interpreter("python3.12", &temp.path().join(name));
+        assert_eq!(check("right").unwrap().version, "3.12.4");
+        for (name, why) in [
+            ("other", "is of version 3.11.7, and python3.12 is Python 3.12"),
+            ("broken", "is no interpreter that works"),
+            ("gone", "is no interpreter that works"),
+        ] {
+            assert!(check(name).unwrap_err().contains(why), "{name}");
+        }
+    }
+
+    #[test]
+    fn a_version_behind_a_shim_that_is_not_chosen_is_found() {
+        let root = tempfile::tempdir().unwrap();
+        let [shims, version, other] =
+            ["shims", "versions/3.12.1/bin", "versions/3.9.18/bin"].map(|folder| root.path().join(folder));
+        for (folder, name, said) in [
+            (&shims, "python3.12", ""),
+            (&shims, "python3", "3.11.7"),
+            (&version, "python3.12", "3.12.1"),
+            (&other, "python3", "3.9.18"),
+        ] {
+            std::fs::create_dir_all(folder).unwrap();
+            pretend(&folder.join(name), said);
+        }
+        let path = with_versions(vec![shims.clone()]);
+        assert_eq!(path, [shims, version.clone(), other]);
+        let find = |runtime| find(runtime, Language::of(runtime).unwrap(), &[], &path, &|_| true).unwrap();
+        assert_eq!(find("python3.12").program, version.join("python3.12"));
+        assert!(find("python3.11").notice.is_none(), "what the shell has chosen goes first");
+        assert_eq!(find("python3.9").version, "3.9.18");
+        let elsewhere = root.path().join("bin");
+        assert_eq!(with_versions(vec![elsewhere.clone()]), [elsewhere], "no shims, nothing behind them");
+    }
+
+    #[test]
+    fn the_newest_runtime_that_was_installed_is_told_of_the_first_folder_that_has_any() {
+        let root = tempfile::tempdir().unwrap();
+        let [nearer, usual, empty] = ["nearer", "usual", "empty"].map(|name| root.path().join(name));
+        for (dir, runtime, name) in [
+            (&nearer, "python3.9", "python3"),
+            (&nearer, "python3.12", "python3"),
+            (&nearer, "python3.99", "python3"),
+            (&usual, "python3.13", "python3"),
+            (&usual, "nodejs22.x", "node"),
+        ] {
+            let bin = dir.join(runtime).join("bin");
+            std::fs::create_dir_all(&bin).unwrap();
+            pretend(&bin.join(name), "");
+        }
+        // Half an environment: its interpreter is gone.
+        std::fs::create_dir_all(nearer.join("python3.14/bin")).unwrap();
+        let newest = |prefix: &str, dirs: &[&PathBuf]| {
+            newest_installed(prefix, &dirs.iter().map(|dir| (*dir).clone()).collect::<Vec<_>>())
+        };
+        assert_eq!(newest("python3.", &[&nearer, &usual]).as_deref(), Some("python3.12"));
+        assert_eq!(newest("python3.", &[&empty, &usual]).as_deref(), Some("python3.13"));
+        assert_eq!(newest("nodejs", &[&nearer, &usual]).as_deref(), Some("nodejs22.x"));
+        assert_eq!(newest("nodejs", &[&nearer]), None);
     }
 
     #[test]

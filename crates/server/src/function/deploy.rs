@@ -2,10 +2,12 @@
 //! left alone.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use longshore_functions::host::newest_installed;
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 
@@ -50,7 +52,7 @@ pub async fn deploy(args: Deploy, at: &At) -> Result<u8, Failure> {
         Some(_) => Some(client.function_at_rest(&name, every).await.map_err(place::told)?),
         None => None,
     };
-    let (package, mut guessed) = read_package(&args, current.as_ref())?;
+    let (package, mut guessed) = read_package(&args, current.as_ref(), &installed(&place))?;
     // What would take the place of other code should be seen to do so.
     if args.name.is_none() && !current.as_ref().is_some_and(|current| has_code(current, &package.zip)) {
         guessed.insert(0, format!("the name {name}; --name gives another"));
@@ -61,6 +63,9 @@ pub async fn deploy(args: Deploy, at: &At) -> Result<u8, Failure> {
         if !place.near && package.zip.len() as u64 >= UPLOAD_TOLD_BYTES {
             eprintln!("{} are to be sent", bytes(package.zip.len() as u64));
         }
+    }
+    if current.as_ref().is_none_or(|c| text(c, "Runtime") != package.runtime || !has_code(c, &package.zip)) {
+        warn_of_runtime(&package.runtime, &place);
     }
     for guess in &guessed {
         eprintln!("guessed: {guess}");
@@ -226,7 +231,11 @@ fn variables_of(configuration: Option<&Value>) -> BTreeMap<String, String> {
 }
 
 /// The package, and what was guessed for it. Of a function that there is, runtime and handler stay where they still fit.
-fn read_package(args: &Deploy, current: Option<&Value>) -> Result<(Package, Vec<String>), Failure> {
+fn read_package(
+    args: &Deploy,
+    current: Option<&Value>,
+    installed: &[PathBuf],
+) -> Result<(Package, Vec<String>), Failure> {
     let there = |member: &str| current.map(|c| text(c, member)).filter(|value| !value.is_empty());
     if let (Some(runtime), Some(handler)) = (&args.runtime, &args.handler)
         && !["python", "nodejs", "provided"].iter().any(|ours| runtime.starts_with(ours))
@@ -237,7 +246,7 @@ fn read_package(args: &Deploy, current: Option<&Value>) -> Result<(Package, Vec<
     let kept_handler =
         there("Handler").filter(|handler| args.handler.is_none() && package::has_handler(&args.path, handler));
     let handler = args.handler.as_deref().or(kept_handler);
-    let read = |runtime: Option<&str>| Package::read(&args.path, handler, runtime);
+    let read = |runtime: Option<&str>| Package::read(&args.path, handler, runtime, installed);
     let package = match there("Runtime").filter(|_| args.runtime.is_none()) {
         Some(kept) => match read(Some(kept)) {
             Ok(package) if runs(kept, package.language) => package,
@@ -248,7 +257,13 @@ fn read_package(args: &Deploy, current: Option<&Value>) -> Result<(Package, Vec<
     let mut guessed = Vec::new();
     guessed.extend(package.chosen.clone());
     if args.runtime.is_none() && there("Runtime") != Some(&package.runtime) {
-        let why = if package.language.is_some() { ", which is installed here" } else { "" };
+        let prefix = package.language.map(|language| if language == Language::Python { "python" } else { "nodejs" });
+        let for_functions = prefix.is_some_and(|p| newest_installed(p, installed).as_ref() == Some(&package.runtime));
+        let why = match package.language {
+            Some(_) if for_functions => ", which \"longshore runtimes install\" has made; --runtime names another",
+            Some(_) => ", which is installed here; --runtime names another",
+            None => "",
+        };
         guessed.push(format!("the runtime {}{why}", package.runtime));
     }
     Ok((package, guessed))
@@ -268,6 +283,20 @@ fn check_syntax(package: &Package, place: &Place) -> Result<(), Failure> {
     let Some(source) = &package.source else { return Ok(()) };
     let Ok(found) = check::runtime(&package.runtime, &runtimes_dirs(place.data_dir.as_deref())) else { return Ok(()) };
     if place.near || found.notice.is_none() { check::syntax(&found, source) } else { Ok(()) }
+}
+
+/// The folders of interpreters that were installed for the functions of this place: none where they run elsewhere.
+fn installed(place: &Place) -> Vec<PathBuf> {
+    if place.near { runtimes_dirs(place.data_dir.as_deref()) } else { Vec::new() }
+}
+
+/// Tells whoever names a runtime that another version of it would run the function here. Whether the server takes it for an
+/// error is its own to say.
+fn warn_of_runtime(runtime: &str, place: &Place) {
+    let found = if place.near { check::runtime(runtime, &installed(place)).ok() } else { None };
+    if let Some(notice) = found.and_then(|found| found.notice) {
+        eprintln!("warning: {notice}");
+    }
 }
 
 /// The ARN of the role to be set; `None` if it stays as it is.

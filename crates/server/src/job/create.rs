@@ -7,12 +7,15 @@ use crate::failure::{Failure, plain};
 use crate::job::json;
 use crate::job::print_made;
 use crate::place::{Place, partition, told};
+use crate::run::rows::looks_like_a_header;
 use crate::run::split_s3;
 
 /// Where nobody names one. The README's examples have it too.
 const PRIORITY: u32 = 10;
 /// The role where a Longshore answers, which checks its form and assumes nothing.
 const ROLE: &str = "longshore";
+/// Bytes of a manifest that are read to see whether it begins with a header: the names of all its fields, and some to spare.
+const FIRST_LINE_BYTES_MAX: u32 = 256;
 /// Tags by which a job asks Longshore for more than AWS has.
 pub const TAG_SAMPLE: &str = "longshore:sample";
 pub const TAG_START: &str = "longshore:start";
@@ -36,16 +39,18 @@ pub async fn create(args: CreateJob, at: &JobAt) -> Result<u8, Failure> {
     let token = token.unwrap_or_else(|| uuid::Uuid::new_v4().to_string());
     request.insert("ClientRequestToken".into(), token.into());
     for warning in missing(&place, &request).await {
-        eprintln!("{warning}");
+        eprintln!("warning: {warning}");
     }
     let id = send(&place, &request).await?;
     if request.get("Report").and_then(|report| report.get("Enabled")) != Some(&Value::Bool(true)) {
-        eprintln!("the job writes no report: which tasks failed will not be known (--report s3://bucket/prefix)");
+        eprintln!(
+            "warning: the job writes no report: which tasks failed will not be known (--report s3://bucket/prefix)"
+        );
     }
     print_made(&place, &id, at.at.json, args.watch).await
 }
 
-/// What the job will look for and not find: a sentence each. A job may be created before its function is, so that is no
+/// What the job will look for and not find, and a header where it takes every line for a task: a sentence each. A job may be created before its function is, so that is no
 /// reason to refuse it; what cannot be looked up is not talked about.
 async fn missing(place: &Place, request: &Map<String, Value>) -> Vec<String> {
     let text = |pointer: &[&str]| {
@@ -71,7 +76,22 @@ async fn missing(place: &Place, request: &Map<String, Value>) -> Vec<String> {
         warnings
             .push(format!("there is no bucket {} for the report: the job will fail when it writes it", plain(bucket)));
     }
+    if text(&["Manifest", "Spec", "Format"]) == Some("S3BatchOperations_CSV_20180820")
+        && let Some((bucket, key)) = text(&["Manifest", "Location", "ObjectArn"]).and_then(object_of_arn)
+        && let Ok(beginning) = place.client.beginning(bucket, key, FIRST_LINE_BYTES_MAX).await
+        && looks_like_a_header(String::from_utf8_lossy(&beginning).lines().next().unwrap_or(""))
+    {
+        warnings.push(format!(
+            "the first line of s3://{bucket}/{} looks like a header; it is a task like every other line: leave it out",
+            plain(key)
+        ));
+    }
     warnings
+}
+
+/// Bucket and key of an object's ARN.
+fn object_of_arn(arn: &str) -> Option<(&str, &str)> {
+    arn.split_once(":::")?.1.split_once('/')
 }
 
 /// Creates a job from a request in JSON.

@@ -4,6 +4,7 @@ use std::io::{Cursor, Read, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
+use longshore_functions::host::newest_installed;
 use zip::write::SimpleFileOptions;
 
 use crate::failure::{Because, BecauseGiven, Failure};
@@ -59,8 +60,14 @@ impl Language {
 }
 
 impl Package {
-    /// Reads `FUNCTION` as the command line gives it; `handler` and `runtime` override what would be guessed.
-    pub fn read(function: &str, handler: Option<&str>, runtime: Option<&str>) -> Result<Self, Failure> {
+    /// Reads `FUNCTION` as the command line gives it; `handler` and `runtime` override what would be guessed. `installed` are
+    /// the folders of the interpreters that were installed for functions.
+    pub fn read(
+        function: &str,
+        handler: Option<&str>,
+        runtime: Option<&str>,
+        installed: &[PathBuf],
+    ) -> Result<Self, Failure> {
         let (path, named) = split(function)?;
         let named = handler.map(str::to_owned).or(named);
         let cannot = || format!("cannot read {}", path.display());
@@ -68,14 +75,14 @@ impl Package {
         let name = path.file_name().map_or_else(String::new, |n| n.to_string_lossy().into_owned());
         if metadata.is_dir() {
             let (zip, left_out) = zip_folder(&path)?;
-            return Ok(Self { left_out, ..Self::of_zip(zip, &path, named, runtime)? });
+            return Ok(Self { left_out, ..Self::of_zip(zip, &path, named, runtime, installed)? });
         }
         if name.ends_with(".zip") {
             if metadata.len() > ZIP_BYTES_MAX {
                 return Err(too_large(&path, metadata.len()));
             }
             let zip = std::fs::read(&path).because_given(cannot())?;
-            return Self::of_zip(zip, &path, named, runtime);
+            return Self::of_zip(zip, &path, named, runtime, installed);
         }
         if let Some(language) = Language::of(&name) {
             // An encoding other than UTF-8 is the language's own business; the names looked for are ASCII in any.
@@ -86,7 +93,7 @@ impl Package {
             }
             let (handler, chosen) = handler_of(language, &name, &text, named)?;
             let zip = zip_of(&[(name.as_str(), &bytes, 0o644)])?;
-            let runtime = runtime_of(language, &name, runtime)?;
+            let runtime = runtime_of(language, &name, runtime, installed)?;
             let source = Some(Source { file: name, bytes });
             return Ok(Self { zip, runtime, handler, chosen, source, language: Some(language), left_out: None });
         }
@@ -124,7 +131,13 @@ impl Package {
         Ok(Self { zip, runtime, handler, chosen: None, source: None, language: None, left_out: None })
     }
 
-    fn of_zip(zip: Vec<u8>, path: &Path, named: Option<String>, runtime: Option<&str>) -> Result<Self, Failure> {
+    fn of_zip(
+        zip: Vec<u8>,
+        path: &Path,
+        named: Option<String>,
+        runtime: Option<&str>,
+        installed: &[PathBuf],
+    ) -> Result<Self, Failure> {
         let not_readable = format!("{} is not a readable zip", path.display());
         let mut archive = zip::ZipArchive::new(Cursor::new(&zip)).because_given(&not_readable)?;
         let names: Result<Vec<String>, _> = archive.file_names().map(|n| n.map(|n| n.into_owned())).collect();
@@ -150,7 +163,7 @@ impl Package {
                 .hint(format!("say it with --handler module.function, or {}:module.function", path.display())));
         };
         let language = Language::of(&file).expect("only files of known languages are looked for");
-        let runtime = runtime_of(language, &file, runtime)?;
+        let runtime = runtime_of(language, &file, runtime, installed)?;
         // A longer one is searched in its beginning.
         let entry = archive.by_name(&file).because_given(&not_readable)?;
         let mut bytes = Vec::new();
@@ -263,14 +276,14 @@ fn only_source(names: &[String]) -> Option<String> {
     sources.next().is_none().then(|| first.clone())
 }
 
-/// The runtime of the interpreter that is installed, so that nothing has to stand in for another version; or the one that
-/// was asked for, if it can run `file`.
-fn runtime_of(language: Language, file: &str, asked: Option<&str>) -> Result<String, Failure> {
+/// The runtime that was asked for, if it can run `file`. Else the newest that was installed for functions, which somebody
+/// meant to be used; else that of the interpreter that is installed, so that nothing has to stand in for another version.
+fn runtime_of(language: Language, file: &str, asked: Option<&str>, installed: &[PathBuf]) -> Result<String, Failure> {
+    let (name, prefix) = match language {
+        Language::Python => ("Python", "python"),
+        Language::Node => ("Node.js", "nodejs"),
+    };
     if let Some(asked) = asked {
-        let (name, prefix) = match language {
-            Language::Python => ("Python", "python"),
-            Language::Node => ("Node.js", "nodejs"),
-        };
         // What is no runtime at all is told by whoever knows them all.
         let is_other = longshore_functions::runtimes().any(|known| known == asked) && !asked.starts_with(prefix);
         if is_other {
@@ -278,6 +291,9 @@ fn runtime_of(language: Language, file: &str, asked: Option<&str>) -> Result<Str
                 .hint("without --runtime, the one for the file is taken"));
         }
         return Ok(asked.to_owned());
+    }
+    if let Some(runtime) = newest_installed(prefix, installed) {
+        return Ok(runtime);
     }
     let version = |program: &str| {
         let output = std::process::Command::new(program).arg("--version").output().ok()?;
@@ -308,9 +324,9 @@ fn runtime_of(language: Language, file: &str, asked: Option<&str>) -> Result<Str
     }
 }
 
-/// The runtime of the Python that is installed.
-pub fn python_runtime() -> Result<String, Failure> {
-    runtime_of(Language::Python, "", None)
+/// The runtime of the Python that is installed, for functions first.
+pub fn python_runtime(installed: &[PathBuf]) -> Result<String, Failure> {
+    runtime_of(Language::Python, "", None, installed)
 }
 
 /// A zip in memory of these files: name, content, Unix mode.
@@ -404,25 +420,25 @@ mod tests {
     fn a_file_a_folder_a_zip_and_an_executable_are_functions() {
         let (dir, path) = written("work.py", b"def handler(event, context): pass", 0o644);
         let runtime = Some("python3.12");
-        let file = Package::read(&path, None, runtime).unwrap();
+        let file = Package::read(&path, None, runtime, &[]).unwrap();
         assert_eq!((file.handler.as_str(), entries(&file)), ("work.handler", vec!["work.py".to_owned()]));
-        let named = Package::read(&format!("{path}:handler"), None, runtime).unwrap();
+        let named = Package::read(&format!("{path}:handler"), None, runtime, &[]).unwrap();
         assert_eq!(named.handler, "work.handler");
         assert_eq!(
-            Package::read(&format!("{path}:handle"), None, runtime).unwrap_err().message,
+            Package::read(&format!("{path}:handle"), None, runtime, &[]).unwrap_err().message,
             "work.py has no function handle"
         );
         std::fs::create_dir(dir.path().join("lib")).unwrap();
         std::fs::write(dir.path().join("lib/help.py"), "").unwrap();
-        let folder = Package::read(dir.path().to_str().unwrap(), None, runtime).unwrap();
+        let folder = Package::read(dir.path().to_str().unwrap(), None, runtime, &[]).unwrap();
         assert_eq!((folder.handler.as_str(), entries(&folder).len()), ("work.handler", 2));
 
         let (_dir, path) = written("code.zip", &folder.zip, 0o644);
-        assert_eq!(Package::read(&path, None, runtime).unwrap().handler, "work.handler");
-        assert_eq!(Package::read(&path, Some("lib.help.f"), runtime).unwrap().handler, "lib.help.f");
+        assert_eq!(Package::read(&path, None, runtime, &[]).unwrap().handler, "work.handler");
+        assert_eq!(Package::read(&path, Some("lib.help.f"), runtime, &[]).unwrap().handler, "lib.help.f");
 
         let (_dir, path) = written("program", b"\x7fELF", 0o755);
-        let program = Package::read(&path, None, None).unwrap();
+        let program = Package::read(&path, None, None, &[]).unwrap();
         assert_eq!((program.runtime.as_str(), entries(&program)), ("provided.al2023", vec!["bootstrap".to_owned()]));
     }
 
@@ -456,11 +472,28 @@ mod tests {
     }
 
     #[test]
+    fn the_runtime_that_was_installed_for_functions_is_guessed_before_what_the_machine_has() {
+        let (dir, path) = written("work.py", b"def handler(event, context): pass", 0o644);
+        let dirs = [dir.path().join("runtimes")];
+        let of_machine = Package::read(&path, None, None, &dirs).unwrap().runtime;
+        for runtime in ["python3.8", "python3.14"] {
+            let bin = dirs[0].join(runtime).join("bin");
+            std::fs::create_dir_all(&bin).unwrap();
+            std::fs::write(bin.join("python3"), "").unwrap();
+            // Neither of the two is guessed for what this machine has.
+            let guessed = Package::read(&path, None, None, &dirs).unwrap().runtime;
+            assert_eq!(guessed, runtime, "{of_machine} is what the machine has");
+            assert_eq!(python_runtime(&dirs).unwrap(), runtime);
+        }
+        assert_eq!(Package::read(&path, None, Some("python3.11"), &dirs).unwrap().runtime, "python3.11");
+    }
+
+    #[test]
     fn what_is_no_function_is_said_to_be_none() {
         for (name, content) in [("a.txt", &b"x"[..]), ("a.zip", b"no zip"), ("a.py", b"pass")] {
             let (_dir, path) = written(name, content, 0o644);
-            assert!(Package::read(&path, None, Some("python3.12")).is_err(), "{name}");
+            assert!(Package::read(&path, None, Some("python3.12"), &[]).is_err(), "{name}");
         }
-        assert_eq!(Package::read("/nowhere/x.py", None, None).unwrap_err().status, crate::failure::USAGE);
+        assert_eq!(Package::read("/nowhere/x.py", None, None, &[]).unwrap_err().status, crate::failure::USAGE);
     }
 }
