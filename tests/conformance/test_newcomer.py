@@ -41,7 +41,7 @@ def test_a_wrong_port_for_s3_control_is_told_by_the_aws_cli_in_words(port, env_s
     wrong = env_shell | {"AWS_ENDPOINT_URL_S3_CONTROL": f"http://longshore.internal:{harness.free_port()}"}
     refused = run([harness.AWS, "s3control", "list-jobs", "--account-id", ACCOUNT], wrong, check=False)
     assert refused.returncode != 0
-    assert "(AccessDenied)" in refused.stderr and "This is Longshore, not a proxy" in refused.stderr, refused.stderr
+    assert "(InvalidRequest)" in refused.stderr and "This is Longshore, not a proxy" in refused.stderr, refused.stderr
     assert f"It listens on port {port}." in refused.stderr
 
 

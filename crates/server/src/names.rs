@@ -51,10 +51,9 @@ pub struct Refused {
 
 impl Refused {
     /// The error for an AWS client, which shows nothing of a text that is not of its API's form. AWS has no such refusals: the
-    /// codes are those of S3 that fit.
+    /// code is the one of S3 that fits, and not AccessDenied, for nobody's credentials are at fault.
     pub fn error(self) -> ApiError {
-        let code = if self.status == http::StatusCode::FORBIDDEN { "AccessDenied" } else { "InvalidRequest" };
-        ApiError::new(self.status, code, self.reason)
+        ApiError::new(self.status, "InvalidRequest", self.reason)
     }
 }
 
@@ -150,11 +149,11 @@ mod tests {
     fn who_takes_us_for_a_proxy_is_told_so_in_the_form_of_the_api_and_at_which_port_we_are() {
         let refused = |target: &str, host| names().admit(&target.parse().unwrap(), Some(host)).unwrap_err().error();
         let wrong_port = refused("http://longshore.internal:7999/v20180820/jobs", "longshore.internal:7999");
-        assert_eq!((wrong_port.status.as_u16(), wrong_port.code.as_ref()), (403, "AccessDenied"));
+        assert_eq!((wrong_port.status.as_u16(), wrong_port.code.as_ref()), (403, "InvalidRequest"));
         assert!(wrong_port.message.ends_with("not for longshore.internal:7999. It listens on port 7300."));
         let elsewhere = refused("http://example.com/", "example.com");
         assert!(elsewhere.message.ends_with("not for example.com."), "{}", elsewhere.message);
-        assert_eq!(refused("http://localhost:7300/", "localhost:80").code.as_ref(), "InvalidRequest");
+        assert_eq!(refused("http://localhost:7300/", "localhost:80").status.as_u16(), 400);
     }
 
     fn names() -> Names {

@@ -690,8 +690,7 @@ async fn start(
     let d = &environment.deployment;
     let found = shared.find_runtime(&d.runtime).await.map_err(Failure::Host)?;
     if let Some(notice) = &found.notice {
-        // In the server's log: among the function's own lines it would come back with each environment. What runs it is in
-        // the line with which the environment begins.
+        // In the server's log: among the function's own lines it would come back with each environment.
         shared.notice_once(&d.runtime, notice);
     }
     environment.log_init_start(&found.version, &shared.settings.region);

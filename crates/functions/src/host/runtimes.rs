@@ -270,7 +270,16 @@ fn find(
 
 /// Where an interpreter was looked for, and how it is made known if it is elsewhere: two sentences.
 fn looked(runtime: &str, language: Language, installed: &[PathBuf], path: &[PathBuf]) -> String {
-    let shown: Vec<String> = installed.iter().chain(path).map(|dir| dir.display().to_string()).collect();
+    let mut shown: Vec<String> = Vec::new();
+    for dir in installed.iter().chain(path) {
+        // All versions that pyenv has are one place for whoever reads it.
+        let versions = dir.parent().and_then(Path::parent).filter(|dir| dir.ends_with("versions"));
+        let place = versions.map_or_else(|| dir.clone(), |versions| versions.join("*/bin"));
+        let place = place.display().to_string();
+        if !shown.contains(&place) {
+            shown.push(place);
+        }
+    }
     let way = match language {
         Language::Python { .. } => format!(
             "If it is elsewhere, \"longshore runtimes install {runtime} --python FILE\" makes it the one that functions get."
@@ -536,6 +545,9 @@ mod tests {
         assert_eq!(find("python3.12").program, version.join("python3.12"));
         assert!(find("python3.11").notice.is_none(), "what the shell has chosen goes first");
         assert_eq!(find("python3.9").version, "3.9.18");
+        let notice = find("python3.14").notice.unwrap();
+        let places = format!("It was looked for in {0}/shims, {0}/versions/*/bin. ", root.path().display());
+        assert!(notice.contains(&places), "{notice}");
         let elsewhere = root.path().join("bin");
         assert_eq!(with_versions(vec![elsewhere.clone()]), [elsewhere], "no shims, nothing behind them");
     }
