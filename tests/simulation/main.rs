@@ -201,6 +201,18 @@ fn the_laws_hold_in_every_world() {
 }
 
 #[test]
+fn the_seed_that_the_readme_replays_is_a_lively_one() {
+    let readme = include_str!("../../README.md");
+    let line = readme.lines().find(|line| line.starts_with("SIM_SEED=")).expect("the README replays a seed");
+    let seed = line["SIM_SEED=".len()..].split(' ').next().and_then(|digits| digits.parse().ok());
+    let seed: u64 = seed.expect("a seed is a number");
+    let totals = run_all(seed..seed + 1, |seed| simulate(seed, None), |_| false);
+    let Totals { crashes_with_work, calls, failures, .. } = totals;
+    assert!(failures.is_empty(), "{failures:?}");
+    assert!(crashes_with_work >= 2 && calls >= 100, "choose another: {crashes_with_work} crashes, {calls} calls");
+}
+
+#[test]
 fn one_seed_makes_one_world() {
     let first = number("SIM_FIRST").unwrap_or_else(first_seed);
     let differ = AtomicU64::new(0);
