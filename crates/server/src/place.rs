@@ -208,7 +208,11 @@ impl Told {
         }
         let variable = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
         let files = Files::read(&variable)?;
-        let known = Known::read(at.data_dir.as_deref(), &variable)?;
+        let known = match &at.data_dir {
+            Some(data_dir) => Known::read(Some(data_dir), &variable)?,
+            // Nobody asked for it: what is wrong with the usual one is no reason to refuse what has another endpoint.
+            None => Known::read(None, &variable).ok().flatten(),
+        };
         if let (Some(data_dir), None) = (&at.data_dir, &known) {
             return Err(Failure::usage(format!("no server has run with the data directory {}", data_dir.display()))
                 .hint("leave --data-dir out, and name credentials in the environment"));

@@ -12,6 +12,8 @@ pub struct Endpoint {
     port: u16,
     /// Empty, or begins with a slash and does not end in one.
     base: String,
+    /// Whether it is known by its address, and no proxy is in between: a server of this machine.
+    straight: bool,
 }
 
 /// The endpoint of each API.
@@ -48,12 +50,12 @@ impl Endpoints {
 impl Endpoint {
     /// Without TLS.
     pub fn plain(address: SocketAddr) -> Self {
-        Self { tls: false, host: address.ip().to_string(), port: address.port(), base: String::new() }
+        Self { tls: false, host: address.ip().to_string(), port: address.port(), base: String::new(), straight: true }
     }
 
     /// With TLS, on its port.
     pub fn secure(host: String) -> Self {
-        Self { tls: true, host, port: 443, base: String::new() }
+        Self { tls: true, host, port: 443, base: String::new(), straight: false }
     }
 
     /// Reads `http(s)://host[:port][/path]`. The error is a clause: what the URL lacks.
@@ -79,11 +81,15 @@ impl Endpoint {
         let host = uri.host().filter(|host| !host.is_empty()).ok_or(NoEndpoint::Host)?;
         let host = host.trim_start_matches('[').trim_end_matches(']').to_ascii_lowercase();
         let port = uri.port_u16().unwrap_or(if tls { 443 } else { 80 });
-        Ok((Self { tls, host, port, base: String::new() }, uri))
+        Ok((Self { tls, host, port, base: String::new(), straight: false }, uri))
     }
 
     pub fn tls(&self) -> bool {
         self.tls
+    }
+
+    pub fn straight(&self) -> bool {
+        self.straight
     }
 
     pub fn host(&self) -> &str {

@@ -7,12 +7,12 @@ use std::net::IpAddr;
 
 use super::Endpoint;
 
-/// The proxy for what is at `endpoint`; `None` if it is reached straight. Loopback addresses always are, for no proxy elsewhere
-/// could. The error is a clause that does not show the variable's value, which may hold a password.
+/// The proxy for what is at `endpoint`; `None` if it is reached straight. Servers of this machine always are, for no proxy elsewhere
+/// could reach its loopback addresses. The error is a clause that does not show the variable's value, which may hold a password.
 /// Source: `getproxies_environment` and `proxy_bypass_environment` of Python's urllib, which the AWS CLI asks.
 pub fn of(endpoint: &Endpoint, variable: &impl Fn(&str) -> Option<String>) -> Result<Option<Endpoint>, String> {
     let either = |lower: &str, upper: &str| variable(lower).or_else(|| variable(upper)).filter(|v| !v.is_empty());
-    if endpoint.tls() || endpoint.is_loopback() {
+    if endpoint.tls() || endpoint.straight() || endpoint.is_loopback() {
         return Ok(None);
     }
     let Some(proxy) = either("http_proxy", "HTTP_PROXY") else { return Ok(None) };
@@ -70,6 +70,9 @@ mod tests {
         ] {
             assert_eq!(of(url, &env), Ok(wanted.map(str::to_owned)), "{url}");
         }
+        let address = Endpoint::plain("10.0.0.5:7300".parse().unwrap());
+        let found = super::of(&address, &|_| Some("http://proxy:3128".to_owned()));
+        assert_eq!(found, Ok(None), "the server of a data directory");
         assert_eq!(of("http://127.0.0.1:1", &[("HTTP_PROXY", "proxy:3128")]), Ok(None), "no proxy could");
     }
 
