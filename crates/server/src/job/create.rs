@@ -79,7 +79,7 @@ async fn missing(place: &Place, request: &Map<String, Value>) -> Vec<String> {
     if text(&["Manifest", "Spec", "Format"]) == Some("S3BatchOperations_CSV_20180820")
         && let Some((bucket, key)) = text(&["Manifest", "Location", "ObjectArn"]).and_then(object_of_arn)
         && let Ok(beginning) = place.client.beginning(bucket, key, FIRST_LINE_BYTES_MAX).await
-        && looks_like_a_header(String::from_utf8_lossy(&beginning).lines().next().unwrap_or(""))
+        && is_header(&String::from_utf8_lossy(&beginning), &request["Manifest"]["Spec"]["Fields"])
     {
         warnings.push(format!(
             "the first line of s3://{bucket}/{} looks like a header; it is a task like every other line: leave it out",
@@ -87,6 +87,14 @@ async fn missing(place: &Place, request: &Map<String, Value>) -> Vec<String> {
         ));
     }
     warnings
+}
+
+/// Whether a manifest begins with the names of its columns, which it does not have: those that the job gives it, or the usual two.
+fn is_header(beginning: &str, fields: &Value) -> bool {
+    let line = beginning.lines().next().unwrap_or("");
+    let cells = line.trim_start_matches('\u{feff}').split(',').map(|cell| cell.trim().trim_matches('"').to_lowercase());
+    let fields = fields.as_array().into_iter().flatten().filter_map(Value::as_str).map(str::to_lowercase);
+    looks_like_a_header(line) || cells.eq(fields)
 }
 
 /// Bucket and key of an object's ARN.
@@ -400,6 +408,21 @@ mod tests {
         assert_eq!(made["Tags"], json!([{"Key": "b", "Value": "2"}, {"Key": "a", "Value": "3"}]));
         assert!(made.get("ManifestGenerator").is_none() && made.get("AccountId").is_none());
         assert!(made.get("ConfirmationRequired").is_none(), "the request in JSON decides, and the API's default");
+    }
+
+    #[test]
+    fn a_first_line_that_names_the_columns_is_a_header_in_whichever_order_they_are() {
+        for (beginning, fields, wanted) in [
+            ("Bucket,Key\nb,k\n", json!(["Bucket", "Key"]), true),
+            ("bucket,ignore,\"key\"\r\nb,x,k\r\n", json!(["Bucket", "Ignore", "Key"]), true),
+            ("bucket,key,size\nb,k,1\n", json!(["Bucket", "Key", "Ignore"]), true),
+            ("b,k\nBucket,Key\n", json!(["Bucket", "Key"]), false),
+            ("bucket,ignore\n", json!(["Bucket", "Key"]), false),
+            ("", json!(["Bucket", "Key"]), false),
+            ("", Value::Null, false),
+        ] {
+            assert_eq!(is_header(beginning, &fields), wanted, "{beginning} {fields}");
+        }
     }
 
     #[test]
