@@ -602,6 +602,8 @@ impl Table {
         let settings = Arc::clone(&self.settings);
         self.records
             .read(move |db| {
+                // Of one moment: jobs that another server removes between the two would be made up for by later ones.
+                let db = db.unchecked_transaction()?;
                 let too_many = match jobs_max {
                     0 => 0,
                     jobs_max => {
