@@ -6,7 +6,7 @@
 //!
 //! Source: Lambda specification 1, 5.2 to 5.4, 8.4.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -341,7 +341,8 @@ struct Shared {
     /// An environment is gone.
     fewer: Notify,
     found: Mutex<HashMap<String, Found>>,
-    noticed: Mutex<HashSet<String>>,
+    /// By runtime, what was last told of the interpreter that stands in for it.
+    noticed: Mutex<HashMap<String, String>>,
 }
 
 struct State {
@@ -931,7 +932,9 @@ impl Shared {
     }
 
     fn notice_once(&self, runtime: &str, notice: &str) {
-        if lock(&self.noticed).insert(runtime.to_owned()) {
+        let before = lock(&self.noticed).insert(runtime.to_owned(), notice.to_owned());
+        // Another interpreter may have taken the place of the one that was told of.
+        if before.is_none_or(|before| before != notice) {
             tracing::warn!(runtime, notice, "a runtime was found that is not quite as asked for");
         }
     }
