@@ -319,7 +319,8 @@ impl Client {
         Ok(self.call(Api::S3, Method::GET, &object_path(bucket, key), HeaderMap::new(), none).await?.1)
     }
 
-    /// The first bytes of an object, `bytes_max` at most, or a little more where its store knows no ranges.
+    /// The first bytes of an object, `bytes_max` at most. A store that knows no ranges gives all of it, which is an error where it
+    /// is more than an answer may have.
     pub async fn beginning(&self, bucket: &str, key: &str, bytes_max: u32) -> Result<Bytes, ClientError> {
         let mut headers = HeaderMap::new();
         headers.insert(

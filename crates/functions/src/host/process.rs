@@ -281,7 +281,7 @@ impl Laid {
 
     /// Whether its init is there. An init whose runtime could not be set up has ended.
     pub fn is_alive(&self) -> bool {
-        is_alive(&self.pidfd)
+        all_live([&self.pidfd])
     }
 
     /// Has it watched by this thread's runtime.
@@ -321,9 +321,11 @@ impl Laid {
     }
 }
 
-fn is_alive(pidfd: &OwnedFd) -> bool {
+/// Whether none of these processes has ended. One system call, for it is asked on the way of a call.
+fn all_live<const N: usize>(pidfds: [&OwnedFd; N]) -> bool {
     let now = Timespec { tv_sec: 0, tv_nsec: 0 };
-    !matches!(rustix::event::poll(&mut [PollFd::new(pidfd, PollFlags::IN)], Some(&now)), Ok(n) if n > 0)
+    let mut polled = pidfds.map(|pidfd| PollFd::new(pidfd, PollFlags::IN));
+    !matches!(rustix::event::poll(&mut polled, Some(&now)), Ok(n) if n > 0)
 }
 
 /// Waits for a descriptor with tokio.
@@ -401,13 +403,11 @@ impl Process {
     /// Whether the environment still has its init, and its runtime if that runs already. Of a runtime's end the init tells
     /// a moment later, and a call must not be given away in that moment.
     pub fn is_alive(&self) -> bool {
-        let now = Timespec { tv_sec: 0, tv_nsec: 0 };
-        let init = PollFd::new(self.pidfd.get_ref(), PollFlags::IN);
-        let ended = match self.runtime.get() {
-            Some(runtime) => rustix::event::poll(&mut [init, PollFd::new(runtime, PollFlags::IN)], Some(&now)),
-            None => rustix::event::poll(&mut [init], Some(&now)),
-        };
-        !matches!(ended, Ok(n) if n > 0)
+        let init = self.pidfd.get_ref();
+        match self.runtime.get() {
+            Some(runtime) => all_live([init, runtime]),
+            None => all_live([init]),
+        }
     }
 
     /// Whether its own programs may have ended its init, which went without a word: nobody keeps them from it outside of a
