@@ -34,3 +34,18 @@ def test_the_first_sync_that_fails_stops_the_server_and_what_was_acknowledged_is
     assert acknowledged > RUNS, "hardly anything was acknowledged before a sync failed: the lane shows nothing"
     with capsys.disabled():
         print(f"\n    seed {number}, {acknowledged} acknowledged before: " + "\n        ".join(told))
+
+
+# What SQLite makes and syncs in its own way: the database, its journal, its log, and the directory.
+MAKING = range(3, 17)
+
+
+def test_a_sync_that_fails_while_the_records_are_made_ends_the_start(tmp_path):
+    if shutil.which("strace") is None:
+        pytest.skip("strace is missing (Debian package strace)")
+    for number in MAKING:
+        lane = syncs.Failing(tmp_path / str(number), random.Random(number), number, syncs.ERRORS[number % 3], ever_after=False)
+        try:
+            lane.run()
+        finally:
+            lane.close()

@@ -99,7 +99,7 @@ impl Records {
             );
             sums::check_form(path, &writer)?;
         }
-        writer.pragma_update(None, "journal_mode", "WAL")?;
+        keep_a_log(path, &writer)?;
         writer.pragma_update(None, "synchronous", "FULL")?;
         writer.pragma_update(None, "foreign_keys", "ON")?;
         writer.busy_timeout(std::time::Duration::from_secs(5))?;
@@ -112,7 +112,8 @@ impl Records {
             Ok(())
         }))?;
         migrate(&mut writer, schemas)?;
-        sync_directory_of(path)?;
+        // Also in the place of SQLite's own sync of the directory, whose failure it keeps to itself.
+        sync_directory_of(path, &fatal)?;
         let page_size: u32 = writer.query_row("PRAGMA page_size", [], |row| row.get(0))?;
         let mut sums = Sums::open(path, page_size as usize, fatal.clone())?;
         sums.committed(in_log.load(Ordering::Relaxed).unsigned_abs());
@@ -320,6 +321,24 @@ fn write_loop(
     }
 }
 
+/// Has the database keep a write-ahead log. The statement is run to its end: SQLite gives its answer before it makes the change
+/// durable, and where that fails it goes back to what was, which is seen by nobody who has only read the answer.
+fn keep_a_log(path: &Path, connection: &Connection) -> Result<(), StoreError> {
+    let mut statement = connection.prepare("PRAGMA journal_mode = WAL")?;
+    let mut rows = statement.query([])?;
+    let mut mode = String::new();
+    while let Some(row) = rows.next()? {
+        mode = row.get(0)?;
+    }
+    if mode == "wal" {
+        return Ok(());
+    }
+    Err(StoreError::Broken(format!(
+        "{}: SQLite could not go over to a write-ahead log, and stays with the mode {mode:?}",
+        path.display()
+    )))
+}
+
 /// The last one to close a database syncs its log once more and copies it: behind a failed sync that would take for written
 /// what the kernel has dropped. So nobody does it but a writer that has come to its end with all its syncs done.
 fn keep_log_on_close(connection: &Connection) -> Result<(), StoreError> {
@@ -391,11 +410,10 @@ fn migrate(connection: &mut Connection, schemas: &[Schema]) -> Result<(), StoreE
 }
 
 /// A new file survives a power cut only if its directory was synced as well.
-pub(crate) fn sync_directory_of(path: &Path) -> Result<(), StoreError> {
+fn sync_directory_of(path: &Path, fatal: &Fatal) -> Result<(), StoreError> {
     let parent = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    std::fs::File::open(parent)
-        .and_then(|directory| directory.sync_all())
-        .map_err(|e| StoreError::from_io("syncing a directory", e))
+    let directory = std::fs::File::open(parent).map_err(|e| StoreError::from_io("opening a directory", e))?;
+    fatal.settle("the names in the data directory", directory.sync_all())
 }
 
 #[cfg(test)]

@@ -292,7 +292,7 @@ impl Sums {
         written.write_all_at(&bytes, 0).map_err(unwritten)?;
         self.fatal.settle("the checksums of the records", written.sync_all())?;
         std::fs::rename(&new, &self.path).map_err(unwritten)?;
-        sync_directory_of(&self.path)
+        sync_directory_of(&self.path, &self.fatal)
     }
 
     /// A commit is durable and about to be acknowledged; the log has so many frames with it, and none if nothing has been
@@ -331,7 +331,7 @@ impl Sums {
         self.files = None;
         let removed = match std::fs::remove_file(&self.path) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(StoreError::Io(error)),
-            _ => sync_directory_of(&self.path),
+            _ => sync_directory_of(&self.path, &self.fatal),
         };
         removed.map_err(|error| {
             let reason = format!("the checksums of the records are out of date, and cannot be removed: {error}");
