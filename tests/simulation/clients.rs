@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use longshore_core::job::Status;
-use longshore_wire::sigv4::Verified;
+use longshore_wire::Caller;
 use longshore_wire::{Query, Request, RequestId};
 
 use crate::function::arn;
@@ -52,7 +52,7 @@ async fn send(world: &Arc<World>, method: &str, path: &str, query: &str, body: &
             http::HeaderValue::from_static(ACCOUNT),
         )]),
         body: Bytes::copy_from_slice(body.as_bytes()),
-        caller: Verified::in_process(ACCOUNT),
+        caller: Caller::in_process(ACCOUNT),
         request_id: RequestId("r".into()),
     };
     let response = machine.run(async move { jobs.serve(request, None).await }).await?;

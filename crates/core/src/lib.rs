@@ -19,6 +19,7 @@ pub mod lease;
 pub mod manifest;
 pub mod past;
 pub mod pattern;
+pub mod permission;
 pub mod policy;
 pub mod pool;
 pub mod random;

@@ -1,7 +1,7 @@
 //! What goes wrong in the Lambda API, and how the caller is told.
 
 use http::StatusCode;
-use longshore_core::policy::{POLICY_BYTES_MAX, PolicyError};
+use longshore_core::permission::{POLICY_BYTES_MAX, PolicyError};
 use longshore_store::StoreError;
 use longshore_wire::ApiError;
 

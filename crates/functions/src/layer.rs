@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use longshore_core::policy::Policy;
+use longshore_core::permission::Policy;
 use serde::{Deserialize, Serialize};
 
 use crate::code::Code;

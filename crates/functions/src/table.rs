@@ -9,7 +9,7 @@ use longshore_core::time::Tick;
 use longshore_store::{Schema, StoreError};
 use rusqlite::{Connection, params};
 
-use longshore_core::policy::Policy;
+use longshore_core::permission::Policy;
 
 use crate::code::Code;
 use crate::error::FunctionError;

@@ -16,7 +16,7 @@ use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use longshore_store::{Fatal, Records};
-use longshore_wire::sigv4::Verified;
+use longshore_wire::Caller;
 use longshore_wire::{Query, Request, RequestId, Response};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
@@ -247,7 +247,7 @@ impl Api {
             query: Query::parse(query),
             headers: map,
             body,
-            caller: Verified::in_process(ACCOUNT),
+            caller: Caller::in_process(ACCOUNT),
             request_id: RequestId("11111111-2222-3333-4444-555555555555".into()),
         };
         let own = path.starts_with(Functions::OWN_PREFIX);

@@ -30,7 +30,7 @@ use longshore_jobs::ports::{
 };
 use longshore_jobs::{Jobs, SCHEMA, Settings};
 use longshore_store::{Fatal, Os, Records, ResultLog};
-use longshore_wire::sigv4::Verified;
+use longshore_wire::Caller;
 use longshore_wire::{Query, Request, RequestId};
 use md5::{Digest, Md5};
 use memchr::memmem::Finder;
@@ -220,7 +220,7 @@ impl Server {
             query: Query::parse(Some(query)),
             headers: http::HeaderMap::from_iter([account]),
             body: Bytes::copy_from_slice(body.as_bytes()),
-            caller: Verified::in_process(ACCOUNT),
+            caller: Caller::in_process(ACCOUNT),
             request_id: RequestId("r".into()),
         };
         String::from_utf8_lossy(&self.jobs.serve(request, None).await.body).into_owned()

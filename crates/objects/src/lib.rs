@@ -2,7 +2,7 @@
 //!
 //! Metadata is in SQLite ([`table`]), bodies are files named by random IDs ([`blobs`]) or, up to 16 KiB, inline. Keys are
 //! text in a column and never become paths. What is acknowledged is durable. A reader never sees a mixture of two
-//! versions. The wire is parsed and written by `s3s`; who the caller is was verified before ([`Verified`]).
+//! versions. The wire is parsed and written by `s3s`; who the caller is was verified before ([`Caller`]).
 
 pub mod blobs;
 pub mod checksum;

@@ -14,9 +14,8 @@ use futures::stream::BoxStream;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use http_body_util::{BodyExt, Full, StreamBody, combinators::BoxBody};
 use longshore_wire::payload;
-use longshore_wire::sigv4::Verified;
 use longshore_wire::xml::Element;
-use longshore_wire::{ApiError, RequestId};
+use longshore_wire::{ApiError, Caller, RequestId};
 use percent_encoding::percent_decode_str;
 use s3s::config::{S3Config, StaticConfigProvider};
 use s3s::service::{S3Service, S3ServiceBuilder};
@@ -99,7 +98,7 @@ impl Objects {
     /// path names it. The body is read only by operations that take one; all of it, if they succeed.
     pub async fn serve(
         &self,
-        caller: &Verified,
+        caller: &Caller,
         parts: http::request::Parts,
         host_bucket: Option<&str>,
         body: RequestBody,
@@ -141,7 +140,7 @@ impl Objects {
 
     async fn answer(
         &self,
-        caller: &Verified,
+        caller: &Caller,
         mut parts: http::request::Parts,
         host_bucket: Option<&str>,
         body: RequestBody,

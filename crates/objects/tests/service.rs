@@ -9,7 +9,7 @@ use http::{Method, StatusCode};
 use http_body_util::BodyExt;
 use longshore_objects::{ListQuery, Objects, ObjectsError, RequestBody, SCHEMA, Settings, Trailers};
 use longshore_store::{Fatal, Records};
-use longshore_wire::sigv4::Verified;
+use longshore_wire::Caller;
 use longshore_wire::xml::Element;
 use longshore_wire::{ApiError, RequestId};
 
@@ -145,7 +145,7 @@ impl Ask<'_> {
             self.request = self.request.header("content-length", 0);
         }
         let (parts, ()) = self.request.body(()).unwrap().into_parts();
-        let caller = Verified::in_process(ACCOUNT);
+        let caller = Caller::in_process(ACCOUNT);
         let id = RequestId("req-1".into());
         let response = self.world.objects.serve(&caller, parts, self.host_bucket, self.body, &id).await;
         let (parts, body) = response.into_parts();
@@ -959,7 +959,7 @@ async fn what_is_not_built_is_refused_by_name_and_changes_nothing() {
 async fn another_account_is_refused() {
     let w = world().await;
     let (parts, ()) = http::Request::builder().uri("/bkt").body(()).unwrap().into_parts();
-    let caller = Verified::in_process("111111111111");
+    let caller = Caller::in_process("111111111111");
     let answer = w.objects.serve(&caller, parts, None, RequestBody::whole(""), &RequestId("r".into())).await;
     assert_eq!(answer.status(), 403);
 }

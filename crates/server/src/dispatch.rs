@@ -14,12 +14,14 @@ use http::header::{ACCEPT, CONTENT_LENGTH, CONTENT_TYPE, EXPECT, HOST, HeaderVal
 use http::{HeaderMap, Method, StatusCode};
 use http_body_util::{BodyExt, Full, StreamBody};
 use hyper::body::{Body, Frame};
+use longshore_core::policy::Context;
 use longshore_functions::Functions;
 use longshore_jobs::{JobError, Jobs};
 use longshore_store::Fatal;
+use longshore_wire::caller::Identity;
 use longshore_wire::payload::Decoder;
 use longshore_wire::sigv4::{AuthError, Claim, Dialect, Key, KeyCache, Rules, Verified};
-use longshore_wire::{ApiError, Query, Request, RequestId, Response};
+use longshore_wire::{ApiError, Caller, Query, Request, RequestId, Response};
 use sha2::{Digest, Sha256};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
@@ -261,7 +263,7 @@ impl Dispatch {
                     Ok(caller) => caller,
                     Err(error) => return self.refuse_caller(api, &error, &parts, body, id).await,
                 };
-                self.serve_s3(&caller, parts, &host, body, id).await
+                self.serve_s3(&self.caller(caller, id), parts, &host, body, id).await
             }
             Api::Elsewhere(_) => self.tell_not_here(api, &claim, parts, body, id).await,
             Api::S3Control | Api::Lambda | Api::Own => self.serve_control(api, &claim, parts, &host, body, id).await,
@@ -279,6 +281,10 @@ impl Dispatch {
             keys: Some(&self.signing_keys),
         };
         claim.verify(&key, &rules, jiff::Timestamp::now().as_second(), body_sha256)
+    }
+
+    fn caller(&self, verified: Verified, id: &RequestId) -> Caller {
+        Caller::new(verified, Identity::root(&self.account), Context::new(), None, &id.0)
     }
 
     async fn refuse_caller(
@@ -315,13 +321,13 @@ impl Dispatch {
 
     async fn serve_s3(
         &self,
-        caller: &Verified,
+        caller: &Caller,
         parts: http::request::Parts,
         host: &Host,
         body: RequestBody,
         id: &RequestId,
     ) -> Answer {
-        let decoder = match caller.decoder() {
+        let decoder = match caller.verified().decoder() {
             Ok(decoder) => decoder,
             Err(error) => {
                 drain(&parts, body).await;
@@ -435,7 +441,7 @@ impl Dispatch {
             query: Query::parse(parts.uri.query()),
             headers: parts.headers,
             body: whole,
-            caller,
+            caller: self.caller(caller, id),
             request_id: id.clone(),
         };
         if api == Api::Own && request.path == METRICS {

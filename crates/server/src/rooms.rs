@@ -9,6 +9,7 @@ use http::StatusCode;
 use http_body_util::{BodyExt, Full};
 use longshore_core::histogram::Histogram;
 use longshore_core::invocation::Reply;
+use longshore_core::policy::Context;
 use longshore_core::start::Start;
 use longshore_functions::host::{FunctionCredentials, Patience, S3Door, Threads};
 use longshore_functions::{CodeSource, Functions, Invoked, SourceError};
@@ -17,8 +18,9 @@ use longshore_jobs::ports::{
 };
 use longshore_objects::{Objects, ObjectsError, RequestBody, ResponseBody};
 use longshore_wire::arn::FunctionName;
-use longshore_wire::sigv4::{Claim, Dialect, Key, Rules, Verified};
-use longshore_wire::{ApiError, RequestId};
+use longshore_wire::caller::Identity;
+use longshore_wire::sigv4::{Claim, Dialect, Key, Rules};
+use longshore_wire::{ApiError, Caller, RequestId};
 
 use crate::endpoints::Routes;
 use crate::gateway::{Gateway, Target, route};
@@ -161,7 +163,7 @@ impl S3 {
     /// Serves a verified request where its bucket is.
     pub async fn serve(
         &self,
-        caller: &Verified,
+        caller: &Caller,
         parts: http::request::Parts,
         host_bucket: Option<&str>,
         body: RequestBody,
@@ -172,7 +174,7 @@ impl S3 {
         };
         let target = Target::of(parts.uri.path(), host_bucket);
         let admitted = match (route(&self.routes, target.as_ref(), &parts.headers), &target) {
-            (Ok(Some(remote)), Some(target)) => match Gateway::check(target, caller, &parts) {
+            (Ok(Some(remote)), Some(target)) => match Gateway::check(target, caller.verified(), &parts) {
                 Ok(()) => Ok((remote, target)),
                 Err(error) => Err(error),
             },
@@ -180,7 +182,7 @@ impl S3 {
             (Err(error), _) => Err(error),
         };
         let answered = match admitted {
-            Ok((remote, target)) => gateway.forward(remote, target, caller, parts, body, id).await,
+            Ok((remote, target)) => gateway.forward(remote, target, caller.verified(), parts, body, id).await,
             Err(error) => {
                 // A client that waits for "100 Continue" sends nothing until it is read.
                 if !parts.headers.contains_key(http::header::EXPECT) {
@@ -337,7 +339,9 @@ pub fn s3_door(s3: S3) -> S3Door {
                     return refusal(&error.told(Dialect::S3), &id);
                 }
             };
-            match caller.decoder() {
+            let decoder = caller.decoder();
+            let caller = Caller::new(caller, Identity::root(&account), Context::new(), None, &id.0);
+            match decoder {
                 Ok(decoder) => s3.serve(&caller, parts, None, crate::dispatch::decoded(body, decoder), &id).await,
                 Err(error) => refusal(&error.told(), &id),
             }

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use percent_encoding::percent_decode_str;
 
-use crate::sigv4::Verified;
+use crate::caller::Caller;
 
 /// One request of a control API, as received and verified.
 #[derive(Debug)]
@@ -19,7 +19,7 @@ pub struct Request {
     pub headers: HeaderMap,
     pub body: Bytes,
     /// Who signed it. Handlers cannot be reached without one.
-    pub caller: Verified,
+    pub caller: Caller,
     pub request_id: RequestId,
 }
 

@@ -6,6 +6,8 @@
 
 pub mod answer;
 pub mod arn;
+pub mod caller;
+
 pub mod error;
 pub mod event;
 pub mod http;
@@ -15,6 +17,7 @@ pub mod payload;
 pub mod sigv4;
 pub mod xml;
 
+pub use caller::{Asked, Caller, Denied};
 pub use error::ApiError;
 pub use http::{Query, Request, RequestId, Response};
 pub use operation::{Call, Handler, Operation, Route, Routed};

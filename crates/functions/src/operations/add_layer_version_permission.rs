@@ -1,7 +1,7 @@
 //! Adds a statement to a layer version's policy, which is kept and shown. Source: Lambda spec 3.1, issue of permissions.
 
 use http::StatusCode;
-use longshore_core::policy::{ConditionKey, Effect, Principal, Statement, conditions};
+use longshore_core::permission::{ConditionKey, Effect, Principal, Statement, conditions};
 use longshore_wire::{Call, Operation, Response, Route};
 use serde::Deserialize;
 use serde_json::json;

@@ -1,7 +1,7 @@
 //! Adds a statement to the policy of a function, a version or an alias. Source: Lambda spec 6.1, 6.2.
 
 use http::StatusCode;
-use longshore_core::policy::{ConditionKey, Effect, Principal, Statement, conditions};
+use longshore_core::permission::{ConditionKey, Effect, Principal, Statement, conditions};
 use longshore_wire::{Call, Operation, Response, Route};
 use serde::Deserialize;
 use serde_json::json;

@@ -100,7 +100,7 @@ async fn every_breach_of_a_constraint_stands_in_one_answer() {
         query: Query::default(),
         headers,
         body: Bytes::new(),
-        caller: Verified::in_process(ACCOUNT),
+        caller: Caller::in_process(ACCOUNT),
         request_id: RequestId("r".into()),
     };
     assert_eq!(Answer::of(api.functions.serve(request).await).error().1, "ValidationException");

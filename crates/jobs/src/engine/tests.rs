@@ -11,7 +11,7 @@ use bytes::Bytes;
 use longshore_core::invocation::Reply;
 use longshore_core::record::Entry;
 use longshore_store::{Fatal, Records};
-use longshore_wire::sigv4::Verified;
+use longshore_wire::Caller;
 use longshore_wire::{Query, Request, RequestId};
 use tokio::sync::Semaphore;
 
@@ -249,7 +249,7 @@ impl World {
                 http::HeaderValue::from_static(ACCOUNT),
             )]),
             body: Bytes::copy_from_slice(body.as_bytes()),
-            caller: Verified::in_process(ACCOUNT),
+            caller: Caller::in_process(ACCOUNT),
             request_id: RequestId("r".into()),
         };
         let response = match path.starts_with("/_longshore/") {

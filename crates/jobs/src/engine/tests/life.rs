@@ -144,7 +144,7 @@ impl World {
             query: Query::parse(Some(query)),
             headers: http::HeaderMap::new(),
             body: Bytes::new(),
-            caller: Verified::in_process(ACCOUNT),
+            caller: Caller::in_process(ACCOUNT),
             request_id: RequestId("r".into()),
         };
         let response = self.jobs.serve_own(request, None).await;

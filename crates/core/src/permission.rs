@@ -1,0 +1,310 @@
+//! Resource policies: who else may do what with a function, a version or an alias, and on which conditions.
+//!
+//! Plain values, in the shape in which AWS writes them: what is stored, what GetPolicy shows and what will be evaluated
+//! are one thing. Nothing is evaluated here yet. Source: Lambda spec 6.1, 6.2.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+/// Bytes of the whole document of one resource. Source: Lambda spec 6.1.
+pub const POLICY_BYTES_MAX: usize = 20_480;
+
+/// The statements of one resource's policy, in the order in which they were added. One without statements is none.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Policy {
+    pub statements: Vec<Statement>,
+}
+
+/// One permission. Members stand in AWS's order.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", deny_unknown_fields)]
+pub struct Statement {
+    /// Unique within the policy.
+    pub sid: String,
+    pub effect: Effect,
+    pub principal: Principal,
+    /// `lambda:InvokeFunction`, `lambda:*` or `*`, as given.
+    pub action: String,
+    /// The ARN that the policy belongs to: with the version or alias, if it is that one's.
+    pub resource: String,
+    /// All of them have to hold. Empty if there are none.
+    #[serde(default, skip_serializing_if = "Conditions::is_empty")]
+    pub condition: Conditions,
+}
+
+/// AddPermission knows no other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Effect {
+    Allow,
+}
+
+/// Whom a statement is about.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Principal {
+    /// Everybody, with an account or without.
+    #[serde(rename = "*")]
+    Everyone,
+    /// An ARN of IAM or STS; of a whole account it ends in `:root`.
+    #[serde(rename = "AWS")]
+    Aws(String),
+    /// `s3.amazonaws.com`.
+    Service(String),
+}
+
+impl Principal {
+    /// From what AddPermission is given: `*`, twelve digits, an ARN, or a service. `None` is what AWS calls an invalid
+    /// principal. Whether whoever is named exists is not known here. Source: Lambda spec 6.2.
+    pub fn read(text: &str) -> Option<Self> {
+        if text == "*" {
+            return Some(Self::Everyone);
+        }
+        if is_account(text) {
+            return Some(Self::Aws(format!("arn:aws:iam::{text}:root")));
+        }
+        if text.starts_with("arn:") {
+            return is_identity(text).then(|| Self::Aws(text.to_owned()));
+        }
+        let name = text.strip_suffix(".amazonaws.com")?;
+        let label = |part: &str| !part.is_empty() && part.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
+        name.split('.').all(label).then(|| Self::Service(text.to_owned()))
+    }
+}
+
+/// `111111111111`.
+fn is_account(text: &str) -> bool {
+    text.len() == 12 && text.bytes().all(|b| b.is_ascii_digit())
+}
+
+/// `arn:aws:iam::111111111111:user/u`, and what STS makes of a role: `arn:aws:sts::111111111111:assumed-role/r/s`.
+fn is_identity(arn: &str) -> bool {
+    let parts: Vec<&str> = arn.splitn(6, ':').collect();
+    let [_, partition, "iam" | "sts", "", account, resource] = parts[..] else { return false };
+    let partition_fits = partition.strip_prefix("aws").is_some_and(|rest| rest.is_empty() || rest.starts_with('-'));
+    let named = |kind: &str| resource.strip_prefix(kind).is_some_and(|name| !name.is_empty());
+    let kinds = ["user/", "role/", "assumed-role/", "federated-user/"];
+    partition_fits && is_account(account) && (resource == "root" || kinds.into_iter().any(named))
+}
+
+/// Operator, key, value.
+pub type Conditions = BTreeMap<Operator, BTreeMap<ConditionKey, String>>;
+
+/// How a condition compares.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum Operator {
+    StringEquals,
+    ArnLike,
+    Bool,
+}
+
+/// What of a request a condition looks at, spelled as AWS spells it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum ConditionKey {
+    #[serde(rename = "lambda:FunctionUrlAuthType")]
+    FunctionUrlAuthType,
+    #[serde(rename = "lambda:EventSourceToken")]
+    EventSourceToken,
+    #[serde(rename = "aws:PrincipalOrgID")]
+    PrincipalOrgId,
+    #[serde(rename = "AWS:SourceAccount")]
+    SourceAccount,
+    #[serde(rename = "AWS:SourceArn")]
+    SourceArn,
+    #[serde(rename = "lambda:InvokedViaFunctionUrl")]
+    InvokedViaFunctionUrl,
+}
+
+impl ConditionKey {
+    /// The operator with which AddPermission compares it. Source: Lambda spec 6.2.
+    pub fn operator(self) -> Operator {
+        match self {
+            Self::SourceArn => Operator::ArnLike,
+            Self::InvokedViaFunctionUrl => Operator::Bool,
+            Self::FunctionUrlAuthType | Self::EventSourceToken | Self::PrincipalOrgId | Self::SourceAccount => {
+                Operator::StringEquals
+            }
+        }
+    }
+}
+
+/// Conditions from the members of AddPermission that were given: those with one operator stand together.
+pub fn conditions(given: impl IntoIterator<Item = (ConditionKey, Option<String>)>) -> Conditions {
+    let mut conditions = Conditions::new();
+    for (key, value) in given {
+        if let Some(value) = value {
+            conditions.entry(key.operator()).or_default().insert(key, value);
+        }
+    }
+    conditions
+}
+
+/// Why a statement was not added.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum PolicyError {
+    #[error("the statement id {0} is taken")]
+    Taken(String),
+    #[error("the policy would have {0} bytes")]
+    TooLong(usize),
+}
+
+impl Policy {
+    /// The document, as GetPolicy has it: JSON without spaces.
+    pub fn document(&self) -> String {
+        #[derive(Serialize)]
+        #[serde(rename_all = "PascalCase")]
+        struct Document<'a> {
+            version: &'static str,
+            id: &'static str,
+            statement: &'a [Statement],
+        }
+        let document = Document { version: "2012-10-17", id: "default", statement: &self.statements };
+        serde_json::to_string(&document).expect("names and strings can always be written")
+    }
+
+    /// The policy with one statement more.
+    pub fn with(&self, statement: Statement) -> Result<Self, PolicyError> {
+        if self.statements.iter().any(|s| s.sid == statement.sid) {
+            return Err(PolicyError::Taken(statement.sid));
+        }
+        let mut policy = self.clone();
+        policy.statements.push(statement);
+        match policy.document().len() {
+            bytes if bytes > POLICY_BYTES_MAX => Err(PolicyError::TooLong(bytes)),
+            _ => Ok(policy),
+        }
+    }
+
+    /// The policy without a statement; `None` if there is none of that name.
+    pub fn without(&self, sid: &str) -> Option<Self> {
+        let mut policy = self.clone();
+        policy.statements.retain(|statement| statement.sid != sid);
+        (policy.statements.len() < self.statements.len()).then_some(policy)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const RESOURCE: &str = "arn:aws:lambda:us-east-1:111111111111:function:f";
+
+    fn statement(sid: &str) -> Statement {
+        Statement {
+            sid: sid.into(),
+            effect: Effect::Allow,
+            principal: Principal::Service("s3.amazonaws.com".into()),
+            action: "lambda:InvokeFunction".into(),
+            resource: RESOURCE.into(),
+            condition: conditions([(ConditionKey::SourceArn, Some("arn:aws:s3:::b".into()))]),
+        }
+    }
+
+    #[test]
+    fn a_principal_is_everyone_an_account_an_identity_or_a_service_and_nothing_else() {
+        let aws = |arn: &str| Some(Principal::Aws(arn.into()));
+        let service = |name: &str| Some(Principal::Service(name.into()));
+        let cases = [
+            ("*", Some(Principal::Everyone)),
+            ("111111111111", aws("arn:aws:iam::111111111111:root")),
+            ("arn:aws:iam::111111111111:root", aws("arn:aws:iam::111111111111:root")),
+            ("arn:aws:iam::111111111111:user/path/u", aws("arn:aws:iam::111111111111:user/path/u")),
+            ("arn:aws-us-gov:iam::111111111111:role/r", aws("arn:aws-us-gov:iam::111111111111:role/r")),
+            ("arn:aws:sts::111111111111:assumed-role/r/s", aws("arn:aws:sts::111111111111:assumed-role/r/s")),
+            ("s3.amazonaws.com", service("s3.amazonaws.com")),
+            ("edgelambda.lambda.amazonaws.com", service("edgelambda.lambda.amazonaws.com")),
+            ("invalid.nonaws.com", None),
+            (".amazonaws.com", None),
+            ("a..amazonaws.com", None),
+            ("amazonaws.com", None),
+            ("1111111111111", None),
+            ("arn:aws:s3:::bucket", None),
+            ("arn:aws:iam::111:root", None),
+            ("arn:aws:iam::111111111111:user/", None),
+            ("arn:awsx:iam::111111111111:root", None),
+            ("somebody", None),
+            ("", None),
+        ];
+        for (text, wanted) in cases {
+            assert_eq!(Principal::read(text), wanted, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_document_is_written_as_aws_writes_it_and_its_statements_read_back() {
+        let everyone = Statement {
+            sid: "url".into(),
+            principal: Principal::Everyone,
+            action: "lambda:InvokeFunctionUrl".into(),
+            condition: conditions([
+                (ConditionKey::SourceArn, Some("arn:aws:s3:::b".into())),
+                (ConditionKey::SourceAccount, Some("111111111111".into())),
+                (ConditionKey::PrincipalOrgId, Some("o-1234567890".into())),
+                (ConditionKey::EventSourceToken, None),
+                (ConditionKey::FunctionUrlAuthType, Some("NONE".into())),
+                (ConditionKey::InvokedViaFunctionUrl, Some("true".into())),
+            ]),
+            ..statement("url")
+        };
+        let account = Statement {
+            principal: Principal::Aws("arn:aws:iam::111111111111:root".into()),
+            condition: Conditions::new(),
+            ..statement("a")
+        };
+        let policy = Policy { statements: vec![statement("s3"), everyone, account] };
+        let wanted = format!(
+            concat!(
+                r#"{{"Version":"2012-10-17","Id":"default","Statement":["#,
+                r#"{{"Sid":"s3","Effect":"Allow","Principal":{{"Service":"s3.amazonaws.com"}},"#,
+                r#""Action":"lambda:InvokeFunction","Resource":"{0}","#,
+                r#""Condition":{{"ArnLike":{{"AWS:SourceArn":"arn:aws:s3:::b"}}}}}},"#,
+                r#"{{"Sid":"url","Effect":"Allow","Principal":"*","Action":"lambda:InvokeFunctionUrl","Resource":"{0}","#,
+                r#""Condition":{{"StringEquals":{{"lambda:FunctionUrlAuthType":"NONE","#,
+                r#""aws:PrincipalOrgID":"o-1234567890","AWS:SourceAccount":"111111111111"}},"#,
+                r#""ArnLike":{{"AWS:SourceArn":"arn:aws:s3:::b"}},"Bool":{{"lambda:InvokedViaFunctionUrl":"true"}}}}}},"#,
+                r#"{{"Sid":"a","Effect":"Allow","Principal":{{"AWS":"arn:aws:iam::111111111111:root"}},"#,
+                r#""Action":"lambda:InvokeFunction","Resource":"{0}"}}]}}"#,
+            ),
+            RESOURCE
+        );
+        assert_eq!(policy.document(), wanted);
+        let stored = serde_json::to_string(&policy).unwrap();
+        assert_eq!(serde_json::from_str::<Policy>(&stored).unwrap(), policy);
+    }
+
+    #[test]
+    fn a_statement_id_is_given_once_and_what_was_removed_is_free_again() {
+        let one = Policy::default().with(statement("s3")).unwrap();
+        assert_eq!(one.with(statement("s3")), Err(PolicyError::Taken("s3".into())));
+        let two = one.with(statement("s3_2")).unwrap();
+        assert_eq!(two.without("s3_2"), Some(one.clone()));
+        assert_eq!(two.without("s3_3"), None);
+        assert_eq!(one.without("s3"), Some(Policy::default()));
+        assert_eq!(Policy::default().with(statement("s3")), Ok(one));
+    }
+
+    #[test]
+    fn a_policy_has_its_last_byte_and_not_one_more() {
+        let mut policy = Policy::default();
+        for n in 0..200 {
+            match policy.with(statement(&format!("s{n}"))) {
+                Ok(longer) => policy = longer,
+                Err(_) => break,
+            }
+        }
+        let room = POLICY_BYTES_MAX - policy.document().len();
+        let last = statement("");
+        let bare = policy.statements.len();
+        let needs = Policy { statements: vec![last.clone(); bare + 1] }.document().len()
+            - Policy { statements: vec![last.clone(); bare] }.document().len();
+        // Shorten one that is there, so that exactly the last byte is left for a statement with a short name.
+        let mut shorter = policy.clone();
+        shorter.statements.pop();
+        let free = POLICY_BYTES_MAX - shorter.document().len();
+        assert!(room < needs && free > needs, "{room} {needs} {free}");
+        let fits = Statement { sid: "x".repeat(free - needs), ..last.clone() };
+        assert_eq!(shorter.with(fits.clone()).unwrap().document().len(), POLICY_BYTES_MAX);
+        let one_more = Statement { sid: "x".repeat(free - needs + 1), ..last };
+        assert_eq!(shorter.with(one_more), Err(PolicyError::TooLong(POLICY_BYTES_MAX + 1)));
+    }
+}

@@ -1,0 +1,203 @@
+//! Who calls: a verified signature together with whose it is, and what that principal may do.
+//!
+//! No handler can be reached without a [`Caller`], and none can be made without a [`Verified`]. Every operation says what it asks
+//! for ([`Asked`]) before it is served; what is asked is decided by `core::policy`, and whoever watches is told.
+
+use std::sync::Arc;
+
+use longshore_core::policy::{
+    Because, Context, Decision, Layer, Policy, Principal, PrincipalKind, Question, ResourcePolicy, Rights, decide,
+};
+
+use crate::sigv4::Verified;
+
+/// A caller whose signature was verified, and whose rights are known. Cheap to clone.
+#[derive(Clone)]
+pub struct Caller {
+    verified: Arc<Verified>,
+    identity: Identity,
+    /// What the server knows of the request whatever it asks: `aws:SourceIp`, `aws:SecureTransport`, `aws:CurrentTime`.
+    context: Arc<Context>,
+    witness: Option<Arc<dyn Witness>>,
+    request_id: Arc<str>,
+}
+
+/// Whose an access key is, as it stands now.
+#[derive(Debug, Clone)]
+pub struct Identity {
+    pub principal: Arc<Principal>,
+    pub rights: Arc<Rights>,
+}
+
+impl Identity {
+    /// The owner of an account.
+    pub fn root(account: &str) -> Self {
+        let principal = Principal {
+            account: account.to_owned(),
+            arn: format!("arn:aws:iam::{account}:root"),
+            user_id: account.to_owned(),
+            kind: PrincipalKind::Root,
+            tags: Default::default(),
+        };
+        Self { principal: Arc::new(principal), rights: Arc::default() }
+    }
+}
+
+/// Is told of every decision. It must not wait.
+pub trait Witness: Send + Sync {
+    fn decided(&self, who: &Principal, asked: &Asked, decision: &Decision, about: &About<'_>);
+}
+
+/// Which request a decision is about.
+#[derive(Debug, Clone, Copy)]
+pub struct About<'a> {
+    pub request_id: &'a str,
+    pub access_key_id: &'a str,
+    /// What was known of it in all.
+    pub context: &'a Context,
+}
+
+/// One thing that a request wants to do.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Asked {
+    /// `s3:GetObject`.
+    pub action: &'static str,
+    /// An ARN, or `*` where the action has no resource.
+    pub resource: String,
+    /// Whose the resource is; `None`: the caller's own account.
+    pub resource_account: Option<String>,
+    /// A policy of the resource that is enough where it allows: a function's.
+    pub resource_policy: Option<Policy>,
+    /// Condition keys of this action.
+    pub context: Context,
+}
+
+impl Asked {
+    pub fn new(action: &'static str, resource: impl Into<String>) -> Self {
+        let resource = resource.into();
+        Self { action, resource, resource_account: None, resource_policy: None, context: Context::new() }
+    }
+
+    pub fn with(mut self, key: &str, value: impl Into<String>) -> Self {
+        self.context.set(key, value);
+        self
+    }
+
+    pub fn with_context(mut self, context: Context) -> Self {
+        self.context = context.or(&self.context);
+        self
+    }
+
+    pub fn with_policy(mut self, policy: Option<Policy>) -> Self {
+        self.resource_policy = policy;
+        self
+    }
+}
+
+/// Why something is not done, in AWS's words. The caller is told it whole: it names no policy and no statement but their kind.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("User: {principal} is not authorized to perform: {action} on resource: {resource} {}", reason(.decision, .action))]
+pub struct Denied {
+    /// The ARN.
+    pub principal: String,
+    pub action: &'static str,
+    pub resource: String,
+    pub decision: Decision,
+}
+
+fn reason(decision: &Decision, action: &str) -> String {
+    let kind = |layer| match layer {
+        Layer::Identity => "identity-based policy",
+        Layer::Resource => "resource-based policy",
+        Layer::Trust => "role trust policy",
+        Layer::Boundary => "permissions boundary",
+        Layer::Session => "session policy",
+    };
+    let article = |layer| if layer == Layer::Identity { "an" } else { "a" };
+    match &decision.because {
+        Because::Root => String::new(),
+        Because::Statement { layer, .. } => format!("with an explicit deny in {} {}", article(*layer), kind(*layer)),
+        Because::NoStatement(layer) => format!("because no {} allows the {action} action", kind(*layer)),
+    }
+}
+
+impl std::fmt::Debug for Caller {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Caller").field("principal", &self.identity.principal.arn).finish_non_exhaustive()
+    }
+}
+
+impl Caller {
+    pub fn new(
+        verified: Verified,
+        identity: Identity,
+        context: Context,
+        witness: Option<Arc<dyn Witness>>,
+        request_id: &str,
+    ) -> Self {
+        Self {
+            verified: Arc::new(verified),
+            identity,
+            context: Arc::new(context),
+            witness,
+            request_id: request_id.into(),
+        }
+    }
+
+    /// The owner of the account, of work that arises inside the server and never crossed a socket.
+    pub fn in_process(account: &str) -> Self {
+        Self::new(Verified::in_process(account), Identity::root(account), Context::new(), None, "")
+    }
+
+    pub fn verified(&self) -> &Verified {
+        &self.verified
+    }
+
+    pub fn principal(&self) -> &Principal {
+        &self.identity.principal
+    }
+
+    pub fn rights(&self) -> &Rights {
+        &self.identity.rights
+    }
+
+    pub fn context(&self) -> &Context {
+        &self.context
+    }
+
+    /// 12 digits.
+    pub fn account(&self) -> &str {
+        &self.identity.principal.account
+    }
+
+    pub fn access_key_id(&self) -> &str {
+        self.verified.access_key_id()
+    }
+
+    /// Decides, and tells whoever watches.
+    pub fn may(&self, asked: &Asked) -> Result<(), Denied> {
+        let context = asked.context.clone().or(&self.context);
+        let decision = decide(Question {
+            principal: &self.identity.principal,
+            rights: &self.identity.rights,
+            action: asked.action,
+            resource: &asked.resource,
+            resource_account: asked.resource_account.as_deref().unwrap_or(self.account()),
+            resource_policy: asked.resource_policy.as_ref().map_or(ResourcePolicy::None, ResourcePolicy::Sufficient),
+            context: &context,
+        });
+        if let Some(witness) = &self.witness {
+            let about = About { request_id: &self.request_id, access_key_id: self.access_key_id(), context: &context };
+            witness.decided(&self.identity.principal, asked, &decision, &about);
+        }
+        if decision.allowed {
+            return Ok(());
+        }
+        Err(Denied {
+            principal: self.identity.principal.arn.clone(),
+            action: asked.action,
+            resource: asked.resource.clone(),
+            decision,
+        })
+    }
+}
