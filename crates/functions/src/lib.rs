@@ -37,7 +37,7 @@ use std::time::{Duration, Instant};
 use http::StatusCode;
 use longshore_store::Records;
 use longshore_wire::operation::{self, Routed};
-use longshore_wire::{ApiError, Request, Response};
+use longshore_wire::{ApiError, Denied, Request, Response};
 
 use crate::catalogue::Catalogue;
 use crate::code::CodeStore;
@@ -189,21 +189,23 @@ impl Functions {
         let offered = matches!(operation::route(OPERATIONS, &request.method, &request.path), Routed::Found(..));
         let operations = if offered { OPERATIONS } else { operations::NOT_OFFERED };
         let unknown = operations::unknown(&request.method, &request.path).told();
-        let answer = operation::serve(operations, self, request, unknown.clone(), unknown).await;
+        let denied = |why: &Denied| FunctionError::Denied(why.to_string()).told();
+        let answer = operation::serve(operations, self, request, unknown.clone(), unknown, denied).await;
         answer.unwrap_or_else(|told| told.lambda()).with_header("x-amzn-requestid", &id.0)
     }
 
     /// Answers one request of our own API below [`Functions::OWN_PREFIX`], in JSON, errors included.
     pub async fn serve_own(&self, request: Request) -> Response {
         let id = request.request_id.clone();
-        let refused = |status, code, message| ApiError::new(status, code, message);
+        let refused = |status, code: &'static str, message: &str| ApiError::new(status, code, message);
         let unknown = refused(StatusCode::NOT_FOUND, "NoSuchResource", "There is nothing at this path.");
         let wrong_method = refused(
             StatusCode::METHOD_NOT_ALLOWED,
             "MethodNotAllowed",
             "The specified method is not allowed against this resource.",
         );
-        let answer = operation::serve(OWN_OPERATIONS, self, request, unknown, wrong_method).await;
+        let denied = |why: &Denied| refused(StatusCode::FORBIDDEN, "AccessDenied", &why.to_string());
+        let answer = operation::serve(OWN_OPERATIONS, self, request, unknown, wrong_method, denied).await;
         answer.unwrap_or_else(|told| told.json(&id))
     }
 

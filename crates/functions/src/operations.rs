@@ -2,6 +2,7 @@
 
 mod add_layer_version_permission;
 mod add_permission;
+mod asks;
 mod create_alias;
 mod create_function;
 mod delete_alias;
@@ -142,6 +143,7 @@ macro_rules! not_offered {
             name: $name,
             route: Route($method, $path),
             spec: concat!("https://docs.aws.amazon.com/lambda/latest/api/API_", $name, ".html"),
+            asks: asks::asks!(anywhere, $name),
             handle: |_, _| {
                 answered(async {
                     Err(FunctionError::UnknownOperation(format!(

@@ -57,6 +57,9 @@ pub enum JobError {
     TooManyRequests,
     #[error("denied: {0}")]
     AccessDenied(&'static str),
+    /// A policy of the caller's says no, or none says yes.
+    #[error("denied: {0}")]
+    Denied(Box<longshore_wire::Denied>),
     #[error("no such resource")]
     NoSuchResource,
     #[error("the method is not allowed here")]
@@ -127,6 +130,7 @@ impl JobError {
                 ((503, "SlowDown"), (400, "TooManyRequestsException"), "Please reduce your request rate".into())
             }
             JobError::AccessDenied(message) => both(403, "AccessDenied", (*message).into()),
+            JobError::Denied(why) => both(403, "AccessDenied", why.to_string()),
             JobError::NoSuchResource => both(404, "NoSuchResource", "The path names no resource of this API".into()),
             JobError::MethodNotAllowed => {
                 both(405, "MethodNotAllowed", "The specified method is not allowed against this resource".into())

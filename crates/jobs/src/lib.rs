@@ -18,7 +18,7 @@ use longshore_core::rate::{Limiter, Rate};
 use longshore_core::time::{Tick, Timestamp};
 use longshore_core::{delivery, run};
 use longshore_store::{Fatal, Records};
-use longshore_wire::{ApiError, Operation, Request, Response};
+use longshore_wire::{ApiError, Denied, Operation, Request, Response};
 use tokio::time::Instant;
 
 use crate::ledger::{Census, Embedded, Ledger};
@@ -194,11 +194,16 @@ impl Jobs {
             Ok(()) => {
                 let not_found = self.tell(&JobError::NoSuchResource);
                 let wrong_method = self.tell(&JobError::MethodNotAllowed);
-                longshore_wire::operation::serve(OPERATIONS, self, request, not_found, wrong_method).await
+                let denied = |why: &Denied| self.tell(&JobError::Denied(Box::new(why.clone())));
+                longshore_wire::operation::serve(OPERATIONS, self, request, not_found, wrong_method, denied).await
             }
             Err(error) => Err(self.tell(&error)),
         };
         answer.unwrap_or_else(|error| error.s3_control(&id))
+    }
+
+    pub(crate) fn job_arn(&self, id: &str) -> String {
+        format!("arn:aws:s3:{}:{}:job/{id}", self.settings.region, self.settings.account)
     }
 
     /// What there is and what was counted since the server began.
@@ -225,7 +230,8 @@ impl Jobs {
             Ok(()) => {
                 let (not_found, wrong_method) =
                     (self.tell(&JobError::NoSuchResource), self.tell(&JobError::MethodNotAllowed));
-                longshore_wire::operation::serve(OWN_OPERATIONS, self, request, not_found, wrong_method).await
+                let denied = |why: &Denied| self.tell(&JobError::Denied(Box::new(why.clone())));
+                longshore_wire::operation::serve(OWN_OPERATIONS, self, request, not_found, wrong_method, denied).await
             }
             Err(error) => Err(self.tell(&error)),
         };

@@ -1,5 +1,6 @@
 //! The operations of S3 Control that concern jobs: one file each, one line each in [`OPERATIONS`].
 
+mod asks;
 mod create_job;
 mod delete_job_tagging;
 mod describe_job;

@@ -73,8 +73,11 @@ impl Trailers {
 }
 
 /// What an operation is given besides its input.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Context {
+    pub caller: Caller,
+    /// The bucket that the request names.
+    pub bucket: Option<String>,
     /// For the log: of the request that this is about.
     pub request_id: String,
     pub expected: Expected,
@@ -166,7 +169,9 @@ impl Objects {
 
         let RequestBody { stream, trailers } = body;
         let request_id = request_id.0.clone();
-        let mut context = Context { request_id, expected, trailers, announced, failed: Mutex::default() };
+        let (caller, bucket) = (caller.clone(), target.bucket.clone());
+        let mut context =
+            Context { caller, bucket, request_id, expected, trailers, announced, failed: Mutex::default() };
         let streams = parts.method == Method::PUT
             && target.key.is_some()
             && !parts.headers.contains_key("x-amz-copy-source")

@@ -20,7 +20,8 @@ use longshore_objects::{Objects, ObjectsError, RequestBody, ResponseBody};
 use longshore_wire::arn::FunctionName;
 use longshore_wire::caller::Identity;
 use longshore_wire::sigv4::{Claim, Dialect, Key, Rules};
-use longshore_wire::{ApiError, Caller, RequestId};
+use longshore_wire::xml::Element;
+use longshore_wire::{ApiError, Caller, Denied, RequestId, s3_actions};
 
 use crate::endpoints::Routes;
 use crate::gateway::{Gateway, Target, route};
@@ -166,7 +167,7 @@ impl S3 {
         caller: &Caller,
         parts: http::request::Parts,
         host_bucket: Option<&str>,
-        body: RequestBody,
+        mut body: RequestBody,
         id: &RequestId,
     ) -> http::Response<ResponseBody> {
         let Some(gateway) = &self.gateway else {
@@ -175,7 +176,16 @@ impl S3 {
         let target = Target::of(parts.uri.path(), host_bucket);
         let admitted = match (route(&self.routes, target.as_ref(), &parts.headers), &target) {
             (Ok(Some(remote)), Some(target)) => match Gateway::check(target, caller.verified(), &parts) {
-                Ok(()) => Ok((remote, target)),
+                Ok(()) => match allow_elsewhere(caller, target, &parts, body).await {
+                    Ok(whole) => {
+                        body = whole;
+                        Ok((remote, target))
+                    }
+                    Err(error) => {
+                        body = RequestBody::whole(Bytes::new());
+                        Err(error)
+                    }
+                },
                 Err(error) => Err(error),
             },
             (Ok(_), _) => return self.embedded.serve(caller, parts, host_bucket, body, id).await,
@@ -184,10 +194,7 @@ impl S3 {
         let answered = match admitted {
             Ok((remote, target)) => gateway.forward(remote, target, caller.verified(), parts, body, id).await,
             Err(error) => {
-                // A client that waits for "100 Continue" sends nothing until it is read.
-                if !parts.headers.contains_key(http::header::EXPECT) {
-                    crate::gateway::drain(body).await;
-                }
+                drain_unless_expected(&parts, body).await;
                 Err(error)
             }
         };
@@ -195,6 +202,87 @@ impl S3 {
             tracing::debug!(request_id = %id, code = %error.code, message = error.message, "S3 request refused");
             refusal(&error, id)
         })
+    }
+}
+
+/// Bytes of a DeleteObjects that is looked into: 1,000 keys of 1,024 bytes, each byte an entity of its own, take less.
+const DELETED_BYTES_MAX: usize = 8 * 1024 * 1024;
+
+/// Asks the caller's policies for all that a request to another store may be taken for. Hands the body back; of a DeleteObjects it
+/// has been read, for the keys that it removes are asked one by one, and one that is denied refuses them all.
+async fn allow_elsewhere(
+    caller: &Caller,
+    target: &Target,
+    parts: &http::request::Parts,
+    body: RequestBody,
+) -> Result<RequestBody, ApiError> {
+    let denied = |why: &Denied| ApiError::new(StatusCode::FORBIDDEN, "AccessDenied", why.to_string());
+    let needed = s3_actions::of_request(
+        &parts.method,
+        (&target.bucket, target.key.as_deref()),
+        parts.uri.query(),
+        &parts.headers,
+    );
+    for asked in &needed.asks {
+        if let Err(why) = caller.may(asked) {
+            drain_unless_expected(parts, body).await;
+            return Err(denied(&why));
+        }
+    }
+    if !needed.deletes || caller.is_root() {
+        return Ok(body);
+    }
+    let (mut stream, trailers) = (body.stream, body.trailers);
+    let mut whole = BytesMut::new();
+    while let Some(piece) = stream.next().await {
+        whole.extend_from_slice(&piece?);
+        if whole.len() > DELETED_BYTES_MAX {
+            return Err(ApiError::new(
+                StatusCode::BAD_REQUEST,
+                "MaxMessageLengthExceeded",
+                "Your request was too big.",
+            ));
+        }
+    }
+    for (key, version) in deleted(&whole)? {
+        let asked = s3_actions::on_version(s3_actions::DELETE_OBJECT, &target.bucket, &key, version.as_deref());
+        caller.may(&asked).map_err(|why| denied(&why))?;
+    }
+    Ok(RequestBody { trailers, ..RequestBody::whole(whole.freeze()) })
+}
+
+/// Keys with their versions that a DeleteObjects names. What reads in another way than S3 writes it is refused: a store might find
+/// keys in it that were not asked for.
+fn deleted(document: &[u8]) -> Result<Vec<(String, Option<String>)>, ApiError> {
+    let malformed = || {
+        let message = "The XML you provided was not well-formed or did not validate against our published schema";
+        ApiError::new(StatusCode::BAD_REQUEST, "MalformedXML", message)
+    };
+    let root = Element::parse(document).map_err(|_| malformed())?;
+    if root.name != "Delete" {
+        return Err(malformed());
+    }
+    let mut found = Vec::new();
+    for object in &root.children {
+        match &*object.name {
+            "Quiet" => {}
+            "Object" => {
+                let mut keys = object.children.iter().filter(|child| child.name == "Key");
+                let (Some(key), None) = (keys.next(), keys.next()) else { return Err(malformed()) };
+                let mut versions = object.children.iter().filter(|child| child.name == "VersionId");
+                let (version, None) = (versions.next(), versions.next()) else { return Err(malformed()) };
+                found.push((key.text.clone(), version.map(|version| version.text.clone())));
+            }
+            _ => return Err(malformed()),
+        }
+    }
+    Ok(found)
+}
+
+/// A client that waits for "100 Continue" sends nothing until it is read.
+async fn drain_unless_expected(parts: &http::request::Parts, body: RequestBody) {
+    if !parts.headers.contains_key(http::header::EXPECT) {
+        crate::gateway::drain(body).await;
     }
 }
 

@@ -165,6 +165,11 @@ impl Caller {
         &self.context
     }
 
+    /// Whether no policy is looked at for this caller, and so no condition key needed.
+    pub fn is_root(&self) -> bool {
+        self.identity.principal.kind == PrincipalKind::Root
+    }
+
     /// 12 digits.
     pub fn account(&self) -> &str {
         &self.identity.principal.account
@@ -176,6 +181,15 @@ impl Caller {
 
     /// Decides, and tells whoever watches.
     pub fn may(&self, asked: &Asked) -> Result<(), Denied> {
+        self.decide(asked, self.witness.as_deref())
+    }
+
+    /// As [`Caller::may`], of something that the caller does not want to do, and that is told to nobody.
+    pub fn would(&self, asked: &Asked) -> Result<(), Denied> {
+        self.decide(asked, None)
+    }
+
+    fn decide(&self, asked: &Asked, witness: Option<&dyn Witness>) -> Result<(), Denied> {
         let context = asked.context.clone().or(&self.context);
         let decision = decide(Question {
             principal: &self.identity.principal,
@@ -186,7 +200,7 @@ impl Caller {
             resource_policy: asked.resource_policy.as_ref().map_or(ResourcePolicy::None, ResourcePolicy::Sufficient),
             context: &context,
         });
-        if let Some(witness) = &self.witness {
+        if let Some(witness) = witness {
             let about = About { request_id: &self.request_id, access_key_id: self.access_key_id(), context: &context };
             witness.decided(&self.identity.principal, asked, &decision, &about);
         }

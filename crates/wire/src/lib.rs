@@ -14,6 +14,7 @@ pub mod http;
 pub mod operation;
 pub mod page_token;
 pub mod payload;
+pub mod s3_actions;
 pub mod sigv4;
 pub mod xml;
 

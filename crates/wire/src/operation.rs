@@ -1,19 +1,24 @@
 //! One API operation as a value: its name, its route, where it is documented, and the function that serves it.
 //!
 //! A room lists its operations in one `OPERATIONS` table. The router, the metrics labels and the compatibility page
-//! come from that table, so an operation exists nowhere else.
+//! come from that table, so an operation exists nowhere else. What a caller has to be allowed for it stands there, too, and is
+//! asked before the operation is served: there is no other way to its handler.
 
 use std::future::Future;
 use std::pin::Pin;
 
 use http::Method;
 
+use crate::caller::{Asked, Denied};
 use crate::error::ApiError;
 use crate::http::{Request, Response, decode};
 
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 /// How an operation is served. Write it as `|service, call| Box::pin(update_job_priority(service, call))`.
 pub type Handler<S> = for<'a> fn(&'a S, Call) -> BoxFuture<'a, Result<Response, ApiError>>;
+/// What an operation asks for, of this request. It may look at what there is (`s3:ExistingJobPriority`), but changes nothing. An
+/// empty list: whoever is known may do it. Write it as `|service, call| Box::pin(asks(service, call))`.
+pub type Asks<S> = for<'a> fn(&'a S, &'a Call) -> BoxFuture<'a, Result<Vec<Asked>, ApiError>>;
 
 /// One operation of the service `S`.
 pub struct Operation<S: 'static> {
@@ -22,6 +27,7 @@ pub struct Operation<S: 'static> {
     pub route: Route,
     /// The AWS page that describes it.
     pub spec: &'static str,
+    pub asks: Asks<S>,
     pub handle: Handler<S>,
 }
 
@@ -66,16 +72,23 @@ pub fn route<'o, S>(operations: &'o [Operation<S>], method: &Method, path: &str)
     if path_known { Routed::WrongMethod } else { Routed::NotFound }
 }
 
-/// Routes and serves. `not_found` and `wrong_method` are in the service's own dialect of errors.
+/// Routes, asks the policy, and serves. `not_found`, `wrong_method` and `denied` are in the service's own dialect of errors.
 pub async fn serve<S>(
     operations: &[Operation<S>],
     service: &S,
     request: Request,
     not_found: ApiError,
     wrong_method: ApiError,
+    denied: impl Fn(&Denied) -> ApiError,
 ) -> Result<Response, ApiError> {
     match route(operations, &request.method, &request.path) {
-        Routed::Found(operation, labels) => (operation.handle)(service, Call { request, labels }).await,
+        Routed::Found(operation, labels) => {
+            let call = Call { request, labels };
+            for asked in (operation.asks)(service, &call).await? {
+                call.request.caller.may(&asked).map_err(|why| denied(&why))?;
+            }
+            (operation.handle)(service, call).await
+        }
         Routed::WrongMethod => Err(wrong_method),
         Routed::NotFound => Err(not_found),
     }

@@ -6,6 +6,7 @@ use longshore_wire::{Call, Operation, Response, Route};
 use serde::Deserialize;
 use serde_json::json;
 
+use super::asks::asks;
 use crate::Functions;
 use crate::error::FunctionError;
 use crate::function::new_id;
@@ -19,6 +20,7 @@ pub const OPERATION: Operation<Functions> = Operation {
     name: "AddLayerVersionPermission",
     route: Route("POST", "/2018-10-31/layers/{LayerName}/versions/{VersionNumber}/policy"),
     spec: "https://docs.aws.amazon.com/lambda/latest/api/API_AddLayerVersionPermission.html",
+    asks: asks!(layer, "AddLayerVersionPermission"),
     handle: |functions, call| answered(add_layer_version_permission(functions, call)),
 };
 

@@ -6,6 +6,7 @@ use longshore_wire::{Call, Operation, Response, Route};
 use serde::Deserialize;
 use serde_json::json;
 
+use super::asks::asks;
 use crate::Functions;
 use crate::catalogue::Next;
 use crate::error::FunctionError;
@@ -19,6 +20,7 @@ pub const OPERATION: Operation<Functions> = Operation {
     name: "AddPermission",
     route: Route("POST", "/2015-03-31/functions/{FunctionName}/policy"),
     spec: "https://docs.aws.amazon.com/lambda/latest/api/API_AddPermission.html",
+    asks: asks!(add_permission, "AddPermission"),
     handle: |functions, call| answered(add_permission(functions, call)),
 };
 

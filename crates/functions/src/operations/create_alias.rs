@@ -4,6 +4,7 @@ use http::StatusCode;
 use longshore_wire::{Call, Operation, Response, Route};
 use serde::Deserialize;
 
+use super::asks::asks;
 use crate::Functions;
 use crate::alias::{self, Routing};
 use crate::catalogue::Next;
@@ -18,6 +19,7 @@ pub const OPERATION: Operation<Functions> = Operation {
     name: "CreateAlias",
     route: Route("POST", "/2015-03-31/functions/{FunctionName}/aliases"),
     spec: "https://docs.aws.amazon.com/lambda/latest/api/API_CreateAlias.html",
+    asks: asks!(function, "CreateAlias"),
     handle: |functions, call| answered(create_alias(functions, call)),
 };
 

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use http::StatusCode;
 use longshore_wire::{Call, Operation, Response, Route};
 
+use super::asks::asks;
 use crate::Functions;
 use crate::catalogue::Next;
 use crate::error::FunctionError;
@@ -20,6 +21,7 @@ pub const OPERATION: Operation<Functions> = Operation {
     name: "CreateFunction",
     route: Route("POST", "/2015-03-31/functions"),
     spec: "https://docs.aws.amazon.com/lambda/latest/api/API_CreateFunction.html",
+    asks: asks!(create_function, "CreateFunction"),
     handle: |functions, call| answered(create_function(functions, call)),
 };
 

@@ -3,6 +3,7 @@
 use http::StatusCode;
 use longshore_wire::{Call, Operation, Response, Route};
 
+use super::asks::asks;
 use crate::Functions;
 use crate::catalogue::Next;
 use crate::error::FunctionError;
@@ -12,6 +13,7 @@ pub const OPERATION: Operation<Functions> = Operation {
     name: "DeleteAlias",
     route: Route("DELETE", "/2015-03-31/functions/{FunctionName}/aliases/{Name}"),
     spec: "https://docs.aws.amazon.com/lambda/latest/api/API_DeleteAlias.html",
+    asks: asks!(function, "DeleteAlias"),
     handle: |functions, call| answered(delete_alias(functions, call)),
 };
 

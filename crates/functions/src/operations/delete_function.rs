@@ -3,6 +3,7 @@
 use http::StatusCode;
 use longshore_wire::{Call, Operation, Response, Route};
 
+use super::asks::asks;
 use crate::Functions;
 use crate::catalogue::Next;
 use crate::error::FunctionError;
@@ -14,6 +15,7 @@ pub const OPERATION: Operation<Functions> = Operation {
     name: "DeleteFunction",
     route: Route("DELETE", "/2015-03-31/functions/{FunctionName}"),
     spec: "https://docs.aws.amazon.com/lambda/latest/api/API_DeleteFunction.html",
+    asks: asks!(function, "DeleteFunction"),
     handle: |functions, call| answered(delete_function(functions, call)),
 };
 

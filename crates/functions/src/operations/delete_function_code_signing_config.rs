@@ -3,6 +3,7 @@
 use http::StatusCode;
 use longshore_wire::{Call, Operation, Response, Route};
 
+use super::asks::asks;
 use crate::Functions;
 use crate::error::FunctionError;
 use crate::operations::answered;
@@ -11,6 +12,7 @@ pub const OPERATION: Operation<Functions> = Operation {
     name: "DeleteFunctionCodeSigningConfig",
     route: Route("DELETE", "/2020-06-30/functions/{FunctionName}/code-signing-config"),
     spec: "https://docs.aws.amazon.com/lambda/latest/api/API_DeleteFunctionCodeSigningConfig.html",
+    asks: asks!(function, "DeleteFunctionCodeSigningConfig"),
     handle: |functions, call| answered(delete_function_code_signing_config(functions, call)),
 };
 

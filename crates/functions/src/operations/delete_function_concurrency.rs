@@ -3,6 +3,7 @@
 use http::StatusCode;
 use longshore_wire::{Call, Operation, Response, Route};
 
+use super::asks::asks;
 use crate::Functions;
 use crate::catalogue::Next;
 use crate::error::FunctionError;
@@ -12,6 +13,7 @@ pub const OPERATION: Operation<Functions> = Operation {
     name: "DeleteFunctionConcurrency",
     route: Route("DELETE", "/2017-10-31/functions/{FunctionName}/concurrency"),
     spec: "https://docs.aws.amazon.com/lambda/latest/api/API_DeleteFunctionConcurrency.html",
+    asks: asks!(function, "DeleteFunctionConcurrency"),
     handle: |functions, call| answered(delete_function_concurrency(functions, call)),
 };
 

@@ -3,6 +3,7 @@
 use http::StatusCode;
 use longshore_wire::{Call, Operation, Response, Route};
 
+use super::asks::asks;
 use crate::Functions;
 use crate::error::FunctionError;
 use crate::layers::version_number;
@@ -12,6 +13,7 @@ pub const OPERATION: Operation<Functions> = Operation {
     name: "DeleteLayerVersion",
     route: Route("DELETE", "/2018-10-31/layers/{LayerName}/versions/{VersionNumber}"),
     spec: "https://docs.aws.amazon.com/lambda/latest/api/API_DeleteLayerVersion.html",
+    asks: asks!(layer, "DeleteLayerVersion"),
     handle: |functions, call| answered(delete_layer_version(functions, call)),
 };
 

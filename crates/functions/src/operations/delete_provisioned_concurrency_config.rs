@@ -3,6 +3,7 @@
 use http::StatusCode;
 use longshore_wire::{Call, Operation, Response, Route};
 
+use super::asks::asks;
 use crate::Functions;
 use crate::catalogue::Next;
 use crate::error::FunctionError;
@@ -13,6 +14,7 @@ pub const OPERATION: Operation<Functions> = Operation {
     name: "DeleteProvisionedConcurrencyConfig",
     route: Route("DELETE", "/2019-09-30/functions/{FunctionName}/provisioned-concurrency"),
     spec: "https://docs.aws.amazon.com/lambda/latest/api/API_DeleteProvisionedConcurrencyConfig.html",
+    asks: asks!(function, "DeleteProvisionedConcurrencyConfig"),
     handle: |functions, call| answered(delete_provisioned_concurrency_config(functions, call)),
 };
 

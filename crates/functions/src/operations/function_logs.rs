@@ -4,6 +4,7 @@ use http::StatusCode;
 use longshore_wire::{Call, Operation, Query, Response, Route};
 use serde_json::{Value, json};
 
+use super::asks;
 use crate::Functions;
 use crate::error::FunctionError;
 use crate::host::log_pages::{Begin, Cursor, Line, TAIL_LINES_MAX};
@@ -13,6 +14,7 @@ pub const OPERATION: Operation<Functions> = Operation {
     name: "FunctionLogs",
     route: Route("GET", "/_longshore/v1/functions/{FunctionName}/logs"),
     spec: "docs/decisions/0025-logs-and-figures-of-functions-below-our-own-path.md",
+    asks: |functions, call| Box::pin(async move { asks::logs(functions, call, "logs:FilterLogEvents") }),
     handle: |functions, call| answered(function_logs(functions, call)),
 };
 

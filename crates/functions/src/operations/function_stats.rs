@@ -5,6 +5,7 @@ use longshore_core::histogram::Histogram;
 use longshore_wire::{Call, Operation, Response, Route};
 use serde_json::{Value, json};
 
+use super::asks;
 use crate::Functions;
 use crate::error::FunctionError;
 use crate::host::figures::FunctionStats;
@@ -14,6 +15,7 @@ pub const OF_ONE: Operation<Functions> = Operation {
     name: "FunctionStats",
     route: Route("GET", "/_longshore/v1/functions/{FunctionName}/stats"),
     spec: "docs/decisions/0025-logs-and-figures-of-functions-below-our-own-path.md",
+    asks: |functions, call| Box::pin(async move { asks::anywhere(functions, call, "cloudwatch:GetMetricData") }),
     handle: |functions, call| answered(of_one(functions, call)),
 };
 
@@ -21,6 +23,7 @@ pub const OF_ALL: Operation<Functions> = Operation {
     name: "FunctionsStats",
     route: Route("GET", "/_longshore/v1/functions/stats"),
     spec: "docs/decisions/0025-logs-and-figures-of-functions-below-our-own-path.md",
+    asks: |functions, call| Box::pin(async move { asks::anywhere(functions, call, "cloudwatch:GetMetricData") }),
     handle: |functions, call| answered(of_all(functions, call)),
 };
 

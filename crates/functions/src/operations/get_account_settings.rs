@@ -4,6 +4,7 @@ use http::StatusCode;
 use longshore_wire::{Call, Operation, Response, Route};
 use serde_json::json;
 
+use super::asks::asks;
 use crate::Functions;
 use crate::code::ZIPPED_BYTES_MAX;
 use crate::code::archive::UNZIPPED_BYTES_LIMIT;
@@ -14,6 +15,7 @@ pub const OPERATION: Operation<Functions> = Operation {
     name: "GetAccountSettings",
     route: Route("GET", "/2016-08-19/account-settings"),
     spec: "https://docs.aws.amazon.com/lambda/latest/api/API_GetAccountSettings.html",
+    asks: asks!(anywhere, "GetAccountSettings"),
     handle: |functions, call| answered(get_account_settings(functions, call)),
 };
 

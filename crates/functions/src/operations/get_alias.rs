@@ -3,6 +3,7 @@
 use http::StatusCode;
 use longshore_wire::{Call, Operation, Response, Route};
 
+use super::asks::asks;
 use crate::Functions;
 use crate::alias;
 use crate::error::FunctionError;
@@ -13,6 +14,7 @@ pub const OPERATION: Operation<Functions> = Operation {
     name: "GetAlias",
     route: Route("GET", "/2015-03-31/functions/{FunctionName}/aliases/{Name}"),
     spec: "https://docs.aws.amazon.com/lambda/latest/api/API_GetAlias.html",
+    asks: asks!(function, "GetAlias"),
     handle: |functions, call| answered(get_alias(functions, call)),
 };
 

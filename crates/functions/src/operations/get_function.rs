@@ -4,6 +4,7 @@ use http::StatusCode;
 use longshore_wire::{Call, Operation, Response, Route};
 use serde_json::json;
 
+use super::asks::asks;
 use crate::Functions;
 use crate::error::FunctionError;
 use crate::operations::answered;
@@ -13,6 +14,7 @@ pub const OPERATION: Operation<Functions> = Operation {
     name: "GetFunction",
     route: Route("GET", "/2015-03-31/functions/{FunctionName}"),
     spec: "https://docs.aws.amazon.com/lambda/latest/api/API_GetFunction.html",
+    asks: asks!(function, "GetFunction"),
     handle: |functions, call| answered(get_function(functions, call)),
 };
 

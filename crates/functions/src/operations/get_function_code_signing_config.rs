@@ -4,6 +4,7 @@ use http::StatusCode;
 use longshore_wire::{Call, Operation, Response, Route};
 use serde_json::json;
 
+use super::asks::asks;
 use crate::Functions;
 use crate::error::FunctionError;
 use crate::operations::answered;
@@ -12,6 +13,7 @@ pub const OPERATION: Operation<Functions> = Operation {
     name: "GetFunctionCodeSigningConfig",
     route: Route("GET", "/2020-06-30/functions/{FunctionName}/code-signing-config"),
     spec: "https://docs.aws.amazon.com/lambda/latest/api/API_GetFunctionCodeSigningConfig.html",
+    asks: asks!(function, "GetFunctionCodeSigningConfig"),
     handle: |functions, call| answered(get_function_code_signing_config(functions, call)),
 };
 

@@ -4,6 +4,7 @@ use http::StatusCode;
 use longshore_wire::{Call, Operation, Response, Route};
 use serde_json::json;
 
+use super::asks::asks;
 use crate::Functions;
 use crate::error::FunctionError;
 use crate::operations::answered;
@@ -12,6 +13,7 @@ pub const OPERATION: Operation<Functions> = Operation {
     name: "GetFunctionConcurrency",
     route: Route("GET", "/2019-09-30/functions/{FunctionName}/concurrency"),
     spec: "https://docs.aws.amazon.com/lambda/latest/api/API_GetFunctionConcurrency.html",
+    asks: asks!(function, "GetFunctionConcurrency"),
     handle: |functions, call| answered(get_function_concurrency(functions, call)),
 };
 

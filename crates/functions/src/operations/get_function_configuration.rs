@@ -3,6 +3,7 @@
 use http::StatusCode;
 use longshore_wire::{Call, Operation, Response, Route};
 
+use super::asks::asks;
 use crate::Functions;
 use crate::error::FunctionError;
 use crate::operations::answered;
@@ -12,6 +13,7 @@ pub const OPERATION: Operation<Functions> = Operation {
     name: "GetFunctionConfiguration",
     route: Route("GET", "/2015-03-31/functions/{FunctionName}/configuration"),
     spec: "https://docs.aws.amazon.com/lambda/latest/api/API_GetFunctionConfiguration.html",
+    asks: asks!(function, "GetFunctionConfiguration"),
     handle: |functions, call| answered(get_function_configuration(functions, call)),
 };
 

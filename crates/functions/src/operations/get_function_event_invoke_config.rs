@@ -3,6 +3,7 @@
 use http::StatusCode;
 use longshore_wire::{Call, Operation, Response, Route};
 
+use super::asks::asks;
 use crate::Functions;
 use crate::error::FunctionError;
 use crate::event_invoke_config::{find, qualifier, shape};
@@ -12,6 +13,7 @@ pub const OPERATION: Operation<Functions> = Operation {
     name: "GetFunctionEventInvokeConfig",
     route: Route("GET", "/2019-09-25/functions/{FunctionName}/event-invoke-config"),
     spec: "https://docs.aws.amazon.com/lambda/latest/api/API_GetFunctionEventInvokeConfig.html",
+    asks: asks!(function, "GetFunctionEventInvokeConfig"),
     handle: |functions, call| answered(get_function_event_invoke_config(functions, call)),
 };
 

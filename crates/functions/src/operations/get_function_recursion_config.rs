@@ -4,6 +4,7 @@ use http::StatusCode;
 use longshore_wire::{Call, Operation, Response, Route};
 use serde_json::json;
 
+use super::asks::asks;
 use crate::Functions;
 use crate::error::FunctionError;
 use crate::operations::answered;
@@ -12,6 +13,7 @@ pub const OPERATION: Operation<Functions> = Operation {
     name: "GetFunctionRecursionConfig",
     route: Route("GET", "/2024-08-31/functions/{FunctionName}/recursion-config"),
     spec: "https://docs.aws.amazon.com/lambda/latest/api/API_GetFunctionRecursionConfig.html",
+    asks: asks!(function, "GetFunctionRecursionConfig"),
     handle: |functions, call| answered(get_function_recursion_config(functions, call)),
 };
 

@@ -2,6 +2,7 @@
 
 use longshore_wire::{Call, Operation, Response, Route};
 
+use super::asks::asks;
 use crate::Functions;
 use crate::error::FunctionError;
 use crate::operations::answered;
@@ -10,6 +11,7 @@ pub const OPERATION: Operation<Functions> = Operation {
     name: "GetFunctionUrlConfig",
     route: Route("GET", "/2021-10-31/functions/{FunctionName}/url"),
     spec: "https://docs.aws.amazon.com/lambda/latest/api/API_GetFunctionUrlConfig.html",
+    asks: asks!(function, "GetFunctionUrlConfig"),
     handle: |functions, call| answered(get_function_url_config(functions, call)),
 };
 

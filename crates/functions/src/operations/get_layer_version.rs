@@ -3,6 +3,7 @@
 use http::StatusCode;
 use longshore_wire::{Call, Operation, Response, Route};
 
+use super::asks::asks;
 use crate::Functions;
 use crate::error::FunctionError;
 use crate::layers::version_number;
@@ -12,6 +13,7 @@ pub const OPERATION: Operation<Functions> = Operation {
     name: "GetLayerVersion",
     route: Route("GET", "/2018-10-31/layers/{LayerName}/versions/{VersionNumber}"),
     spec: "https://docs.aws.amazon.com/lambda/latest/api/API_GetLayerVersion.html",
+    asks: asks!(layer, "GetLayerVersion"),
     handle: |functions, call| answered(get_layer_version(functions, call)),
 };
 

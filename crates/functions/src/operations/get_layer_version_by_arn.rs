@@ -5,6 +5,7 @@
 use http::StatusCode;
 use longshore_wire::{Call, Operation, Response, Route};
 
+use super::asks::asks;
 use crate::Functions;
 use crate::error::FunctionError;
 use crate::operations::answered;
@@ -15,6 +16,7 @@ pub const OPERATION: Operation<Functions> = Operation {
     name: "GetLayerVersionByArn",
     route: Route("GET", "/2018-10-31/layers"),
     spec: "https://docs.aws.amazon.com/lambda/latest/api/API_GetLayerVersionByArn.html",
+    asks: asks!(layers, "GetLayerVersion"),
     handle: |functions, call| answered(by_query(functions, call)),
 };
 

@@ -4,6 +4,7 @@ use http::StatusCode;
 use longshore_wire::{Call, Operation, Response, Route};
 use serde_json::json;
 
+use super::asks::asks;
 use crate::Functions;
 use crate::error::FunctionError;
 use crate::layers::version_number;
@@ -13,6 +14,7 @@ pub const OPERATION: Operation<Functions> = Operation {
     name: "GetLayerVersionPolicy",
     route: Route("GET", "/2018-10-31/layers/{LayerName}/versions/{VersionNumber}/policy"),
     spec: "https://docs.aws.amazon.com/lambda/latest/api/API_GetLayerVersionPolicy.html",
+    asks: asks!(layer, "GetLayerVersionPolicy"),
     handle: |functions, call| answered(get_layer_version_policy(functions, call)),
 };
 

@@ -4,6 +4,7 @@ use http::StatusCode;
 use longshore_wire::{Call, Operation, Response, Route};
 use serde_json::json;
 
+use super::asks::asks;
 use crate::Functions;
 use crate::error::FunctionError;
 use crate::operations::answered;
@@ -12,6 +13,7 @@ pub const OPERATION: Operation<Functions> = Operation {
     name: "GetPolicy",
     route: Route("GET", "/2015-03-31/functions/{FunctionName}/policy"),
     spec: "https://docs.aws.amazon.com/lambda/latest/api/API_GetPolicy.html",
+    asks: asks!(function, "GetPolicy"),
     handle: |functions, call| answered(get_policy(functions, call)),
 };
 

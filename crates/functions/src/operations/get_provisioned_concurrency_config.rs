@@ -3,6 +3,7 @@
 use http::StatusCode;
 use longshore_wire::{Call, Operation, Response, Route};
 
+use super::asks::asks;
 use crate::Functions;
 use crate::error::FunctionError;
 use crate::operations::answered;
@@ -13,6 +14,7 @@ pub const OPERATION: Operation<Functions> = Operation {
     name: "GetProvisionedConcurrencyConfig",
     route: Route("GET", "/2019-09-30/functions/{FunctionName}/provisioned-concurrency"),
     spec: "https://docs.aws.amazon.com/lambda/latest/api/API_GetProvisionedConcurrencyConfig.html",
+    asks: asks!(provisioned, "GetProvisionedConcurrencyConfig"),
     handle: |functions, call| match call.request.query.get("List") {
         Some(_) => answered(list_provisioned_concurrency_configs(functions, call)),
         None => answered(get_provisioned_concurrency_config(functions, call)),

@@ -4,6 +4,7 @@ use http::StatusCode;
 use longshore_wire::{Call, Operation, Response, Route};
 use serde_json::{Value, json};
 
+use super::asks::asks;
 use crate::Functions;
 use crate::error::FunctionError;
 use crate::operations::answered;
@@ -13,6 +14,7 @@ pub const OPERATION: Operation<Functions> = Operation {
     name: "GetRuntimeManagementConfig",
     route: Route("GET", "/2021-07-20/functions/{FunctionName}/runtime-management-config"),
     spec: "https://docs.aws.amazon.com/lambda/latest/api/API_GetRuntimeManagementConfig.html",
+    asks: asks!(function, "GetRuntimeManagementConfig"),
     handle: |functions, call| answered(get_runtime_management_config(functions, call)),
 };
 

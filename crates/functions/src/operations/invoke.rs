@@ -13,6 +13,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::Value;
 
+use super::asks::asks;
 use crate::Functions;
 use crate::error::FunctionError;
 use crate::host::{self, Patience};
@@ -27,6 +28,7 @@ pub const OPERATION: Operation<Functions> = Operation {
     name: "Invoke",
     route: Route("POST", "/2015-03-31/functions/{FunctionName}/invocations"),
     spec: "https://docs.aws.amazon.com/lambda/latest/api/API_Invoke.html",
+    asks: asks!(invoke, "InvokeFunction"),
     handle: |functions, call| answered(invoke(functions, call)),
 };
 

@@ -4,6 +4,7 @@ use http::StatusCode;
 use longshore_wire::{Call, Operation, Response, Route};
 use serde_json::json;
 
+use super::asks::asks;
 use crate::Functions;
 use crate::alias;
 use crate::error::FunctionError;
@@ -15,6 +16,7 @@ pub const OPERATION: Operation<Functions> = Operation {
     name: "ListAliases",
     route: Route("GET", "/2015-03-31/functions/{FunctionName}/aliases"),
     spec: "https://docs.aws.amazon.com/lambda/latest/api/API_ListAliases.html",
+    asks: asks!(function, "ListAliases"),
     handle: |functions, call| answered(list_aliases(functions, call)),
 };
 

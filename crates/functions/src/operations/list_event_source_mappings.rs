@@ -4,6 +4,7 @@ use http::StatusCode;
 use longshore_wire::{Call, Operation, Response, Route};
 use serde_json::json;
 
+use super::asks::asks;
 use crate::Functions;
 use crate::error::FunctionError;
 use crate::operations::{Page, answered};
@@ -12,6 +13,7 @@ pub const OPERATION: Operation<Functions> = Operation {
     name: "ListEventSourceMappings",
     route: Route("GET", "/2015-03-31/event-source-mappings"),
     spec: "https://docs.aws.amazon.com/lambda/latest/api/API_ListEventSourceMappings.html",
+    asks: asks!(anywhere, "ListEventSourceMappings"),
     handle: |functions, call| answered(list_event_source_mappings(functions, call)),
 };
 

@@ -4,6 +4,7 @@ use http::StatusCode;
 use longshore_wire::{Call, Operation, Response, Route};
 use serde_json::json;
 
+use super::asks::asks;
 use crate::Functions;
 use crate::error::FunctionError;
 use crate::event_invoke_config::{no_function, shape};
@@ -13,6 +14,7 @@ pub const OPERATION: Operation<Functions> = Operation {
     name: "ListFunctionEventInvokeConfigs",
     route: Route("GET", "/2019-09-25/functions/{FunctionName}/event-invoke-config/list"),
     spec: "https://docs.aws.amazon.com/lambda/latest/api/API_ListFunctionEventInvokeConfigs.html",
+    asks: asks!(function, "ListFunctionEventInvokeConfigs"),
     handle: |functions, call| answered(list_function_event_invoke_configs(functions, call)),
 };
 

@@ -4,6 +4,7 @@ use http::StatusCode;
 use longshore_wire::{Call, Operation, Response, Route};
 use serde_json::json;
 
+use super::asks::asks;
 use crate::Functions;
 use crate::error::FunctionError;
 use crate::layers::PAGE_MAX;
@@ -13,6 +14,7 @@ pub const OPERATION: Operation<Functions> = Operation {
     name: "ListFunctionUrlConfigs",
     route: Route("GET", "/2021-10-31/functions/{FunctionName}/urls"),
     spec: "https://docs.aws.amazon.com/lambda/latest/api/API_ListFunctionUrlConfigs.html",
+    asks: asks!(function, "ListFunctionUrlConfigs"),
     handle: |functions, call| answered(list_function_url_configs(functions, call)),
 };
 

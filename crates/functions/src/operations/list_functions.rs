@@ -4,6 +4,7 @@ use http::StatusCode;
 use longshore_wire::{Call, Operation, Response, Route};
 use serde_json::json;
 
+use super::asks::asks;
 use crate::Functions;
 use crate::error::FunctionError;
 use crate::members::unsupported;
@@ -15,6 +16,7 @@ pub const OPERATION: Operation<Functions> = Operation {
     name: "ListFunctions",
     route: Route("GET", "/2015-03-31/functions"),
     spec: "https://docs.aws.amazon.com/lambda/latest/api/API_ListFunctions.html",
+    asks: asks!(anywhere, "ListFunctions"),
     handle: |functions, call| answered(list_functions(functions, call)),
 };
 

@@ -4,6 +4,7 @@ use http::StatusCode;
 use longshore_wire::{Call, Operation, Response, Route};
 use serde_json::json;
 
+use super::asks::asks;
 use crate::Functions;
 use crate::error::FunctionError;
 use crate::layers::{Fits, PAGE_MAX};
@@ -13,6 +14,7 @@ pub const OPERATION: Operation<Functions> = Operation {
     name: "ListLayerVersions",
     route: Route("GET", "/2018-10-31/layers/{LayerName}/versions"),
     spec: "https://docs.aws.amazon.com/lambda/latest/api/API_ListLayerVersions.html",
+    asks: asks!(layer, "ListLayerVersions"),
     handle: |functions, call| answered(list_layer_versions(functions, call)),
 };
 

@@ -4,6 +4,7 @@ use http::StatusCode;
 use longshore_wire::{Call, Operation, Response, Route};
 use serde_json::json;
 
+use super::asks::asks;
 use crate::Functions;
 use crate::error::FunctionError;
 use crate::layers::{Fits, PAGE_MAX};
@@ -14,6 +15,7 @@ pub const OPERATION: Operation<Functions> = Operation {
     name: "ListLayers",
     route: Route("GET", "/2018-10-31/layers"),
     spec: "https://docs.aws.amazon.com/lambda/latest/api/API_ListLayers.html",
+    asks: asks!(layers, "ListLayers"),
     handle: |functions, call| answered(by_query(functions, call)),
 };
 

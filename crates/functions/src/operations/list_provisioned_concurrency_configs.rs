@@ -4,6 +4,7 @@ use http::StatusCode;
 use longshore_wire::{Call, Operation, Response, Route};
 use serde_json::json;
 
+use super::asks::asks;
 use crate::Functions;
 use crate::error::FunctionError;
 use crate::operations::{Page, answered};
@@ -13,6 +14,7 @@ pub const OPERATION: Operation<Functions> = Operation {
     name: "ListProvisionedConcurrencyConfigs",
     route: Route("GET", "/2019-09-30/functions/{FunctionName}/provisioned-concurrency"),
     spec: "https://docs.aws.amazon.com/lambda/latest/api/API_ListProvisionedConcurrencyConfigs.html",
+    asks: asks!(function, "ListProvisionedConcurrencyConfigs"),
     handle: |functions, call| answered(list_provisioned_concurrency_configs(functions, call)),
 };
 

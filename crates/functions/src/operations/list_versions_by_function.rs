@@ -4,6 +4,7 @@ use http::StatusCode;
 use longshore_wire::{Call, Operation, Response, Route};
 use serde_json::json;
 
+use super::asks::asks;
 use crate::Functions;
 use crate::error::FunctionError;
 use crate::operations::{Page, answered};
@@ -13,6 +14,7 @@ pub const OPERATION: Operation<Functions> = Operation {
     name: "ListVersionsByFunction",
     route: Route("GET", "/2015-03-31/functions/{FunctionName}/versions"),
     spec: "https://docs.aws.amazon.com/lambda/latest/api/API_ListVersionsByFunction.html",
+    asks: asks!(function, "ListVersionsByFunction"),
     handle: |functions, call| answered(list_versions_by_function(functions, call)),
 };
 

@@ -5,6 +5,7 @@ use longshore_wire::{Call, Operation, Response, Route};
 use serde::Deserialize;
 use std::sync::Arc;
 
+use super::asks::asks;
 use crate::Functions;
 use crate::error::FunctionError;
 use crate::layer::{About, LayerVersion};
@@ -16,6 +17,7 @@ pub const OPERATION: Operation<Functions> = Operation {
     name: "PublishLayerVersion",
     route: Route("POST", "/2018-10-31/layers/{LayerName}/versions"),
     spec: "https://docs.aws.amazon.com/lambda/latest/api/API_PublishLayerVersion.html",
+    asks: asks!(layer, "PublishLayerVersion"),
     handle: |functions, call| answered(publish_layer_version(functions, call)),
 };
 

@@ -4,6 +4,7 @@ use http::StatusCode;
 use longshore_wire::{Call, Operation, Response, Route};
 use serde::Deserialize;
 
+use super::asks::asks;
 use crate::Functions;
 use crate::catalogue::Next;
 use crate::error::FunctionError;
@@ -18,6 +19,7 @@ pub const OPERATION: Operation<Functions> = Operation {
     name: "PublishVersion",
     route: Route("POST", "/2015-03-31/functions/{FunctionName}/versions"),
     spec: "https://docs.aws.amazon.com/lambda/latest/api/API_PublishVersion.html",
+    asks: asks!(function, "PublishVersion"),
     handle: |functions, call| answered(publish_version(functions, call)),
 };
 

@@ -5,6 +5,7 @@ use longshore_wire::{Call, Operation, Response, Route};
 use serde::Deserialize;
 use serde_json::json;
 
+use super::asks::asks;
 use crate::Functions;
 use crate::catalogue::Next;
 use crate::error::FunctionError;
@@ -16,6 +17,7 @@ pub const OPERATION: Operation<Functions> = Operation {
     name: "PutFunctionConcurrency",
     route: Route("PUT", "/2017-10-31/functions/{FunctionName}/concurrency"),
     spec: "https://docs.aws.amazon.com/lambda/latest/api/API_PutFunctionConcurrency.html",
+    asks: asks!(function, "PutFunctionConcurrency"),
     handle: |functions, call| answered(put_function_concurrency(functions, call)),
 };
 

@@ -5,6 +5,7 @@ use longshore_wire::{Call, Operation, Response, Route};
 use serde::Deserialize;
 use serde_json::json;
 
+use super::asks::asks;
 use crate::Functions;
 use crate::error::FunctionError;
 use crate::members::{parse, unsupported};
@@ -15,6 +16,7 @@ pub const OPERATION: Operation<Functions> = Operation {
     name: "PutFunctionRecursionConfig",
     route: Route("PUT", "/2024-08-31/functions/{FunctionName}/recursion-config"),
     spec: "https://docs.aws.amazon.com/lambda/latest/api/API_PutFunctionRecursionConfig.html",
+    asks: asks!(function, "PutFunctionRecursionConfig"),
     handle: |functions, call| answered(put_function_recursion_config(functions, call)),
 };
 

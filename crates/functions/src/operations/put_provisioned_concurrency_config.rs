@@ -4,6 +4,7 @@ use http::StatusCode;
 use longshore_wire::{Call, Operation, Response, Route};
 use serde::Deserialize;
 
+use super::asks::asks;
 use crate::Functions;
 use crate::catalogue::Next;
 use crate::error::FunctionError;
@@ -17,6 +18,7 @@ pub const OPERATION: Operation<Functions> = Operation {
     name: "PutProvisionedConcurrencyConfig",
     route: Route("PUT", "/2019-09-30/functions/{FunctionName}/provisioned-concurrency"),
     spec: "https://docs.aws.amazon.com/lambda/latest/api/API_PutProvisionedConcurrencyConfig.html",
+    asks: asks!(function, "PutProvisionedConcurrencyConfig"),
     handle: |functions, call| answered(put_provisioned_concurrency_config(functions, call)),
 };
 

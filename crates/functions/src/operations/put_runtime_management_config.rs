@@ -4,6 +4,7 @@ use http::StatusCode;
 use longshore_wire::{Call, Operation, Response, Route};
 use serde::Deserialize;
 
+use super::asks::asks;
 use crate::Functions;
 use crate::error::FunctionError;
 use crate::members::{parse, unsupported};
@@ -15,6 +16,7 @@ pub const OPERATION: Operation<Functions> = Operation {
     name: "PutRuntimeManagementConfig",
     route: Route("PUT", "/2021-07-20/functions/{FunctionName}/runtime-management-config"),
     spec: "https://docs.aws.amazon.com/lambda/latest/api/API_PutRuntimeManagementConfig.html",
+    asks: asks!(function, "PutRuntimeManagementConfig"),
     handle: |functions, call| answered(put_runtime_management_config(functions, call)),
 };
 

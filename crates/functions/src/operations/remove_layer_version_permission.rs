@@ -3,6 +3,7 @@
 use http::StatusCode;
 use longshore_wire::{Call, Operation, Response, Route};
 
+use super::asks::asks;
 use crate::Functions;
 use crate::error::FunctionError;
 use crate::function::new_id;
@@ -14,6 +15,7 @@ pub const OPERATION: Operation<Functions> = Operation {
     name: "RemoveLayerVersionPermission",
     route: Route("DELETE", "/2018-10-31/layers/{LayerName}/versions/{VersionNumber}/policy/{StatementId}"),
     spec: "https://docs.aws.amazon.com/lambda/latest/api/API_RemoveLayerVersionPermission.html",
+    asks: asks!(layer, "RemoveLayerVersionPermission"),
     handle: |functions, call| answered(remove_layer_version_permission(functions, call)),
 };
 

@@ -4,6 +4,7 @@
 use http::StatusCode;
 use longshore_wire::{Call, Operation, Response, Route};
 
+use super::asks::asks;
 use crate::Functions;
 use crate::catalogue::Next;
 use crate::error::FunctionError;
@@ -15,6 +16,7 @@ pub const OPERATION: Operation<Functions> = Operation {
     name: "RemovePermission",
     route: Route("DELETE", "/2015-03-31/functions/{FunctionName}/policy/{StatementId}"),
     spec: "https://docs.aws.amazon.com/lambda/latest/api/API_RemovePermission.html",
+    asks: asks!(function, "RemovePermission"),
     handle: |functions, call| answered(remove_permission(functions, call)),
 };
 

@@ -5,6 +5,7 @@ use longshore_wire::{Call, Operation, Response, Route};
 use serde::Deserialize;
 use std::collections::BTreeMap;
 
+use super::asks::asks;
 use crate::Functions;
 use crate::catalogue::Next;
 use crate::error::FunctionError;
@@ -16,6 +17,7 @@ pub const OPERATION: Operation<Functions> = Operation {
     name: "TagResource",
     route: Route("POST", "/2017-03-31/tags/{Resource}"),
     spec: "https://docs.aws.amazon.com/lambda/latest/api/API_TagResource.html",
+    asks: asks!(tags, "TagResource"),
     handle: |functions, call| answered(tag_resource(functions, call)),
 };
 

@@ -3,6 +3,7 @@
 use http::StatusCode;
 use longshore_wire::{Call, Operation, Response, Route};
 
+use super::asks::asks;
 use crate::Functions;
 use crate::catalogue::Next;
 use crate::error::FunctionError;
@@ -13,6 +14,7 @@ pub const OPERATION: Operation<Functions> = Operation {
     name: "UntagResource",
     route: Route("DELETE", "/2017-03-31/tags/{Resource}"),
     spec: "https://docs.aws.amazon.com/lambda/latest/api/API_UntagResource.html",
+    asks: asks!(tags, "UntagResource"),
     handle: |functions, call| answered(untag_resource(functions, call)),
 };
 

@@ -5,6 +5,7 @@ use http::StatusCode;
 use longshore_wire::{Call, Operation, Response, Route};
 use serde::Deserialize;
 
+use super::asks::asks;
 use crate::Functions;
 use crate::alias::{self, Routing};
 use crate::catalogue::Next;
@@ -18,6 +19,7 @@ pub const OPERATION: Operation<Functions> = Operation {
     name: "UpdateAlias",
     route: Route("PUT", "/2015-03-31/functions/{FunctionName}/aliases/{Name}"),
     spec: "https://docs.aws.amazon.com/lambda/latest/api/API_UpdateAlias.html",
+    asks: asks!(function, "UpdateAlias"),
     handle: |functions, call| answered(update_alias(functions, call)),
 };
 

@@ -4,6 +4,7 @@ use http::StatusCode;
 use longshore_wire::{Call, Operation, Response, Route};
 use serde::Deserialize;
 
+use super::asks::asks;
 use crate::Functions;
 use crate::catalogue::Next;
 use crate::error::FunctionError;
@@ -18,6 +19,7 @@ pub const OPERATION: Operation<Functions> = Operation {
     name: "UpdateFunctionCode",
     route: Route("PUT", "/2015-03-31/functions/{FunctionName}/code"),
     spec: "https://docs.aws.amazon.com/lambda/latest/api/API_UpdateFunctionCode.html",
+    asks: asks!(function, "UpdateFunctionCode"),
     handle: |functions, call| answered(update_function_code(functions, call)),
 };
 

@@ -3,6 +3,7 @@
 use http::StatusCode;
 use longshore_wire::{Call, Operation, Response, Route};
 
+use super::asks::asks;
 use crate::Functions;
 use crate::error::FunctionError;
 use crate::event_invoke_config::{Change, change};
@@ -12,6 +13,7 @@ pub const OPERATION: Operation<Functions> = Operation {
     name: "UpdateFunctionEventInvokeConfig",
     route: Route("POST", "/2019-09-25/functions/{FunctionName}/event-invoke-config"),
     spec: "https://docs.aws.amazon.com/lambda/latest/api/API_UpdateFunctionEventInvokeConfig.html",
+    asks: asks!(function, "UpdateFunctionEventInvokeConfig"),
     handle: |functions, call| answered(update_function_event_invoke_config(functions, call)),
 };
 

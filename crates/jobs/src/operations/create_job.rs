@@ -1,6 +1,7 @@
 use http::StatusCode;
 use longshore_wire::{Call, Operation, Response, Route};
 
+use super::asks;
 use crate::Jobs;
 use crate::error::JobError;
 use crate::ledger::Created;
@@ -10,6 +11,7 @@ pub const OPERATION: Operation<Jobs> = Operation {
     name: "CreateJob",
     route: Route("POST", "/v20180820/jobs"),
     spec: "https://docs.aws.amazon.com/AmazonS3/latest/API/API_control_CreateJob.html",
+    asks: |jobs, call| Box::pin(async move { asks::create(jobs, call) }),
     handle: |jobs, call| Box::pin(async move { jobs.told(create_job(jobs, call).await) }),
 };
 

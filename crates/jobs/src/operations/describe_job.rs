@@ -1,6 +1,7 @@
 use http::StatusCode;
 use longshore_wire::{Call, Operation, Response, Route};
 
+use super::asks::of_job;
 use crate::Jobs;
 use crate::error::JobError;
 use crate::ledger::JobRow;
@@ -11,6 +12,7 @@ pub const OPERATION: Operation<Jobs> = Operation {
     name: "DescribeJob",
     route: Route("GET", "/v20180820/jobs/{JobId}"),
     spec: "https://docs.aws.amazon.com/AmazonS3/latest/API/API_control_DescribeJob.html",
+    asks: of_job!("s3:DescribeJob"),
     handle: |jobs, call| Box::pin(async move { jobs.told(describe_job(jobs, call).await) }),
 };
 

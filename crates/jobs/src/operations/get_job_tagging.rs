@@ -1,6 +1,7 @@
 use http::StatusCode;
 use longshore_wire::{Call, Operation, Response, Route};
 
+use super::asks::of_job;
 use crate::Jobs;
 use crate::error::JobError;
 use crate::shape;
@@ -9,6 +10,7 @@ pub const OPERATION: Operation<Jobs> = Operation {
     name: "GetJobTagging",
     route: Route("GET", "/v20180820/jobs/{JobId}/tagging"),
     spec: "https://docs.aws.amazon.com/AmazonS3/latest/API/API_control_GetJobTagging.html",
+    asks: of_job!("s3:GetJobTagging"),
     handle: |jobs, call| Box::pin(async move { jobs.told(get_job_tagging(jobs, call).await) }),
 };
 

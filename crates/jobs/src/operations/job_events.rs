@@ -3,6 +3,7 @@ use longshore_wire::event::Envelope;
 use longshore_wire::{Call, Operation, Response, Route};
 use serde::Serialize;
 
+use super::asks::of_job;
 use crate::Jobs;
 use crate::error::JobError;
 use crate::ledger::{DeliveryState, Kept};
@@ -14,6 +15,7 @@ pub const OPERATION: Operation<Jobs> = Operation {
     name: "JobEvents",
     route: Route("GET", "/_longshore/v1/jobs/{JobId}/events"),
     spec: "docs/decisions/0009-events-are-rows-beside-the-status.md",
+    asks: of_job!("s3:DescribeJob"),
     handle: |jobs, call| Box::pin(async move { jobs.told(job_events(jobs, call).await) }),
 };
 

@@ -6,6 +6,7 @@ use longshore_core::task::ResultCode;
 use longshore_wire::{Call as Asked, Operation, Response, Route};
 use serde_json::{Map, Value, json};
 
+use super::asks::of_job;
 use crate::Jobs;
 use crate::engine::Going;
 use crate::error::JobError;
@@ -16,6 +17,7 @@ pub const OPERATION: Operation<Jobs> = Operation {
     name: "JobFigures",
     route: Route("GET", "/_longshore/v1/jobs/{JobId}/figures"),
     spec: "docs/decisions/0033-metrics-are-signed-or-on-a-loopback-listener.md",
+    asks: of_job!("s3:DescribeJob"),
     handle: |jobs, call| Box::pin(async move { jobs.told(job_figures(jobs, call).await) }),
 };
 

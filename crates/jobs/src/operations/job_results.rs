@@ -3,6 +3,7 @@ use longshore_core::task::{Task, VersionId};
 use longshore_wire::{Call, Operation, Response, Route};
 use serde_json::{Value, json};
 
+use super::asks::of_job;
 use crate::Jobs;
 use crate::error::JobError;
 
@@ -11,6 +12,7 @@ pub const OPERATION: Operation<Jobs> = Operation {
     name: "JobResults",
     route: Route("GET", "/_longshore/v1/jobs/{JobId}/results"),
     spec: "docs/decisions/0013-beyond-aws-by-tags-on-the-job.md",
+    asks: of_job!("s3:DescribeJob"),
     handle: |jobs, call| Box::pin(async move { jobs.told(job_results(jobs, call).await) }),
 };
 

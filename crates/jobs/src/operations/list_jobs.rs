@@ -1,6 +1,7 @@
 use http::StatusCode;
 use longshore_wire::{Call, Operation, Response, Route, page_token};
 
+use super::asks;
 use crate::Jobs;
 use longshore_core::job::Status;
 use longshore_wire::xml::Writer;
@@ -14,6 +15,7 @@ pub const OPERATION: Operation<Jobs> = Operation {
     name: "ListJobs",
     route: Route("GET", "/v20180820/jobs"),
     spec: "https://docs.aws.amazon.com/AmazonS3/latest/API/API_control_ListJobs.html",
+    asks: |_, _| Box::pin(async { asks::list() }),
     handle: |jobs, call| Box::pin(async move { jobs.told(list_jobs(jobs, call).await) }),
 };
 

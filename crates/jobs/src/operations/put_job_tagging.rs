@@ -1,6 +1,7 @@
 use http::StatusCode;
 use longshore_wire::{Call, Operation, Response, Route};
 
+use super::asks;
 use crate::Jobs;
 use crate::error::JobError;
 use crate::shape;
@@ -9,6 +10,7 @@ pub const OPERATION: Operation<Jobs> = Operation {
     name: "PutJobTagging",
     route: Route("PUT", "/v20180820/jobs/{JobId}/tagging"),
     spec: "https://docs.aws.amazon.com/AmazonS3/latest/API/API_control_PutJobTagging.html",
+    asks: |jobs, call| Box::pin(asks::put_tagging(jobs, call)),
     handle: |jobs, call| Box::pin(async move { jobs.told(put_job_tagging(jobs, call).await) }),
 };
 

@@ -1,6 +1,7 @@
 use http::StatusCode;
 use longshore_wire::{Call, Operation, Response, Route};
 
+use super::asks;
 use crate::Jobs;
 use crate::error::JobError;
 use crate::shape;
@@ -9,6 +10,7 @@ pub const OPERATION: Operation<Jobs> = Operation {
     name: "UpdateJobPriority",
     route: Route("POST", "/v20180820/jobs/{JobId}/priority"),
     spec: "https://docs.aws.amazon.com/AmazonS3/latest/API/API_control_UpdateJobPriority.html",
+    asks: |jobs, call| Box::pin(asks::update_priority(jobs, call)),
     handle: |jobs, call| Box::pin(async move { jobs.told(update_job_priority(jobs, call).await) }),
 };
 

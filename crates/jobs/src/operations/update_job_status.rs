@@ -1,6 +1,7 @@
 use http::StatusCode;
 use longshore_wire::{Call, Operation, Response, Route};
 
+use super::asks::of_job;
 use crate::Jobs;
 use longshore_core::job::Event;
 use longshore_store::StoreError;
@@ -13,6 +14,7 @@ pub const OPERATION: Operation<Jobs> = Operation {
     name: "UpdateJobStatus",
     route: Route("POST", "/v20180820/jobs/{JobId}/status"),
     spec: "https://docs.aws.amazon.com/AmazonS3/latest/API/API_control_UpdateJobStatus.html",
+    asks: of_job!("s3:UpdateJobStatus"),
     handle: |jobs, call| Box::pin(async move { jobs.told(update_job_status(jobs, call).await) }),
 };
 

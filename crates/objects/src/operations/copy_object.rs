@@ -1,5 +1,6 @@
 //! CopyObject: a new record that shares the body of the old one, made in one write.
 
+use longshore_wire::s3_actions::{GET_OBJECT_TAGGING, on_version};
 use s3s::S3Response;
 use s3s::dto::*;
 
@@ -65,6 +66,10 @@ pub async fn copy_object(call: Call<CopyObjectInput>) -> Answer<CopyObjectOutput
         return Err(ObjectsError::InvalidRequest(
             "The specified copy source is larger than the maximum allowable size for a copy source: 5368709120".into(),
         ));
+    }
+    if !replace_tags && !source.attributes.tags.is_empty() {
+        let asked = on_version(GET_OBJECT_TAGGING, &from_bucket, &from_key, from_version.as_deref());
+        call.inner.allow(&call.context.caller, asked).await?;
     }
     let new_checksum = algorithm.is_some_and(|a| source.checksum.as_ref().is_none_or(|c| c.algorithm != a));
     // A local file may change later, which a copy must not; and a checksum is made from bytes.

@@ -1,5 +1,6 @@
 //! DeleteObject and DeleteObjects.
 
+use longshore_wire::s3_actions::{DELETE_OBJECT, on_version};
 use s3s::S3Response;
 use s3s::dto::*;
 
@@ -51,6 +52,11 @@ pub async fn delete_objects(call: Call<DeleteObjectsInput>) -> Answer<DeleteObje
     }
     let quiet = input.delete.quiet.unwrap_or(false);
     let bucket = input.bucket;
+    let mut denied = Vec::with_capacity(objects.len());
+    for object in &objects {
+        let asked = on_version(DELETE_OBJECT, &bucket, &object.key, object.version_id.as_deref());
+        denied.push(call.inner.allow(&call.context.caller, asked).await.err());
+    }
     let (results, _) = call
         .inner
         .write(None, move |c| {
@@ -58,9 +64,10 @@ pub async fn delete_objects(call: Call<DeleteObjectsInput>) -> Answer<DeleteObje
             let mut dropped = Vec::new();
             let mut results = Vec::with_capacity(objects.len());
             let now = now_ms();
-            for object in objects {
+            for (object, denied) in objects.into_iter().zip(denied) {
                 let condition = object.e_tag.as_ref().map(|e| e.value().to_owned());
-                let outcome = check_key(&object.key).and_then(|()| match &object.version_id {
+                let checked = denied.map_or(Ok(()), Err).and_then(|()| check_key(&object.key));
+                let outcome = checked.and_then(|()| match &object.version_id {
                     None => table::delete(c, &bucket, &object.key, condition.as_deref(), now),
                     Some(version) => table::delete_version(c, &bucket, &object.key, version),
                 });

@@ -1,5 +1,6 @@
 //! The operations that are built, a file for each family. Everything else is answered with `NotImplemented`, by name.
 
+mod asks;
 mod buckets;
 mod copy_object;
 mod delete_objects;
@@ -16,6 +17,10 @@ use std::sync::Arc;
 use jiff::tz::TimeZone;
 use s3s::dto::{self, *};
 use s3s::{S3Error, S3ErrorCode, S3Request, S3Response, S3Result};
+
+use asks::Asks;
+use longshore_wire::s3_actions::on_bucket;
+use longshore_wire::{Asked, Caller};
 
 use crate::checksum::{Algorithm, Checksum, Kind};
 use crate::error::ObjectsError;
@@ -36,17 +41,66 @@ pub(crate) struct Call<I> {
 type Answer<O> = Result<S3Response<O>, ObjectsError>;
 
 impl Backend {
+    /// Asks the caller's policies for what the input needs, then serves it. There is no other way to an operation.
     async fn run<I, O, F>(&self, request: S3Request<I>, operation: impl FnOnce(Call<I>) -> F) -> S3Result<S3Response<O>>
     where
+        I: Asks,
         F: Future<Output = Answer<O>>,
     {
-        let context = request.extensions.get::<Arc<Context>>().cloned().unwrap_or_default();
-        let call = Call { inner: self.0.clone(), input: request.input, context: context.clone() };
-        operation(call).await.map_err(|error| {
+        let Some(context) = request.extensions.get::<Arc<Context>>().cloned() else {
+            return Err(S3Error::new(S3ErrorCode::AccessDenied));
+        };
+        let served = match self.allow(&context, &request.input).await {
+            Ok(()) => {
+                let call = Call { inner: self.0.clone(), input: request.input, context: context.clone() };
+                operation(call).await.map_err(|error| context.hide_absence(error))
+            }
+            Err(error) => Err(error),
+        };
+        served.map_err(|error| {
             // The whole error is taken from the context; this one only makes `s3s` stop.
             *context.failed.lock().unwrap_or_else(|e| e.into_inner()) = Some(error);
             S3Error::new(S3ErrorCode::InternalError)
         })
+    }
+}
+
+impl Backend {
+    async fn allow(&self, context: &Context, input: &impl Asks) -> Result<(), ObjectsError> {
+        for asked in input.asks()? {
+            self.0.allow(&context.caller, asked).await?;
+        }
+        Ok(())
+    }
+}
+
+impl Inner {
+    /// Asks for one thing, with the tags that the object has now (`s3:ExistingObjectTag/…`).
+    pub(crate) async fn allow(&self, caller: &Caller, mut asked: Asked) -> Result<(), ObjectsError> {
+        // Nobody asks the policies of the account's owner; and what does not exist has no tags.
+        if !caller.is_root()
+            && let Some((bucket, key)) = asked.resource.strip_prefix("arn:aws:s3:::").and_then(|r| r.split_once('/'))
+        {
+            let version = asked.context.get("s3:VersionId").and_then(|values| values.first()).map(String::as_str);
+            if let Ok(found) = self.head(bucket, key, version).await {
+                for (name, value) in found.attributes.tags {
+                    asked.context.set(&format!("s3:ExistingObjectTag/{name}"), value);
+                }
+            }
+        }
+        caller.may(&asked).map_err(|why| ObjectsError::AccessDenied(why.to_string()))
+    }
+}
+
+impl Context {
+    /// Whether a key is there is told to those who may list the bucket; to others, as on AWS, an absent one is forbidden.
+    fn hide_absence(&self, error: ObjectsError) -> ObjectsError {
+        let ObjectsError::NoSuchKey(key) = &error else { return error };
+        let Some(bucket) = &self.bucket else { return error };
+        match self.caller.would(&on_bucket("s3:ListBucket", bucket).with("s3:prefix", key.as_str())) {
+            Ok(()) => error,
+            Err(why) => ObjectsError::AccessDenied(why.to_string()),
+        }
     }
 }
 

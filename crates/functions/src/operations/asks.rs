@@ -1,0 +1,246 @@
+//! What the operations of Lambda ask of the caller's policies: actions, resources and condition keys.
+//!
+//! A function without and with a qualifier are different resources (`…:function:f`, `…:function:f:prod`). What a request names is read
+//! as its operation reads it; what cannot be read has no resource, and is refused as what it is if the caller may do it anywhere.
+//! Source: Service Authorization Reference, "Actions, resources, and condition keys for AWS Lambda"; Lambda spec 6.
+
+use std::collections::BTreeMap;
+
+use longshore_core::policy::{Context, Document, Kind, Policy};
+use longshore_wire::{ApiError, Asked, Call};
+use serde::Deserialize;
+use serde::de::IgnoredAny;
+
+use crate::Functions;
+use crate::error::FunctionError;
+use crate::layers::version_number;
+use crate::resolve::Named;
+
+type Asks = Result<Vec<Asked>, ApiError>;
+
+/// Asks for an action, of which a function's part (`GetFunction`) is given, on what the path and the query name.
+macro_rules! asks {
+    ($way:ident, $action:literal) => {
+        |functions, call| {
+            Box::pin(async move { crate::operations::asks::$way(functions, call, concat!("lambda:", $action)) })
+        }
+    };
+}
+pub(super) use asks;
+
+/// For what has no resource: lists, the account.
+pub(super) fn anywhere(_: &Functions, _: &Call, action: &'static str) -> Asks {
+    Ok(vec![Asked::new(action, "*")])
+}
+
+/// For what concerns a function, a version or an alias.
+pub(super) fn function(functions: &Functions, call: &Call, action: &'static str) -> Asks {
+    Ok(vec![of_function(functions, call, action)])
+}
+
+fn of_function(functions: &Functions, call: &Call, action: &'static str) -> Asked {
+    match functions.named(call, action.strip_prefix("lambda:").unwrap_or(action)) {
+        Ok(named) => on(functions, &named, action),
+        Err(_) => Asked::new(action, "*"),
+    }
+}
+
+fn on(functions: &Functions, named: &Named, action: &'static str) -> Asked {
+    let asked = Asked::new(action, functions.arn_of(named));
+    match functions.inner.catalogue.snapshot().get(&named.name) {
+        Some(entry) => asked.with_context(with_tags("aws:ResourceTag", &entry.function.tags)),
+        None => asked,
+    }
+}
+
+/// For Invoke, which a policy of the function may allow.
+pub(super) fn invoke(functions: &Functions, call: &Call, action: &'static str) -> Asks {
+    let Ok(named) = functions.named(call, "InvokeFunction") else { return anywhere(functions, call, action) };
+    let policy = if call.request.caller.is_root() { None } else { functions.policy_of(&named)? };
+    Ok(vec![on(functions, &named, action).with_policy(policy)])
+}
+
+impl Functions {
+    fn arn_of(&self, named: &Named) -> String {
+        let mut arn = self.inner.settings.function_arn(&named.name);
+        if let Some(qualifier) = &named.qualifier {
+            arn.push(':');
+            arn.push_str(qualifier);
+        }
+        arn
+    }
+
+    /// The policy of exactly this resource; that of a function says nothing of its aliases.
+    fn policy_of(&self, named: &Named) -> Result<Option<Policy>, ApiError> {
+        let snapshot = self.inner.catalogue.snapshot();
+        let Some(policy) = snapshot.get(&named.name).and_then(|entry| entry.function.policies.get(&named.resource()))
+        else {
+            return Ok(None);
+        };
+        let document = Document::parse(&policy.document(), Kind::Resource)
+            .map_err(|error| FunctionError::Fault(format!("the policy of {}: {error}", self.arn_of(named))).told())?;
+        Ok(Some(Policy { name: format!("resource policy of {}", self.arn_of(named)).into(), document }))
+    }
+
+    /// What `lambda:InvokeFunction` on a function asks, however it was named, of a caller who is not on the wire: the engine with a
+    /// job's role. `None`: the name does not read.
+    pub fn asks_invoke(&self, function: &str) -> Option<Asked> {
+        let account = &self.inner.settings.account;
+        let named = self.name(function, None, account, "InvokeFunction").ok()?;
+        // A policy that does not read is as good as none: the role's own decides.
+        let policy = self.policy_of(&named).ok().flatten();
+        Some(on(self, &named, "lambda:InvokeFunction").with_policy(policy))
+    }
+}
+
+/// The members of any request's body that policies may look at. Unknown ones are the operation's business.
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+struct Looked {
+    function_name: Option<String>,
+    role: Option<String>,
+    tags: Option<BTreeMap<String, String>>,
+    layers: Option<Vec<String>>,
+    principal: Option<String>,
+    function_url_auth_type: Option<String>,
+    #[serde(flatten)]
+    _others: BTreeMap<String, IgnoredAny>,
+}
+
+/// What does not read is refused before anything is asked: the operation would read it no better.
+fn looked(call: &Call) -> Result<Looked, ApiError> {
+    if call.request.body.is_empty() {
+        return Ok(Looked::default());
+    }
+    serde_json::from_slice(&call.request.body)
+        .map_err(|error| FunctionError::Content(format!("Could not parse request body into json: {error}")).told())
+}
+
+/// `iam:PassRole` for the role that a function is given: it lends the role's rights to whoever writes its code.
+fn pass_role(role: &str, function: &str) -> Asked {
+    Asked::new("iam:PassRole", role)
+        .with("iam:PassedToService", "lambda.amazonaws.com")
+        .with("iam:AssociatedResourceArn", function)
+}
+
+pub(super) fn create_function(functions: &Functions, call: &Call, action: &'static str) -> Asks {
+    let looked = looked(call)?;
+    let name = looked.function_name.as_deref().unwrap_or("");
+    let resource = match functions.name(name, None, call.request.caller.account(), "CreateFunction") {
+        Ok(named) => functions.arn_of(&named),
+        Err(_) => "*".to_owned(),
+    };
+    let mut asked = Asked::new(action, &*resource);
+    if let Some(tags) = &looked.tags {
+        asked = asked.with_context(requested(tags));
+    }
+    let mut asks = vec![with_layers(asked, &looked)];
+    asks.extend(looked.role.iter().map(|role| pass_role(role, &resource)));
+    asks.extend(layers_used(&looked));
+    Ok(asks)
+}
+
+pub(super) fn update_configuration(functions: &Functions, call: &Call, action: &'static str) -> Asks {
+    let looked = looked(call)?;
+    let asked = with_layers(of_function(functions, call, action), &looked);
+    let resource = asked.resource.clone();
+    let mut asks = vec![asked];
+    asks.extend(looked.role.iter().map(|role| pass_role(role, &resource)));
+    asks.extend(layers_used(&looked));
+    Ok(asks)
+}
+
+fn with_layers(mut asked: Asked, looked: &Looked) -> Asked {
+    if let Some(layers) = looked.layers.as_ref().filter(|layers| !layers.is_empty()) {
+        asked.context = asked.context.with_all("lambda:Layer", layers);
+    }
+    asked
+}
+
+/// Whoever attaches a layer has to be allowed to read it.
+fn layers_used(looked: &Looked) -> impl Iterator<Item = Asked> + '_ {
+    looked.layers.iter().flatten().map(|layer| Asked::new("lambda:GetLayerVersion", layer.as_str()))
+}
+
+pub(super) fn add_permission(functions: &Functions, call: &Call, action: &'static str) -> Asks {
+    let looked = looked(call)?;
+    let mut asked = of_function(functions, call, action);
+    if let Some(principal) = looked.principal {
+        asked = asked.with("lambda:Principal", principal);
+    }
+    if let Some(auth_type) = looked.function_url_auth_type {
+        asked = asked.with("lambda:FunctionUrlAuthType", auth_type);
+    }
+    Ok(vec![asked])
+}
+
+/// For what concerns a layer, or one version of it where the path has a number.
+pub(super) fn layer(functions: &Functions, call: &Call, action: &'static str) -> Asks {
+    let name = functions.layer_name(call.label("LayerName"), call, action.strip_prefix("lambda:").unwrap_or(action));
+    let Ok(name) = name else { return anywhere(functions, call, action) };
+    let mut resource = functions.layer_arn(&name);
+    if !call.label("VersionNumber").is_empty() {
+        let Ok(number) = version_number(call) else { return anywhere(functions, call, action) };
+        resource.push_str(&format!(":{number}"));
+    }
+    Ok(vec![Asked::new(action, resource)])
+}
+
+/// The one path of ListLayers and GetLayerVersionByArn.
+pub(super) fn layers(functions: &Functions, call: &Call, action: &'static str) -> Asks {
+    match (call.request.query.get("find"), call.request.query.get("Arn")) {
+        (Some("LayerVersion"), Some(arn)) => Ok(vec![Asked::new("lambda:GetLayerVersion", arn)]),
+        (Some("LayerVersion"), None) => anywhere(functions, call, "lambda:GetLayerVersion"),
+        _ => anywhere(functions, call, action),
+    }
+}
+
+/// The one path of GetProvisionedConcurrencyConfig and ListProvisionedConcurrencyConfigs.
+pub(super) fn provisioned(functions: &Functions, call: &Call, action: &'static str) -> Asks {
+    match call.request.query.get("List") {
+        Some(_) => function(functions, call, "lambda:ListProvisionedConcurrencyConfigs"),
+        None => function(functions, call, action),
+    }
+}
+
+/// Tags are of functions alone.
+pub(super) fn tags(functions: &Functions, call: &Call, action: &'static str) -> Asks {
+    let action_name = action.strip_prefix("lambda:").unwrap_or(action);
+    let named = functions.name(call.label("Resource"), None, call.request.caller.account(), action_name);
+    let mut asked = match named {
+        Ok(named) => on(functions, &named, action),
+        Err(_) => Asked::new(action, "*"),
+    };
+    if let Some(tags) = looked(call)?.tags {
+        asked = asked.with_context(requested(&tags));
+    }
+    let keys: Vec<&str> = call.request.query.all("tagKeys").collect();
+    if !keys.is_empty() {
+        asked.context = asked.context.with_all("aws:TagKeys", keys);
+    }
+    Ok(vec![asked])
+}
+
+/// Ours, not Lambda's: what AWS has CloudWatch Logs for.
+pub(super) fn logs(functions: &Functions, call: &Call, action: &'static str) -> Asks {
+    let settings = &functions.inner.settings;
+    Ok(vec![match functions.named(call, "GetFunction") {
+        Ok(named) => Asked::new(
+            action,
+            format!("arn:aws:logs:{}:{}:log-group:/aws/lambda/{}", settings.region, settings.account, named.name),
+        ),
+        Err(_) => Asked::new(action, "*"),
+    }])
+}
+
+fn requested(tags: &BTreeMap<String, String>) -> Context {
+    with_tags("aws:RequestTag", tags).with_all("aws:TagKeys", tags.keys())
+}
+
+fn with_tags(key: &str, tags: &BTreeMap<String, String>) -> Context {
+    let mut context = Context::new();
+    for (name, value) in tags {
+        context.set(&format!("{key}/{name}"), value);
+    }
+    context
+}
