@@ -17,6 +17,7 @@ mod pinned;
 mod preparer;
 pub(crate) mod recorder;
 mod reporter;
+mod role;
 mod scheduler;
 mod tallies;
 mod tasks;
@@ -46,11 +47,11 @@ use tokio_util::sync::CancellationToken;
 
 use self::meters::Meter;
 pub use self::meters::{Going, Totals};
+pub use self::role::Doors;
 pub use self::tasks::{Boxed, Ground, Pretend};
 use crate::Settings;
 use crate::error::FailureReason;
 use crate::ledger::{Fence, JobRow, Ledger, Results};
-use crate::ports::{Invoker, Objects};
 use crate::shape::Source;
 
 /// Everything an agent may touch.
@@ -61,8 +62,7 @@ pub struct World {
     /// One folder a job below it: pinned manifests, what preparing needs, report spools.
     pub dir: PathBuf,
     pub settings: Arc<Settings>,
-    pub objects: Arc<dyn Objects>,
-    pub invoker: Arc<dyn Invoker>,
+    pub doors: Doors,
 }
 
 impl World {
@@ -449,11 +449,11 @@ struct ColdStarts<'a> {
 
 impl<'a> ColdStarts<'a> {
     fn of(world: &'a World, function: &'a str) -> Self {
-        Self { world, function, counted: world.invoker.cold_starts(function).unwrap_or_default() }
+        Self { world, function, counted: world.doors.cold_starts(function).unwrap_or_default() }
     }
 
     fn count_in(&mut self, run: &mut Run) {
-        let Some(by_now) = self.world.invoker.cold_starts(self.function) else { return };
+        let Some(by_now) = self.world.doors.cold_starts(self.function) else { return };
         if by_now != self.counted {
             run.cold_started(&by_now.since(&self.counted));
             self.counted = by_now;
@@ -553,7 +553,7 @@ async fn run(
     if first.is_none() {
         // While the log is read and the first rows are, so that the first tasks do not wait for all of their cold starts.
         let function = &job.request.operation.function_arn;
-        world.invoker.prepare(function, world.settings.run.ramp.initial.min(slots(world, function)));
+        world.doors.prepare(function, world.settings.run.ramp.initial.min(slots(world, function)));
     }
     let (results, past) = world.ledger.open_results(&held.fence).await?;
     // A note is never ahead of the log: one that is shows that whole frames of it are gone.
@@ -619,7 +619,7 @@ async fn drive(
     let Driven { mut run, fence, random, results, manifest, mut feed, meter } = driven;
     let mut dispatcher = {
         let door = engine.shared.gate.door(&job.request.operation.function_arn, Arc::clone(&live.priority));
-        dispatcher::Dispatcher::new(Arc::clone(&world.invoker), door, job, random)
+        dispatcher::Dispatcher::new(world.doors.invoker_of(job), door, job, random)
     };
 
     let mut noted_ms = run.active_ms(engine.now());
@@ -880,7 +880,7 @@ async fn note(
 /// among equals whoever waits longest.
 fn slots(world: &World, function: &str) -> u32 {
     let total = world.settings.concurrency_total_max.max(1);
-    world.invoker.slots(function).map_or(total, |slots| slots.min(total))
+    world.doors.slots(function).map_or(total, |slots| slots.min(total))
 }
 
 /// Waits for a future that may not be there.

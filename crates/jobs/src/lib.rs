@@ -63,6 +63,8 @@ pub struct Settings {
     pub dialect: Dialect,
     /// Requests that one account may make; `None`: any number.
     pub rate: Option<Rate>,
+    /// What the roles of jobs allow.
+    pub roles: Arc<dyn ports::Roles>,
     /// What reads inventories in Parquet and ORC.
     pub columnar: Arc<dyn ports::Columnar>,
     /// Where 128 random bits come from: of them IDs and seeds are made. They have to be distinct, not secret.
@@ -87,6 +89,7 @@ impl Settings {
             run: run::Settings::default(),
             confirmation_default: true,
             confirmation_ms_max: 30 * DAY_MS,
+            roles: Arc::new(ports::AnyRole),
             columnar: Arc::new(ports::NoTables),
             retention_ms: 90 * DAY_MS,
             retained_max: 0,
@@ -174,9 +177,8 @@ impl Jobs {
             ledger: Arc::clone(&ledger),
             dir,
             fatal,
+            doors: engine::Doors::new(objects, invoker, Arc::clone(&settings.roles)),
             settings: Arc::clone(&settings),
-            objects,
-            invoker,
         };
         let engine = engine::Engine::start(world).await?;
         let limiter = settings.rate.map(|rate| Arc::new(Mutex::new(Limiter::new(rate))));

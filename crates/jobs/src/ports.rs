@@ -4,6 +4,7 @@
 
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use futures::stream::BoxStream;
@@ -182,6 +183,64 @@ pub trait Invoker: Send + Sync + 'static {
     /// How long environments of `function` took to become ready, since counting began; `None` where nobody counts them.
     fn cold_starts(&self, _function: &str) -> Option<Histogram> {
         None
+    }
+}
+
+/// What the roles of jobs allow.
+pub trait Roles: Send + Sync + 'static {
+    /// The work of a job under its role, whether there is such a role or not.
+    fn session(&self, role_arn: &str, job_id: &str) -> Arc<dyn Session>;
+}
+
+/// One job's work under its role. What was changed of the role since the last call counts in the next.
+pub trait Session: Send + Sync + 'static {
+    /// Whether the role can be taken on: it exists, and trusts the service for this job. `Err`: why not, in a sentence.
+    fn assume(&self) -> Result<(), String>;
+
+    /// Whether the role may do this. Asked before each call of a function, so it has to be quick. `Err`: why not, in a sentence.
+    fn may(&self, access: Access<'_>) -> Result<(), String>;
+}
+
+/// What the engine does with a job's role.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Access<'a> {
+    /// Also to look at what is known of it.
+    GetObject {
+        bucket: &'a str,
+        key: &'a str,
+        version_id: Option<&'a str>,
+    },
+    PutObject {
+        bucket: &'a str,
+        key: &'a str,
+    },
+    List {
+        bucket: &'a str,
+        prefix: &'a str,
+        versions: bool,
+    },
+    /// A function as the job names it.
+    Invoke {
+        function: &'a str,
+    },
+}
+
+/// Stands where nobody asks what a role may do: each may do everything.
+pub struct AnyRole;
+
+impl Roles for AnyRole {
+    fn session(&self, _: &str, _: &str) -> Arc<dyn Session> {
+        Arc::new(AnyRole)
+    }
+}
+
+impl Session for AnyRole {
+    fn assume(&self) -> Result<(), String> {
+        Ok(())
+    }
+
+    fn may(&self, _: Access<'_>) -> Result<(), String> {
+        Ok(())
     }
 }
 

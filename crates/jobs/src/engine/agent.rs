@@ -365,7 +365,7 @@ async fn run_beside_its_function(
     live: &Arc<Live>,
     command: Option<Command>,
 ) -> Result<Rest, StoreError> {
-    let Some(thread) = engine.shared.world.invoker.thread_of(&job.request.operation.function_arn) else {
+    let Some(thread) = engine.shared.world.doors.thread_of(&job.request.operation.function_arn) else {
         return run(engine, held, job, orders, live, command).await;
     };
     let (there, held, job, live) = (engine.clone(), held.clone(), job.clone(), Arc::clone(live));

@@ -16,8 +16,8 @@ use longshore_core::task::Task;
 use tokio::time::Instant;
 
 use super::gate::Door;
+use super::role::JobInvoker;
 use crate::ledger::JobRow;
-use crate::ports::Invoker;
 
 /// What came of a call, and how long it took if it began.
 type Answer = (Reply, Option<Took>);
@@ -40,7 +40,7 @@ impl Future for Call {
 
 /// The calls of one job that are under way. Their number is bounded by the run, which decides each of them.
 pub(super) struct Dispatcher {
-    invoker: Arc<dyn Invoker>,
+    invoker: JobInvoker,
     job_id: String,
     function: Arc<str>,
     template: EventTemplate,
@@ -54,7 +54,7 @@ pub(super) struct Dispatcher {
 }
 
 impl Dispatcher {
-    pub fn new(invoker: Arc<dyn Invoker>, door: Arc<Door>, job: &JobRow, random: Random) -> Self {
+    pub fn new(invoker: JobInvoker, door: Arc<Door>, job: &JobRow, random: Random) -> Self {
         let operation = &job.request.operation;
         let schema = if operation.schema_version.as_deref() == Some("2.0") { Schema::V2 } else { Schema::V1 };
         let arguments = operation.user_arguments.as_deref().unwrap_or_default();
@@ -78,7 +78,7 @@ impl Dispatcher {
         }
         let payload = self.template.event(invocation_id(&mut self.random).as_str(), task);
         tracing::debug!(job = self.job_id, row = task.row, attempt, invocation, "task started");
-        let (invoker, function) = (Arc::clone(&self.invoker), Arc::clone(&self.function));
+        let (invoker, function) = (self.invoker.clone(), Arc::clone(&self.function));
         let asked = Instant::now();
         let start = Start::default();
         let own = start.clone();

@@ -13,6 +13,7 @@ use longshore_core::manifest::FaultKind;
 use longshore_store::StoreError;
 use longshore_wire::arn;
 
+use super::role::JobObjects;
 use super::{Engine, pinned};
 use crate::error::FailureReason;
 use crate::ledger::{GeneratedManifest, JobRow};
@@ -67,20 +68,22 @@ pub(super) async fn prepare(
     growth: Option<pinned::Growth>,
 ) -> Result<Prepared, Unprepared> {
     let (job_id, mut lineage) = (job.id.as_str(), None);
+    let objects = engine.shared.world.doors.objects_of(job);
+    objects.assume().map_err(|why| failed("RoleAccessDenied", why))?;
     let rows = match &job.request.source {
         Source::Manifest(manifest) => {
-            let object = open(engine, manifest).await?;
+            let object = open(&objects, manifest).await?;
             if manifest.is_report() {
-                let (rows, origin) = report::pin(engine, job, object, growth).await?;
+                let (rows, origin) = report::pin(engine, &objects, job, object, growth).await?;
                 lineage = origin;
                 rows
             } else if manifest.is_inventory() {
-                inventory::pin(engine, job_id, manifest, object, growth).await?
+                inventory::pin(engine, &objects, job_id, manifest, object, growth).await?
             } else {
                 csv::pin(engine, job_id, manifest, object, growth).await?
             }
         }
-        Source::ManifestGenerator(generator) => return generator::pin(engine, job_id, generator).await,
+        Source::ManifestGenerator(generator) => return generator::pin(engine, &objects, job_id, generator).await,
     };
     if rows == 0 {
         return Err(content("The manifest has no rows"));
@@ -91,12 +94,11 @@ pub(super) async fn prepare(
 /// Opens the manifest object, which has to be the one that the job names (rules M-6, M-7).
 ///
 /// The port's body belongs to the ETag that comes with it, so comparing them guards what is read from it.
-async fn open(engine: &Engine, manifest: &Manifest) -> Result<ObjectBody, Unprepared> {
+async fn open(objects: &JobObjects, manifest: &Manifest) -> Result<ObjectBody, Unprepared> {
     let (bucket, key) = arn::object_of(&manifest.object_arn).ok_or_else(|| content("Invalid Manifest Content"))?;
     if !manifest.etag_fits() {
         return Err(content("ETag format is invalid"));
     }
-    let objects = &engine.shared.world.objects;
     let object = objects.get(bucket, key, manifest.object_version_id.as_deref()).await.map_err(unreadable)?;
     let (found, wanted) = (bare_etag(&object.etag), manifest.etag_bare());
     if found != wanted {

@@ -69,8 +69,9 @@ pub(super) async fn report(engine: &Engine, fence: &Fence, job: &JobRow, status:
     if settled == 0 {
         return Ok(());
     }
+    let objects = world.doors.objects_of(job);
     if let Some(owner) = &wanted.expected_bucket_owner {
-        let checked = patiently(engine, "the owner of a report's bucket", || world.objects.check_owner(bucket, owner));
+        let checked = patiently(engine, "the owner of a report's bucket", || objects.check_owner(bucket, owner));
         checked.await.map_err(|gave_up| match gave_up {
             GaveUp::Refused(error) if error.code == "AccessDenied" => {
                 let detail = format!("The bucket {bucket} does not belong to the account {owner}");
@@ -126,7 +127,7 @@ async fn put(
     kind: &str,
     body: PutBody,
 ) -> Result<(), Unreported> {
-    let objects = &engine.shared.world.objects;
+    let objects = engine.shared.world.doors.objects_of(job);
     let encryption = objects.report_encryption(bucket);
     let terms = PutTerms { content_type: kind, encryption: &encryption };
     // Its key names the job.

@@ -17,6 +17,7 @@ use longshore_store::StoreError;
 use md5::{Digest, Md5};
 use sha1::Sha1;
 
+use super::super::role::JobObjects;
 use super::{Prepared, Unprepared, failed, pinning};
 use crate::engine::patience::{GaveUp, patiently};
 use crate::engine::{Engine, pinned, spool_dir};
@@ -31,18 +32,22 @@ const FACTS_AT_ONCE: usize = 16;
 /// Bytes of rows in one data file before it is compressed: a few MB in the bucket, some 2 million rows.
 const DATA_FILE_BYTES_MAX: u64 = 256 << 20;
 
-pub(super) async fn pin(engine: &Engine, job_id: &str, generator: &Generator) -> Result<Prepared, Unprepared> {
+pub(super) async fn pin(
+    engine: &Engine,
+    objects: &JobObjects,
+    job_id: &str,
+    generator: &Generator,
+) -> Result<Prepared, Unprepared> {
     if generator.asks_for_replication_rules() {
         let text = "EligibleForReplication cannot be decided: this server does not know the bucket's replication rules";
         return Err(failed("ReplicationRulesUnknown", text));
     }
-    check_owner(engine, generator.bucket(), generator.expected_bucket_owner.as_deref()).await?;
+    check_owner(objects, generator.bucket(), generator.expected_bucket_owner.as_deref()).await?;
     if let Some(output) = generator.written_to() {
-        check_owner(engine, output.bucket(), output.expected_bucket_owner.as_deref()).await?;
+        check_owner(objects, output.bucket(), output.expected_bucket_owner.as_deref()).await?;
     }
     let filter = generator.filter();
     let query = ListQuery { prefix: filter.prefix.clone().unwrap_or_default(), versions: true, after: None };
-    let objects = &engine.shared.world.objects;
     let (query, first) = match objects.list(generator.bucket(), &query).await {
         // Not every S3 store lists versions, and not everyone who may list a bucket (s3:ListBucket) may list its versions
         // (s3:ListBucketVersions). Where no version is asked for, rows do without.
@@ -70,7 +75,7 @@ pub(super) async fn pin(engine: &Engine, job_id: &str, generator: &Generator) ->
         let (mut query, mut page) = (query, first);
         loop {
             let next = page.next.take();
-            let lines = lines(engine, generator.bucket(), &filter, page, versions).await?;
+            let lines = lines(objects, generator.bucket(), &filter, page, versions).await?;
             if !lines.is_empty() {
                 feed.send(lines).await?;
             }
@@ -86,7 +91,7 @@ pub(super) async fn pin(engine: &Engine, job_id: &str, generator: &Generator) ->
         return Err(failed("NoKeysFound", "Manifest generation found no keys matching the filter criteria"));
     }
     let generated = match generator.written_to() {
-        Some(output) => Some(save(engine, job_id, generator.bucket(), output, versions).await?),
+        Some(output) => Some(save(engine, objects, job_id, generator.bucket(), output, versions).await?),
         None => None,
     };
     Ok(Prepared { rows, generated, lineage: None })
@@ -94,13 +99,12 @@ pub(super) async fn pin(engine: &Engine, job_id: &str, generator: &Generator) ->
 
 /// The lines of those objects of a page that the filter takes.
 async fn lines(
-    engine: &Engine,
+    objects: &JobObjects,
     bucket: &str,
     filter: &Filter,
     page: ListPage,
     versions: bool,
 ) -> Result<Bytes, Unprepared> {
-    let objects = &engine.shared.world.objects;
     let judged = futures::stream::iter(page.objects).map(|object| async move {
         let verdict = filter.judge(&candidate(&object, None));
         if verdict != Verdict::NeedsFacts {
@@ -143,9 +147,9 @@ fn candidate<'a>(object: &'a Listed, facts: Option<&'a ObjectFacts>) -> Candidat
     }
 }
 
-async fn check_owner(engine: &Engine, bucket: &str, account: Option<&str>) -> Result<(), Unprepared> {
+async fn check_owner(objects: &JobObjects, bucket: &str, account: Option<&str>) -> Result<(), Unprepared> {
     let Some(account) = account else { return Ok(()) };
-    match engine.shared.world.objects.check_owner(bucket, account).await {
+    match objects.check_owner(bucket, account).await {
         Ok(()) => Ok(()),
         Err(error) if error.code == "AccessDenied" => {
             Err(failed("BucketOwnerMismatch", format!("The bucket {bucket} does not belong to the account {account}")))
@@ -169,6 +173,7 @@ fn unlisted(error: ObjectError) -> Unprepared {
 /// Writes the pinned rows as an inventory: data files, then the `manifest.json` that names them (rule G-6).
 async fn save(
     engine: &Engine,
+    objects: &JobObjects,
     job_id: &str,
     source: &str,
     output: &Output,
@@ -183,8 +188,7 @@ async fn save(
     let encryption = &encryption;
     let put = |key: String, content_type: &'static str, body: PutBody| async move {
         let terms = PutTerms { content_type, encryption };
-        let put =
-            patiently(engine, "a generated manifest", || world.objects.put(output.bucket(), &key, terms, body.clone()));
+        let put = patiently(engine, "a generated manifest", || objects.put(output.bucket(), &key, terms, body.clone()));
         put.await.map_err(|gave_up| match gave_up {
             GaveUp::Refused(error) => {
                 tracing::info!(job = job_id, %error, "a generated manifest cannot be written");

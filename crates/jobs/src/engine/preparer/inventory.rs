@@ -24,6 +24,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use self::outlet::Outlet;
 use self::text::{NoText, Text};
+use super::super::role::JobObjects;
 use super::pinning::Feed;
 use super::{TOO_MANY_ROWS, Unprepared, bad, check_whole, content, pinning, unreadable};
 use crate::engine::{Engine, pinned, spool_dir};
@@ -51,6 +52,7 @@ fn inflated_max(stored: u64) -> u64 {
 
 pub(super) async fn pin(
     engine: &Engine,
+    objects: &JobObjects,
     job_id: &str,
     manifest: &Manifest,
     object: ObjectBody,
@@ -63,6 +65,7 @@ pub(super) async fn pin(
     let world = &engine.shared.world;
     let reading = Arc::new(Reading {
         engine: engine.clone(),
+        objects: objects.clone(),
         bucket: inventory.bucket.clone().unwrap_or_else(|| own.to_owned()),
         columns: RowFormat::new(inventory.columns.clone()).ok_or_else(unusable)?,
         format: inventory.format,
@@ -115,6 +118,7 @@ async fn collect(mut object: ObjectBody) -> Result<Vec<u8>, Unprepared> {
 /// What reading any data file of one inventory takes.
 struct Reading {
     engine: Engine,
+    objects: JobObjects,
     /// Where the data files lie.
     bucket: String,
     /// Those of a CSV data file.
@@ -190,7 +194,7 @@ impl Reading {
         turn: watch::Receiver<usize>,
     ) -> Result<(), Unprepared> {
         let detail = |what: &str| content(format!("Invalid Manifest Content: {} {what}", file.key));
-        let mut object = match self.engine.shared.world.objects.get(&self.bucket, &file.key, None).await {
+        let mut object = match self.objects.get(&self.bucket, &file.key, None).await {
             Err(error) if !error.passing && !matches!(&*error.code, "AccessDenied" | ObjectError::DAMAGED) => {
                 return Err(detail(&format!("cannot be read: {}", error.code)));
             }

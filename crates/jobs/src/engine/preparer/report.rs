@@ -12,6 +12,7 @@ use longshore_store::StoreError;
 use md5::{Digest, Md5};
 use tokio::sync::mpsc;
 
+use super::super::role::JobObjects;
 use super::pinning::Feed;
 use super::{Unprepared, check_whole, content, pinning, unreadable};
 use crate::engine::{Engine, pinned, recorder, reporter};
@@ -30,6 +31,7 @@ const PIECE_BYTES: usize = 256 << 10;
 /// Returns the number of rows, and the lineage of their tasks where it is not the job's own.
 pub(super) async fn pin(
     engine: &Engine,
+    objects: &JobObjects,
     job: &JobRow,
     object: ObjectBody,
     growth: Option<pinned::Growth>,
@@ -52,7 +54,7 @@ pub(super) async fn pin(
             if at == 0 || wanted[at - 1].status != part.status {
                 numbers = from.map(|origin| Numbers::read(engine, &origin.id, part.status));
             }
-            feed_part(engine, part, numbers.as_mut(), &feed).await?;
+            feed_part(objects, part, numbers.as_mut(), &feed).await?;
         }
         Ok(())
     })
@@ -80,12 +82,12 @@ async fn origin(engine: &Engine, parts: &[Part]) -> Result<Option<JobRow>, Unpre
 
 /// Reads one result file, checks it, and hands on the lines of its rows.
 async fn feed_part(
-    engine: &Engine,
+    objects: &JobObjects,
     part: &Part,
     mut numbers: Option<&mut Numbers>,
     feed: &Feed,
 ) -> Result<(), Unprepared> {
-    let mut object = engine.shared.world.objects.get(&part.bucket, &part.key, None).await.map_err(unreadable)?;
+    let mut object = objects.get(&part.bucket, &part.key, None).await.map_err(unreadable)?;
     let (mut records, mut md5, mut fetched) = (Records::default(), Md5::new(), 0);
     let mut out = BytesMut::new();
     // A file with a bad row is read to its end all the same: that it is another file explains more than the row does.
