@@ -150,7 +150,10 @@ pub(super) fn log_failed(job_id: &str, reason: &FailureReason) {
 fn unreadable(error: ObjectError) -> Unprepared {
     match error.code.as_str() {
         _ if error.passing => Unprepared::Unavailable(error),
-        "AccessDenied" => failed("ManifestAccessDenied", "Reading the manifest is forbidden: AccessDenied"),
+        "AccessDenied" => Unprepared::Failed(
+            FailureReason::new("ManifestAccessDenied", "Reading the manifest is forbidden: AccessDenied")
+                .detailed(error.message),
+        ),
         // It was found; what is wrong is our disk.
         ObjectError::DAMAGED => Unprepared::Failed(
             FailureReason::new(MANIFEST_DAMAGED, format!("Reading the manifest failed: {}", error.message))
@@ -186,7 +189,11 @@ mod tests {
             let error = ObjectError { code: code.into(), message: "s3://b/k: no".into(), passing: false };
             let Unprepared::Failed(reason) = unreadable(error) else { panic!("{code} fails no job") };
             assert_eq!((reason.code.as_str(), reason.reason.as_str()), (wanted, text));
-            assert_eq!(reason.detail.is_some(), wanted == "ManifestDamaged", "what can be done");
+            assert_eq!(
+                reason.detail.is_some(),
+                ["ManifestDamaged", "ManifestAccessDenied"].contains(&wanted),
+                "{code}"
+            );
         }
         let passing = ObjectError { code: "NoSuchKey".into(), message: String::new(), passing: true };
         assert!(matches!(unreadable(passing), Unprepared::Unavailable(_)));

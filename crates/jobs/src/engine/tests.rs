@@ -2,6 +2,7 @@
 
 mod beyond;
 mod life;
+mod roles;
 mod servers;
 
 use std::collections::BTreeMap;

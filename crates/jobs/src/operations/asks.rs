@@ -4,6 +4,7 @@ use longshore_core::job::Status;
 use longshore_core::policy::Context;
 use longshore_wire::{ApiError, Asked, Call};
 
+use super::describe_job::suspended_cause;
 use crate::Jobs;
 use crate::error::JobError;
 use crate::ledger::JobRow;
@@ -80,7 +81,7 @@ fn existing(job: &JobRow, tags: &[(String, String)]) -> Context {
         .with("s3:ExistingJobPriority", job.priority.to_string())
         .with("s3:ExistingJobOperation", LAMBDA_INVOKE);
     if job.status == Status::Suspended {
-        context.set("s3:JobSuspendedCause", "AWAITING_CONFIRMATION");
+        context.set("s3:JobSuspendedCause", suspended_cause(job));
     }
     for (key, value) in tags {
         context.set(&format!("aws:ResourceTag/{key}"), value);

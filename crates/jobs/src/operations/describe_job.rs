@@ -23,6 +23,11 @@ async fn describe_job(jobs: &Jobs, call: Call) -> Result<Response, JobError> {
     Ok(Response::xml(StatusCode::OK, document(&job, &jobs.settings.region, &jobs.settings.account)))
 }
 
+/// Why a job is Suspended. The second is ours: a sample has run, and the other rows wait (decision 0013).
+pub(super) fn suspended_cause(job: &JobRow) -> &'static str {
+    if job.sampled { "AWAITING_PROMOTION" } else { "AWAITING_CONFIRMATION" }
+}
+
 fn document(job: &JobRow, region: &str, account: &str) -> String {
     let mut xml = super::document("DescribeJobResult");
     let request = &job.request;
@@ -61,9 +66,7 @@ fn document(job: &JobRow, region: &str, account: &str) -> String {
     xml.text("RoleArn", &request.role_arn);
     if let Some(suspended) = job.suspended {
         xml.text("SuspendedDate", &iso(suspended));
-        // The second is ours: a sample has run, and the other rows wait (decision 0013).
-        let cause = if job.sampled { "AWAITING_PROMOTION" } else { "AWAITING_CONFIRMATION" };
-        xml.text("SuspendedCause", cause);
+        xml.text("SuspendedCause", suspended_cause(job));
     }
     if let Some(generated) = &job.generated_manifest {
         xml.open("GeneratedManifestDescriptor");
