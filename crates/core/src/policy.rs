@@ -9,6 +9,7 @@ mod condition;
 mod context;
 mod decide;
 mod document;
+mod explain;
 mod json;
 mod keys;
 mod pattern;
@@ -17,6 +18,7 @@ mod principal;
 pub use context::Context;
 pub use decide::{Because, Decision, Layer, Question, ResourcePolicy, decide};
 pub use document::{Document, Effect, Kind, Malformed, Position, Statement, counted_characters};
+pub use explain::{Explanation, Have, Matched, Missed, Near, explain};
 pub use principal::{Principal, PrincipalKind};
 
 use std::sync::Arc;

@@ -19,7 +19,7 @@ pub(super) struct Condition {
     /// As it was written: `aws:SourceIp`.
     pub key: String,
     /// In lower case.
-    lower: String,
+    pub lower: String,
     /// As they were written.
     pub values: Vec<String>,
     test: Test,
@@ -236,7 +236,7 @@ impl Condition {
         }
     }
 
-    /// The keys that it asks for, in lower case.
+    /// The keys that it asks for, as they were written.
     pub fn keys(&self) -> impl Iterator<Item = &str> {
         let variables = self.wanted.iter().flat_map(|wanted| {
             let keys: Vec<&str> = match wanted {
@@ -246,7 +246,7 @@ impl Condition {
             };
             keys
         });
-        std::iter::once(self.lower.as_str()).chain(variables)
+        std::iter::once(self.key.as_str()).chain(variables)
     }
 }
 

@@ -160,19 +160,26 @@ impl Document {
         &self.0.statements
     }
 
-    /// The keys that its conditions and variables ask for, in lower case: what GetContextKeysForCustomPolicy lists.
-    pub fn context_keys(&self) -> BTreeSet<&str> {
-        self.statements().iter().flat_map(Statement::keys).collect()
+    /// The keys that its conditions and variables ask for, each once as it was written first: what GetContextKeysForCustomPolicy
+    /// lists.
+    pub fn context_keys(&self) -> Vec<&str> {
+        once(self.statements().iter().flat_map(Statement::keys))
     }
 }
 
 impl Statement {
-    /// The keys that its resources and conditions ask for, in lower case.
+    /// The keys that its resources and conditions ask for, as they were written.
     pub(super) fn keys(&self) -> impl Iterator<Item = &str> {
         let resources =
             self.resources.iter().flat_map(|resources| resources.patterns.iter().flat_map(ArnPattern::keys));
         resources.chain(self.conditions.iter().flat_map(Condition::keys))
     }
+}
+
+/// Keys without those that differ from an earlier one in case alone.
+pub(super) fn once<'a>(keys: impl Iterator<Item = &'a str>) -> Vec<&'a str> {
+    let mut seen = BTreeSet::new();
+    keys.filter(|key| seen.insert(key.to_ascii_lowercase())).collect()
 }
 
 fn get<'n>(members: &'n [(String, Node)], name: &str) -> Option<&'n Node> {

@@ -64,6 +64,8 @@ enum Piece {
     Variable {
         /// In lower case.
         key: String,
+        /// As it was written.
+        written: String,
         /// What stands for it where the request has no such key.
         default: Option<String>,
     },
@@ -158,10 +160,10 @@ impl Pattern {
         self.0.iter().any(|piece| matches!(piece, Piece::Run | Piece::One))
     }
 
-    /// The keys of its variables, in lower case.
+    /// The keys of its variables, as they were written.
     pub fn keys(&self) -> impl Iterator<Item = &str> {
         self.0.iter().filter_map(|piece| match piece {
-            Piece::Variable { key, .. } => Some(key.as_str()),
+            Piece::Variable { written, .. } => Some(written.as_str()),
             _ => None,
         })
     }
@@ -308,17 +310,17 @@ fn variable_of(inside: &str) -> Result<(Piece, &str), String> {
             "${{{key}}} is no variable: one is named as a condition key, as ${{aws:username}}, and a letter is written ${{*}}, ${{?}} or ${{$}}"
         ));
     }
-    let key = key.to_ascii_lowercase();
+    let variable = |default| Piece::Variable { key: key.to_ascii_lowercase(), written: key.to_owned(), default };
     let rest = &inside[end..];
     if let Some(rest) = rest.strip_prefix('}') {
-        return Ok((Piece::Variable { key, default: None }, rest));
+        return Ok((variable(None), rest));
     }
     let wrong = || format!("the default of ${{{key}}} has to be written ${{{key}, 'text'}}");
     let quoted =
         rest.strip_prefix(',').map(str::trim_start).and_then(|rest| rest.strip_prefix('\'')).ok_or_else(wrong)?;
     let (default, rest) = quoted.split_once('\'').ok_or_else(wrong)?;
     let rest = rest.strip_prefix('}').ok_or_else(wrong)?;
-    Ok((Piece::Variable { key, default: Some(default.to_owned()) }, rest))
+    Ok((variable(Some(default.to_owned())), rest))
 }
 
 /// The pieces with what the request says for variables, and whether something in them is only guessed; `None` if a variable has no
@@ -333,7 +335,7 @@ fn resolved<'p>(pieces: &'p [Piece], facts: &Facts<'_>) -> Option<(Cow<'p, [Piec
     let mut guessed = false;
     let mut resolved = Vec::with_capacity(pieces.len());
     for piece in pieces {
-        let Piece::Variable { key, default } = piece else {
+        let Piece::Variable { key, default, .. } = piece else {
             resolved.push(piece.clone());
             continue;
         };
