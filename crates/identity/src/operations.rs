@@ -457,11 +457,8 @@ fn request_tags(context: Context, tags: &BTreeMap<String, String>) -> Context {
 
 /// Condition keys of an entity: its tags, and what bounds it.
 fn entity_context(entity: &Entity) -> Context {
-    let mut context = tags_context(&entity.tags);
-    if let Some(boundary) = &entity.boundary {
-        context.set("iam:PermissionsBoundary", boundary);
-    }
-    context
+    // Also that it has none is known.
+    tags_context(&entity.tags).with_all("iam:PermissionsBoundary", entity.boundary.iter().cloned())
 }
 
 /// The ARN of an entity that may not be there: then the one it would have at the root.

@@ -143,11 +143,6 @@ pub(crate) fn document(value: &str, member: &str) -> Result<(), IdentityError> {
     )))
 }
 
-/// Characters of a document as AWS counts them: without white space.
-pub(crate) fn size(document: &str) -> usize {
-    document.chars().filter(|c| !c.is_whitespace()).count()
-}
-
 fn is_tag_char(c: char) -> bool {
     let group = || c.general_category_group();
     "_.:/=+-@".contains(c)
@@ -218,11 +213,6 @@ mod tests {
                 "at 'roleName' failed to satisfy constraint: Member must have length less than or equal to 64"
             )
         );
-    }
-
-    #[test]
-    fn white_space_does_not_count_in_a_document() {
-        assert_eq!(size("{ \"a\" :\n\t1 }"), 7);
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Inline policies of users and roles. Source: IAM API reference, Put/Get/List/Delete with UserPolicy and RolePolicy.
 
-use longshore_core::policy::Context;
+use longshore_core::policy::{Context, counted_characters};
 
 use super::shape::encoded;
 use super::{Answer, Call, member_of, write_marker};
@@ -23,7 +23,7 @@ async fn put(kind: EntityKind, mut call: Call) -> Result<Answer, IdentityError> 
             EntityKind::User => validate::USER_INLINE_MAX,
             EntityKind::Role => validate::ROLE_INLINE_MAX,
         };
-        let size: usize = entity.inline.values().map(|policy| validate::size(policy.document.text())).sum();
+        let size: usize = entity.inline.values().map(|policy| counted_characters(policy.document.text())).sum();
         if size > max {
             return Err(IdentityError::LimitExceeded(format!(
                 "Maximum policy size of {max} bytes exceeded for {} {}",

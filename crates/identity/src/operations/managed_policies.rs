@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use longshore_core::policy::Context;
+use longshore_core::policy::{Context, counted_characters};
 
 use super::shape::{self, Fullness};
 use super::{Allowed, Answer, Call, no_policy, request_tags, tags_context, write_marker};
@@ -54,7 +54,7 @@ impl Call {
 
 /// A managed policy's document, not too large.
 pub(super) fn check_size(document: &str) -> Result<(), IdentityError> {
-    if validate::size(document) > validate::MANAGED_MAX {
+    if counted_characters(document) > validate::MANAGED_MAX {
         let message = format!("Cannot exceed quota for PolicySize: {}", validate::MANAGED_MAX);
         return Err(IdentityError::LimitExceeded(message));
     }

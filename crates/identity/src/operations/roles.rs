@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use longshore_core::policy::{Context, Policy};
+use longshore_core::policy::{Context, Policy, counted_characters};
 
 use super::shape::{self, Fullness};
 use super::{Answer, Call, entity_context, no_policy, request_tags, write_marker};
@@ -30,7 +30,7 @@ fn description(call: &mut Call) -> Result<Option<String>, IdentityError> {
 /// A trust policy, read and not too large.
 fn trust(role: &str, text: &str) -> Result<Policy, IdentityError> {
     let policy = Entity::trust_policy(role, text)?;
-    if validate::size(text) > validate::TRUST_MAX {
+    if counted_characters(text) > validate::TRUST_MAX {
         return Err(IdentityError::LimitExceeded(format!(
             "Cannot exceed quota for ACLSizePerRole: {}",
             validate::TRUST_MAX
@@ -64,10 +64,8 @@ pub(super) async fn create_role(mut call: Call) -> Result<Answer, IdentityError>
     };
     let (asker, shown_in) = (call.asker.clone(), settings.clone());
     let changed = call.identity.change(move |state, snapshot| {
-        let mut context = request_tags(Context::new(), &role.tags);
-        if let Some(boundary) = &role.boundary {
-            context.set("iam:PermissionsBoundary", boundary);
-        }
+        let context = request_tags(Context::new(), &role.tags);
+        let context = context.with_all("iam:PermissionsBoundary", role.boundary.iter().cloned());
         let allowed = asker.may(role.arn(&settings), context)?;
         if !role.tags.is_empty() {
             asker.may_do("iam:TagRole", role.arn(&settings), request_tags(Context::new(), &role.tags))?;

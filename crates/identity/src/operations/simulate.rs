@@ -1,13 +1,11 @@
 //! What policies would decide, and which statement. Source: IAM API reference, SimulatePrincipalPolicy, SimulateCustomPolicy,
 //! GetContextKeysForPrincipalPolicy, GetContextKeysForCustomPolicy.
 
-mod reading;
-
 use std::collections::{BTreeMap, BTreeSet};
 
 use longshore_core::policy::{
-    Because, Context, Decision, Document, Kind, Policy, Principal, PrincipalKind, Question, ResourcePolicy, Rights,
-    decide,
+    Because, Context, Document, Effect, Explanation, Kind, Layer, Policy, Principal, PrincipalKind, Question,
+    ResourcePolicy, Rights, decide, explain,
 };
 use longshore_wire::caller;
 use longshore_wire::xml::Writer;
@@ -151,9 +149,7 @@ fn caller_of(settings: &Settings, arn: &str) -> Result<Principal, IdentityError>
 
 /// One answer of a simulation.
 struct Evaluated {
-    action: String,
-    resource: String,
-    decision: Decision,
+    explanation: Explanation,
     /// What the boundary alone says, where there is one.
     within_boundary: Option<bool>,
 }
@@ -167,106 +163,88 @@ struct Simulation {
 
 impl Simulation {
     fn evaluate(&self, action: &str, resource: &str) -> Evaluated {
-        let ask = |rights: &Rights, resource_policy| {
-            decide(Question {
-                principal: &self.principal,
-                rights,
-                action,
-                resource,
-                resource_account: &self.scene.resource_account,
-                resource_policy,
-                context: &self.scene.context,
-            })
-        };
-        let resource_policy = match &self.scene.resource_policy {
-            Some(policy) => ResourcePolicy::Sufficient(policy),
-            None => ResourcePolicy::None,
+        let question = Question {
+            principal: &self.principal,
+            rights: &self.rights,
+            action,
+            resource,
+            resource_account: &self.scene.resource_account,
+            resource_policy: match &self.scene.resource_policy {
+                Some(policy) => ResourcePolicy::Sufficient(policy),
+                None => ResourcePolicy::None,
+            },
+            context: &self.scene.context,
         };
         let within_boundary = self.rights.boundary.as_ref().map(|boundary| {
             let alone = Rights { identity: vec![boundary.clone()], boundary: None, session: None };
-            ask(&alone, ResourcePolicy::None).allowed
+            decide(Question { rights: &alone, resource_policy: ResourcePolicy::None, ..question }).allowed
         });
-        Evaluated {
-            action: action.to_owned(),
-            resource: resource.to_owned(),
-            decision: ask(&self.rights, resource_policy),
-            within_boundary,
-        }
+        Evaluated { explanation: explain(question), within_boundary }
     }
 
-    fn policies(&self) -> impl Iterator<Item = &Policy> {
-        let Rights { identity, boundary, session } = &self.rights;
-        let own = identity.iter().chain(boundary).chain(session.iter().flatten());
-        own.chain(&self.scene.resource_policy)
-    }
-
-    /// Condition keys that the policies look at, and that nobody has given.
-    fn missing(&self) -> Vec<String> {
-        let used = keys_of(self.policies());
-        used.into_iter().filter(|key| self.scene.context.get(key).is_none() && !reading::is_of_principal(key)).collect()
-    }
-
-    fn page(&self) -> Page<(usize, Evaluated)> {
+    fn page(&self) -> Page<Evaluated> {
         let Scene { actions, resources, paging, .. } = &self.scene;
         let questions = actions.iter().flat_map(|action| resources.iter().map(move |resource| (action, resource)));
         // Only those of the page are evaluated.
         let page = paging.cut(questions.enumerate(), |(at, _)| format!("{at:06}"));
-        let items = page.items.into_iter().map(|(at, (action, resource))| (at, self.evaluate(action, resource)));
+        let items = page.items.into_iter().map(|(_, (action, resource))| self.evaluate(action, resource));
         Page { items: items.collect(), marker: page.marker }
     }
 
     fn answer(self, allowed: Allowed) -> Answer {
-        let (page, missing) = (self.page(), self.missing());
+        let page = self.page();
         Answer::new(allowed, move |xml| {
-            query::list(xml, "EvaluationResults", &page.items, |xml, (_, evaluated)| {
-                self.write(xml, evaluated, &missing);
-            });
+            query::list(xml, "EvaluationResults", &page.items, write);
             write_marker(xml, page.marker.as_deref());
         })
     }
+}
 
-    fn write(&self, xml: &mut Writer, evaluated: &Evaluated, missing: &[String]) {
-        let statement = matches!(evaluated.decision.because, Because::Statement { .. });
-        xml.text("EvalActionName", &evaluated.action);
-        xml.text("EvalResourceName", &evaluated.resource);
-        let word = match (evaluated.decision.allowed, statement) {
-            (true, _) => "allowed",
-            (false, true) => "explicitDeny",
-            (false, false) => "implicitDeny",
-        };
-        xml.text("EvalDecision", word);
-        xml.open("MatchedStatements");
-        if let Because::Statement { policy, number, .. } = &evaluated.decision.because {
-            xml.open("member");
-            self.write_statement(xml, policy, *number);
-            xml.close();
-        }
-        xml.close();
-        texts(xml, "MissingContextValues", missing.iter().map(String::as_str));
-        if let Some(within) = evaluated.within_boundary {
-            xml.open("PermissionsBoundaryDecisionDetail");
-            xml.text("AllowedByPermissionsBoundary", if within { "true" } else { "false" });
-            xml.close();
-        }
-    }
-
-    fn write_statement(&self, xml: &mut Writer, name: &str, number: usize) {
-        let is_resource = self.scene.resource_policy.as_ref().is_some_and(|policy| policy.name.as_ref() == name);
-        xml.text("SourcePolicyId", &reading::source_id(name));
-        xml.text("SourcePolicyType", if is_resource { "Resource Policy" } else { "IAM Policy" });
-        let text = self.policies().find(|policy| policy.name.as_ref() == name).map(|policy| policy.document.text());
-        let Some((start, end)) = text.and_then(|text| reading::place(text, number)) else { return };
-        for (name, (line, column)) in [("StartPosition", start), ("EndPosition", end)] {
+fn write(xml: &mut Writer, evaluated: &Evaluated) {
+    let Explanation { action, resource, decision, matched, missing_keys, .. } = &evaluated.explanation;
+    xml.text("EvalActionName", action);
+    xml.text("EvalResourceName", resource);
+    let denied_outright = !decision.allowed && matches!(decision.because, Because::Statement { .. });
+    let (word, effect) = match (decision.allowed, denied_outright) {
+        (true, _) => ("allowed", Effect::Allow),
+        (false, true) => ("explicitDeny", Effect::Deny),
+        (false, false) => ("implicitDeny", Effect::Allow),
+    };
+    xml.text("EvalDecision", word);
+    // Those that decided. What allows and is not enough decided nothing.
+    let decided = matched.iter().filter(|found| found.effect == effect && word != "implicitDeny");
+    query::list(xml, "MatchedStatements", decided, |xml, found| {
+        xml.text("SourcePolicyId", &source_id(&found.policy));
+        xml.text("SourcePolicyType", if found.layer == Layer::Resource { "Resource Policy" } else { "IAM Policy" });
+        for (name, at) in [("StartPosition", found.from), ("EndPosition", found.to)] {
             xml.open(name);
-            xml.text("Line", &line.to_string());
-            xml.text("Column", &column.to_string());
+            xml.text("Line", &at.line.to_string());
+            xml.text("Column", &at.column.to_string());
             xml.close();
         }
+    });
+    texts(xml, "MissingContextValues", missing_keys.iter().map(String::as_str));
+    if let Some(within) = evaluated.within_boundary {
+        xml.open("PermissionsBoundaryDecisionDetail");
+        xml.text("AllowedByPermissionsBoundary", if within { "true" } else { "false" });
+        xml.close();
     }
 }
 
+/// A policy as AWS's simulator calls it: a managed one by its name, an inline one by whose it is.
+fn source_id(name: &str) -> String {
+    if let Some((policy, whose)) = name.strip_prefix("inline policy ").and_then(|rest| rest.split_once(" of ")) {
+        return format!("{}_{policy}", whose.replacen(' ', "_", 1));
+    }
+    let managed = name.starts_with("arn:").then(|| name.rsplit('/').next()).flatten();
+    managed.unwrap_or(name).to_owned()
+}
+
+/// The condition keys that policies look at, each once, whatever its case.
 fn keys_of<'p>(policies: impl Iterator<Item = &'p Policy>) -> BTreeSet<String> {
-    policies.flat_map(|policy| reading::context_keys(policy.document.text())).collect()
+    let mut seen = BTreeSet::new();
+    let keys = policies.flat_map(|policy| policy.document.context_keys());
+    keys.filter(|key| seen.insert(key.to_ascii_lowercase())).map(str::to_owned).collect()
 }
 
 /// The user or role whose policies are simulated.
@@ -362,4 +340,20 @@ pub(super) async fn get_context_keys_for_custom_policy(mut call: Call) -> Result
     let allowed = call.asker.may("*", Context::new())?;
     let keys = keys_of(given.iter());
     Ok(Answer::new(allowed, move |xml| texts(xml, "ContextKeyNames", keys.iter().map(String::as_str))))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_policy_is_called_as_awss_simulator_calls_it() {
+        for (name, id) in [
+            ("arn:aws:iam::aws:policy/service-role/AWSLambdaRole", "AWSLambdaRole"),
+            ("inline policy p of role r", "role_r_p"),
+            ("PolicyInputList.1", "PolicyInputList.1"),
+        ] {
+            assert_eq!(source_id(name), id);
+        }
+    }
 }

@@ -58,10 +58,8 @@ pub(super) async fn create_user(mut call: Call) -> Result<Answer, IdentityError>
     let settings = call.identity.settings().clone();
     let (asker, shown_in) = (call.asker.clone(), settings.clone());
     let changed = call.identity.change(move |state, snapshot| {
-        let mut context = request_tags(Context::new(), &user.tags);
-        if let Some(boundary) = &user.boundary {
-            context.set("iam:PermissionsBoundary", boundary);
-        }
+        let context = request_tags(Context::new(), &user.tags);
+        let context = context.with_all("iam:PermissionsBoundary", user.boundary.iter().cloned());
         let allowed = asker.may(user.arn(&settings), context)?;
         if !user.tags.is_empty() {
             asker.may_do("iam:TagUser", user.arn(&settings), request_tags(Context::new(), &user.tags))?;
