@@ -190,7 +190,11 @@ fn imports_point_downhill() {
         ("sandbox", vec![]),
         ("functions", vec!["core", "wire", "store", "sandbox"]),
         ("jobs", vec!["core", "wire", "store"]),
-        ("server", vec!["core", "wire", "store", "sandbox", "objects", "functions", "jobs", "aws", "inventory"]),
+        ("identity", vec!["core", "wire", "store"]),
+        (
+            "server",
+            vec!["core", "wire", "store", "sandbox", "objects", "functions", "identity", "jobs", "aws", "inventory"],
+        ),
         ("adapters/aws", vec!["jobs"]),
         ("adapters/inventory", vec!["jobs"]),
     ]);

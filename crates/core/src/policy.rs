@@ -4,16 +4,21 @@
 //! document means is decided here and nowhere else. Source: IAM user guide, "Policy evaluation logic" and "IAM JSON policy
 //! elements reference"; S3 Batch spec 9; Lambda spec 6.3.
 
+mod actions;
 mod condition;
 mod context;
 mod decide;
 mod document;
+mod explain;
+mod json;
+mod keys;
 mod pattern;
 mod principal;
 
 pub use context::Context;
 pub use decide::{Because, Decision, Layer, Question, ResourcePolicy, decide};
-pub use document::{Document, Kind, Malformed, Statement};
+pub use document::{Document, Effect, Kind, Malformed, Position, Statement, counted_characters};
+pub use explain::{Explanation, Have, Matched, Missed, Near, explain};
 pub use principal::{Principal, PrincipalKind};
 
 use std::sync::Arc;

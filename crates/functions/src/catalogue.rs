@@ -8,7 +8,8 @@ use std::path::Path;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
-use longshore_store::Records;
+use longshore_store::seal::Sealed;
+use longshore_store::{Records, Seal};
 
 use crate::code::{CodeStore, merged_name};
 use crate::environments::Environments;
@@ -17,8 +18,10 @@ use crate::function::{Function, VersionNumber};
 use crate::host::{Deployment, Terms};
 use crate::layer::{Layer, Layers};
 use crate::operations::now_ms;
-use crate::seal::Seal;
 use crate::table;
+
+/// What is sealed here, for messages.
+const VARIABLES: Sealed = Sealed { what: "environment variables", whose: "functions have environment variables" };
 
 /// A function and what the host needs to run each of its versions.
 #[derive(Debug)]
@@ -85,7 +88,7 @@ impl Catalogue {
         settle: Duration,
     ) -> Result<Self, FunctionError> {
         let (seal, functions, layers) = records.read_blocking::<_, FunctionError>(|connection| {
-            let seal = Seal::open(key, table::any_sealed(connection)?)?;
+            let seal = Seal::open(key, VARIABLES, table::any_sealed(connection)?)?;
             let functions = table::all(connection, &seal)?;
             Ok((seal, functions, table::layers(connection)?))
         })?;

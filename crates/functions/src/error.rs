@@ -2,12 +2,11 @@
 
 use http::StatusCode;
 use longshore_core::permission::{POLICY_BYTES_MAX, PolicyError};
-use longshore_store::StoreError;
+use longshore_store::{SealError, StoreError};
 use longshore_wire::ApiError;
 
 use crate::code::CodeError;
 use crate::code::archive::{ArchiveError, UNZIPPED_BYTES_LIMIT};
-use crate::seal::SealError;
 
 /// Every failure of an operation. [`FunctionError::told`] is the user's side of it.
 #[derive(Debug, thiserror::Error)]

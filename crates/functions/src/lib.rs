@@ -22,7 +22,6 @@ pub mod operations;
 mod provisioned;
 mod random;
 mod resolve;
-mod seal;
 mod shape;
 pub mod table;
 #[cfg(test)]

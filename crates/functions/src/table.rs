@@ -6,7 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use longshore_core::event_invocation::{Event, Tries};
 use longshore_core::time::Tick;
-use longshore_store::{Schema, StoreError};
+use longshore_store::{Schema, Seal, StoreError};
 use rusqlite::{Connection, params};
 
 use longshore_core::permission::Policy;
@@ -17,7 +17,6 @@ use crate::function::{
     Additional, Alias, Configuration, Function, ProvisionedConcurrency, Resource, Standing, Version, VersionNumber,
 };
 use crate::layer::{Layer, LayerVersion, Layers};
-use crate::seal::Seal;
 
 /// `function_version` holds `$LATEST` as number 0, one row among the published ones. `function_policy` holds the policy
 /// of the function itself with an empty qualifier; `statements` are as AWS writes them.

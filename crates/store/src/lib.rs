@@ -11,6 +11,7 @@ pub mod files;
 pub mod ground;
 pub mod records;
 pub mod result_log;
+pub mod seal;
 pub mod segment;
 pub mod syncs;
 
@@ -20,6 +21,7 @@ pub use files::{Files, Open, OpenFile, Os};
 pub use ground::Ground;
 pub use records::{Calm, Records, Schema};
 pub use result_log::{Mark, Position, ResultLog};
+pub use seal::{Seal, SealError, Secret};
 pub use syncs::Syncs;
 
 /// Why state could not be read or written.

@@ -68,6 +68,8 @@ pub struct Asked {
     pub resource_account: Option<String>,
     /// A policy of the resource that is enough where it allows: a function's.
     pub resource_policy: Option<Policy>,
+    /// The trust policy of a role, without which nothing is allowed.
+    pub trust_policy: Option<Policy>,
     /// Condition keys of this action.
     pub context: Context,
 }
@@ -75,7 +77,14 @@ pub struct Asked {
 impl Asked {
     pub fn new(action: &'static str, resource: impl Into<String>) -> Self {
         let resource = resource.into();
-        Self { action, resource, resource_account: None, resource_policy: None, context: Context::new() }
+        Self {
+            action,
+            resource,
+            resource_account: None,
+            resource_policy: None,
+            trust_policy: None,
+            context: Context::new(),
+        }
     }
 
     pub fn with(mut self, key: &str, value: impl Into<String>) -> Self {
@@ -85,6 +94,11 @@ impl Asked {
 
     pub fn with_context(mut self, context: Context) -> Self {
         self.context = context.or(&self.context);
+        self
+    }
+
+    pub fn with_trust(mut self, policy: Policy) -> Self {
+        self.trust_policy = Some(policy);
         self
     }
 
@@ -197,7 +211,11 @@ impl Caller {
             action: asked.action,
             resource: &asked.resource,
             resource_account: asked.resource_account.as_deref().unwrap_or(self.account()),
-            resource_policy: asked.resource_policy.as_ref().map_or(ResourcePolicy::None, ResourcePolicy::Sufficient),
+            resource_policy: match (&asked.trust_policy, &asked.resource_policy) {
+                (Some(trust), _) => ResourcePolicy::Needed(trust),
+                (None, Some(policy)) => ResourcePolicy::Sufficient(policy),
+                (None, None) => ResourcePolicy::None,
+            },
             context: &context,
         });
         if let Some(witness) = witness {

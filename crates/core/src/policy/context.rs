@@ -2,9 +2,14 @@
 
 use std::collections::BTreeMap;
 
-/// Condition keys with their values. Keys are compared without regard to case; one that is not there is unknown.
+use super::{Principal, PrincipalKind, keys};
+
+/// Condition keys with their values. Keys are compared without regard to case.
 ///
-/// Only what the server itself knows goes in: nothing of a header that nobody has verified.
+/// Only what the server itself knows goes in: nothing of a header that nobody has verified. A key that is not there is *missing* if
+/// requests without it are known to exist ([`keys`]), and otherwise *unknown*: then no Allow that asks for it holds, and
+/// every Deny that does. Whoever knows that a request has no value of a key says so with none at all
+/// (`with_all::<String>("s3:prefix", [])`).
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Context(BTreeMap<String, Vec<String>>);
 
@@ -19,7 +24,7 @@ impl Context {
         self
     }
 
-    /// With several values of a key (`aws:TagKeys`); none at all is a key that is there and empty.
+    /// With several values of a key (`aws:TagKeys`); none at all says that it is known to be missing.
     pub fn with_all<V: Into<String>>(mut self, key: &str, values: impl IntoIterator<Item = V>) -> Self {
         self.0.insert(key.to_ascii_lowercase(), values.into_iter().map(Into::into).collect());
         self
@@ -45,5 +50,82 @@ impl Context {
             self.0.entry(key.clone()).or_insert_with(|| values.clone());
         }
         self
+    }
+}
+
+/// What a decision knows of a key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Known<'a> {
+    /// One or more.
+    Values(Vec<&'a str>),
+    /// This request has none.
+    Missing,
+    /// Whether it has one, and which, this server cannot say.
+    Unknown,
+}
+
+/// All that is known of a request: its context, and what follows from who asks and whose the resource is.
+pub(super) struct Facts<'a> {
+    pub principal: &'a Principal,
+    pub resource_account: &'a str,
+    pub context: &'a Context,
+}
+
+impl<'a> Facts<'a> {
+    /// The values of a key in lower case. What follows from the principal goes before what the context says.
+    ///
+    /// Source: IAM user guide, "AWS global condition context keys", "Properties of the principal".
+    pub fn known(&self, key: &str) -> Known<'a> {
+        let one = |value: &'a str| Known::Values(vec![value]);
+        let service = matches!(self.principal.kind, PrincipalKind::Service);
+        let own = match key {
+            // A service has no ARN, no account and no ID of its own.
+            "aws:principalarn" | "aws:principalaccount" | "aws:principaltype" | "aws:userid" if service => {
+                Some(Known::Missing)
+            }
+            "aws:principalarn" => Some(one(match &self.principal.kind {
+                PrincipalKind::AssumedRole { role_arn, .. } => role_arn,
+                _ => &self.principal.arn,
+            })),
+            "aws:principalaccount" => Some(one(&self.principal.account)),
+            "aws:principaltype" => Some(one(match self.principal.kind {
+                PrincipalKind::Root => "Account",
+                PrincipalKind::User { .. } => "User",
+                PrincipalKind::AssumedRole { .. } | PrincipalKind::Service => "AssumedRole",
+            })),
+            "aws:userid" => Some(one(&self.principal.user_id)),
+            "aws:username" => Some(match &self.principal.kind {
+                PrincipalKind::User { name } => one(name),
+                _ => Known::Missing,
+            }),
+            "aws:principalisawsservice" => Some(one(if service { "true" } else { "false" })),
+            "aws:principalservicename" | "aws:principalservicenameslist" => {
+                Some(if service { one(&self.principal.arn) } else { Known::Missing })
+            }
+            "aws:resourceaccount" => Some(one(self.resource_account)),
+            _ => key.strip_prefix("aws:principaltag/").map(|tag| {
+                let tags = &self.principal.tags;
+                tags.iter()
+                    .find(|(key, _)| key.eq_ignore_ascii_case(tag))
+                    .map_or(Known::Missing, |(_, value)| one(value))
+            }),
+        };
+        if let Some(own) = own {
+            return own;
+        }
+        match self.context.0.get(key).map(Vec::as_slice) {
+            Some([]) => Known::Missing,
+            Some(values) => Known::Values(values.iter().map(String::as_str).collect()),
+            // There are no forward access sessions here, and nobody has a second factor: temporary credentials say so, keys of a
+            // user have no such key, as on AWS.
+            None if key == "aws:viaawsservice" => one("false"),
+            None if key == "aws:multifactorauthpresent"
+                && matches!(self.principal.kind, PrincipalKind::AssumedRole { .. }) =>
+            {
+                one("false")
+            }
+            None if keys::may_be_missing(key) => Known::Missing,
+            None => Known::Unknown,
+        }
     }
 }

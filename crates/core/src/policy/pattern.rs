@@ -1,1 +1,426 @@
-//! Wildcards.
+//! Texts with wildcards and variables, and what they fit.
+
+use std::borrow::Cow;
+use std::collections::HashMap;
+
+use super::context::{Facts, Known};
+
+/// What is known of a statement's element. `Unknown`: it hangs on a key that this server knows nothing of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Truth {
+    No,
+    Unknown,
+    Yes,
+}
+
+impl Truth {
+    /// Both.
+    pub fn and(self, other: impl FnOnce() -> Self) -> Self {
+        if self == Self::No { self } else { self.min(other()) }
+    }
+
+    pub fn all(mut truths: impl Iterator<Item = Self>) -> Self {
+        truths
+            .try_fold(Self::Yes, |all, one| if one == Self::No { Err(one) } else { Ok(all.min(one)) })
+            .unwrap_or_else(|no| no)
+    }
+
+    pub fn any(mut truths: impl Iterator<Item = Self>) -> Self {
+        truths
+            .try_fold(Self::No, |any, one| if one == Self::Yes { Err(one) } else { Ok(any.max(one)) })
+            .unwrap_or_else(|yes| yes)
+    }
+}
+
+impl std::ops::Not for Truth {
+    type Output = Self;
+
+    fn not(self) -> Self {
+        match self {
+            Self::No => Self::Yes,
+            Self::Unknown => Self::Unknown,
+            Self::Yes => Self::No,
+        }
+    }
+}
+
+impl From<bool> for Truth {
+    fn from(yes: bool) -> Self {
+        if yes { Self::Yes } else { Self::No }
+    }
+}
+
+/// A text with wildcards (`*`: any number of any characters, `?`: one) and variables (`${aws:username}`).
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Pattern(Vec<Piece>);
+
+#[derive(Debug, Clone, PartialEq)]
+enum Piece {
+    Literal(String),
+    /// `*`
+    Run,
+    /// `?`
+    One,
+    Variable {
+        /// In lower case.
+        key: String,
+        /// As it was written.
+        written: String,
+        /// What stands for it where the request has no such key.
+        default: Option<String>,
+    },
+}
+
+/// What is more than letters in a pattern.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Syntax {
+    pub wildcards: bool,
+    /// Only since version 2012-10-17 of the language; before, `${` is two letters.
+    pub variables: bool,
+}
+
+impl Pattern {
+    /// Reads a pattern; the error says what is wrong with a variable.
+    pub fn read(text: &str, syntax: Syntax) -> Result<Self, String> {
+        let mut pieces = Vec::new();
+        let mut literal = String::new();
+        let mut rest = text;
+        while let Some(c) = rest.chars().next() {
+            let variable = rest.strip_prefix("${").filter(|_| syntax.variables);
+            let special = match (variable, c) {
+                (Some(inside), _) => {
+                    let (piece, behind) = variable_of(inside)?;
+                    rest = behind;
+                    match piece {
+                        Piece::Literal(letters) => {
+                            literal.push_str(&letters);
+                            continue;
+                        }
+                        piece => Some(piece),
+                    }
+                }
+                (None, '*') if syntax.wildcards => Some(Piece::Run),
+                (None, '?') if syntax.wildcards => Some(Piece::One),
+                _ => None,
+            };
+            if variable.is_none() {
+                rest = &rest[c.len_utf8()..];
+            }
+            match special {
+                None => literal.push(c),
+                Some(piece) => {
+                    if !literal.is_empty() {
+                        pieces.push(Piece::Literal(std::mem::take(&mut literal)));
+                    }
+                    // `**` says what `*` says.
+                    if piece != Piece::Run || pieces.last() != Some(&Piece::Run) {
+                        pieces.push(piece);
+                    }
+                }
+            }
+        }
+        if !literal.is_empty() {
+            pieces.push(Piece::Literal(literal));
+        }
+        Ok(Self(pieces))
+    }
+
+    /// Whether it fits the whole of a text. A variable without a value fits nothing; one of which nothing is known might fit
+    /// anything.
+    pub fn fits(&self, text: &str, facts: &Facts<'_>) -> Truth {
+        self.fits_with(text, facts, false)
+    }
+
+    /// The same without regard to case.
+    pub fn fits_folded(&self, text: &str, facts: &Facts<'_>) -> Truth {
+        self.fits_with(text, facts, true)
+    }
+
+    fn fits_with(&self, text: &str, facts: &Facts<'_>, folded: bool) -> Truth {
+        let Some((pieces, guessed)) = resolved(&self.0, facts) else { return Truth::No };
+        let fits = if folded {
+            let lower = |piece: &Piece| match piece {
+                Piece::Literal(letters) => Piece::Literal(letters.to_lowercase()),
+                other => other.clone(),
+            };
+            glob(&pieces.iter().map(lower).collect::<Vec<_>>(), &text.to_lowercase())
+        } else {
+            glob(&pieces, text)
+        };
+        weighed(fits, guessed)
+    }
+
+    /// Whether it fits without anything being known of a request: for patterns without variables.
+    pub fn fits_plainly(&self, text: &str) -> bool {
+        glob(&self.0, text)
+    }
+
+    /// Whether it has `*` or `?`.
+    pub fn is_wild(&self) -> bool {
+        self.0.iter().any(|piece| matches!(piece, Piece::Run | Piece::One))
+    }
+
+    /// The keys of its variables, as they were written.
+    pub fn keys(&self) -> impl Iterator<Item = &str> {
+        self.0.iter().filter_map(|piece| match piece {
+            Piece::Variable { written, .. } => Some(written.as_str()),
+            _ => None,
+        })
+    }
+}
+
+/// A pattern of ARNs: its segments are compared one by one, so that a wildcard does not reach over a colon, but for the last, which
+/// takes all that is left. So `arn:aws:lambda:*` is every ARN of Lambda, and `arn:aws:s3:::b/*` every key, with colons and
+/// slashes.
+///
+/// Source: IAM user guide, "IAM JSON policy elements: Resource" (a `*` that ends a segment may reach over colons: here only
+/// where it ends the pattern), and "Condition operators", ARN ("each of the six colon-delimited components is checked separately").
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct ArnPattern {
+    whole: Pattern,
+    /// Empty where a variable stands before the fifth colon: then it is only known with the request where segments end.
+    segments: Vec<Vec<Piece>>,
+}
+
+/// Parts of an ARN: `arn`, partition, service, region, account, resource.
+const SEGMENTS: usize = 6;
+
+impl ArnPattern {
+    /// Reads what a Resource element or a condition may name. The error says why it is none.
+    pub fn read(text: &str, syntax: Syntax) -> Result<Self, String> {
+        let whole = Pattern::read(text, syntax)?;
+        let segments = segments_of(&whole.0);
+        let early = segments.iter().take(SEGMENTS - 1).flatten().any(|piece| matches!(piece, Piece::Variable { .. }));
+        Ok(Self { whole, segments: if early { Vec::new() } else { segments } })
+    }
+
+    /// Whether it is `*`.
+    pub fn is_everything(&self) -> bool {
+        self.whole.0 == [Piece::Run]
+    }
+
+    /// Why it is no pattern of an ARN in a Resource element; `None` if it is one. Source: AWS's messages; IAM user guide, "Resource":
+    /// no wildcard in the service, no variable before the fifth colon.
+    pub fn fault(&self) -> Option<&'static str> {
+        if self.is_everything() {
+            return None;
+        }
+        if self.segments.is_empty() {
+            return Some("a variable may only stand behind the fifth colon of an ARN");
+        }
+        let literal = |segment: &[Piece]| matches!(segment, [Piece::Literal(_)]);
+        if self.segments[0] != [Piece::Literal("arn".to_owned())] || self.segments.len() < 3 {
+            return Some("must be in ARN format or \"*\"");
+        }
+        if self.segments.len() < SEGMENTS && self.segments.last().is_some_and(|last| last.last() != Some(&Piece::Run)) {
+            return Some(
+                "must be in ARN format or \"*\": an ARN has six parts, arn:partition:service:region:account:resource",
+            );
+        }
+        if self.segments[1].is_empty() {
+            return Some("names no partition: write arn:aws:…");
+        }
+        // With less than six segments the third may be the last one and end in `*`: `arn:aws:s3*`, which AWS refuses as well.
+        if !literal(&self.segments[2]) {
+            return Some("must name its service without wildcards");
+        }
+        None
+    }
+
+    pub fn fits(&self, arn: &str, facts: &Facts<'_>) -> Truth {
+        if self.is_everything() {
+            return Truth::Yes;
+        }
+        if !self.segments.is_empty() {
+            let parts: Vec<&str> = arn.splitn(self.segments.len(), ':').collect();
+            if parts.len() != self.segments.len() {
+                return Truth::No;
+            }
+            // What costs least and differs most stands last; the order does not matter to the answer.
+            return Truth::all(self.segments.iter().zip(parts).map(|(segment, part)| {
+                let Some((pieces, guessed)) = resolved(segment, facts) else { return Truth::No };
+                weighed(glob(&pieces, part), guessed)
+            }));
+        }
+        let Some((pieces, guessed)) = resolved(&self.whole.0, facts) else { return Truth::No };
+        let segments = segments_of(&pieces);
+        let parts: Vec<&str> = arn.splitn(segments.len(), ':').collect();
+        let fits =
+            parts.len() == segments.len() && segments.iter().zip(parts).all(|(segment, part)| glob(segment, part));
+        weighed(fits, guessed)
+    }
+
+    /// Whether a variable in it has no value in this request.
+    pub fn is_unresolved(&self, facts: &Facts<'_>) -> bool {
+        resolved(&self.whole.0, facts).is_none()
+    }
+
+    pub fn keys(&self) -> impl Iterator<Item = &str> {
+        self.whole.keys()
+    }
+}
+
+/// What fits only because something unknown was taken for fitting is not known to fit.
+fn weighed(fits: bool, guessed: bool) -> Truth {
+    match (fits, guessed) {
+        (false, _) => Truth::No,
+        (true, true) => Truth::Unknown,
+        (true, false) => Truth::Yes,
+    }
+}
+
+/// Pieces split at their first five colons.
+fn segments_of(pieces: &[Piece]) -> Vec<Vec<Piece>> {
+    let mut segments = vec![Vec::new()];
+    for piece in pieces {
+        let Piece::Literal(letters) = piece else {
+            if let Some(last) = segments.last_mut() {
+                last.push(piece.clone());
+            }
+            continue;
+        };
+        for (n, part) in letters.splitn(SEGMENTS + 1 - segments.len(), ':').enumerate() {
+            if n > 0 {
+                segments.push(Vec::new());
+            }
+            if let Some(last) = segments.last_mut().filter(|_| !part.is_empty()) {
+                last.push(Piece::Literal(part.to_owned()));
+            }
+        }
+    }
+    segments
+}
+
+/// What stands between `${` and `}`, and what follows. Source: IAM user guide, "Variables and tags".
+fn variable_of(inside: &str) -> Result<(Piece, &str), String> {
+    // A default may hold a brace, a name may not.
+    for (escape, letter) in [("*}", "*"), ("?}", "?"), ("$}", "$")] {
+        if let Some(rest) = inside.strip_prefix(escape) {
+            return Ok((Piece::Literal(letter.to_owned()), rest));
+        }
+    }
+    let end = inside.find(['}', ',']).ok_or("a variable that begins with ${ has no } that ends it")?;
+    let key = &inside[..end];
+    let named = key.split_once(':').is_some_and(|(service, name)| {
+        let letters = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '.');
+        !service.is_empty() && service.chars().all(letters) && !name.is_empty() && !name.contains(['{', '\'', '"'])
+    });
+    if !named {
+        return Err(format!(
+            "${{{key}}} is no variable: one is named as a condition key, as ${{aws:username}}, and a letter is written ${{*}}, ${{?}} or ${{$}}"
+        ));
+    }
+    let variable = |default| Piece::Variable { key: key.to_ascii_lowercase(), written: key.to_owned(), default };
+    let rest = &inside[end..];
+    if let Some(rest) = rest.strip_prefix('}') {
+        return Ok((variable(None), rest));
+    }
+    let wrong = || format!("the default of ${{{key}}} has to be written ${{{key}, 'text'}}");
+    let quoted =
+        rest.strip_prefix(',').map(str::trim_start).and_then(|rest| rest.strip_prefix('\'')).ok_or_else(wrong)?;
+    let (default, rest) = quoted.split_once('\'').ok_or_else(wrong)?;
+    let rest = rest.strip_prefix('}').ok_or_else(wrong)?;
+    Ok((variable(Some(default.to_owned())), rest))
+}
+
+/// The pieces with what the request says for variables, and whether something in them is only guessed; `None` if a variable has no
+/// value. A value is letters, whatever it holds: a user called `*` is no wildcard.
+///
+/// Source: IAM user guide, "Variables and tags", "Policy variables with no value": what is compared with it is never equal.
+/// Of several values none is the value.
+fn resolved<'p>(pieces: &'p [Piece], facts: &Facts<'_>) -> Option<(Cow<'p, [Piece]>, bool)> {
+    if !pieces.iter().any(|piece| matches!(piece, Piece::Variable { .. })) {
+        return Some((Cow::Borrowed(pieces), false));
+    }
+    let mut guessed = false;
+    let mut resolved = Vec::with_capacity(pieces.len());
+    for piece in pieces {
+        let Piece::Variable { key, default, .. } = piece else {
+            resolved.push(piece.clone());
+            continue;
+        };
+        match (facts.known(key), default) {
+            (Known::Values(values), _) if values.len() == 1 => resolved.push(Piece::Literal(values[0].to_owned())),
+            (Known::Values(_), _) => return None,
+            (Known::Missing, Some(default)) => resolved.push(Piece::Literal(default.clone())),
+            (Known::Missing, None) => return None,
+            // A default does not help: elsewhere the key might have a value.
+            (Known::Unknown, _) => {
+                guessed = true;
+                resolved.push(Piece::Run);
+            }
+        }
+    }
+    Some((Cow::Owned(resolved), guessed))
+}
+
+/// Whether pieces without variables fit the whole of a text, in time linear in the text (times the length of a part with `?` in
+/// it, over 64). The earliest place of each part leaves the most for those that follow.
+fn glob(pieces: &[Piece], text: &str) -> bool {
+    let mut chunks = pieces.split(|piece| *piece == Piece::Run);
+    let Some(mut rest) = chunks.next().and_then(|head| behind_start(head, text)) else { return false };
+    let Some(tail) = chunks.next_back() else { return rest.is_empty() };
+    for chunk in chunks {
+        let Some(behind) = behind_first(chunk, rest) else { return false };
+        rest = behind;
+    }
+    fits_end(tail, rest)
+}
+
+/// What follows a part that a text begins with.
+fn behind_start<'t>(chunk: &[Piece], text: &'t str) -> Option<&'t str> {
+    chunk.iter().try_fold(text, |rest, piece| match piece {
+        Piece::Literal(letters) => rest.strip_prefix(letters.as_str()),
+        _ => rest.chars().next().map(|c| &rest[c.len_utf8()..]),
+    })
+}
+
+/// Whether a text ends in a part.
+fn fits_end(chunk: &[Piece], text: &str) -> bool {
+    let before = chunk.iter().rev().try_fold(text, |rest, piece| match piece {
+        Piece::Literal(letters) => rest.strip_suffix(letters.as_str()),
+        _ => rest.chars().next_back().map(|c| &rest[..rest.len() - c.len_utf8()]),
+    });
+    before.is_some()
+}
+
+/// What follows the first place of a part in a text.
+///
+/// With `?` in the part, a bit for each of its letters says whether the letters before it fit the text up to here: trying anew at each
+/// place would take the product of both lengths, and a client chooses the one and sometimes the other.
+fn behind_first<'t>(chunk: &[Piece], text: &'t str) -> Option<&'t str> {
+    if let [Piece::Literal(letters)] = chunk {
+        return text.find(letters.as_str()).map(|at| &text[at + letters.len()..]);
+    }
+    let units: Vec<Option<char>> = chunk
+        .iter()
+        .flat_map(|piece| match piece {
+            Piece::Literal(letters) => letters.chars().map(Some).collect(),
+            _ => vec![None],
+        })
+        .collect();
+    let Some(last) = units.len().checked_sub(1) else { return Some(text) };
+    let words = units.len().div_ceil(64);
+    let bit = |n: usize| (n / 64, 1_u64 << (n % 64));
+    let mut whatever = vec![0_u64; words];
+    for (n, _) in units.iter().enumerate().filter(|(_, unit)| unit.is_none()) {
+        whatever[bit(n).0] |= bit(n).1;
+    }
+    let mut fitting: HashMap<char, Vec<u64>> = HashMap::new();
+    for (n, c) in units.iter().enumerate().filter_map(|(n, unit)| unit.map(|c| (n, c))) {
+        fitting.entry(c).or_insert_with(|| whatever.clone())[bit(n).0] |= bit(n).1;
+    }
+    let mut state = vec![0_u64; words];
+    for (at, c) in text.char_indices() {
+        let mut carried = 1;
+        for (word, fits) in state.iter_mut().zip(fitting.get(&c).unwrap_or(&whatever)) {
+            let out = *word >> 63;
+            *word = ((*word << 1) | carried) & fits;
+            carried = out;
+        }
+        if state[bit(last).0] & bit(last).1 != 0 {
+            return Some(&text[at + c.len_utf8()..]);
+        }
+    }
+    None
+}
