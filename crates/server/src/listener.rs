@@ -6,6 +6,7 @@
 
 use std::future::Future;
 use std::io;
+use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -42,6 +43,15 @@ pub trait Service: Send + Sync + 'static {
     fn answer(&self, request: http::Request<RequestBody>) -> impl Future<Output = Answer> + Send;
 }
 
+/// How a request came here, as its extension. Of the socket alone: what a header says of it is anybody's word.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Connection {
+    /// The other end of the socket.
+    pub peer: SocketAddr,
+    /// Whether it came over TLS.
+    pub secure: bool,
+}
+
 /// Serves until `stop` becomes true, then lets requests under way end for at most `stop_time`.
 pub async fn serve(
     listener: TcpListener,
@@ -64,10 +74,11 @@ pub async fn serve(
             } => accepted,
         };
         match accepted {
-            (Ok((stream, _)), permit) => {
+            (Ok((stream, peer)), permit) => {
                 // Answers are written whole; waiting to fill a packet would only delay their end.
                 let _ = stream.set_nodelay(true);
-                let connection = connection(stream, service.clone(), stop.clone());
+                let how = Connection { peer, secure: false };
+                let connection = connection(stream, how, service.clone(), stop.clone());
                 connections.spawn(async move {
                     connection.await;
                     drop(permit);
@@ -93,15 +104,16 @@ async fn asked(stop: &mut watch::Receiver<bool>) {
     let _ = stop.wait_for(|stop| *stop).await;
 }
 
-async fn connection<S>(stream: S, service: Arc<impl Service>, mut stop: watch::Receiver<bool>)
+async fn connection<S>(stream: S, how: Connection, service: Arc<impl Service>, mut stop: watch::Receiver<bool>)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let phase = Arc::new(Phase::default());
     let watched = phase.clone();
     let stream = TokioIo::new(TimedStream::new(stream, phase.clone()));
-    let serve = hyper::service::service_fn(move |request: http::Request<Incoming>| {
+    let serve = hyper::service::service_fn(move |mut request: http::Request<Incoming>| {
         phase.set(Phase::REQUEST);
+        request.extensions_mut().insert(how);
         let (service, phase) = (service.clone(), phase.clone());
         async move {
             let answer = service.answer(request.map(RequestBody::new)).await;
@@ -129,12 +141,12 @@ where
     let ended = tokio::select! {
         ended = served => ended,
         () = watched.lasts_too_long() => {
-            tracing::debug!("connection closed, its client was silent too long");
+            tracing::debug!(peer = %how.peer, secure = how.secure, "connection closed, its client was silent too long");
             return;
         }
     };
     if let Err(error) = ended {
-        tracing::debug!(%error, "connection broke off");
+        tracing::debug!(peer = %how.peer, secure = how.secure, %error, "connection broke off");
     }
 }
 
@@ -330,8 +342,26 @@ mod tests {
 
     use super::*;
 
+    const HOW: Connection = Connection {
+        peer: SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 7)), 4711),
+        secure: true,
+    };
+
     /// Reads the body and answers its length.
     struct Length;
+
+    /// Answers how the request came.
+    struct How;
+
+    impl Service for How {
+        async fn answer(&self, request: http::Request<RequestBody>) -> Answer {
+            let text = match request.extensions().get::<Connection>() {
+                Some(Connection { peer, secure }) => format!("{peer} {secure}"),
+                None => "unknown".to_owned(),
+            };
+            http::Response::new(Full::new(Bytes::from(text)).map_err(|never| match never {}).boxed_unsync())
+        }
+    }
 
     impl Service for Length {
         async fn answer(&self, request: http::Request<RequestBody>) -> Answer {
@@ -346,7 +376,7 @@ mod tests {
     fn connected() -> (DuplexStream, watch::Sender<bool>) {
         let (ours, theirs) = tokio::io::duplex(64 * 1024);
         let (stop, stopped) = watch::channel(false);
-        tokio::spawn(connection(theirs, Arc::new(Length), stopped));
+        tokio::spawn(connection(theirs, HOW, Arc::new(Length), stopped));
         (ours, stop)
     }
 
@@ -418,7 +448,7 @@ mod tests {
     async fn a_client_that_reads_nothing_is_hung_up_on_after_a_minute() {
         let (ours, theirs) = tokio::io::duplex(16);
         let (_stop, stopped) = watch::channel(false);
-        let served = tokio::spawn(connection(theirs, Arc::new(Length), stopped));
+        let served = tokio::spawn(connection(theirs, HOW, Arc::new(Length), stopped));
         let (_reads_nothing, mut writes) = tokio::io::split(ours);
         writes.write_all(REQUEST.as_bytes()).await.unwrap();
         let began = Instant::now();
@@ -433,5 +463,18 @@ mod tests {
         tokio::time::sleep(Duration::from_secs(1)).await;
         stop.send_replace(true);
         assert_eq!(hung_up(stream).await.0, 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_request_knows_its_socket_and_believes_no_header_about_it() {
+        let (mut ours, theirs) = tokio::io::duplex(64 * 1024);
+        let (_stop, stopped) = watch::channel(false);
+        tokio::spawn(connection(theirs, HOW, Arc::new(How), stopped));
+        say(
+            &mut ours,
+            "GET / HTTP/1.1\r\nhost: localhost\r\nx-forwarded-for: 127.0.0.1\r\nx-forwarded-proto: http\r\n\r\n",
+        )
+        .await;
+        assert!(hung_up(ours).await.1.ends_with("192.0.2.7:4711 true"));
     }
 }
