@@ -101,7 +101,7 @@ class Server:
         deadline = time.monotonic() + timeout
         while True:
             text = self.output.read_bytes()[began:].decode("utf-8", "replace")
-            found = re.search(r"listening on http://(127\.0\.0\.1:\d+)", text)
+            found = re.search(r"listening on https?://(127\.0\.0\.1:\d+)", text)
             if found:
                 break
             assert self.process.poll() is None, f"the server ended with {self.process.returncode}:\n{text}"

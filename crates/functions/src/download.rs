@@ -30,7 +30,8 @@ impl Functions {
     pub(crate) fn link(&self, host: &str, sha256: &str) -> String {
         let expires = jiff::Timestamp::now().as_second() + LINK_SECONDS;
         let token = hex::encode(self.mac(sha256, expires).finalize().into_bytes());
-        format!("http://{host}{}{sha256}?expires={expires}&token={token}", Self::DOWNLOAD_PREFIX)
+        let scheme = if self.inner.settings.tls { "https" } else { "http" };
+        format!("{scheme}://{host}{}{sha256}?expires={expires}&token={token}", Self::DOWNLOAD_PREFIX)
     }
 
     /// Opens the package that a link names. `path` is the whole path of the request. Errors are for [`ApiError::s3`],

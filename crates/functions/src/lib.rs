@@ -75,6 +75,8 @@ pub struct Settings {
     /// The file with the key that seals environment variables; made if it is not there. `None`: `variables.key` beside
     /// the folder of code, outside the database and inside the data directory.
     pub variables_key: Option<PathBuf>,
+    /// Whether the API is served over TLS, so that links to code begin with `https`. First value: no.
+    pub tls: bool,
     /// Invocations of the type `Event`.
     pub events: EventSettings,
     /// How long a new or an updated function stays `Pending` or `InProgress` if nobody looks at it. First value: 500 ms.
@@ -92,6 +94,7 @@ impl Settings {
             code_bytes_max: 80_530_636_800,
             queue_wait: Duration::from_secs(1),
             variables_key: None,
+            tls: false,
             events: EventSettings::default(),
             settle: Duration::from_millis(500),
         }

@@ -120,6 +120,12 @@ pub struct Serve {
     /// Listen even where other machines reach it, although nothing is encrypted
     #[arg(long)]
     pub allow_plain_http: bool,
+    /// Serve over TLS with this certificate, a PEM file with the chain behind it [default: plain HTTP]
+    #[arg(long, value_name = "FILE", requires = "tls_key")]
+    pub tls_certificate: Option<PathBuf>,
+    /// The private key of the certificate, a PEM file
+    #[arg(long, value_name = "FILE", requires = "tls_certificate")]
+    pub tls_key: Option<PathBuf>,
     /// Where metrics are served to Prometheus without a signature: an address of the loopback interface [default: nowhere]
     #[arg(long, value_name = "ADDRESS", value_parser = crate::settings::metrics_address)]
     pub metrics_listen: Option<SocketAddr>,

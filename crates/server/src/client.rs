@@ -7,7 +7,6 @@ mod endpoint;
 mod functions;
 mod proxy;
 
-use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{PoisonError, RwLock, RwLockReadGuard};
@@ -192,13 +191,13 @@ impl Described {
 }
 
 impl Client {
-    pub fn new(address: SocketAddr, credentials: &Credentials, region: &str, account: &str) -> Self {
+    pub fn new(endpoint: Endpoint, credentials: &Credentials, region: &str, account: &str) -> Self {
         let credentials = sigv4::Credentials {
             access_key_id: credentials.access_key_id.clone(),
             secret_access_key: credentials.secret_access_key.clone(),
             session_token: None,
         };
-        Self::of(Endpoints::one(Endpoint::plain(address)), credentials, region, account)
+        Self::of(Endpoints::one(endpoint), credentials, region, account)
     }
 
     /// A client of any endpoints.
@@ -218,8 +217,8 @@ impl Client {
     }
 
     /// The server listens elsewhere from here on: it was started again.
-    pub fn move_to(&self, address: SocketAddr) {
-        *self.endpoints.write().unwrap_or_else(PoisonError::into_inner) = Endpoints::one(Endpoint::plain(address));
+    pub fn move_to(&self, endpoint: Endpoint) {
+        *self.endpoints.write().unwrap_or_else(PoisonError::into_inner) = Endpoints::one(endpoint);
     }
 
     pub fn account(&self) -> &str {
@@ -770,7 +769,11 @@ async fn connect(endpoint: &Endpoint, proxy: Option<&Endpoint>) -> Result<SendRe
         let stream = tokio::net::TcpStream::connect(proxy.unwrap_or(endpoint).address()).await.map_err(not_there)?;
         stream.set_nodelay(true).map_err(|e| broken(&e))?;
         if endpoint.tls() {
-            let config = tls::usual().map_err(|e| broken(&e))?;
+            let config = match endpoint.certificate() {
+                Some(certificate) => tls::of_this_machine(certificate),
+                None => tls::usual(),
+            };
+            let config = config.map_err(|e| broken(&e))?;
             let stream = tls::handshake(stream, endpoint.host(), config).await.map_err(|e| broken(&e))?;
             handshake(stream).await.map_err(|e| broken(&e))
         } else {

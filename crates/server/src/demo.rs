@@ -53,6 +53,7 @@ pub async fn demo(args: cli::Demo) -> Result<u8, Failure> {
     let data_dir = open_data_dir(&data_dir)?;
     let mut settings = Settings::load(data_dir.path(), None, settings::variables())?;
     settings.listen = ([127, 0, 0, 1], 0).into();
+    settings.tls = Default::default();
     settings.confine(&args.confine);
     // The demo's function is its own, whatever it is called.
     settings.function_endpoint.clear();

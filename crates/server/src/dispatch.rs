@@ -26,9 +26,9 @@ use sha2::{Digest, Sha256};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::credentials::Credentials;
-use crate::listener::{Answer, AnswerBody, RequestBody, Service};
+use crate::listener::{Answer, AnswerBody, Connection, RequestBody, Service};
 use crate::metrics::Metrics;
-use crate::names::{Host, Names};
+use crate::names::{Host, Names, Refused};
 use crate::rooms::S3;
 
 /// The one route that needs no permission at all. (A link to a function's code has its permission in its query.)
@@ -225,7 +225,17 @@ impl Dispatch {
             return plain(StatusCode::FORBIDDEN, "This is Longshore, not a proxy: it opens no tunnels.");
         }
         let path = self.after_base(parts.uri.path());
-        let host = match self.names.admit(&parts.uri, parts.headers.get(HOST).and_then(|h| h.to_str().ok())) {
+        let mut hosts = parts.headers.get_all(HOST).iter();
+        let host = hosts.next().and_then(|host| host.to_str().ok());
+        let host = match hosts.next() {
+            None => self.names.admit(&parts.uri, host),
+            // Of two, the one who looks behind us may take the other.
+            Some(_) => Err(Refused {
+                status: StatusCode::BAD_REQUEST,
+                reason: "The request has more than one Host header.".to_owned(),
+            }),
+        };
+        let host = match host {
             Ok(host) => host,
             Err(refused) => {
                 drain(&parts, body).await;
@@ -259,7 +269,7 @@ impl Dispatch {
         }
         match api {
             Api::S3 => {
-                let caller = match self.verify(&claim, None) {
+                let caller = match self.verify(&claim, is_secure(&parts), None) {
                     Ok(caller) => caller,
                     Err(error) => return self.refuse_caller(api, &error, &parts, body, id).await,
                 };
@@ -270,14 +280,14 @@ impl Dispatch {
         }
     }
 
-    /// Looks the key up and proves the claim.
-    fn verify(&self, claim: &Claim, body_sha256: Option<[u8; 32]>) -> Result<Verified, AuthError> {
+    /// Looks the key up and proves the claim. Over TLS (`secure`), a body may be unsigned.
+    fn verify(&self, claim: &Claim, secure: bool, body_sha256: Option<[u8; 32]>) -> Result<Verified, AuthError> {
         let known = claim.access_key_id() == self.root.access_key_id;
         let key = if known { Key::lasting(&self.root.secret_access_key, &self.account) } else { Key::unknown() };
         let rules = Rules {
             regions: &[&self.region],
             services: &["s3", "lambda"],
-            unsigned_payload: self.unsigned_payload,
+            unsigned_payload: self.unsigned_payload || secure,
             keys: Some(&self.signing_keys),
         };
         claim.verify(&key, &rules, jiff::Timestamp::now().as_second(), body_sha256)
@@ -360,7 +370,7 @@ impl Dispatch {
         let rules = Rules {
             regions: &[claim.region()],
             services: &[service],
-            unsigned_payload: self.unsigned_payload,
+            unsigned_payload: self.unsigned_payload || is_secure(&parts),
             // Kept keys are few, and these are asked for once in a while.
             keys: None,
         };
@@ -396,7 +406,7 @@ impl Dispatch {
     ) -> Answer {
         if claim.access_key_id() != self.root.access_key_id {
             // Not worth a body of 70 MB. The work that verifying costs is done all the same.
-            let error = self.verify(claim, Some([0; 32])).err().unwrap_or(AuthError::Missing);
+            let error = self.verify(claim, is_secure(&parts), Some([0; 32])).err().unwrap_or(AuthError::Missing);
             return self.refuse_caller(api, &error, &parts, body, id).await;
         }
         let (max, too_large) = match api {
@@ -428,7 +438,7 @@ impl Dispatch {
                 return api.refuse(&error, id);
             }
         };
-        let caller = match self.verify(claim, Some(Sha256::digest(&whole).into())) {
+        let caller = match self.verify(claim, is_secure(&parts), Some(Sha256::digest(&whole).into())) {
             Ok(caller) => caller,
             Err(error) => {
                 tracing::debug!(request_id = %id, %error, "caller refused");
@@ -544,6 +554,11 @@ where
         }
     });
     longshore_objects::RequestBody { stream: stream.flat_map(futures::stream::iter).boxed(), trailers }
+}
+
+/// Whether a request came over TLS.
+fn is_secure(parts: &http::request::Parts) -> bool {
+    parts.extensions.get::<Connection>().is_some_and(|how| how.secure)
 }
 
 fn answer(response: Response) -> Answer {

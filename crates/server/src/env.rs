@@ -22,6 +22,8 @@ pub struct Facts<'a> {
     pub account: &'a str,
     pub region: &'a str,
     pub address: SocketAddr,
+    /// With TLS, the host name for which the certificate is taken to be, if there is one.
+    pub tls: Option<Option<String>>,
     /// Whether `{account}.localhost` leads here.
     pub localhost_resolves: bool,
     /// Names among the shell's variables that would win over ours.
@@ -64,11 +66,36 @@ pub fn print(data_dir: &Path, settings: &Settings) -> Result<(), Failure> {
         account,
         region,
         address,
-        localhost_resolves: localhost_resolves(account, address),
+        tls: running.as_ref().map_or_else(
+            || settings.tls.is_on().then(|| settings.names.first().cloned()),
+            |server| server.tls.as_ref().map(|tls| tls.name.clone()),
+        ),
+        localhost_resolves: leads_here(account, "localhost", address),
         in_the_way: in_the_way.map(|v| (*v).to_owned()).collect(),
     };
     print!("{}", lines(&facts));
+    if let Some(host) = facts.tls_host()
+        && !leads_here(account, &host, address)
+    {
+        // Through a proxy, as without TLS, it would be the proxy that answers for the name.
+        eprintln!("warning: clients of S3 Control connect to {account}.{host}, which does not lead to this server");
+        eprintln!(
+            "hint: give the server a name (names, in longshore.toml) with a certificate for it and what is below it"
+        );
+    }
     Ok(())
+}
+
+impl Facts<'_> {
+    /// The host of `https://`, where there is TLS: the server's own name, `localhost`, or the address.
+    fn tls_host(&self) -> Option<String> {
+        let name = self.tls.clone()?;
+        Some(name.unwrap_or_else(|| match (self.localhost_resolves, dialled(self.address).ip()) {
+            (true, _) => "localhost".to_owned(),
+            (false, IpAddr::V4(ip)) => ip.to_string(),
+            (false, IpAddr::V6(ip)) => format!("[{ip}]"),
+        }))
+    }
 }
 
 /// The lines of a POSIX shell.
@@ -85,7 +112,9 @@ pub fn lines(facts: &Facts<'_>) -> String {
     export("AWS_REGION", facts.region);
     export("AWS_DEFAULT_REGION", facts.region);
     export("AWS_ACCOUNT_ID", facts.account);
-    if facts.localhost_resolves {
+    if let Some(host) = facts.tls_host() {
+        export("AWS_ENDPOINT_URL", &format!("https://{host}:{port}"));
+    } else if facts.localhost_resolves {
         export("AWS_ENDPOINT_URL", &format!("http://localhost:{port}"));
     } else {
         let address = dialled(facts.address);
@@ -112,16 +141,16 @@ pub fn dialled(listen: SocketAddr) -> SocketAddr {
     SocketAddr::new(ip, listen.port())
 }
 
-/// Whether the system resolves `{account}.localhost` to where we listen.
-fn localhost_resolves(account: &str, address: SocketAddr) -> bool {
+/// Whether the system resolves a name, and `{account}.` before it, to where we listen.
+fn leads_here(account: &str, name: &str, address: SocketAddr) -> bool {
     let listen = dialled(address).ip();
     let any = address.ip().is_unspecified();
-    let leads_here = |host: &str| {
+    let leads = |host: &str| {
         (host, address.port())
             .to_socket_addrs()
             .is_ok_and(|mut found| found.any(|a| a.ip() == listen || (any && a.ip().is_loopback())))
     };
-    leads_here(&format!("{account}.localhost")) && leads_here("localhost")
+    leads(&format!("{account}.{name}")) && leads(name)
 }
 
 /// A word of a POSIX shell.
@@ -143,6 +172,7 @@ mod tests {
             account: "000000000000",
             region: "us-east-1",
             address: "127.0.0.1:7300".parse().unwrap(),
+            tls: None,
             localhost_resolves,
             in_the_way: vec!["AWS_PROFILE".into()],
         }
@@ -180,6 +210,21 @@ mod tests {
             "export no_proxy='127.0.0.1,localhost'\n",
         ] {
             assert!(lines.contains(line), "{line} in {lines}");
+        }
+    }
+
+    #[test]
+    fn with_tls_the_endpoint_is_the_name_that_a_certificate_can_be_for() {
+        let credentials = credentials();
+        for (name, localhost_resolves, url) in [
+            (Some("batch.example"), true, "https://batch.example:7300"),
+            (None, true, "https://localhost:7300"),
+            (None, false, "https://127.0.0.1:7300"),
+        ] {
+            let tls = Some(name.map(str::to_owned));
+            let lines = lines(&Facts { tls, ..facts(&credentials, localhost_resolves) });
+            assert!(lines.contains(&format!("export AWS_ENDPOINT_URL={url}\n")), "{lines}");
+            assert!(!lines.contains("PROXY") && !lines.contains("http://"), "{lines}");
         }
     }
 

@@ -2,10 +2,13 @@
 //!
 //! An accept loop of our own on hyper's HTTP/1.1, because a ready-made server has no cap on connections and no time-out
 //! on what a client leaves unsaid. What a request means is [`crate::dispatch`]'s business.
-//! Source: promise 4.4, item 14.
+//! Source: promise 4.4, item 14; `docs/decisions/0046-whoever-is-silent-longest-makes-room.md`.
+
+mod room;
 
 use std::future::Future;
 use std::io;
+use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -16,9 +19,13 @@ use http_body_util::combinators::UnsyncBoxBody;
 use hyper::body::{Body, Frame, Incoming, SizeHint};
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpListener;
-use tokio::sync::{Semaphore, watch};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, Sleep};
+
+use self::room::Room;
+pub use self::room::Seats;
+use crate::tls::Presented;
 
 /// From the first byte of a request to the end of its headers.
 const HEADER_TIME_MAX: Duration = Duration::from_secs(10);
@@ -42,40 +49,68 @@ pub trait Service: Send + Sync + 'static {
     fn answer(&self, request: http::Request<RequestBody>) -> impl Future<Output = Answer> + Send;
 }
 
-/// Serves until `stop` becomes true, then lets requests under way end for at most `stop_time`.
+/// How a request came here, as its extension. Of the socket alone: what a header says of it is anybody's word.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Connection {
+    /// The other end of the socket.
+    pub peer: SocketAddr,
+    /// Whether it came over TLS.
+    pub secure: bool,
+}
+
+/// Serves until `stop` becomes true, then lets requests under way end for at most `stop_time`. With `tls`, whoever connects has to
+/// speak it.
 pub async fn serve(
     listener: TcpListener,
+    tls: Option<Arc<Presented>>,
     service: Arc<impl Service>,
-    connections_max: usize,
+    seats: Seats,
     mut stop: watch::Receiver<bool>,
     stop_time: Duration,
 ) {
-    let room = Arc::new(Semaphore::new(connections_max));
+    let room = Room::new(seats);
     let mut connections = tokio::task::JoinSet::new();
     loop {
         let accepted = tokio::select! {
             biased;
             () = asked(&mut stop) => break,
             Some(_) = connections.join_next(), if !connections.is_empty() => continue,
-            // A connection past the cap waits in the kernel's queue: its client sees delay, not an error.
-            accepted = async {
-                let permit = room.clone().acquire_owned().await.expect("the semaphore is never closed");
-                (listener.accept().await, permit)
-            } => accepted,
+            accepted = listener.accept() => accepted,
         };
         match accepted {
-            (Ok((stream, _)), permit) => {
+            Ok((stream, peer)) => {
+                // On a socket for both families, an IPv4 address comes in the clothes of an IPv6 one.
+                let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
+                // Whoever comes while all are being answered waits here, and behind it the kernel's queue.
+                let seat = tokio::select! {
+                    biased;
+                    () = asked(&mut stop) => break,
+                    seat = room.seat(peer.ip()) => seat,
+                };
+                let Some(seat) = seat else {
+                    tracing::debug!(%peer, "connection closed, as many from there are being answered");
+                    continue;
+                };
                 // Answers are written whole; waiting to fill a packet would only delay their end.
                 let _ = stream.set_nodelay(true);
-                let connection = connection(stream, service.clone(), stop.clone());
+                let how = Connection { peer, secure: tls.is_some() };
+                let (tls, service, stop) = (tls.clone(), service.clone(), stop.clone());
                 connections.spawn(async move {
-                    connection.await;
-                    drop(permit);
+                    let phase = seat.phase();
+                    match tls {
+                        None => connection(stream, how, phase, service, stop).await,
+                        Some(tls) => {
+                            if let Some(stream) = shaken_hands(&tls, stream, how, &phase).await {
+                                connection(stream, how, phase, service, stop).await;
+                            }
+                        }
+                    }
+                    drop(seat);
                 });
             }
             // Out of file descriptors, or a client that was gone before it was accepted. The first passes when a
             // connection ends; without a pause the loop would spin until then.
-            (Err(error), _) => {
+            Err(error) => {
                 tracing::warn!(%error, "connection not accepted");
                 tokio::time::sleep(Duration::from_millis(50)).await;
             }
@@ -88,22 +123,59 @@ pub async fn serve(
     }
 }
 
+/// The connection as TLS has it; `None` for a client that speaks something else, or says nothing.
+async fn shaken_hands(
+    tls: &Presented,
+    stream: TcpStream,
+    how: Connection,
+    phase: &Phase,
+) -> Option<tokio_rustls::server::TlsStream<TcpStream>> {
+    // As long as a head may take, from the beginning: whoever connects is to speak first.
+    phase.set(Phase::HEADERS);
+    let shaken = tokio::select! {
+        shaken = tls.acceptor().accept(stream) => shaken,
+        () = phase.lasts_too_long() => {
+            tracing::debug!(peer = %how.peer, "connection closed, its client did not finish the TLS handshake in time");
+            return None;
+        }
+    };
+    match shaken {
+        Ok(stream) => {
+            phase.set(Phase::IDLE);
+            Some(stream)
+        }
+        Err(error) => {
+            tracing::debug!(peer = %how.peer, %error, "connection closed, there was no TLS with its client");
+            None
+        }
+    }
+}
+
 /// Waits until `stop` is true, or until nobody could say so any more.
 async fn asked(stop: &mut watch::Receiver<bool>) {
     let _ = stop.wait_for(|stop| *stop).await;
 }
 
-async fn connection<S>(stream: S, service: Arc<impl Service>, mut stop: watch::Receiver<bool>)
-where
+async fn connection<S>(
+    stream: S,
+    how: Connection,
+    phase: Arc<Phase>,
+    service: Arc<impl Service>,
+    mut stop: watch::Receiver<bool>,
+) where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let phase = Arc::new(Phase::default());
     let watched = phase.clone();
     let stream = TokioIo::new(TimedStream::new(stream, phase.clone()));
-    let serve = hyper::service::service_fn(move |request: http::Request<Incoming>| {
-        phase.set(Phase::REQUEST);
+    let serve = hyper::service::service_fn(move |mut request: http::Request<Incoming>| {
+        let begun = phase.set(Phase::REQUEST);
+        request.extensions_mut().insert(how);
         let (service, phase) = (service.clone(), phase.clone());
         async move {
+            if !begun {
+                // It has to make room, and is about to be dropped: nothing may begin that nobody would be told of.
+                return std::future::pending().await;
+            }
             let answer = service.answer(request.map(RequestBody::new)).await;
             Ok::<_, std::convert::Infallible>(answer.map(|body| EndSeen { body, phase }))
         }
@@ -129,23 +201,21 @@ where
     let ended = tokio::select! {
         ended = served => ended,
         () = watched.lasts_too_long() => {
-            tracing::debug!("connection closed, its client was silent too long");
+            tracing::debug!(peer = %how.peer, secure = how.secure, "connection closed, its client was silent too long, or others needed its place");
             return;
         }
     };
     if let Err(error) = ended {
-        tracing::debug!(%error, "connection broke off");
+        tracing::debug!(peer = %how.peer, secure = how.secure, %error, "connection broke off");
     }
 }
 
-/// What a connection is waiting for.
+/// What a connection is waiting for, and since when.
 #[derive(Debug)]
-struct Phase(watch::Sender<u8>);
-
-impl Default for Phase {
-    fn default() -> Self {
-        Self(watch::Sender::new(Self::IDLE))
-    }
+struct Phase {
+    now: watch::Sender<(u8, Instant)>,
+    /// Told whenever a connection begins to be idle: somebody may want its place.
+    idle: Arc<Notify>,
 }
 
 impl Phase {
@@ -155,23 +225,58 @@ impl Phase {
     const HEADERS: u8 = 1;
     /// A request is being answered. Its body has its own measure, and the answer may take as long as a function runs.
     const REQUEST: u8 = 2;
+    /// Somebody else has its place. Nothing follows.
+    const GONE: u8 = 3;
 
-    fn set(&self, phase: u8) {
-        self.0.send_replace(phase);
+    fn new(idle: Arc<Notify>) -> Self {
+        Self { now: watch::Sender::new((Self::IDLE, Instant::now())), idle }
+    }
+
+    /// Whether the connection goes on: it may have had to make room.
+    fn set(&self, phase: u8) -> bool {
+        let goes_on = self.now.send_if_modified(|(now, since)| {
+            let goes_on = *now != Self::GONE;
+            if goes_on {
+                (*now, *since) = (phase, Instant::now());
+            }
+            goes_on
+        });
+        if phase == Self::IDLE {
+            self.idle.notify_one();
+        }
+        goes_on
     }
 
     fn get(&self) -> u8 {
-        *self.0.borrow()
+        self.now.borrow().0
+    }
+
+    /// Since when its client has been silent; `None` while it is being answered.
+    fn silent_since(&self) -> Option<Instant> {
+        let (now, since) = *self.now.borrow();
+        matches!(now, Self::IDLE | Self::HEADERS).then_some(since)
+    }
+
+    /// Ends the connection, unless it is being answered.
+    fn make_room(&self) -> bool {
+        self.now.send_if_modified(|(now, _)| {
+            let silent = matches!(*now, Self::IDLE | Self::HEADERS);
+            if silent {
+                *now = Self::GONE;
+            }
+            silent
+        })
     }
 
     /// Returns once one phase has lasted longer than it may. Not a matter of the stream's reads: between two requests
     /// hyper asks for none, it relies on being woken.
     async fn lasts_too_long(&self) {
-        let mut watch = self.0.subscribe();
+        let mut watch = self.now.subscribe();
         loop {
-            let time = match *watch.borrow_and_update() {
+            let time = match watch.borrow_and_update().0 {
                 Self::IDLE => IDLE_TIME_MAX,
                 Self::HEADERS => HEADER_TIME_MAX,
+                Self::GONE => return,
                 _ => Duration::MAX,
             };
             if tokio::time::timeout(time, watch.changed()).await.is_err() {
@@ -330,8 +435,26 @@ mod tests {
 
     use super::*;
 
+    const HOW: Connection = Connection {
+        peer: SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 7)), 4711),
+        secure: true,
+    };
+
     /// Reads the body and answers its length.
     struct Length;
+
+    /// Answers how the request came.
+    struct How;
+
+    impl Service for How {
+        async fn answer(&self, request: http::Request<RequestBody>) -> Answer {
+            let text = match request.extensions().get::<Connection>() {
+                Some(Connection { peer, secure }) => format!("{peer} {secure}"),
+                None => "unknown".to_owned(),
+            };
+            http::Response::new(Full::new(Bytes::from(text)).map_err(|never| match never {}).boxed_unsync())
+        }
+    }
 
     impl Service for Length {
         async fn answer(&self, request: http::Request<RequestBody>) -> Answer {
@@ -343,10 +466,14 @@ mod tests {
         }
     }
 
+    fn phase() -> Arc<Phase> {
+        Arc::new(Phase::new(Arc::default()))
+    }
+
     fn connected() -> (DuplexStream, watch::Sender<bool>) {
         let (ours, theirs) = tokio::io::duplex(64 * 1024);
         let (stop, stopped) = watch::channel(false);
-        tokio::spawn(connection(theirs, Arc::new(Length), stopped));
+        tokio::spawn(connection(theirs, HOW, phase(), Arc::new(Length), stopped));
         (ours, stop)
     }
 
@@ -418,7 +545,7 @@ mod tests {
     async fn a_client_that_reads_nothing_is_hung_up_on_after_a_minute() {
         let (ours, theirs) = tokio::io::duplex(16);
         let (_stop, stopped) = watch::channel(false);
-        let served = tokio::spawn(connection(theirs, Arc::new(Length), stopped));
+        let served = tokio::spawn(connection(theirs, HOW, phase(), Arc::new(Length), stopped));
         let (_reads_nothing, mut writes) = tokio::io::split(ours);
         writes.write_all(REQUEST.as_bytes()).await.unwrap();
         let began = Instant::now();
@@ -433,5 +560,29 @@ mod tests {
         tokio::time::sleep(Duration::from_secs(1)).await;
         stop.send_replace(true);
         assert_eq!(hung_up(stream).await.0, 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_request_knows_its_socket_and_believes_no_header_about_it() {
+        let (mut ours, theirs) = tokio::io::duplex(64 * 1024);
+        let (_stop, stopped) = watch::channel(false);
+        tokio::spawn(connection(theirs, HOW, phase(), Arc::new(How), stopped));
+        say(
+            &mut ours,
+            "GET / HTTP/1.1\r\nhost: localhost\r\nx-forwarded-for: 127.0.0.1\r\nx-forwarded-proto: http\r\n\r\n",
+        )
+        .await;
+        assert!(hung_up(ours).await.1.ends_with("192.0.2.7:4711 true"));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_that_had_to_make_room_begins_no_request() {
+        let (mut ours, theirs) = tokio::io::duplex(64 * 1024);
+        let (_stop, stopped) = watch::channel(false);
+        let phase = phase();
+        assert!(phase.make_room());
+        tokio::spawn(connection(theirs, HOW, phase, Arc::new(Length), stopped));
+        say(&mut ours, REQUEST).await;
+        assert_eq!(hung_up(ours).await, (0, String::new()));
     }
 }

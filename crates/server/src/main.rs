@@ -208,6 +208,9 @@ async fn serve(args: cli::Serve, format: &log_lines::Format, is_given: bool) -> 
         settings.listen = listen;
     }
     settings.allow_plain_http |= args.allow_plain_http;
+    if let (Some(certificate), Some(key)) = (args.tls_certificate, args.tls_key) {
+        settings.tls = settings::Tls { certificate, key };
+    }
     settings.metrics_listen = args.metrics_listen.or(settings.metrics_listen);
     settings.confine(&args.confine);
     settings.check_listen()?;
@@ -215,7 +218,7 @@ async fn serve(args: cli::Serve, format: &log_lines::Format, is_given: bool) -> 
     let patience = Duration::from_secs(settings.limits.stop_seconds);
     let server = Server::start(server::open_data_dir(&data_dir)?, settings, jobs).await?;
     // On standard output, for whoever started it and waits for it; the rest is talk.
-    println!("listening on http://{}", server.address);
+    println!("listening on {}://{}", server.scheme(), server.address);
     // A variable of this shell is not one of the shell that the line is for.
     let is_named = args.place.data_dir.is_some() || variable("LONGSHORE_DATA_DIR").is_some_and(|dir| !dir.is_empty());
     let named = match is_named {

@@ -128,7 +128,7 @@ impl Place {
         if let Some(data_dir) = &self.data_dir
             && let Ok(Some(server)) = ServerFile::read(data_dir)
         {
-            self.client.move_to(dialled(server.listen));
+            self.client.move_to(server.endpoint());
         }
     }
 
@@ -142,7 +142,7 @@ impl Place {
             ));
         };
         let account = account.unwrap_or(&server.account);
-        let client = Client::new(dialled(server.listen), &credentials, &server.region, account);
+        let client = Client::new(server.endpoint(), &credentials, &server.region, account);
         Ok(Self { client, flags, near: true, data_dir: Some(data_dir) })
     }
 }
@@ -233,7 +233,11 @@ impl Told {
         let endpoint = |service| -> Result<Option<Endpoint>, Failure> {
             let url = url(at.endpoint_url.as_deref(), service, &profile, files, variable);
             let parse = |url: String| Endpoint::parse(&url).map_err(|e| Failure::usage(format!("{url} {e}")));
-            url.map(parse).transpose()
+            let endpoint = url.map(parse).transpose()?;
+            // Of the server whose data directory is known, so is the certificate.
+            let ours = known.filter(|known| endpoint.as_ref().is_some_and(|e| e.is_loopback() && known.listens_at(e)));
+            let tls = ours.and_then(|known| known.server.as_ref()?.tls.as_ref());
+            Ok(endpoint.map(|endpoint| endpoint.showing(tls.map(|tls| tls.certificate))))
         };
         let main = endpoint(service)?;
         // Somebody who names no credentials means those of the server that listens there: the default profile's cannot be.
@@ -417,6 +421,7 @@ mod tests {
         let server = ServerFile {
             listen: listen.parse().unwrap(),
             metrics_listen: None,
+            tls: None,
             pid: 1,
             account: "111122223333".into(),
             region: "eu-west-3".into(),

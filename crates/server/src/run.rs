@@ -526,6 +526,7 @@ fn some(rows: u64, otherwise: &str) -> Result<(), Failure> {
 fn inner_settings(plan: &Plan, confine: &cli::Confine) -> Result<Settings, Failure> {
     let mut settings = Settings::load(&plan.data_dir, None, settings::variables())?;
     settings.listen = ([127, 0, 0, 1], 0).into();
+    settings.tls = Default::default();
     settings.confine(confine);
     let own = bucket_of(plan);
     match &plan.endpoint {

@@ -17,19 +17,21 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-use crate::client::Client;
+use crate::client::{Client, Endpoint};
 use crate::credentials::Credentials;
 use crate::dispatch::{Dispatch, room_for_bodies};
 use crate::endpoints::Routes;
 use crate::env::dialled;
 use crate::failure::{Because, Failure, OK};
 use crate::gateway::Gateway;
+use crate::listener::Seats;
 use crate::metrics::{self, Metrics};
 use crate::names::Names;
 use crate::remote_functions::RemoteFunctions;
 use crate::settings::Settings;
-use crate::state_file::ServerFile;
+use crate::state_file::{ServerFile, TlsFacts};
 use crate::threads::InvocationThreads;
+use crate::tls::{self, Presented};
 use crate::{listener, rooms, sinks};
 
 /// A server that runs.
@@ -134,6 +136,10 @@ impl Server {
         let path = data_dir.path().to_owned();
         let sub = |name: &str| -> Result<PathBuf, Failure> {
             data_dir.sub(name).because(format!("cannot make {}", path.join(name).display()))
+        };
+        let presented = match settings.tls.is_on() {
+            true => Some(Arc::new(Presented::read(&settings.tls.certificate, &settings.tls.key)?)),
+            false => None,
         };
         // Bound before anything is opened: a port in use must not start jobs first.
         let (listener, address) = bind(settings.listen, "--listen").await?;
@@ -251,18 +257,39 @@ impl Server {
         if let Some((listener, address)) = for_metrics {
             let door = Arc::new(metrics::Door(metrics));
             // Not waited for at the end: a scrape that is cut off is repeated.
-            tokio::spawn(listener::serve(listener, door, metrics::CONNECTIONS_MAX, stopped.clone(), stop_time));
+            let seats = Seats { in_all: metrics::CONNECTIONS_MAX, of_one_address: metrics::CONNECTIONS_MAX };
+            tokio::spawn(listener::serve(listener, presented.clone(), door, seats, stopped.clone(), stop_time));
             tracing::info!(%address, "metrics are served without a signature");
         }
         let listening = tokio::spawn(listener::serve(
             listener,
+            presented.clone(),
             Arc::new(dispatch),
-            settings.limits.connections_max,
-            stopped,
+            Seats {
+                in_all: settings.limits.connections_max,
+                of_one_address: settings.limits.connections_per_address_max,
+            },
+            stopped.clone(),
             stop_time,
         ));
         let pid = std::process::id();
-        ServerFile { listen: address, metrics_listen: metrics_address, pid, account, region }.write(&path)?;
+        let mut file = ServerFile { listen: address, metrics_listen: metrics_address, tls: None, pid, account, region };
+        if let Some(presented) = presented {
+            let facts = |certificate| TlsFacts { certificate, name: settings.names.first().cloned() };
+            file.tls = Some(facts(presented.fingerprint()));
+            let (file, directory, name) = (file.clone(), path.clone(), settings.names.first().cloned());
+            let changed = move |certificate| {
+                let tls = Some(TlsFacts { certificate, name: name.clone() });
+                if let Err(failure) = (ServerFile { tls, ..file.clone() }).write(&directory) {
+                    tracing::error!(
+                        error = failure.message,
+                        "the commands on this machine will not know the new certificate"
+                    );
+                }
+            };
+            tokio::spawn(presented.keep(tls::hang_up()?, stopped, changed));
+        }
+        file.write(&path)?;
         tracing::info!(%address, data_dir = %path.display(), "server started");
         Ok(Self {
             address,
@@ -289,9 +316,19 @@ impl Server {
         &self.settings.account
     }
 
-    /// A client of this server's public API.
+    /// Of the URLs under which it is reached.
+    pub fn scheme(&self) -> &'static str {
+        if self.settings.tls.is_on() { "https" } else { "http" }
+    }
+
+    /// A client of this server's public API. For servers without TLS, as `demo` and `run` start them.
     pub fn client(&self) -> Client {
-        Client::new(dialled(self.address), &self.credentials, &self.settings.region, &self.settings.account)
+        Client::new(
+            Endpoint::here(dialled(self.address), None),
+            &self.credentials,
+            &self.settings.region,
+            &self.settings.account,
+        )
     }
 
     /// Starts no more tasks and waits for those in flight; requests are still answered.

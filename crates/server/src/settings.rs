@@ -52,15 +52,31 @@ pub struct Settings {
     pub events: Vec<SinkSettings>,
     pub endpoint: Vec<EndpointSettings>,
     pub function_endpoint: Vec<FunctionEndpointSettings>,
+    pub tls: Tls,
     pub limits: Limits,
     pub jobs: Jobs,
     pub functions: Functions,
+}
+
+/// The certificate that the listeners show. Both paths are empty, or neither is.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Tls {
+    pub certificate: PathBuf,
+    pub key: PathBuf,
+}
+
+impl Tls {
+    pub fn is_on(&self) -> bool {
+        !self.certificate.as_os_str().is_empty()
+    }
 }
 
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Limits {
     pub connections_max: usize,
+    pub connections_per_address_max: usize,
     pub stop_seconds: u64,
 }
 
@@ -216,6 +232,7 @@ impl Settings {
         functions.queue_wait = Duration::from_millis(self.functions.queue_wait_ms);
         functions.code_bytes_max = self.functions.code_bytes_max;
         let key = &self.functions.variables_key_file;
+        functions.tls = self.tls.is_on();
         functions.variables_key = (!key.as_os_str().is_empty()).then(|| key.clone());
         functions
     }
@@ -275,22 +292,30 @@ impl Settings {
                 })?;
             }
         }
-        let settings: Self = table.try_into().map_err(|e: toml::de::Error| usage_in(&path, e.message()))?;
+        let mut settings: Self = table.try_into().map_err(|e: toml::de::Error| usage_in(&path, e.message()))?;
         settings.check()?;
+        if settings.tls.is_on() {
+            // An absolute path stays as it is.
+            settings.tls.certificate = data_dir.join(&settings.tls.certificate);
+            settings.tls.key = data_dir.join(&settings.tls.key);
+        }
         Ok(settings)
     }
 
     /// Refuses to offer plain HTTP to other machines unless that was asked for by name. For `serve`, after the flags.
     /// Our choice: signatures keep requests from being forged, but nothing keeps objects from being read on the way.
     pub fn check_listen(&self) -> Result<(), Failure> {
-        if self.listen.ip().is_loopback() || self.allow_plain_http {
+        if self.listen.ip().to_canonical().is_loopback() || self.tls.is_on() || self.allow_plain_http {
             return Ok(());
         }
         let to = self.listen;
         Err(Failure::usage(format!(
             "{to} is not on the loopback interface, and there is no TLS: others could read along"
         ))
-        .hint("put a proxy with TLS before 127.0.0.1, or allow it with --allow-plain-http in a network you trust"))
+        .hint(
+            "name a certificate with --tls-certificate and --tls-key, put a proxy with TLS before 127.0.0.1, or allow it with \
+             --allow-plain-http in a network you trust",
+        ))
     }
 
     /// What the types do not say.
@@ -314,11 +339,15 @@ impl Settings {
             let text = format!("base_path must be empty or like /base, not {:?}", self.base_path);
             return Err(Failure::usage(text));
         }
+        if self.tls.certificate.as_os_str().is_empty() != self.tls.key.as_os_str().is_empty() {
+            return Err(Failure::usage("tls.certificate and tls.key go together, and one of them is empty"));
+        }
         self.endpoint.iter().try_for_each(EndpointSettings::check)?;
         self.function_endpoint.iter().try_for_each(FunctionEndpointSettings::check)?;
         let jobs = &self.jobs;
         let at_least_one = [
             ("limits.connections_max", self.limits.connections_max as u64),
+            ("limits.connections_per_address_max", self.limits.connections_per_address_max as u64),
             ("jobs.active_max", jobs.active_max as u64),
             ("jobs.preparing_max", jobs.preparing_max as u64),
             ("jobs.retention_days", jobs.retention_days.into()),

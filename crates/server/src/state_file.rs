@@ -8,8 +8,11 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
+use crate::client::Endpoint;
 use crate::credentials::write_file;
+use crate::env::dialled;
 use crate::failure::{Because, Failure};
+use crate::tls::Fingerprint;
 
 const FILE: &str = "server.json";
 
@@ -19,12 +22,30 @@ pub struct ServerFile {
     /// Where metrics are served without a signature, if they are.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub metrics_listen: Option<SocketAddr>,
+    /// Of a server that speaks TLS.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tls: Option<TlsFacts>,
     pub pid: u32,
     pub account: String,
     pub region: String,
 }
 
+/// What is known of a server's TLS by whoever may read its data directory.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TlsFacts {
+    /// The certificate that it shows now.
+    pub certificate: Fingerprint,
+    /// The first of its further names, which is what certificates are for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+}
+
 impl ServerFile {
+    /// Where a client on this machine finds it.
+    pub fn endpoint(&self) -> Endpoint {
+        Endpoint::here(dialled(self.listen), self.tls.as_ref().map(|tls| tls.certificate))
+    }
+
     pub fn write(&self, data_dir: &Path) -> Result<(), Failure> {
         let text = serde_json::to_string(self).because("cannot write server.json")?;
         write_file(data_dir, FILE, text.as_bytes())
@@ -72,6 +93,7 @@ mod tests {
         let mut file = ServerFile {
             listen: "127.0.0.1:7300".parse().unwrap(),
             metrics_listen: None,
+            tls: None,
             pid: std::process::id(),
             account: "000000000000".into(),
             region: "us-east-1".into(),

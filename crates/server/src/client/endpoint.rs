@@ -3,6 +3,8 @@
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 
+use crate::tls::Fingerprint;
+
 /// A scheme, a host, a port, and what stands before each path.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Endpoint {
@@ -14,6 +16,8 @@ pub struct Endpoint {
     base: String,
     /// Whether it is known by its address, and no proxy is in between: a server of this machine.
     straight: bool,
+    /// The one certificate that it may show; without it, one that is trusted.
+    certificate: Option<Fingerprint>,
 }
 
 /// The endpoint of each API.
@@ -48,14 +52,21 @@ impl Endpoints {
 }
 
 impl Endpoint {
-    /// Without TLS.
-    pub fn plain(address: SocketAddr) -> Self {
-        Self { tls: false, host: address.ip().to_string(), port: address.port(), base: String::new(), straight: true }
+    /// A server of this machine: with TLS, if it is known which certificate it shows.
+    pub fn here(address: SocketAddr, certificate: Option<Fingerprint>) -> Self {
+        Self {
+            tls: certificate.is_some(),
+            host: address.ip().to_string(),
+            port: address.port(),
+            base: String::new(),
+            straight: true,
+            certificate,
+        }
     }
 
     /// With TLS, on its port.
     pub fn secure(host: String) -> Self {
-        Self { tls: true, host, port: 443, base: String::new(), straight: false }
+        Self { tls: true, host, port: 443, base: String::new(), straight: false, certificate: None }
     }
 
     /// Reads `http(s)://host[:port][/path]`. The error is a clause: what the URL lacks.
@@ -81,11 +92,21 @@ impl Endpoint {
         let host = uri.host().filter(|host| !host.is_empty()).ok_or(NoEndpoint::Host)?;
         let host = host.trim_start_matches('[').trim_end_matches(']').to_ascii_lowercase();
         let port = uri.port_u16().unwrap_or(if tls { 443 } else { 80 });
-        Ok((Self { tls, host, port, base: String::new(), straight: false }, uri))
+        Ok((Self { tls, host, port, base: String::new(), straight: false, certificate: None }, uri))
     }
 
     pub fn tls(&self) -> bool {
         self.tls
+    }
+
+    /// The one certificate that it may show, where that is known.
+    pub fn certificate(&self) -> Option<Fingerprint> {
+        self.certificate
+    }
+
+    /// The same, of which it is known which certificate it shows.
+    pub fn showing(self, certificate: Option<Fingerprint>) -> Self {
+        Self { certificate: certificate.filter(|_| self.tls), ..self }
     }
 
     pub fn straight(&self) -> bool {

@@ -70,7 +70,7 @@ mod tests {
         ] {
             assert_eq!(of(url, &env), Ok(wanted.map(str::to_owned)), "{url}");
         }
-        let address = Endpoint::plain("10.0.0.5:7300".parse().unwrap());
+        let address = Endpoint::here("10.0.0.5:7300".parse().unwrap(), None);
         let found = super::of(&address, &|_| Some("http://proxy:3128".to_owned()));
         assert_eq!(found, Ok(None), "the server of a data directory");
         assert_eq!(of("http://127.0.0.1:1", &[("HTTP_PROXY", "proxy:3128")]), Ok(None), "no proxy could");
