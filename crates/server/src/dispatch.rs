@@ -10,7 +10,7 @@ use std::time::Instant;
 
 use bytes::{Bytes, BytesMut};
 use futures::{FutureExt, StreamExt};
-use http::header::{ACCEPT, CONTENT_LENGTH, CONTENT_TYPE, EXPECT, HOST, HeaderValue, SERVER};
+use http::header::{ACCEPT, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, EXPECT, HOST, HeaderValue, SERVER};
 use http::{HeaderMap, Method, StatusCode};
 use http_body_util::{BodyExt, Full, StreamBody};
 use hyper::body::{Body, Frame};
@@ -186,6 +186,7 @@ impl Service for Dispatch {
         let id = RequestId(uuid::Uuid::new_v4().to_string());
         let (method, path) = (request.method().clone(), request.uri().path().to_owned());
         let api = Api::guess(self.after_base(&path));
+        let expects = request.headers().contains_key(EXPECT);
         let answered = AssertUnwindSafe(self.find_answer(request, &id)).catch_unwind().await;
         let mut answer = answered.unwrap_or_else(|_| {
             tracing::error!(request_id = %id, %method, path, "request panicked");
@@ -200,12 +201,17 @@ impl Service for Dispatch {
             };
             api.refuse(&error, &id)
         });
+        let refused = !answer.status().is_success();
         let headers = answer.headers_mut();
         for (name, value) in [("x-amz-request-id", &id.0), ("x-amzn-requestid", &id.0), ("x-amz-id-2", &id.host_id())] {
             let value = HeaderValue::from_str(value).expect("a UUID and its base64 are ASCII");
             headers.entry(name).or_insert(value);
         }
         headers.entry(SERVER).or_insert(HeaderValue::from_static("longshore"));
+        if expects && refused {
+            // The body was not waited for, and may come all the same once the client has waited long enough: it is no next request.
+            headers.insert(CONNECTION, HeaderValue::from_static("close"));
+        }
         self.metrics.requests.count(api.place(), answer.status());
         let ms = began.elapsed().as_millis();
         tracing::debug!(request_id = %id, %method, path, status = answer.status().as_u16(), ms, "request answered");

@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 use futures::StreamExt;
-use http::StatusCode;
+use http::header::{CONNECTION, EXPECT};
+use http::{HeaderValue, StatusCode};
 use http_body_util::{BodyExt, Full};
 use longshore_core::histogram::Histogram;
 use longshore_core::invocation::Reply;
@@ -191,16 +192,23 @@ impl S3 {
             (Ok(_), _) => return self.embedded.serve(caller, parts, host_bucket, body, id).await,
             (Err(error), _) => Err(error),
         };
+        let mut expects = false;
         let answered = match admitted {
             Ok((remote, target)) => gateway.forward(remote, target, caller.verified(), parts, body, id).await,
             Err(error) => {
+                expects = parts.headers.contains_key(EXPECT);
                 drain_unless_expected(&parts, body).await;
                 Err(error)
             }
         };
         answered.unwrap_or_else(|error| {
             tracing::debug!(request_id = %id, code = %error.code, message = error.message, "S3 request refused");
-            refusal(&error, id)
+            let mut refused = refusal(&error, id);
+            if expects {
+                // The body may come all the same, once the client has waited long enough: it is no next request.
+                refused.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+            }
+            refused
         })
     }
 }
@@ -281,7 +289,7 @@ fn deleted(document: &[u8]) -> Result<Vec<(String, Option<String>)>, ApiError> {
 
 /// A client that waits for "100 Continue" sends nothing until it is read.
 async fn drain_unless_expected(parts: &http::request::Parts, body: RequestBody) {
-    if !parts.headers.contains_key(http::header::EXPECT) {
+    if !parts.headers.contains_key(EXPECT) {
         crate::gateway::drain(body).await;
     }
 }
