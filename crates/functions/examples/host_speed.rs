@@ -69,6 +69,7 @@ async fn run(runtime: &str, calls: usize, in_flight: usize, environments: usize,
     let deployment = Arc::new(Deployment {
         id: "1".into(),
         name: "speed".into(),
+        role: "arn:aws:iam::000000000000:role/r".into(),
         version: "$LATEST".into(),
         runtime: name,
         handler: "app.handler".into(),

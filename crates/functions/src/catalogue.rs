@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -72,6 +73,8 @@ pub(crate) struct Catalogue {
     code: CodeStore,
     environments: Arc<dyn Environments>,
     mirror: RwLock<Arc<Snapshot>>,
+    /// How often the mirror was changed.
+    generation: AtomicU64,
     /// One change at a time, so that mirror and tables agree on the order. Functions change rarely.
     changing: tokio::sync::Mutex<()>,
     /// How long a change stays in progress if nobody looks.
@@ -100,7 +103,9 @@ impl Catalogue {
         }
         let mirror = RwLock::new(Arc::new(Snapshot { functions, layers: Arc::new(layers) }));
         let settle_ms = u64::try_from(settle.as_millis()).unwrap_or(u64::MAX);
-        Ok(Self { records, seal, code, environments, mirror, changing: tokio::sync::Mutex::default(), settle_ms })
+        let generation = AtomicU64::new(0);
+        let changing = tokio::sync::Mutex::default();
+        Ok(Self { records, seal, code, environments, mirror, generation, changing, settle_ms })
     }
 
     /// Seals what an earlier version of this server wrote open.
@@ -114,6 +119,17 @@ impl Catalogue {
                 tracing::warn!(error = &error as &dyn std::error::Error, "environment variables still lie open")
             }
         }
+    }
+
+    /// The mirror first: whoever has seen the new number sees what it stands for.
+    fn show(&self, snapshot: Snapshot) {
+        *self.mirror.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(snapshot);
+        self.generation.fetch_add(1, Ordering::Release);
+    }
+
+    /// Changes with the mirror.
+    pub fn generation(&self) -> u64 {
+        self.generation.load(Ordering::Acquire)
     }
 
     pub fn snapshot(&self) -> Arc<Snapshot> {
@@ -169,7 +185,7 @@ impl Catalogue {
                 })
                 .await?;
             Arc::make_mut(&mut snapshot.layers).insert(name, after);
-            *catalogue.mirror.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(snapshot);
+            catalogue.show(snapshot);
             Ok(answer)
         };
         tokio::spawn(work)
@@ -285,7 +301,7 @@ impl Catalogue {
             Some(entry) => snapshot.functions.insert(name.clone(), entry.clone()),
             None => snapshot.functions.remove(&name),
         };
-        *self.mirror.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(snapshot);
+        self.show(snapshot);
         // Before the caller is answered, like the mirror.
         self.environments.set_terms(&name, &after.as_ref().map(|entry| entry.terms()).unwrap_or_default());
         // Only now: an invocation that still started an environment of the old deployment has let the host know, and one
@@ -307,6 +323,7 @@ fn entry(function: Function, code: &CodeStore) -> Entry {
                 id: version.deployment_id.clone(),
                 name: function.name.clone(),
                 version: number.to_string(),
+                role: configuration.role.clone(),
                 runtime: configuration.runtime.clone(),
                 handler: configuration.handler.clone(),
                 code_dir: code.content(&version.code.sha256),

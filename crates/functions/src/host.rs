@@ -72,10 +72,12 @@ pub struct FunctionCredentials {
     pub secret_access_key: String,
     pub session_token: String,
     pub function_name: String,
+    /// The ARN of the function's execution role, with whose rights it acts.
+    pub role: String,
 }
 
 impl FunctionCredentials {
-    fn random(function_name: &str) -> Result<Self, String> {
+    fn random(function_name: &str, role: &str) -> Result<Self, String> {
         use base64::Engine;
         let mut bytes = [0u8; 16 + 30 + 48];
         getrandom::fill(&mut bytes).map_err(|e| format!("no random bytes for credentials: {e}"))?;
@@ -87,6 +89,7 @@ impl FunctionCredentials {
             secret_access_key: encode(&bytes[16..46]),
             session_token: encode(&bytes[46..]),
             function_name: function_name.to_owned(),
+            role: role.to_owned(),
         })
     }
 }
@@ -192,6 +195,8 @@ pub struct Deployment {
     pub name: String,
     /// `$LATEST` or a number.
     pub version: String,
+    /// The ARN of the execution role.
+    pub role: String,
     pub runtime: String,
     pub handler: String,
     /// The code, unpacked. Never written to.

@@ -57,8 +57,11 @@ pub use crate::validate::{VARIABLES_BYTES_MAX, is_reserved_variable, is_variable
 /// How often code is looked at that nothing names any more; it is a listing of one folder.
 const SWEPT_EVERY: Duration = Duration::from_secs(10 * 60);
 
+/// Whether Lambda can take on an execution role (its ARN) for a function (its name).
+pub type Assumable = Arc<dyn Fn(&str, &str) -> bool + Send + Sync>;
+
 /// What the API needs to know about the server it is part of.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Settings {
     /// `us-east-1` by default; must look like a region, since clients parse ARNs.
     pub region: String,
@@ -75,6 +78,8 @@ pub struct Settings {
     /// The file with the key that seals environment variables; made if it is not there. `None`: `variables.key` beside
     /// the folder of code, outside the database and inside the data directory.
     pub variables_key: Option<PathBuf>,
+    /// First value: any role, for nobody asks.
+    pub assumable: Assumable,
     /// Whether the API is served over TLS, so that links to code begin with `https`. First value: no.
     pub tls: bool,
     /// Invocations of the type `Event`.
@@ -82,6 +87,12 @@ pub struct Settings {
     /// How long a new or an updated function stays `Pending` or `InProgress` if nobody looks at it. First value: 500 ms.
     /// Source: `docs/decisions/0018-a-function-settles-when-it-is-looked-at.md`.
     pub settle: Duration,
+}
+
+impl std::fmt::Debug for Settings {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Settings").field("region", &self.region).field("account", &self.account).finish_non_exhaustive()
+    }
 }
 
 impl Settings {
@@ -94,6 +105,7 @@ impl Settings {
             code_bytes_max: 80_530_636_800,
             queue_wait: Duration::from_secs(1),
             variables_key: None,
+            assumable: Arc::new(|_, _| true),
             tls: false,
             events: EventSettings::default(),
             settle: Duration::from_millis(500),
@@ -209,6 +221,18 @@ impl Functions {
         let denied = |why: &Denied| refused(StatusCode::FORBIDDEN, "AccessDenied", &why.to_string());
         let answer = operation::serve(OWN_OPERATIONS, self, request, unknown, wrong_method, denied).await;
         answer.unwrap_or_else(|told| told.json(&id))
+    }
+
+    /// Changes whenever a function, an alias, a version or a policy of one does.
+    pub fn generation(&self) -> u64 {
+        self.inner.catalogue.generation()
+    }
+
+    /// The execution roles that versions of functions name.
+    pub fn role_arns(&self) -> std::collections::BTreeSet<String> {
+        let snapshot = self.inner.catalogue.snapshot();
+        let versions = snapshot.values().flat_map(|entry| entry.function.versions.values());
+        versions.map(|version| version.configuration.role.clone()).collect()
     }
 
     /// What was counted of functions since the server began, by their names, and what the queue of events holds.

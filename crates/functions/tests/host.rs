@@ -82,6 +82,7 @@ impl Bench {
         Deployment {
             id: code_dir.display().to_string(),
             name: "f".into(),
+            role: "arn:aws:iam::000000000000:role/r".into(),
             version: "$LATEST".into(),
             runtime: runtime.into(),
             handler: format!("{}.handler", stem.display()),
@@ -1355,6 +1356,7 @@ async fn the_server_that_is_killed() {
     let d = Deployment {
         id: "1".into(),
         name: "f".into(),
+        role: "arn:aws:iam::000000000000:role/r".into(),
         version: "$LATEST".into(),
         runtime: "python3.11".into(),
         handler: "app.handler".into(),

@@ -53,6 +53,7 @@ impl Bench {
         Deployment {
             id: code_dir.display().to_string(),
             name: "f".into(),
+            role: "arn:aws:iam::000000000000:role/r".into(),
             version: "$LATEST".into(),
             runtime: "python3.11".into(),
             handler: "app.handler".into(),

@@ -298,6 +298,13 @@ impl Identity {
         caller::Identity { principal: Arc::new(principal), rights: Arc::new(rights) }
     }
 
+    /// Whether nothing was ever made here: no user, no role, no policy.
+    pub fn is_empty(&self) -> bool {
+        let snapshot = self.snapshot();
+        [EntityKind::User, EntityKind::Role].iter().all(|kind| snapshot.state.entities(*kind).next().is_none())
+            && snapshot.state.policies().next().is_none()
+    }
+
     /// The role of an ARN, path included.
     pub fn role(&self, arn: &str) -> Option<Role> {
         let snapshot = self.snapshot();

@@ -146,6 +146,13 @@ pub struct Jobs {
     opened: Instant,
 }
 
+/// The roles that jobs in the database name which are not over: before [`Jobs::open`], which goes on with them. Blocks.
+pub fn roles_of_stored_jobs(
+    records: &Records,
+) -> Result<std::collections::BTreeSet<String>, longshore_store::StoreError> {
+    records.read_blocking(table::roles)
+}
+
 impl Jobs {
     /// Opens the jobs of a data directory and goes on with those that are not over. `dir` holds pinned manifests,
     /// results and report spools, one folder a job. Must be called inside a Tokio runtime.

@@ -4,7 +4,7 @@
 //! event, and no event without its state. An event is owed to every sink there is at that moment, a row each.
 
 use std::cmp::Ordering;
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use longshore_core::job::{Event, Status};
@@ -775,6 +775,18 @@ impl Table {
             })
             .await
     }
+}
+
+/// The roles of all jobs that are not over.
+pub(crate) fn roles(c: &Connection) -> Result<BTreeSet<String>, StoreError> {
+    let over = Status::ALL.into_iter().filter(|status| status.is_terminal());
+    let over: Vec<String> = over.map(|status| format!("'{}'", status.name())).collect();
+    let mut statement = c.prepare(&format!(
+        "SELECT DISTINCT json_extract(request, '$.role_arn') FROM job WHERE status NOT IN ({})",
+        over.join(", ")
+    ))?;
+    let roles = statement.query_map([], |row| row.get::<_, Option<String>>(0))?;
+    Ok(roles.collect::<Result<Vec<_>, _>>()?.into_iter().flatten().collect())
 }
 
 const COLUMNS: &str = "id, created, request, status, priority, rows_total, succeeded, failed, active_ms, suspended, \

@@ -117,6 +117,9 @@ pub struct Serve {
     /// Address and port to listen on; port 0 takes a free one [default: 127.0.0.1:7300]
     #[arg(long, value_name = "ADDRESS", value_parser = crate::settings::listen_address)]
     pub listen: Option<SocketAddr>,
+    /// Whether policies are asked; off is for throw-away test servers on loopback [default: on]
+    #[arg(long, value_name = "ON|OFF")]
+    pub iam: Option<crate::settings::Iam>,
     /// Listen even where other machines reach it, although nothing is encrypted
     #[arg(long)]
     pub allow_plain_http: bool,

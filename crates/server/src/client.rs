@@ -404,7 +404,7 @@ impl Client {
         let zip = base64::engine::general_purpose::STANDARD.encode(new.zip);
         let variables: serde_json::Map<_, _> =
             new.variables.iter().map(|(k, v)| (k.clone(), serde_json::Value::from(v.clone()))).collect();
-        let role = format!("arn:aws:iam::{}:role/longshore-run", self.account);
+        let role = format!("arn:aws:iam::{}:role/longshore-batch", self.account);
         let body = serde_json::json!({
             "FunctionName": new.name,
             "Runtime": new.runtime,
@@ -502,7 +502,7 @@ impl Client {
         xml.close();
         xml.text("Description", &new.description);
         xml.text("Priority", "10");
-        xml.text("RoleArn", &format!("arn:aws:iam::{}:role/longshore-run", self.account));
+        xml.text("RoleArn", &format!("arn:aws:iam::{}:role/longshore-batch", self.account));
         if !new.tags.is_empty() {
             xml.open("Tags");
             for (key, value) in &new.tags {

@@ -123,7 +123,7 @@ async fn show(server: &Server, source: &Path, runtime: &str, report_folder: &Pat
         &format!(
             "aws lambda create-function --function-name checksum --runtime {runtime} --handler handler.handler \\"
         ),
-        &format!("    --role arn:aws:iam::{account}:role/batch --timeout 60 --zip-file fileb://checksum.zip"),
+        &format!("    --role arn:aws:iam::{account}:role/longshore-batch --timeout 60 --zip-file fileb://checksum.zip"),
     ]);
     let zip = package::zip_of(&[("handler.py", FUNCTION.as_bytes(), 0o644)])?;
     let function = NewFunction {
@@ -157,7 +157,7 @@ async fn show(server: &Server, source: &Path, runtime: &str, report_folder: &Pat
     step(5, "A job calls the function for every object of the manifest.");
     command(&[
         &format!("aws s3control create-job --account-id {account} --no-confirmation-required --priority 10 \\"),
-        &format!("    --role-arn arn:aws:iam::{account}:role/batch \\"),
+        &format!("    --role-arn arn:aws:iam::{account}:role/longshore-batch \\"),
         "    --operation '{\"LambdaInvoke\": {\"FunctionArn\": \"checksum\"}}' \\",
         "    --manifest '{\"Spec\": {\"Format\": \"S3BatchOperations_CSV_20180820\", \"Fields\": [\"Bucket\", \"Key\"]},",
         &format!(

@@ -14,18 +14,16 @@ use http::header::{ACCEPT, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, EXPECT, HOS
 use http::{HeaderMap, Method, StatusCode};
 use http_body_util::{BodyExt, Full, StreamBody};
 use hyper::body::{Body, Frame};
-use longshore_core::policy::Context;
 use longshore_functions::Functions;
 use longshore_jobs::{JobError, Jobs};
 use longshore_store::Fatal;
-use longshore_wire::caller::Identity;
 use longshore_wire::payload::Decoder;
-use longshore_wire::sigv4::{AuthError, Claim, Dialect, Key, KeyCache, Rules, Verified};
-use longshore_wire::{ApiError, Caller, Query, Request, RequestId, Response};
+use longshore_wire::sigv4::{AuthError, Claim, Dialect, Rules};
+use longshore_wire::{ApiError, Asked, Caller, Query, Request, RequestId, Response};
 use sha2::{Digest, Sha256};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use crate::credentials::Credentials;
+use crate::access::Access;
 use crate::listener::{Answer, AnswerBody, Connection, RequestBody, Service};
 use crate::metrics::Metrics;
 use crate::names::{Host, Names, Refused};
@@ -60,17 +58,13 @@ const DRAIN_TIME_MAX: std::time::Duration = std::time::Duration::from_secs(5);
 /// Answers all requests of one listener.
 pub struct Dispatch {
     pub names: Names,
-    pub root: Credentials,
-    pub account: String,
-    pub region: String,
-    pub unsigned_payload: bool,
+    pub access: Access,
     /// What may stand before the paths of S3 Control: empty, or like `/base`.
     pub base_path: String,
     pub s3: S3,
     pub functions: Functions,
     pub jobs: Jobs,
     pub fatal: Fatal,
-    pub signing_keys: KeyCache,
     pub bodies: Arc<Semaphore>,
     pub metrics: Arc<Metrics>,
 }
@@ -87,6 +81,8 @@ enum Api {
     S3Control,
     Lambda,
     Own,
+    /// IAM and STS.
+    Identity,
     /// A service that there is not here: whoever can prove who they are is told so.
     Elsewhere(Form),
 }
@@ -130,6 +126,7 @@ impl Api {
             _ if path.starts_with(OWN) && host.names_no_bucket() => Self::Own,
             _ if control => Self::S3Control,
             Some("s3") => Self::S3,
+            Some("iam" | "sts") => Self::Identity,
             Some(other) => Self::Elsewhere(Form::of(other, path, headers)),
             _ if is_dated(path) => Self::Lambda,
             _ => Self::S3,
@@ -138,7 +135,7 @@ impl Api {
 
     fn dialect(self) -> Dialect {
         match self {
-            Self::S3 | Self::S3Control | Self::Own | Self::Elsewhere(_) => Dialect::S3,
+            Self::S3 | Self::S3Control | Self::Own | Self::Identity | Self::Elsewhere(_) => Dialect::S3,
             Self::Lambda => Dialect::Lambda,
         }
     }
@@ -150,6 +147,15 @@ impl Api {
             Self::S3Control => 1,
             Self::Lambda => 2,
             Self::Own => 3,
+            Self::Identity => 4,
+        }
+    }
+
+    /// The services that may stand in the scope of what it is asked.
+    fn services(self) -> &'static [&'static str] {
+        match self {
+            Self::Identity => &["iam", "sts"],
+            _ => &["s3", "lambda"],
         }
     }
 
@@ -164,7 +170,7 @@ impl Api {
             Self::S3Control => error.s3_control(id),
             Self::Lambda => error.lambda(),
             Self::Own => error.json(id),
-            Self::Elsewhere(Form::Query) => error.query(id),
+            Self::Identity | Self::Elsewhere(Form::Query) => error.query(id),
             Self::Elsewhere(Form::Ec2) => error.ec2(id),
             Self::Elsewhere(Form::Json) => error.typed_json(),
         })
@@ -195,7 +201,7 @@ impl Service for Dispatch {
             let error = match api {
                 Api::Lambda => internal("ServiceException", "Internal error. Please try again."),
                 Api::S3Control | Api::Own => self.jobs.tell(&JobError::Panicked),
-                Api::S3 | Api::Elsewhere(_) => {
+                Api::S3 | Api::Identity | Api::Elsewhere(_) => {
                     internal("InternalError", "We encountered an internal error. Please try again.")
                 }
             };
@@ -275,32 +281,17 @@ impl Dispatch {
         }
         match api {
             Api::S3 => {
-                let caller = match self.verify(&claim, is_secure(&parts), None) {
+                let caller = match self.access.verify(&claim, api.services(), connection(&parts), None, id) {
                     Ok(caller) => caller,
                     Err(error) => return self.refuse_caller(api, &error, &parts, body, id).await,
                 };
-                self.serve_s3(&self.caller(caller, id), parts, &host, body, id).await
+                self.serve_s3(&caller, parts, &host, body, id).await
             }
             Api::Elsewhere(_) => self.tell_not_here(api, &claim, parts, body, id).await,
-            Api::S3Control | Api::Lambda | Api::Own => self.serve_control(api, &claim, parts, &host, body, id).await,
+            Api::S3Control | Api::Lambda | Api::Own | Api::Identity => {
+                self.serve_control(api, &claim, parts, &host, body, id).await
+            }
         }
-    }
-
-    /// Looks the key up and proves the claim. Over TLS (`secure`), a body may be unsigned.
-    fn verify(&self, claim: &Claim, secure: bool, body_sha256: Option<[u8; 32]>) -> Result<Verified, AuthError> {
-        let known = claim.access_key_id() == self.root.access_key_id;
-        let key = if known { Key::lasting(&self.root.secret_access_key, &self.account) } else { Key::unknown() };
-        let rules = Rules {
-            regions: &[&self.region],
-            services: &["s3", "lambda"],
-            unsigned_payload: self.unsigned_payload || secure,
-            keys: Some(&self.signing_keys),
-        };
-        claim.verify(&key, &rules, jiff::Timestamp::now().as_second(), body_sha256)
-    }
-
-    fn caller(&self, verified: Verified, id: &RequestId) -> Caller {
-        Caller::new(verified, Identity::root(&self.account), Context::new(), None, &id.0)
     }
 
     async fn refuse_caller(
@@ -369,21 +360,20 @@ impl Dispatch {
         let wrong = AuthError::Service { given: service.to_owned(), presigned: claim.is_presigned() };
         let announced = parts.headers.get(CONTENT_LENGTH).and_then(|l| l.to_str().ok()?.parse::<u64>().ok());
         let large = announced.is_some_and(|length| length > CONTROL_BODY_MAX);
-        if claim.access_key_id() != self.root.access_key_id || large {
+        if !self.access.knows(claim) || large {
             return self.refuse_caller(api, &wrong, &parts, body, id).await;
         }
         let _room = self.room(announced.unwrap_or(CONTROL_BODY_MAX)).await;
         let rules = Rules {
             regions: &[claim.region()],
             services: &[service],
-            unsigned_payload: self.unsigned_payload || is_secure(&parts),
+            unsigned_payload: self.access.unsigned_payload,
             // Kept keys are few, and these are asked for once in a while.
             keys: None,
         };
-        let key = Key::lasting(&self.root.secret_access_key, &self.account);
-        let now = jiff::Timestamp::now().as_second();
+        let how = connection(&parts);
         let verified = match read_whole(body, CONTROL_BODY_MAX).await {
-            Ok(whole) => claim.verify(&key, &rules, now, Some(Sha256::digest(&whole).into())).is_ok(),
+            Ok(whole) => self.access.prove(claim, &rules, how, Some(Sha256::digest(&whole).into()), id).is_ok(),
             Err(_) => false,
         };
         if !verified {
@@ -395,7 +385,7 @@ impl Dispatch {
             _ => "",
         };
         let message = format!(
-            "Longshore serves Amazon S3, S3 Control with the jobs of S3 Batch Operations, and Lambda; there is no {service} here.{hint}"
+            "Longshore serves Amazon S3, S3 Control with the jobs of S3 Batch Operations, Lambda, IAM and STS; there is no {service} here.{hint}"
         );
         api.refuse(&ApiError::new(StatusCode::NOT_IMPLEMENTED, "NotImplemented", message), id)
     }
@@ -410,9 +400,10 @@ impl Dispatch {
         body: RequestBody,
         id: &RequestId,
     ) -> Answer {
-        if claim.access_key_id() != self.root.access_key_id {
+        if !self.access.knows(claim) {
             // Not worth a body of 70 MB. The work that verifying costs is done all the same.
-            let error = self.verify(claim, is_secure(&parts), Some([0; 32])).err().unwrap_or(AuthError::Missing);
+            let verified = self.access.verify(claim, api.services(), connection(&parts), Some([0; 32]), id);
+            let error = verified.err().unwrap_or(AuthError::Missing);
             return self.refuse_caller(api, &error, &parts, body, id).await;
         }
         let (max, too_large) = match api {
@@ -444,7 +435,8 @@ impl Dispatch {
                 return api.refuse(&error, id);
             }
         };
-        let caller = match self.verify(claim, is_secure(&parts), Some(Sha256::digest(&whole).into())) {
+        let body_sha256 = Some(Sha256::digest(&whole).into());
+        let caller = match self.access.verify(claim, api.services(), connection(&parts), body_sha256, id) {
             Ok(caller) => caller,
             Err(error) => {
                 tracing::debug!(request_id = %id, %error, "caller refused");
@@ -457,10 +449,13 @@ impl Dispatch {
             query: Query::parse(parts.uri.query()),
             headers: parts.headers,
             body: whole,
-            caller: self.caller(caller, id),
+            caller,
             request_id: id.clone(),
         };
         if api == Api::Own && request.path == METRICS {
+            if let Err(why) = request.caller.may(&Asked::new("cloudwatch:GetMetricData", "*")) {
+                return api.refuse(&self.jobs.tell(&JobError::Denied(Box::new(why))), id);
+            }
             if request.method != Method::GET {
                 return api.refuse(&self.jobs.tell(&JobError::MethodNotAllowed), id);
             }
@@ -468,6 +463,10 @@ impl Dispatch {
         }
         answer(match api {
             Api::Lambda => self.functions.serve(request).await,
+            Api::Identity => match &self.access.identity {
+                Some(identity) => identity.serve(request).await,
+                None => off().query(id),
+            },
             Api::Own if request.path.starts_with(Functions::OWN_PREFIX) => self.functions.serve_own(request).await,
             Api::Own => self.jobs.serve_own(request, host.account()).await,
             _ => self.jobs.serve(request, host.account()).await,
@@ -562,9 +561,15 @@ where
     longshore_objects::RequestBody { stream: stream.flat_map(futures::stream::iter).boxed(), trailers }
 }
 
-/// Whether a request came over TLS.
-fn is_secure(parts: &http::request::Parts) -> bool {
-    parts.extensions.get::<Connection>().is_some_and(|how| how.secure)
+/// How a request came here.
+fn connection(parts: &http::request::Parts) -> Option<Connection> {
+    parts.extensions.get().copied()
+}
+
+/// What IAM and STS are told where they are switched off.
+fn off() -> ApiError {
+    let message = "This server runs with iam = \"off\": there are no users, roles and policies, and whoever has the root credentials may do everything.";
+    ApiError::new(StatusCode::NOT_IMPLEMENTED, "NotImplemented", message)
 }
 
 fn answer(response: Response) -> Answer {
@@ -611,6 +616,7 @@ mod tests {
             (Api::S3Control, "s3-control"),
             (Api::Lambda, "lambda"),
             (Api::Own, "longshore"),
+            (Api::Identity, "iam"),
             (Api::Elsewhere(Form::Json), "s3"),
         ];
         for (api, name) in names {
@@ -636,7 +642,8 @@ mod tests {
             (None, "/2015-03-31", None, Api::S3),
             (None, "/v20180820/jobs", None, Api::S3Control),
             (None, "/bucket/key", None, Api::S3),
-            (Some("iam"), "/", None, Api::Elsewhere(Form::Query)),
+            (Some("iam"), "/", None, Api::Identity),
+            (Some("sts"), "/", None, Api::Identity),
             (Some("ec2"), "/", None, Api::Elsewhere(Form::Ec2)),
             (Some("route53"), "/2013-04-01/hostedzone", None, Api::Elsewhere(Form::Query)),
             (Some("batch"), "/2015-03-31/functions", None, Api::Elsewhere(Form::Json)),

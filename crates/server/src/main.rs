@@ -1,5 +1,7 @@
 //! The one binary: reads the command line, sets the process up, and hands over to the command.
 
+mod access;
+mod audit;
 mod cli;
 mod client;
 mod credentials;
@@ -208,12 +210,14 @@ async fn serve(args: cli::Serve, format: &log_lines::Format, is_given: bool) -> 
         settings.listen = listen;
     }
     settings.allow_plain_http |= args.allow_plain_http;
+    settings.iam = args.iam.unwrap_or(settings.iam);
     if let (Some(certificate), Some(key)) = (args.tls_certificate, args.tls_key) {
         settings.tls = settings::Tls { certificate, key };
     }
     settings.metrics_listen = args.metrics_listen.or(settings.metrics_listen);
     settings.confine(&args.confine);
     settings.check_listen()?;
+    settings.check_iam()?;
     let jobs = settings.jobs();
     let patience = Duration::from_secs(settings.limits.stop_seconds);
     let server = Server::start(server::open_data_dir(&data_dir)?, settings, jobs).await?;

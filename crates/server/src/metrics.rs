@@ -76,7 +76,7 @@ pub struct Requests {
     counts: [[AtomicU64; CLASSES.len()]; APIS.len()],
 }
 
-pub const APIS: [&str; 4] = ["s3", "s3-control", "lambda", "longshore"];
+pub const APIS: [&str; 5] = ["s3", "s3-control", "lambda", "longshore", "iam"];
 const CLASSES: [&str; 5] = ["1xx", "2xx", "3xx", "4xx", "5xx"];
 
 impl Requests {

@@ -10,7 +10,6 @@ use http::{HeaderValue, StatusCode};
 use http_body_util::{BodyExt, Full};
 use longshore_core::histogram::Histogram;
 use longshore_core::invocation::Reply;
-use longshore_core::policy::Context;
 use longshore_core::start::Start;
 use longshore_functions::host::{FunctionCredentials, Patience, S3Door, Threads};
 use longshore_functions::{CodeSource, Functions, Invoked, SourceError};
@@ -19,11 +18,11 @@ use longshore_jobs::ports::{
 };
 use longshore_objects::{Objects, ObjectsError, RequestBody, ResponseBody};
 use longshore_wire::arn::FunctionName;
-use longshore_wire::caller::Identity;
 use longshore_wire::sigv4::{Claim, Dialect, Key, Rules};
 use longshore_wire::xml::Element;
 use longshore_wire::{ApiError, Caller, Denied, RequestId, s3_actions};
 
+use crate::access::Access;
 use crate::endpoints::Routes;
 use crate::gateway::{Gateway, Target, route};
 use crate::remote_functions::RemoteFunctions;
@@ -408,9 +407,9 @@ impl CodeSource for Code {
 }
 
 /// What a function reaches: S3, with the credentials of its own environment, and nothing else of this server.
-pub fn s3_door(s3: S3) -> S3Door {
+pub fn s3_door(s3: S3, access: Access) -> S3Door {
     Arc::new(move |credentials: Arc<FunctionCredentials>, request| {
-        let s3 = s3.clone();
+        let (s3, access) = (s3.clone(), access.clone());
         Box::pin(async move {
             let id = RequestId(uuid::Uuid::new_v4().to_string());
             let (parts, body) = request.into_parts();
@@ -436,13 +435,21 @@ pub fn s3_door(s3: S3) -> S3Door {
                 }
             };
             let decoder = caller.decoder();
-            let caller = Caller::new(caller, Identity::root(&account), Context::new(), None, &id.0);
+            let Some(caller) = access.function(caller, &credentials.role, &credentials.function_name, &id) else {
+                return refusal(&role_is_gone(&credentials.role), &id);
+            };
             match decoder {
                 Ok(decoder) => s3.serve(&caller, parts, None, crate::dispatch::decoded(body, decoder), &id).await,
                 Err(error) => refusal(&error.told(), &id),
             }
         })
     })
+}
+
+/// What a function is told whose role is gone, or does not trust Lambda any more.
+fn role_is_gone(role: &str) -> ApiError {
+    let message = format!("The function's role {role} cannot be assumed by Lambda.");
+    ApiError::new(StatusCode::FORBIDDEN, "AccessDenied", message)
 }
 
 fn refusal(error: &ApiError, id: &RequestId) -> http::Response<longshore_objects::ResponseBody> {

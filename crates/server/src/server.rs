@@ -7,16 +7,19 @@ use std::time::Duration;
 
 use longshore_functions::Functions;
 use longshore_functions::host::{Host, SandboxRefusal};
+use longshore_identity::Identity;
 use longshore_jobs::Jobs;
 use longshore_objects::Objects;
 use longshore_sandbox::Mode;
 use longshore_store::failpoint::{self, Place};
 use longshore_store::{DataDir, Fatal, Records};
-use longshore_wire::sigv4::KeyCache;
+use longshore_wire::caller::Witness;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
+use crate::access::{self, Access, JobRoles};
+use crate::audit::Audit;
 use crate::client::{Client, Endpoint};
 use crate::credentials::Credentials;
 use crate::dispatch::{Dispatch, room_for_bodies};
@@ -28,7 +31,7 @@ use crate::listener::Seats;
 use crate::metrics::{self, Metrics};
 use crate::names::Names;
 use crate::remote_functions::RemoteFunctions;
-use crate::settings::Settings;
+use crate::settings::{Iam, Settings};
 use crate::state_file::{ServerFile, TlsFacts};
 use crate::threads::InvocationThreads;
 use crate::tls::{self, Presented};
@@ -151,7 +154,12 @@ impl Server {
         let credentials = Credentials::read_or_make(&path)?;
 
         let fatal = Fatal::new();
-        let schemas = [longshore_objects::SCHEMA, longshore_functions::SCHEMA, longshore_jobs::SCHEMA];
+        let schemas = [
+            longshore_objects::SCHEMA,
+            longshore_functions::SCHEMA,
+            longshore_jobs::SCHEMA,
+            longshore_identity::SCHEMA,
+        ];
         let cannot = |what: &str| format!("cannot open {what} in {}", path.display());
         let database = path.join("records.db");
         refuse_without_records(&path, &database)?;
@@ -163,6 +171,30 @@ impl Server {
             longshore_objects::Settings { region: region.clone(), account: account.clone() },
         )
         .because(cannot("the objects"))?;
+        let identity = match settings.iam {
+            Iam::On => {
+                let settings =
+                    longshore_identity::Settings { account: account.clone(), partition: "aws", region: region.clone() };
+                Some(Identity::open(records.clone(), &path, settings).because(cannot("the identities"))?)
+            }
+            Iam::Off => {
+                tracing::error!(
+                    "policies are not asked (iam = \"off\"): whoever has the root credentials may do everything, and so may \
+                     every job and every function"
+                );
+                None
+            }
+        };
+        let witness: Arc<dyn Witness> = Arc::new(Audit::open(&path)?);
+        let access = Access {
+            root: credentials.clone(),
+            account: account.clone(),
+            region: region.clone(),
+            identity: identity.clone(),
+            witness: Some(witness.clone()),
+            unsigned_payload: settings.unsigned_payload,
+            signing_keys: Arc::default(),
+        };
         let routes = Routes::open(&settings.endpoint, |name| std::env::var(name).ok()).await?;
         let mut gateway = None;
         if !routes.is_empty() {
@@ -189,7 +221,7 @@ impl Server {
         host.runtimes_dirs = runtimes_dirs(Some(&path));
         host.sandbox.closed_ports = [Some(address), metrics_address].into_iter().flatten().map(|a| a.port()).collect();
         let network = settings.functions.network;
-        let host = Host::new(host, rooms::s3_door(s3.clone())).map_err(|error| {
+        let host = Host::new(host, rooms::s3_door(s3.clone(), access.clone())).map_err(|error| {
             match error.get_ref().and_then(|inner| inner.downcast_ref::<SandboxRefusal>()) {
                 Some(refusal) => Failure::new(refusal.message.clone()).hint(refusal.hint.clone()),
                 None => Failure::new(format!("{}: {error}", cannot("the function host"))),
@@ -204,14 +236,38 @@ impl Server {
         } else {
             tracing::info!(?network, layers = host.sandbox().summary(), "the sandbox of functions was set up");
         }
+        let mut functions_settings = settings.functions();
+        if let Some(identity) = identity.clone() {
+            functions_settings.assumable = {
+                let (account, region) = (account.clone(), region.clone());
+                Arc::new(move |role, function| {
+                    access::lambda_identity(&identity, role, function, &account, &region).is_ok()
+                })
+            };
+        }
         let functions = Functions::open(
             records.clone(),
             host.clone(),
             Arc::new(rooms::Code(routed.clone())),
             &sub("code")?,
-            settings.functions(),
+            functions_settings,
         )
         .because(cannot("the functions"))?;
+        if let Some(identity) = identity {
+            if identity.is_empty() {
+                let mut named = longshore_jobs::roles_of_stored_jobs(&records).because(cannot("the jobs"))?;
+                named.extend(functions.role_arns());
+                access::first_roles(&identity, &account, named).await?;
+            }
+            let roles = JobRoles {
+                identity,
+                functions: functions.clone(),
+                account: account.clone(),
+                region: region.clone(),
+                witness: Some(witness),
+            };
+            jobs_settings.roles = roles.port();
+        }
         let jobs = Jobs::open(
             records.clone(),
             sub("jobs")?,
@@ -238,16 +294,12 @@ impl Server {
         });
         let dispatch = Dispatch {
             names: Names::new(&settings.names, address),
-            root: credentials.clone(),
-            account: account.clone(),
-            region: region.clone(),
-            unsigned_payload: settings.unsigned_payload,
+            access,
             base_path: settings.base_path.clone(),
             s3,
             functions: functions.clone(),
             jobs: jobs.clone(),
             fatal: fatal.clone(),
-            signing_keys: KeyCache::default(),
             bodies: room_for_bodies(),
             metrics: metrics.clone(),
         };

@@ -33,6 +33,15 @@ const VARIABLE_PREFIX: &str = "LONGSHORE_";
 const VARIABLES_APART: [&str; 4] = ["LONGSHORE_DATA_DIR", "LONGSHORE_CONFIG", "LONGSHORE_LOG", "LONGSHORE_ENVIRONMENT"];
 const VARIABLES_OF_TESTS: &str = "LONGSHORE_TEST_";
 
+/// Whether policies are asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum Iam {
+    On,
+    /// Whoever has the root credentials may do everything, and roles are names.
+    Off,
+}
+
 /// What a server is told. Meanings and defaults: `longshore.toml` beside this crate's manifest.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -49,6 +58,7 @@ pub struct Settings {
     pub names: Vec<String>,
     pub base_path: String,
     pub unsigned_payload: bool,
+    pub iam: Iam,
     pub events: Vec<SinkSettings>,
     pub endpoint: Vec<EndpointSettings>,
     pub function_endpoint: Vec<FunctionEndpointSettings>,
@@ -300,6 +310,18 @@ impl Settings {
             settings.tls.key = data_dir.join(&settings.tls.key);
         }
         Ok(settings)
+    }
+
+    /// Refuses to serve others without policies. For `serve`, after the flags.
+    pub fn check_iam(&self) -> Result<(), Failure> {
+        if self.iam == Iam::On || self.listen.ip().to_canonical().is_loopback() {
+            return Ok(());
+        }
+        Err(Failure::usage(format!(
+            "iam = \"off\" is for throw-away servers on this machine alone, and {} is not",
+            self.listen
+        ))
+        .hint("leave iam on, or listen on 127.0.0.1"))
     }
 
     /// Refuses to offer plain HTTP to other machines unless that was asked for by name. For `serve`, after the flags.

@@ -119,6 +119,13 @@ pub struct Denied {
     pub decision: Decision,
 }
 
+impl Denied {
+    /// Why, as the end of AWS's sentence: `because no identity-based policy allows the s3:GetObject action`.
+    pub fn reason(&self) -> String {
+        reason(&self.decision, self.action)
+    }
+}
+
 fn reason(decision: &Decision, action: &str) -> String {
     let kind = |layer| match layer {
         Layer::Identity => "identity-based policy",

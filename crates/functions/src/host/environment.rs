@@ -701,7 +701,7 @@ async fn start(
         );
     }
     let language = Language::of(&d.runtime).ok_or_else(|| Failure::Host("unknown runtime".into()))?;
-    let credentials = FunctionCredentials::random(&d.name).map_err(Failure::Host)?;
+    let credentials = FunctionCredentials::random(&d.name, &d.role).map_err(Failure::Host)?;
     // Where the environment has no network of its own, anybody's programs could reach its listeners, but only it is told
     // where they are.
     let outside = if shared.sandbox.listens_inside() {

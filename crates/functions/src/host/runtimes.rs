@@ -604,6 +604,7 @@ mod tests {
     #[test]
     fn a_wrapper_is_started_with_the_whole_command_and_only_for_managed_runtimes() {
         let d = |wrapper: &str| Deployment {
+            role: "arn:aws:iam::000000000000:role/r".into(),
             id: "1".into(),
             name: "f".into(),
             version: "1".into(),

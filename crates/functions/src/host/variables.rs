@@ -112,6 +112,7 @@ mod tests {
         let d = Deployment {
             id: "1".into(),
             name: "f".into(),
+            role: "arn:aws:iam::000000000000:role/r".into(),
             version: "7".into(),
             runtime: "nodejs20.x".into(),
             handler: "index.handler".into(),
@@ -128,7 +129,7 @@ mod tests {
             log_group: "/aws/lambda/f".into(),
         };
         let found = Found { program: "/usr/bin/node".into(), version: "20.0.0".into(), notice: None };
-        let credentials = FunctionCredentials::random("f").unwrap();
+        let credentials = FunctionCredentials::random("f", "arn:aws:iam::000000000000:role/r").unwrap();
         let a = Addresses {
             runtime_api: "127.0.0.1:9".into(),
             s3_endpoint: "http://127.0.0.1:8".into(),

@@ -229,6 +229,7 @@ impl Bench {
         let variables = [("DEPLOYMENT", id.as_str()), ("INIT", init), ("TOKEN", &self.token)];
         Arc::new(Deployment {
             name: ["f", "g"][function].into(),
+            role: "arn:aws:iam::000000000000:role/r".into(),
             version: "$LATEST".into(),
             runtime: runtime.into(),
             handler: "handler".into(),

@@ -26,7 +26,7 @@ use crate::server::runtimes_dirs;
 const TIMEOUT_SECONDS: u32 = 60;
 const MEMORY_MIB: u32 = 512;
 /// The role where a Longshore answers, which checks its form and assumes nothing.
-const ROLE: &str = "longshore";
+const ROLE: &str = crate::access::ROLE;
 /// From here on an upload elsewhere takes a while, and it is said for what.
 const UPLOAD_TOLD_BYTES: u64 = 1_000_000;
 /// Between two looks whether the function is ready: on this machine, and elsewhere.

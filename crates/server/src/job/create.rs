@@ -12,8 +12,8 @@ use crate::run::split_s3;
 
 /// Where nobody names one. The README's examples have it too.
 const PRIORITY: u32 = 10;
-/// The role where a Longshore answers, which checks its form and assumes nothing.
-const ROLE: &str = "longshore";
+/// The role where a Longshore answers: its first start makes it.
+const ROLE: &str = crate::access::ROLE;
 /// Bytes of a manifest that are read to see whether it begins with a header: the names of all its fields, and some to spare.
 const FIRST_LINE_BYTES_MAX: u32 = 256;
 /// Tags by which a job asks Longshore for more than AWS has.
@@ -367,7 +367,7 @@ mod tests {
         assert_eq!(made["Manifest"]["Spec"], json!({"Format": "S3InventoryReport_CSV_20161130"}));
         assert_eq!((&made["Report"], &made["Priority"]), (&json!({"Enabled": false}), &json!(10)));
         assert_eq!(made["ConfirmationRequired"], false);
-        assert_eq!(made["RoleArn"], "arn:aws:iam::123456789012:role/longshore");
+        assert_eq!(made["RoleArn"], "arn:aws:iam::123456789012:role/longshore-batch");
         assert!(made.get("Tags").is_none());
     }
 

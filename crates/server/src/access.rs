@@ -1,0 +1,304 @@
+//! Who calls, and with which rights: from a verified signature, and for work that the server does for somebody else.
+
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use longshore_core::policy::Context;
+use longshore_functions::Functions;
+use longshore_identity::{AssumeError, Identity};
+use longshore_jobs::ports;
+use longshore_wire::caller::{self, Witness};
+use longshore_wire::s3_actions::{self, GET_OBJECT, PUT_OBJECT};
+use longshore_wire::sigv4::{AuthError, Claim, Key, KeyCache, Rules, Verified};
+use longshore_wire::{Asked, Caller, RequestId};
+
+use crate::credentials::Credentials;
+use crate::failure::{Because, Failure};
+use crate::listener::Connection;
+
+/// The service that assumes the roles of jobs, and that of functions. Their trust policies name them.
+pub const BATCH_SERVICE: &str = "batchoperations.s3.amazonaws.com";
+pub const LAMBDA_SERVICE: &str = "lambda.amazonaws.com";
+/// The role that the first start makes, and that the commands name where no role is named.
+pub const ROLE: &str = "longshore-batch";
+/// The region that clients of IAM sign for, wherever they are.
+const IAM_REGION: &str = "us-east-1";
+
+/// Looks up access keys and makes callers. Cheap to clone.
+#[derive(Clone)]
+pub struct Access {
+    pub root: Credentials,
+    pub account: String,
+    pub region: String,
+    /// `None`: `iam = "off"`, where the root's key is the only one, and roles are names.
+    pub identity: Option<Identity>,
+    pub witness: Option<Arc<dyn Witness>>,
+    pub unsigned_payload: bool,
+    pub signing_keys: Arc<KeyCache>,
+}
+
+impl Access {
+    /// Whether there is such a key, before the body of a request is read. Nothing is proven by it.
+    pub fn knows(&self, claim: &Claim) -> bool {
+        let now = jiff::Timestamp::now().as_second();
+        claim.access_key_id() == self.root.access_key_id
+            || self
+                .identity
+                .as_ref()
+                .is_some_and(|identity| identity.key(claim.access_key_id(), claim.security_token(), now).is_some())
+    }
+
+    /// Looks the key up and proves a claim to one of these services. Over TLS a body may be unsigned.
+    pub fn verify(
+        &self,
+        claim: &Claim,
+        services: &[&str],
+        connection: Option<Connection>,
+        body_sha256: Option<[u8; 32]>,
+        id: &RequestId,
+    ) -> Result<Caller, AuthError> {
+        let regions: &[&str] = match claim.service() {
+            "iam" | "sts" => &[&self.region, IAM_REGION],
+            _ => &[&self.region],
+        };
+        let rules =
+            Rules { regions, services, unsigned_payload: self.unsigned_payload, keys: Some(&self.signing_keys) };
+        self.prove(claim, &rules, connection, body_sha256, id)
+    }
+
+    /// As [`Access::verify`], by rules of the caller's own.
+    pub fn prove(
+        &self,
+        claim: &Claim,
+        rules: &Rules<'_>,
+        connection: Option<Connection>,
+        body_sha256: Option<[u8; 32]>,
+        id: &RequestId,
+    ) -> Result<Caller, AuthError> {
+        let now = jiff::Timestamp::now();
+        let secure = connection.is_some_and(|connection| connection.secure);
+        let rules = Rules { unsigned_payload: rules.unsigned_payload || secure, ..*rules };
+        let verify = |key: &Key<'_>| claim.verify(key, &rules, now.as_second(), body_sha256);
+        let context = self.context(now, claim, connection);
+        if claim.access_key_id() == self.root.access_key_id {
+            let verified = verify(&Key::lasting(&self.root.secret_access_key, &self.account))?;
+            return Ok(self.caller(verified, caller::Identity::root(&self.account), context, &id.0));
+        }
+        let known = self
+            .identity
+            .as_ref()
+            .and_then(|identity| identity.key(claim.access_key_id(), claim.security_token(), now.as_second()));
+        let Some(known) = known else { return Err(refused(verify(&Key::unknown()))) };
+        let secret = known.secret_access_key.expose();
+        let verified = match &known.session {
+            None => verify(&Key::lasting(secret, &self.account))?,
+            Some(session) => {
+                verify(&Key::temporary(secret, &self.account, session.token.expose(), session.expires_at))?
+            }
+        };
+        Ok(self.caller(verified, known.identity, context.or(&known.context), &id.0))
+    }
+
+    fn caller(&self, verified: Verified, identity: caller::Identity, context: Context, request_id: &str) -> Caller {
+        Caller::new(verified, identity, context, self.witness.clone(), request_id)
+    }
+
+    /// What is known of a request by its socket and its signature; nothing of what its headers say of themselves.
+    fn context(&self, now: jiff::Timestamp, claim: &Claim, connection: Option<Connection>) -> Context {
+        let mut context = times(now)
+            .with("aws:RequestedRegion", claim.region())
+            .with("s3:authType", if claim.is_presigned() { "REST-QUERY-STRING" } else { "REST-HEADER" })
+            .with("s3:signatureversion", "AWS4-HMAC-SHA256");
+        if let Some(connection) = connection {
+            context.set("aws:SourceIp", address(connection.peer.ip()));
+            context.set("aws:SecureTransport", connection.secure.to_string());
+        }
+        context
+    }
+
+    /// A function's request to S3, with its execution role. `verified` was checked against the credentials of its environment.
+    /// `None`: the role cannot be taken on any more.
+    pub fn function(&self, verified: Verified, role_arn: &str, function: &str, id: &RequestId) -> Option<Caller> {
+        // It does not leave the machine.
+        let context = times(jiff::Timestamp::now()).with("aws:SecureTransport", "true");
+        let identity = match &self.identity {
+            None => caller::Identity::root(&self.account),
+            Some(identity) => match lambda_identity(identity, role_arn, function, &self.account, &self.region) {
+                Ok(identity) => identity,
+                Err(error) => {
+                    tracing::info!(function, role = role_arn, %error, "a function's role cannot be assumed");
+                    return None;
+                }
+            },
+        };
+        Some(self.caller(verified, identity, context, &id.0))
+    }
+}
+
+/// What Lambda is with the execution role of a function. Source: Lambda spec 6.4.
+pub fn lambda_identity(
+    identity: &Identity,
+    role_arn: &str,
+    function: &str,
+    account: &str,
+    region: &str,
+) -> Result<caller::Identity, AssumeError> {
+    let source = times(jiff::Timestamp::now())
+        .with("aws:SourceAccount", account)
+        .with("aws:SourceArn", format!("arn:aws:lambda:{region}:{account}:function:{function}"));
+    identity.assume_for_service(role_arn, LAMBDA_SERVICE, function, &source)
+}
+
+/// Makes the roles that there are without set-up: [`ROLE`], and those that jobs and functions of an earlier version name, when roles
+/// were names. They may do what all might then.
+pub async fn first_roles(
+    identity: &Identity,
+    account: &str,
+    named: impl IntoIterator<Item = String>,
+) -> Result<(), Failure> {
+    let trust = serde_json::json!({"Version": "2012-10-17", "Statement": [{
+        "Effect": "Allow",
+        "Principal": {"Service": [BATCH_SERVICE, LAMBDA_SERVICE]},
+        "Action": "sts:AssumeRole",
+    }]});
+    let policy = serde_json::json!({"Version": "2012-10-17", "Statement": [{
+        "Effect": "Allow",
+        "Action": ["s3:*", "lambda:InvokeFunction"],
+        "Resource": "*",
+    }]});
+    let (trust, policy) = (trust.to_string(), policy.to_string());
+    let own = format!("arn:aws:iam::{account}:role/{ROLE}");
+    for role in std::iter::once(own.clone()).chain(named.into_iter().filter(|role| *role != own)) {
+        let made = identity.ensure_role(&role, &trust, "longshore", &policy).await;
+        if role == own {
+            made.because("cannot make the first role")?;
+        } else {
+            match made {
+                Ok(()) => tracing::warn!(
+                    role,
+                    "a job or a function names this role, which was only a name until now: it was made, and may do all of S3 and invoke all functions"
+                ),
+                // Its name is none that IAM takes. Whatever names it is told so when it is used.
+                Err(error) => tracing::warn!(role, %error, "a job or a function names this role, which cannot be made"),
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The error of a verification that cannot succeed.
+fn refused(verified: Result<Verified, AuthError>) -> AuthError {
+    verified.err().unwrap_or(AuthError::Missing)
+}
+
+fn times(now: jiff::Timestamp) -> Context {
+    Context::new().with("aws:CurrentTime", format!("{now:.0}")).with("aws:EpochTime", now.as_second().to_string())
+}
+
+/// One that is written as IPv6 and is an IPv4 address is the latter: policies name that.
+fn address(ip: IpAddr) -> String {
+    ip.to_canonical().to_string()
+}
+
+/// The roles of jobs, as IAM has them.
+pub struct JobRoles {
+    pub identity: Identity,
+    pub functions: Functions,
+    pub account: String,
+    pub region: String,
+    pub witness: Option<Arc<dyn Witness>>,
+}
+
+impl JobRoles {
+    /// As the engine is given it.
+    pub fn port(self) -> Arc<dyn ports::Roles> {
+        Arc::new(Shared(Arc::new(self)))
+    }
+}
+
+struct Shared(Arc<JobRoles>);
+
+impl ports::Roles for Shared {
+    fn session(&self, role_arn: &str, job_id: &str) -> Arc<dyn ports::Session> {
+        Arc::new(JobSession {
+            roles: self.0.clone(),
+            role_arn: role_arn.to_owned(),
+            job_id: job_id.to_owned(),
+            invoking: Mutex::default(),
+        })
+    }
+}
+
+struct JobSession {
+    roles: Arc<JobRoles>,
+    role_arn: String,
+    job_id: String,
+    /// The last word on invoking a function, and of what state of things it is.
+    invoking: Mutex<Option<Invoking>>,
+}
+
+struct Invoking {
+    function: String,
+    /// Of identities and of functions.
+    generations: (u64, u64),
+    word: Result<(), String>,
+}
+
+impl JobSession {
+    /// What the role's trust policy may ask for. Source: S3 user guide, "Granting permissions for Batch Operations".
+    fn assumed(&self) -> Result<caller::Identity, AssumeError> {
+        let JobRoles { account, region, .. } = &*self.roles;
+        let source = times(jiff::Timestamp::now())
+            .with("aws:SourceAccount", &**account)
+            .with("aws:SourceArn", format!("arn:aws:s3:{region}:{account}:job/{}", self.job_id));
+        let name = format!("s3-batch-operations_{}", self.job_id);
+        self.roles.identity.assume_for_service(&self.role_arn, BATCH_SERVICE, &name, &source)
+    }
+
+    fn decide(&self, asked: &Asked) -> Result<(), String> {
+        let identity = self.assumed().map_err(|error| error.to_string())?;
+        let context = times(jiff::Timestamp::now()).with("aws:SecureTransport", "true");
+        let verified = Verified::in_process(&self.roles.account);
+        let caller = Caller::new(verified, identity, context, self.roles.witness.clone(), &self.job_id);
+        caller
+            .may(asked)
+            .map_err(|why| format!("{} may not {} on {}: {}", self.role_arn, why.action, why.resource, why.reason()))
+    }
+
+    /// Asked before each call: decided anew when anything has changed that could change it.
+    fn may_invoke(&self, function: &str) -> Result<(), String> {
+        let generations = (self.roles.identity.generation(), self.roles.functions.generation());
+        let mut invoking = self.invoking.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(last) = &*invoking
+            && last.generations == generations
+            && last.function == function
+        {
+            return last.word.clone();
+        }
+        let asked =
+            self.roles.functions.asks_invoke(function).unwrap_or_else(|| Asked::new("lambda:InvokeFunction", function));
+        let word = self.decide(&asked);
+        *invoking = Some(Invoking { function: function.to_owned(), generations, word: word.clone() });
+        word
+    }
+}
+
+impl ports::Session for JobSession {
+    fn assume(&self) -> Result<(), String> {
+        self.assumed().map(drop).map_err(|error| error.to_string())
+    }
+
+    fn may(&self, access: ports::Access<'_>) -> Result<(), String> {
+        match access {
+            ports::Access::GetObject { bucket, key, version_id } => {
+                self.decide(&s3_actions::on_version(GET_OBJECT, bucket, key, version_id))
+            }
+            ports::Access::PutObject { bucket, key } => self.decide(&s3_actions::on_object(PUT_OBJECT, bucket, key)),
+            ports::Access::List { bucket, prefix, versions } => {
+                let action = if versions { "s3:ListBucketVersions" } else { "s3:ListBucket" };
+                self.decide(&s3_actions::on_bucket(action, bucket).with("s3:prefix", prefix))
+            }
+            ports::Access::Invoke { function } => self.may_invoke(function),
+        }
+    }
+}
