@@ -21,7 +21,7 @@ BINARY = os.path.join(ROOT, "target/release/longshore")
 TOOLS = os.path.join(ROOT, "target/bench")
 TICK = os.sysconf("SC_CLK_TCK")
 REGION, ACCOUNT = "us-east-1", "000000000000"
-ROLE = f"arn:aws:iam::{ACCOUNT}:role/bench"
+ROLE = f"arn:aws:iam::{ACCOUNT}:role/longshore-batch"
 ENDED = ("Complete", "Failed", "Cancelled")
 # A name lookup or a proxy of the machine must not decide a figure.
 INHERITED = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "LD_LIBRARY_PATH", "PYENV_ROOT", "PYENV_VERSION")

@@ -34,7 +34,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 LONGSHORE = pathlib.Path(os.environ.get("LONGSHORE_TEST_BIN", ROOT / "target/release/longshore"))
 AWS = pathlib.Path(sys.executable).with_name("aws")
 REGION = "us-east-1"
-ROLE = f"arn:aws:iam::{ACCOUNT}:role/batch"
+ROLE = f"arn:aws:iam::{ACCOUNT}:role/longshore-batch"
 # AWS's Python runtimes carry boto3; here a function that imports it finds the tests' own.
 WITH_BOTO3 = {"PYTHONPATH": str(pathlib.Path(boto3.__file__).parents[1])}
 # A name lookup or a proxy of the machine must not decide a test: only what `longshore env` prints may.

@@ -500,7 +500,7 @@ def test_a_25_the_role_of_object_lock_jobs_is_accepted_and_the_jobs_are_refused(
     native(server, name, {"S3PutObjectLegalHold": {"LegalHold": {"Status": "ON"}}})
     told = acceptance.boto3_refused(
         server, name, {"LambdaInvoke": {"FunctionArn": NEVER_RUN}}, manifest=csv_manifest(name, "e"),
-        RoleArn="arn:aws:iam::111122223333:role/batch")
+        RoleArn="arn:aws:iam::111122223333:role/longshore-batch")
     assert (told.status, told.code, told.message) == (403, "AccessDenied", "Cross-account pass role is not allowed")
 
 
@@ -663,7 +663,7 @@ def test_a_34_a_copy_across_accounts_is_refused_by_its_name_and_a_role_of_anothe
     native(server, name, copy)
     for operation in (copy, {"LambdaInvoke": {"FunctionArn": NEVER_RUN}}):
         told = acceptance.boto3_refused(
-            server, name, operation, manifest=csv_manifest(name, "e"), RoleArn="arn:aws:iam::111122223333:role/batch")
+            server, name, operation, manifest=csv_manifest(name, "e"), RoleArn="arn:aws:iam::111122223333:role/longshore-batch")
         assert told.code in ("AccessDenied", "NotImplemented") and told.status in (403, 501)
     assert (told.code, told.message) == ("AccessDenied", "Cross-account pass role is not allowed")
     assert acceptance.jobs_described(server, name) == []
