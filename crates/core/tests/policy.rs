@@ -51,7 +51,7 @@ proptest! {
 }
 
 proptest! {
-    #![proptest_config(cases(4_000))]
+    #![proptest_config(cases(2_000))]
 
     #[test]
     fn decisions_are_those_of_iam_rs_where_that_one_is_right(bytes in choices()) {
