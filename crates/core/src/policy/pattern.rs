@@ -173,13 +173,15 @@ impl Pattern {
 /// takes all that is left. So `arn:aws:lambda:*` is every ARN of Lambda, and `arn:aws:s3:::b/*` every key, with colons and
 /// slashes.
 ///
-/// Source: IAM user guide, "IAM JSON policy elements: Resource" (a `*` that ends a segment may reach over colons: here only
-/// where it ends the pattern), and "Condition operators", ARN ("each of the six colon-delimited components is checked separately").
+/// Source: IAM user guide, "IAM JSON policy elements: Resource", and "Condition operators", ARN ("each of the six colon-delimited
+/// components is checked separately").
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct ArnPattern {
     whole: Pattern,
     /// Empty where a variable stands before the fifth colon: then it is only known with the request where segments end.
     segments: Vec<Vec<Piece>>,
+    /// Whether a `*` ends a segment that is not the last.
+    reaches: bool,
 }
 
 /// Parts of an ARN: `arn`, partition, service, region, account, resource.
@@ -191,7 +193,10 @@ impl ArnPattern {
         let whole = Pattern::read(text, syntax)?;
         let segments = segments_of(&whole.0);
         let early = segments.iter().take(SEGMENTS - 1).flatten().any(|piece| matches!(piece, Piece::Variable { .. }));
-        Ok(Self { whole, segments: if early { Vec::new() } else { segments } })
+        let reaches = segments
+            .split_last()
+            .is_some_and(|(_, before)| before.iter().any(|segment| segment.last() == Some(&Piece::Run)));
+        Ok(Self { whole, segments: if early { Vec::new() } else { segments }, reaches })
     }
 
     /// Whether it is `*`.
@@ -225,6 +230,16 @@ impl ArnPattern {
             return Some("must name its service without wildcards");
         }
         None
+    }
+
+    /// Whether it fits what a statement's Resource may name: on AWS a `*` that ends any segment may reach over colons. What fits in that
+    /// way alone is not known to fit, so that no Allow is wider than it looks (an object's key may hold colons), and no Deny
+    /// narrower than on AWS.
+    pub fn fits_resource(&self, arn: &str, facts: &Facts<'_>) -> Truth {
+        match self.fits(arn, facts) {
+            Truth::No if self.reaches => self.whole.fits(arn, facts).min(Truth::Unknown),
+            other => other,
+        }
     }
 
     pub fn fits(&self, arn: &str, facts: &Facts<'_>) -> Truth {
@@ -617,6 +632,26 @@ mod tests {
         for (pattern, arn, wanted) in cases {
             let read = ArnPattern::read(pattern, WILD).unwrap();
             assert_eq!(with_facts(|facts| read.fits(arn, facts)), wanted, "{pattern} {arn}");
+        }
+    }
+
+    #[test]
+    fn a_star_that_ends_a_part_and_would_have_to_reach_over_a_colon_fits_for_no_allow_and_every_deny() {
+        let f = "arn:aws:lambda:us-east-1:111111111111:function:f";
+        let cases = [
+            ("arn:aws:lambda:*:function:f", f, Truth::Unknown),
+            ("arn:aws:lambda:*:function:g", f, Truth::No),
+            ("arn:aws:lambda:us-*:111111111111:function:f", f, Truth::Yes),
+            ("arn:aws:s3:*:secret/*", "arn:aws:s3:::secret/k", Truth::Unknown),
+            ("arn:aws:s3:*:*:b/*", "arn:aws:s3:::b/k", Truth::Yes),
+            ("arn:aws:s3:*:*:b/*", "arn:aws:s3:::other/x:y:b/k", Truth::Unknown),
+            ("arn:aws:s3:::b/*", "arn:aws:s3:::other/x:y:b/k", Truth::No),
+        ];
+        for (pattern, arn, wanted) in cases {
+            let read = ArnPattern::read(pattern, WILD).unwrap();
+            assert_eq!(with_facts(|facts| read.fits_resource(arn, facts)), wanted, "{pattern} {arn}");
+            let in_condition = if wanted == Truth::Yes { Truth::Yes } else { Truth::No };
+            assert_eq!(with_facts(|facts| read.fits(arn, facts)), in_condition, "{pattern} {arn}");
         }
     }
 

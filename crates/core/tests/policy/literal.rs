@@ -106,8 +106,7 @@ fn fits(asked: &Asked, statement: &Value) -> Maybe {
         let asked: Vec<char> = asked.action.to_lowercase().chars().collect();
         Some(texts(patterns).iter().any(|pattern| glob(&letters(&pattern.to_lowercase(), true), &asked)))
     };
-    let resource =
-        |patterns: &Value| any(texts(patterns).iter().map(|pattern| arn(asked, pattern, asked.resource)).collect());
+    let resource = |patterns: &Value| any(texts(patterns).iter().map(|pattern| reaching(asked, pattern)).collect());
     let mut of = vec![match (&statement["Action"], &statement["NotAction"]) {
         (Value::Null, but) => not(action(but)),
         (these, _) => action(these),
@@ -267,6 +266,15 @@ fn arn(asked: &Asked, pattern: &str, value: &str) -> Maybe {
     let found: Vec<Vec<char>> = value.splitn(parts.len(), ':').map(|part| part.chars().collect()).collect();
     let fits = found.len() == parts.len() && parts.iter().zip(&found).all(|(pattern, part)| glob(pattern, part));
     judged(fits, unknown)
+}
+
+/// A resource. What fits only where a star reaches over colons may fit.
+fn reaching(asked: &Asked, pattern: &str) -> Maybe {
+    match (arn(asked, pattern, asked.resource), text(asked, pattern, true, false, asked.resource)) {
+        (Some(false), Some(true)) => None,
+        (Some(false), over_colons) => over_colons,
+        (part_by_part, _) => part_by_part,
+    }
 }
 
 /// The values of a key; empty: the request has none; `None`: nobody can say.

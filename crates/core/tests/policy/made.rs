@@ -103,6 +103,8 @@ const VARIED_PATTERNS: &[&str] = &[
     "arn:aws:s3:::b/${*}/k*",
     "arn:aws:s3:::b/${aws:UserAgent}/k",
     "arn:aws:lambda:*",
+    "arn:aws:lambda:*:function:f",
+    "arn:aws:s3:*:b/?/*",
     "arn:aws:s3:::b/${aws:RequestTag/team}/*",
 ];
 /// Keys that requests may have, with values that they may have.
