@@ -281,3 +281,22 @@ async fn a_key_that_is_inactive_or_deleted_is_nobodys() {
     ground.root("DeleteAccessKey", &set("Active")[..2]).await;
     assert!(ground.caller(&user).is_err());
 }
+
+#[tokio::test]
+async fn sessions_that_were_issued_before_a_moment_are_ended_by_a_deny_on_their_time() {
+    let ground = Ground::new();
+    let user = ground.user("u", Some(&allowing("sts:AssumeRole"))).await;
+    let role = ground.role("r", TRUST, Some(READ)).await;
+    let session = Who::of(&assume(&ground, &user, &role, &[]).await.good());
+    let before = |moment: i64| {
+        let moment = crate::query::date(moment);
+        format!(
+            r#"{{"Version":"2012-10-17","Statement":{{"Effect":"Deny","Action":"*","Resource":"*","Condition":{{"DateLessThan":{{"aws:TokenIssueTime":"{moment}"}}}}}}}}"#
+        )
+    };
+    for (moment, ended) in [(now() - 3_600, false), (now() + 3_600, true)] {
+        let members = [("RoleName", "r"), ("PolicyName", "end"), ("PolicyDocument", &before(moment))];
+        ground.root("PutRolePolicy", &members).await;
+        assert_eq!(may_read(&ground.caller(&session).unwrap()), !ended, "{moment}");
+    }
+}
