@@ -124,6 +124,10 @@ impl<'a> Facts<'a> {
             {
                 one("false")
             }
+            // Keys of a user have none. A session that does not say when it was begun may be one of those that were revoked.
+            None if key == "aws:tokenissuetime" && matches!(self.principal.kind, PrincipalKind::AssumedRole { .. }) => {
+                Known::Unknown
+            }
             None if keys::may_be_missing(key) => Known::Missing,
             None => Known::Unknown,
         }
@@ -202,6 +206,8 @@ mod tests {
             (&user, "aws:viaawsservice", "false"),
             (&user, "aws:multifactorauthpresent", "missing"),
             (&session, "aws:multifactorauthpresent", "false"),
+            (&user, "aws:tokenissuetime", "missing"),
+            (&session, "aws:tokenissuetime", "unknown"),
         ];
         for (principal, key, wanted) in cases {
             assert_eq!(of(principal, key), wanted, "{key}");

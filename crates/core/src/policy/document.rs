@@ -89,6 +89,26 @@ pub fn counted_characters(text: &str) -> usize {
     text.chars().filter(|c| !c.is_whitespace()).count()
 }
 
+/// Characters of a place or a reason that are told. They quote the document, which may be long; what is wrong stands at the
+/// beginning.
+const TOLD_CHARS_MAX: usize = 600;
+
+/// A text for people: no control character that would end a line or steer a terminal, and no longer than need be.
+pub(super) fn plain(text: &str, chars_max: usize) -> String {
+    let mut plain = String::with_capacity(text.len().min(chars_max));
+    for (n, c) in text.chars().enumerate() {
+        match c {
+            _ if n == chars_max => {
+                plain.push('…');
+                break;
+            }
+            c if c.is_control() => plain.extend(c.escape_default()),
+            c => plain.push(c),
+        }
+    }
+    plain
+}
+
 /// Elements that a document may have, and a statement.
 const ELEMENTS: &[&str] = &["Version", "Id", "Statement"];
 const STATEMENT_ELEMENTS: &[&str] =
@@ -103,7 +123,7 @@ impl Document {
     pub fn parse(text: &str, kind: Kind) -> Result<Self, Malformed> {
         let root = json::read(text).map_err(|broken| Malformed {
             place: format!("line {}, column {}", broken.at.line, broken.at.column),
-            reason: format!("This policy contains invalid Json: {}", broken.reason),
+            reason: plain(&format!("This policy contains invalid Json: {}", broken.reason), TOLD_CHARS_MAX),
         })?;
         let place = Place::root();
         let members = place.object(&root, ELEMENTS)?;
@@ -200,8 +220,8 @@ impl Place {
     }
 
     fn wrong(&self, reason: impl Into<String>) -> Malformed {
-        let place = if self.0.is_empty() { "the document".to_owned() } else { self.0.clone() };
-        Malformed { place, reason: reason.into() }
+        let place = if self.0.is_empty() { "the document" } else { self.0.as_str() };
+        Malformed { place: plain(place, TOLD_CHARS_MAX), reason: plain(&reason.into(), TOLD_CHARS_MAX) }
     }
 
     fn text<'n>(&self, node: &'n Node) -> Result<&'n str, Malformed> {
@@ -734,6 +754,22 @@ mod tests {
             );
             let told = parsed(&text, Kind::Trust).map(|_| ()).unwrap_err();
             assert!(told.starts_with("Statement[1].Principal.AWS: Invalid principal in policy: "), "{name}: {told}");
+        }
+    }
+
+    #[test]
+    fn what_is_told_is_one_line_and_no_longer_than_need_be_whatever_the_document_holds() {
+        let long = "x".repeat(100_000);
+        for text in [
+            of(r#""Action":"s3:*","Resource":"a\nb\u001b[31m\u009b""#),
+            of(r#""Action":"s3:*","Resource":"*","Condition":{"a\nb":{}}"#),
+            of(&format!(r#""Action":"s3:*","Resource":"*","Condition":{{"StringEquals":{{"{long}":"x"}}}}"#)),
+            of(&format!(r#""Action":"{long}","Resource":"*""#)),
+            format!(r#"{{"{long}":1,"{long}":2}}"#),
+        ] {
+            let told = Document::parse(&text, Kind::Identity).unwrap_err();
+            let whole = told.to_string();
+            assert!(!whole.contains(char::is_control) && whole.chars().count() < 2 * TOLD_CHARS_MAX + 10, "{whole}");
         }
     }
 
