@@ -32,7 +32,7 @@ pub enum IdentityError {
     #[error("{0}")]
     PackedPolicyTooLarge(String),
     #[error("{0}")]
-    Denied(#[from] Denied),
+    Denied(Box<Denied>),
     /// Refused by a rule that no policy can change.
     #[error("{0}")]
     NotAllowed(String),
@@ -61,6 +61,12 @@ pub enum IdentityError {
     NoRandom(getrandom::Error),
     #[error("{0}")]
     Fault(String),
+}
+
+impl From<Denied> for IdentityError {
+    fn from(denied: Denied) -> Self {
+        Self::Denied(Box::new(denied))
+    }
 }
 
 impl From<rusqlite::Error> for IdentityError {

@@ -27,7 +27,10 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use http::{Method, StatusCode};
 use longshore_core::policy::Context;
 use longshore_wire::xml::Writer;
+
 use longshore_wire::{Asked, Caller, Request, Response};
+#[cfg(test)]
+pub(crate) use shape::encoded;
 
 use crate::Identity;
 use crate::entity::{Entity, EntityKind};
@@ -94,8 +97,10 @@ impl Asker {
 
 /// What an operation answers: the elements of its result.
 pub(crate) struct Answer {
-    result: Option<Box<dyn FnOnce(&mut Writer) + Send>>,
+    result: Option<WriteResult>,
 }
+
+type WriteResult = Box<dyn FnOnce(&mut Writer) + Send>;
 
 impl Answer {
     pub fn new(_: Allowed, result: impl FnOnce(&mut Writer) + Send + 'static) -> Self {

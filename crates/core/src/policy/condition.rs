@@ -3,8 +3,9 @@
 //! Source: IAM user guide, "IAM JSON policy elements: Condition operators", "Conditions with multiple context keys or values",
 //! "Single-valued vs. multivalued context keys".
 
+// Addresses as values: `core` has no sockets.
+use core::net::{IpAddr, Ipv4Addr};
 use std::cmp::Ordering;
-use std::net::{IpAddr, Ipv4Addr};
 
 use base64::Engine;
 
@@ -108,7 +109,7 @@ enum Wanted {
     Text(Pattern),
     Arn(ArnPattern),
     Number(Decimal),
-    Date(Instant),
+    Date(Moment),
     Bool(bool),
     Bytes(Vec<u8>),
     Network(Network),
@@ -227,7 +228,7 @@ impl Condition {
                 Decimal::read(value).is_some_and(|found| order.holds(found.cmp(wanted))).into()
             }
             (Wanted::Date(wanted), Test::Date(order)) => {
-                Instant::read(value).is_some_and(|found| order.holds(found.cmp(wanted))).into()
+                Moment::read(value).is_some_and(|found| order.holds(found.cmp(wanted))).into()
             }
             (Wanted::Bool(wanted), _) => (boolean(value) == Some(*wanted)).into(),
             (Wanted::Bytes(wanted), _) => (bytes(value).as_ref() == Some(wanted)).into(),
@@ -264,7 +265,7 @@ impl Operator {
             Test::Like => Pattern::read(value, Syntax { wildcards: true, variables }).map(Wanted::Text),
             Test::Arn => ArnPattern::read(value, Syntax { wildcards: true, variables }).map(Wanted::Arn),
             Test::Number(_) => Decimal::read(value).map(Wanted::Number).ok_or_else(|| takes("number")),
-            Test::Date(_) => Instant::read(value)
+            Test::Date(_) => Moment::read(value)
                 .map(Wanted::Date)
                 .ok_or_else(|| takes("date: write it like 2026-01-31T00:00:00Z, or in seconds since 1970")),
             Test::Bool | Test::Null => boolean(value).map(Wanted::Bool).ok_or_else(|| takes("\"true\" or \"false\"")),
@@ -341,13 +342,13 @@ impl PartialOrd for Decimal {
 
 /// A moment: whole seconds since 1970, and the fraction behind them, as a decimal's digits.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-struct Instant {
+struct Moment {
     seconds: i64,
     /// Without zeros at the end.
     fraction: String,
 }
 
-impl Instant {
+impl Moment {
     /// Reads seconds since 1970, or one of the forms of ISO 8601 that W3C's note has, from a year to fractions of a second. What says
     /// no time is midnight, what says no zone is UTC; four digits are a year.
     ///
@@ -474,4 +475,230 @@ fn v4(address: Ipv4Addr) -> u128 {
 /// Whether two numbers agree in their top bits, of 128.
 fn top(one: u128, other: u128, bits: u32) -> bool {
     (one ^ other).checked_shr(128 - bits).unwrap_or(0) == 0
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::super::{Context, Principal, PrincipalKind};
+    use super::*;
+
+    fn read(operator: &str, key: &str, values: &[&str]) -> Result<Condition, String> {
+        let values = values.iter().map(|value| (*value).to_owned()).collect();
+        Condition::read(Operator::read(operator)?, operator, key, values, true)
+    }
+
+    fn holds(operator: &str, key: &str, wanted: &[&str], context: &Context) -> Truth {
+        let principal = Principal {
+            account: "111111111111".into(),
+            arn: "arn:aws:iam::111111111111:user/u".into(),
+            user_id: "AIDAEXAMPLEEXAMPLE01".into(),
+            kind: PrincipalKind::User { name: "u".into() },
+            tags: BTreeMap::new(),
+        };
+        let facts = Facts { principal: &principal, resource_account: "111111111111", context };
+        read(operator, key, wanted).unwrap_or_else(|told| panic!("{operator}: {told}")).holds(&facts)
+    }
+
+    /// One value in the request, one in the policy: `=` holds for it, `!` does not.
+    #[test]
+    fn every_operator_compares_as_its_page_says() {
+        let cases: &[(&str, &str, &[&str], &[&str])] = &[
+            ("StringEquals", "Red*", &["Red*"], &["red*", "Red", "Redx", ""]),
+            ("StringNotEquals", "Red", &["red", ""], &["Red"]),
+            ("StringEqualsIgnoreCase", "RÉd", &["réD"], &["red"]),
+            ("StringNotEqualsIgnoreCase", "Red", &["blue"], &["rED"]),
+            ("StringLike", "R?d*", &["Red", "Rad and more"], &["red", "Rd"]),
+            ("StringNotLike", "R?d*", &["red"], &["Red"]),
+            ("StringLike", "${aws:username}/*", &["u/k"], &["v/k", "${aws:username}/k"]),
+            ("NumericEquals", "10", &["10", "10.0", "+10", "010"], &["10.1", "-10", "ten", ""]),
+            ("NumericNotEquals", "10", &["11", "ten"], &["10.00"]),
+            ("NumericLessThan", "10", &["9.99", "-11", "0"], &["10", "11", "9e0", "abc"]),
+            ("NumericLessThanEquals", "-1.5", &["-1.5", "-1.50", "-2"], &["-1.4", "0"]),
+            (
+                "NumericGreaterThan",
+                "9007199254740992",
+                &["9007199254740993"],
+                &["9007199254740992", "9007199254740991.9"],
+            ),
+            ("NumericGreaterThanEquals", "0", &["0", "-0", "0.1"], &["-0.1"]),
+            (
+                "DateEquals",
+                "2026-01-01T00:00:00Z",
+                &[
+                    "2026",
+                    "2026-01",
+                    "2026-01-01",
+                    "1767225600",
+                    "2026-01-01T01:30+01:30",
+                    "2025-12-31T19:00:00.000-05:00",
+                ],
+                &["2026-01-02", "later"],
+            ),
+            ("DateNotEquals", "2026-01-01", &["2026-01-02", "x"], &["2026-01-01T00:00Z"]),
+            (
+                "DateLessThan",
+                "2024-02-29T12:00:00.5Z",
+                &["2024-02-29T12:00:00.49Z", "1970", "0"],
+                &["2024-02-29T12:00:00.5Z", "2024-03-01"],
+            ),
+            (
+                "DateLessThanEquals",
+                "2000-03-01",
+                &["2000-02-29T23:59:59.999Z", "951868800"],
+                &["2000-03-01T00:00:00.001Z"],
+            ),
+            ("DateGreaterThan", "1969-12-31T23:59:59Z", &["0", "1970"], &["1969-12-31", "1900-01-01"]),
+            ("DateGreaterThanEquals", "2026-06-30", &["2026-06-30T00:00:00Z", "2100-01-01"], &["2026-06-29T23:59:59Z"]),
+            ("Bool", "true", &["true", "TRUE"], &["false", "1", ""]),
+            ("Bool", "False", &["false"], &["true", "no"]),
+            ("BinaryEquals", "QmluYXJ5", &["QmluYXJ5"], &["QmluYXJ6", "Binary", "qmluyxj5"]),
+            (
+                "IpAddress",
+                "203.0.113.0/24",
+                &["203.0.113.0", "203.0.113.255", "::ffff:203.0.113.9"],
+                &["203.0.112.255", "::1", "203.0.113", "host"],
+            ),
+            ("IpAddress", "203.0.113.77/24", &["203.0.113.1"], &["203.0.114.1"]),
+            ("IpAddress", "203.0.113.9", &["203.0.113.9"], &["203.0.113.8"]),
+            ("IpAddress", "0.0.0.0/0", &["1.2.3.4"], &["2001:db8::1"]),
+            ("IpAddress", "2001:db8::/33", &["2001:db8:7fff::1"], &["2001:db8:8000::1", "1.2.3.4"]),
+            ("IpAddress", "::ffff:203.0.113.0/120", &["203.0.113.9", "::ffff:203.0.113.1"], &["203.0.114.1"]),
+            ("IpAddress", "::/0", &["2001:db8::1"], &[]),
+            ("NotIpAddress", "203.0.113.0/24", &["198.51.100.1", "::1"], &["203.0.113.9"]),
+            (
+                "ArnEquals",
+                "arn:aws:s3:*:111111111111:job/?",
+                &["arn:aws:s3:us-east-1:111111111111:job/1"],
+                &["arn:aws:s3:us-east-1:222222222222:job/1", "arn:aws:s3:a:b:111111111111:job/1", "job"],
+            ),
+            (
+                "ArnLike",
+                "arn:aws:s3:::b*",
+                &["arn:aws:s3:::b", "arn:aws:s3:::b/k:1"],
+                &["arn:aws:s3:::a", "arn:aws:s3:::B"],
+            ),
+            ("ArnLike", "*", &["arn:aws:s3:::b", "job"], &[]),
+            ("ArnNotEquals", "arn:aws:s3:::b", &["arn:aws:s3:::c"], &["arn:aws:s3:::b"]),
+            ("ArnNotLike", "arn:aws:s3:::*", &["arn:aws:sqs:::q"], &["arn:aws:s3:::b"]),
+            ("stringequalsIFEXISTS", "a", &["a"], &["b"]),
+        ];
+        for (operator, wanted, fitting, others) in cases {
+            for (value, expected) in
+                fitting.iter().map(|v| (v, Truth::Yes)).chain(others.iter().map(|v| (v, Truth::No)))
+            {
+                let context = Context::new().with("aws:RequestTag/a", *value);
+                assert_eq!(
+                    holds(operator, "aws:requesttag/A", &[wanted], &context),
+                    expected,
+                    "{operator} {wanted:?} {value:?}"
+                );
+            }
+        }
+    }
+
+    /// Source: IAM user guide, "Condition operators", the important note at the top, "...IfExists" and "Null"; "Multivalued context keys".
+    #[test]
+    fn a_key_that_the_request_does_not_have_and_one_with_several_values_hold_as_aws_says() {
+        let none = Context::new();
+        let tags = |values: &[&str]| Context::new().with_all("aws:TagKeys", values.iter().copied());
+        let cases = [
+            ("StringEquals", &["a"][..], none.clone(), true, false),
+            ("StringNotEquals", &["a"], none.clone(), true, true),
+            ("NotIpAddress", &["10.0.0.0/8"], none.clone(), true, true),
+            ("ArnNotLike", &["arn:aws:s3:::*"], none.clone(), true, true),
+            ("DateLessThan", &["2026"], none.clone(), true, false),
+            ("Bool", &["false"], none.clone(), true, false),
+            ("StringEqualsIfExists", &["a"], none.clone(), true, true),
+            ("BoolIfExists", &["true"], none.clone(), true, true),
+            ("Null", &["true"], none.clone(), true, true),
+            ("Null", &["false"], none.clone(), true, false),
+            ("Null", &["false"], tags(&["a"]), true, true),
+            ("Null", &["true"], tags(&["a"]), true, false),
+            ("Null", &["true"], tags(&[]), true, true),
+            ("ForAllValues:StringEquals", &["a"], none.clone(), true, true),
+            ("ForAllValues:StringNotEquals", &["a"], none.clone(), true, true),
+            ("ForAnyValue:StringEquals", &["a"], none.clone(), true, false),
+            ("ForAnyValue:StringNotEquals", &["a"], none.clone(), true, false),
+            ("ForAnyValue:StringEqualsIfExists", &["a"], none.clone(), true, true),
+            ("ForAllValues:StringEquals", &["a", "b"], tags(&["a", "b"]), true, true),
+            ("ForAllValues:StringEquals", &["a", "b"], tags(&["a", "c"]), true, false),
+            ("ForAllValues:StringEquals", &["a"], tags(&[]), true, true),
+            ("ForAnyValue:StringEquals", &["a", "b"], tags(&["c", "b"]), true, true),
+            ("ForAnyValue:StringEquals", &["a", "b"], tags(&["c", "d"]), true, false),
+            ("ForAllValues:StringNotLike", &["a*", "b"], tags(&["c", "d"]), true, true),
+            ("ForAllValues:StringNotLike", &["a*", "b"], tags(&["c", "ab"]), true, false),
+            ("ForAnyValue:StringNotEquals", &["a", "b"], tags(&["a", "c"]), true, true),
+            ("ForAnyValue:StringNotEquals", &["a", "b"], tags(&["a", "b"]), true, false),
+            ("StringEquals", &["a", "b"], tags(&["x", "b"]), true, true),
+            ("StringEquals", &["a", "b"], tags(&["x", "y"]), true, false),
+            ("StringNotEquals", &["a", "b"], tags(&["x", "b"]), true, false),
+            ("StringNotEquals", &["a", "b"], tags(&["x", "y"]), true, true),
+            ("StringEquals", &["${aws:PrincipalTag/none}"], tags(&[""]), true, false),
+            ("StringNotEquals", &["${aws:PrincipalTag/none}"], tags(&["a"]), true, true),
+            // Of what this server knows nothing, nobody can say anything, whatever the operator.
+            ("StringEquals", &["a"], none.clone(), false, false),
+            ("StringNotEquals", &["a"], none.clone(), false, false),
+            ("StringLikeIfExists", &["*"], none.clone(), false, false),
+            ("ForAllValues:StringEquals", &["a"], none.clone(), false, false),
+            ("Null", &["true"], none, false, false),
+        ];
+        for (operator, wanted, context, known, expected) in cases {
+            let (key, expected) = match known {
+                true => ("aws:TagKeys", Truth::from(expected)),
+                false => ("aws:Nonsense", Truth::Unknown),
+            };
+            assert_eq!(holds(operator, key, wanted, &context), expected, "{operator} {wanted:?} {context:?}");
+        }
+    }
+
+    #[test]
+    fn operators_and_values_that_are_none_are_told() {
+        let cases = [
+            ("StringEqual", "x", "is StringEquals meant?"),
+            ("StrinkLike", "x", "is StringLike meant?"),
+            ("Frobnicate", "x", "there is no condition operator"),
+            ("ForSomeValues:StringEquals", "x", "there is no condition operator"),
+            ("NullIfExists", "true", "takes neither"),
+            ("ForAllValues:Null", "true", "takes neither"),
+            ("IfExists", "x", "there is no condition operator"),
+            ("NumericEquals", "ten", "no number"),
+            ("NumericEquals", "1e3", "no number"),
+            ("NumericEquals", "${aws:EpochTime}", "variables"),
+            ("DateLessThan", "2026-02-29", "no date"),
+            ("DateLessThan", "2026-13-01", "no date"),
+            ("DateLessThan", "2026-01-01T24:00Z", "no date"),
+            ("DateLessThan", "2026-01T00:00Z", "no date"),
+            ("DateLessThan", "99999999999999999999", "no date"),
+            ("DateLessThan", "", "no date"),
+            ("Bool", "yes", "\"true\" or \"false\""),
+            ("Null", "", "\"true\" or \"false\""),
+            ("BinaryEquals", "not base64", "base64"),
+            ("IpAddress", "203.0.113.0/33", "IP address"),
+            ("IpAddress", "203.0.113/24", "IP address"),
+            ("IpAddress", "2001:db8::/129", "IP address"),
+            ("IpAddress", "203.0.113.0/+8", "IP address"),
+            ("StringEquals", "${aws:username", "no }"),
+        ];
+        for (operator, value, wanted) in cases {
+            let told = read(operator, "aws:x", &[value]).map(|_| ()).unwrap_err();
+            assert!(told.contains(wanted), "{operator} {value:?}: {told}");
+        }
+    }
+
+    #[test]
+    fn days_are_counted_as_the_calendar_has_them() {
+        let cases = [
+            (1970, 1, 1, 0),
+            (1969, 12, 31, -1),
+            (2000, 3, 1, 11_017),
+            (2024, 2, 29, 19_782),
+            (1900, 3, 1, -25_508),
+            (1, 1, 1, -719_162),
+        ];
+        for (year, month, day, wanted) in cases {
+            assert_eq!(days_before(year, month, day), wanted, "{year}-{month}-{day}");
+        }
+    }
 }

@@ -124,8 +124,96 @@ impl<'a> Facts<'a> {
             {
                 one("false")
             }
+            // Keys of a user have none. A session that does not say when it was begun may be one of those that were revoked.
+            None if key == "aws:tokenissuetime" && matches!(self.principal.kind, PrincipalKind::AssumedRole { .. }) => {
+                Known::Unknown
+            }
             None if keys::may_be_missing(key) => Known::Missing,
             None => Known::Unknown,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ROLE: &str = "arn:aws:iam::111111111111:role/p/r";
+
+    fn principals() -> [Principal; 4] {
+        let of = |arn: &str, user_id: &str, kind| Principal {
+            account: "111111111111".into(),
+            arn: arn.into(),
+            user_id: user_id.into(),
+            kind,
+            tags: BTreeMap::from([("Team".to_owned(), "red".to_owned())]),
+        };
+        let session = PrincipalKind::AssumedRole { role_arn: ROLE.into(), session_name: "s".into() };
+        [
+            of("arn:aws:iam::111111111111:user/u", "AIDA", PrincipalKind::User { name: "u".into() }),
+            of("arn:aws:sts::111111111111:assumed-role/r/s", "AROA:s", session),
+            of("arn:aws:iam::111111111111:root", "111111111111", PrincipalKind::Root),
+            of("lambda.amazonaws.com", "", PrincipalKind::Service),
+        ]
+    }
+
+    /// Source: IAM user guide, "AWS global condition context keys"; "Variables and tags", "Principal key values". `-`: missing.
+    #[test]
+    fn what_follows_from_the_principal_is_known_and_no_context_says_otherwise() {
+        let cases = [
+            ("aws:PrincipalArn", ["arn:aws:iam::111111111111:user/u", ROLE, "arn:aws:iam::111111111111:root", "-"]),
+            ("aws:PrincipalAccount", ["111111111111", "111111111111", "111111111111", "-"]),
+            ("aws:PrincipalType", ["User", "AssumedRole", "Account", "-"]),
+            ("aws:userid", ["AIDA", "AROA:s", "111111111111", "-"]),
+            ("aws:username", ["u", "-", "-", "-"]),
+            ("aws:PrincipalIsAWSService", ["false", "false", "false", "true"]),
+            ("aws:PrincipalServiceName", ["-", "-", "-", "lambda.amazonaws.com"]),
+            ("aws:PrincipalServiceNamesList", ["-", "-", "-", "lambda.amazonaws.com"]),
+            ("aws:PrincipalTag/tEAM", ["red"; 4]),
+            ("aws:PrincipalTag/none", ["-"; 4]),
+            ("aws:ResourceAccount", ["222222222222"; 4]),
+        ];
+        for (key, wanted) in cases {
+            for (principal, wanted) in principals().iter().zip(wanted) {
+                for context in [Context::new(), Context::new().with(key, "forged")] {
+                    let facts = Facts { principal, resource_account: "222222222222", context: &context };
+                    let known = if wanted == "-" { Known::Missing } else { Known::Values(vec![wanted]) };
+                    assert_eq!(facts.known(&key.to_ascii_lowercase()), known, "{key} {}", principal.arn);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_key_is_known_missing_or_unknown() {
+        let context = Context::new().with("S3:Prefix", "a").with_all::<String>("s3:delimiter", []);
+        let [user, session, ..] = principals();
+        let of = |principal: &Principal, key: &str| {
+            let facts = Facts { principal, resource_account: "111111111111", context: &context };
+            match facts.known(key) {
+                Known::Values(values) => values.join(","),
+                Known::Missing => "missing".to_owned(),
+                Known::Unknown => "unknown".to_owned(),
+            }
+        };
+        let cases = [
+            (&user, "s3:prefix", "a"),
+            (&user, "s3:delimiter", "missing"),
+            (&user, "s3:max-keys", "unknown"),
+            (&user, "aws:sourceip", "unknown"),
+            (&user, "aws:sourcearn", "missing"),
+            (&user, "aws:requesttag/team", "missing"),
+            (&user, "aws:viaawsservice", "false"),
+            (&user, "aws:multifactorauthpresent", "missing"),
+            (&session, "aws:multifactorauthpresent", "false"),
+            (&user, "aws:tokenissuetime", "missing"),
+            (&session, "aws:tokenissuetime", "unknown"),
+        ];
+        for (principal, key, wanted) in cases {
+            assert_eq!(of(principal, key), wanted, "{key}");
+        }
+        let given = Context::new().with("aws:MultiFactorAuthPresent", "true");
+        let facts = Facts { principal: &session, resource_account: "", context: &given };
+        assert_eq!(facts.known("aws:multifactorauthpresent"), Known::Values(vec!["true"]), "a simulation may say so");
     }
 }

@@ -263,8 +263,9 @@ impl<'a> Case<'a> {
 
     pub fn fits_resource(&self, statement: &Statement) -> Truth {
         let Some(resources) = &statement.resources else { return Truth::Yes };
-        let fits =
-            Truth::any(resources.patterns.iter().map(|pattern| pattern.fits(self.question.resource, &self.facts)));
+        let fits = Truth::any(
+            resources.patterns.iter().map(|pattern| pattern.fits_resource(self.question.resource, &self.facts)),
+        );
         if !resources.all_but {
             return fits;
         }

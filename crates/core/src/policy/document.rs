@@ -89,6 +89,26 @@ pub fn counted_characters(text: &str) -> usize {
     text.chars().filter(|c| !c.is_whitespace()).count()
 }
 
+/// Characters of a place or a reason that are told. They quote the document, which may be long; what is wrong stands at the
+/// beginning.
+const TOLD_CHARS_MAX: usize = 600;
+
+/// A text for people: no control character that would end a line or steer a terminal, and no longer than need be.
+pub(super) fn plain(text: &str, chars_max: usize) -> String {
+    let mut plain = String::with_capacity(text.len().min(chars_max));
+    for (n, c) in text.chars().enumerate() {
+        match c {
+            _ if n == chars_max => {
+                plain.push('…');
+                break;
+            }
+            c if c.is_control() => plain.extend(c.escape_default()),
+            c => plain.push(c),
+        }
+    }
+    plain
+}
+
 /// Elements that a document may have, and a statement.
 const ELEMENTS: &[&str] = &["Version", "Id", "Statement"];
 const STATEMENT_ELEMENTS: &[&str] =
@@ -103,7 +123,7 @@ impl Document {
     pub fn parse(text: &str, kind: Kind) -> Result<Self, Malformed> {
         let root = json::read(text).map_err(|broken| Malformed {
             place: format!("line {}, column {}", broken.at.line, broken.at.column),
-            reason: format!("This policy contains invalid Json: {}", broken.reason),
+            reason: plain(&format!("This policy contains invalid Json: {}", broken.reason), TOLD_CHARS_MAX),
         })?;
         let place = Place::root();
         let members = place.object(&root, ELEMENTS)?;
@@ -200,8 +220,8 @@ impl Place {
     }
 
     fn wrong(&self, reason: impl Into<String>) -> Malformed {
-        let place = if self.0.is_empty() { "the document".to_owned() } else { self.0.clone() };
-        Malformed { place, reason: reason.into() }
+        let place = if self.0.is_empty() { "the document" } else { self.0.as_str() };
+        Malformed { place: plain(place, TOLD_CHARS_MAX), reason: plain(&reason.into(), TOLD_CHARS_MAX) }
     }
 
     fn text<'n>(&self, node: &'n Node) -> Result<&'n str, Malformed> {
@@ -462,5 +482,304 @@ impl Reader {
             Value::List(nodes) => nodes.iter().map(one).collect(),
             _ => Ok(vec![one(node)?]),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const STATEMENT: &str = r#"{"Effect":"Allow","Action":"s3:GetObject","Resource":"*"}"#;
+
+    fn parsed(text: &str, kind: Kind) -> Result<Document, String> {
+        Document::parse(text, kind).map_err(|told| told.to_string())
+    }
+
+    fn of(members: &str) -> String {
+        format!(r#"{{"Version":"2012-10-17","Statement":[{STATEMENT},{{"Effect":"Allow",{members}}}]}}"#)
+    }
+
+    #[test]
+    fn what_aws_accepts_is_read() {
+        let identity = [
+            &format!(r#"{{"Statement":{STATEMENT}}}"#),
+            &format!(r#"{{"Version":"2008-10-17","Id":"anything at all","Statement":[{STATEMENT}]}}"#),
+            r#" { "Version" : "2012-10-17", "Statement" : [ { "Sid" : "", "Effect" : "Deny", "NotAction" : [ "iam:*", "*" ], "NotResource" : [ "arn:aws:s3:::b", "arn:aws:iam::aws:policy/*" ] } ] } "#,
+            &of(r#""Action":"ec2:NobodyKnows","Resource":"arn:aws:ec2:*:*:instance/*""#),
+            &of(r#""Action":["S3:get*","*:Get*"],"Resource":"arn:aws:lambda:*""#),
+            &of(r#""Action":"s3:*","Resource":"*","Condition":{}"#),
+            &of(
+                r#""Action":"s3:*","Resource":"*","Condition":{"StringEquals":{"aws:SourceAccount":[111111111111,"2"]},"Bool":{"aws:SecureTransport":true},"ForAnyValue:StringLike":{"aws:TagKeys":"*"}}"#,
+            ),
+            &of(r#""Action":"s3:*","Resource":"arn:aws:s3:::b/${aws:username}/${aws:PrincipalTag/a b, 'c}d'}/${*}""#),
+        ];
+        for text in identity {
+            let document = parsed(text, Kind::Identity).unwrap_or_else(|told| panic!("{text}: {told}"));
+            assert_eq!(document.text(), text);
+        }
+        let resource = [
+            r#""Principal":"*","Action":"s3:*","Resource":"arn:aws:s3:::b""#,
+            r#""Sid":"with-dashes and spaces","Principal":{"AWS":["111111111111","arn:aws:iam::111111111111:root","*"],"Service":"s3.amazonaws.com"},"Action":"s3:*","Resource":"*""#,
+            r#""NotPrincipal":{"AWS":"arn:aws:sts::111111111111:assumed-role/r/s","CanonicalUser":"79a5","Federated":"accounts.google.com"},"Action":"s3:*","Resource":"*""#,
+        ];
+        for members in resource {
+            let text = of(members).replace(&format!("{STATEMENT},"), "");
+            assert!(parsed(&text, Kind::Resource).is_ok(), "{text}: {:?}", parsed(&text, Kind::Resource));
+        }
+        let trust = r#"{"Statement":[{"Effect":"Allow","Principal":{"Service":"batchoperations.s3.amazonaws.com"},"Action":["sts:AssumeRole","STS:TagSession"]}]}"#;
+        assert!(parsed(trust, Kind::Trust).is_ok());
+    }
+
+    /// The messages begin as IAM's do; what follows is the place and what to do.
+    #[test]
+    fn what_aws_refuses_is_told_with_its_place() {
+        let cases = [
+            ("", "line 1, column 1: This policy contains invalid Json: the text ends where a value should stand"),
+            (
+                "{\"Version\":\n  2012-10-17}",
+                "line 2, column 7: This policy contains invalid Json: a comma or } should stand here",
+            ),
+            ("[]", "the document: Syntax errors in policy: an object should stand here, not a list"),
+            (r#"{"Version":"2012-10-17"}"#, "the document: Syntax errors in policy: it has no Statement"),
+            (
+                r#"{"Statement":[]}"#,
+                "Statement: Syntax errors in policy: it is empty; a policy has at least one statement",
+            ),
+            (
+                r#"{"Statements":[]}"#,
+                "Statements: Syntax errors in policy: there is no element \"Statements\"; is Statement meant?",
+            ),
+            (
+                &format!(r#"{{"Version":"2012-10-18","Statement":{STATEMENT}}}"#),
+                "Version: The policy must contain a valid version string: \"2012-10-18\" is neither 2012-10-17 nor 2008-10-17",
+            ),
+            (
+                &format!(r#"{{"Id":1,"Statement":{STATEMENT}}}"#),
+                "Id: Syntax errors in policy: a string should stand here, not a number",
+            ),
+            (
+                r#"{"Statement":["x"]}"#,
+                "Statement[1]: Syntax errors in policy: an object should stand here, not a string",
+            ),
+            (
+                r#"{"Statement":{"Action":"s3:*","Resource":"*"}}"#,
+                "Statement[1]: Syntax errors in policy: the statement has no Effect",
+            ),
+            (
+                r#"{"Statement":{"Effect":"allow","Action":"s3:*","Resource":"*"}}"#,
+                "Statement[1].Effect: Invalid effect: allow: it is Allow or Deny, written just so",
+            ),
+            (
+                &of(r#""Sid":"a-b","Action":"s3:*","Resource":"*""#),
+                "Statement[2].Sid: Statement IDs (SID) must be alpha-numeric: \"a-b\" does not satisfy the regular expression [0-9A-Za-z]*",
+            ),
+            (
+                r#"{"Statement":[{"Sid":"a","Effect":"Allow","Action":"s3:*","Resource":"*"},{"Sid":"a","Effect":"Deny","Action":"s3:*","Resource":"*"}]}"#,
+                "Statement[2].Sid: Statement IDs (SID) in a single policy must be unique: an earlier one is \"a\" already",
+            ),
+            (
+                &of(r#""Principal":"*","Action":"s3:*","Resource":"*""#),
+                "Statement[2].Principal: Policy document should not specify a principal: it is whoever has the policy",
+            ),
+            (&of(r#""Resource":"*""#), "Statement[2]: Policy statement must contain actions"),
+            (&of(r#""Action":"s3:*""#), "Statement[2]: Policy statement must contain resources"),
+            (
+                &of(r#""Action":[],"Resource":"*""#),
+                "Statement[2].Action: Policy statement must contain actions: the list is empty",
+            ),
+            (
+                &of(r#""Action":"s3:*","Resource":[]"#),
+                "Statement[2].Resource: Policy statement must contain resources: the list is empty",
+            ),
+            (
+                &of(r#""Action":"s3:*","NotAction":"s3:*","Resource":"*""#),
+                "Statement[2]: Syntax errors in policy: a statement has Action or NotAction, and this one has both",
+            ),
+            (
+                &of(r#""Action":7,"Resource":"*""#),
+                "Statement[2].Action: Syntax errors in policy: a string should stand here, not a number",
+            ),
+            (
+                &of(r#""Action":["s3:*",{}],"Resource":"*""#),
+                "Statement[2].Action: Syntax errors in policy: a string should stand here, not an object",
+            ),
+            (
+                &of(r#""Action":"GetObject","Resource":"*""#),
+                "Statement[2].Action: Actions/Conditions must be prefaced by a vendor, e.g., iam, sdb, ec2, etc.: \"GetObject\" is no service:Action",
+            ),
+            (
+                &of(r#""Action":"s3:Get:Object","Resource":"*""#),
+                "Statement[2].Action: Actions/Condition can contain only one colon: \"s3:Get:Object\"",
+            ),
+            (&of(r#""Action":"s_3:GetObject","Resource":"*""#), "Statement[2].Action: Vendor s_3 is not valid"),
+            (
+                &of(r#""Action":"s3:","Resource":"*""#),
+                "Statement[2].Action: \"s3:\" is no service:Action: a name has letters, digits, * and ?",
+            ),
+            (
+                &of(r#""Action":"s3:GetObjcet","Resource":"*""#),
+                "Statement[2].Action: there is no action s3:GetObjcet; is s3:GetObject meant?",
+            ),
+            (
+                &of(r#""Action":"s3:*","Resource":"bucket""#),
+                "Statement[2].Resource: Resource bucket must be in ARN format or \"*\".",
+            ),
+            (
+                &of(r#""Action":"s3:*","Resource":"arn:aws:s3::b""#),
+                "Statement[2].Resource: Resource arn:aws:s3::b must be in ARN format or \"*\": an ARN has six parts, arn:partition:service:region:account:resource.",
+            ),
+            (
+                &of(r#""Action":"s3:*","Resource":"arn::s3:::b""#),
+                "Statement[2].Resource: Resource arn::s3:::b names no partition: write arn:aws:….",
+            ),
+            (
+                &of(r#""Action":"s3:*","Resource":"arn:aws:*:::b""#),
+                "Statement[2].Resource: Resource arn:aws:*:::b must name its service without wildcards.",
+            ),
+            (
+                &of(r#""Action":"s3:*","Resource":"arn:aws:iam::${aws:PrincipalAccount}:user/u""#),
+                "Statement[2].Resource: Resource arn:aws:iam::${aws:PrincipalAccount}:user/u has a variable before its fifth colon, where none may stand.",
+            ),
+            (
+                &of(r#""Action":"s3:*","Resource":"*","Condition":{"StringsEqual":{"aws:x":"y"}}"#),
+                "Statement[2].Condition.StringsEqual: Syntax errors in policy: there is no condition operator \"StringsEqual\"; is StringEquals meant?",
+            ),
+            (
+                &of(r#""Action":"s3:*","Resource":"*","Condition":{"StringEquals":{"x":"y"}}"#),
+                "Statement[2].Condition.StringEquals.x: Actions/Conditions must be prefaced by a vendor, e.g., iam, sdb, ec2, etc.: \"x\" is no key like aws:SourceIp",
+            ),
+            (
+                &of(r#""Action":"s3:*","Resource":"*","Condition":{"StringEquals":{"aws:x":"y","AWS:X":"z"}}"#),
+                "Statement[2].Condition.StringEquals.AWS:X: Syntax errors in policy: the key stands here twice; letter case makes no difference",
+            ),
+            (
+                &of(r#""Action":"s3:*","Resource":"*","Condition":{"StringEquals":{"aws:x":[]}}"#),
+                "Statement[2].Condition.StringEquals.aws:x: Syntax errors in policy: the list is empty, so that nothing could ever fit it",
+            ),
+            (
+                &of(r#""Action":"s3:*","Resource":"*","Condition":{"StringEquals":{"aws:x":null}}"#),
+                "Statement[2].Condition.StringEquals.aws:x: Syntax errors in policy: a string, a number, true or false should stand here, not null",
+            ),
+            (
+                &of(r#""Action":"s3:*","Resource":"*","Condition":{"IpAddress":{"aws:SourceIp":"nowhere"}}"#),
+                "Statement[2].Condition.IpAddress.aws:SourceIp: \"nowhere\" is no IP address or range: write it like 203.0.113.0/24 or 2001:db8::/32",
+            ),
+            (
+                &of(r#""Action":"s3:*","Resource":"*","Effect":"Deny""#),
+                "line 1, column 145: This policy contains invalid Json: \"Effect\" stands here for the second time in one object",
+            ),
+        ];
+        for (text, wanted) in cases {
+            assert_eq!(parsed(text, Kind::Identity).map(|_| ()), Err(wanted.to_owned()), "{text}");
+        }
+    }
+
+    #[test]
+    fn who_may_be_named_and_what_a_trust_policy_may_say_is_told() {
+        let cases = [
+            (
+                Kind::Trust,
+                r#""Action":"sts:AssumeRole""#,
+                "Statement[1]: Missing required field Principal: the statement has to say for whom it is",
+            ),
+            (
+                Kind::Trust,
+                r#""Principal":"*","Action":"sts:AssumeRole","Resource":"*""#,
+                "Statement[1].Resource: Has prohibited field Resource: a trust policy is for its role",
+            ),
+            (
+                Kind::Trust,
+                r#""Principal":"*","Action":"s3:GetObject""#,
+                "Statement[1].Action: AssumeRole policy may only specify STS AssumeRole actions: \"s3:GetObject\" is none",
+            ),
+            (
+                Kind::Trust,
+                r#""Principal":"*","Action":"*""#,
+                "Statement[1].Action: AssumeRole policy may only specify STS AssumeRole actions: \"*\" is none",
+            ),
+            (
+                Kind::Trust,
+                r#""Principal":"somebody","Action":"sts:AssumeRole""#,
+                "Statement[1].Principal: Invalid principal in policy: \"somebody\": write {\"AWS\": …} or {\"Service\": …}; only * stands alone",
+            ),
+            (
+                Kind::Trust,
+                r#""Principal":{},"Action":"sts:AssumeRole""#,
+                "Statement[1].Principal: Invalid principal in policy: it names nobody",
+            ),
+            (
+                Kind::Trust,
+                r#""Principal":{"AWS":[]},"Action":"sts:AssumeRole""#,
+                "Statement[1].Principal.AWS: Invalid principal in policy: the list is empty",
+            ),
+            (
+                Kind::Trust,
+                r#""Principal":{"Aws":"*"},"Action":"sts:AssumeRole""#,
+                "Statement[1].Principal.Aws: Syntax errors in policy: there is no element \"Aws\"; is AWS meant?",
+            ),
+            (
+                Kind::Trust,
+                r#""Principal":{"Service":"lambda"},"Action":"sts:AssumeRole""#,
+                "Statement[1].Principal.Service: Invalid principal in policy: \"lambda\" is no service: one is named like lambda.amazonaws.com",
+            ),
+            (
+                Kind::Resource,
+                r#""Principal":"*","NotPrincipal":"*","Action":"s3:*","Resource":"*""#,
+                "Statement[1]: Syntax errors in policy: a statement has Principal or NotPrincipal, and this one has both",
+            ),
+            (
+                Kind::Resource,
+                r#""Principal":"*","Action":"s3:*""#,
+                "Statement[1]: Policy statement must contain resources",
+            ),
+        ];
+        for (kind, members, wanted) in cases {
+            let text = format!(r#"{{"Statement":[{{"Effect":"Allow",{members}}}]}}"#);
+            assert_eq!(parsed(&text, kind).map(|_| ()), Err(wanted.to_owned()), "{text}");
+        }
+        for name in [
+            "11111111111",
+            "arn:aws:iam::111111111111:user/",
+            "arn:aws:iam::111111111111:group/g",
+            "arn:aws:iam::111111111111:user/u*",
+            "arn:aws:sts::111111111111:assumed-role/r",
+            "arn:aws:s3:::b",
+            "${aws:username}",
+            "AIDA",
+            "arn:aws:iam::111:root",
+            "",
+        ] {
+            let text = format!(
+                r#"{{"Statement":[{{"Effect":"Allow","Principal":{{"AWS":"{name}"}},"Action":"sts:AssumeRole"}}]}}"#
+            );
+            let told = parsed(&text, Kind::Trust).map(|_| ()).unwrap_err();
+            assert!(told.starts_with("Statement[1].Principal.AWS: Invalid principal in policy: "), "{name}: {told}");
+        }
+    }
+
+    #[test]
+    fn what_is_told_is_one_line_and_no_longer_than_need_be_whatever_the_document_holds() {
+        let long = "x".repeat(100_000);
+        for text in [
+            of(r#""Action":"s3:*","Resource":"a\nb\u001b[31m\u009b""#),
+            of(r#""Action":"s3:*","Resource":"*","Condition":{"a\nb":{}}"#),
+            of(&format!(r#""Action":"s3:*","Resource":"*","Condition":{{"StringEquals":{{"{long}":"x"}}}}"#)),
+            of(&format!(r#""Action":"{long}","Resource":"*""#)),
+            format!(r#"{{"{long}":1,"{long}":2}}"#),
+        ] {
+            let told = Document::parse(&text, Kind::Identity).unwrap_err();
+            let whole = told.to_string();
+            assert!(!whole.contains(char::is_control) && whole.chars().count() < 2 * TOLD_CHARS_MAX + 10, "{whole}");
+        }
+    }
+
+    #[test]
+    fn keys_are_listed_once_as_they_were_written_first_and_size_is_counted_without_white_space() {
+        let text = of(
+            r#""Action":"s3:*","Resource":"arn:aws:s3:::b/${aws:UserName}","Condition":{"StringLike":{"aws:TagKeys":"${AWS:username}-${aws:PrincipalTag/x}"},"Null":{"AWS:tagkeys":"true"}}"#,
+        );
+        let document = parsed(&text, Kind::Identity).unwrap();
+        assert_eq!(document.context_keys(), ["aws:UserName", "aws:TagKeys", "aws:PrincipalTag/x"]);
+        assert_eq!(counted_characters(" {\n\t\"é\": \"a b\" } "), 10);
     }
 }

@@ -2,12 +2,15 @@
 
 use super::context::Known;
 use super::decide::{Case, Found};
-use super::document::once;
+use super::document::{once, plain};
 use super::pattern::Truth;
 use super::{Because, Decision, Effect, Layer, Position, Question};
 
 /// Statements that nearly allowed and are told in sentences: those with the least in the way. More is for a machine to read.
 const NEAR_TOLD_MAX: usize = 3;
+
+/// Characters of a sentence: names of policies and resources are in it, of 1,024 bytes and more each, and conditions.
+const SENTENCE_CHARS_MAX: usize = 6_000;
 
 /// What was asked, what was decided, and why.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -210,8 +213,12 @@ impl Missed {
 
 impl Explanation {
     /// The decision, the reason, and what would change it, in whole sentences, the most important first. They name policies and
-    /// statements: they are for whoever may read these.
+    /// statements: they are for whoever may read these. Each is one line without control characters, whatever names hold.
     pub fn sentences(&self) -> Vec<String> {
+        self.told().iter().map(|sentence| plain(sentence, SENTENCE_CHARS_MAX)).collect()
+    }
+
+    fn told(&self) -> Vec<String> {
         let Self { principal, action, resource, .. } = self;
         let may = if self.decision.allowed { "may" } else { "may not" };
         let mut told = vec![format!("{principal} {may} {action} on {resource}.")];
@@ -355,6 +362,14 @@ mod tests {
             assert_eq!(sentences[0], verdict);
             assert_eq!(sentences[1..], *wanted, "{statements}");
         }
+    }
+
+    #[test]
+    fn a_sentence_is_one_line_whatever_a_key_is_called() {
+        let statement = r#"{"Effect":"Allow","Action":"s3:GetObject","Resource":"arn:aws:s3:::c/*"}"#;
+        let sentences = explained(statement, "arn:aws:s3:::b/k\n\u{1b}[2J", &Context::new()).sentences();
+        assert!(sentences.iter().all(|sentence| !sentence.contains(char::is_control)), "{sentences:?}");
+        assert!(sentences[0].ends_with(r"arn:aws:s3:::b/k\n\u{1b}[2J."), "{}", sentences[0]);
     }
 
     #[test]

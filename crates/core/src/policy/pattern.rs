@@ -173,13 +173,15 @@ impl Pattern {
 /// takes all that is left. So `arn:aws:lambda:*` is every ARN of Lambda, and `arn:aws:s3:::b/*` every key, with colons and
 /// slashes.
 ///
-/// Source: IAM user guide, "IAM JSON policy elements: Resource" (a `*` that ends a segment may reach over colons: here only
-/// where it ends the pattern), and "Condition operators", ARN ("each of the six colon-delimited components is checked separately").
+/// Source: IAM user guide, "IAM JSON policy elements: Resource", and "Condition operators", ARN ("each of the six colon-delimited
+/// components is checked separately").
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct ArnPattern {
     whole: Pattern,
     /// Empty where a variable stands before the fifth colon: then it is only known with the request where segments end.
     segments: Vec<Vec<Piece>>,
+    /// Whether a `*` ends a segment that is not the last.
+    reaches: bool,
 }
 
 /// Parts of an ARN: `arn`, partition, service, region, account, resource.
@@ -191,7 +193,10 @@ impl ArnPattern {
         let whole = Pattern::read(text, syntax)?;
         let segments = segments_of(&whole.0);
         let early = segments.iter().take(SEGMENTS - 1).flatten().any(|piece| matches!(piece, Piece::Variable { .. }));
-        Ok(Self { whole, segments: if early { Vec::new() } else { segments } })
+        let reaches = segments
+            .split_last()
+            .is_some_and(|(_, before)| before.iter().any(|segment| segment.last() == Some(&Piece::Run)));
+        Ok(Self { whole, segments: if early { Vec::new() } else { segments }, reaches })
     }
 
     /// Whether it is `*`.
@@ -206,7 +211,7 @@ impl ArnPattern {
             return None;
         }
         if self.segments.is_empty() {
-            return Some("a variable may only stand behind the fifth colon of an ARN");
+            return Some("has a variable before its fifth colon, where none may stand");
         }
         let literal = |segment: &[Piece]| matches!(segment, [Piece::Literal(_)]);
         if self.segments[0] != [Piece::Literal("arn".to_owned())] || self.segments.len() < 3 {
@@ -227,19 +232,25 @@ impl ArnPattern {
         None
     }
 
+    /// Whether it fits what a statement's Resource may name: on AWS a `*` that ends any segment may reach over colons. What fits in that
+    /// way alone is not known to fit, so that no Allow is wider than it looks (an object's key may hold colons), and no Deny
+    /// narrower than on AWS.
+    pub fn fits_resource(&self, arn: &str, facts: &Facts<'_>) -> Truth {
+        match self.fits(arn, facts) {
+            Truth::No if self.reaches => self.whole.fits(arn, facts).min(Truth::Unknown),
+            other => other,
+        }
+    }
+
     pub fn fits(&self, arn: &str, facts: &Facts<'_>) -> Truth {
         if self.is_everything() {
             return Truth::Yes;
         }
         if !self.segments.is_empty() {
-            let parts: Vec<&str> = arn.splitn(self.segments.len(), ':').collect();
-            if parts.len() != self.segments.len() {
-                return Truth::No;
-            }
-            // What costs least and differs most stands last; the order does not matter to the answer.
-            return Truth::all(self.segments.iter().zip(parts).map(|(segment, part)| {
-                let Some((pieces, guessed)) = resolved(segment, facts) else { return Truth::No };
-                weighed(glob(&pieces, part), guessed)
+            let mut parts = arn.splitn(self.segments.len(), ':');
+            return Truth::all(self.segments.iter().map(|segment| match (parts.next(), resolved(segment, facts)) {
+                (Some(part), Some((pieces, guessed))) => weighed(glob(&pieces, part), guessed),
+                _ => Truth::No,
             }));
         }
         let Some((pieces, guessed)) = resolved(&self.whole.0, facts) else { return Truth::No };
@@ -423,4 +434,240 @@ fn behind_first<'t>(chunk: &[Piece], text: &'t str) -> Option<&'t str> {
         }
     }
     None
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::time::{Duration, Instant};
+
+    use super::super::{Context, Principal, PrincipalKind};
+    use super::*;
+
+    const WILD: Syntax = Syntax { wildcards: true, variables: true };
+
+    fn user() -> Principal {
+        Principal {
+            account: "111111111111".into(),
+            arn: "arn:aws:iam::111111111111:user/u".into(),
+            user_id: "AIDAEXAMPLEEXAMPLE01".into(),
+            kind: PrincipalKind::User { name: "u".into() },
+            tags: BTreeMap::from([("team".to_owned(), "r*d".to_owned()), ("colon".to_owned(), "a:b".to_owned())]),
+        }
+    }
+
+    fn with_facts<T>(ask: impl FnOnce(&Facts<'_>) -> T) -> T {
+        let context = Context::new().with_all("aws:TagKeys", ["one", "two"]);
+        ask(&Facts { principal: &user(), resource_account: "111111111111", context: &context })
+    }
+
+    #[test]
+    fn a_star_is_any_letters_and_a_question_mark_one_wherever_they_stand() {
+        let cases = [
+            ("", "", true),
+            ("", "a", false),
+            ("*", "", true),
+            ("?", "", false),
+            ("?", "é", true),
+            ("?", "ab", false),
+            ("a*", "a", true),
+            ("*a", "ba", true),
+            ("a*b*c", "a1b2c", true),
+            ("a*b*c", "ab", false),
+            ("ab*b", "ab", false),
+            ("a*a", "a", false),
+            ("*ab*", "xaab", true),
+            ("*a?c*", "aabc", true),
+            ("*a?c*", "aac", true),
+            ("*a?c*", "ac", false),
+            ("*??*", "x", false),
+            ("*??*", "éé", true),
+            ("?*?", "ab", true),
+            ("?*?", "a", false),
+            ("**", "x", true),
+            ("*a?b*a?c*", "a1ba1c", true),
+            ("*a?b*a?c*", "a1a1bc", false),
+            ("[a]", "[a]", true),
+        ];
+        for (pattern, text, wanted) in cases {
+            assert_eq!(Pattern::read(pattern, WILD).unwrap().fits_plainly(text), wanted, "{pattern} {text}");
+        }
+    }
+
+    /// Tries every place for every star: what `glob` has to come to.
+    fn by_trying(pattern: &[char], text: &[char]) -> bool {
+        match pattern.split_first() {
+            None => text.is_empty(),
+            Some(('*', rest)) => (0..=text.len()).any(|from| by_trying(rest, &text[from..])),
+            Some((c, rest)) => !text.is_empty() && (*c == '?' || *c == text[0]) && by_trying(rest, &text[1..]),
+        }
+    }
+
+    #[test]
+    fn every_short_pattern_fits_the_short_texts_that_trying_all_places_finds() {
+        let strings = |letters: &str, longest: u32| {
+            let letters: Vec<char> = letters.chars().collect();
+            (0..=longest).flat_map(move |length| {
+                let letters = letters.clone();
+                (0..letters.len().pow(length)).map(move |mut n| {
+                    let mut text = Vec::new();
+                    for _ in 0..length {
+                        text.push(letters[n % letters.len()]);
+                        n /= letters.len();
+                    }
+                    text
+                })
+            })
+        };
+        let texts: Vec<Vec<char>> = strings("ab", 5).collect();
+        for pattern in strings("ab*?", 5) {
+            let read = Pattern::read(&pattern.iter().collect::<String>(), WILD).unwrap();
+            for text in &texts {
+                let fits = read.fits_plainly(&text.iter().collect::<String>());
+                assert_eq!(fits, by_trying(&pattern, text), "{pattern:?} {text:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn patterns_that_make_others_try_forever_are_done_in_time_and_a_long_part_is_found() {
+        let text = "a".repeat(100_000);
+        let begun = Instant::now();
+        for pattern in
+            ["*a".repeat(500) + "b", "*a?".repeat(500) + "b", format!("*{}b*", "a?".repeat(300)), "?".repeat(100_001)]
+        {
+            assert!(!Pattern::read(&pattern, WILD).unwrap().fits_plainly(&text), "{} letters", pattern.len());
+        }
+        // Naive search takes minutes for these, this one well under a second; the limit leaves room for a busy machine.
+        assert!(begun.elapsed() < Duration::from_secs(20));
+        let long = format!("*{}?{}*", "ab".repeat(100), "c".repeat(70));
+        let fitting = format!("ab{}x{}", "ab".repeat(100), "c".repeat(70));
+        assert!(Pattern::read(&long, WILD).unwrap().fits_plainly(&fitting));
+        assert!(!Pattern::read(&long, WILD).unwrap().fits_plainly(&fitting.replace('x', "")));
+    }
+
+    /// Source: IAM user guide, "Variables and tags".
+    #[test]
+    fn variables_stand_for_what_the_request_has_letter_by_letter_and_without_a_value_for_nothing() {
+        let cases = [
+            ("home/${aws:username}/*", "home/u/k", Truth::Yes),
+            ("home/${AWS:UserName}/*", "home/u/k", Truth::Yes),
+            ("home/${aws:username}/*", "home/v/k", Truth::No),
+            ("${aws:PrincipalTag/Team}", "r*d", Truth::Yes),
+            ("${aws:PrincipalTag/team}", "red", Truth::No),
+            ("${aws:PrincipalTag/none}", "", Truth::No),
+            ("${aws:PrincipalTag/none}*", "anything", Truth::No),
+            ("${aws:PrincipalTag/none, 'all of us'}", "all of us", Truth::Yes),
+            ("${aws:PrincipalTag/none,'x'}", "x", Truth::Yes),
+            ("${aws:PrincipalTag/none, ''}", "", Truth::Yes),
+            ("${aws:username, 'x'}", "x", Truth::No),
+            ("${aws:TagKeys}", "one", Truth::No),
+            ("${aws:Nonsense}", "anything", Truth::Unknown),
+            ("a${aws:Nonsense, 'd'}", "ad", Truth::Unknown),
+            ("a${aws:Nonsense}", "b", Truth::No),
+            ("${*}${?}${$}", "*?$", Truth::Yes),
+            ("${*}", "x", Truth::No),
+            ("$ {x} $${*}", "$ {x} $*", Truth::Yes),
+        ];
+        for (pattern, text, wanted) in cases {
+            let read = Pattern::read(pattern, WILD).unwrap();
+            assert_eq!(with_facts(|facts| read.fits(text, facts)), wanted, "{pattern} {text}");
+        }
+        let old = Syntax { variables: false, ..WILD };
+        let read = Pattern::read("${aws:username}", old).unwrap();
+        assert_eq!(
+            with_facts(|facts| read.fits("${aws:username}", facts)),
+            Truth::Yes,
+            "before 2012-10-17 it is letters"
+        );
+    }
+
+    #[test]
+    fn what_is_no_variable_is_told() {
+        for wrong in [
+            "${aws:username",
+            "${}",
+            "${username}",
+            "${:x}",
+            "${aws:}",
+            "${aws:x, y}",
+            "${aws:x, 'y}",
+            "${aws:x, 'y'",
+            "${a b:c}",
+        ] {
+            assert!(Pattern::read(wrong, WILD).is_err(), "{wrong}");
+        }
+    }
+
+    /// Source: IAM user guide, "IAM JSON policy elements: Resource"; Lambda spec 6.3.
+    #[test]
+    fn arns_are_compared_part_by_part_and_the_last_part_takes_the_rest() {
+        let f = "arn:aws:lambda:us-east-1:111111111111:function:f";
+        let prod = "arn:aws:lambda:us-east-1:111111111111:function:f:prod";
+        let key = "arn:aws:s3:::b/k:1/*";
+        let cases = [
+            ("*", "*", Truth::Yes),
+            ("*", f, Truth::Yes),
+            (f, f, Truth::Yes),
+            (f, prod, Truth::No),
+            ("arn:aws:lambda:us-east-1:111111111111:function:f:*", prod, Truth::Yes),
+            ("arn:aws:lambda:us-east-1:111111111111:function:f:*", f, Truth::No),
+            ("arn:aws:lambda:us-east-1:111111111111:function:f*", f, Truth::Yes),
+            ("arn:aws:lambda:us-east-1:111111111111:function:f*", prod, Truth::Yes),
+            ("arn:aws:lambda:*:1*:function:?", f, Truth::Yes),
+            ("arn:aws:lambda:*", prod, Truth::Yes),
+            ("arn:aws:lambda:us-*", prod, Truth::Yes),
+            ("arn:aws:lambda:eu-*", prod, Truth::No),
+            ("arn:aws:s3:::*", f, Truth::No),
+            ("arn:aws:lambda:*:function:f", f, Truth::No),
+            ("arn:aws:lambda:*:111111111111:prod", prod, Truth::No),
+            ("arn:aws:s3:::b/*", key, Truth::Yes),
+            ("arn:aws:s3:::b/k:1/${*}", key, Truth::Yes),
+            ("arn:aws:s3:::B/*", key, Truth::No),
+            ("arn:aws:s3:::b/*", "*", Truth::No),
+            ("arn:*:s3:::b/*", key, Truth::Yes),
+            ("arn:aws:s3:::b/${aws:PrincipalTag/none}*", key, Truth::No),
+            ("arn:aws:s3:::b/${aws:Nonsense}/*", key, Truth::Unknown),
+        ];
+        for (pattern, arn, wanted) in cases {
+            let read = ArnPattern::read(pattern, WILD).unwrap();
+            assert_eq!(with_facts(|facts| read.fits(arn, facts)), wanted, "{pattern} {arn}");
+        }
+    }
+
+    #[test]
+    fn a_star_that_ends_a_part_and_would_have_to_reach_over_a_colon_fits_for_no_allow_and_every_deny() {
+        let f = "arn:aws:lambda:us-east-1:111111111111:function:f";
+        let cases = [
+            ("arn:aws:lambda:*:function:f", f, Truth::Unknown),
+            ("arn:aws:lambda:*:function:g", f, Truth::No),
+            ("arn:aws:lambda:us-*:111111111111:function:f", f, Truth::Yes),
+            ("arn:aws:s3:*:secret/*", "arn:aws:s3:::secret/k", Truth::Unknown),
+            ("arn:aws:s3:*:*:b/*", "arn:aws:s3:::b/k", Truth::Yes),
+            ("arn:aws:s3:*:*:b/*", "arn:aws:s3:::other/x:y:b/k", Truth::Unknown),
+            ("arn:aws:s3:::b/*", "arn:aws:s3:::other/x:y:b/k", Truth::No),
+        ];
+        for (pattern, arn, wanted) in cases {
+            let read = ArnPattern::read(pattern, WILD).unwrap();
+            assert_eq!(with_facts(|facts| read.fits_resource(arn, facts)), wanted, "{pattern} {arn}");
+            let in_condition = if wanted == Truth::Yes { Truth::Yes } else { Truth::No };
+            assert_eq!(with_facts(|facts| read.fits(arn, facts)), in_condition, "{pattern} {arn}");
+        }
+    }
+
+    #[test]
+    fn a_variable_in_front_of_an_arn_is_only_known_with_the_request() {
+        let cases = [
+            ("${aws:PrincipalArn}", "arn:aws:iam::111111111111:user/u", Truth::Yes),
+            ("${aws:PrincipalArn}", "arn:aws:iam::111111111111:user/v", Truth::No),
+            ("arn:aws:iam::${aws:PrincipalAccount}:user/*", "arn:aws:iam::111111111111:user/v", Truth::Yes),
+            ("arn:aws:iam::${aws:PrincipalAccount}:user/*", "arn:aws:iam::222222222222:user/v", Truth::No),
+            ("${aws:Nonsense}", "arn:aws:iam::111111111111:user/u", Truth::Unknown),
+        ];
+        for (pattern, arn, wanted) in cases {
+            let read = ArnPattern::read(pattern, WILD).unwrap();
+            assert!(read.fault().is_some(), "a resource cannot be written like this: {pattern}");
+            assert_eq!(with_facts(|facts| read.fits(arn, facts)), wanted, "{pattern} {arn}");
+        }
+    }
 }

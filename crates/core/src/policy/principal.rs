@@ -180,3 +180,114 @@ impl Named {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn principal(arn: &str, user_id: &str, kind: PrincipalKind) -> Principal {
+        Principal {
+            account: "111111111111".into(),
+            arn: arn.into(),
+            user_id: user_id.into(),
+            kind,
+            tags: BTreeMap::new(),
+        }
+    }
+
+    fn user() -> Principal {
+        let kind = PrincipalKind::User { name: "u".into() };
+        principal("arn:aws:iam::111111111111:user/path/u", "AIDAEXAMPLEEXAMPLE01", kind)
+    }
+
+    fn session() -> Principal {
+        let role_arn = "arn:aws:iam::111111111111:role/path/r".to_owned();
+        let kind = PrincipalKind::AssumedRole { role_arn, session_name: "s".into() };
+        principal("arn:aws:sts::111111111111:assumed-role/r/s", "AROAEXAMPLEEXAMPLE01:s", kind)
+    }
+
+    fn root() -> Principal {
+        principal("arn:aws:iam::111111111111:root", "111111111111", PrincipalKind::Root)
+    }
+
+    fn service() -> Principal {
+        principal("lambda.amazonaws.com", "", PrincipalKind::Service)
+    }
+
+    fn aws(names: &[&str]) -> Vec<Named> {
+        names.iter().map(|name| Named::read_aws(name).unwrap()).collect()
+    }
+
+    /// Source: IAM user guide, "AWS JSON policy elements: Principal".
+    #[test]
+    fn a_name_means_the_principal_its_role_its_account_or_nobody() {
+        use Closeness::{Account, Itself, Role};
+        let (user, session, root, service) = (user(), session(), root(), service());
+        let cases = [
+            (&user, "arn:aws:iam::111111111111:user/path/u", Some(Itself)),
+            (&user, "arn:aws:iam::111111111111:user/u", None),
+            (&user, "arn:aws:iam::111111111111:user/path/U", None),
+            (&user, "arn:aws:iam::222222222222:user/path/u", None),
+            (&user, "111111111111", Some(Account)),
+            (&user, "arn:aws:iam::111111111111:root", Some(Account)),
+            (&user, "arn:aws-cn:iam::111111111111:root", Some(Account)),
+            (&user, "222222222222", None),
+            (&user, "*", Some(Itself)),
+            (&user, "AIDAEXAMPLEEXAMPLE01", Some(Itself)),
+            (&user, "AIDAEXAMPLEEXAMPLE02", None),
+            (&session, "arn:aws:sts::111111111111:assumed-role/r/s", Some(Itself)),
+            (&session, "arn:aws:sts::111111111111:assumed-role/r/t", None),
+            (&session, "arn:aws:iam::111111111111:role/path/r", Some(Role)),
+            (&session, "arn:aws:iam::111111111111:role/r", None),
+            (&session, "AROAEXAMPLEEXAMPLE01", Some(Role)),
+            (&session, "111111111111", Some(Account)),
+            (&session, "arn:aws:sts::111111111111:federated-user/r", None),
+            (&root, "arn:aws:iam::111111111111:root", Some(Itself)),
+            (&root, "arn:aws:iam::222222222222:root", None),
+            (&service, "111111111111", None),
+            (&service, "*", None),
+        ];
+        for (who, name, wanted) in cases {
+            assert_eq!(Principals::These(aws(&[name])).mean(who, false, false), wanted, "{} {name}", who.arn);
+        }
+        let both = Principals::These(aws(&["111111111111", "arn:aws:iam::111111111111:role/path/r"]));
+        assert_eq!(both.mean(&session, false, false), Some(Role), "the closest counts");
+    }
+
+    #[test]
+    fn a_service_is_meant_by_its_name_and_by_everyone_and_denied_by_everyone_of_aws() {
+        let named = |name: &str| Principals::These(vec![Named::read_service(name).unwrap()]);
+        for denies in [false, true] {
+            assert!(named("lambda.amazonaws.com").mean(&service(), denies, false).is_some());
+            assert!(named("s3.amazonaws.com").mean(&service(), denies, false).is_none());
+            assert!(named("lambda.amazonaws.com").mean(&user(), denies, false).is_none());
+            assert!(Principals::These(vec![Named::Everyone]).mean(&service(), denies, false).is_some());
+            assert!(Principals::These(vec![Named::Elsewhere]).mean(&user(), denies, false).is_none());
+            assert_eq!(Principals::These(vec![Named::EveryoneOfAws]).mean(&service(), denies, false).is_some(), denies);
+        }
+    }
+
+    /// Source: IAM user guide, "NotPrincipal", and the note on it in "Permissions boundaries for IAM entities".
+    #[test]
+    fn not_principal_denies_all_that_it_does_not_name_themselves_and_allows_none_that_it_names_anyhow() {
+        let (user, session, root) = (user(), session(), root());
+        // Who; whom it leaves out; whether a Deny and an Allow are about them.
+        let cases = [
+            (&user, "arn:aws:iam::111111111111:user/path/u", false, false),
+            (&user, "111111111111", true, false),
+            (&user, "arn:aws:iam::111111111111:user/path/v", true, true),
+            (&user, "222222222222", true, true),
+            (&session, "arn:aws:sts::111111111111:assumed-role/r/s", false, false),
+            (&session, "arn:aws:iam::111111111111:role/path/r", true, false),
+            (&session, "111111111111", true, false),
+            (&root, "111111111111", false, false),
+        ];
+        for (who, but, denied, allowed) in cases {
+            let all_but = Principals::AllBut(aws(&[but]));
+            assert_eq!(all_but.mean(who, true, false).is_some(), denied, "{} {but}", who.arn);
+            assert_eq!(all_but.mean(who, false, false).is_some(), allowed, "{} {but}", who.arn);
+            assert!(all_but.mean(who, true, true).is_some(), "whoever has a boundary is always denied");
+            assert!(all_but.mean(who, false, false) <= Some(Closeness::Role), "boundary and session go on limiting");
+        }
+    }
+}

@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 
 use longshore_core::policy::{Context, Document, Kind, Policy};
-use longshore_wire::{ApiError, Asked, Call};
+use longshore_wire::{ApiError, Asked, Call, s3_actions};
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 
@@ -103,8 +103,37 @@ struct Looked {
     layers: Option<Vec<String>>,
     principal: Option<String>,
     function_url_auth_type: Option<String>,
+    code: Option<Package>,
+    content: Option<Package>,
+    // UpdateFunctionCode has the package's members among its own.
+    s3_bucket: Option<String>,
+    s3_key: Option<String>,
+    s3_object_version: Option<String>,
     #[serde(flatten)]
     _others: BTreeMap<String, IgnoredAny>,
+}
+
+/// A package of code, of which the bytes are nobody's business here.
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+struct Package {
+    s3_bucket: Option<String>,
+    s3_key: Option<String>,
+    s3_object_version: Option<String>,
+    #[serde(flatten)]
+    _others: BTreeMap<String, IgnoredAny>,
+}
+
+impl Looked {
+    /// Whoever has code fetched from S3 has to be allowed to read it.
+    fn fetched(&self) -> impl Iterator<Item = Asked> + '_ {
+        let packages = [&self.code, &self.content].into_iter().flatten();
+        let named = packages.map(|p| (&p.s3_bucket, &p.s3_key, &p.s3_object_version));
+        named.chain([(&self.s3_bucket, &self.s3_key, &self.s3_object_version)]).filter_map(|(bucket, key, version)| {
+            let (bucket, key) = (bucket.as_deref()?, key.as_deref()?);
+            Some(s3_actions::on_version(s3_actions::GET_OBJECT, bucket, key, version.as_deref()))
+        })
+    }
 }
 
 /// What does not read is refused before anything is asked: the operation would read it no better.
@@ -137,6 +166,19 @@ pub(super) fn create_function(functions: &Functions, call: &Call, action: &'stat
     let mut asks = vec![with_layers(asked, &looked)];
     asks.extend(looked.role.iter().map(|role| pass_role(role, &resource)));
     asks.extend(layers_used(&looked));
+    asks.extend(looked.fetched());
+    Ok(asks)
+}
+
+pub(super) fn update_code(functions: &Functions, call: &Call, action: &'static str) -> Asks {
+    let mut asks = vec![of_function(functions, call, action)];
+    asks.extend(looked(call)?.fetched());
+    Ok(asks)
+}
+
+pub(super) fn publish_layer(functions: &Functions, call: &Call, action: &'static str) -> Asks {
+    let mut asks = layer(functions, call, action)?;
+    asks.extend(looked(call)?.fetched());
     Ok(asks)
 }
 

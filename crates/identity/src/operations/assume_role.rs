@@ -196,10 +196,6 @@ fn inherit(terms: &mut Terms, from: Terms) -> Result<(), IdentityError> {
 fn unknown_role(call: &Call, role_arn: &str) -> IdentityError {
     use longshore_core::policy::{Because, Decision, Layer};
     let decision = Decision { allowed: false, because: Because::NoStatement(Layer::Identity) };
-    IdentityError::Denied(Denied {
-        principal: call.asker.caller.principal().arn.clone(),
-        action: call.asker.action,
-        resource: role_arn.to_owned(),
-        decision,
-    })
+    let principal = call.asker.caller.principal().arn.clone();
+    Denied { principal, action: call.asker.action, resource: role_arn.to_owned(), decision }.into()
 }
