@@ -271,8 +271,32 @@ def full(until):
     return in_turns(until, "full", make, turns)
 
 
+def signatures(until):
+    """Requests that botocore signs, each let in, and for each a twin that differs in one thing and is refused."""
+    import harness
+    import signatures as differential
+
+    counted = collections.Counter()
+    with tempfile.TemporaryDirectory(prefix="longshore-signatures-") as folder:
+        server = harness.Server(folder).start()
+        try:
+            while time.monotonic() < until:
+                seed = random.SystemRandom().randrange(1 << 32)
+                lane = differential.Differential(server, seed)
+                try:
+                    lane.compare(1_000)
+                except AssertionError as wrong:
+                    print(f"FAILED, seed {seed}: {wrong}", file=sys.stderr)
+                    counted["failures"] += 1
+                counted.update(lane.counted)
+        finally:
+            server.stop()
+        counted["failures"] += "panicked at" in server.said()
+    return counted
+
+
 LANES = {"simulation": simulation, "kills": kills, "peers": peers, "faults": faults, "runtimes": runtimes, "power": power,
-         "syncs": syncs, "full": full}
+         "syncs": syncs, "full": full, "signatures": signatures}
 
 
 def main():

@@ -1,5 +1,7 @@
 //! Keeps what ARCHITECTURE.md says true: its map, the direction of imports, and what is deliberately absent.
 
+#![forbid(unsafe_code)]
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -610,4 +612,81 @@ fn what_is_logged_is_a_phrase_and_fields() {
         }
     }
     assert!(seen > 80, "{seen} found: the source is written differently now");
+}
+
+/// Each line of the checklist once, with tests that are there.
+#[test]
+fn the_page_about_security_has_every_line_and_names_tests_that_exist() {
+    let (mut lines, mut wrong) = (Vec::new(), Vec::new());
+    for row in read("docs/security.md").lines().filter(|line| line.starts_with("| ") && !line.starts_with("| # |")) {
+        let cells: Vec<&str> = row.trim_matches('|').split('|').map(str::trim).collect();
+        let [number, line, is, what, tests] = cells[..] else { panic!("a row has five cells: {row}") };
+        lines.push(number.parse::<u32>().unwrap_or_else(|_| panic!("a row begins with its number: {row}")));
+        let names: Vec<&str> = tests.split('`').skip(1).step_by(2).collect();
+        let fits = match is {
+            "yes" => !names.is_empty(),
+            "partly" => !names.is_empty() && what.len() > 20,
+            "not yet" => names.is_empty(),
+            "said" => names.is_empty() && what.contains("SECURITY.md"),
+            _ => false,
+        };
+        if !fits || line.len() < 5 {
+            wrong.push(format!("{number} says {is:?}, which does not fit what follows"));
+        }
+        wrong.extend(names.iter().filter_map(|name| find_test(name).err()).map(|why| format!("{number}: {why}")));
+    }
+    assert_eq!(lines, (1..=41).collect::<Vec<_>>());
+    assert!(wrong.is_empty(), "docs/security.md:\n{}", wrong.join("\n"));
+}
+
+/// The one place where memory can be mishandled, small enough to be read as a whole.
+const UNSAFE_LINES_MAX: usize = 900;
+
+#[test]
+fn only_the_sandbox_has_unsafe_code_and_all_of_it_in_one_file() {
+    const FORBIDDEN: &str = "#![forbid(unsafe_code)]";
+    for krate in crates().iter().filter(|krate| *krate != "crates/sandbox" && *krate != "tests") {
+        let source = format!("{krate}/src");
+        let roots: Vec<String> = ["lib.rs", "main.rs"].iter().map(|name| format!("{source}/{name}")).collect();
+        let mut roots = roots.iter().filter(|root| files_below(&source).contains(root)).peekable();
+        assert!(roots.peek().is_some(), "{krate} has a root");
+        for root in roots {
+            assert!(read(root).lines().any(|line| line == FORBIDDEN), "{root} lacks {FORBIDDEN}");
+        }
+    }
+    let sys = "crates/sandbox/src/sys.rs";
+    assert!(read("crates/sandbox/src/lib.rs").contains("#![deny(unsafe_code)]"));
+    for file in files_below("crates/sandbox/src") {
+        let text = read(&file);
+        let code = text.lines().map(|line| line.split("//").next().unwrap_or_default());
+        assert!(file == sys || !code.into_iter().any(|line| line.contains("unsafe ")), "{file} has unsafe code");
+        assert!(file == sys || !text.contains("allow(unsafe_code)"), "{file} allows unsafe code");
+    }
+    let blocks = read(sys).matches("unsafe {").count();
+    let reasons = read(sys).matches("// SAFETY: ").count();
+    assert!(blocks > 0 && reasons >= blocks, "{blocks} blocks and {reasons} reasons why they are sound");
+    assert!(read(sys).lines().count() <= UNSAFE_LINES_MAX);
+}
+
+#[test]
+fn the_two_lists_of_what_may_be_depended_on_say_the_same() {
+    let quoted = |text: &str| text.split('"').skip(1).step_by(2).map(str::to_owned).collect::<BTreeSet<_>>();
+    let between = |text: &str, from: &str, to: &str| {
+        let rest = text.split_once(from).unwrap_or_else(|| panic!("{from} is there")).1;
+        rest.split_once(to).unwrap_or_else(|| panic!("{to} follows {from}")).0.to_owned()
+    };
+    let (ours, theirs) = (read("tests/deps.py"), read("deny.toml"));
+    assert_eq!(quoted(&between(&ours, "LICENCES = {", "}")), quoted(&between(&theirs, "allow = [", "]")));
+    let denied = quoted(&between(&theirs, "deny = [", "\n]"));
+    let mut wanted = quoted(&between(&ours, "BANNED = {", "}"));
+    let floors = between(&ours, "FLOORS = {", "}");
+    for floor in floors.split("),").filter(|floor| floor.contains('(')) {
+        let (name, version) = floor.split_once("\": (").expect("a name and a version");
+        let version = version.trim_end_matches(')').replace(", ", ".");
+        wanted.insert(format!("{}@<{version}", name.trim().trim_matches('"')));
+    }
+    assert_eq!(denied, wanted);
+    assert!(
+        ours.contains("https://github.com/rust-lang/crates.io-index") && theirs.contains("unknown-registry = \"deny\"")
+    );
 }

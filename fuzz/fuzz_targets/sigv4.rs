@@ -11,7 +11,8 @@ fuzz_target!(|input: &[u8]| {
     let mut headers = HeaderMap::new();
     for line in lines.take(40) {
         let Some(colon) = line.iter().position(|b| *b == b':') else { continue };
-        let (Ok(name), Ok(value)) = (HeaderName::from_bytes(&line[..colon]), HeaderValue::from_bytes(&line[colon + 1..]))
+        let (Ok(name), Ok(value)) =
+            (HeaderName::from_bytes(&line[..colon]), HeaderValue::from_bytes(&line[colon + 1..]))
         else {
             continue;
         };

@@ -246,6 +246,13 @@ def test_whatever_a_stranger_sends_is_answered_as_it_should_be(attacked, sent, s
     attacked.neighbour.judged()
 
 
+@pytest.mark.parametrize("method, target", [("OPTIONS", "/attacked/large"), ("GET", "/_longshore/health"), ("GET", "/attacked/large")])
+def test_no_origin_is_told_that_it_may_read_an_answer(attacked, method, target):
+    _, headers, _ = send(attacked, method, target, {
+        "Origin": "https://evil.example", "Access-Control-Request-Method": "PUT", "Access-Control-Request-Headers": "authorization"})
+    assert not [name for name in headers if name.lower().startswith("access-control-")], headers
+
+
 # --- what takes time, or takes many ---
 
 

@@ -3,6 +3,8 @@
 //!
 //! The measuring itself is Python beside this file, run with the boto3 of `target/venv`, so that the client is not ours.
 
+#![forbid(unsafe_code)]
+
 mod stub;
 
 use std::path::Path;

@@ -8,6 +8,8 @@
 //! A blocking thread a connection, keep-alive, `Content-Length` alone. Signatures are not checked. All times are microseconds
 //! since the epoch, so that a script on the same machine needs no second clock.
 
+#![forbid(unsafe_code)]
+
 use std::collections::HashMap;
 use std::fmt::Write as _;
 use std::io::{Read, Write};

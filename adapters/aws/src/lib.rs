@@ -5,6 +5,8 @@
 //! redirect, uses a proxy, or contacts a host other than the endpoint's (and, for credentials, those that the credential
 //! chain itself names).
 
+#![forbid(unsafe_code)]
+
 mod credentials;
 mod error;
 mod objects;

@@ -5,6 +5,8 @@
 //! encodings and compressions of its writers; anything else is refused by name. Files may be hostile: no length in them
 //! is believed before it was held against a limit, and memory is bounded by pages and blocks, not by the file.
 
+#![forbid(unsafe_code)]
+
 mod bytes;
 mod orc;
 mod parquet;

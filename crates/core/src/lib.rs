@@ -3,6 +3,8 @@
 //! Nothing here waits, and nothing reads a clock, a random source, a file, a socket or an environment variable: time
 //! and randomness arrive as arguments. That is what lets the simulator run years of crashes in seconds.
 
+#![forbid(unsafe_code)]
+
 pub mod counted;
 pub mod crowd;
 pub mod delivery;

@@ -4,6 +4,8 @@
 //! what they run, `invocation` leads a call to a version and the version to [`host`]. The host knows nothing of names,
 //! versions or HTTP errors: it runs a [`host::Deployment`].
 
+#![forbid(unsafe_code)]
+
 mod alias;
 mod catalogue;
 pub mod code;

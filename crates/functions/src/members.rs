@@ -252,6 +252,12 @@ pub(crate) async fn parse<T: DeserializeOwned + Send + 'static>(body: Bytes) -> 
 
 fn parse_now<T: DeserializeOwned>(body: &[u8]) -> Result<T, FunctionError> {
     let body = if body.is_empty() { b"{}" } else { body };
+    if !longshore_wire::json::is_shallow(body) {
+        let most = longshore_wire::json::DEPTH_MAX;
+        return Err(FunctionError::Content(format!(
+            "Could not parse request body into json: it has more than {most} levels."
+        )));
+    }
     serde_json::from_slice(body).map_err(|error| {
         let text = error.to_string();
         match text.strip_prefix("unknown field `").and_then(|rest| rest.split_once('`')) {
@@ -563,5 +569,18 @@ pub(crate) fn check_variables(members: &FunctionMembers) -> Result<(), FunctionE
     match members.environment.as_ref().and_then(|e| e.variables.as_ref()) {
         Some(variables) => validate::variables(variables),
         None => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_body_of_more_levels_than_anybody_needs_is_refused() {
+        let body = |levels: usize| format!("{}{}", "[".repeat(levels), "]".repeat(levels));
+        assert!(parse_now::<Value>(body(longshore_wire::json::DEPTH_MAX).as_bytes()).is_ok());
+        let refused = parse_now::<Value>(body(longshore_wire::json::DEPTH_MAX + 1).as_bytes()).unwrap_err();
+        assert!(matches!(refused, FunctionError::Content(why) if why.contains("more than 64 levels")));
     }
 }

@@ -63,9 +63,9 @@ pub enum IdentityError {
     Fault(String),
 }
 
-impl From<Denied> for IdentityError {
-    fn from(denied: Denied) -> Self {
-        Self::Denied(Box::new(denied))
+impl From<Box<Denied>> for IdentityError {
+    fn from(denied: Box<Denied>) -> Self {
+        Self::Denied(denied)
     }
 }
 

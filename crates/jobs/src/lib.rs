@@ -2,6 +2,8 @@
 //!
 //! `operations/*` answer requests, `ledger` keeps jobs, `engine` runs them through the two doors in `ports`.
 
+#![forbid(unsafe_code)]
+
 mod engine;
 mod error;
 pub mod ledger;

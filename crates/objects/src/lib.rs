@@ -4,6 +4,8 @@
 //! text in a column and never become paths. What is acknowledged is durable. A reader never sees a mixture of two
 //! versions. The wire is parsed and written by `s3s`; who the caller is was verified before ([`Caller`]).
 
+#![forbid(unsafe_code)]
+
 pub mod blobs;
 pub mod checksum;
 mod error;

@@ -454,7 +454,7 @@ impl Dispatch {
         };
         if api == Api::Own && request.path == METRICS {
             if let Err(why) = request.caller.may(&Asked::new("cloudwatch:GetMetricData", "*")) {
-                return api.refuse(&self.jobs.tell(&JobError::Denied(Box::new(why))), id);
+                return api.refuse(&self.jobs.tell(&JobError::Denied(why)), id);
             }
             if request.method != Method::GET {
                 return api.refuse(&self.jobs.tell(&JobError::MethodNotAllowed), id);

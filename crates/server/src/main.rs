@@ -1,5 +1,7 @@
 //! The one binary: reads the command line, sets the process up, and hands over to the command.
 
+#![forbid(unsafe_code)]
+
 mod access;
 mod audit;
 mod cli;

@@ -3,6 +3,8 @@
 //! Acknowledged means durable: every method that says so returns after `fdatasync`. After the first failed sync
 //! nothing more is acknowledged ([`Fatal`]); a full disk is an ordinary, passing error ([`StoreError::Full`]).
 
+#![forbid(unsafe_code)]
+
 pub mod checkpoint;
 pub mod data_dir;
 pub mod failpoint;

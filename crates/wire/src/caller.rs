@@ -201,16 +201,16 @@ impl Caller {
     }
 
     /// Decides, and tells whoever watches.
-    pub fn may(&self, asked: &Asked) -> Result<(), Denied> {
+    pub fn may(&self, asked: &Asked) -> Result<(), Box<Denied>> {
         self.decide(asked, self.witness.as_deref())
     }
 
     /// As [`Caller::may`], of something that the caller does not want to do, and that is told to nobody.
-    pub fn would(&self, asked: &Asked) -> Result<(), Denied> {
+    pub fn would(&self, asked: &Asked) -> Result<(), Box<Denied>> {
         self.decide(asked, None)
     }
 
-    fn decide(&self, asked: &Asked, witness: Option<&dyn Witness>) -> Result<(), Denied> {
+    fn decide(&self, asked: &Asked, witness: Option<&dyn Witness>) -> Result<(), Box<Denied>> {
         let context = asked.context.clone().or(&self.context);
         let decision = decide(Question {
             principal: &self.identity.principal,
@@ -232,11 +232,11 @@ impl Caller {
         if decision.allowed {
             return Ok(());
         }
-        Err(Denied {
+        Err(Box::new(Denied {
             principal: self.identity.principal.arn.clone(),
             action: asked.action,
             resource: asked.resource.clone(),
             decision,
-        })
+        }))
     }
 }

@@ -4,6 +4,8 @@
 //! request and the randomness of an ID are arguments. What a route does lives in the room that serves it; how it is
 //! addressed, signed, parsed and answered lives here.
 
+#![forbid(unsafe_code)]
+
 pub mod answer;
 pub mod arn;
 pub mod caller;
@@ -11,6 +13,7 @@ pub mod caller;
 pub mod error;
 pub mod event;
 pub mod http;
+pub mod json;
 pub mod operation;
 pub mod page_token;
 pub mod payload;

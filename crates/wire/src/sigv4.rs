@@ -29,7 +29,7 @@ pub use prepared::Prepared;
 pub use signer::{Credentials, SignError, Signed, Signer};
 
 use crate::payload::{Decoder, PayloadError, PayloadForm};
-use canonical::PathStyle;
+use canonical::{PathStyle, Tabs};
 use key::SigningKey;
 
 pub(crate) const ALGORITHM: &str = "AWS4-HMAC-SHA256";
@@ -138,6 +138,9 @@ pub struct Claim {
     signature: String,
     /// The canonical request without its last line.
     canonical: Vec<u8>,
+    /// The same with tabs as spaces, where a signed header has one. The SDKs for Python, JavaScript and Java sign them so, those for
+    /// Go and Rust as they stand.
+    without_tabs: Option<Vec<u8>>,
     payload: PayloadForm,
     decoded_length: Option<u64>,
     trailers: Vec<String>,
@@ -205,13 +208,12 @@ impl Claim {
                 header(headers, "x-amz-trailer")?.unwrap_or("").split(',').map(|n| n.trim().to_ascii_lowercase());
             trailers.extend(names.filter(|name| !name.is_empty()));
         }
-        let canonical = canonical::request(
-            method.as_str(),
-            &canonical::path(style, path),
-            &canonical::query(query, parts.presigned()),
-            headers,
-            signed.iter().copied(),
-        );
+        let (path, query) = (canonical::path(style, path), canonical::query(query, parts.presigned()));
+        let canonical_of =
+            |tabs| canonical::request_with(method.as_str(), &path, &query, headers, signed.iter().copied(), tabs);
+        let mut values = signed.iter().flat_map(|name| headers.get_all(*name));
+        let without_tabs = values.any(|value| value.as_bytes().contains(&b'\t')).then(|| canonical_of(Tabs::AsSpaces));
+        let canonical = canonical_of(Tabs::Kept);
         Ok(Self {
             access_key_id: access_key_id.to_owned(),
             scope_date: scope_date.to_owned(),
@@ -223,6 +225,7 @@ impl Claim {
             security_token: parts.security_token.clone(),
             signature: parts.signature.chars().take(65).collect(),
             canonical,
+            without_tabs,
             payload,
             decoded_length,
             trailers,
@@ -296,9 +299,15 @@ impl Claim {
             None => SigningKey::derive(key.secret, &scope),
         };
         let to_sign = string_to_sign(&self.date_time, &scope, &self.canonical, &last_line);
-        let computed = signing_key.sign(to_sign.as_bytes());
+        let mut computed = signing_key.sign(to_sign.as_bytes());
         // Compared as the hexadecimal text that was sent, so that there is one spelling of a signature.
-        let same = bool::from(hex::encode(computed).as_bytes().ct_eq(self.signature.as_bytes()));
+        let is_sent = |computed| bool::from(hex::encode(computed).as_bytes().ct_eq(self.signature.as_bytes()));
+        let mut same = is_sent(computed);
+        if let (false, Some(canonical)) = (same, &self.without_tabs) {
+            let to_sign = string_to_sign(&self.date_time, &scope, canonical, &last_line);
+            computed = signing_key.sign(to_sign.as_bytes());
+            same = is_sent(computed);
+        }
         if !key.known {
             return Err(AuthError::UnknownKey(self.access_key_id.clone()));
         }

@@ -98,8 +98,15 @@ pub(crate) fn encode_query(bytes: &[u8]) -> String {
     percent_encode(bytes, QUERY).to_string()
 }
 
+/// What a tab inside of a header's value is signed as.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Tabs {
+    Kept,
+    AsSpaces,
+}
+
 /// Appends `name:value` for a header: values trimmed, runs of spaces made one, repeated headers joined by commas.
-fn header(out: &mut Vec<u8>, name: &str, headers: &HeaderMap) {
+fn header(out: &mut Vec<u8>, name: &str, headers: &HeaderMap, tabs: Tabs) {
     out.extend_from_slice(name.as_bytes());
     out.push(b':');
     for (i, value) in headers.get_all(name).iter().enumerate() {
@@ -108,6 +115,7 @@ fn header(out: &mut Vec<u8>, name: &str, headers: &HeaderMap) {
         }
         let mut last = 0;
         for &byte in value.as_bytes().trim_ascii() {
+            let byte = if byte == b'\t' && tabs == Tabs::AsSpaces { b' ' } else { byte };
             if (byte, last) != (b' ', b' ') {
                 out.push(byte);
             }
@@ -118,7 +126,7 @@ fn header(out: &mut Vec<u8>, name: &str, headers: &HeaderMap) {
 }
 
 /// The canonical request up to the payload's hash, which is the last line and may not be known yet.
-/// `signed` are lower-case names, sorted.
+/// `signed` are lower-case names, sorted. Tabs in values are kept, as the SDK for Rust does.
 pub(crate) fn request<'a>(
     method: &str,
     path: &str,
@@ -126,13 +134,25 @@ pub(crate) fn request<'a>(
     headers: &HeaderMap,
     signed: impl Iterator<Item = &'a str> + Clone,
 ) -> Vec<u8> {
+    request_with(method, path, query, headers, signed, Tabs::Kept)
+}
+
+/// As [`request`], with a word about tabs.
+pub(crate) fn request_with<'a>(
+    method: &str,
+    path: &str,
+    query: &str,
+    headers: &HeaderMap,
+    signed: impl Iterator<Item = &'a str> + Clone,
+    tabs: Tabs,
+) -> Vec<u8> {
     let mut out = Vec::with_capacity(512);
     for line in [method, path, query] {
         out.extend_from_slice(line.as_bytes());
         out.push(b'\n');
     }
     for name in signed.clone() {
-        header(&mut out, name, headers);
+        header(&mut out, name, headers, tabs);
     }
     out.push(b'\n');
     for (i, name) in signed.enumerate() {

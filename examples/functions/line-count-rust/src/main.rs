@@ -19,6 +19,8 @@
 //! The S3 client below speaks plain HTTP to the endpoint in `AWS_ENDPOINT_URL_S3`, which is what Longshore gives to
 //! its functions. For AWS itself, whose endpoints are HTTPS alone, use the crate `aws-sdk-s3` in its place.
 
+#![forbid(unsafe_code)]
+
 use std::env;
 use std::fmt::Write as _;
 

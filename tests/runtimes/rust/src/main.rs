@@ -3,6 +3,8 @@
 //!
 //! `{"do": …}` is one of the words in [`handle`]; the variable `INIT` makes it fail before its first poll.
 
+#![forbid(unsafe_code)]
+
 use lambda_runtime::streaming::{Body, Response, channel};
 use lambda_runtime::{Error, FunctionResponse, LambdaEvent, service_fn};
 use rustix::process::{Pid, Signal};
