@@ -197,5 +197,5 @@ fn unknown_role(call: &Call, role_arn: &str) -> IdentityError {
     use longshore_core::policy::{Because, Decision, Layer};
     let decision = Decision { allowed: false, because: Because::NoStatement(Layer::Identity) };
     let principal = call.asker.caller.principal().arn.clone();
-    Denied { principal, action: call.asker.action, resource: role_arn.to_owned(), decision }.into()
+    Box::new(Denied { principal, action: call.asker.action, resource: role_arn.to_owned(), decision }).into()
 }
