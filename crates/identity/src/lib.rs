@@ -4,6 +4,8 @@
 //! SQL. Changes are made one at a time, durable before the snapshot shows them, and shown before the caller is answered. What a
 //! policy means is decided in `core::policy`; here is what policies there are, and whose.
 
+#![forbid(unsafe_code)]
+
 mod aws_policies;
 mod entity;
 mod error;
