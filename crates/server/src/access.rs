@@ -262,7 +262,7 @@ impl JobSession {
         let caller = Caller::new(verified, identity, context, self.roles.witness.clone(), &self.job_id);
         caller
             .may(asked)
-            .map_err(|why| format!("{} may not {} on {}: {}", self.role_arn, why.action, why.resource, why.reason()))
+            .map_err(|why| format!("{} may not {} on {} {}", self.role_arn, why.action, why.resource, why.reason()))
     }
 
     /// Asked before each call: decided anew when anything has changed that could change it.
