@@ -168,6 +168,20 @@ mod tests {
         assert!(Params::parse(b"T.member.1.Key=a").unwrap().take_list("T").is_err());
     }
 
+    proptest::proptest! {
+        #[test]
+        fn no_form_panics_and_what_is_a_list_is_read_to_its_end(garbage in "[TM.member0-9=&%+a-f]{0,60}", values: Vec<String>) {
+            if let Ok(mut params) = Params::parse(garbage.as_bytes()) {
+                let _ = params.take_list("T");
+                let _ = params.take_members("T.member.1");
+            }
+            let fields = values.iter().enumerate().map(|(at, value)| (format!("T.member.{}", at + 1), value.clone()));
+            let mut params = Params::of(fields).unwrap();
+            proptest::prop_assert_eq!(params.take_list("T").unwrap().unwrap_or_default(), values);
+            params.finish("T").unwrap();
+        }
+    }
+
     #[test]
     fn a_date_is_in_utc_to_the_second() {
         assert_eq!(date(1_795_866_364), "2026-11-28T11:46:04Z");
