@@ -470,6 +470,24 @@ mod tests {
     }
 
     #[test]
+    fn of_statements_that_are_equally_close_the_first_is_named_and_of_others_the_closest() {
+        let named = |name: &str| for_whom("Allow", &format!(r#""Principal":{{"AWS":"{name}"}}"#), "lambda:*");
+        let (account, user_arn) = (named(ACCOUNT), named("arn:aws:iam::111111111111:user/u"));
+        let everyone = for_whom("Allow", r#""Principal":"*""#, "lambda:*");
+        let resource = format!("arn:aws:lambda:us-east-1:{ACCOUNT}:function:f");
+        for (statements, wanted) in [
+            (format!("{user_arn},{everyone}"), "+R1"),
+            (format!("{everyone},{user_arn}"), "+R1"),
+            (format!("{account},{everyone},{user_arn}"), "+R2"),
+        ] {
+            let allowing = policy("R", Kind::Resource, &statements);
+            let policy = ResourcePolicy::Sufficient(&allowing);
+            let asking = Asking { action: "lambda:InvokeFunction", policy, ..reading(&resource) };
+            assert_eq!(shown(&asking.decided(&user("u"), &Rights::default())), wanted, "{statements}");
+        }
+    }
+
+    #[test]
     fn across_accounts_both_have_to_allow_and_root_is_root_at_home_alone() {
         let invoke = r#"{"Effect":"Allow","Action":"lambda:InvokeFunction","Resource":"*"}"#;
         let allowed = Rights { identity: vec![identity(invoke)], ..Rights::default() };

@@ -378,7 +378,7 @@ mod tests {
  {"Effect":"Deny","Action":"s3:*","Resource":"arn:aws:s3:::b/*","Condition":{"Bool":{"aws:SecureTransport":false}}},
  {"Effect":"Allow","Action":"*","Resource":"*","Condition":{"StringEquals":{"AWS:RequestTag/a":"${aws:RequestTag/B}","aws:PrincipalTag/team":"red"},"Null":{"aws:requesttag/A":"true"}}},
  {"Effect":"Allow","Action":"s3:Get*","Resource":"arn:aws:s3:::elsewhere","Condition":{"StringEquals":{"aws:SourceVpc":"v"}}}"#;
-        let plain = Context::new().with("aws:SecureTransport", "false");
+        let plain = Context::new().with("aws:SecureTransport", "false").with_tags("aws:RequestTag/", []);
         let explanation = explained(statements, "arn:aws:s3:::b/k", &plain);
         let places: Vec<_> =
             explanation.matched.iter().map(|m| (m.number, m.effect, m.from.line, m.from.column)).collect();
