@@ -565,6 +565,24 @@ mod tests {
         }
     }
 
+    /// Source: IAM user guide, "IAM JSON policy elements: Version".
+    #[test]
+    fn variables_are_letters_in_the_older_version_of_the_language_which_is_the_one_where_none_is_given() {
+        let statement = r#"{"Effect":"Allow","Action":"s3:GetObject","Resource":"arn:aws:s3:::b/${aws:username}","Condition":{"StringEquals":{"aws:username":["${aws:username}","u"]}}}"#;
+        for (version, own, literal) in [
+            (r#""Version":"2012-10-17","#, true, false),
+            (r#""Version":"2008-10-17","#, false, true),
+            ("", false, true),
+        ] {
+            let text = format!(r#"{{{version}"Statement":{statement}}}"#);
+            let document = Document::parse(&text, Kind::Identity).unwrap();
+            let rights = Rights { identity: vec![Policy { name: "P".into(), document }], ..Rights::default() };
+            assert_eq!(reading("arn:aws:s3:::b/u").decided(&user("u"), &rights).allowed, own, "{version}");
+            let key = "arn:aws:s3:::b/${aws:username}";
+            assert_eq!(reading(key).decided(&user("u"), &rights).allowed, literal, "{version}");
+        }
+    }
+
     #[test]
     fn a_wildcard_in_a_name_or_a_tag_is_a_letter_and_no_wildcard() {
         let own = r#"{"Effect":"Allow","Action":"s3:GetObject","Resource":["arn:aws:s3:::b/home/${aws:username}/*","arn:aws:s3:::b/${aws:PrincipalTag/team}/*"]}"#;
