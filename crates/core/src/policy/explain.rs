@@ -403,8 +403,8 @@ mod tests {
     fn all_statements_that_hold_are_listed_with_their_places_and_keys_that_are_missing_by_name() {
         let statements = r#"{"Effect":"Allow","Action":"s3:Get*","Resource":"*"},
  {"Effect":"Deny","Action":"s3:*","Resource":"arn:aws:s3:::b/*","Condition":{"Bool":{"aws:SecureTransport":false}}},
- {"Effect":"Allow","Action":"*","Resource":"*","Condition":{"StringEquals":{"AWS:RequestTag/a":"${aws:RequestTag/B}","aws:PrincipalTag/team":"red"},"Null":{"aws:requesttag/A":"true"}}},
- {"Effect":"Allow","Action":"s3:Get*","Resource":"arn:aws:s3:::elsewhere","Condition":{"StringEquals":{"aws:SourceVpc":"v"}}}"#;
+ {"Effect":"Allow","Action":"s3:Get*","Resource":"arn:aws:s3:::elsewhere","Condition":{"StringEquals":{"aws:SourceVpc":"v"}}},
+ {"Effect":"Allow","Action":"*","Resource":"*","Condition":{"StringEquals":{"AWS:RequestTag/a":"${aws:RequestTag/B}","aws:PrincipalTag/team":"red"},"Null":{"aws:requesttag/A":"true"}}}"#;
         let plain = Context::new().with("aws:SecureTransport", "false").with_tags("aws:RequestTag/", []);
         let explanation = explained(statements, "arn:aws:s3:::b/k", &plain);
         let places: Vec<_> =
@@ -412,7 +412,7 @@ mod tests {
         assert_eq!(places, [(1, Effect::Allow, 2, 1), (2, Effect::Deny, 3, 2)]);
         assert_eq!(explanation.missing_keys, ["AWS:RequestTag/a", "aws:RequestTag/B"]);
         let near: Vec<_> = explanation.near.iter().map(|n| (n.statement.number, n.missed.len())).collect();
-        assert_eq!(near, [(3, 1), (4, 2)]);
+        assert_eq!(near, [(4, 1), (3, 2)], "the nearest first");
         assert!(!explanation.decision.allowed);
     }
 }
