@@ -349,8 +349,9 @@ async fn of_many_who_take_a_name_at_once_one_has_it() {
 #[tokio::test]
 async fn a_change_whose_caller_goes_away_is_made_in_the_tables_and_in_memory_alike() {
     let ground = Ground::new();
+    let root = Who::root();
     {
-        let left = ground.iam(&Who::root(), "CreateUser", &[("UserName", "left")]);
+        let left = ground.iam(&root, "CreateUser", &[("UserName", "left")]);
         tokio::select! {
             biased;
             _ = left => panic!("it waits for the disk at least"),
