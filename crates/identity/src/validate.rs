@@ -104,7 +104,7 @@ pub(crate) fn path_prefix(value: &str) -> Result<(), IdentityError> {
 /// A number within bounds.
 pub(crate) fn number(value: &str, member: &str, min: u32, max: u32) -> Result<u32, IdentityError> {
     let Ok(given) = value.parse::<i64>() else {
-        return Err(IdentityError::Malform(format!("The value of {member} is no whole number.")));
+        return Err(IdentityError::Unreadable(format!("The value of {member} is no whole number.")));
     };
     let bound = if given < i64::from(min) {
         format!("Member must have value greater than or equal to {min}")
