@@ -265,7 +265,7 @@ impl Identity {
         let mut params = match request.method {
             Method::POST => Params::parse(&request.body)?,
             Method::GET => Params::of(request.query.iter().map(|(name, value)| (name.to_owned(), value.to_owned())))?,
-            _ => return Err(IdentityError::Malform("The request has to be a POST or a GET.".into())),
+            _ => return Err(IdentityError::Unreadable("The request has to be a POST or a GET.".into())),
         };
         let action = params.take("Action").filter(|action| !action.is_empty()).ok_or(IdentityError::MissingAction)?;
         let version = params.take("Version").unwrap_or_else(|| service.version.to_owned());

@@ -94,12 +94,9 @@ pub(super) async fn assume_role(mut call: Call) -> Result<Answer, IdentityError>
         PrincipalKind::AssumedRole { .. } => true,
         _ => false,
     };
-    let inherited = match call.session_token.as_deref().filter(|_| chained) {
-        Some(token) => session::open(call.identity.seal(), caller.access_key_id(), token).map(|claims| claims.terms),
-        None => None,
-    };
+    let inherited = if chained { terms_of_asker(&call)? } else { Terms::default() };
     let own_tags = wanted.terms.tags.clone();
-    inherit(&mut wanted.terms, inherited.unwrap_or_default())?;
+    inherit(&mut wanted.terms, inherited)?;
 
     let snapshot = call.identity.snapshot();
     let role = call.identity.role_entity(&snapshot, &wanted.role_arn);
@@ -164,6 +161,14 @@ pub(super) async fn assume_role(mut call: Call) -> Result<Answer, IdentityError>
             xml.text("SourceIdentity", &source);
         }
     }))
+}
+
+/// What the session that asks was begun with. It was verified with its token, so that there is one.
+fn terms_of_asker(call: &Call) -> Result<Terms, IdentityError> {
+    let token = call.session_token.as_deref();
+    let opened = token.and_then(|token| session::open(call.identity.seal(), call.asker.caller.access_key_id(), token));
+    let missing = || IdentityError::Fault("a role's session asks, and its token does not open".into());
+    opened.map(|claims| claims.terms).ok_or_else(missing)
 }
 
 /// What goes on from the session that asks: transitive tags, which no request may set anew, and whose it was at the first.

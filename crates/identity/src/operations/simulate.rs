@@ -289,9 +289,13 @@ impl Call {
 pub(super) async fn simulate_principal_policy(mut call: Call) -> Result<Answer, IdentityError> {
     let source = call.policy_source()?;
     let (added, boundary) = (documents(&mut call, "PolicyInputList")?, boundary(&mut call)?);
-    let scene = scene(&mut call)?;
+    let mut scene = scene(&mut call)?;
     let caller_arn = call.params.take("CallerArn");
     call.read()?;
+    if source.kind == EntityKind::Role {
+        // As if the session began now, unless it is said when: otherwise it would be one that may have been revoked.
+        scene.context = scene.context.or(&Context::new().with("aws:TokenIssueTime", query::date(crate::now())));
+    }
     if scene.resource_policy.is_some() && source.kind != EntityKind::User && caller_arn.is_none() {
         let message = "CallerArn has to be given with a ResourcePolicy where PolicySourceArn is no user.";
         return Err(IdentityError::InvalidInput(message.into()));

@@ -285,3 +285,19 @@ async fn a_simulation_takes_policies_boundary_resource_policy_and_context_from_t
     let keys = ground.root("GetContextKeysForCustomPolicy", &[("PolicyInputList.member.1", conditional)]).await;
     assert_eq!(keys.text("ContextKeyNames.member"), "aws:SourceIp");
 }
+
+#[tokio::test]
+async fn a_role_is_simulated_in_a_session_that_begins_now_unless_it_is_said_when() {
+    let ground = Ground::new();
+    let policy = r#"{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Action":"s3:GetObject","Resource":"*"},{"Effect":"Deny","Action":"*","Resource":"*","Condition":{"DateLessThan":{"aws:TokenIssueTime":"2020-01-01T00:00:00Z"}}}]}"#;
+    let arn = ground.role("r", TRUST, Some(policy)).await;
+    let members = [("PolicySourceArn", arn.as_str()), ("ActionNames.member.1", "s3:GetObject")];
+    let told = ground.root("SimulatePrincipalPolicy", &members).await;
+    assert_eq!(results(&told)[0].0, "allowed");
+    let earlier = [
+        ("ContextEntries.member.1.ContextKeyName", "aws:TokenIssueTime"),
+        ("ContextEntries.member.1.ContextKeyValues.member.1", "2019-01-01T00:00:00Z"),
+    ];
+    let told = ground.root("SimulatePrincipalPolicy", &[&members[..], &earlier].concat()).await;
+    assert_eq!(results(&told)[0].0, "explicitDeny");
+}
