@@ -511,3 +511,16 @@ def test_without_iam_roles_are_names_and_the_server_says_so_loudly(tmp_path):
     refused = harness.run([harness.LONGSHORE, "serve", "--data-dir", tmp_path / "other", "--iam", "off", "--listen", "0.0.0.0:0", "--allow-plain-http"],
                           harness.plain_environment(tmp_path), check=False)
     assert refused.returncode == 64 and "throw-away servers on this machine alone" in refused.stderr
+
+
+def test_iam_and_sts_refuse_in_their_own_words(server):
+    known = {"AccessKeyId": server.exports["AWS_ACCESS_KEY_ID"], "SecretAccessKey": server.exports["AWS_SECRET_ACCESS_KEY"]}
+    for credentials, code in [
+        (known | {"SecretAccessKey": "x" * 40}, "SignatureDoesNotMatch"),
+        (known | {"AccessKeyId": "AKIAIOSFODNN7EXAMPLE"}, "InvalidClientTokenId"),
+        (known | {"SessionToken": "none"}, "InvalidClientTokenId"),
+    ]:
+        for call in (client(server, "iam", credentials).list_users, client(server, "sts", credentials).get_caller_identity):
+            with pytest.raises(botocore.exceptions.ClientError) as refused:
+                call()
+            assert refused.value.response["Error"]["Code"] == code
