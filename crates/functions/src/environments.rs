@@ -7,7 +7,7 @@ use std::sync::Arc;
 use longshore_core::histogram::Histogram;
 
 use crate::host::figures::FunctionStats;
-use crate::host::log_pages::{Begin, Page};
+use crate::host::log_pages::{Begin, Cursor, Page};
 use crate::host::{Call, Deployment, Host, Outcome, Provisioning, Terms};
 
 /// The host's side of an operation. Two of them: the host itself, and in tests a scripted one, since what the API
@@ -112,4 +112,63 @@ impl Environments for Host {
     fn forget_figures(&self, name: &str) {
         Host::forget_figures(self, name);
     }
+}
+
+/// No host at all: functions are kept and shown, and each call of one is refused.
+pub(crate) struct Nowhere;
+
+#[async_trait::async_trait]
+impl Environments for Nowhere {
+    async fn invoke(&self, _: Arc<Deployment>, _: Call) -> Outcome {
+        Outcome::Fault("there is no host here that functions could run on".into())
+    }
+
+    fn slots(&self, _: &Deployment) -> u32 {
+        1
+    }
+
+    fn of_use(&self, _: &str) -> u32 {
+        1
+    }
+
+    fn retire(&self, _: &str) {}
+
+    fn set_terms(&self, _: &str, _: &Terms) {}
+
+    fn provisioning(&self, _: &str) -> Provisioning {
+        Provisioning::default()
+    }
+
+    fn provisioned_max(&self) -> u32 {
+        1_000
+    }
+
+    fn prepare(&self, _: &Arc<Deployment>, _: u32) {}
+
+    fn check_runtime(&self, _: &str) -> Result<String, String> {
+        Ok(String::new())
+    }
+
+    fn log_page(&self, _: &str, _: Begin) -> io::Result<Page> {
+        let next = Cursor::parse("0-0").ok_or(io::ErrorKind::InvalidData)?;
+        Ok(Page { lines: Vec::new(), next, more: false, missed: false })
+    }
+
+    fn stats(&self) -> BTreeMap<String, FunctionStats> {
+        BTreeMap::new()
+    }
+
+    fn counted_since_ms(&self) -> i64 {
+        0
+    }
+
+    fn count_throttle(&self, _: &str, _: &'static str) {}
+
+    fn count_dropped_events(&self, _: &str, _: u64, _: &'static str) {}
+
+    fn cold_starts(&self, _: &str) -> Histogram {
+        Histogram::default()
+    }
+
+    fn forget_figures(&self, _: &str) {}
 }

@@ -53,7 +53,7 @@ pub use crate::download::Download;
 pub use crate::event_queue::{Clock, EventFigures, EventSettings};
 pub use crate::invocation::Invoked;
 pub use crate::members::runtimes;
-pub use crate::operations::{BodyLimit, OPERATIONS, OWN_OPERATIONS, body_limit};
+pub use crate::operations::{BodyLimit, NOT_OFFERED, OPERATIONS, OWN_OPERATIONS, body_limit};
 pub use crate::table::SCHEMA;
 pub use crate::validate::{VARIABLES_BYTES_MAX, is_reserved_variable, is_variable_name, variables_bytes};
 
@@ -173,6 +173,17 @@ impl Functions {
         settings: Settings,
     ) -> Result<Self, FunctionError> {
         Self::with_environments(records, Arc::new(host), source, code_dir, settings)
+    }
+
+    /// As [`Functions::open`], without a host: functions are kept and shown, and each call of one is refused. For tests of what stands
+    /// before the API.
+    pub fn without_host(
+        records: Records,
+        source: Arc<dyn CodeSource>,
+        code_dir: &Path,
+        settings: Settings,
+    ) -> Result<Self, FunctionError> {
+        Self::with_environments(records, Arc::new(environments::Nowhere), source, code_dir, settings)
     }
 
     pub(crate) fn with_environments(

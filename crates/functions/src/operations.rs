@@ -139,11 +139,15 @@ pub const OWN_OPERATIONS: &[Operation<Functions>] =
 
 macro_rules! not_offered {
     ($name:literal, $method:literal, $path:literal) => {
+        not_offered!($name, $method, $path, $name)
+    };
+    // Where the permission is called otherwise.
+    ($name:literal, $method:literal, $path:literal, $action:literal) => {
         Operation {
             name: $name,
             route: Route($method, $path),
             spec: concat!("https://docs.aws.amazon.com/lambda/latest/api/API_", $name, ".html"),
-            asks: asks::asks!(anywhere, $name),
+            asks: asks::asks!(anywhere, $action),
             handle: |_, _| {
                 answered(async {
                     Err(FunctionError::UnknownOperation(format!(
@@ -182,7 +186,8 @@ pub const NOT_OFFERED: &[Operation<Functions>] = &[
     not_offered!(
         "InvokeWithResponseStream",
         "POST",
-        "/2021-11-15/functions/{FunctionName}/response-streaming-invocations"
+        "/2021-11-15/functions/{FunctionName}/response-streaming-invocations",
+        "InvokeFunction"
     ),
     not_offered!("ListCapacityProviders", "GET", "/2025-11-30/capacity-providers"),
     not_offered!("ListCodeSigningConfigs", "GET", "/2020-04-22/code-signing-configs"),

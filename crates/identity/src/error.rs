@@ -85,7 +85,8 @@ impl IdentityError {
             Self::InvalidInput(_) => (StatusCode::BAD_REQUEST, "InvalidInput"),
             Self::Validation(_) => (StatusCode::BAD_REQUEST, "ValidationError"),
             Self::PackedPolicyTooLarge(_) => (StatusCode::BAD_REQUEST, "PackedPolicyTooLarge"),
-            Self::Denied(_) | Self::NotAllowed(_) => (StatusCode::FORBIDDEN, "AccessDenied"),
+            Self::Denied(denied) => return ApiError::new(StatusCode::FORBIDDEN, "AccessDenied", told_denial(denied)),
+            Self::NotAllowed(_) => (StatusCode::FORBIDDEN, "AccessDenied"),
             Self::NoIamWithSession => {
                 let message = "The security token included in the request is invalid: IAM is not served to sessions of \
                                GetSessionToken.";
@@ -108,6 +109,21 @@ impl IdentityError {
             }
         };
         ApiError::new(status, code, self.to_string())
+    }
+}
+
+/// A user or a role that the caller named without its path is told without it: with it, whoever may nothing could tell one that there
+/// is from one that there is not. The audit log has the whole ARN.
+fn told_denial(denied: &Denied) -> String {
+    let of_iam = denied.action.starts_with("iam:");
+    let without_path = || {
+        let (account, entity) = denied.resource.rsplit_once(':')?;
+        let (kind @ ("user" | "role"), path) = entity.split_once('/')? else { return None };
+        Some(format!("{account}:{kind}/{}", path.rsplit('/').next()?))
+    };
+    match of_iam.then(without_path).flatten() {
+        Some(resource) => Denied { resource, ..denied.clone() }.to_string(),
+        None => denied.to_string(),
     }
 }
 

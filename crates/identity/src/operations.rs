@@ -196,6 +196,11 @@ pub(crate) const STS: &[Operation] = operations! { "sts":
     "GetSessionToken" => session_token::get_session_token,
 };
 
+/// Every operation with what a policy has to allow for it: `("CreateRole", "iam:CreateRole")`.
+pub fn all() -> impl Iterator<Item = (&'static str, &'static str)> {
+    IAM.iter().chain(STS).map(|operation| (operation.name, operation.action))
+}
+
 /// What else is asked of one that AWS has and that is not here.
 const NOT_HERE: &[(&str, &str)] = &[
     ("Group", "there are no groups; attach policies to users and roles"),

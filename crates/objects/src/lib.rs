@@ -29,6 +29,7 @@ use longshore_store::{Records, StoreError};
 use crate::blobs::Blobs;
 use crate::checksum::{Checksum, Expected, Kind};
 pub use crate::error::ObjectsError;
+pub use crate::operations::OPERATIONS;
 use crate::read::Held;
 pub use crate::read::ObjectStream;
 use crate::receive::{Received, Receiving, Stored};

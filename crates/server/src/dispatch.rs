@@ -603,6 +603,9 @@ fn from_memory(bytes: Bytes) -> AnswerBody {
 }
 
 #[cfg(test)]
+mod matrix;
+
+#[cfg(test)]
 mod tests {
     use super::*;
 

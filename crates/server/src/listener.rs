@@ -381,7 +381,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for TimedStream<S> {
 /// A request's body that fails when it trickles.
 #[derive(Debug)]
 pub struct RequestBody {
-    body: Incoming,
+    body: Received,
     began: Option<Instant>,
     bytes: u64,
     alarm: Option<Pin<Box<Sleep>>>,
@@ -389,7 +389,52 @@ pub struct RequestBody {
 
 impl RequestBody {
     fn new(body: Incoming) -> Self {
-        Self { body, began: None, bytes: 0, alarm: None }
+        Self { body: Received::Wire(body), began: None, bytes: 0, alarm: None }
+    }
+
+    /// One that is there already, of a request that crossed no socket.
+    #[cfg(test)]
+    pub fn whole(body: impl Into<Bytes>) -> Self {
+        Self { body: Received::Whole(http_body_util::Full::new(body.into())), began: None, bytes: 0, alarm: None }
+    }
+}
+
+/// Where a body comes from.
+#[derive(Debug)]
+enum Received {
+    Wire(Incoming),
+    #[cfg(test)]
+    Whole(http_body_util::Full<Bytes>),
+}
+
+impl Body for Received {
+    type Data = Bytes;
+    type Error = Box<dyn std::error::Error + Send + Sync>;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+        match &mut *self {
+            Self::Wire(body) => Pin::new(body).poll_frame(cx).map(|frame| frame.map(|f| f.map_err(Into::into))),
+            #[cfg(test)]
+            Self::Whole(body) => {
+                Pin::new(body).poll_frame(cx).map(|frame| frame.map(|f| f.map_err(|never| match never {})))
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Wire(body) => body.is_end_stream(),
+            #[cfg(test)]
+            Self::Whole(body) => body.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Wire(body) => body.size_hint(),
+            #[cfg(test)]
+            Self::Whole(body) => body.size_hint(),
+        }
     }
 }
 
@@ -405,7 +450,7 @@ impl Body for RequestBody {
                 if let Some(Ok(frame)) = &frame {
                     self.bytes += frame.data_ref().map_or(0, |d| d.len() as u64);
                 }
-                Poll::Ready(frame.map(|f| f.map_err(Into::into)))
+                Poll::Ready(frame)
             }
             Poll::Pending => {
                 // By then so many bytes must have come that the next one is not late.

@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use longshore_core::policy::{Policy, PrincipalKind};
+use longshore_core::policy::{Context, Document, Kind, Policy, PrincipalKind};
 use longshore_wire::Asked;
 use longshore_wire::caller::Denied;
 
@@ -120,7 +120,10 @@ pub(super) async fn assume_role(mut call: Call) -> Result<Answer, IdentityError>
     let asked = |action: &'static str| {
         Asked::new(action, wanted.role_arn.as_str()).with_context(context.clone()).with_trust(trust.clone())
     };
-    let allowed = call.asker.ask(&asked("sts:AssumeRole"))?;
+    let allowed = call
+        .asker
+        .ask(&asked("sts:AssumeRole"))
+        .map_err(|error| not_by_the_caller(&call, &wanted.role_arn, &context).unwrap_or(error))?;
     if !own_tags.is_empty() {
         call.asker.ask(&asked("sts:TagSession"))?;
     }
@@ -215,7 +218,23 @@ fn trust_for(call: &Call, role: &Entity, part: &RolePart) -> Result<Policy, Iden
 
 fn unknown_role(call: &Call, role_arn: &str) -> IdentityError {
     use longshore_core::policy::{Because, Decision, Layer};
-    let decision = Decision { allowed: false, because: Because::NoStatement(Layer::Identity) };
+    if let Some(error) = not_by_the_caller(call, role_arn, &Context::new()) {
+        return error;
+    }
+    let decision = Decision { allowed: false, because: Because::NoStatement(Layer::Trust) };
     let principal = call.asker.caller.principal().arn.clone();
     Box::new(Denied { principal, action: call.asker.action, resource: role_arn.to_owned(), decision }).into()
+}
+
+/// What the caller's own policies say against it, whoever the role trusts. Told first, so that a role that there is not sounds like one
+/// that the caller may not assume.
+fn not_by_the_caller(call: &Call, role_arn: &str, context: &Context) -> Option<IdentityError> {
+    let account = call.asker.caller.account();
+    let trust = serde_json::json!({"Version": "2012-10-17", "Statement": {
+        "Effect": "Allow", "Principal": {"AWS": account}, "Action": call.asker.action,
+    }});
+    let document = Document::parse(&trust.to_string(), Kind::Trust).ok()?;
+    let trust = Policy { name: "the account".into(), document };
+    let asked = Asked::new(call.asker.action, role_arn).with_context(context.clone()).with_trust(trust);
+    call.asker.caller.would(&asked).err().map(Into::into)
 }

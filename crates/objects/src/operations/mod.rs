@@ -105,6 +105,9 @@ impl Context {
 
 macro_rules! operations {
     ($($room:ident::$name:ident: $input:ident -> $output:ident;)*) => {
+        /// The operations that are built, as `s3s` calls them: `get_object`. How a request is told to be one is `s3s`'s business.
+        pub const OPERATIONS: &[&str] = &[$(stringify!($name)),*];
+
         #[async_trait::async_trait]
         impl s3s::S3 for Backend {
             $(

@@ -1,0 +1,216 @@
+//! The matrix of all operations and all defects: whatever is wrong with a request, it is refused with the right code, changes nothing,
+//! and is not told whether there is what it names; and the same request without the defect is served.
+//!
+//! Rows come from the tables of the rooms: an operation without a row fails the test, and so does a row without an operation.
+//! Source: promise 3.6.
+
+mod defects;
+mod drafts;
+mod rows;
+mod world;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use defects::{Control, Defect, Wanted};
+use drafts::{Draft, Keys, Sent, draft};
+use rows::{Room, Row};
+use world::{Answered, Which, World};
+
+/// Cells that there have to be at least.
+const CELLS_MIN: usize = 2_000;
+/// Of what is found before there is an operation, each row meets one in so many, another row the next: each defect still meets each
+/// room. All of them take four times as long, which is for the test that is ignored.
+const ROWS_OF_A_DEFECT: usize = 4;
+
+/// A right request of a row, not signed yet.
+fn of_row(world: &World, row: &Row, which: Which, keys: &Keys) -> Draft {
+    let mut draft = draft(&row.method, &world.fill_in(&row.target, which, row.twin), row.service, keys);
+    for (name, value) in &row.headers {
+        draft.header(name, &world.fill_in(value, which, row.twin));
+    }
+    draft.body = world.fill_in(&row.body, which, row.twin).into_bytes();
+    if matches!(&*row.method, "PUT" | "POST") {
+        draft.header("content-length", &draft.body.len().to_string());
+    }
+    draft
+}
+
+fn statement(effect: &str, actions: &[&str], resource: &str) -> serde_json::Value {
+    serde_json::json!({"Effect": effect, "Action": actions, "Resource": resource})
+}
+
+fn document(statements: &[serde_json::Value]) -> String {
+    serde_json::json!({"Version": "2012-10-17", "Statement": statements}).to_string()
+}
+
+/// What went wrong in a cell, for the end.
+struct Findings(Vec<String>);
+
+impl Findings {
+    fn add(&mut self, row: &Row, what: &str, why: String) {
+        self.0.push(format!("{:?} {}: {what}: {why}", row.room, row.name));
+    }
+}
+
+fn is_refused(row: &Row, answered: &Answered, wanted: Wanted) -> bool {
+    if row.refused_inside
+        && matches!(wanted, Wanted::Codes(codes) if codes.contains(&"AccessDenied"))
+        && answered.succeeded()
+    {
+        return answered.body.contains("<Code>AccessDenied</Code>") && !answered.body.contains("<Deleted>");
+    }
+    // 501: what the request was taken for is not here.
+    let refused = (400..500).contains(&answered.status) || answered.status == 501;
+    refused
+        && match wanted {
+            Wanted::Refused => true,
+            Wanted::Codes(codes) => {
+                row.method == "HEAD" && answered.code.is_empty() || codes.contains(&&*answered.code)
+            }
+        }
+}
+
+async fn check(
+    world: &World,
+    row: &Row,
+    what: &str,
+    sent: &Sent,
+    wanted: Wanted,
+    findings: &mut Findings,
+) -> Option<Answered> {
+    let before = world.version();
+    let answered = world.send(sent).await?;
+    if !is_refused(row, &answered, wanted) {
+        findings.add(row, what, format!("{wanted:?} expected, and {answered:?} came of {sent:?}"));
+    }
+    if world.version() != before {
+        findings.add(row, what, format!("something was written: {sent:?}"));
+    }
+    Some(answered)
+}
+
+/// All that is refused of a row. Returns the cells by their defect, and which controls they need.
+async fn refuse(
+    world: &World,
+    row: &Row,
+    defects: &[&Defect],
+    cells: &mut BTreeMap<String, usize>,
+    findings: &mut Findings,
+) -> BTreeSet<Control> {
+    let user = world.keys(if row.asks.is_empty() { "all" } else { "exact" });
+    let right = of_row(world, row, Which::Here, user);
+    let twin = row.has_twin().then(|| of_row(world, row, Which::Twin, user));
+    let mut controls = BTreeSet::from([Control::Header]);
+    let before = world.state();
+    for defect in defects {
+        let Some(sent) = (defect.make)(world, row, right.clone()) else { continue };
+        let Some(answered) = check(world, row, defect.name, &sent, defect.wanted, findings).await else { continue };
+        *cells.entry(defect.name.to_owned()).or_default() += 1;
+        controls.insert(defect.control);
+        // Nobody hears what there is who may not ask for it.
+        let Some(twin) = twin.as_ref().filter(|_| defect.is_told_apart()) else { continue };
+        let Some(sent) = (defect.make)(world, row, twin.clone()) else { continue };
+        let Some(of_twin) = world.send(&sent).await else { continue };
+        let (here, there) = (world.as_here(&answered, row.twin), world.as_here(&of_twin, row.twin));
+        if here != there {
+            findings.add(row, defect.name, format!("told apart: {here:?} and {there:?}"));
+        }
+    }
+    if world.state() != before {
+        findings.add(row, "all of them together", "something is not as it was".into());
+    }
+    if row.asks.len() > 1 {
+        for missing in &row.asks {
+            let others: Vec<&str> = row.asks.iter().filter(|asked| *asked != missing).map(String::as_str).collect();
+            world.policy("lacking", &document(&[statement("Allow", &others, "*")])).await;
+            let what = format!("without {missing}");
+            let sent = right.with(world.keys("lacking")).signed();
+            let wanted = Wanted::Codes(&["AccessDenied", "AccessDeniedException"]);
+            check(world, row, &what, &sent, wanted, findings).await;
+            *cells.entry(what).or_default() += 1;
+        }
+    }
+    controls
+}
+
+async fn serve(world: &World, row: &Row, controls: &BTreeSet<Control>, findings: &mut Findings) {
+    let user = world.keys(if row.asks.is_empty() { "all" } else { "exact" });
+    for (turn, control) in controls.iter().enumerate() {
+        if row.room == Room::Lambda {
+            world.look_at_functions().await;
+        }
+        let right = of_row(world, row, Which::Here, user);
+        let answered = world.send(&defects::right(world, row, right, *control)).await.expect("it can be sent");
+        // The first finds all there; a deed that is done once is done then.
+        let only_refused =
+            row.ends.iter().any(|code| code == "UnknownOperationException") || row.name == "GetFunctionUrlConfig";
+        let may_end = turn > 0 || only_refused;
+        let inside = row.refused_inside && answered.body.contains("<Error>");
+        let served = answered.succeeded() && !inside || (may_end && row.ends.contains(&answered.code));
+        if !served {
+            findings.add(row, &format!("the control {control:?}"), format!("{answered:?}"));
+        }
+    }
+    world.at_rest().await;
+}
+
+#[test]
+fn every_operation_has_a_row_and_every_row_an_operation() {
+    let of_rows: BTreeSet<_> = rows::all().into_iter().map(|row| (row.room, row.name)).collect();
+    let there_are: BTreeSet<_> = rows::inventory().into_iter().collect();
+    let missing: Vec<_> = there_are.difference(&of_rows).collect();
+    let too_many: Vec<_> = of_rows.difference(&there_are).collect();
+    assert!(missing.is_empty(), "no row says how a right request for these looks: {missing:?}");
+    assert!(too_many.is_empty(), "there is no operation for these rows: {too_many:?}");
+    assert_eq!(of_rows.len(), rows::all().len(), "a row comes twice");
+}
+
+/// Fills the cells of the matrix, those of authentication in one row of `rows_of_a_defect`.
+async fn fill(rows_of_a_defect: usize) {
+    let world = World::new().await;
+    let (rows, defects) = (rows::all(), defects::all());
+    let (mut cells, mut controls, mut findings) = (BTreeMap::new(), 0, Findings(Vec::new()));
+    for (number, row) in rows.iter().enumerate() {
+        if !row.asks.is_empty() {
+            let asks: Vec<&str> = row.asks.iter().map(String::as_str).collect();
+            let (all, outright) = (statement("Allow", &["*"], "*"), statement("Deny", &asks[..1], "*"));
+            world.policy("exact", &document(&[statement("Allow", &asks, "*")])).await;
+            world.policy("denied", &document(&[all, outright])).await;
+            world.policy("elsewhere", &document(&[statement("Allow", &asks, "arn:aws:s3:::elsewhere*")])).await;
+        }
+        let turn = |place: usize| (place + number).is_multiple_of(rows_of_a_defect);
+        let chosen = defects.iter().enumerate().filter(|(place, defect)| defect.is_told_apart() || turn(*place));
+        let chosen: Vec<&Defect> = chosen.map(|(_, defect)| defect).collect();
+        let needed = refuse(&world, row, &chosen, &mut cells, &mut findings).await;
+        serve(&world, row, &needed, &mut findings).await;
+        controls += needed.len();
+    }
+    let of_room = |room: Room| rows.iter().filter(|row| row.room == room).count();
+    let total: usize = cells.values().sum();
+    println!(
+        "{} operations (S3 {}, S3 Control {}, Lambda {}, IAM and STS {}, our own {}) by {} defects: {total} cells, {controls} controls",
+        rows.len(),
+        of_room(Room::S3),
+        of_room(Room::Control),
+        of_room(Room::Lambda),
+        of_room(Room::Identity),
+        of_room(Room::Own),
+        cells.len(),
+    );
+    assert!(findings.0.is_empty(), "{} findings:\n{}", findings.0.len(), findings.0.join("\n"));
+    assert!(total >= CELLS_MIN, "{total} cells");
+    let unused: Vec<_> = defects.iter().map(|defect| defect.name).filter(|name| !cells.contains_key(*name)).collect();
+    assert!(unused.is_empty(), "no request has these defects: {unused:?}");
+}
+
+#[tokio::test]
+async fn no_defect_of_a_request_is_let_in_changes_anything_or_tells_what_there_is() {
+    fill(ROWS_OF_A_DEFECT).await;
+}
+
+/// `cargo test -p longshore --bin longshore every_defect -- --ignored --nocapture`
+#[tokio::test]
+#[ignore = "all of the cells: four times as long as those that CI has time for"]
+async fn every_defect_of_every_request_is_refused() {
+    fill(1).await;
+}
