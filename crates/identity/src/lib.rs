@@ -30,6 +30,7 @@ use longshore_store::{Records, Seal, Secret};
 use longshore_wire::caller;
 
 pub use error::{AssumeError, IdentityError};
+pub use operations::OWN_OPERATIONS;
 pub use operations::all as operations;
 pub use session::SessionCredentials;
 pub use table::SCHEMA;

@@ -8,6 +8,7 @@ mod assume_role;
 mod attachments;
 mod boundaries;
 mod caller_identity;
+mod explain;
 mod inline_policies;
 mod managed_policies;
 mod policy_versions;
@@ -28,6 +29,7 @@ use http::{Method, StatusCode};
 use longshore_core::policy::Context;
 use longshore_wire::xml::Writer;
 
+pub use explain::OWN_OPERATIONS;
 use longshore_wire::{Asked, Caller, Request, Response};
 #[cfg(test)]
 pub(crate) use shape::encoded;
@@ -300,7 +302,7 @@ impl Identity {
         }
         let session_token = token.or_else(|| request.header("x-amz-security-token").map(str::to_owned));
         let asker = Asker { caller: request.caller, action: operation.action };
-        session_token::check_use(&asker, operation)?;
+        session_token::check_use(&asker, operation.name)?;
         let answer = (operation.handle)(Call { identity: self.clone(), params, asker, session_token }).await?;
         Ok((operation.name, answer))
     }

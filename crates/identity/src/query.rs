@@ -53,6 +53,11 @@ impl Params {
         Ok(Self(fields))
     }
 
+    /// Puts one back, in the form in which an operation reads it.
+    pub fn put(&mut self, name: &str, value: String) {
+        self.0.insert(name.to_owned(), value);
+    }
+
     pub fn take(&mut self, name: &str) -> Option<String> {
         self.0.remove(name)
     }

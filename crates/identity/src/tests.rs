@@ -1,6 +1,7 @@
 //! IAM and STS as their callers see them: signed requests, verified against the keys that there are.
 
 mod entities;
+mod explain;
 mod policies;
 mod rights;
 mod sessions;

@@ -12,14 +12,16 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::time::Duration;
 
-use longshore_core::policy::{Because, Decision, Layer, Principal};
+use longshore_core::policy::{Because, Decision, Principal};
 use longshore_wire::Asked;
-use longshore_wire::caller::{About, Witness};
+use longshore_wire::caller::{About, Witness, layer_name};
 use serde_json::{Map, Value, json};
 
 use crate::failure::{Because as _, Failure};
 
-const FILE: &str = "audit.jsonl";
+pub const FILE: &str = "audit.jsonl";
+/// What was set aside last.
+pub const FILE_BEFORE: &str = "audit.jsonl.1";
 /// Bytes of a file before it is set aside: some 150,000 decisions.
 const FILE_BYTES_MAX: u64 = 64 * 1024 * 1024;
 /// Lines that wait for the file: 1 KiB each at most, of a busy second.
@@ -104,7 +106,7 @@ impl AuditFile {
 
     fn append(&mut self, text: &[u8]) -> std::io::Result<()> {
         if self.bytes > 0 && self.bytes + text.len() as u64 > FILE_BYTES_MAX {
-            std::fs::rename(&self.path, self.path.with_extension("jsonl.1"))?;
+            std::fs::rename(&self.path, self.path.with_file_name(FILE_BEFORE))?;
             self.file = OpenOptions::new().append(true).create(true).mode(0o600).open(&self.path)?;
             self.bytes = 0;
         }
@@ -116,6 +118,9 @@ impl AuditFile {
 
 impl Witness for Audit {
     fn decided(&self, who: &Principal, asked: &Asked, decision: &Decision, about: &About<'_>) {
+        if !decision.allowed {
+            log_denial(who, asked, decision, about);
+        }
         let mut text = line(jiff::Timestamp::now(), who, asked, decision, about).to_string();
         text.push('\n');
         let Some(lines) = &self.lines else { return };
@@ -123,6 +128,25 @@ impl Witness for Audit {
             self.dropped.fetch_add(1, Ordering::Relaxed);
         }
     }
+}
+
+/// A denial in the server's log, for whoever looks there first.
+fn log_denial(who: &Principal, asked: &Asked, decision: &Decision, about: &About<'_>) {
+    let (layer, policy, statement) = match &decision.because {
+        Because::Statement { layer, policy, number, .. } => (Some(*layer), Some(cut(policy)), Some(*number)),
+        Because::NoStatement(layer) => (Some(*layer), None, None),
+        Because::Root => (None, None, None),
+    };
+    tracing::info!(
+        request_id = about.request_id,
+        principal = cut(&who.arn),
+        action = asked.action,
+        resource = cut(&asked.resource),
+        layer = layer.map(layer_name),
+        policy,
+        statement,
+        "denied"
+    );
 }
 
 fn line(at: jiff::Timestamp, who: &Principal, asked: &Asked, decision: &Decision, about: &About<'_>) -> Value {
@@ -151,16 +175,6 @@ fn line(at: jiff::Timestamp, who: &Principal, asked: &Asked, decision: &Decision
         Because::NoStatement(layer) => put("because", format!("no {} allows it", layer_name(*layer)).into()),
     };
     Value::Object(line)
-}
-
-pub fn layer_name(layer: Layer) -> &'static str {
-    match layer {
-        Layer::Identity => "identity-based policy",
-        Layer::Resource => "resource-based policy",
-        Layer::Trust => "role trust policy",
-        Layer::Boundary => "permissions boundary",
-        Layer::Session => "session policy",
-    }
 }
 
 fn cut(name: &str) -> &str {

@@ -42,6 +42,8 @@ pub enum Command {
     Job(Box<Job>),
     /// Deploy functions, invoke them, and see what they do: here, or at any other endpoint
     Function(Box<Function>),
+    /// Say who may do what and why, and show what was denied
+    Iam(Box<Iam>),
     /// Say which layers of the sandbox this machine has for functions, what is missing, and what would turn it on
     Doctor(Doctor),
     /// Print what a function wrote to standard output and standard error
@@ -97,6 +99,40 @@ pub struct Confine {
     /// settings say]
     #[arg(long, value_name = "s3|open")]
     pub network: Option<Network>,
+}
+
+#[derive(Debug, Args)]
+pub struct Iam {
+    #[command(flatten)]
+    pub at: At,
+    #[command(subcommand)]
+    pub command: IamCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum IamCommand {
+    /// Say whether a user or a role may do something, which statement decides, and what would change it
+    #[command(
+        after_help = "Exit status: 0 allowed, 1 denied, 2 it could not be asked, 64 what was given cannot be meant."
+    )]
+    Explain {
+        /// Who would ask: an ARN (of a user, a role, or a role's session), user/NAME, or role/NAME
+        principal: String,
+        /// What it would do: s3:GetObject, say
+        action: String,
+        /// With what: an ARN, *, s3://BUCKET/KEY; for an action of lambda a function's name, of jobs a job's ID, of iam and sts
+        /// user/NAME, role/NAME or policy/NAME
+        resource: String,
+        /// A condition key that the request would have (aws:SourceIp=203.0.113.7); may be repeated, for a key with several values too
+        #[arg(long = "context", value_name = "KEY=VALUE", value_parser = pair)]
+        context: Vec<(String, String)>,
+    },
+    /// Show what was denied, the newest first: from the audit log in the data directory
+    Denials {
+        /// At most so many
+        #[arg(long, value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..))]
+        limit: u32,
+    },
 }
 
 #[derive(Debug, Args)]

@@ -605,6 +605,20 @@ impl Client {
         self.own(&format!("/_longshore/v1/jobs/{id}/figures")).await
     }
 
+    /// Whether somebody may do something and why, as Longshore tells it: `{"principal", "results": […]}`. `members` are those of
+    /// SimulatePrincipalPolicy.
+    pub async fn explain(&self, members: &[(String, String)]) -> Result<serde_json::Value, ClientError> {
+        let encoded = |text: &str| utf8_percent_encode(text, COMPONENT).to_string();
+        let fields: Vec<String> =
+            members.iter().map(|(name, value)| format!("{}={}", encoded(name), encoded(value))).collect();
+        let mut headers = HeaderMap::new();
+        headers.insert("x-amz-account-id", self.account_header()?);
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/x-www-form-urlencoded"));
+        let body = Content::Bytes(Bytes::from(fields.join("&")));
+        let (_, answer) = self.call(Api::Control, Method::POST, "/_longshore/v1/iam/explain", headers, body).await?;
+        json(&answer)
+    }
+
     /// Whether there is the function that a job names; `None` where nobody can be asked. At a Longshore: whether it is one
     /// of that server's own.
     pub async fn has_function(&self, function: &str) -> Result<Option<bool>, ClientError> {

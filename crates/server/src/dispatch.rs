@@ -15,6 +15,7 @@ use http::{HeaderMap, Method, StatusCode};
 use http_body_util::{BodyExt, Full, StreamBody};
 use hyper::body::{Body, Frame};
 use longshore_functions::Functions;
+use longshore_identity::Identity;
 use longshore_jobs::{JobError, Jobs};
 use longshore_store::Fatal;
 use longshore_wire::payload::Decoder;
@@ -467,6 +468,10 @@ impl Dispatch {
             Api::Identity => match &self.access.identity {
                 Some(identity) => identity.serve(request).await,
                 None => off().query(id),
+            },
+            Api::Own if request.path.starts_with(Identity::OWN_PREFIX) => match &self.access.identity {
+                Some(identity) => identity.serve_own(request, &|function| self.functions.asks_invoke(function)).await,
+                None => off().json(id),
             },
             Api::Own if request.path.starts_with(Functions::OWN_PREFIX) => self.functions.serve_own(request).await,
             Api::Own => self.jobs.serve_own(request, host.account()).await,

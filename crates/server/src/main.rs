@@ -16,6 +16,7 @@ mod env;
 mod failure;
 mod function;
 mod gateway;
+mod iam;
 mod interrupt;
 mod job;
 mod listener;
@@ -136,6 +137,7 @@ fn command(cli: Cli, format: &log_lines::Format) -> Result<u8, Failure> {
         }),
         Command::Job(args) => block_on(job::job(*args)),
         Command::Function(args) => block_on(function::function(*args)),
+        Command::Iam(args) => block_on(iam::iam(*args)),
         Command::Doctor(args) => {
             let (data_dir, mut settings) = place(&args.place)?;
             settings.confine(&args.confine);

@@ -126,19 +126,25 @@ impl Denied {
     }
 }
 
-fn reason(decision: &Decision, action: &str) -> String {
-    let kind = |layer| match layer {
+/// A policy's layer in AWS's words: `permissions boundary`.
+pub fn layer_name(layer: Layer) -> &'static str {
+    match layer {
         Layer::Identity => "identity-based policy",
         Layer::Resource => "resource-based policy",
         Layer::Trust => "role trust policy",
         Layer::Boundary => "permissions boundary",
         Layer::Session => "session policy",
-    };
+    }
+}
+
+fn reason(decision: &Decision, action: &str) -> String {
     let article = |layer| if layer == Layer::Identity { "an" } else { "a" };
     match &decision.because {
         Because::Root => String::new(),
-        Because::Statement { layer, .. } => format!("with an explicit deny in {} {}", article(*layer), kind(*layer)),
-        Because::NoStatement(layer) => format!("because no {} allows the {action} action", kind(*layer)),
+        Because::Statement { layer, .. } => {
+            format!("with an explicit deny in {} {}", article(*layer), layer_name(*layer))
+        }
+        Because::NoStatement(layer) => format!("because no {} allows the {action} action", layer_name(*layer)),
     }
 }
 

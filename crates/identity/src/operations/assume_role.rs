@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use longshore_core::policy::{Context, Document, Kind, Policy, PrincipalKind};
+use longshore_core::policy::{Context, Document, Kind, Policy, Principal, PrincipalKind};
 use longshore_wire::Asked;
 use longshore_wire::caller::Denied;
 
@@ -11,7 +11,7 @@ use super::{Answer, Call, request_tags, session_token};
 use crate::entity::{Entity, RolePart};
 use crate::error::IdentityError;
 use crate::session::{self, Of, Terms};
-use crate::{SESSION_SECONDS, now, role_context, trust, validate};
+use crate::{SESSION_SECONDS, Settings, now, role_context, trust, validate};
 
 /// How long a session may last that a session begins: an hour. AWS's value for role chaining.
 const CHAINED_SECONDS_MAX: u32 = 3_600;
@@ -116,7 +116,7 @@ pub(super) async fn assume_role(mut call: Call) -> Result<Answer, IdentityError>
     if !wanted.terms.transitive.is_empty() {
         context = context.with_all("sts:TransitiveTagKeys", wanted.terms.transitive.iter().cloned());
     }
-    let trust = trust_for(&call, role, part)?;
+    let trust = trust_for(call.identity.settings(), caller.principal(), role, part)?;
     let asked = |action: &'static str| {
         Asked::new(action, wanted.role_arn.as_str()).with_context(context.clone()).with_trust(trust.clone())
     };
@@ -203,15 +203,19 @@ fn inherit(terms: &mut Terms, from: Terms) -> Result<(), IdentityError> {
 }
 
 /// The role's trust policy as it means whoever asks.
-fn trust_for(call: &Call, role: &Entity, part: &RolePart) -> Result<Policy, IdentityError> {
-    let principal = call.asker.caller.principal();
+pub(super) fn trust_for(
+    settings: &Settings,
+    principal: &Principal,
+    role: &Entity,
+    part: &RolePart,
+) -> Result<Policy, IdentityError> {
     let arn = match &principal.kind {
         PrincipalKind::AssumedRole { role_arn, .. } => role_arn,
         _ => &principal.arn,
     };
     let id = principal.user_id.split(':').next().unwrap_or_default();
     match part.named.get(arn).filter(|then| *then != id) {
-        Some(then) => trust::without(call.identity.settings(), &role.name, &part.trust, arn, then),
+        Some(then) => trust::without(settings, &role.name, &part.trust, arn, then),
         None => Ok(part.trust.clone()),
     }
 }

@@ -3,7 +3,7 @@
 use longshore_core::policy::PrincipalKind;
 use longshore_wire::xml::Writer;
 
-use super::{Answer, Asker, Call, Operation};
+use super::{Answer, Asker, Call};
 use crate::error::IdentityError;
 use crate::ids;
 use crate::query::date;
@@ -21,12 +21,12 @@ fn is_user_session(asker: &Asker) -> bool {
 }
 
 /// A session that was begun without MFA, as all are here, is not served by IAM, and by STS for these alone.
-pub(super) fn check_use(asker: &Asker, operation: &Operation) -> Result<(), IdentityError> {
-    if !is_user_session(asker) || ["AssumeRole", "GetCallerIdentity"].contains(&operation.name) {
+pub(super) fn check_use(asker: &Asker, operation: &str) -> Result<(), IdentityError> {
+    if !is_user_session(asker) || ["AssumeRole", "GetCallerIdentity"].contains(&operation) {
         return Ok(());
     }
-    Err(match operation.action.starts_with("sts:") {
-        true => IdentityError::NotAllowed(format!("Cannot call {} with session credentials", operation.name)),
+    Err(match asker.action.starts_with("sts:") {
+        true => IdentityError::NotAllowed(format!("Cannot call {operation} with session credentials")),
         false => IdentityError::NoIamWithSession,
     })
 }

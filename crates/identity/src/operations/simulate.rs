@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use longshore_core::policy::{
-    Because, Context, Document, Effect, Explanation, Kind, Layer, Policy, Principal, PrincipalKind, Question,
+    Because, Context, Decision, Document, Effect, Explanation, Kind, Layer, Policy, Principal, PrincipalKind, Question,
     ResourcePolicy, Rights, decide, explain,
 };
 use longshore_wire::caller;
@@ -22,17 +22,17 @@ use crate::validate;
 const QUESTIONS_MAX: usize = 10_000;
 /// Characters of policies times questions of one page: a fraction of a second. A page may have fewer results than were asked for,
 /// on AWS as well; a hundred questions to policies of 10,240 characters are an eighth of it.
-const PAGE_CHARACTERS_MAX: usize = 8 * 1_024 * 1_024;
+pub(super) const PAGE_CHARACTERS_MAX: usize = 8 * 1_024 * 1_024;
 /// The name of the session in which a role is simulated.
-const SESSION_NAME: &str = "simulation";
+pub(super) const SESSION_NAME: &str = "simulation";
 
 /// What is simulated beside the policies of somebody.
-struct Scene {
-    actions: Vec<String>,
-    resources: Vec<String>,
-    resource_policy: Option<Policy>,
-    resource_account: String,
-    context: Context,
+pub(super) struct Scene {
+    pub actions: Vec<String>,
+    pub resources: Vec<String>,
+    pub resource_policy: Option<Policy>,
+    pub resource_account: String,
+    pub context: Context,
     paging: Paging,
 }
 
@@ -158,10 +158,10 @@ struct Evaluated {
 }
 
 /// Policies, whose they are, and what is asked.
-struct Simulation {
-    principal: Principal,
-    rights: Rights,
-    scene: Scene,
+pub(super) struct Simulation {
+    pub principal: Principal,
+    pub rights: Rights,
+    pub scene: Scene,
 }
 
 impl Simulation {
@@ -185,14 +185,24 @@ impl Simulation {
         Evaluated { explanation: explain(question), within_boundary }
     }
 
-    fn page(&self) -> Page<Evaluated> {
-        let Scene { actions, resources, paging, .. } = &self.scene;
-        let questions = actions.iter().flat_map(|action| resources.iter().map(move |resource| (action, resource)));
+    /// What is asked, in the order of the answer.
+    pub fn questions(&self) -> impl Iterator<Item = (&String, &String)> {
+        let Scene { actions, resources, .. } = &self.scene;
+        actions.iter().flat_map(|action| resources.iter().map(move |resource| (action, resource)))
+    }
+
+    /// Characters of all policies that each question is put to.
+    pub fn characters(&self) -> usize {
         let Rights { identity, boundary, session } = &self.rights;
         let policies =
             identity.iter().chain(boundary).chain(session.iter().flatten()).chain(&self.scene.resource_policy);
-        let characters: usize = policies.map(|policy| policy.document.text().len()).sum();
-        let max = paging.max.min((PAGE_CHARACTERS_MAX / characters.max(1)).max(1));
+        policies.map(|policy| policy.document.text().len()).sum()
+    }
+
+    fn page(&self) -> Page<Evaluated> {
+        let paging = &self.scene.paging;
+        let questions = self.questions();
+        let max = paging.max.min((PAGE_CHARACTERS_MAX / self.characters().max(1)).max(1));
         // Only those of the page are evaluated.
         let page = Paging { after: paging.after.clone(), max }.cut(questions.enumerate(), |(at, _)| format!("{at:06}"));
         let items = page.items.into_iter().map(|(_, (action, resource))| self.evaluate(action, resource));
@@ -212,12 +222,8 @@ fn write(xml: &mut Writer, evaluated: &Evaluated) {
     let Explanation { action, resource, decision, matched, missing_keys, .. } = &evaluated.explanation;
     xml.text("EvalActionName", action);
     xml.text("EvalResourceName", resource);
-    let denied_outright = !decision.allowed && matches!(decision.because, Because::Statement { .. });
-    let (word, effect) = match (decision.allowed, denied_outright) {
-        (true, _) => ("allowed", Effect::Allow),
-        (false, true) => ("explicitDeny", Effect::Deny),
-        (false, false) => ("implicitDeny", Effect::Allow),
-    };
+    let word = decision_word(decision);
+    let effect = if word == "explicitDeny" { Effect::Deny } else { Effect::Allow };
     xml.text("EvalDecision", word);
     // Those that decided. What allows and is not enough decided nothing.
     let decided = matched.iter().filter(|found| found.effect == effect && word != "implicitDeny");
@@ -239,6 +245,15 @@ fn write(xml: &mut Writer, evaluated: &Evaluated) {
     }
 }
 
+/// A decision in the simulator's words.
+pub(super) fn decision_word(decision: &Decision) -> &'static str {
+    match (decision.allowed, &decision.because) {
+        (true, _) => "allowed",
+        (false, Because::Statement { .. }) => "explicitDeny",
+        (false, _) => "implicitDeny",
+    }
+}
+
 /// A policy as AWS's simulator calls it: a managed one by its name, an inline one by whose it is.
 fn source_id(name: &str) -> String {
     if let Some((policy, whose)) = name.strip_prefix("inline policy ").and_then(|rest| rest.split_once(" of ")) {
@@ -256,14 +271,16 @@ fn keys_of<'p>(policies: impl Iterator<Item = &'p Policy>) -> BTreeSet<String> {
 }
 
 /// The user or role whose policies are simulated.
-struct Source {
-    arn: String,
-    kind: EntityKind,
-    name: String,
+pub(super) struct Source {
+    pub arn: String,
+    pub kind: EntityKind,
+    pub name: String,
+    /// Of a role: the session in which it asks.
+    pub session_name: String,
 }
 
 impl Call {
-    fn policy_source(&mut self) -> Result<Source, IdentityError> {
+    pub(super) fn policy_source(&mut self) -> Result<Source, IdentityError> {
         let arn = self.required("PolicySourceArn")?;
         validate::length(&arn, "policySourceArn", 20, 2_048)?;
         if arn.contains(":group/") {
@@ -275,7 +292,7 @@ impl Call {
             return Err(IdentityError::InvalidInput(format!("{arn} is the ARN of no user and of no role.")));
         };
         let name = path.rsplit('/').next().unwrap_or(path).to_owned();
-        Ok(Source { arn, kind, name })
+        Ok(Source { arn, kind, name, session_name: SESSION_NAME.into() })
     }
 
     /// The policies of a source, if the caller may look at them, and who it is when it asks.
@@ -288,16 +305,18 @@ impl Call {
         let entity: &Entity = found.ok_or_else(|| super::no_entity(source.kind, &source.name))?;
         let identity = match source.kind {
             EntityKind::User => self.identity.identity_of_user(&snapshot, entity),
-            EntityKind::Role => self.identity.identity_of_session(&snapshot, entity, SESSION_NAME, &Terms::default()),
+            EntityKind::Role => {
+                self.identity.identity_of_session(&snapshot, entity, &source.session_name, &Terms::default())
+            }
         };
         Ok((allowed, identity))
     }
 }
 
-pub(super) async fn simulate_principal_policy(mut call: Call) -> Result<Answer, IdentityError> {
-    let source = call.policy_source()?;
-    let (added, boundary) = (documents(&mut call, "PolicyInputList")?, boundary(&mut call)?);
-    let mut scene = scene(&mut call)?;
+/// What a request asks of somebody's policies, if the caller may look at them.
+pub(super) fn of_principal(call: &mut Call, source: &Source) -> Result<(Allowed, Simulation), IdentityError> {
+    let (added, boundary) = (documents(call, "PolicyInputList")?, boundary(call)?);
+    let mut scene = scene(call)?;
     let caller_arn = call.params.take("CallerArn");
     call.read()?;
     if source.kind == EntityKind::Role {
@@ -308,7 +327,7 @@ pub(super) async fn simulate_principal_policy(mut call: Call) -> Result<Answer, 
         let message = "CallerArn has to be given with a ResourcePolicy where PolicySourceArn is no user.";
         return Err(IdentityError::InvalidInput(message.into()));
     }
-    let (allowed, identity) = call.look_at_source(&source)?;
+    let (allowed, identity) = call.look_at_source(source)?;
     let principal = match caller_arn {
         Some(arn) => caller_of(call.identity.settings(), &arn)?,
         None => (*identity.principal).clone(),
@@ -316,7 +335,13 @@ pub(super) async fn simulate_principal_policy(mut call: Call) -> Result<Answer, 
     let mut rights = (*identity.rights).clone();
     rights.identity.extend(added.unwrap_or_default());
     rights.boundary = boundary.or(rights.boundary);
-    Ok(Simulation { principal, rights, scene }.answer(allowed))
+    Ok((allowed, Simulation { principal, rights, scene }))
+}
+
+pub(super) async fn simulate_principal_policy(mut call: Call) -> Result<Answer, IdentityError> {
+    let source = call.policy_source()?;
+    let (allowed, simulation) = of_principal(&mut call, &source)?;
+    Ok(simulation.answer(allowed))
 }
 
 pub(super) async fn simulate_custom_policy(mut call: Call) -> Result<Answer, IdentityError> {

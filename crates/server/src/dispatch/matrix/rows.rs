@@ -97,6 +97,7 @@ JobResults | GET /_longshore/v1/jobs/%JOB%/results | | | s3:DescribeJob |
 FunctionLogs | GET /_longshore/v1/functions/f-@/logs | | | logs:FilterLogEvents |
 FunctionsStats | GET /_longshore/v1/functions/stats | | | cloudwatch:GetMetricData |
 FunctionStats | GET /_longshore/v1/functions/f-@/stats | | | cloudwatch:GetMetricData |
+Explain | POST /_longshore/v1/iam/explain | | PolicySourceArn=%IAM%%3Auser%2Fu-@&ActionNames.member.1=s3%3AGetObject | iam:SimulatePrincipalPolicy |
 Metrics | GET /_longshore/v1/metrics | | | cloudwatch:GetMetricData |
 ";
 
@@ -329,6 +330,7 @@ pub fn inventory() -> Vec<(Room, String)> {
     let control = longshore_jobs::OPERATIONS.iter().map(|operation| (Room::Control, operation.name.to_owned()));
     let own = longshore_jobs::OWN_OPERATIONS.iter().map(|operation| operation.name);
     let own = own.chain(longshore_functions::OWN_OPERATIONS.iter().map(|operation| operation.name));
+    let own = own.chain(longshore_identity::OWN_OPERATIONS.iter().map(|(name, _)| *name));
     // The one route of our own that is in no table.
     let own = own.chain(["Metrics"]).map(|name| (Room::Own, name.to_owned()));
     let lambda = longshore_functions::OPERATIONS.iter().chain(longshore_functions::NOT_OFFERED);

@@ -1,0 +1,205 @@
+//! What was denied, from the audit log of the data directory, the newest first.
+
+use std::fs::File;
+use std::io::{ErrorKind, Read, Seek, SeekFrom};
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+
+use serde_json::{Value, json};
+
+use crate::audit::{FILE, FILE_BEFORE};
+use crate::cli::At;
+use crate::failure::{Because, Failure, OK, plain};
+use crate::output::{self, out, time};
+use crate::settings;
+
+/// How much of a file is read at once, from its end: some 150 decisions.
+const BLOCK_BYTES: u64 = 64 * 1024;
+/// Of a line: far above what the audit log writes. What is longer is none of its.
+const LINE_BYTES_MAX: usize = 256 * 1024;
+
+/// Prints up to `limit` denials.
+pub fn print(at: &At, limit: usize) -> Result<u8, Failure> {
+    let elsewhere = [
+        ("--endpoint-url", at.endpoint_url.is_some()),
+        ("--region", at.region.is_some()),
+        ("--profile", at.profile.is_some()),
+    ];
+    if let Some((flag, _)) = elsewhere.iter().find(|(_, given)| *given) {
+        return Err(Failure::usage(format!("{flag} is of no use here: denials are read from the data directory"))
+            .hint("name the server's data directory with --data-dir"));
+    }
+    let data_dir = settings::data_dir(at.data_dir.as_deref(), |name| std::env::var(name).ok())?;
+    let files = files(&data_dir)?;
+    if files.is_empty() {
+        return Err(Failure::new(format!("there is no audit log in {}", data_dir.display()))
+            .hint("name the server's data directory with --data-dir"));
+    }
+    let found = newest(files, limit).because(format!("cannot read the audit log in {}", data_dir.display()))?;
+    if at.json {
+        output::json(&json!({"denials": found}));
+    } else if found.is_empty() {
+        eprintln!("nothing was denied");
+    } else {
+        let rows: Vec<[String; 5]> = found.iter().map(row).collect();
+        out(&output::table(["TIME", "PRINCIPAL", "ACTION", "RESOURCE", "BECAUSE"], &rows, |_, cell| cell.to_owned()));
+    }
+    Ok(OK)
+}
+
+/// The files of the audit log, the newest first.
+fn files(data_dir: &Path) -> Result<Vec<File>, Failure> {
+    let mut files: Vec<(File, (u64, u64))> = Vec::new();
+    for name in [FILE, FILE_BEFORE] {
+        let path = data_dir.join(name);
+        let opened = File::open(&path).and_then(|file| {
+            let about = file.metadata()?;
+            Ok((file, (about.dev(), about.ino())))
+        });
+        match opened {
+            // The first may be set aside between the two: then it is there under both names.
+            Ok((_, id)) if files.iter().any(|(_, known)| *known == id) => {}
+            Ok(opened) => files.push(opened),
+            Err(error) if error.kind() == ErrorKind::NotFound => {}
+            Err(error) => return Err(Failure::new(format!("cannot open {}: {error}", path.display()))),
+        }
+    }
+    Ok(files.into_iter().map(|(file, _)| file).collect())
+}
+
+/// Denials, and between them where decisions were not written down, which may have been some.
+fn newest(files: Vec<File>, limit: usize) -> std::io::Result<Vec<Value>> {
+    let mut found = Vec::new();
+    let mut denials = 0;
+    for file in files {
+        let mut lines = Backwards::of(file)?;
+        while denials < limit
+            && let Some(line) = lines.next_line()?
+        {
+            // The last one may be half written.
+            let Ok(line) = serde_json::from_slice::<Value>(&line) else { continue };
+            if line.get("decision").and_then(Value::as_str) == Some("denied") {
+                denials += 1;
+                found.push(line);
+            } else if line.get("decisionsNotWritten").is_some() {
+                found.push(line);
+            }
+        }
+    }
+    Ok(found)
+}
+
+fn row(line: &Value) -> [String; 5] {
+    let text = |member: &str| plain(line.get(member).and_then(Value::as_str).unwrap_or("-"));
+    let at = time(line.get("time").and_then(Value::as_str).unwrap_or("-"));
+    if let Some(lost) = line.get("decisionsNotWritten") {
+        return [at, "-".into(), "-".into(), "-".into(), format!("{lost} decisions were not written down")];
+    }
+    let because = match (line.get("policy"), line.get("statement")) {
+        (Some(_), Some(statement)) => {
+            let sid = if line.get("sid").is_some() { format!(" ({})", text("sid")) } else { String::new() };
+            format!("statement {statement}{sid} of {} ({})", text("policy"), text("layer"))
+        }
+        _ => text("because"),
+    };
+    [at, text("principal"), text("action"), text("resource"), because]
+}
+
+/// Lines of a file, the last first, without their ends.
+struct Backwards {
+    file: File,
+    /// What is before it has not been read.
+    at: u64,
+    /// What was read from there on and not given yet.
+    kept: Vec<u8>,
+}
+
+impl Backwards {
+    fn of(mut file: File) -> std::io::Result<Self> {
+        let at = file.seek(SeekFrom::End(0))?;
+        Ok(Self { file, at, kept: Vec::new() })
+    }
+
+    fn next_line(&mut self) -> std::io::Result<Option<Vec<u8>>> {
+        loop {
+            if let Some(end) = self.kept.iter().rposition(|byte| *byte == b'\n') {
+                let line = self.kept.split_off(end + 1);
+                self.kept.pop();
+                if line.is_empty() {
+                    continue;
+                }
+                return Ok(Some(line));
+            }
+            if self.at == 0 {
+                let line = std::mem::take(&mut self.kept);
+                return Ok((!line.is_empty()).then_some(line));
+            }
+            if self.kept.len() > LINE_BYTES_MAX {
+                return Err(std::io::Error::new(ErrorKind::InvalidData, "a line has no end"));
+            }
+            let size = BLOCK_BYTES.min(self.at);
+            self.at -= size;
+            self.file.seek(SeekFrom::Start(self.at))?;
+            let mut block = vec![0; size as usize];
+            self.file.read_exact(&mut block)?;
+            block.append(&mut self.kept);
+            self.kept = block;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn line(decision: &str, number: usize) -> String {
+        let line = json!({"time": "2026-11-28T10:00:00.000Z", "principal": format!("u{number}"), "action": "s3:GetObject",
+            "resource": "x".repeat(700), "decision": decision, "because": "no session policy allows it"});
+        format!("{line}\n")
+    }
+
+    fn found(data_dir: &Path, limit: usize) -> Vec<String> {
+        let found = newest(files(data_dir).unwrap(), limit).unwrap();
+        found.iter().map(|line| line["principal"].as_str().unwrap_or("lost").to_owned()).collect()
+    }
+
+    #[test]
+    fn the_newest_denials_come_first_from_both_files_and_a_half_line_is_none() {
+        let dir = tempfile::tempdir().unwrap();
+        assert!(files(dir.path()).unwrap().is_empty());
+        // Of more than a block, and every other one allowed.
+        let before: String = (0..200).map(|n| line(if n % 2 == 0 { "denied" } else { "allowed" }, n)).collect();
+        std::fs::write(dir.path().join(FILE_BEFORE), before).unwrap();
+        let lost = "{\"time\": \"2026-11-28T10:00:00Z\", \"decisionsNotWritten\": 3}\n";
+        let half = &line("denied", 999)[..50];
+        std::fs::write(dir.path().join(FILE), format!("{}{lost}{}{half}", line("denied", 200), line("denied", 201)))
+            .unwrap();
+        assert_eq!(found(dir.path(), 4), ["u201", "lost", "u200", "u198", "u196"]);
+        let all = found(dir.path(), 1_000);
+        assert_eq!((all.len(), all.last().unwrap().as_str()), (103, "u0"));
+    }
+
+    #[test]
+    fn a_file_that_is_set_aside_meanwhile_is_read_once() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join(FILE), line("denied", 1)).unwrap();
+        std::fs::hard_link(dir.path().join(FILE), dir.path().join(FILE_BEFORE)).unwrap();
+        assert_eq!(found(dir.path(), 10), ["u1"]);
+    }
+
+    #[test]
+    fn a_denial_names_the_statement_that_decided_and_cannot_steer_a_terminal() {
+        let outright = json!({"time": "2026-11-28T10:00:00.123Z", "principal": "u\u{1b}[2J", "action": "s3:GetObject",
+            "resource": "r", "layer": "identity-based policy", "policy": "p", "sid": "No", "statement": 2});
+        let wanted = [
+            "2026-11-28 10:00:00Z",
+            "u\u{fffd}[2J",
+            "s3:GetObject",
+            "r",
+            "statement 2 (No) of p (identity-based policy)",
+        ];
+        assert_eq!(row(&outright), wanted);
+        assert_eq!(row(&serde_json::from_str(&line("denied", 1)).unwrap())[4], "no session policy allows it");
+        assert_eq!(row(&json!({"decisionsNotWritten": 3}))[4], "3 decisions were not written down");
+    }
+}
