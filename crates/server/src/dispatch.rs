@@ -497,6 +497,7 @@ async fn drain(parts: &http::request::Parts, mut body: RequestBody) {
     if body.is_end_stream() || parts.headers.contains_key(EXPECT) {
         return;
     }
+    body.refuse();
     let read = async {
         let mut read = 0;
         while let Some(Ok(frame)) = body.frame().await {

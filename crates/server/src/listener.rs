@@ -169,6 +169,7 @@ async fn connection<S>(
     let stream = TokioIo::new(TimedStream::new(stream, phase.clone()));
     let serve = hyper::service::service_fn(move |mut request: http::Request<Incoming>| {
         let begun = phase.set(Phase::REQUEST);
+        let body_phase = phase.clone();
         request.extensions_mut().insert(how);
         let (service, phase) = (service.clone(), phase.clone());
         async move {
@@ -176,7 +177,7 @@ async fn connection<S>(
                 // It has to make room, and is about to be dropped: nothing may begin that nobody would be told of.
                 return std::future::pending().await;
             }
-            let answer = service.answer(request.map(RequestBody::new)).await;
+            let answer = service.answer(request.map(|body| RequestBody::new(body, body_phase))).await;
             Ok::<_, std::convert::Infallible>(answer.map(|body| EndSeen { body, phase }))
         }
     });
@@ -214,7 +215,7 @@ async fn connection<S>(
 #[derive(Debug)]
 struct Phase {
     now: watch::Sender<(u8, Instant)>,
-    /// Told whenever a connection begins to be idle: somebody may want its place.
+    /// Told whenever a connection is not being answered any more: somebody may want its place.
     idle: Arc<Notify>,
 }
 
@@ -227,6 +228,8 @@ impl Phase {
     const REQUEST: u8 = 2;
     /// Somebody else has its place. Nothing follows.
     const GONE: u8 = 3;
+    /// A request is refused, and what is left of its body is read and thrown away, for some seconds at most.
+    const REFUSED: u8 = 4;
 
     fn new(idle: Arc<Notify>) -> Self {
         Self { now: watch::Sender::new((Self::IDLE, Instant::now())), idle }
@@ -241,7 +244,7 @@ impl Phase {
             }
             goes_on
         });
-        if phase == Self::IDLE {
+        if Self::makes_room(phase) {
             self.idle.notify_one();
         }
         goes_on
@@ -251,16 +254,21 @@ impl Phase {
         self.now.borrow().0
     }
 
-    /// Since when its client has been silent; `None` while it is being answered.
+    /// Whether nobody's request is under way.
+    fn makes_room(phase: u8) -> bool {
+        matches!(phase, Self::IDLE | Self::HEADERS | Self::REFUSED)
+    }
+
+    /// Since when its client has been silent, or has sent what nobody wants; `None` while it is being answered.
     fn silent_since(&self) -> Option<Instant> {
         let (now, since) = *self.now.borrow();
-        matches!(now, Self::IDLE | Self::HEADERS).then_some(since)
+        Self::makes_room(now).then_some(since)
     }
 
     /// Ends the connection, unless it is being answered.
     fn make_room(&self) -> bool {
         self.now.send_if_modified(|(now, _)| {
-            let silent = matches!(*now, Self::IDLE | Self::HEADERS);
+            let silent = Self::makes_room(*now);
             if silent {
                 *now = Self::GONE;
             }
@@ -382,14 +390,20 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for TimedStream<S> {
 #[derive(Debug)]
 pub struct RequestBody {
     body: Incoming,
+    phase: Arc<Phase>,
     began: Option<Instant>,
     bytes: u64,
     alarm: Option<Pin<Box<Sleep>>>,
 }
 
 impl RequestBody {
-    fn new(body: Incoming) -> Self {
-        Self { body, began: None, bytes: 0, alarm: None }
+    fn new(body: Incoming, phase: Arc<Phase>) -> Self {
+        Self { body, phase, began: None, bytes: 0, alarm: None }
+    }
+
+    /// Nobody wants the rest of it: while it is read and thrown away, its connection may have to make room.
+    pub fn refuse(&self) {
+        self.phase.set(Phase::REFUSED);
     }
 }
 
