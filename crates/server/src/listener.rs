@@ -58,6 +58,17 @@ pub struct Connection {
     pub secure: bool,
 }
 
+/// The place that a request's connection has among all, as its extension.
+#[derive(Debug, Clone)]
+pub struct Place(Arc<Phase>);
+
+impl Place {
+    /// Only the refusal is left, and a body that nobody wants: while it is read and thrown away, the connection may have to make room.
+    pub fn give_up(&self) {
+        self.0.set(Phase::REFUSED);
+    }
+}
+
 /// Serves until `stop` becomes true, then lets requests under way end for at most `stop_time`. With `tls`, whoever connects has to
 /// speak it.
 pub async fn serve(
@@ -169,15 +180,15 @@ async fn connection<S>(
     let stream = TokioIo::new(TimedStream::new(stream, phase.clone()));
     let serve = hyper::service::service_fn(move |mut request: http::Request<Incoming>| {
         let begun = phase.set(Phase::REQUEST);
-        let body_phase = phase.clone();
         request.extensions_mut().insert(how);
+        request.extensions_mut().insert(Place(phase.clone()));
         let (service, phase) = (service.clone(), phase.clone());
         async move {
             if !begun {
                 // It has to make room, and is about to be dropped: nothing may begin that nobody would be told of.
                 return std::future::pending().await;
             }
-            let answer = service.answer(request.map(|body| RequestBody::new(body, body_phase))).await;
+            let answer = service.answer(request.map(RequestBody::new)).await;
             Ok::<_, std::convert::Infallible>(answer.map(|body| EndSeen { body, phase }))
         }
     });
@@ -390,20 +401,14 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for TimedStream<S> {
 #[derive(Debug)]
 pub struct RequestBody {
     body: Incoming,
-    phase: Arc<Phase>,
     began: Option<Instant>,
     bytes: u64,
     alarm: Option<Pin<Box<Sleep>>>,
 }
 
 impl RequestBody {
-    fn new(body: Incoming, phase: Arc<Phase>) -> Self {
-        Self { body, phase, began: None, bytes: 0, alarm: None }
-    }
-
-    /// Nobody wants the rest of it: while it is read and thrown away, its connection may have to make room.
-    pub fn refuse(&self) {
-        self.phase.set(Phase::REFUSED);
+    fn new(body: Incoming) -> Self {
+        Self { body, began: None, bytes: 0, alarm: None }
     }
 }
 
