@@ -26,7 +26,7 @@ use sha2::{Digest, Sha256};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::credentials::Credentials;
-use crate::listener::{Answer, AnswerBody, Connection, Place, RequestBody, Service};
+use crate::listener::{Answer, AnswerBody, Connection, RequestBody, Service};
 use crate::metrics::Metrics;
 use crate::names::{Host, Names, Refused};
 use crate::rooms::S3;
@@ -497,7 +497,7 @@ async fn drain(parts: &http::request::Parts, mut body: RequestBody) {
     if body.is_end_stream() || parts.headers.contains_key(EXPECT) {
         return;
     }
-    if let Some(place) = parts.extensions.get::<Place>() {
+    if let Some(place) = parts.extensions.get::<crate::listener::Place>() {
         place.give_up();
     }
     let read = async {
