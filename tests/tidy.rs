@@ -683,7 +683,7 @@ fn the_two_lists_of_what_may_be_depended_on_say_the_same() {
     for floor in floors.split("),").filter(|floor| floor.contains('(')) {
         let (name, version) = floor.split_once("\": (").expect("a name and a version");
         let version = version.trim_end_matches(')').replace(", ", ".");
-        wanted.insert(format!("{}@<{version}", name.trim().trim_matches('"')));
+        wanted.insert(format!("{}:<{version}", name.trim().trim_matches('"')));
     }
     assert_eq!(denied, wanted);
     assert!(

@@ -45,7 +45,7 @@ fuzz_target!(|input: &str| {
         .with("aws:SourceIp", "203.0.113.9")
         .with("aws:CurrentTime", "2026-01-01T00:00:00Z")
         .with("s3:RequestJobPriority", "10")
-        .with_all("aws:TagKeys", ["team", "*"]);
+        .with_tags("aws:RequestTag/", [("team", "red"), ("*", "?")]);
     for kind in [Kind::Identity, Kind::Resource, Kind::Trust] {
         let document = match Document::parse(text, kind) {
             Ok(document) => document,

@@ -188,6 +188,16 @@ class Server:
         self.s3.create_bucket(Bucket=name)
         return name
 
+    def role(self, name):
+        """Makes a role, unless it is there, that jobs and functions may have, and that may do what the first one may."""
+        iam, services = self.boto("iam"), ["batchoperations.s3.amazonaws.com", "lambda.amazonaws.com"]
+        with contextlib.suppress(iam.exceptions.EntityAlreadyExistsException):
+            iam.create_role(RoleName=name, AssumeRolePolicyDocument=json.dumps({"Version": "2012-10-17", "Statement": [
+                {"Effect": "Allow", "Principal": {"Service": services}, "Action": "sts:AssumeRole"}]}))
+        iam.put_role_policy(RoleName=name, PolicyName="all", PolicyDocument=json.dumps({"Version": "2012-10-17", "Statement": [
+            {"Effect": "Allow", "Action": ["s3:*", "lambda:InvokeFunction"], "Resource": "*"}]}))
+        return f"arn:aws:iam::{ACCOUNT}:role/{name}"
+
     def deploy(self, name, source, runtime="python3.11", handler="handler.handler", timeout=30, environment=None):
         """Creates a function from source text, or from a {name: content} dictionary, and waits until it is active."""
         files = source if isinstance(source, dict) else {"handler.py": textwrap.dedent(source)}

@@ -230,7 +230,7 @@ def test_a_key_never_becomes_a_path(server, name, tmp_path):
 # --- services that there are not here ---
 
 FOREIGN = {
-    "sts get-caller-identity": "sts", "iam list-users": "iam", "ec2 describe-instances": "ec2",
+    "ec2 describe-instances": "ec2",
     "logs describe-log-groups": "logs", "dynamodb list-tables": "dynamodb", "apigateway get-rest-apis": "apigateway",
     "route53 list-hosted-zones": "route53", "sns list-topics": "sns",
 }
@@ -242,25 +242,25 @@ def test_a_service_that_longshore_does_not_have_is_named_in_the_form_that_its_cl
     said = harness.run([harness.AWS, *command.split()], environment, check=False)
     assert said.returncode != 0 and said.stdout == ""
     assert "An error occurred (NotImplemented) when calling the " in said.stderr
-    assert f"Longshore serves Amazon S3, S3 Control with the jobs of S3 Batch Operations, and Lambda; there is no {service} here." in said.stderr
+    assert f"Longshore serves Amazon S3, S3 Control with the jobs of S3 Batch Operations, Lambda, IAM and STS; there is no {service} here." in said.stderr
     assert ("longshore logs FUNCTION" in said.stderr) == (service == "logs")
 
 
 @pytest.mark.parametrize("body, headers", [
-    (b"Action=GetCallerIdentity&Version=2011-06-15", {"content-type": "application/x-www-form-urlencoded"}),
+    (b"Action=ListTopics&Version=2010-03-31", {"content-type": "application/x-www-form-urlencoded"}),
     (b"{}", {"content-type": "application/x-amz-json-1.1", "x-amz-target": "Logs_20140328.DescribeLogGroups"}),
 ], ids=["query", "json"])
 def test_what_longshore_has_is_told_to_nobody_whose_signature_does_not_hold(server, body, headers):
     wrong, unknown = credentials(server, secret="x" * 40), credentials(server, key="AKIAIOSFODNN7EXAMPLE")
-    right = signed(server, "POST", "sts", "/", headers=dict(headers), body=body)
+    right = signed(server, "POST", "sns", "/", headers=dict(headers), body=body)
     answers = [send(server, "POST", "/", right, body + b" ")] + [
-        send(server, "POST", "/", signed(server, "POST", "sts", "/", headers=dict(headers), body=body,
-                                         signer=botocore.auth.SigV4Auth(who, "sts", REGION)), body)
+        send(server, "POST", "/", signed(server, "POST", "sns", "/", headers=dict(headers), body=body,
+                                         signer=botocore.auth.SigV4Auth(who, "sns", REGION)), body)
         for who in (wrong, unknown)]
     for status, _, answer in answers:
         assert status == 400 and b"AuthorizationHeaderMalformed" in answer and b"NotImplemented" not in answer, answer
         assert b"incorrect service" in answer and b"Longshore" not in answer, answer
     status, _, answer = send(server, "POST", "/", right, body)
-    assert status == 501 and b"NotImplemented" in answer and b"there is no sts here" in answer
+    assert status == 501 and b"NotImplemented" in answer and b"there is no sns here" in answer
     root = b"<ErrorResponse><Error><Type>Sender</Type><Code>NotImplemented</Code>"
     assert (json.loads(answer)["__type"] == "NotImplemented") if "x-amz-target" in headers else (root in answer), answer

@@ -91,7 +91,7 @@ def test_a_file_becomes_a_function_and_a_second_time_nothing_is_changed(place):
     assert f"created {place.name}: {runtime}, {place.name}.handler, 512 MB, 60 s, " in done.stderr
     created = place.configuration()
     assert (created["State"], created["LastUpdateStatus"]) == ("Active", "Successful")
-    assert created["Role"] == f"arn:aws:iam::{ACCOUNT}:role/longshore"
+    assert created["Role"] == f"arn:aws:iam::{ACCOUNT}:role/longshore-batch"
 
     again = place.deploy()
     assert again.stdout == place.arn + "\n"
@@ -137,6 +137,9 @@ def test_only_what_differs_is_changed_and_what_is_not_said_stays(place):
     done = place.deploy()
     assert re.fullmatch(rf"guessed: the name {place.name}; .*\nupdated {place.name}: code \(\d+ bytes\)\n", done.stderr), done.stderr
     assert "reserved concurrency 2 → none" in place.deploy("--concurrency", "none").stderr
+    refused = place.deploy("--role", "other", status=1)
+    assert "cannot be assumed by Lambda" in refused.stderr
+    place.server.role("other")
     done = place.deploy("--concurrency", "0", "--role", "other")
     assert "reserved concurrency none → 0" in done.stderr and f"→ arn:aws:iam::{ACCOUNT}:role/other" in done.stderr
     assert "secret" not in done.stderr

@@ -85,6 +85,7 @@ def ended(server):
 
 
 def test_a_job_is_created_from_flags_and_watched_to_its_end(place):
+    place.server.role("reader")
     done = place.job(
         "create", "--function", place.name, "--manifest", f"s3://{place.name}/manifest.csv",
         "--report", f"s3://{place.name}/reports/", "--arg", "colour=red", "--priority", "3", "--role", "reader",
@@ -402,7 +403,8 @@ def test_another_endpoint_takes_credentials_from_the_environment_or_a_profile(en
     there = ["--endpoint-url", f"http://{ended.server.address}"]
     listed = job(home | keys | {"AWS_ACCOUNT_ID": ACCOUNT}, "list", "--json", *there)
     assert ended.id in listed.stdout
-    nobody = job(home | keys, "list", *there, status=1).stderr
+    assert ended.id in job(home | keys, "list", "--json", *there).stdout, "STS says whose jobs are meant"
+    nobody = job(home | keys | {"AWS_SECRET_ACCESS_KEY": "x" * 40}, "list", *there, status=1).stderr
     assert "cannot find out whose jobs are meant (STS GetCallerIdentity)" in nobody and "--account-id" in nobody
     assert "there are no credentials" in job(home, "list", *there, status=64).stderr
     (tmp_path / ".aws").mkdir()

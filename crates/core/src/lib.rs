@@ -4,6 +4,7 @@
 //! and randomness arrive as arguments. That is what lets the simulator run years of crashes in seconds.
 
 #![forbid(unsafe_code)]
+#![cfg_attr(not(test), deny(clippy::unwrap_used))]
 
 pub mod counted;
 pub mod crowd;

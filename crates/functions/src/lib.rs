@@ -5,6 +5,7 @@
 //! versions or HTTP errors: it runs a [`host::Deployment`].
 
 #![forbid(unsafe_code)]
+#![cfg_attr(not(test), deny(clippy::unwrap_used))]
 
 mod alias;
 mod catalogue;

@@ -1,6 +1,6 @@
 //! AWS's own managed policies that scripts name: they can be attached, read and listed, and never changed.
 //!
-//! Their documents are AWS's, down to the order of actions. Of `ReadOnlyAccess`, which names hundreds of services, there is what it
+//! Their documents are AWS's of November 2026. Of `ReadOnlyAccess`, which names hundreds of services, there is what it
 //! says of S3, Lambda, IAM, STS and the logs of functions. Source: "AWS managed policies" reference guide.
 
 use std::collections::BTreeMap;
@@ -10,15 +10,16 @@ use longshore_core::policy::{Document, Kind, Policy};
 
 use crate::entity::Managed;
 
-/// Name, path, ID, day of creation in seconds since the epoch, number of the default version, document.
-type Row = (&'static str, &'static str, &'static str, i64, u32, &'static str);
+/// Name, path, ID, when it was made, when its default version was, the number of that, its document.
+type Row = (&'static str, &'static str, &'static str, &'static str, &'static str, u32, &'static str);
 
 const POLICIES: &[Row] = &[
     (
         "AWSLambdaBasicExecutionRole",
         "/service-role/",
         "ANPAJNCQGXC42545SKXIK",
-        1_428_591_600,
+        "2015-04-09T15:03:43Z",
+        "2015-04-09T15:03:43Z",
         1,
         r#"{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Action":["logs:CreateLogGroup","logs:CreateLogStream","logs:PutLogEvents"],"Resource":"*"}]}"#,
     ),
@@ -26,7 +27,8 @@ const POLICIES: &[Row] = &[
         "AWSLambdaExecute",
         "/",
         "ANPAJE5FX7FQZSU5XAKGO",
-        1_423_247_999,
+        "2015-02-06T18:40:46Z",
+        "2015-02-06T18:40:46Z",
         1,
         r#"{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Action":["logs:*"],"Resource":"arn:aws:logs:*:*:*"},{"Effect":"Allow","Action":["s3:GetObject","s3:PutObject"],"Resource":"arn:aws:s3:::*"}]}"#,
     ),
@@ -34,23 +36,26 @@ const POLICIES: &[Row] = &[
         "AWSLambdaRole",
         "/service-role/",
         "ANPAJX4DPCRGTC4NFDUXI",
-        1_423_248_000,
+        "2015-02-06T18:41:28Z",
+        "2015-02-06T18:41:28Z",
         1,
         r#"{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Action":["lambda:InvokeFunction"],"Resource":["*"]}]}"#,
     ),
     (
         "AWSLambda_FullAccess",
         "/",
-        "ANPAZKAPJZG4ONAMEWQ2X",
-        1_605_619_980,
-        1,
-        r#"{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Action":["cloudformation:DescribeStacks","cloudformation:ListStackResources","cloudwatch:ListMetrics","cloudwatch:GetMetricData","ec2:DescribeSecurityGroups","ec2:DescribeSubnets","ec2:DescribeVpcs","kms:ListAliases","iam:GetPolicy","iam:GetPolicyVersion","iam:GetRole","iam:GetRolePolicy","iam:ListAttachedRolePolicies","iam:ListRolePolicies","iam:ListRoles","lambda:*","logs:DescribeLogGroups","states:DescribeStateMachine","states:ListStateMachines","tag:GetResources","xray:GetTraceSummaries","xray:BatchGetTraces"],"Resource":"*"},{"Effect":"Allow","Action":"iam:PassRole","Resource":"*","Condition":{"StringEquals":{"iam:PassedToService":"lambda.amazonaws.com"}}},{"Effect":"Allow","Action":["logs:DescribeLogStreams","logs:GetLogEvents","logs:FilterLogEvents"],"Resource":"arn:aws:logs:*:*:log-group:/aws/lambda/*"}]}"#,
+        "ANPAZKAPJZG4OXQPYWZ5D",
+        "2020-11-17T21:14:08Z",
+        "2026-02-11T22:18:56Z",
+        5,
+        r#"{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Action":["cloudformation:DescribeStacks","cloudformation:ListStackResources","cloudwatch:ListMetrics","cloudwatch:GetMetricData","ec2:DescribeSecurityGroups","ec2:DescribeSubnets","ec2:DescribeVpcs","kms:DescribeKey","kms:ListAliases","iam:GetPolicy","iam:GetPolicyVersion","iam:GetRole","iam:GetRolePolicy","iam:ListAttachedRolePolicies","iam:ListRolePolicies","iam:ListRoles","lambda:*","logs:DescribeLogGroups","states:DescribeStateMachine","states:ListStateMachines","tag:GetResources","xray:GetTraceSummaries","xray:BatchGetTraces"],"Resource":"*"},{"Effect":"Allow","Action":"iam:PassRole","Resource":"*","Condition":{"StringEquals":{"iam:PassedToService":"lambda.amazonaws.com"}}},{"Effect":"Allow","Action":["logs:DescribeLogStreams","logs:GetLogEvents","logs:FilterLogEvents","logs:StartLiveTail","logs:StopLiveTail"],"Resource":"arn:aws:logs:*:*:log-group:/aws/lambda/*"},{"Effect":"Allow","Action":"iam:CreateServiceLinkedRole","Resource":"arn:aws:iam::*:role/aws-service-role/lambda.amazonaws.com/AWSServiceRoleForLambda","Condition":{"StringEquals":{"iam:AWSServiceName":"lambda.amazonaws.com"}}}]}"#,
     ),
     (
         "AdministratorAccess",
         "/",
         "ANPAIWMBCKSKIEE64ZLYK",
-        1_423_247_988,
+        "2015-02-06T18:39:46Z",
+        "2015-02-06T18:39:46Z",
         1,
         r#"{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Action":"*","Resource":"*"}]}"#,
     ),
@@ -58,7 +63,8 @@ const POLICIES: &[Row] = &[
         "AmazonS3FullAccess",
         "/",
         "ANPAIFIR6V6BVTRAHWINE",
-        1_423_247_999,
+        "2015-02-06T18:40:58Z",
+        "2021-09-27T20:16:37Z",
         2,
         r#"{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Action":["s3:*","s3-object-lambda:*"],"Resource":"*"}]}"#,
     ),
@@ -66,7 +72,8 @@ const POLICIES: &[Row] = &[
         "AmazonS3ReadOnlyAccess",
         "/",
         "ANPAIZTJ4DXE7G6AGAE6M",
-        1_423_248_000,
+        "2015-02-06T18:40:59Z",
+        "2023-08-10T21:31:39Z",
         3,
         r#"{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Action":["s3:Get*","s3:List*","s3:Describe*","s3-object-lambda:Get*","s3-object-lambda:List*"],"Resource":"*"}]}"#,
     ),
@@ -74,7 +81,8 @@ const POLICIES: &[Row] = &[
         "IAMFullAccess",
         "/",
         "ANPAI7XKCFMBPM3QQRRVQ",
-        1_423_248_038,
+        "2015-02-06T18:40:38Z",
+        "2019-06-21T19:40:00Z",
         2,
         r#"{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Action":["iam:*","organizations:DescribeAccount","organizations:DescribeOrganization","organizations:DescribeOrganizationalUnit","organizations:DescribePolicy","organizations:ListChildren","organizations:ListParents","organizations:ListPoliciesForTarget","organizations:ListRoots","organizations:ListPolicies","organizations:ListTargetsForPolicy"],"Resource":"*"}]}"#,
     ),
@@ -82,24 +90,28 @@ const POLICIES: &[Row] = &[
         "PowerUserAccess",
         "/",
         "ANPAJYRXTHIB4FOVS3ZXS",
-        1_423_247_988,
-        5,
-        r#"{"Version":"2012-10-17","Statement":[{"Effect":"Allow","NotAction":["iam:*","organizations:*","account:*"],"Resource":"*"},{"Effect":"Allow","Action":["account:GetAccountInformation","account:GetPrimaryEmail","account:ListRegions","iam:CreateServiceLinkedRole","iam:DeleteServiceLinkedRole","iam:ListRoles","organizations:DescribeEffectivePolicy","organizations:DescribeOrganization"],"Resource":"*"}]}"#,
+        "2015-02-06T18:39:47Z",
+        "2026-02-12T17:59:14Z",
+        12,
+        r#"{"Version":"2012-10-17","Statement":[{"Effect":"Allow","NotAction":["iam:*","organizations:*","account:*"],"Resource":"*"},{"Effect":"Allow","Action":["account:GetAccountInformation","account:GetGovCloudAccountInformation","account:GetPrimaryEmail","account:ListRegions","iam:CreateServiceLinkedRole","iam:DeleteServiceLinkedRole","iam:ListRoles","organizations:DescribeEffectivePolicy","organizations:DescribeOrganization"],"Resource":"*"}]}"#,
     ),
     (
         "ReadOnlyAccess",
         "/",
         "ANPAILL3HVNFSB6DCOWYQ",
-        1_423_247_988,
+        "2015-02-06T18:39:48Z",
+        "2015-02-06T18:39:48Z",
         1,
         r#"{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Action":["iam:Get*","iam:List*","iam:Simulate*","lambda:Get*","lambda:List*","logs:Describe*","logs:FilterLogEvents","logs:Get*","s3:DescribeJob","s3:Get*","s3:List*","sts:GetAccessKeyInfo","sts:GetCallerIdentity","sts:GetSessionToken"],"Resource":"*"}]}"#,
     ),
 ];
 
 static BY_ARN: LazyLock<BTreeMap<String, Managed>> = LazyLock::new(|| {
-    let read = POLICIES.iter().map(|&(name, path, id, created, version, document)| {
+    let seconds = |date: &str| date.parse::<jiff::Timestamp>().expect("the dates here read").as_second();
+    let read = POLICIES.iter().map(|&(name, path, id, created, updated, version, document)| {
         let arn = format!("arn:aws:iam::aws:policy{path}{name}");
-        let parsed = Managed::version(&arn, document, created).expect("AWS's own policies read");
+        let (created, updated) = (seconds(created), seconds(updated));
+        let parsed = Managed::version(&arn, document, updated).expect("AWS's own policies read");
         let policy = Managed {
             id: id.to_owned(),
             arn: arn.clone(),
@@ -107,7 +119,7 @@ static BY_ARN: LazyLock<BTreeMap<String, Managed>> = LazyLock::new(|| {
             path: path.to_owned(),
             description: None,
             created,
-            updated: created,
+            updated,
             default_version: version,
             last_version: version,
             versions: BTreeMap::from([(version, parsed)]),

@@ -55,6 +55,8 @@ pub(crate) struct Entity {
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct RolePart {
     pub trust: Policy,
+    /// Of the users and roles that the trust policy names: whose the ARN was when it was written.
+    pub named: BTreeMap<String, String>,
     pub description: Option<String>,
     pub session_seconds_max: u32,
 }

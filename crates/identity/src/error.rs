@@ -26,8 +26,6 @@ pub enum IdentityError {
     /// A breach of the API model's constraints, already in AWS's words.
     #[error("{0}")]
     Validation(String),
-    #[error("{0}")]
-    NotAttachable(String),
     /// Session policies and tags that do not go into a token.
     #[error("{0}")]
     PackedPolicyTooLarge(String),
@@ -46,7 +44,7 @@ pub enum IdentityError {
     MissingAction,
     /// A body that does not read.
     #[error("{0}")]
-    Malform(String),
+    Unreadable(String),
     /// An operation or a member that exists on AWS and not here.
     #[error("{0}")]
     NotImplemented(String),
@@ -86,7 +84,6 @@ impl IdentityError {
             Self::Malformed(_) => (StatusCode::BAD_REQUEST, "MalformedPolicyDocument"),
             Self::InvalidInput(_) => (StatusCode::BAD_REQUEST, "InvalidInput"),
             Self::Validation(_) => (StatusCode::BAD_REQUEST, "ValidationError"),
-            Self::NotAttachable(_) => (StatusCode::BAD_REQUEST, "PolicyNotAttachable"),
             Self::PackedPolicyTooLarge(_) => (StatusCode::BAD_REQUEST, "PackedPolicyTooLarge"),
             Self::Denied(denied) => return ApiError::new(StatusCode::FORBIDDEN, "AccessDenied", told_denial(denied)),
             Self::NotAllowed(_) => (StatusCode::FORBIDDEN, "AccessDenied"),
@@ -100,7 +97,7 @@ impl IdentityError {
                 let message = "One of Action or a signed version of Action is required.";
                 return ApiError::new(StatusCode::BAD_REQUEST, "MissingAction", message);
             }
-            Self::Malform(_) => (StatusCode::BAD_REQUEST, "MalformedInput"),
+            Self::Unreadable(_) => (StatusCode::BAD_REQUEST, "MalformedInput"),
             Self::NotImplemented(_) => (StatusCode::NOT_IMPLEMENTED, "NotImplemented"),
             Self::Store(error) if error.is_full() => {
                 let message = "The server has no room on its disk for this now. Please try again later.";

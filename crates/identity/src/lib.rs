@@ -14,6 +14,7 @@ mod operations;
 mod query;
 mod session;
 mod table;
+mod trust;
 mod validate;
 
 #[cfg(test)]
@@ -417,11 +418,12 @@ impl Identity {
         validate::path(&path)?;
         let part = RolePart {
             trust: Entity::trust_policy(&name, trust)?,
+            named: BTreeMap::new(),
             description: None,
             session_seconds_max: SESSION_SECONDS,
         };
         let inline = Entity::inline_policy(EntityKind::Role, &name, policy_name, policy)?;
-        let role = Entity {
+        let mut role = Entity {
             kind: EntityKind::Role,
             id: ids::id(Prefix::Role)?,
             name,
@@ -442,6 +444,9 @@ impl Identity {
                         role.name
                     ))),
                 };
+            }
+            if let Some(part) = &mut role.role {
+                part.named = trust::named(&settings, state, &part.trust)?;
             }
             state.put_entity(role);
             Ok(())

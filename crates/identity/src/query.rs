@@ -30,7 +30,7 @@ mod form {
 impl Params {
     /// Reads `application/x-www-form-urlencoded`.
     pub fn parse(body: &[u8]) -> Result<Self, IdentityError> {
-        let malformed = |what: &str| IdentityError::Malform(format!("The request body is malformed: {what}."));
+        let malformed = |what: &str| IdentityError::Unreadable(format!("The request body is malformed: {what}."));
         let text = std::str::from_utf8(body).map_err(|_| malformed("it is not UTF-8"))?;
         let mut pairs = Vec::new();
         for pair in text.split('&').filter(|pair| !pair.is_empty()) {
@@ -46,7 +46,7 @@ impl Params {
         let mut fields = BTreeMap::new();
         for (name, value) in pairs {
             if fields.contains_key(&name) {
-                return Err(IdentityError::Malform(format!("The parameter {name} was given twice.")));
+                return Err(IdentityError::Unreadable(format!("The parameter {name} was given twice.")));
             }
             fields.insert(name, value);
         }
@@ -63,7 +63,7 @@ impl Params {
         let values = members.into_iter().map(|mut member| {
             let value = member.take("");
             member.finish(name)?;
-            value.ok_or_else(|| IdentityError::Malform(format!("A member of {name} has no value.")))
+            value.ok_or_else(|| IdentityError::Unreadable(format!("A member of {name} has no value.")))
         });
         values.collect::<Result<_, _>>().map(Some)
     }
@@ -71,7 +71,8 @@ impl Params {
     /// A list of structures, each as its own fields; that of a plain value has the empty name.
     pub fn take_members(&mut self, name: &str) -> Result<Option<Vec<Params>>, IdentityError> {
         let start = format!("{name}.member.");
-        let malformed = |field: &str| IdentityError::Malform(format!("The parameter {field} is no member of a list."));
+        let malformed =
+            |field: &str| IdentityError::Unreadable(format!("The parameter {field} is no member of a list."));
         let names: Vec<String> = self
             .0
             .range(start.clone()..)
@@ -158,7 +159,7 @@ mod tests {
     #[test]
     fn what_does_not_read_or_is_not_known_is_refused() {
         for body in [&b"a=\xff"[..], b"a=%ff", b"a=1&a=2"] {
-            assert!(matches!(Params::parse(body), Err(IdentityError::Malform(_))), "{body:?}");
+            assert!(matches!(Params::parse(body), Err(IdentityError::Unreadable(_))), "{body:?}");
         }
         for body in ["T.member.0=a", "T.member.x=a", "T.member.10001=a", "T=a", "T.member.1=a&T.member.01=b"] {
             assert!(Params::parse(body.as_bytes()).unwrap().take_list("T").is_err(), "{body}");
@@ -166,6 +167,20 @@ mod tests {
         let error = Params::parse(b"New=1").unwrap().finish("GetRole").unwrap_err();
         assert!(error.to_string().contains("New of GetRole"), "{error}");
         assert!(Params::parse(b"T.member.1.Key=a").unwrap().take_list("T").is_err());
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn no_form_panics_and_what_is_a_list_is_read_to_its_end(garbage in "[TM.member0-9=&%+a-f]{0,60}", values: Vec<String>) {
+            if let Ok(mut params) = Params::parse(garbage.as_bytes()) {
+                let _ = params.take_list("T");
+                let _ = params.take_members("T.member.1");
+            }
+            let fields = values.iter().enumerate().map(|(at, value)| (format!("T.member.{}", at + 1), value.clone()));
+            let mut params = Params::of(fields).unwrap();
+            proptest::prop_assert_eq!(params.take_list("T").unwrap().unwrap_or_default(), values);
+            params.finish("T").unwrap();
+        }
     }
 
     #[test]

@@ -23,6 +23,11 @@ use crate::ids::{self, Prefix};
 pub(crate) const TOKEN_CHARS_MAX: usize = 4_096;
 /// What a token may inflate to: ten times what policies and tags have at most before they are packed.
 const CLAIMS_BYTES_MAX: u64 = 256 * 1_024;
+/// Bytes up to which a text is kept as it is. Such a token is opened with each request, and to inflate it would cost more than all
+/// else; what sessions of functions and jobs carry is a quarter of this.
+const PLAIN_BYTES_MAX: usize = 1_024;
+const PLAIN: u8 = 0;
+const DEFLATED: u8 = 1;
 /// What a token is sealed for.
 const TOKEN: &str = "session token";
 /// What a secret is derived for.
@@ -105,10 +110,8 @@ pub(crate) fn begin(
     let expires_at = issued_at.saturating_add(i64::from(seconds));
     let claims = Claims { access_key_id: ids::id(Prefix::SessionKey)?, of, issued_at, expires_at, terms };
     let fault = |error: &dyn std::fmt::Display| IdentityError::Fault(format!("a token cannot be made: {error}"));
-    let mut packer = DeflateEncoder::new(Vec::new(), Compression::best());
-    serde_json::to_writer(&mut packer, &claims).map_err(|error| fault(&error))?;
-    packer.flush().map_err(|error| fault(&error))?;
-    let packed = packer.finish().map_err(|error| fault(&error))?;
+    let text = serde_json::to_vec(&claims).map_err(|error| fault(&error))?;
+    let packed = pack(&text).map_err(|error| fault(&error))?;
     let token = URL_SAFE_NO_PAD.encode(seal.seal(TOKEN, &packed)?);
     if token.len() > TOKEN_CHARS_MAX {
         let percent = packed_percent(&token);
@@ -124,6 +127,28 @@ pub(crate) fn begin(
     })
 }
 
+/// How a token's text is kept: a byte that says how, and the text.
+fn pack(text: &[u8]) -> std::io::Result<Vec<u8>> {
+    if text.len() <= PLAIN_BYTES_MAX {
+        return Ok([&[PLAIN], text].concat());
+    }
+    let mut packer = DeflateEncoder::new(vec![DEFLATED], Compression::best());
+    packer.write_all(text)?;
+    packer.finish()
+}
+
+fn unpack(packed: &[u8]) -> Option<Vec<u8>> {
+    match packed.split_first()? {
+        (&PLAIN, text) => Some(text.to_vec()),
+        (&DEFLATED, packed) => {
+            let mut text = Vec::new();
+            DeflateDecoder::new(packed).take(CLAIMS_BYTES_MAX).read_to_end(&mut text).ok()?;
+            Some(text)
+        }
+        _ => None,
+    }
+}
+
 /// How much of the room in a token is used, in percent, rounded up.
 pub(crate) fn packed_percent(token: &str) -> usize {
     (token.len() * 100).div_ceil(TOKEN_CHARS_MAX)
@@ -135,9 +160,7 @@ pub(crate) fn open(seal: &Seal, access_key_id: &str, token: &str) -> Option<Clai
         return None;
     }
     let packed = seal.open_sealed(TOKEN, &URL_SAFE_NO_PAD.decode(token).ok()?).ok()?;
-    let mut text = Vec::new();
-    DeflateDecoder::new(packed.as_slice()).take(CLAIMS_BYTES_MAX).read_to_end(&mut text).ok()?;
-    let claims: Claims = serde_json::from_slice(&text).ok()?;
+    let claims: Claims = serde_json::from_slice(&unpack(&packed)?).ok()?;
     (claims.access_key_id == access_key_id).then_some(claims)
 }
 
@@ -189,6 +212,18 @@ mod tests {
             assert!(open(&ours, id, &token[..at]).is_none(), "cut at {at}");
         }
         assert!(open(&ours, id, &format!("{token}=")).is_none());
+    }
+
+    #[test]
+    fn terms_are_the_same_behind_a_token_whether_they_were_packed_or_not() {
+        let temp = tempfile::tempdir().unwrap();
+        let seal = seal(temp.path(), "key");
+        for length in [0, 500, 900, 1_024, 2_048, 40_000] {
+            let terms = Terms { policy: Some("policy ".repeat(length / 7)), ..Terms::default() };
+            let made = begin(&seal, of_role(), terms.clone(), 0, 900).unwrap();
+            assert_eq!(open(&seal, &made.access_key_id, made.session_token.expose()).unwrap().terms, terms, "{length}");
+        }
+        assert!(unpack(&[]).is_none() && unpack(&[2, b'{', b'}']).is_none());
     }
 
     #[test]

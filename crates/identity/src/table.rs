@@ -56,6 +56,8 @@ struct EntityBody {
 struct RoleBody {
     trust: String,
     #[serde(default)]
+    named: BTreeMap<String, String>,
+    #[serde(default)]
     description: Option<String>,
     session_seconds_max: u32,
 }
@@ -117,6 +119,7 @@ pub(crate) fn all(connection: &Connection, seal: &Seal) -> Result<State, Identit
             None => None,
             Some(role) => Some(RolePart {
                 trust: Entity::trust_policy(&name, &role.trust).map_err(malformed)?,
+                named: role.named,
                 description: role.description,
                 session_seconds_max: role.session_seconds_max,
             }),
@@ -222,6 +225,7 @@ fn put_entity(connection: &Connection, entity: &Entity) -> Result<(), IdentityEr
         tags: entity.tags.clone(),
         role: entity.role.as_ref().map(|role| RoleBody {
             trust: role.trust.document.text().to_owned(),
+            named: role.named.clone(),
             description: role.description.clone(),
             session_seconds_max: role.session_seconds_max,
         }),

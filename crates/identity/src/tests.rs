@@ -335,3 +335,31 @@ async fn a_change_that_is_refused_changes_nothing_and_each_that_is_made_counts()
     ground.root("GetUser", &[("UserName", "u")]).await;
     assert_eq!(ground.identity.generation(), 1);
 }
+
+#[tokio::test]
+async fn of_many_who_take_a_name_at_once_one_has_it() {
+    let ground = Ground::new();
+    let take = async |name: &str| ground.iam(&Who::root(), "CreateUser", &[("UserName", name)]).await;
+    let (a, b, c, d) = tokio::join!(take("name"), take("NAME"), take("name"), take("other"));
+    let good = [&a, &b, &c].iter().filter(|told| told.status == StatusCode::OK).count();
+    assert_eq!((good, d.status), (1, StatusCode::OK));
+    assert_eq!(ground.reopened().await.root("ListUsers", &[]).await.members("Users").len(), 2);
+}
+
+#[tokio::test]
+async fn a_change_whose_caller_goes_away_is_made_in_the_tables_and_in_memory_alike() {
+    let ground = Ground::new();
+    let root = Who::root();
+    {
+        let left = ground.iam(&root, "CreateUser", &[("UserName", "left")]);
+        tokio::select! {
+            biased;
+            _ = left => panic!("it waits for the disk at least"),
+            () = std::future::ready(()) => {}
+        }
+    }
+    // Changes are made one after the other.
+    ground.root("CreateUser", &[("UserName", "later")]).await;
+    assert_eq!(ground.root("ListUsers", &[]).await.members("Users").len(), 2);
+    assert_eq!(ground.reopened().await.root("ListUsers", &[]).await.members("Users").len(), 2);
+}

@@ -75,14 +75,16 @@ pub(crate) fn name(value: &str, member: &str, max: usize) -> Result<(), Identity
 /// A path: `/`, or one that begins and ends with a slash.
 pub(crate) fn path(value: &str) -> Result<(), IdentityError> {
     length(value, "path", 1, 512)?;
-    let printable = value.bytes().all(|b| (0x21..=0x7e).contains(&b));
+    // AWS lets users and roles have any printable character here. What means something else in a policy's ARN (`*`, `?`, `$`,
+    // `:`) is not worth what it may be taken for.
+    let plain = value.bytes().all(|b| b.is_ascii_alphanumeric() || b"+=,.@-_/".contains(&b));
     // Two slashes in a row would give one ARN to two entities.
-    if value.starts_with('/') && value.ends_with('/') && printable && !value.contains("//") {
+    if value.starts_with('/') && value.ends_with('/') && plain && !value.contains("//") {
         return Ok(());
     }
     Err(IdentityError::Validation(
         "The specified value for path is invalid. It must begin and end with / and contain only alphanumeric characters \
-         and/or / characters."
+         and/or / characters, or the following: +=,.@_-"
             .into(),
     ))
 }
@@ -102,7 +104,7 @@ pub(crate) fn path_prefix(value: &str) -> Result<(), IdentityError> {
 /// A number within bounds.
 pub(crate) fn number(value: &str, member: &str, min: u32, max: u32) -> Result<u32, IdentityError> {
     let Ok(given) = value.parse::<i64>() else {
-        return Err(IdentityError::Malform(format!("The value of {member} is no whole number.")));
+        return Err(IdentityError::Unreadable(format!("The value of {member} is no whole number.")));
     };
     let bound = if given < i64::from(min) {
         format!("Member must have value greater than or equal to {min}")
@@ -202,9 +204,16 @@ mod tests {
             assert_eq!(name(value, "roleName", 64).is_ok(), good, "{value}");
         }
         assert!(name(&"a".repeat(64), "roleName", 64).is_ok() && name(&"a".repeat(65), "roleName", 64).is_err());
-        for (value, good) in
-            [("/", true), ("/a/", true), ("/a/b/", true), ("a/", false), ("/a", false), ("", false), ("//", false)]
-        {
+        for (value, good) in [
+            ("/", true),
+            ("/a/", true),
+            ("/a/b/", true),
+            ("a/", false),
+            ("/a", false),
+            ("", false),
+            ("//", false),
+            ("/*/", false),
+        ] {
             assert_eq!(path(value).is_ok(), good, "{value}");
         }
         let error = name(&"a".repeat(65), "roleName", 64).unwrap_err().to_string();

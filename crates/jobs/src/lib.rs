@@ -3,6 +3,7 @@
 //! `operations/*` answer requests, `ledger` keeps jobs, `engine` runs them through the two doors in `ports`.
 
 #![forbid(unsafe_code)]
+#![cfg_attr(not(test), deny(clippy::unwrap_used))]
 
 mod engine;
 mod error;

@@ -5,6 +5,7 @@
 //! versions. The wire is parsed and written by `s3s`; who the caller is was verified before ([`Caller`]).
 
 #![forbid(unsafe_code)]
+#![cfg_attr(not(test), deny(clippy::unwrap_used))]
 
 pub mod blobs;
 pub mod checksum;

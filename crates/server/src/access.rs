@@ -119,8 +119,7 @@ impl Access {
     /// A function's request to S3, with its execution role. `verified` was checked against the credentials of its environment.
     /// `None`: the role cannot be taken on any more.
     pub fn function(&self, verified: Verified, role_arn: &str, function: &str, id: &RequestId) -> Option<Caller> {
-        // It does not leave the machine.
-        let context = times(jiff::Timestamp::now()).with("aws:SecureTransport", "true");
+        let context = within(jiff::Timestamp::now());
         let identity = match &self.identity {
             None => caller::Identity::root(&self.account),
             Some(identity) => match lambda_identity(identity, role_arn, function, &self.account, &self.region) {
@@ -195,6 +194,11 @@ fn times(now: jiff::Timestamp) -> Context {
     Context::new().with("aws:CurrentTime", format!("{now:.0}")).with("aws:EpochTime", now.as_second().to_string())
 }
 
+/// Of what is done inside the server for a role: its session begins with each look at the role, and nothing leaves the machine.
+fn within(now: jiff::Timestamp) -> Context {
+    times(now).with("aws:SecureTransport", "true").with("aws:TokenIssueTime", format!("{now:.0}"))
+}
+
 /// One that is written as IPv6 and is an IPv4 address is the latter: policies name that.
 fn address(ip: IpAddr) -> String {
     ip.to_canonical().to_string()
@@ -257,12 +261,12 @@ impl JobSession {
 
     fn decide(&self, asked: &Asked) -> Result<(), String> {
         let identity = self.assumed().map_err(|error| error.to_string())?;
-        let context = times(jiff::Timestamp::now()).with("aws:SecureTransport", "true");
+        let context = within(jiff::Timestamp::now());
         let verified = Verified::in_process(&self.roles.account);
         let caller = Caller::new(verified, identity, context, self.roles.witness.clone(), &self.job_id);
         caller
             .may(asked)
-            .map_err(|why| format!("{} may not {} on {}: {}", self.role_arn, why.action, why.resource, why.reason()))
+            .map_err(|why| format!("{} may not {} on {} {}", self.role_arn, why.action, why.resource, why.reason()))
     }
 
     /// Asked before each call: decided anew when anything has changed that could change it.

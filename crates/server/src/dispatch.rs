@@ -135,7 +135,8 @@ impl Api {
 
     fn dialect(self) -> Dialect {
         match self {
-            Self::S3 | Self::S3Control | Self::Own | Self::Identity | Self::Elsewhere(_) => Dialect::S3,
+            Self::Identity => Dialect::Query,
+            Self::S3 | Self::S3Control | Self::Own | Self::Elsewhere(_) => Dialect::S3,
             Self::Lambda => Dialect::Lambda,
         }
     }

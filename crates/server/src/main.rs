@@ -1,6 +1,7 @@
 //! The one binary: reads the command line, sets the process up, and hands over to the command.
 
 #![forbid(unsafe_code)]
+#![cfg_attr(not(test), deny(clippy::unwrap_used))]
 
 mod access;
 mod audit;

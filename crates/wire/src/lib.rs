@@ -5,6 +5,7 @@
 //! addressed, signed, parsed and answered lives here.
 
 #![forbid(unsafe_code)]
+#![cfg_attr(not(test), deny(clippy::unwrap_used))]
 
 pub mod answer;
 pub mod arn;

@@ -39,20 +39,22 @@ pub fn on_object(action: &'static str, bucket: &str, key: &str) -> Asked {
 
 /// As [`on_object`], with the action for versions and `s3:VersionId` where one is named.
 pub fn on_version((plain, versioned): Pair, bucket: &str, key: &str, version: Option<&str>) -> Asked {
-    match version {
-        None => on_object(plain, bucket, key),
-        Some(version) => on_object(versioned, bucket, key).with("s3:VersionId", version),
-    }
+    let action = if version.is_some() { versioned } else { plain };
+    with_key(on_object(action, bucket, key), "s3:VersionId", version)
 }
 
-/// `s3:RequestObjectTag/…` and the names of all tags, of an object that comes with tags or is given some.
+/// `s3:RequestObjectTag/…` and the names of all tags, of an object that comes with tags or is given some, or none.
 pub fn with_request_tags<'t>(mut asked: Asked, tags: impl IntoIterator<Item = (&'t str, &'t str)>) -> Asked {
-    let mut names = Vec::new();
-    for (name, value) in tags {
-        asked.context.set(&format!("s3:RequestObjectTag/{name}"), value);
-        names.push(name);
-    }
-    asked.context = asked.context.with_all("s3:RequestObjectTagKeys", names);
+    let tags: Vec<_> = tags.into_iter().collect();
+    let names: Vec<&str> = tags.iter().map(|(name, _)| *name).collect();
+    asked.context = asked.context.with_all("s3:RequestObjectTagKeys", names).with_tags("s3:RequestObjectTag/", tags);
+    asked
+}
+
+/// A key with the value that the request has for it. One that it has not is known to be missing: a condition on it is decided, not
+/// unknown.
+pub fn with_key(mut asked: Asked, key: &str, value: Option<&str>) -> Asked {
+    asked.context = asked.context.with_all(key, value);
     asked
 }
 
@@ -185,6 +187,11 @@ pub fn of_request(
                 });
             }
             asks.extend(written_with(method, &with_hoisted(headers, &query), bucket, key));
+            // Of two versions, or two lists of tags, nobody knows which one counts.
+            let versions = query.iter().filter(|(given, _)| given.eq_ignore_ascii_case("versionId")).count();
+            if versions > 1 || headers.get_all("x-amz-tagging").iter().count() > 1 {
+                asks.push(on_object(UNKNOWN, bucket, key));
+            }
         }
         None => {
             for (_, read, write, remove) in OF_BUCKET.iter().filter(|(name, ..)| has(name)) {
@@ -268,8 +275,9 @@ pub fn listing(mut asked: Asked, query: &[(String, String)]) -> Asked {
     for (name, key) in [("prefix", "s3:prefix"), ("delimiter", "s3:delimiter"), ("max-keys", "s3:max-keys")] {
         let mut values = query.iter().filter(|(given, _)| given.eq_ignore_ascii_case(name)).map(|(_, value)| value);
         // Of two, nobody knows which one counts: the key is unknown then, which allows nothing.
-        if let (Some(value), None) = (values.next(), values.next()) {
-            asked.context.set(key, value);
+        match (values.next(), values.next()) {
+            (Some(_), Some(_)) => {}
+            (value, _) => asked = with_key(asked, key, value.map(String::as_str)),
         }
     }
     asked
@@ -314,6 +322,7 @@ mod tests {
             ("POST", None, "", vec!["AnyOtherOperation b"]),
             ("GET", k, "", vec!["GetObject b/d/k"]),
             ("HEAD", k, "versionId=v", vec!["GetObjectVersion b/d/k"]),
+            ("GET", k, "versionId=&VersionId=v", vec!["GetObject b/d/k", "AnyOtherOperation b/d/k"]),
             ("GET", k, "tagging", vec!["GetObjectTagging b/d/k"]),
             ("PUT", k, "tagging&versionId=v", vec!["PutObjectVersionTagging b/d/k"]),
             ("GET", k, "attributes", vec!["GetObjectAttributes b/d/k", "GetObject b/d/k"]),
@@ -357,7 +366,7 @@ mod tests {
         };
         assert_eq!(prefix("prefix=a%2Fb+c"), Some(vec!["a/b c".to_owned()]));
         assert_eq!(prefix("prefix="), Some(vec![String::new()]));
-        assert_eq!(prefix(""), None);
-        assert_eq!(prefix("prefix=a&prefix=b"), None);
+        assert_eq!(prefix(""), Some(Vec::new()), "missing, and known to be");
+        assert_eq!(prefix("prefix=a&prefix=b"), None, "unknown");
     }
 }

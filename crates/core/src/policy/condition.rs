@@ -601,7 +601,7 @@ mod tests {
     /// Source: IAM user guide, "Condition operators", the important note at the top, "...IfExists" and "Null"; "Multivalued context keys".
     #[test]
     fn a_key_that_the_request_does_not_have_and_one_with_several_values_hold_as_aws_says() {
-        let none = Context::new();
+        let none = Context::new().with_tags("aws:RequestTag/", []);
         let tags = |values: &[&str]| Context::new().with_all("aws:TagKeys", values.iter().copied());
         let cases = [
             ("StringEquals", &["a"][..], none.clone(), true, false),

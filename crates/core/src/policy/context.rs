@@ -30,6 +30,20 @@ impl Context {
         self
     }
 
+    /// With all tags of a family (`aws:ResourceTag/`, `aws:RequestTag/`, `s3:ExistingObjectTag/`), so that those that are not among them are
+    /// known to be missing. Those of a request are its `aws:TagKeys`, too.
+    pub fn with_tags<'t>(mut self, family: &str, tags: impl IntoIterator<Item = (&'t str, &'t str)>) -> Self {
+        let mut keys = Vec::new();
+        for (key, value) in tags {
+            self.set(&format!("{family}{key}"), value);
+            keys.push(key.to_owned());
+        }
+        if family.eq_ignore_ascii_case(REQUEST_TAGS) {
+            self = self.with_all("aws:TagKeys", keys);
+        }
+        self.with_all::<String>(family, [])
+    }
+
     pub fn set(&mut self, key: &str, value: impl Into<String>) {
         self.0.insert(key.to_ascii_lowercase(), vec![value.into()]);
     }
@@ -52,6 +66,9 @@ impl Context {
         self
     }
 }
+
+/// Tags that a request brings; a tag's name follows.
+const REQUEST_TAGS: &str = "aws:requesttag/";
 
 /// What a decision knows of a key.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -128,9 +145,14 @@ impl<'a> Facts<'a> {
             None if key == "aws:tokenissuetime" && matches!(self.principal.kind, PrincipalKind::AssumedRole { .. }) => {
                 Known::Unknown
             }
-            None if keys::may_be_missing(key) => Known::Missing,
+            None if keys::may_be_missing(key) || self.has_family_of(key) => Known::Missing,
             None => Known::Unknown,
         }
+    }
+
+    /// Whether all tags of a tag's family are in the context.
+    fn has_family_of(&self, tag: &str) -> bool {
+        tag.split_once('/').is_some_and(|(family, _)| self.context.0.contains_key(&format!("{family}/")))
     }
 }
 
@@ -187,6 +209,7 @@ mod tests {
     #[test]
     fn a_key_is_known_missing_or_unknown() {
         let context = Context::new().with("S3:Prefix", "a").with_all::<String>("s3:delimiter", []);
+        let context = context.with_tags("s3:ExistingObjectTag/", [("A", "1")]);
         let [user, session, ..] = principals();
         let of = |principal: &Principal, key: &str| {
             let facts = Facts { principal, resource_account: "111111111111", context: &context };
@@ -202,7 +225,11 @@ mod tests {
             (&user, "s3:max-keys", "unknown"),
             (&user, "aws:sourceip", "unknown"),
             (&user, "aws:sourcearn", "missing"),
-            (&user, "aws:requesttag/team", "missing"),
+            (&user, "aws:requesttag/team", "unknown"),
+            (&user, "aws:tagkeys", "unknown"),
+            (&user, "s3:existingobjecttag/a", "1"),
+            (&user, "s3:existingobjecttag/b", "missing"),
+            (&user, "s3:existingobjecttag/b/c", "missing"),
             (&user, "aws:viaawsservice", "false"),
             (&user, "aws:multifactorauthpresent", "missing"),
             (&session, "aws:multifactorauthpresent", "false"),
@@ -212,6 +239,12 @@ mod tests {
         for (principal, key, wanted) in cases {
             assert_eq!(of(principal, key), wanted, "{key}");
         }
+        let tagged = Context::new().with_tags("aws:RequestTag/", [("Team", "red"), ("cost", "1")]);
+        assert_eq!(tagged.get("aws:tagkeys"), Some(&["Team".to_owned(), "cost".to_owned()][..]));
+        assert_eq!(tagged.get("aws:RequestTag/team"), Some(&["red".to_owned()][..]));
+        let facts =
+            Facts { principal: &user, resource_account: "", context: &Context::new().with_tags("aws:RequestTag/", []) };
+        assert_eq!(facts.known("aws:tagkeys"), Known::Missing);
         let given = Context::new().with("aws:MultiFactorAuthPresent", "true");
         let facts = Facts { principal: &session, resource_account: "", context: &given };
         assert_eq!(facts.known("aws:multifactorauthpresent"), Known::Values(vec!["true"]), "a simulation may say so");

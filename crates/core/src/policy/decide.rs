@@ -470,6 +470,24 @@ mod tests {
     }
 
     #[test]
+    fn of_statements_that_are_equally_close_the_first_is_named_and_of_others_the_closest() {
+        let named = |name: &str| for_whom("Allow", &format!(r#""Principal":{{"AWS":"{name}"}}"#), "lambda:*");
+        let (account, user_arn) = (named(ACCOUNT), named("arn:aws:iam::111111111111:user/u"));
+        let everyone = for_whom("Allow", r#""Principal":"*""#, "lambda:*");
+        let resource = format!("arn:aws:lambda:us-east-1:{ACCOUNT}:function:f");
+        for (statements, wanted) in [
+            (format!("{user_arn},{everyone}"), "+R1"),
+            (format!("{everyone},{user_arn}"), "+R1"),
+            (format!("{account},{everyone},{user_arn}"), "+R2"),
+        ] {
+            let allowing = policy("R", Kind::Resource, &statements);
+            let policy = ResourcePolicy::Sufficient(&allowing);
+            let asking = Asking { action: "lambda:InvokeFunction", policy, ..reading(&resource) };
+            assert_eq!(shown(&asking.decided(&user("u"), &Rights::default())), wanted, "{statements}");
+        }
+    }
+
+    #[test]
     fn across_accounts_both_have_to_allow_and_root_is_root_at_home_alone() {
         let invoke = r#"{"Effect":"Allow","Action":"lambda:InvokeFunction","Resource":"*"}"#;
         let allowed = Rights { identity: vec![identity(invoke)], ..Rights::default() };
@@ -544,6 +562,24 @@ mod tests {
                 principal.arn,
                 trust.document.text()
             );
+        }
+    }
+
+    /// Source: IAM user guide, "IAM JSON policy elements: Version".
+    #[test]
+    fn variables_are_letters_in_the_older_version_of_the_language_which_is_the_one_where_none_is_given() {
+        let statement = r#"{"Effect":"Allow","Action":"s3:GetObject","Resource":"arn:aws:s3:::b/${aws:username}","Condition":{"StringEquals":{"aws:username":["${aws:username}","u"]}}}"#;
+        for (version, own, literal) in [
+            (r#""Version":"2012-10-17","#, true, false),
+            (r#""Version":"2008-10-17","#, false, true),
+            ("", false, true),
+        ] {
+            let text = format!(r#"{{{version}"Statement":{statement}}}"#);
+            let document = Document::parse(&text, Kind::Identity).unwrap();
+            let rights = Rights { identity: vec![Policy { name: "P".into(), document }], ..Rights::default() };
+            assert_eq!(reading("arn:aws:s3:::b/u").decided(&user("u"), &rights).allowed, own, "{version}");
+            let key = "arn:aws:s3:::b/${aws:username}";
+            assert_eq!(reading(key).decided(&user("u"), &rights).allowed, literal, "{version}");
         }
     }
 

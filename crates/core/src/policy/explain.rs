@@ -19,6 +19,8 @@ pub struct Explanation {
     pub principal: String,
     pub action: String,
     pub resource: String,
+    /// Whose the resource is, where that is another account than the principal's.
+    pub foreign_account: Option<String>,
     pub decision: Decision,
     /// All statements that hold here, of either effect, in the order identity, boundary, session, resource.
     pub matched: Vec<Matched>,
@@ -104,6 +106,8 @@ pub fn explain(question: Question<'_>) -> Explanation {
         principal: question.principal.arn.clone(),
         action: question.action.to_owned(),
         resource: question.resource.to_owned(),
+        foreign_account: (question.principal.account != question.resource_account)
+            .then(|| question.resource_account.to_owned()),
         decision: case.decide(),
         matched: case.all_statements().filter(counts).map(|found| matched(&case, &found)).collect(),
         near,
@@ -246,6 +250,11 @@ impl Explanation {
             }
             Because::NoStatement(layer) => {
                 told.push(format!("Nothing in the {} allows it.", called(*layer)));
+                if let Some(account) = &self.foreign_account {
+                    told.push(format!(
+                        "The resource is of another account, {account}: its own policy and those of the principal have to allow it."
+                    ));
+                }
                 let near: Vec<_> =
                     self.near.iter().filter(|near| near.statement.layer == *layer).take(NEAR_TOLD_MAX).collect();
                 for Near { statement, missed } in &near {
@@ -275,6 +284,10 @@ mod tests {
     use super::*;
 
     fn explained(statements: &str, resource: &str, context: &Context) -> Explanation {
+        explained_of("111111111111", statements, resource, context)
+    }
+
+    fn explained_of(resource_account: &str, statements: &str, resource: &str, context: &Context) -> Explanation {
         let text = format!("{{\"Version\":\"2012-10-17\",\"Statement\":[\n{statements}]}}");
         let document = Document::parse(&text, Kind::Identity).unwrap();
         let rights = Rights {
@@ -293,7 +306,7 @@ mod tests {
             rights: &rights,
             action: "s3:GetObject",
             resource,
-            resource_account: "111111111111",
+            resource_account,
             resource_policy: ResourcePolicy::None,
             context,
         })
@@ -365,6 +378,20 @@ mod tests {
     }
 
     #[test]
+    fn of_another_accounts_resource_it_is_said_that_both_have_to_allow() {
+        let read = r#"{"Effect":"Allow","Action":"s3:Get*","Resource":"*"}"#;
+        let told = explained_of("222222222222", read, "arn:aws:s3:::b/k", &Context::new());
+        let wanted = [
+            "arn:aws:iam::111111111111:user/u may not s3:GetObject on arn:aws:s3:::b/k.",
+            "Nothing in the policy of the resource allows it.",
+            "The resource is of another account, 222222222222: its own policy and those of the principal have to allow it.",
+            "No statement with Allow there names the action: one that names arn:aws:iam::111111111111:user/u as a principal, \
+             s3:GetObject and arn:aws:s3:::b/k is missing.",
+        ];
+        assert_eq!(told.sentences(), wanted);
+    }
+
+    #[test]
     fn a_sentence_is_one_line_whatever_a_key_is_called() {
         let statement = r#"{"Effect":"Allow","Action":"s3:GetObject","Resource":"arn:aws:s3:::c/*"}"#;
         let sentences = explained(statement, "arn:aws:s3:::b/k\n\u{1b}[2J", &Context::new()).sentences();
@@ -376,16 +403,16 @@ mod tests {
     fn all_statements_that_hold_are_listed_with_their_places_and_keys_that_are_missing_by_name() {
         let statements = r#"{"Effect":"Allow","Action":"s3:Get*","Resource":"*"},
  {"Effect":"Deny","Action":"s3:*","Resource":"arn:aws:s3:::b/*","Condition":{"Bool":{"aws:SecureTransport":false}}},
- {"Effect":"Allow","Action":"*","Resource":"*","Condition":{"StringEquals":{"AWS:RequestTag/a":"${aws:RequestTag/B}","aws:PrincipalTag/team":"red"},"Null":{"aws:requesttag/A":"true"}}},
- {"Effect":"Allow","Action":"s3:Get*","Resource":"arn:aws:s3:::elsewhere","Condition":{"StringEquals":{"aws:SourceVpc":"v"}}}"#;
-        let plain = Context::new().with("aws:SecureTransport", "false");
+ {"Effect":"Allow","Action":"s3:Get*","Resource":"arn:aws:s3:::elsewhere","Condition":{"StringEquals":{"aws:SourceVpc":"v"}}},
+ {"Effect":"Allow","Action":"*","Resource":"*","Condition":{"StringEquals":{"AWS:RequestTag/a":"${aws:RequestTag/B}","aws:PrincipalTag/team":"red"},"Null":{"aws:requesttag/A":"true"}}}"#;
+        let plain = Context::new().with("aws:SecureTransport", "false").with_tags("aws:RequestTag/", []);
         let explanation = explained(statements, "arn:aws:s3:::b/k", &plain);
         let places: Vec<_> =
             explanation.matched.iter().map(|m| (m.number, m.effect, m.from.line, m.from.column)).collect();
         assert_eq!(places, [(1, Effect::Allow, 2, 1), (2, Effect::Deny, 3, 2)]);
         assert_eq!(explanation.missing_keys, ["AWS:RequestTag/a", "aws:RequestTag/B"]);
         let near: Vec<_> = explanation.near.iter().map(|n| (n.statement.number, n.missed.len())).collect();
-        assert_eq!(near, [(3, 1), (4, 2)]);
+        assert_eq!(near, [(4, 1), (3, 2)], "the nearest first");
         assert!(!explanation.decision.allowed);
     }
 }

@@ -4,7 +4,7 @@
 //! is true), or this server cannot say what AWS would put there. Only what is named here can be missing; all else that is not in
 //! the context is unknown, and then no Allow holds that asks for it, and every Deny does. A key goes in here when every part of
 //! the server that could fill it does, or when nothing here can ever have it: no organization, no VPC, no instance, no second
-//! factor, no federation.
+//! factor, no federation. Tags are not among them: whoever knows all tags of a resource or a request says so (`Context::with_tags`).
 //!
 //! Source: IAM user guide, "AWS global condition context keys" (the availability of each key); service authorization reference, "Condition keys" of
 //! Amazon S3, AWS Lambda, IAM and STS.
@@ -33,7 +33,6 @@ const MAY_BE_MISSING: &[&str] = &[
     "aws:sourcevpc",
     "aws:sourcevpcarn",
     "aws:sourcevpce",
-    "aws:tagkeys",
     "aws:tokenissuetime",
     "aws:vpceaccount",
     "aws:vpceorgid",
@@ -62,12 +61,9 @@ const MAY_BE_MISSING: &[&str] = &[
     "sts:transitivetagkeys",
 ];
 
-/// In lower case; a tag's name follows.
-const TAGS: &[&str] = &["aws:principaltag/", "aws:requesttag/", "aws:resourcetag/"];
-
 /// Whether a request without this key, in lower case, is known to exist.
 pub(super) fn may_be_missing(key: &str) -> bool {
-    MAY_BE_MISSING.binary_search(&key).is_ok() || TAGS.iter().any(|tag| key.starts_with(tag))
+    MAY_BE_MISSING.binary_search(&key).is_ok()
 }
 
 #[cfg(test)]
@@ -80,8 +76,8 @@ mod tests {
         for key in MAY_BE_MISSING {
             assert!(may_be_missing(key) && *key == key.to_ascii_lowercase(), "{key}");
         }
-        assert!(
-            may_be_missing("aws:requesttag/team") && !may_be_missing("aws:sourceip") && !may_be_missing("aws:nonsense")
-        );
+        for key in ["aws:sourceip", "aws:nonsense", "aws:resourcetag/team", "aws:tagkeys"] {
+            assert!(!may_be_missing(key), "{key}");
+        }
     }
 }

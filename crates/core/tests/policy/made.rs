@@ -427,7 +427,8 @@ impl Asked {
         };
         let kind = if self.trust { Kind::Trust } else { Kind::Resource };
         let of_resource = self.of_resource.as_ref().map(|document| read("R", document, kind));
-        let mut context = Context::new();
+        // That it has no other tags is known of every request.
+        let mut context = Context::new().with_tags("aws:RequestTag/", []);
         for (key, values) in &self.context {
             context = context.with_all(key, values.iter().copied());
         }

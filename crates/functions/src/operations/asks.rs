@@ -48,7 +48,7 @@ fn of_function(functions: &Functions, call: &Call, action: &'static str) -> Aske
 fn on(functions: &Functions, named: &Named, action: &'static str) -> Asked {
     let asked = Asked::new(action, functions.arn_of(named));
     match functions.inner.catalogue.snapshot().get(&named.name) {
-        Some(entry) => asked.with_context(with_tags("aws:ResourceTag", &entry.function.tags)),
+        Some(entry) => asked.with_context(with_tags("aws:ResourceTag/", &entry.function.tags)),
         None => asked,
     }
 }
@@ -160,9 +160,7 @@ pub(super) fn create_function(functions: &Functions, call: &Call, action: &'stat
         Err(_) => "*".to_owned(),
     };
     let mut asked = Asked::new(action, &*resource);
-    if let Some(tags) = &looked.tags {
-        asked = asked.with_context(requested(tags));
-    }
+    asked = asked.with_context(with_tags("aws:RequestTag/", looked.tags.as_ref().unwrap_or(&BTreeMap::new())));
     let mut asks = vec![with_layers(asked, &looked)];
     asks.extend(looked.role.iter().map(|role| pass_role(role, &resource)));
     asks.extend(layers_used(&looked));
@@ -193,9 +191,7 @@ pub(super) fn update_configuration(functions: &Functions, call: &Call, action: &
 }
 
 fn with_layers(mut asked: Asked, looked: &Looked) -> Asked {
-    if let Some(layers) = looked.layers.as_ref().filter(|layers| !layers.is_empty()) {
-        asked.context = asked.context.with_all("lambda:Layer", layers);
-    }
+    asked.context = asked.context.with_all("lambda:Layer", looked.layers.iter().flatten());
     asked
 }
 
@@ -254,7 +250,7 @@ pub(super) fn tags(functions: &Functions, call: &Call, action: &'static str) -> 
         Err(_) => Asked::new(action, "*"),
     };
     if let Some(tags) = looked(call)?.tags {
-        asked = asked.with_context(requested(&tags));
+        asked = asked.with_context(with_tags("aws:RequestTag/", &tags));
     }
     let keys: Vec<&str> = call.request.query.all("tagKeys").collect();
     if !keys.is_empty() {
@@ -275,14 +271,6 @@ pub(super) fn logs(functions: &Functions, call: &Call, action: &'static str) -> 
     }])
 }
 
-fn requested(tags: &BTreeMap<String, String>) -> Context {
-    with_tags("aws:RequestTag", tags).with_all("aws:TagKeys", tags.keys())
-}
-
-fn with_tags(key: &str, tags: &BTreeMap<String, String>) -> Context {
-    let mut context = Context::new();
-    for (name, value) in tags {
-        context.set(&format!("{key}/{name}"), value);
-    }
-    context
+fn with_tags(family: &str, tags: &BTreeMap<String, String>) -> Context {
+    Context::new().with_tags(family, tags.iter().map(|(name, value)| (name.as_str(), value.as_str())))
 }

@@ -8,10 +8,10 @@ use longshore_wire::Asked;
 use longshore_wire::caller::Denied;
 
 use super::{Answer, Call, request_tags, session_token};
-use crate::entity::Entity;
+use crate::entity::{Entity, RolePart};
 use crate::error::IdentityError;
 use crate::session::{self, Of, Terms};
-use crate::{SESSION_SECONDS, now, role_context, validate};
+use crate::{SESSION_SECONDS, now, role_context, trust, validate};
 
 /// How long a session may last that a session begins: an hour. AWS's value for role chaining.
 const CHAINED_SECONDS_MAX: u32 = 3_600;
@@ -94,12 +94,9 @@ pub(super) async fn assume_role(mut call: Call) -> Result<Answer, IdentityError>
         PrincipalKind::AssumedRole { .. } => true,
         _ => false,
     };
-    let inherited = match call.session_token.as_deref().filter(|_| chained) {
-        Some(token) => session::open(call.identity.seal(), caller.access_key_id(), token).map(|claims| claims.terms),
-        None => None,
-    };
+    let inherited = if chained { terms_of_asker(&call)? } else { Terms::default() };
     let own_tags = wanted.terms.tags.clone();
-    inherit(&mut wanted.terms, inherited.unwrap_or_default())?;
+    inherit(&mut wanted.terms, inherited)?;
 
     let snapshot = call.identity.snapshot();
     let role = call.identity.role_entity(&snapshot, &wanted.role_arn);
@@ -119,8 +116,9 @@ pub(super) async fn assume_role(mut call: Call) -> Result<Answer, IdentityError>
     if !wanted.terms.transitive.is_empty() {
         context = context.with_all("sts:TransitiveTagKeys", wanted.terms.transitive.iter().cloned());
     }
+    let trust = trust_for(&call, role, part)?;
     let asked = |action: &'static str| {
-        Asked::new(action, wanted.role_arn.as_str()).with_context(context.clone()).with_trust(part.trust.clone())
+        Asked::new(action, wanted.role_arn.as_str()).with_context(context.clone()).with_trust(trust.clone())
     };
     let allowed = call
         .asker
@@ -169,6 +167,14 @@ pub(super) async fn assume_role(mut call: Call) -> Result<Answer, IdentityError>
     }))
 }
 
+/// What the session that asks was begun with. It was verified with its token, so that there is one.
+fn terms_of_asker(call: &Call) -> Result<Terms, IdentityError> {
+    let token = call.session_token.as_deref();
+    let opened = token.and_then(|token| session::open(call.identity.seal(), call.asker.caller.access_key_id(), token));
+    let missing = || IdentityError::Fault("a role's session asks, and its token does not open".into());
+    opened.map(|claims| claims.terms).ok_or_else(missing)
+}
+
 /// What goes on from the session that asks: transitive tags, which no request may set anew, and whose it was at the first.
 fn inherit(terms: &mut Terms, from: Terms) -> Result<(), IdentityError> {
     let Terms { tags, transitive, source_identity, .. } = from;
@@ -193,6 +199,20 @@ fn inherit(terms: &mut Terms, from: Terms) -> Result<(), IdentityError> {
             Ok(())
         }
         _ => Ok(()),
+    }
+}
+
+/// The role's trust policy as it means whoever asks.
+fn trust_for(call: &Call, role: &Entity, part: &RolePart) -> Result<Policy, IdentityError> {
+    let principal = call.asker.caller.principal();
+    let arn = match &principal.kind {
+        PrincipalKind::AssumedRole { role_arn, .. } => role_arn,
+        _ => &principal.arn,
+    };
+    let id = principal.user_id.split(':').next().unwrap_or_default();
+    match part.named.get(arn).filter(|then| *then != id) {
+        Some(then) => trust::without(call.identity.settings(), &role.name, &part.trust, arn, then),
+        None => Ok(part.trust.clone()),
     }
 }
 

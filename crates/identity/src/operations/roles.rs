@@ -71,7 +71,8 @@ pub(super) async fn create_role(mut call: Call) -> Result<Answer, IdentityError>
             asker.may_do("iam:TagRole", role.arn(&settings), request_tags(Context::new(), &role.tags))?;
         }
         let trust = trust(&role.name, &document)?;
-        role.role = Some(RolePart { trust, description, session_seconds_max });
+        let named = crate::trust::named(&settings, state, &trust)?;
+        role.role = Some(RolePart { trust, named, description, session_seconds_max });
         if state.name_taken(EntityKind::Role, &role.name) {
             return Err(IdentityError::EntityAlreadyExists(format!("Role with name {} already exists.", role.name)));
         }
@@ -162,9 +163,11 @@ pub(super) async fn update_assume_role_policy(mut call: Call) -> Result<Answer, 
     let name = call.entity_name(EntityKind::Role)?;
     let document = call.document("PolicyDocument")?;
     call.read()?;
-    let changed = call.change_entity(EntityKind::Role, name, Context::new(), move |role, _| {
+    let settings = call.identity.settings().clone();
+    let changed = call.change_entity(EntityKind::Role, name, Context::new(), move |role, snapshot| {
         let trust = trust(&role.name, &document)?;
         if let Some(part) = &mut role.role {
+            part.named = crate::trust::named(&settings, &snapshot.state, &trust)?;
             part.trust = trust;
         }
         Ok(())

@@ -285,3 +285,44 @@ async fn a_simulation_takes_policies_boundary_resource_policy_and_context_from_t
     let keys = ground.root("GetContextKeysForCustomPolicy", &[("PolicyInputList.member.1", conditional)]).await;
     assert_eq!(keys.text("ContextKeyNames.member"), "aws:SourceIp");
 }
+
+#[tokio::test]
+async fn a_role_is_simulated_in_a_session_that_begins_now_unless_it_is_said_when() {
+    let ground = Ground::new();
+    let policy = r#"{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Action":"s3:GetObject","Resource":"*"},{"Effect":"Deny","Action":"*","Resource":"*","Condition":{"DateLessThan":{"aws:TokenIssueTime":"2020-01-01T00:00:00Z"}}}]}"#;
+    let arn = ground.role("r", TRUST, Some(policy)).await;
+    let members = [("PolicySourceArn", arn.as_str()), ("ActionNames.member.1", "s3:GetObject")];
+    let told = ground.root("SimulatePrincipalPolicy", &members).await;
+    assert_eq!(results(&told)[0].0, "allowed");
+    let earlier = [
+        ("ContextEntries.member.1.ContextKeyName", "aws:TokenIssueTime"),
+        ("ContextEntries.member.1.ContextKeyValues.member.1", "2019-01-01T00:00:00Z"),
+    ];
+    let told = ground.root("SimulatePrincipalPolicy", &[&members[..], &earlier].concat()).await;
+    assert_eq!(results(&told)[0].0, "explicitDeny");
+}
+
+#[tokio::test]
+async fn a_page_of_a_simulation_is_as_long_as_its_policies_let_it_be() {
+    let ground = Ground::new();
+    let resources: Vec<String> = (0..200).map(|n| format!("arn:aws:s3:::b/{n}")).collect();
+    let names: Vec<String> = (1..=200).map(|n| format!("ResourceArns.member.{n}")).collect();
+    // White space does not count for AWS, and has to be read all the same.
+    let policy = READ.replacen('{', &format!("{{{}", " ".repeat(100_000)), 1);
+    let mut members = vec![("ActionNames.member.1", "s3:GetObject"), ("MaxItems", "1000")];
+    members.extend(names.iter().zip(&resources).map(|(name, resource)| (name.as_str(), resource.as_str())));
+    let small = [&members[..], &[("PolicyInputList.member.1", READ)]].concat();
+    assert_eq!(results(&ground.root("SimulateCustomPolicy", &small).await).len(), 200);
+    let large = [&members[..], &[("PolicyInputList.member.1", policy.as_str())]].concat();
+    let (mut seen, mut marker, mut pages) = (0, String::new(), 0);
+    loop {
+        let more = if pages == 0 { large.clone() } else { [&large[..], &[("Marker", marker.as_str())]].concat() };
+        let page = ground.root("SimulateCustomPolicy", &more).await;
+        (seen, pages) = (seen + results(&page).len(), pages + 1);
+        marker = page.text("Marker").to_owned();
+        if marker.is_empty() {
+            break;
+        }
+    }
+    assert_eq!((seen, pages), (200, 3));
+}

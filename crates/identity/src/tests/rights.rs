@@ -85,6 +85,7 @@ fn entity(kind: EntityKind, id: &str, name: &str) -> Entity {
     let trust = || Entity::trust_policy(name, TRUST).unwrap();
     let role = (kind == EntityKind::Role).then(|| RolePart {
         trust: trust(),
+        named: BTreeMap::new(),
         description: None,
         session_seconds_max: crate::SESSION_SECONDS,
     });

@@ -191,6 +191,11 @@ async fn tags_of_a_session_stand_above_the_roles_and_go_on_where_they_are_transi
     assert_eq!(assume(&ground, &first, &role, &other).await.code(), "InvalidInput");
     assert_eq!(assume(&ground, &first, &role, &[("SourceIdentity", "bob")]).await.code(), "AccessDenied");
 
+    // What a session hands on cannot be shed by naming another token than the one that was verified.
+    let shed = [("X-Amz-Security-Token", "anything"), ("SourceIdentity", "bob")];
+    let told = assume(&ground, &first, &role, &shed).await;
+    assert!(told.status.is_client_error(), "{told:?}");
+
     let plain = ground.user("plain", Some(&allowing("sts:AssumeRole"))).await;
     for more in [&other[..], &[("SourceIdentity", "bob")]] {
         assert_eq!(assume(&ground, &plain, &role, more).await.code(), "AccessDenied", "{more:?}");
@@ -299,4 +304,51 @@ async fn sessions_that_were_issued_before_a_moment_are_ended_by_a_deny_on_their_
         ground.root("PutRolePolicy", &members).await;
         assert_eq!(may_read(&ground.caller(&session).unwrap()), !ended, "{moment}");
     }
+}
+
+#[tokio::test]
+async fn a_trust_policy_means_who_had_the_arn_when_it_was_written_and_nobody_who_has_it_later() {
+    let trust = |arn: &str, more: &str| {
+        format!(
+            r#"{{"Version":"2012-10-17","Statement":[{{"Effect":"Allow","Principal":{{"AWS":["{arn}"{more}]}},"Action":"sts:AssumeRole"}}]}}"#
+        )
+    };
+    let (u, a) = ("arn:aws:iam::111111111111:user/u", "arn:aws:iam::111111111111:role/a");
+    let ground = Ground::new();
+    let may = allowing("sts:AssumeRole");
+    for arn in [u, a, "arn:aws:iam::111111111111:user/p/none"] {
+        let members = [("RoleName", "early"), ("AssumeRolePolicyDocument", &trust(arn, ""))];
+        let told = ground.iam(&Who::root(), "CreateRole", &members).await;
+        let message = format!("Statement[1].Principal.AWS: Invalid principal in policy: \"AWS\":\"{arn}\"");
+        assert_eq!((told.code(), told.error("Message")), ("MalformedPolicyDocument", message.as_str()));
+    }
+    let user = ground.user("u", Some(&may)).await;
+    ground.role("a", TRUST, Some(&may)).await;
+    let to_user = ground.role("to-user", &trust(u, ""), None).await;
+    let to_role = ground.role("to-role", &trust(a, ""), None).await;
+    let to_both = ground.role("to-both", &trust(u, ",\"111111111111\""), None).await;
+    let session = Who::of(&assume(&ground, &user, a, &[]).await.good());
+    assume(&ground, &user, &to_user, &[]).await.good();
+    assume(&ground, &session, &to_role, &[]).await.good();
+
+    let ground = ground.reopened().await;
+    ground.root("DeleteAccessKey", &[("UserName", "u"), ("AccessKeyId", &user.0.access_key_id)]).await;
+    ground.root("DeleteUserPolicy", &[("UserName", "u"), ("PolicyName", "p")]).await;
+    ground.root("DeleteUser", &[("UserName", "u")]).await;
+    ground.root("DeleteRolePolicy", &[("RoleName", "a"), ("PolicyName", "p")]).await;
+    ground.root("DeleteRole", &[("RoleName", "a")]).await;
+    let user = ground.user("u", Some(&may)).await;
+    ground.role("a", TRUST, Some(&may)).await;
+    let session = Who::of(&assume(&ground, &user, a, &[]).await.good());
+    for (who, role) in [(&user, &to_user), (&session, &to_role)] {
+        let told = assume(&ground, who, role, &[]).await;
+        assert_eq!(told.code(), "AccessDenied", "{told:?}");
+    }
+    // As one of the account it is meant still.
+    assume(&ground, &user, &to_both, &[]).await.good();
+    // Written again, the policy means who has the ARN now; and it was shown all the time as it was given.
+    let shown = ground.root("GetRole", &[("RoleName", "to-user")]).await;
+    assert_eq!(shown.text("Role.AssumeRolePolicyDocument"), crate::operations::encoded(&trust(u, "")));
+    ground.root("UpdateAssumeRolePolicy", &[("RoleName", "to-user"), ("PolicyDocument", &trust(u, ""))]).await;
+    assume(&ground, &user, &to_user, &[]).await.good();
 }

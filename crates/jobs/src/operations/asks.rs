@@ -83,19 +83,13 @@ fn existing(job: &JobRow, tags: &[(String, String)]) -> Context {
     if job.status == Status::Suspended {
         context.set("s3:JobSuspendedCause", suspended_cause(job));
     }
-    for (key, value) in tags {
-        context.set(&format!("aws:ResourceTag/{key}"), value);
-    }
-    context
+    context.with_tags("aws:ResourceTag/", pairs(tags))
 }
 
 fn requested(tags: &[(String, String)]) -> Context {
-    if tags.is_empty() {
-        return Context::new();
-    }
-    let mut context = Context::new().with_all("aws:TagKeys", tags.iter().map(|(key, _)| key));
-    for (key, value) in tags {
-        context.set(&format!("aws:RequestTag/{key}"), value);
-    }
-    context
+    Context::new().with_tags("aws:RequestTag/", pairs(tags))
+}
+
+fn pairs(tags: &[(String, String)]) -> impl Iterator<Item = (&str, &str)> {
+    tags.iter().map(|(key, value)| (key.as_str(), value.as_str()))
 }

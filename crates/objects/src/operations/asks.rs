@@ -3,7 +3,7 @@
 use longshore_wire::Asked;
 use longshore_wire::s3_actions::{
     DELETE_OBJECT, DELETE_OBJECT_TAGGING, GET_OBJECT, GET_OBJECT_ATTRIBUTES, GET_OBJECT_TAGGING, PUT_OBJECT,
-    PUT_OBJECT_TAGGING, on_bucket, on_object, on_version, with_request_tags,
+    PUT_OBJECT_TAGGING, on_bucket, on_object, on_version, with_key, with_request_tags,
 };
 use s3s::dto::*;
 
@@ -98,14 +98,9 @@ asks! {
 }
 
 fn listing(mut asked: Asked, prefix: Option<&str>, delimiter: Option<&str>, max_keys: Option<i32>) -> Asked {
-    if let Some(prefix) = prefix {
-        asked.context.set("s3:prefix", prefix);
-    }
-    if let Some(delimiter) = delimiter {
-        asked.context.set("s3:delimiter", delimiter);
-    }
-    if let Some(max_keys) = max_keys {
-        asked.context.set("s3:max-keys", max_keys.to_string());
+    let max_keys = max_keys.map(|max_keys| max_keys.to_string());
+    for (key, value) in [("s3:prefix", prefix), ("s3:delimiter", delimiter), ("s3:max-keys", max_keys.as_deref())] {
+        asked = with_key(asked, key, value);
     }
     asked
 }
@@ -118,18 +113,20 @@ fn written(
     storage_class: Option<&str>,
     acl: Option<&str>,
 ) -> Result<Vec<Asked>, ObjectsError> {
-    let mut put = on_object(PUT_OBJECT, bucket, key);
-    if let Some(storage_class) = storage_class {
-        put.context.set("s3:x-amz-storage-class", storage_class);
-    }
-    if let Some(acl) = acl {
-        put.context.set("s3:x-amz-acl", acl);
+    let given = tags.map(tagging::from_header).transpose()?.unwrap_or_default();
+    let pairs = || given.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+    let mut put = with_request_tags(on_object(PUT_OBJECT, bucket, key), pairs());
+    for (name, value) in [
+        ("s3:x-amz-storage-class", storage_class),
+        ("s3:x-amz-acl", acl),
+        ("s3:x-amz-copy-source", None),
+        ("s3:x-amz-metadata-directive", None),
+        ("s3:x-amz-server-side-encryption", None),
+    ] {
+        put = with_key(put, name, value);
     }
     let mut asks = Vec::new();
-    if let Some(tags) = tags {
-        let tags = tagging::from_header(tags)?;
-        let pairs = || tags.iter().map(|(name, value)| (name.as_str(), value.as_str()));
-        put = with_request_tags(put, pairs());
+    if tags.is_some() {
         asks.push(with_request_tags(on_object(PUT_OBJECT_TAGGING.0, bucket, key), pairs()));
     }
     if acl.is_some() {

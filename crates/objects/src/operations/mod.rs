@@ -83,16 +83,15 @@ impl Backend {
 impl Inner {
     /// Asks for one thing, with the tags that the object has now (`s3:ExistingObjectTag/…`).
     pub(crate) async fn allow(&self, caller: &Caller, mut asked: Asked) -> Result<(), ObjectsError> {
-        // Nobody asks the policies of the account's owner; and what does not exist has no tags.
+        // Nobody asks the policies of the account's owner.
         if !caller.is_root()
             && let Some((bucket, key)) = asked.resource.strip_prefix("arn:aws:s3:::").and_then(|r| r.split_once('/'))
         {
             let version = asked.context.get("s3:VersionId").and_then(|values| values.first()).map(String::as_str);
-            if let Ok(found) = self.head(bucket, key, version).await {
-                for (name, value) in found.attributes.tags {
-                    asked.context.set(&format!("s3:ExistingObjectTag/{name}"), value);
-                }
-            }
+            // What is not there has no tags.
+            let tags = self.head(bucket, key, version).await.map(|found| found.attributes.tags).unwrap_or_default();
+            let tags = tags.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+            asked.context = asked.context.with_tags("s3:ExistingObjectTag/", tags);
         }
         caller.may(&asked).map_err(|why| ObjectsError::AccessDenied(why.to_string()))
     }

@@ -178,3 +178,134 @@ fn content(path: &Path) -> Result<Vec<u8>, String> {
 pub fn hang_up() -> Result<tokio::signal::unix::Signal, Failure> {
     tokio::signal::unix::signal(tokio::signal::unix::SignalKind::hangup()).because("cannot listen for SIGHUP")
 }
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::sync::mpsc;
+
+    use super::*;
+
+    const FIRST: (&str, &str) =
+        (include_str!("../../fixtures/tls/first.pem"), include_str!("../../fixtures/tls/first.key"));
+    const SECOND: (&str, &str) =
+        (include_str!("../../fixtures/tls/second.pem"), include_str!("../../fixtures/tls/second.key"));
+
+    struct Files(tempfile::TempDir);
+
+    impl Files {
+        fn new() -> Self {
+            let files = Self(tempfile::tempdir().unwrap());
+            files.write(FIRST.0, FIRST.1);
+            files
+        }
+
+        fn certificate(&self) -> PathBuf {
+            self.0.path().join("certificate.pem")
+        }
+
+        fn key(&self) -> PathBuf {
+            self.0.path().join("key.pem")
+        }
+
+        fn write(&self, certificate: &str, key: &str) {
+            std::fs::write(self.certificate(), certificate).unwrap();
+            std::fs::write(self.key(), key).unwrap();
+            self.mode(0o600);
+        }
+
+        fn mode(&self, mode: u32) {
+            std::fs::set_permissions(self.key(), std::fs::Permissions::from_mode(mode)).unwrap();
+        }
+
+        fn read(&self) -> Result<Presented, Failure> {
+            Presented::read(&self.certificate(), &self.key())
+        }
+    }
+
+    #[test]
+    fn a_pair_that_does_not_fit_or_is_anybodys_to_read_is_refused_by_the_name_of_its_file() {
+        let files = Files::new();
+        files.read().unwrap();
+        for (certificate, key, why) in [
+            (FIRST.0, SECOND.1, "do not belong together"),
+            ("", FIRST.1, "certificate.pem: there is no certificate in it"),
+            (FIRST.0, FIRST.0, "key.pem: there is no private key in it"),
+            (FIRST.0, "", "key.pem: there is no private key in it"),
+        ] {
+            files.write(certificate, key);
+            let failure = files.read().unwrap_err();
+            assert!(failure.message.contains(why), "{}", failure.message);
+            assert!(failure.hint.unwrap().contains("--tls-key"));
+        }
+        files.write(FIRST.0, FIRST.1);
+        for (mode, fine) in [(0o640, true), (0o400, true), (0o644, false), (0o602, false), (0o601, false)] {
+            files.mode(mode);
+            assert_eq!(files.read().is_ok(), fine, "{mode:o}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_renewed_certificate_is_seen_within_a_minute_and_a_bad_pair_leaves_the_one_before() {
+        let files = Files::new();
+        let presented = Arc::new(files.read().unwrap());
+        let first = presented.fingerprint();
+        let (_stop, stopped) = watch::channel(false);
+        let (tell, mut told) = mpsc::unbounded_channel();
+        let changed = move |fingerprint| tell.send(fingerprint).unwrap();
+        tokio::spawn(presented.clone().keep(hang_up().unwrap(), stopped, changed));
+        let mut within = async |seconds| tokio::time::timeout(Duration::from_secs(seconds), told.recv()).await;
+        assert!(within(130).await.is_err(), "nothing has changed");
+        files.write(SECOND.0, FIRST.1);
+        assert!(within(130).await.is_err(), "of the two files one is still the old one");
+        assert_eq!(presented.fingerprint(), first);
+        files.write(SECOND.0, SECOND.1);
+        let second = within(61).await.unwrap().unwrap();
+        assert!(second != first && presented.fingerprint() == second);
+    }
+
+    #[tokio::test]
+    async fn whoever_knows_the_certificate_believes_that_one_and_no_other() {
+        let files = Files::new();
+        let presented = files.read().unwrap();
+        files.write(SECOND.0, SECOND.1);
+        let other = files.read().unwrap().fingerprint();
+        for (known, believed) in [(presented.fingerprint(), true), (other, false)] {
+            let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let address = listener.local_addr().unwrap();
+            let acceptor = presented.acceptor();
+            let served = tokio::spawn(async move {
+                let mut stream = acceptor.accept(listener.accept().await.unwrap().0).await?;
+                stream.write_all(b"it is I").await?;
+                stream.shutdown().await
+            });
+            let stream = tokio::net::TcpStream::connect(address).await.unwrap();
+            // The name is in neither certificate: it is not asked.
+            let shaken =
+                super::super::handshake(stream, "elsewhere.example", super::super::of_this_machine(known).unwrap())
+                    .await;
+            match shaken {
+                Ok(mut stream) => {
+                    let mut said = String::new();
+                    stream.read_to_string(&mut said).await.unwrap();
+                    assert!(believed && said == "it is I");
+                }
+                Err(error) => assert!(!believed && matches!(error, super::super::TlsError::NotTrusted(_)), "{error}"),
+            }
+            assert_eq!(served.await.unwrap().is_ok(), believed);
+        }
+    }
+
+    #[test]
+    fn a_fingerprint_is_64_digits_and_reads_back() {
+        let fingerprint = Files::new().read().unwrap().fingerprint();
+        let text = serde_json::to_string(&fingerprint).unwrap();
+        assert_eq!(text.len(), 66);
+        assert_eq!(serde_json::from_str::<Fingerprint>(&text).unwrap(), fingerprint);
+        for bad in ["", "00", &"0".repeat(63), &"0".repeat(66), &"x".repeat(64)] {
+            assert!(Fingerprint::try_from(bad.to_owned()).is_err(), "{bad:?}");
+        }
+    }
+}

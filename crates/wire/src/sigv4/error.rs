@@ -13,6 +13,8 @@ pub enum Dialect {
     S3,
     /// Lambda, and the other services with JSON errors.
     Lambda,
+    /// IAM and STS.
+    Query,
 }
 
 /// What a client needs to find out why its signature differs. All of it came from the client.
@@ -95,6 +97,7 @@ impl AuthError {
         match dialect {
             Dialect::S3 => self.s3(),
             Dialect::Lambda => self.lambda(),
+            Dialect::Query => self.query(),
         }
     }
 
@@ -192,6 +195,20 @@ impl AuthError {
                 "We encountered an internal error. Please try again.",
             ),
         }
+    }
+
+    /// As Lambda says it, under the names that IAM and STS have. Source: IAM API reference, "Common errors".
+    fn query(&self) -> ApiError {
+        let said = self.lambda();
+        let (status, code) = match &*said.code {
+            "MissingAuthenticationTokenException" => (StatusCode::FORBIDDEN, "MissingAuthenticationToken"),
+            "IncompleteSignatureException" => (StatusCode::BAD_REQUEST, "IncompleteSignature"),
+            "UnrecognizedClientException" => (StatusCode::FORBIDDEN, "InvalidClientTokenId"),
+            "ExpiredTokenException" => (StatusCode::FORBIDDEN, "ExpiredToken"),
+            "InvalidSignatureException" => (StatusCode::FORBIDDEN, SIGNATURE),
+            _ => (StatusCode::INTERNAL_SERVER_ERROR, "InternalFailure"),
+        };
+        ApiError::new(status, code, said.message)
     }
 
     fn lambda(&self) -> ApiError {
