@@ -63,8 +63,8 @@ class Request:
         return self
 
     def presigned(self, keys, expires=600, ago=0):
-        request = botocore.awsrequest.AWSRequest(
-            self.method, f"http://{self.address}{self.target}", headers=self.headers, data=self.body)
+        # botocore puts a body's members into the query, and S3's links do not sign it.
+        request = botocore.awsrequest.AWSRequest(self.method, f"http://{self.address}{self.target}", headers=self.headers)
         kind = botocore.auth.S3SigV4QueryAuth if self.service == "s3" else botocore.auth.SigV4QueryAuth
 
         class Ago(kind):
@@ -154,10 +154,10 @@ def who(server, name):
     iam, all_asked = server.boto("iam"), sorted({action for row in OPERATIONS for action in row[-1]})
 
     def user(suffix, *statements):
-        iam.create_user(UserName=f"{name}-{suffix}")
+        iam.create_user(UserName=f"{name[-6:]}-{suffix}")
         if statements:
-            iam.put_user_policy(UserName=f"{name}-{suffix}", PolicyName="p", PolicyDocument=document(*statements))
-        key = iam.create_access_key(UserName=f"{name}-{suffix}")["AccessKey"]
+            iam.put_user_policy(UserName=f"{name[-6:]}-{suffix}", PolicyName="p", PolicyDocument=document(*statements))
+        key = iam.create_access_key(UserName=f"{name[-6:]}-{suffix}")["AccessKey"]
         return botocore.credentials.Credentials(key["AccessKeyId"], key["SecretAccessKey"])
 
     made = {"nobody": user("nobody"), "denied": user("denied", ("Allow", "*"), ("Deny", all_asked)), "user": user}
@@ -167,7 +167,7 @@ def who(server, name):
     iam.put_role_policy(RoleName=name, PolicyName="p", PolicyDocument=document(("Allow", "*")))
     assuming = user("assuming", ("Allow", "sts:AssumeRole"))
     for session, policy in [("session", None), ("narrowed", document(("Allow", "cloudwatch:PutMetricData")))]:
-        body = f"Action=AssumeRole&Version=2011-06-15&RoleArn={role}&RoleSessionName=s"
+        body = f"Action=AssumeRole&Version=2011-06-15&RoleArn={role}&RoleSessionName=matrix"
         if policy:
             body += "&Policy=" + urllib.parse.quote(policy)
         request = Request(server.address, "sts", "POST", "/", FORM, body.encode())
@@ -199,12 +199,18 @@ def test_defects_are_refused_on_the_wire_and_the_same_requests_without_them_are_
             return Request(server.address, service, method, target.replace("{b}", name), filled, body)
 
         before = state(server, name)
+        # A link to another service than S3 signs an empty body.
+        links = service == "s3" or not body
         for defect, send in DEFECTS.items():
+            if "link" in defect and not links:
+                continue
             status, answer = send(request(), keys, who)
             assert 400 <= status < 500, f"{operation} with {defect}: {status} {answer[:500]}"
             cells += 1
         assert state(server, name) == before, operation
         for control, send in CONTROLS.items():
+            if control == "presigned" and not links:
+                continue
             status, answer = send(request(), keys, who)
             assert status < 300, f"{operation}, {control}: {status} {answer[:500]}"
     assert cells >= CELLS_MIN, cells
