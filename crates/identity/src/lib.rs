@@ -20,7 +20,7 @@ mod validate;
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::{Arc, PoisonError, RwLock};
 
@@ -302,11 +302,13 @@ impl Identity {
         caller::Identity { principal: Arc::new(principal), rights: Arc::new(rights) }
     }
 
-    /// Whether nothing was ever made here: no user, no role, no policy.
-    pub fn is_empty(&self) -> bool {
+    /// Whether nobody has made anything here: no user, no policy, and no role but some of these.
+    pub fn is_untouched_but_for(&self, roles: &BTreeSet<String>) -> bool {
         let snapshot = self.snapshot();
-        [EntityKind::User, EntityKind::Role].iter().all(|kind| snapshot.state.entities(*kind).next().is_none())
+        let mut there = snapshot.state.entities(EntityKind::Role).map(|role| role.arn(&self.inner.settings));
+        snapshot.state.entities(EntityKind::User).next().is_none()
             && snapshot.state.policies().next().is_none()
+            && there.all(|role| roles.contains(&role))
     }
 
     /// The role of an ARN, path included.

@@ -102,7 +102,7 @@ impl World {
         let settings =
             longshore_identity::Settings { account: account.clone(), partition: "aws", region: region.clone() };
         let identity = Identity::open(records.clone(), &path, settings).unwrap();
-        first_roles(&identity, ACCOUNT, []).await.unwrap();
+        first_roles(&identity, ACCOUNT, Default::default()).await.unwrap();
         let root = Credentials { access_key_id: "AKIAROOTROOTROOTROOT".into(), secret_access_key: "root's".into() };
         let access = Access {
             root: root.clone(),
