@@ -74,13 +74,17 @@ def attacked(tmp_path_factory):
         neighbour.start()
         harness.wait_for("the neighbour's first answers", lambda: neighbour.asked > 20)
         server.neighbour, server.before = neighbour, resident(server)
-        yield server
-        neighbour.ending.set()
-        neighbour.join()
-        neighbour.judged()
-        assert neighbour.asked > 100
-        grown = resident(server, "VmHWM") - server.before
-        assert grown < GROWTH_BYTES_MAX, f"strangers made the server grow by {grown >> 20} MiB"
+        try:
+            yield server
+            neighbour.ending.set()
+            neighbour.join()
+            neighbour.judged()
+            assert neighbour.asked > 100
+            grown = resident(server, "VmHWM") - server.before
+            assert grown < GROWTH_BYTES_MAX, f"strangers made the server grow by {grown >> 20} MiB"
+        finally:
+            neighbour.ending.set()
+            server.stop()
     resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
@@ -288,11 +292,14 @@ def trickling(attacked):
 
 
 @contextlib.contextmanager
-def many(server, count):
+def many(server, count, sent=b""):
+    """So many connections, each of which sends this at once."""
     connections = []
     try:
         for _ in range(count):
             connections.append(connect(server))
+            with contextlib.suppress(OSError):
+                connections[-1].sendall(sent)
         yield connections
     finally:
         for connection in connections:
@@ -417,6 +424,13 @@ def test_a_head_that_trickles_is_borne_for_ten_seconds(attacked, trickling):
     assert not thread.is_alive()
     assert len(ended) == 60 and 9 < min(ended) and max(ended) < 12, ended
     attacked.neighbour.judged()
+
+
+def test_who_takes_every_connection_for_bodies_that_nobody_wants_makes_room_for_who_may(attacked):
+    """A refused client that is still sending is read on for some seconds, but not where others need its place."""
+    sent = post(b"Content-Length: 1000000", body=b"x")
+    with many(attacked, 1_400, sent):
+        for_a_while(attacked)
 
 
 def test_who_takes_every_connection_and_says_nothing_makes_room_for_who_does(attacked):

@@ -239,6 +239,17 @@ const IAM_SERVICE: Service =
 const STS_SERVICE: Service =
     Service { operations: STS, version: "2011-06-15", namespace: "https://sts.amazonaws.com/doc/2011-06-15/" };
 
+/// Query parameters of a presigned request that are no members of it.
+const OF_PRESIGNED: [&str; 7] = [
+    "X-Amz-Algorithm",
+    "X-Amz-Credential",
+    "X-Amz-Date",
+    "X-Amz-Expires",
+    "X-Amz-SignedHeaders",
+    "X-Amz-Signature",
+    "X-Amz-Security-Token",
+];
+
 impl Identity {
     /// Answers a request to IAM or STS; the service of its signature says which.
     pub async fn serve(&self, request: Request) -> Response {
@@ -288,19 +299,19 @@ impl Identity {
                 )),
             });
         };
-        // Of a presigned request, beside what its signature is made of.
-        let token = params.take("X-Amz-Security-Token");
-        for name in [
-            "X-Amz-Algorithm",
-            "X-Amz-Credential",
-            "X-Amz-Date",
-            "X-Amz-Expires",
-            "X-Amz-SignedHeaders",
-            "X-Amz-Signature",
-        ] {
-            params.take(name);
+        // Of a presigned request, beside what its signature is made of. Of any other, the token is in the header that was verified: one
+        // among the members of the request is anybody's.
+        let presigned = request.query.contains("X-Amz-Signature");
+        let session_token = match presigned {
+            true => request.query.get("X-Amz-Security-Token"),
+            false => request.header("x-amz-security-token"),
         }
-        let session_token = token.or_else(|| request.header("x-amz-security-token").map(str::to_owned));
+        .map(str::to_owned);
+        if presigned && request.method == Method::GET {
+            for name in OF_PRESIGNED {
+                params.take(name);
+            }
+        }
         let asker = Asker { caller: request.caller, action: operation.action };
         session_token::check_use(&asker, operation.name)?;
         let answer = (operation.handle)(Call { identity: self.clone(), params, asker, session_token }).await?;

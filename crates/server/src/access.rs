@@ -1,5 +1,6 @@
 //! Who calls, and with which rights: from a verified signature, and for work that the server does for somebody else.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -148,13 +149,13 @@ pub fn lambda_identity(
     identity.assume_for_service(role_arn, LAMBDA_SERVICE, function, &source)
 }
 
-/// Makes the roles that there are without set-up: [`ROLE`], and those that jobs and functions of an earlier version name, when roles
-/// were names. They may do what all might then.
-pub async fn first_roles(
-    identity: &Identity,
-    account: &str,
-    named: impl IntoIterator<Item = String>,
-) -> Result<(), Failure> {
+/// Makes the roles that there are without set-up, as long as nobody has made anything: those that jobs and functions of an earlier version
+/// name, when roles were names, and may do what all might then; and [`ROLE`], last, so that a start that breaks off begins anew.
+pub async fn first_roles(identity: &Identity, account: &str, named: BTreeSet<String>) -> Result<(), Failure> {
+    let own = format!("arn:aws:iam::{account}:role/{ROLE}");
+    if identity.role(&own).is_some() || !identity.is_untouched_but_for(&named) {
+        return Ok(());
+    }
     let trust = serde_json::json!({"Version": "2012-10-17", "Statement": [{
         "Effect": "Allow",
         "Principal": {"Service": [BATCH_SERVICE, LAMBDA_SERVICE]},
@@ -166,8 +167,8 @@ pub async fn first_roles(
         "Resource": "*",
     }]});
     let (trust, policy) = (trust.to_string(), policy.to_string());
-    let own = format!("arn:aws:iam::{account}:role/{ROLE}");
-    for role in std::iter::once(own.clone()).chain(named.into_iter().filter(|role| *role != own)) {
+    let before = named.into_iter().filter(|role| *role != own);
+    for role in before.chain([own.clone()]) {
         let made = identity.ensure_role(&role, &trust, "longshore", &policy).await;
         if role == own {
             made.because("cannot make the first role")?;

@@ -183,7 +183,7 @@ fn cut(name: &str) -> &str {
 
 #[cfg(test)]
 mod tests {
-    use longshore_core::policy::{Context, PrincipalKind};
+    use longshore_core::policy::{Context, Layer, PrincipalKind};
 
     use super::*;
 

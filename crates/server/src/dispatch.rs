@@ -508,6 +508,9 @@ async fn drain(parts: &http::request::Parts, mut body: RequestBody) {
     if body.is_end_stream() || parts.headers.contains_key(EXPECT) {
         return;
     }
+    if let Some(place) = parts.extensions.get::<crate::listener::Place>() {
+        place.give_up();
+    }
     let read = async {
         let mut read = 0;
         while let Some(Ok(frame)) = body.frame().await {

@@ -58,6 +58,17 @@ pub struct Connection {
     pub secure: bool,
 }
 
+/// The place that a request's connection has among all, as its extension.
+#[derive(Debug, Clone)]
+pub struct Place(Arc<Phase>);
+
+impl Place {
+    /// Only the refusal is left, and a body that nobody wants: while it is read and thrown away, the connection may have to make room.
+    pub fn give_up(&self) {
+        self.0.set(Phase::REFUSED);
+    }
+}
+
 /// Serves until `stop` becomes true, then lets requests under way end for at most `stop_time`. With `tls`, whoever connects has to
 /// speak it.
 pub async fn serve(
@@ -170,6 +181,7 @@ async fn connection<S>(
     let serve = hyper::service::service_fn(move |mut request: http::Request<Incoming>| {
         let begun = phase.set(Phase::REQUEST);
         request.extensions_mut().insert(how);
+        request.extensions_mut().insert(Place(phase.clone()));
         let (service, phase) = (service.clone(), phase.clone());
         async move {
             if !begun {
@@ -214,7 +226,7 @@ async fn connection<S>(
 #[derive(Debug)]
 struct Phase {
     now: watch::Sender<(u8, Instant)>,
-    /// Told whenever a connection begins to be idle: somebody may want its place.
+    /// Told whenever a connection is not being answered any more: somebody may want its place.
     idle: Arc<Notify>,
 }
 
@@ -227,6 +239,8 @@ impl Phase {
     const REQUEST: u8 = 2;
     /// Somebody else has its place. Nothing follows.
     const GONE: u8 = 3;
+    /// A request is refused, and what is left of its body is read and thrown away, for some seconds at most.
+    const REFUSED: u8 = 4;
 
     fn new(idle: Arc<Notify>) -> Self {
         Self { now: watch::Sender::new((Self::IDLE, Instant::now())), idle }
@@ -241,7 +255,7 @@ impl Phase {
             }
             goes_on
         });
-        if phase == Self::IDLE {
+        if Self::makes_room(phase) {
             self.idle.notify_one();
         }
         goes_on
@@ -251,16 +265,21 @@ impl Phase {
         self.now.borrow().0
     }
 
-    /// Since when its client has been silent; `None` while it is being answered.
+    /// Whether nobody's request is under way.
+    fn makes_room(phase: u8) -> bool {
+        matches!(phase, Self::IDLE | Self::HEADERS | Self::REFUSED)
+    }
+
+    /// Since when its client has been silent, or has sent what nobody wants; `None` while it is being answered.
     fn silent_since(&self) -> Option<Instant> {
         let (now, since) = *self.now.borrow();
-        matches!(now, Self::IDLE | Self::HEADERS).then_some(since)
+        Self::makes_room(now).then_some(since)
     }
 
     /// Ends the connection, unless it is being answered.
     fn make_room(&self) -> bool {
         self.now.send_if_modified(|(now, _)| {
-            let silent = matches!(*now, Self::IDLE | Self::HEADERS);
+            let silent = Self::makes_room(*now);
             if silent {
                 *now = Self::GONE;
             }

@@ -254,11 +254,9 @@ impl Server {
         )
         .because(cannot("the functions"))?;
         if let Some(identity) = identity {
-            if identity.is_empty() {
-                let mut named = longshore_jobs::roles_of_stored_jobs(&records).because(cannot("the jobs"))?;
-                named.extend(functions.role_arns());
-                access::first_roles(&identity, &account, named).await?;
-            }
+            let mut named = longshore_jobs::roles_of_stored_jobs(&records).because(cannot("the jobs"))?;
+            named.extend(functions.role_arns());
+            access::first_roles(&identity, &account, named).await?;
             let roles = JobRoles {
                 identity,
                 functions: functions.clone(),

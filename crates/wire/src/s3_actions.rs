@@ -187,6 +187,11 @@ pub fn of_request(
                 });
             }
             asks.extend(written_with(method, &with_hoisted(headers, &query), bucket, key));
+            // Of two versions, or two lists of tags, nobody knows which one counts.
+            let versions = query.iter().filter(|(given, _)| given.eq_ignore_ascii_case("versionId")).count();
+            if versions > 1 || headers.get_all("x-amz-tagging").iter().count() > 1 {
+                asks.push(on_object(UNKNOWN, bucket, key));
+            }
         }
         None => {
             for (_, read, write, remove) in OF_BUCKET.iter().filter(|(name, ..)| has(name)) {
@@ -317,6 +322,7 @@ mod tests {
             ("POST", None, "", vec!["AnyOtherOperation b"]),
             ("GET", k, "", vec!["GetObject b/d/k"]),
             ("HEAD", k, "versionId=v", vec!["GetObjectVersion b/d/k"]),
+            ("GET", k, "versionId=&VersionId=v", vec!["GetObject b/d/k", "AnyOtherOperation b/d/k"]),
             ("GET", k, "tagging", vec!["GetObjectTagging b/d/k"]),
             ("PUT", k, "tagging&versionId=v", vec!["PutObjectVersionTagging b/d/k"]),
             ("GET", k, "attributes", vec!["GetObjectAttributes b/d/k", "GetObject b/d/k"]),

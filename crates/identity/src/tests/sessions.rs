@@ -191,6 +191,11 @@ async fn tags_of_a_session_stand_above_the_roles_and_go_on_where_they_are_transi
     assert_eq!(assume(&ground, &first, &role, &other).await.code(), "InvalidInput");
     assert_eq!(assume(&ground, &first, &role, &[("SourceIdentity", "bob")]).await.code(), "AccessDenied");
 
+    // What a session hands on cannot be shed by naming another token than the one that was verified.
+    let shed = [("X-Amz-Security-Token", "anything"), ("SourceIdentity", "bob")];
+    let told = assume(&ground, &first, &role, &shed).await;
+    assert_eq!(told.code(), "NotImplemented", "{told:?}");
+
     let plain = ground.user("plain", Some(&allowing("sts:AssumeRole"))).await;
     for more in [&other[..], &[("SourceIdentity", "bob")]] {
         assert_eq!(assume(&ground, &plain, &role, more).await.code(), "AccessDenied", "{more:?}");

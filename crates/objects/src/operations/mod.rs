@@ -51,9 +51,9 @@ impl Backend {
             return Err(S3Error::new(S3ErrorCode::AccessDenied));
         };
         let served = match self.allow(&context, &request.input).await {
-            Ok(()) => {
+            Ok(read) => {
                 let call = Call { inner: self.0.clone(), input: request.input, context: context.clone() };
-                operation(call).await.map_err(|error| context.hide_absence(error))
+                operation(call).await.map_err(|error| context.hide_absence(error, read.as_deref()))
             }
             Err(error) => Err(error),
         };
@@ -66,11 +66,17 @@ impl Backend {
 }
 
 impl Backend {
-    async fn allow(&self, context: &Context, input: &impl Asks) -> Result<(), ObjectsError> {
-        for asked in input.asks()? {
+    /// Asks for all that the input needs. Returns the bucket that is read from: that of a copy's source is another than the
+    /// request's.
+    async fn allow(&self, context: &Context, input: &impl Asks) -> Result<Option<String>, ObjectsError> {
+        let asks = input.asks()?;
+        let read = asks.iter().find(|asked| asked.action.starts_with("s3:GetObject"));
+        let bucket = read.and_then(|asked| asked.resource.strip_prefix("arn:aws:s3:::")?.split('/').next());
+        let bucket = bucket.map(str::to_owned).or_else(|| context.bucket.clone());
+        for asked in asks {
             self.0.allow(&context.caller, asked).await?;
         }
-        Ok(())
+        Ok(bucket)
     }
 }
 
@@ -93,9 +99,11 @@ impl Inner {
 
 impl Context {
     /// Whether a key is there is told to those who may list the bucket; to others, as on AWS, an absent one is forbidden.
-    fn hide_absence(&self, error: ObjectsError) -> ObjectsError {
-        let ObjectsError::NoSuchKey(key) = &error else { return error };
-        let Some(bucket) = &self.bucket else { return error };
+    fn hide_absence(&self, error: ObjectsError, bucket: Option<&str>) -> ObjectsError {
+        let (ObjectsError::NoSuchKey(key) | ObjectsError::DeleteMarker { key, named: false, .. }) = &error else {
+            return error;
+        };
+        let Some(bucket) = bucket else { return error };
         match self.caller.would(&on_bucket("s3:ListBucket", bucket).with("s3:prefix", key.as_str())) {
             Ok(()) => error,
             Err(why) => ObjectsError::AccessDenied(why.to_string()),

@@ -1,16 +1,22 @@
 //! Who is connected, and who makes room for whom.
 //!
 //! Where all seats are taken, the connection whose client has been silent longest goes: one without a request under way, be it
-//! kept open for a next one, or opened and never used. A client that finds a kept connection closed opens another; one that
+//! kept open for a next one, or opened and never used, or one of whose request only the refusal is left. A client that finds a kept connection closed opens another; one that
 //! could not connect at all would wait for strangers.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use tokio::sync::Notify;
+use tokio::time::Instant;
 
 use super::Phase;
+
+/// So long a connection keeps its place though its client is silent: its request may be on the way. Else those who wait for a place
+/// would take it from one another before any of them could speak. A way around the world and back takes 0.3 s.
+const SILENCE_MIN: Duration = Duration::from_millis(500);
 
 /// How many connections there may be at once.
 #[derive(Debug, Clone, Copy)]
@@ -104,7 +110,11 @@ impl Room {
                 Try::Taken(seat) => return Some(seat),
                 Try::TooManyFromThere => return None,
                 // One that becomes idle from here on leaves a permit.
-                Try::Full => self.taken.idle.notified().await,
+                Try::Full(None) => self.taken.idle.notified().await,
+                Try::Full(Some(then)) => tokio::select! {
+                    () = self.taken.idle.notified() => {}
+                    () = tokio::time::sleep_until(then) => {}
+                },
             }
         }
     }
@@ -115,12 +125,14 @@ impl Room {
         let from_there = connections.values().filter(|(from, _)| *from == source).count();
         if source != Source::Here
             && from_there >= self.seats.of_one_address
-            && !make_room(connections, |from| from == source)
+            && make_room(connections, |from| from == source).is_err()
         {
             return Try::TooManyFromThere;
         }
-        if connections.len() >= self.seats.in_all && !make_room(connections, |_| true) {
-            return Try::Full;
+        if connections.len() >= self.seats.in_all
+            && let Err(then) = make_room(connections, |_| true)
+        {
+            return Try::Full(then);
         }
         let number = *next;
         *next += 1;
@@ -133,21 +145,25 @@ impl Room {
 enum Try {
     Taken(Seat),
     TooManyFromThere,
-    Full,
+    /// Until then nobody has been silent long enough; `None`: all are being answered.
+    Full(Option<Instant>),
 }
 
-/// Ends the connection that has been silent longest, of those that are asked for.
-fn make_room(connections: &mut Connections, of: impl Fn(Source) -> bool) -> bool {
+/// Ends the connection that has been silent longest, of those that are asked for. The error is when there will be one.
+fn make_room(connections: &mut Connections, of: impl Fn(Source) -> bool) -> Result<(), Option<Instant>> {
     loop {
         let silent = connections
             .iter()
             .filter(|(_, (source, _))| of(*source))
             .filter_map(|(number, (_, phase))| Some((phase.silent_since()?, *number)));
-        let Some((_, longest)) = silent.min() else { return false };
+        let (since, longest) = silent.min().ok_or(None)?;
+        if since.elapsed() < SILENCE_MIN {
+            return Err(Some(since + SILENCE_MIN));
+        }
         // Its request may have come in between.
         if connections.get(&longest).is_some_and(|(_, phase)| phase.make_room()) {
             connections.remove(&longest);
-            return true;
+            return Ok(());
         }
     }
 }
@@ -175,7 +191,7 @@ mod tests {
             let seat = sit(room, HERE).await.unwrap();
             seat.phase.set(phase);
             seats.push(seat);
-            tokio::time::advance(Duration::from_millis(10)).await;
+            tokio::time::advance(SILENCE_MIN).await;
         }
         seats
     }
@@ -186,9 +202,14 @@ mod tests {
         let seats = some(&room, SEATS.in_all, Phase::IDLE).await;
         seats[0].phase.set(Phase::REQUEST);
         seats[1].phase.set(Phase::HEADERS);
+        tokio::time::advance(Duration::from_millis(10)).await;
+        seats[3].phase.set(Phase::REQUEST);
+        seats[3].phase.set(Phase::REFUSED);
+        tokio::time::advance(SILENCE_MIN).await;
         let phases = || seats.iter().map(|seat| seat.phase.get()).collect::<Vec<_>>();
-        let _fifth = sit(&room, HERE).await.unwrap();
-        assert_eq!(phases(), [Phase::REQUEST, Phase::HEADERS, Phase::GONE, Phase::IDLE]);
+        let fifth = sit(&room, HERE).await.unwrap();
+        assert!(fifth.phase.set(Phase::REQUEST));
+        assert_eq!(phases(), [Phase::REQUEST, Phase::HEADERS, Phase::GONE, Phase::REFUSED]);
         assert!(!seats[2].phase.set(Phase::REQUEST), "it cannot come back");
         let _sixth = sit(&room, HERE).await.unwrap();
         let _seventh = sit(&room, HERE).await.unwrap();
@@ -223,11 +244,24 @@ mod tests {
             assert!(sit(&room, one).await.is_none(), "{one}: its share is being answered");
             let _other = sit(&room, other).await.unwrap();
             first.phase.set(Phase::IDLE);
+            assert!(sit(&room, one).await.is_none(), "{one}: its next request may be on the way");
+            tokio::time::advance(SILENCE_MIN).await;
             let third = sit(&room, one).await.unwrap();
             assert_eq!((first.phase.get(), second.phase.get()), (Phase::GONE, Phase::REQUEST));
             drop((first, second, third));
             assert_eq!(room.taken.lock().0.len(), 1);
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_has_only_just_come_keeps_the_place_for_half_a_second() {
+        let room = room();
+        let _answered = some(&room, SEATS.in_all - 1, Phase::REQUEST).await;
+        let began = Instant::now();
+        let new = sit(&room, HERE).await.unwrap();
+        let (newer, newest) = (sit(&room, HERE).await.unwrap(), sit(&room, HERE).await.unwrap());
+        assert_eq!(began.elapsed(), 2 * SILENCE_MIN);
+        assert_eq!([&new, &newer, &newest].map(|seat| seat.phase.get()), [Phase::GONE, Phase::GONE, Phase::IDLE]);
     }
 
     #[tokio::test(start_paused = true)]

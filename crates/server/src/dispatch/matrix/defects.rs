@@ -355,7 +355,10 @@ pub fn all() -> Vec<Defect> {
 
         // Paths that were not signed so.
         "an empty segment", Header, SIGNATURE, |_, _, draft| after(draft, |sent| path(sent, |path| format!("/{path}")));
-        "a dot segment", Header, SIGNATURE, |_, _, draft| after(draft, |sent| path(sent, |path| format!("/.{path}")));
+        "a dot segment", Header, SIGNATURE, |_, _, draft| after(draft, |sent| path(sent, |path| {
+            let (head, last) = path.rsplit_once('/').unwrap();
+            format!("{head}/./{last}")
+        }));
         "an encoded dot segment", Header, SIGNATURE, |_, _, draft| after(draft, |sent| path(sent, |path| format!("/%2e%2e{path}")));
         "two dots behind", Header, SIGNATURE, |_, _, draft| after(draft, |sent| path(sent, |path| format!("{path}/x/..")));
         "a semicolon", Header, SIGNATURE, |_, _, draft| after(draft, |sent| path(sent, |path| format!("{path};x=y")));

@@ -2,7 +2,8 @@
 //! what else than success it may answer once it was done.
 //!
 //! `@` stands for the name's end: `here` of a resource that there is, `gone` of one that there is not, `held` of one that is to be made and
-//! is there already. Operations of a room are in an order in which each finds what it needs.
+//! is there already. What stands behind a comma in a name says in which way the operation is asked that asks for more than usual.
+//! Operations of a room are in an order in which each finds what it needs.
 
 /// Which table an operation is from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -56,15 +57,20 @@ head_bucket | HEAD /b-@ | | | s3:ListBucket |
 get_bucket_location | GET /b-@?location= | | | s3:GetBucketLocation |
 delete_bucket | DELETE /db-@ | | | s3:DeleteBucket | NoSuchBucket
 put_object | PUT /b-here/p-@ | | hello | s3:PutObject |
+put_object, with tags | PUT /b-here/p-@ | x-amz-tagging: a=b | hello | s3:PutObject s3:PutObjectTagging |
 get_object | GET /b-here/k-@ | | | s3:GetObject |
+get_object, a version | GET /b-here/k-@?versionId=null | | | s3:GetObjectVersion |
 head_object | HEAD /b-here/k-@ | | | s3:GetObject |
 get_object_attributes | GET /b-here/k-@?attributes= | x-amz-object-attributes: ETag | | s3:GetObject s3:GetObjectAttributes |
 copy_object | PUT /b-here/copied | x-amz-copy-source: /b-here/k-@ | | s3:GetObject s3:PutObject |
+copy_object, with its tags | PUT /b-here/copied | x-amz-copy-source: /b-here/t-@ | | s3:GetObject s3:PutObject s3:GetObjectTagging |
 delete_object | DELETE /b-here/d-@ | | | s3:DeleteObject |
+delete_object, a version | DELETE /b-here/v-@?versionId=null | | | s3:DeleteObjectVersion |
 delete_objects | POST /b-here?delete= | | <Delete><Object><Key>e-@</Key></Object></Delete> | s3:DeleteObject |
 list_objects | GET /b-@ | | | s3:ListBucket |
 list_objects_v2 | GET /b-@?list-type=2&prefix=k | | | s3:ListBucket |
 create_multipart_upload | POST /b-here/m-@?uploads= | | | s3:PutObject |
+create_multipart_upload, with tags | POST /b-here/m-@?uploads= | x-amz-tagging: a=b | | s3:PutObject s3:PutObjectTagging |
 upload_part | PUT /b-here/up-@?partNumber=1&uploadId=%UPLOAD% | | hello | s3:PutObject |
 upload_part_copy | PUT /b-here/up-here?partNumber=2&uploadId=%UPLOAD% | x-amz-copy-source: /b-here/k-@ | | s3:GetObject s3:PutObject |
 list_parts | GET /b-here/up-@?uploadId=%UPLOAD% | | | s3:ListMultipartUploadParts |
@@ -72,6 +78,7 @@ list_multipart_uploads | GET /b-@?uploads= | | | s3:ListBucketMultipartUploads |
 abort_multipart_upload | DELETE /b-here/ab-@?uploadId=%ABORT% | | | s3:AbortMultipartUpload | NoSuchUpload
 complete_multipart_upload | POST /b-here/up-@?uploadId=%UPLOAD% | | <CompleteMultipartUpload><Part><PartNumber>1</PartNumber><ETag>5d41402abc4b2a76b9719d911017c592</ETag></Part></CompleteMultipartUpload> | s3:PutObject | NoSuchUpload
 get_object_tagging | GET /b-here/k-@?tagging= | | | s3:GetObjectTagging |
+get_object_tagging, of a version | GET /b-here/k-@?tagging=&versionId=null | | | s3:GetObjectVersionTagging |
 put_object_tagging | PUT /b-here/p-@?tagging= | | <Tagging><TagSet><Tag><Key>a</Key><Value>b</Value></Tag></TagSet></Tagging> | s3:PutObjectTagging |
 delete_object_tagging | DELETE /b-here/p-@?tagging= | | | s3:DeleteObjectTagging |
 get_bucket_versioning | GET /b-@?versioning= | | | s3:GetBucketVersioning |
@@ -87,6 +94,7 @@ PutJobTagging | PUT /v20180820/jobs/%JOB%/tagging | | <PutJobTaggingRequest><Tag
 DeleteJobTagging | DELETE /v20180820/jobs/%JOB%/tagging | | | s3:DeleteJobTagging |
 UpdateJobPriority | POST /v20180820/jobs/%JOB%/priority?priority=7 | | | s3:UpdateJobPriority |
 CreateJob | POST /v20180820/jobs | | $JOB | s3:CreateJob iam:PassRole |
+CreateJob, with tags | POST /v20180820/jobs | | $TAGGED | s3:CreateJob iam:PassRole s3:PutJobTagging |
 UpdateJobStatus | POST /v20180820/jobs/%CANCELLED%/status?requestedJobStatus=Cancelled | | | s3:UpdateJobStatus | JobStatusException
 ";
 
@@ -103,6 +111,7 @@ Metrics | GET /_longshore/v1/metrics | | | cloudwatch:GetMetricData |
 
 const LAMBDA: &str = "
 CreateFunction | POST /2015-03-31/functions | | {\"FunctionName\": \"nf-@\", \"Runtime\": \"python3.12\", \"Handler\": \"h.h\", \"Role\": \"%ROLE%\", \"Code\": {\"ZipFile\": \"%ZIP%\"}} | lambda:CreateFunction iam:PassRole | ResourceConflictException
+CreateFunction, from S3 | POST /2015-03-31/functions | | {\"FunctionName\": \"ns-@\", \"Runtime\": \"python3.12\", \"Handler\": \"h.h\", \"Role\": \"%ROLE%\", \"Code\": {\"S3Bucket\": \"b-here\", \"S3Key\": \"code.zip\"}} | lambda:CreateFunction iam:PassRole s3:GetObject | ResourceConflictException
 GetFunction | GET /2015-03-31/functions/f-@ | | | lambda:GetFunction |
 GetFunctionConfiguration | GET /2015-03-31/functions/f-@/configuration | | | lambda:GetFunctionConfiguration |
 ListFunctions | GET /2015-03-31/functions | | | lambda:ListFunctions |
@@ -110,7 +119,10 @@ ListVersionsByFunction | GET /2015-03-31/functions/f-@/versions | | | lambda:Lis
 GetAccountSettings | GET /2016-08-19/account-settings | | | lambda:GetAccountSettings |
 Invoke | POST /2015-03-31/functions/f-@/invocations | x-amz-invocation-type: DryRun | {} | lambda:InvokeFunction |
 UpdateFunctionCode | PUT /2015-03-31/functions/f-@/code | | {\"ZipFile\": \"%ZIP%\"} | lambda:UpdateFunctionCode |
+UpdateFunctionCode, from S3 | PUT /2015-03-31/functions/f-@/code | | {\"S3Bucket\": \"b-here\", \"S3Key\": \"code.zip\"} | lambda:UpdateFunctionCode s3:GetObject |
+UpdateFunctionCode, a version from S3 | PUT /2015-03-31/functions/f-@/code | | {\"S3Bucket\": \"b-here\", \"S3Key\": \"code.zip\", \"S3ObjectVersion\": \"null\"} | lambda:UpdateFunctionCode s3:GetObjectVersion |
 UpdateFunctionConfiguration | PUT /2015-03-31/functions/f-@/configuration | | {\"Role\": \"%ROLE%\", \"Timeout\": 9} | lambda:UpdateFunctionConfiguration iam:PassRole |
+UpdateFunctionConfiguration, with layers | PUT /2015-03-31/functions/f-@/configuration | | {\"Layers\": [\"%LAMBDA%:layer:l-here:1\"]} | lambda:UpdateFunctionConfiguration lambda:GetLayerVersion |
 PublishVersion | POST /2015-03-31/functions/f-@/versions | | {} | lambda:PublishVersion |
 CreateAlias | POST /2015-03-31/functions/f-here/aliases | | {\"Name\": \"na-@\", \"FunctionVersion\": \"1\"} | lambda:CreateAlias | ResourceConflictException
 GetAlias | GET /2015-03-31/functions/f-here/aliases/a-@ | | | lambda:GetAlias |
@@ -146,6 +158,7 @@ ListTags | GET /2017-03-31/tags/arn%3Aaws%3Alambda%3Aus-east-1%3A000000000000%3A
 UntagResource | DELETE /2017-03-31/tags/arn%3Aaws%3Alambda%3Aus-east-1%3A000000000000%3Afunction%3Af-@?tagKeys=a | | | lambda:UntagResource |
 DeleteFunction | DELETE /2015-03-31/functions/df-@ | | | lambda:DeleteFunction | ResourceNotFoundException
 PublishLayerVersion | POST /2018-10-31/layers/l-@/versions | | {\"Content\": {\"ZipFile\": \"%ZIP%\"}} | lambda:PublishLayerVersion |
+PublishLayerVersion, from S3 | POST /2018-10-31/layers/l-@/versions | | {\"Content\": {\"S3Bucket\": \"b-here\", \"S3Key\": \"code.zip\"}} | lambda:PublishLayerVersion s3:GetObject |
 GetLayerVersion | GET /2018-10-31/layers/l-@/versions/1 | | | lambda:GetLayerVersion |
 GetLayerVersionByArn | GET /2018-10-31/layers?Arn=arn%3Aaws%3Alambda%3Aus-east-1%3A000000000000%3Alayer%3Al-@%3A1&find=LayerVersion | | | lambda:GetLayerVersion |
 ListLayers | GET /2018-10-31/layers | | | lambda:ListLayers |
@@ -220,6 +233,7 @@ GetContextKeysForCustomPolicy | PolicyInputList.member.1=%ANYTHING% |
 GetAccountSummary | |
 ListAccountAliases | |
 AssumeRole | RoleArn=%IAM%%3Arole%2Fr-@&RoleSessionName=name |
+AssumeRole, with tags | RoleArn=%IAM%%3Arole%2Fr-@&RoleSessionName=name&Tags.member.1.Key=a&Tags.member.1.Value=b |
 GetAccessKeyInfo | AccessKeyId=%OWN% |
 GetCallerIdentity | |
 GetSessionToken | | AccessDenied
@@ -229,10 +243,15 @@ fn words(text: &str) -> Vec<String> {
     text.split_whitespace().map(str::to_owned).collect()
 }
 
+/// `CreateFunction` of the row `CreateFunction, from S3`.
+pub fn operation(row: &str) -> &str {
+    row.split_once(',').map_or(row, |(operation, _)| operation)
+}
+
 fn twin(name: &str) -> &'static str {
     let makes =
         ["create_bucket", "put_object", "CreateFunction", "CreateAlias", "CreateUser", "CreateRole", "CreatePolicy"];
-    if makes.contains(&name) { "held" } else { "gone" }
+    if makes.contains(&operation(name)) { "held" } else { "gone" }
 }
 
 fn of_table(room: Room, table: &str) -> impl Iterator<Item = Row> + '_ {
@@ -242,7 +261,12 @@ fn of_table(room: Room, table: &str) -> impl Iterator<Item = Row> + '_ {
         let (method, target) = line.split_once(' ').unwrap();
         let mut headers: Vec<(String, String)> =
             headers.split_once(": ").map(|(name, value)| (name.into(), value.into())).into_iter().collect();
-        let body = if body == "$JOB" { JOB } else { body };
+        let tagged = "<Tags><member><Key>a</Key><Value>b</Value></member></Tags></CreateJobRequest>";
+        let body = match body {
+            "$JOB" => JOB.to_owned(),
+            "$TAGGED" => JOB.replace("</CreateJobRequest>", tagged).replace("token-here", "token-tagged"),
+            body => body.to_owned(),
+        };
         if !body.is_empty() || matches!(method, "PUT" | "POST") {
             headers.push(("content-type".into(), "application/octet-stream".into()));
         }
@@ -256,7 +280,7 @@ fn of_table(room: Room, table: &str) -> impl Iterator<Item = Row> + '_ {
             method: method.into(),
             target: target.into(),
             headers,
-            body: body.into(),
+            body,
             asks: words(asks),
             ends: words(ends),
             twin: twin(name),
@@ -273,7 +297,12 @@ fn of_identity() -> impl Iterator<Item = Row> {
     IDENTITY.lines().filter(|line| !line.is_empty()).map(move |line| {
         let cells: Vec<&str> = line.split(" |").map(str::trim).collect();
         let [name, members, ends] = cells[..] else { panic!("no row: {line}") };
-        let action = actions.get(name).copied().unwrap_or_else(|| panic!("{name} is a row, and no operation"));
+        let action =
+            actions.get(operation(name)).copied().unwrap_or_else(|| panic!("{name} is a row, and no operation"));
+        let mut asks: Vec<String> = if open.contains(&name) { Vec::new() } else { vec![action.into()] };
+        if name == "AssumeRole, with tags" {
+            asks.push("sts:TagSession".into());
+        }
         let separator = if members.is_empty() { "" } else { "&" };
         Row {
             room: Room::Identity,
@@ -281,8 +310,8 @@ fn of_identity() -> impl Iterator<Item = Row> {
             method: "POST".into(),
             target: "/".into(),
             headers: vec![("content-type".into(), "application/x-www-form-urlencoded".into())],
-            body: format!("Action={name}{separator}{members}"),
-            asks: if open.contains(&name) { Vec::new() } else { vec![action.into()] },
+            body: format!("Action={}{separator}{members}", operation(name)),
+            asks,
             ends: words(ends),
             twin: twin(name),
             refused_inside: false,

@@ -38,7 +38,7 @@ pub const ANYTHING: &str = r#"{"Version":"2012-10-17","Statement":[{"Effect":"Al
 /// Allows what no operation here asks for.
 pub const NOTHING: &str =
     r#"{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Action":"cloudwatch:PutMetricData","Resource":"*"}]}"#;
-const ACCOUNT_TRUST: &str = r#"{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Principal":{"AWS":"000000000000"},"Action":"sts:AssumeRole"}]}"#;
+const ACCOUNT_TRUST: &str = r#"{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Principal":{"AWS":"000000000000"},"Action":["sts:AssumeRole","sts:TagSession"]}]}"#;
 const BATCH_TRUST: &str = r#"{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Principal":{"Service":"batchoperations.s3.amazonaws.com"},"Action":"sts:AssumeRole"}]}"#;
 
 /// An answer, as far as the oracle looks at it.
@@ -102,7 +102,7 @@ impl World {
         let settings =
             longshore_identity::Settings { account: account.clone(), partition: "aws", region: region.clone() };
         let identity = Identity::open(records.clone(), &path, settings).unwrap();
-        first_roles(&identity, ACCOUNT, []).await.unwrap();
+        first_roles(&identity, ACCOUNT, Default::default()).await.unwrap();
         let root = Credentials { access_key_id: "AKIAROOTROOTROOTROOT".into(), secret_access_key: "root's".into() };
         let access = Access {
             root: root.clone(),
@@ -260,7 +260,8 @@ impl World {
         let mut zip = zip::ZipWriter::new(std::io::Cursor::new(Vec::new()));
         zip.start_file("handler.py", zip::write::SimpleFileOptions::default()).unwrap();
         std::io::Write::write_all(&mut zip, b"def handler(event, context): pass\n").unwrap();
-        let zip = base64::engine::general_purpose::STANDARD.encode(zip.finish().unwrap().into_inner());
+        let package = zip.finish().unwrap().into_inner();
+        let zip = base64::engine::general_purpose::STANDARD.encode(&package);
         self.words.insert("%ZIP%", zip);
         self.words.insert("%ROLE%", format!("arn:aws:iam::{ACCOUNT}:role/longshore-batch"));
         self.words.insert("%LAMBDA%", format!("arn:aws:lambda:{REGION}:{ACCOUNT}"));
@@ -271,9 +272,15 @@ impl World {
         for bucket in ["b-here", "db-here", "vb-here", "nb-held"] {
             self.s3("PUT", &format!("/{bucket}"), "").await;
         }
-        for key in ["k-here", "d-here", "e-here", "p-held", "up-held"] {
+        for key in ["k-here", "d-here", "e-here", "t-here", "v-here", "p-held", "up-held"] {
             self.s3("PUT", &format!("/b-here/{key}"), "hello").await;
         }
+        let tagging = "<Tagging><TagSet><Tag><Key>a</Key><Value>b</Value></Tag></TagSet></Tagging>";
+        self.s3("PUT", "/b-here/t-here?tagging=", tagging).await;
+        let mut code = draft("PUT", "/b-here/code.zip", "s3", &self.root);
+        code.header("content-length", &package.len().to_string());
+        code.body = package;
+        self.must(code).await;
         for (key, word) in [("up-here", "%UPLOAD%"), ("ab-here", "%ABORT%")] {
             let made = self.s3("POST", &format!("/b-here/{key}?uploads="), "").await;
             let id = Element::parse(made.body.as_bytes()).unwrap().child_text("UploadId").unwrap().to_owned();
@@ -282,7 +289,7 @@ impl World {
         }
 
         let create = r#"{"FunctionName": "f-here", "Runtime": "python3.12", "Handler": "h.h", "Role": "%ROLE%", "Code": {"ZipFile": "%ZIP%"}}"#;
-        for name in ["f-here", "df-here", "nf-held"] {
+        for name in ["f-here", "df-here", "nf-held", "ns-held"] {
             self.functions("POST", "/2015-03-31/functions", &create.replace("f-here", name)).await;
         }
         self.functions("POST", "/2015-03-31/functions/f-here/versions", "{}").await;
