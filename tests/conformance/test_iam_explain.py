@@ -124,4 +124,4 @@ def test_the_last_denials_are_shown_the_newest_first_and_are_in_the_log(server, 
     assert len(server.longshore("iam", "denials", "--limit", "1").stdout.splitlines()) == 2
 
     told = [line for line in server.said().splitlines() if last in line and "denied" in line]
-    assert len(told) == 1 and "s3:GetObject" in told[0] and USER + name in told[0] and "statement=1" in told[0]
+    assert len(told) == 1 and "\x1b" not in told[0] and "s3:GetObject" in told[0] and USER + name in told[0] and "statement=1" in told[0]

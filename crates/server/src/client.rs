@@ -1,4 +1,4 @@
-//! A small client of the public API, for `demo`, `run`, `job` and `function`: they have no private door.
+//! A small client of the public API, for `demo`, `run`, `job`, `function` and `iam`: they have no private door.
 //!
 //! One connection, one request at a time; opened anew when it is gone, or when the next request goes elsewhere. Several
 //! clients make several connections.
