@@ -105,8 +105,10 @@ class Work:
         self.role_may(*[statement for statement in needed if statement["Action"] not in left_out])
 
     def job(self, control=None, **more):
-        control = control or self.server.control
-        return control.create_job(**({
+        return (control or self.server.control).create_job(**self.request(**more))["JobId"]
+
+    def request(self, **more):
+        return ({
             "AccountId": ACCOUNT, "ConfirmationRequired": False, "Priority": 10, "RoleArn": self.role,
             "Operation": {"LambdaInvoke": {"FunctionArn": self.function}},
             "Report": {"Bucket": f"arn:aws:s3:::{self.bucket}", "Format": "Report_CSV_20180820", "Enabled": True,
@@ -114,7 +116,7 @@ class Work:
             "Manifest": {"Spec": {"Format": "S3BatchOperations_CSV_20180820", "Fields": ["Bucket", "Key"]},
                          "Location": {"ObjectArn": f"arn:aws:s3:::{self.bucket}/manifest.csv", "ETag": self.etag}},
             "ClientRequestToken": uuid.uuid4().hex,
-        } | more))["JobId"]
+        } | more)
 
     def ended(self, **more):
         """What a job has become, with its failure codes and reasons."""
@@ -259,6 +261,25 @@ def test_a_version_of_the_manifest_takes_the_right_to_read_versions(work):
     assert job["Status"] == "Failed" and "s3:GetObjectVersion" in reasons[1][1], reasons
     work.role_may(allow("s3:GetObjectVersion", f"arn:aws:s3:::{work.bucket}/manifest.csv"))
     work.succeeds(Manifest=manifest)
+
+
+def test_a_bucket_is_listed_with_the_role(work):
+    source = f"arn:aws:s3:::{work.bucket}"
+    generator = {"S3JobManifestGenerator": {
+        "SourceBucket": source, "EnableManifestOutput": False, "Filter": {"KeyNameConstraint": {"MatchAnyPrefix": ["data/"]}}}}
+
+    def ended():
+        more = {"ManifestGenerator": generator, "ClientRequestToken": uuid.uuid4().hex}
+        request = {key: value for key, value in work.request(**more).items() if key != "Manifest"}
+        job = work.server.wait(work.server.control.create_job(**request)["JobId"])
+        return job, [reason["FailureReason"] for reason in job["FailureReasons"]]
+
+    work.role_may_all_but()
+    job, reasons = ended()
+    assert job["Status"] == "Failed" and any("may not s3:ListBucket on" in reason for reason in reasons), reasons
+    work.role_may(allow("s3:ListBucket", source))
+    job, reasons = ended()
+    assert (job["Status"], reasons) == ("Complete", [])
 
 
 def test_the_report_is_written_with_the_role(work):

@@ -17,6 +17,7 @@ import pytest
 
 import harness
 import peers
+import test_permissions
 
 # What a store may be asked for by name; each needs another encoding somewhere on the way.
 KEYS = ["plain.txt", "a b+c/ü%.txt", "quo\"te,comma.txt", "dir/über (1)~&=;@:$!*'.txt", "x" * 200]
@@ -285,6 +286,36 @@ def test_a_key_that_some_servers_would_take_for_another_bucket_is_refused(mapped
         with pytest.raises(botocore.exceptions.ClientError) as refused:
             mapped.s3.put_object(Bucket=bucket, Key=key, Body=b"x")
         assert refused.value.response["Error"]["Code"] == "InvalidArgument", key
+
+
+def test_requests_to_another_store_pass_the_policies_of_this_one(peer, mapped, bucket, name):
+    for key in ("mine/x", "mine/y", "theirs/x"):
+        peer.s3.put_object(Bucket=bucket, Key=key, Body=b"x")
+    person, arn = test_permissions.Person(mapped, name), f"arn:aws:s3:::{bucket}"
+    s3, allow, denied = person.client("s3"), test_permissions.allow, test_permissions.denied
+    with denied(person.arn, "s3:GetObject", f"{arn}/mine/x"):
+        s3.get_object(Bucket=bucket, Key="mine/x")
+    person.may(allow(["s3:GetObject", "s3:DeleteObject", "s3:PutObject"], f"{arn}/mine/*"),
+               allow("s3:ListBucket", arn, {"StringLike": {"s3:prefix": "mine/*"}}))
+    assert s3.get_object(Bucket=bucket, Key="mine/x")["Body"].read() == b"x"
+    assert [o["Key"] for o in s3.list_objects_v2(Bucket=bucket, Prefix="mine/")["Contents"]] == ["mine/x", "mine/y"]
+    for action, key, call in [
+        ("s3:ListBucket", "", lambda: s3.list_objects_v2(Bucket=bucket)),
+        ("s3:GetObject", "/theirs/x", lambda: s3.get_object(Bucket=bucket, Key="theirs/x")),
+        ("s3:PutObject", "/theirs/x", lambda: s3.put_object(Bucket=bucket, Key="theirs/x", Body=b"")),
+        ("s3:GetObject", "/theirs/x", lambda: s3.copy_object(Bucket=bucket, Key="mine/z", CopySource={"Bucket": bucket, "Key": "theirs/x"})),
+        ("s3:PutObjectTagging", "/mine/x", lambda: s3.put_object_tagging(Bucket=bucket, Key="mine/x", Tagging={"TagSet": []})),
+        ("s3:GetBucketPolicy", "", lambda: s3.get_bucket_policy(Bucket=bucket)),
+        ("s3:DeleteBucket", "", lambda: s3.delete_bucket(Bucket=bucket)),
+    ]:
+        with denied(person.arn, action, arn + key):
+            call()
+    # A list of keys to delete is read, and refused whole for the one that is not theirs.
+    with denied(person.arn, "s3:DeleteObject", f"{arn}/theirs/x"):
+        s3.delete_objects(Bucket=bucket, Delete={"Objects": [{"Key": "mine/x"}, {"Key": "theirs/x"}]})
+    assert len(peer.s3.list_objects_v2(Bucket=bucket)["Contents"]) == 3
+    s3.delete_objects(Bucket=bucket, Delete={"Objects": [{"Key": "mine/x"}, {"Key": "mine/y"}]})
+    assert [o["Key"] for o in peer.s3.list_objects_v2(Bucket=bucket)["Contents"]] == ["theirs/x"]
 
 
 # --- longshore run ---

@@ -22,6 +22,7 @@ mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use longshore_core::policy::{Context, Policy, Principal, PrincipalKind, Question, ResourcePolicy, Rights, decide};
@@ -78,6 +79,8 @@ struct Inner {
     seal: Seal,
     settings: Settings,
     snapshot: RwLock<Arc<Snapshot>>,
+    /// How often the snapshot was changed; asked for with every call of a job.
+    generation: AtomicU64,
     /// When the key was made, and so the account's first moment here, in seconds since the epoch.
     began: i64,
     /// One change at a time, so that snapshot and tables agree on the order. Entities change rarely.
@@ -88,7 +91,6 @@ struct Inner {
 #[derive(Debug, Default)]
 pub(crate) struct Snapshot {
     pub state: State,
-    generation: u64,
 }
 
 /// Whose an access key is.
@@ -168,15 +170,25 @@ impl Identity {
         })?;
         let made = std::fs::metadata(data_dir.join(KEY_FILE)).and_then(|key| key.modified());
         let began = made.ok().and_then(|time| jiff::Timestamp::try_from(time).ok()).map_or_else(now, |t| t.as_second());
-        let snapshot = RwLock::new(Arc::new(Snapshot { state, generation: 0 }));
+        let snapshot = RwLock::new(Arc::new(Snapshot { state }));
         let changing = tokio::sync::Mutex::default();
-        Ok(Self { inner: Arc::new(Inner { records, seal, settings, snapshot, began, changing }) })
+        Ok(Self {
+            inner: Arc::new(Inner {
+                records,
+                seal,
+                settings,
+                snapshot,
+                generation: AtomicU64::new(0),
+                began,
+                changing,
+            }),
+        })
     }
 
     /// Changes with each change of an entity, a policy or a key: what is derived from them may be kept as long as this is the
     /// same.
     pub fn generation(&self) -> u64 {
-        self.snapshot().generation
+        self.inner.generation.load(Ordering::Acquire)
     }
 
     pub(crate) fn snapshot(&self) -> Arc<Snapshot> {
@@ -216,8 +228,9 @@ impl Identity {
             let seal = identity.inner.seal.clone();
             let write = move |connection: &rusqlite::Connection| table::write(connection, &seal, &changes);
             identity.inner.records.write::<_, IdentityError>(write).await?;
-            let after = Snapshot { state, generation: before.generation + 1 };
-            *identity.inner.snapshot.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(after);
+            *identity.inner.snapshot.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(Snapshot { state });
+            // After it: whoever has seen the new number sees what it stands for.
+            identity.inner.generation.fetch_add(1, Ordering::Release);
             Ok(answer)
         };
         tokio::spawn(work)
