@@ -527,6 +527,8 @@ def test_without_iam_roles_are_names_and_the_server_says_so_loudly(tmp_path):
         assert server.wait(job)["Status"] == "Complete"
         with pytest.raises(botocore.exceptions.ClientError, match='iam = "off"'):
             server.boto("iam").list_users()
+        explained = server.longshore("iam", "explain", "user/u", "s3:GetObject", "*", check=False)
+        assert explained.returncode == 2 and 'iam = "off"' in explained.stderr
     finally:
         server.stop()
     refused = harness.run([harness.LONGSHORE, "serve", "--data-dir", tmp_path / "other", "--iam", "off", "--listen", "0.0.0.0:0", "--allow-plain-http"],

@@ -161,7 +161,10 @@ pub(super) fn create_function(functions: &Functions, call: &Call, action: &'stat
     };
     let mut asked = Asked::new(action, &*resource);
     asked = asked.with_context(with_tags("aws:RequestTag/", looked.tags.as_ref().unwrap_or(&BTreeMap::new())));
+    let tagged = looked.tags.as_ref().is_some_and(|tags| !tags.is_empty());
+    let tagging = tagged.then(|| Asked::new("lambda:TagResource", &*resource).with_context(asked.context.clone()));
     let mut asks = vec![with_layers(asked, &looked)];
+    asks.extend(tagging);
     asks.extend(looked.role.iter().map(|role| pass_role(role, &resource)));
     asks.extend(layers_used(&looked));
     asks.extend(looked.fetched());
@@ -259,13 +262,13 @@ pub(super) fn tags(functions: &Functions, call: &Call, action: &'static str) -> 
     Ok(vec![asked])
 }
 
-/// Ours, not Lambda's: what AWS has CloudWatch Logs for.
+/// Ours, not Lambda's: what AWS has CloudWatch Logs for. Of a log group all streams, as AWS's policies name them.
 pub(super) fn logs(functions: &Functions, call: &Call, action: &'static str) -> Asks {
     let settings = &functions.inner.settings;
     Ok(vec![match functions.named(call, "GetFunction") {
         Ok(named) => Asked::new(
             action,
-            format!("arn:aws:logs:{}:{}:log-group:/aws/lambda/{}", settings.region, settings.account, named.name),
+            format!("arn:aws:logs:{}:{}:log-group:/aws/lambda/{}:*", settings.region, settings.account, named.name),
         ),
         Err(_) => Asked::new(action, "*"),
     }])

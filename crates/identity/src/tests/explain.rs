@@ -177,6 +177,16 @@ async fn what_is_told_of_a_policy_is_told_to_those_who_may_read_it() {
 }
 
 #[tokio::test]
+async fn a_session_of_a_user_is_not_served_as_by_iam_itself() {
+    let ground = Ground::new();
+    let who = ground.user("u", Some(&allowing("*"))).await;
+    assert_eq!(ground.explain(&who, "user/u", "s3:GetObject", "*").await.0, StatusCode::OK);
+    let session = Who::of(&ground.sts(&who, "GetSessionToken", &[]).await.good());
+    let (status, answer) = ground.explain(&session, "user/u", "s3:GetObject", "*").await;
+    assert_eq!((status, answer["code"].as_str()), (StatusCode::FORBIDDEN, Some("InvalidClientTokenId")), "{answer}");
+}
+
+#[tokio::test]
 async fn a_request_has_one_page_and_a_bound_and_nothing_else_is_at_its_path() {
     let ground = Ground::new();
     ground.user("u", None).await;

@@ -19,7 +19,7 @@ use world::{Answered, Which, World};
 /// Cells that there have to be at least.
 const CELLS_MIN: usize = 2_000;
 /// Of what is found before there is an operation, each row meets one in so many, another row the next: each defect still meets each
-/// room. All of them take four times as long, which is for the test that is ignored.
+/// room. All of them take some three times as long, which is for the test that is ignored.
 const ROWS_OF_A_DEFECT: usize = 4;
 
 /// A right request of a row, not signed yet.
@@ -234,7 +234,7 @@ async fn no_defect_of_a_request_is_let_in_changes_anything_or_tells_what_there_i
 
 /// `cargo test -p longshore --bin longshore every_defect -- --ignored --nocapture`
 #[tokio::test]
-#[ignore = "all of the cells: four times as long as those that CI has time for"]
+#[ignore = "all of the cells: some three times as long as those that CI has time for"]
 async fn every_defect_of_every_request_is_refused() {
     fill(1).await;
 }
