@@ -104,6 +104,14 @@ impl Functions {
         Ok((name.to_owned(), number.parse().unwrap_or(i64::MAX)))
     }
 
+    /// The layer version that `text` means, as policies are asked about it: in one spelling, whatever partition and zeros it was
+    /// written with. What does not read is no resource.
+    pub(crate) fn layer_version_asked(&self, text: &str) -> String {
+        let Some(VersionArn { region, account, name, number }) = version_arn(text) else { return "*".to_owned() };
+        let number = number.trim_start_matches('0');
+        format!("arn:aws:lambda:{region}:{account}:layer:{name}:{}", if number.is_empty() { "0" } else { number })
+    }
+
     /// Layers of other accounts are nobody's here, and those of other regions are elsewhere.
     fn check_layer_place(
         &self,

@@ -8,6 +8,7 @@ use longshore_core::policy::Context;
 use longshore_functions::Functions;
 use longshore_identity::{AssumeError, Identity};
 use longshore_jobs::ports;
+use longshore_wire::arn::FunctionName;
 use longshore_wire::caller::{self, Witness};
 use longshore_wire::s3_actions::{self, GET_OBJECT, PUT_OBJECT};
 use longshore_wire::sigv4::{AuthError, Claim, Key, KeyCache, Rules, Verified};
@@ -209,12 +210,28 @@ fn address(ip: IpAddr) -> String {
 pub struct JobRoles {
     pub identity: Identity,
     pub functions: Functions,
+    /// Whether a function, as a job names it, is somebody else's.
+    pub is_elsewhere: Arc<dyn Fn(&str) -> bool + Send + Sync>,
     pub account: String,
     pub region: String,
     pub witness: Option<Arc<dyn Witness>>,
 }
 
 impl JobRoles {
+    /// For a function of somebody else, or one whose name does not read: by its whole ARN, and no policy of ours is its.
+    fn asks_elsewhere(&self, function: &str) -> Asked {
+        let arn = match FunctionName::parse(function) {
+            Some(FunctionName { region, account, name, qualifier }) => {
+                let (region, account) =
+                    (region.unwrap_or(self.region.clone()), account.unwrap_or(self.account.clone()));
+                let qualifier = qualifier.map(|qualifier| format!(":{qualifier}")).unwrap_or_default();
+                format!("arn:aws:lambda:{region}:{account}:function:{name}{qualifier}")
+            }
+            None => function.to_owned(),
+        };
+        Asked::new("lambda:InvokeFunction", arn)
+    }
+
     /// As the engine is given it.
     pub fn port(self) -> Arc<dyn ports::Roles> {
         Arc::new(Shared(Arc::new(self)))
@@ -244,8 +261,8 @@ struct JobSession {
 
 struct Invoking {
     function: String,
-    /// Of identities and of functions.
-    generations: (u64, u64),
+    /// Of identities and of functions; and the second, for policies may ask for the time.
+    at: (u64, u64, i64),
     word: Result<(), String>,
 }
 
@@ -267,23 +284,25 @@ impl JobSession {
         let caller = Caller::new(verified, identity, context, self.roles.witness.clone(), &self.job_id);
         caller
             .may(asked)
-            .map_err(|why| format!("{} may not {} on {} {}", self.role_arn, why.action, why.resource, why.reason()))
+            .map_err(|why| format!("The job's role may not {} {}: {}", why.action, why.reason(), why.resource))
     }
 
-    /// Asked before each call: decided anew when anything has changed that could change it.
+    /// Asked before each call: decided anew when anything has changed that could change it, and each second.
     fn may_invoke(&self, function: &str) -> Result<(), String> {
-        let generations = (self.roles.identity.generation(), self.roles.functions.generation());
+        let now = jiff::Timestamp::now().as_second();
+        let at = (self.roles.identity.generation(), self.roles.functions.generation(), now);
         let mut invoking = self.invoking.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(last) = &*invoking
-            && last.generations == generations
+            && last.at == at
             && last.function == function
         {
             return last.word.clone();
         }
-        let asked =
-            self.roles.functions.asks_invoke(function).unwrap_or_else(|| Asked::new("lambda:InvokeFunction", function));
+        let here = || self.roles.functions.asks_invoke(function);
+        let asked = if (self.roles.is_elsewhere)(function) { None } else { here() };
+        let asked = asked.unwrap_or_else(|| self.roles.asks_elsewhere(function));
         let word = self.decide(&asked);
-        *invoking = Some(Invoking { function: function.to_owned(), generations, word: word.clone() });
+        *invoking = Some(Invoking { function: function.to_owned(), at, word: word.clone() });
         word
     }
 }

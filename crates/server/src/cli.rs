@@ -538,7 +538,7 @@ pub struct CreateJob {
     /// The higher runs first [default: 10]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(0..=2_147_483_647))]
     pub priority: Option<u32>,
-    /// The role of the job: its name or its ARN [default, where a Longshore answers: longshore]
+    /// The role of the job: its name or its ARN [default, where a Longshore answers: longshore-batch]
     #[arg(long, value_name = "ROLE")]
     pub role: Option<String>,
     /// What the job is for
@@ -657,7 +657,7 @@ pub struct Deploy {
     /// The ARN of a layer's version; may be repeated, and replaces the layers that there are
     #[arg(long = "layer", value_name = "ARN")]
     pub layers: Vec<String>,
-    /// The role of the function: its ARN, or its name [default, where a Longshore answers: longshore]
+    /// The role of the function: its ARN, or its name [default, where a Longshore answers: longshore-batch]
     #[arg(long, value_name = "ROLE")]
     pub role: Option<String>,
     /// Publish a version of what was deployed, and print its ARN

@@ -181,6 +181,10 @@ pub fn route<'r>(
     let mut sources = headers.get_all("x-amz-copy-source").iter();
     if let Some(source) = sources.next() {
         let invalid = |message: &str| ApiError::new(StatusCode::BAD_REQUEST, "InvalidArgument", message);
+        if remote.is_some() && source.as_bytes().contains(&b'+') {
+            // To some stores it is a space, and so another object.
+            return Err(invalid("Copy Source must have a plus sign encoded, as %2B"));
+        }
         // All of them go on, and which one a store takes is its own affair.
         if sources.next().is_some() {
             return Err(invalid("Copy Source must be given once"));
@@ -238,6 +242,16 @@ impl Gateway {
         check_names(&target.bucket, target.key.as_deref())
             .map_err(|e| ApiError::new(StatusCode::BAD_REQUEST, e.code, e.message))?;
         expected(parts)?;
+        let query = parts.uri.query().unwrap_or("");
+        let hidden = query.split('&').any(|pair| {
+            let name = pair.split('=').next().unwrap_or("");
+            let name = percent_decode_str(name).decode_utf8_lossy().to_ascii_lowercase();
+            matches!(name.as_str(), "x-amz-copy-source" | "x-amz-bypass-governance-retention")
+        });
+        if query.contains(';') || hidden {
+            let message = "A query to another store has no semicolon, which some take for a separator, and what copies or overrides stands in headers.";
+            return Err(ApiError::new(StatusCode::BAD_REQUEST, "InvalidArgument", message));
+        }
         body_length(&parts.method, &parts.headers, caller).map(drop)
     }
 

@@ -212,6 +212,8 @@ impl S3 {
     }
 }
 
+/// Keys of one DeleteObjects.
+const DELETED_KEYS_MAX: usize = 1_000;
 /// Bytes of a DeleteObjects that is looked into: 1,000 keys of 1,024 bytes, each byte an entity of its own, take less.
 const DELETED_BYTES_MAX: usize = 8 * 1024 * 1024;
 
@@ -254,6 +256,10 @@ async fn allow_elsewhere(
     for (key, version) in deleted(&whole)? {
         let asked = s3_actions::on_version(s3_actions::DELETE_OBJECT, &target.bucket, &key, version.as_deref());
         caller.may(&asked).map_err(|why| denied(&why))?;
+        if s3_actions::bypasses_governance(&parts.headers) {
+            let asked = s3_actions::on_object(s3_actions::BYPASS_GOVERNANCE, &target.bucket, &key);
+            caller.may(&asked).map_err(|why| denied(&why))?;
+        }
     }
     Ok(RequestBody { trailers, ..RequestBody::whole(whole.freeze()) })
 }
@@ -282,6 +288,10 @@ fn deleted(document: &[u8]) -> Result<Vec<(String, Option<String>)>, ApiError> {
             }
             _ => return Err(malformed()),
         }
+    }
+    // As S3 has it; each is a question.
+    if found.len() > DELETED_KEYS_MAX {
+        return Err(malformed());
     }
     Ok(found)
 }

@@ -260,6 +260,10 @@ impl Server {
             let roles = JobRoles {
                 identity,
                 functions: functions.clone(),
+                is_elsewhere: {
+                    let remote = remote.clone();
+                    Arc::new(move |function| remote.of(function).is_some())
+                },
                 account: account.clone(),
                 region: region.clone(),
                 witness: Some(witness),

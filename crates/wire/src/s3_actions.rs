@@ -20,6 +20,7 @@ pub const DELETE_OBJECT_TAGGING: Pair = ("s3:DeleteObjectTagging", "s3:DeleteObj
 pub const GET_OBJECT_ATTRIBUTES: Pair = ("s3:GetObjectAttributes", "s3:GetObjectVersionAttributes");
 pub const DELETE_OBJECT: Pair = ("s3:DeleteObject", "s3:DeleteObjectVersion");
 pub const PUT_OBJECT: &str = "s3:PutObject";
+pub const BYPASS_GOVERNANCE: &str = "s3:BypassGovernanceRetention";
 
 pub fn bucket_arn(bucket: &str) -> String {
     format!("arn:aws:s3:::{bucket}")
@@ -207,6 +208,9 @@ pub fn of_request(
                     _ => on_bucket(UNKNOWN, bucket),
                 });
             }
+            if *method == Method::PUT {
+                asks.extend(made_with(&with_hoisted(headers, &query), bucket));
+            }
         }
     }
     Needed { asks, deletes }
@@ -232,13 +236,43 @@ pub struct Needed {
     pub deletes: bool,
 }
 
+/// Whether a request is to be done in spite of a governance retention. Any value but `false` may be taken for a yes.
+pub fn bypasses_governance(headers: &HeaderMap) -> bool {
+    headers
+        .get_all("x-amz-bypass-governance-retention")
+        .iter()
+        .any(|value| !value.as_bytes().eq_ignore_ascii_case(b"false"))
+}
+
+/// What the headers with which a bucket is made ask for besides.
+fn made_with(headers: &HeaderMap, bucket: &str) -> Vec<Asked> {
+    let any = |fits: fn(&str) -> bool| headers.keys().any(|name| fits(name.as_str()));
+    let mut asks = Vec::new();
+    if any(|name| name == "x-amz-acl" || name.starts_with("x-amz-grant-")) {
+        asks.push(on_bucket("s3:PutBucketAcl", bucket));
+    }
+    if any(|name| name == "x-amz-object-ownership") {
+        asks.push(on_bucket("s3:PutBucketOwnershipControls", bucket));
+    }
+    if any(|name| name == "x-amz-bucket-object-lock-enabled") {
+        asks.push(on_bucket("s3:PutBucketObjectLockConfiguration", bucket));
+        asks.push(on_bucket("s3:PutBucketVersioning", bucket));
+    }
+    asks
+}
+
 /// What the headers of a write ask for besides: its source, its tags, an ACL, a lock.
 fn written_with(method: &Method, headers: &HeaderMap, bucket: &str, key: &str) -> Vec<Asked> {
     let mut asks = Vec::new();
+    // Whatever removes or changes what is locked.
+    if bypasses_governance(headers) {
+        asks.push(on_object(BYPASS_GOVERNANCE, bucket, key));
+    }
     if !matches!(*method, Method::PUT | Method::POST) {
         return asks;
     }
     let text = |name: &str| headers.get(name).map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned());
+    let mut tags_come_along = false;
     if let Some(source) = text("x-amz-copy-source") {
         let (path, version) = source.split_once("?versionId=").unwrap_or((&source, ""));
         let path = decode(path);
@@ -246,9 +280,14 @@ fn written_with(method: &Method, headers: &HeaderMap, bucket: &str, key: &str) -
             let version = Some(version).filter(|version| !version.is_empty());
             asks.push(on_version(GET_OBJECT, bucket, key, version));
             if text("x-amz-tagging-directive").is_none_or(|directive| directive.eq_ignore_ascii_case("COPY")) {
+                // Which tags come along nobody here knows: a condition on them is unknown.
                 asks.push(on_version(GET_OBJECT_TAGGING, bucket, key, version));
+                tags_come_along = true;
             }
         }
+    }
+    if tags_come_along {
+        asks.push(on_object(PUT_OBJECT_TAGGING.0, bucket, key));
     }
     if let Some(tags) = text("x-amz-tagging") {
         let tags: Vec<(String, String)> = tags.split('&').filter(|tag| !tag.is_empty()).map(pair).collect();
@@ -345,12 +384,32 @@ mod tests {
         let copied = [("x-amz-copy-source", "/c/e%2Fk?versionId=v")];
         assert_eq!(
             asked("PUT", k, "", &copied),
-            ["PutObject b/d/k", "GetObjectVersion c/e/k", "GetObjectVersionTagging c/e/k"]
+            ["PutObject b/d/k", "GetObjectVersion c/e/k", "GetObjectVersionTagging c/e/k", "PutObjectTagging b/d/k"]
         );
         assert_eq!(
             asked("PUT", k, "X-Amz-Copy-Source=%2Fc%2Fe&x-amz-tagging-directive=REPLACE", &[]),
             ["PutObject b/d/k", "GetObject c/e"]
         );
+        let bypass = [("x-amz-bypass-governance-retention", "true")];
+        assert_eq!(
+            asked("DELETE", k, "versionId=v", &bypass),
+            ["DeleteObjectVersion b/d/k", "BypassGovernanceRetention b/d/k"]
+        );
+        assert_eq!(
+            asked("PUT", k, "retention", &[("x-amz-bypass-governance-retention", "yes")]),
+            ["PutObjectRetention b/d/k", "BypassGovernanceRetention b/d/k"]
+        );
+        assert_eq!(asked("DELETE", k, "", &[("x-amz-bypass-governance-retention", "False")]), ["DeleteObject b/d/k"]);
+        let made =
+            [("x-amz-grant-read", "x"), ("x-amz-object-ownership", "x"), ("x-amz-bucket-object-lock-enabled", "true")];
+        let wanted = [
+            "CreateBucket b",
+            "PutBucketAcl b",
+            "PutBucketOwnershipControls b",
+            "PutBucketObjectLockConfiguration b",
+            "PutBucketVersioning b",
+        ];
+        assert_eq!(asked("PUT", None, "", &made), wanted);
         let more = [("x-amz-tagging", "a=b"), ("x-amz-acl", "private"), ("x-amz-object-lock-mode", "GOVERNANCE")];
         assert_eq!(
             asked("PUT", k, "", &more),

@@ -9,7 +9,6 @@ use std::collections::BTreeMap;
 use longshore_core::policy::{Context, Document, Kind, Policy};
 use longshore_wire::{ApiError, Asked, Call, s3_actions};
 use serde::Deserialize;
-use serde::de::IgnoredAny;
 
 use crate::Functions;
 use crate::error::FunctionError;
@@ -31,6 +30,21 @@ pub(super) use asks;
 /// For what has no resource: lists, the account.
 pub(super) fn anywhere(_: &Functions, _: &Call, action: &'static str) -> Asks {
     Ok(vec![Asked::new(action, "*")])
+}
+
+/// For what concerns a function as a whole: `$LATEST` is the function itself to these operations, and so it is to the question.
+pub(super) fn whole(functions: &Functions, call: &Call, action: &'static str) -> Asks {
+    Ok(vec![of_whole(functions, call, action)])
+}
+
+fn of_whole(functions: &Functions, call: &Call, action: &'static str) -> Asked {
+    match functions.named(call, action.strip_prefix("lambda:").unwrap_or(action)) {
+        Ok(mut named) => {
+            named.qualifier = named.qualifier.filter(|qualifier| qualifier != "$LATEST");
+            on(functions, &named, action)
+        }
+        Err(_) => Asked::new(action, "*"),
+    }
 }
 
 /// For what concerns a function, a version or an alias.
@@ -93,7 +107,8 @@ impl Functions {
     }
 }
 
-/// The members of any request's body that policies may look at. Unknown ones are the operation's business.
+/// The members of any request's body that policies may look at. All others are passed over as they are read: a request of 70 MB must not
+/// become a tree before anybody was asked.
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]
 struct Looked {
@@ -109,19 +124,15 @@ struct Looked {
     s3_bucket: Option<String>,
     s3_key: Option<String>,
     s3_object_version: Option<String>,
-    #[serde(flatten)]
-    _others: BTreeMap<String, IgnoredAny>,
 }
 
-/// A package of code, of which the bytes are nobody's business here.
+/// A package of code, of which the bytes are passed over.
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]
 struct Package {
     s3_bucket: Option<String>,
     s3_key: Option<String>,
     s3_object_version: Option<String>,
-    #[serde(flatten)]
-    _others: BTreeMap<String, IgnoredAny>,
 }
 
 impl Looked {
@@ -141,9 +152,23 @@ fn looked(call: &Call) -> Result<Looked, ApiError> {
     if call.request.body.is_empty() {
         return Ok(Looked::default());
     }
-    serde_json::from_slice(&call.request.body)
-        .map_err(|error| FunctionError::Content(format!("Could not parse request body into json: {error}")).told())
+    let unread = |why: &str| FunctionError::Content(format!("Could not parse request body into json: {why}")).told();
+    if !longshore_wire::json::is_shallow(&call.request.body) {
+        return Err(unread("it has too many levels"));
+    }
+    let looked: Looked = serde_json::from_slice(&call.request.body).map_err(|error| unread(&error.to_string()))?;
+    let few = |count: Option<usize>, max| count.unwrap_or(0) <= max;
+    // Each is a question of its own. The operation says what is wrong with some more than there may be.
+    if few(looked.layers.as_ref().map(Vec::len), QUESTIONS_MAX)
+        && few(looked.tags.as_ref().map(BTreeMap::len), QUESTIONS_MAX)
+    {
+        return Ok(looked);
+    }
+    Err(FunctionError::Parameter(format!("More than {QUESTIONS_MAX} layers or tags in one request.")).told())
 }
+
+/// Layers, and tags, of one request that are asked about; AWS takes 5 and 50.
+const QUESTIONS_MAX: usize = 100;
 
 /// `iam:PassRole` for the role that a function is given: it lends the role's rights to whoever writes its code.
 fn pass_role(role: &str, function: &str) -> Asked {
@@ -163,16 +188,16 @@ pub(super) fn create_function(functions: &Functions, call: &Call, action: &'stat
     asked = asked.with_context(with_tags("aws:RequestTag/", looked.tags.as_ref().unwrap_or(&BTreeMap::new())));
     let tagged = looked.tags.as_ref().is_some_and(|tags| !tags.is_empty());
     let tagging = tagged.then(|| Asked::new("lambda:TagResource", &*resource).with_context(asked.context.clone()));
-    let mut asks = vec![with_layers(asked, &looked)];
+    let mut asks = vec![with_layers(functions, asked, &looked)];
     asks.extend(tagging);
     asks.extend(looked.role.iter().map(|role| pass_role(role, &resource)));
-    asks.extend(layers_used(&looked));
+    asks.extend(layers_used(functions, &looked));
     asks.extend(looked.fetched());
     Ok(asks)
 }
 
 pub(super) fn update_code(functions: &Functions, call: &Call, action: &'static str) -> Asks {
-    let mut asks = vec![of_function(functions, call, action)];
+    let mut asks = vec![of_whole(functions, call, action)];
     asks.extend(looked(call)?.fetched());
     Ok(asks)
 }
@@ -185,22 +210,24 @@ pub(super) fn publish_layer(functions: &Functions, call: &Call, action: &'static
 
 pub(super) fn update_configuration(functions: &Functions, call: &Call, action: &'static str) -> Asks {
     let looked = looked(call)?;
-    let asked = with_layers(of_function(functions, call, action), &looked);
+    let asked = with_layers(functions, of_whole(functions, call, action), &looked);
     let resource = asked.resource.clone();
     let mut asks = vec![asked];
     asks.extend(looked.role.iter().map(|role| pass_role(role, &resource)));
-    asks.extend(layers_used(&looked));
+    asks.extend(layers_used(functions, &looked));
     Ok(asks)
 }
 
-fn with_layers(mut asked: Asked, looked: &Looked) -> Asked {
-    asked.context = asked.context.with_all("lambda:Layer", looked.layers.iter().flatten());
+fn with_layers(functions: &Functions, mut asked: Asked, looked: &Looked) -> Asked {
+    let layers = looked.layers.iter().flatten().map(|layer| functions.layer_version_asked(layer));
+    asked.context = asked.context.with_all("lambda:Layer", layers);
     asked
 }
 
 /// Whoever attaches a layer has to be allowed to read it.
-fn layers_used(looked: &Looked) -> impl Iterator<Item = Asked> + '_ {
-    looked.layers.iter().flatten().map(|layer| Asked::new("lambda:GetLayerVersion", layer.as_str()))
+fn layers_used<'a>(functions: &'a Functions, looked: &'a Looked) -> impl Iterator<Item = Asked> + 'a {
+    let layers = looked.layers.iter().flatten();
+    layers.map(|layer| Asked::new("lambda:GetLayerVersion", functions.layer_version_asked(layer)))
 }
 
 pub(super) fn add_permission(functions: &Functions, call: &Call, action: &'static str) -> Asks {
@@ -230,7 +257,9 @@ pub(super) fn layer(functions: &Functions, call: &Call, action: &'static str) ->
 /// The one path of ListLayers and GetLayerVersionByArn.
 pub(super) fn layers(functions: &Functions, call: &Call, action: &'static str) -> Asks {
     match (call.request.query.get("find"), call.request.query.get("Arn")) {
-        (Some("LayerVersion"), Some(arn)) => Ok(vec![Asked::new("lambda:GetLayerVersion", arn)]),
+        (Some("LayerVersion"), Some(arn)) => {
+            Ok(vec![Asked::new("lambda:GetLayerVersion", functions.layer_version_asked(arn))])
+        }
         (Some("LayerVersion"), None) => anywhere(functions, call, "lambda:GetLayerVersion"),
         _ => anywhere(functions, call, action),
     }
@@ -246,20 +275,29 @@ pub(super) fn provisioned(functions: &Functions, call: &Call, action: &'static s
 
 /// Tags are of functions alone.
 pub(super) fn tags(functions: &Functions, call: &Call, action: &'static str) -> Asks {
+    Ok(vec![of_tagged(functions, call, action)])
+}
+
+/// TagResource, whose tags are in its body.
+pub(super) fn tag(functions: &Functions, call: &Call, action: &'static str) -> Asks {
+    let tags = looked(call)?.tags.unwrap_or_default();
+    Ok(vec![of_tagged(functions, call, action).with_context(with_tags("aws:RequestTag/", &tags))])
+}
+
+/// UntagResource, whose keys are in its query.
+pub(super) fn untag(functions: &Functions, call: &Call, action: &'static str) -> Asks {
+    let mut asked = of_tagged(functions, call, action);
+    asked.context = asked.context.with_all("aws:TagKeys", call.request.query.all("tagKeys"));
+    Ok(vec![asked])
+}
+
+fn of_tagged(functions: &Functions, call: &Call, action: &'static str) -> Asked {
     let action_name = action.strip_prefix("lambda:").unwrap_or(action);
     let named = functions.name(call.label("Resource"), None, call.request.caller.account(), action_name);
-    let mut asked = match named {
+    match named {
         Ok(named) => on(functions, &named, action),
         Err(_) => Asked::new(action, "*"),
-    };
-    if let Some(tags) = looked(call)?.tags {
-        asked = asked.with_context(with_tags("aws:RequestTag/", &tags));
     }
-    let keys: Vec<&str> = call.request.query.all("tagKeys").collect();
-    if !keys.is_empty() {
-        asked.context = asked.context.with_all("aws:TagKeys", keys);
-    }
-    Ok(vec![asked])
 }
 
 /// Ours, not Lambda's: what AWS has CloudWatch Logs for. Of a log group all streams, as AWS's policies name them.

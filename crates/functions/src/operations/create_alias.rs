@@ -19,7 +19,7 @@ pub const OPERATION: Operation<Functions> = Operation {
     name: "CreateAlias",
     route: Route("POST", "/2015-03-31/functions/{FunctionName}/aliases"),
     spec: "https://docs.aws.amazon.com/lambda/latest/api/API_CreateAlias.html",
-    asks: asks!(function, "CreateAlias"),
+    asks: asks!(whole, "CreateAlias"),
     handle: |functions, call| answered(create_alias(functions, call)),
 };
 

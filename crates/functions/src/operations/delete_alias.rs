@@ -13,7 +13,7 @@ pub const OPERATION: Operation<Functions> = Operation {
     name: "DeleteAlias",
     route: Route("DELETE", "/2015-03-31/functions/{FunctionName}/aliases/{Name}"),
     spec: "https://docs.aws.amazon.com/lambda/latest/api/API_DeleteAlias.html",
-    asks: asks!(function, "DeleteAlias"),
+    asks: asks!(whole, "DeleteAlias"),
     handle: |functions, call| answered(delete_alias(functions, call)),
 };
 

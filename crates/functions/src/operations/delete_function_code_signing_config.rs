@@ -12,7 +12,7 @@ pub const OPERATION: Operation<Functions> = Operation {
     name: "DeleteFunctionCodeSigningConfig",
     route: Route("DELETE", "/2020-06-30/functions/{FunctionName}/code-signing-config"),
     spec: "https://docs.aws.amazon.com/lambda/latest/api/API_DeleteFunctionCodeSigningConfig.html",
-    asks: asks!(function, "DeleteFunctionCodeSigningConfig"),
+    asks: asks!(whole, "DeleteFunctionCodeSigningConfig"),
     handle: |functions, call| answered(delete_function_code_signing_config(functions, call)),
 };
 

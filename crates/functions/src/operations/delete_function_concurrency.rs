@@ -13,7 +13,7 @@ pub const OPERATION: Operation<Functions> = Operation {
     name: "DeleteFunctionConcurrency",
     route: Route("DELETE", "/2017-10-31/functions/{FunctionName}/concurrency"),
     spec: "https://docs.aws.amazon.com/lambda/latest/api/API_DeleteFunctionConcurrency.html",
-    asks: asks!(function, "DeleteFunctionConcurrency"),
+    asks: asks!(whole, "DeleteFunctionConcurrency"),
     handle: |functions, call| answered(delete_function_concurrency(functions, call)),
 };
 

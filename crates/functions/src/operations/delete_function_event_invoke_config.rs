@@ -14,7 +14,7 @@ pub const OPERATION: Operation<Functions> = Operation {
     name: "DeleteFunctionEventInvokeConfig",
     route: Route("DELETE", "/2019-09-25/functions/{FunctionName}/event-invoke-config"),
     spec: "https://docs.aws.amazon.com/lambda/latest/api/API_DeleteFunctionEventInvokeConfig.html",
-    asks: asks!(function, "DeleteFunctionEventInvokeConfig"),
+    asks: asks!(whole, "DeleteFunctionEventInvokeConfig"),
     handle: |functions, call| answered(delete_function_event_invoke_config(functions, call)),
 };
 

@@ -14,7 +14,7 @@ pub const OPERATION: Operation<Functions> = Operation {
     name: "GetAlias",
     route: Route("GET", "/2015-03-31/functions/{FunctionName}/aliases/{Name}"),
     spec: "https://docs.aws.amazon.com/lambda/latest/api/API_GetAlias.html",
-    asks: asks!(function, "GetAlias"),
+    asks: asks!(whole, "GetAlias"),
     handle: |functions, call| answered(get_alias(functions, call)),
 };
 

@@ -13,7 +13,7 @@ pub const OPERATION: Operation<Functions> = Operation {
     name: "GetFunctionCodeSigningConfig",
     route: Route("GET", "/2020-06-30/functions/{FunctionName}/code-signing-config"),
     spec: "https://docs.aws.amazon.com/lambda/latest/api/API_GetFunctionCodeSigningConfig.html",
-    asks: asks!(function, "GetFunctionCodeSigningConfig"),
+    asks: asks!(whole, "GetFunctionCodeSigningConfig"),
     handle: |functions, call| answered(get_function_code_signing_config(functions, call)),
 };
 

@@ -13,7 +13,7 @@ pub const OPERATION: Operation<Functions> = Operation {
     name: "GetFunctionConcurrency",
     route: Route("GET", "/2019-09-30/functions/{FunctionName}/concurrency"),
     spec: "https://docs.aws.amazon.com/lambda/latest/api/API_GetFunctionConcurrency.html",
-    asks: asks!(function, "GetFunctionConcurrency"),
+    asks: asks!(whole, "GetFunctionConcurrency"),
     handle: |functions, call| answered(get_function_concurrency(functions, call)),
 };
 

@@ -13,7 +13,7 @@ pub const OPERATION: Operation<Functions> = Operation {
     name: "GetFunctionEventInvokeConfig",
     route: Route("GET", "/2019-09-25/functions/{FunctionName}/event-invoke-config"),
     spec: "https://docs.aws.amazon.com/lambda/latest/api/API_GetFunctionEventInvokeConfig.html",
-    asks: asks!(function, "GetFunctionEventInvokeConfig"),
+    asks: asks!(whole, "GetFunctionEventInvokeConfig"),
     handle: |functions, call| answered(get_function_event_invoke_config(functions, call)),
 };
 

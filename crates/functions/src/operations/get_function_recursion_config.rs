@@ -13,7 +13,7 @@ pub const OPERATION: Operation<Functions> = Operation {
     name: "GetFunctionRecursionConfig",
     route: Route("GET", "/2024-08-31/functions/{FunctionName}/recursion-config"),
     spec: "https://docs.aws.amazon.com/lambda/latest/api/API_GetFunctionRecursionConfig.html",
-    asks: asks!(function, "GetFunctionRecursionConfig"),
+    asks: asks!(whole, "GetFunctionRecursionConfig"),
     handle: |functions, call| answered(get_function_recursion_config(functions, call)),
 };
 

@@ -16,7 +16,7 @@ pub const OPERATION: Operation<Functions> = Operation {
     name: "ListAliases",
     route: Route("GET", "/2015-03-31/functions/{FunctionName}/aliases"),
     spec: "https://docs.aws.amazon.com/lambda/latest/api/API_ListAliases.html",
-    asks: asks!(function, "ListAliases"),
+    asks: asks!(whole, "ListAliases"),
     handle: |functions, call| answered(list_aliases(functions, call)),
 };
 

@@ -14,7 +14,7 @@ pub const OPERATION: Operation<Functions> = Operation {
     name: "ListFunctionEventInvokeConfigs",
     route: Route("GET", "/2019-09-25/functions/{FunctionName}/event-invoke-config/list"),
     spec: "https://docs.aws.amazon.com/lambda/latest/api/API_ListFunctionEventInvokeConfigs.html",
-    asks: asks!(function, "ListFunctionEventInvokeConfigs"),
+    asks: asks!(whole, "ListFunctionEventInvokeConfigs"),
     handle: |functions, call| answered(list_function_event_invoke_configs(functions, call)),
 };
 

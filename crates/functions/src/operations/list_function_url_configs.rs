@@ -14,7 +14,7 @@ pub const OPERATION: Operation<Functions> = Operation {
     name: "ListFunctionUrlConfigs",
     route: Route("GET", "/2021-10-31/functions/{FunctionName}/urls"),
     spec: "https://docs.aws.amazon.com/lambda/latest/api/API_ListFunctionUrlConfigs.html",
-    asks: asks!(function, "ListFunctionUrlConfigs"),
+    asks: asks!(whole, "ListFunctionUrlConfigs"),
     handle: |functions, call| answered(list_function_url_configs(functions, call)),
 };
 

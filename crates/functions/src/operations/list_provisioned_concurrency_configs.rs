@@ -14,7 +14,7 @@ pub const OPERATION: Operation<Functions> = Operation {
     name: "ListProvisionedConcurrencyConfigs",
     route: Route("GET", "/2019-09-30/functions/{FunctionName}/provisioned-concurrency"),
     spec: "https://docs.aws.amazon.com/lambda/latest/api/API_ListProvisionedConcurrencyConfigs.html",
-    asks: asks!(function, "ListProvisionedConcurrencyConfigs"),
+    asks: asks!(whole, "ListProvisionedConcurrencyConfigs"),
     handle: |functions, call| answered(list_provisioned_concurrency_configs(functions, call)),
 };
 

@@ -14,7 +14,7 @@ pub const OPERATION: Operation<Functions> = Operation {
     name: "ListVersionsByFunction",
     route: Route("GET", "/2015-03-31/functions/{FunctionName}/versions"),
     spec: "https://docs.aws.amazon.com/lambda/latest/api/API_ListVersionsByFunction.html",
-    asks: asks!(function, "ListVersionsByFunction"),
+    asks: asks!(whole, "ListVersionsByFunction"),
     handle: |functions, call| answered(list_versions_by_function(functions, call)),
 };
 

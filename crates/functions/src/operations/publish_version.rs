@@ -19,7 +19,7 @@ pub const OPERATION: Operation<Functions> = Operation {
     name: "PublishVersion",
     route: Route("POST", "/2015-03-31/functions/{FunctionName}/versions"),
     spec: "https://docs.aws.amazon.com/lambda/latest/api/API_PublishVersion.html",
-    asks: asks!(function, "PublishVersion"),
+    asks: asks!(whole, "PublishVersion"),
     handle: |functions, call| answered(publish_version(functions, call)),
 };
 

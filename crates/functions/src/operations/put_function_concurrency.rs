@@ -17,7 +17,7 @@ pub const OPERATION: Operation<Functions> = Operation {
     name: "PutFunctionConcurrency",
     route: Route("PUT", "/2017-10-31/functions/{FunctionName}/concurrency"),
     spec: "https://docs.aws.amazon.com/lambda/latest/api/API_PutFunctionConcurrency.html",
-    asks: asks!(function, "PutFunctionConcurrency"),
+    asks: asks!(whole, "PutFunctionConcurrency"),
     handle: |functions, call| answered(put_function_concurrency(functions, call)),
 };
 

@@ -13,7 +13,7 @@ pub const OPERATION: Operation<Functions> = Operation {
     name: "PutFunctionEventInvokeConfig",
     route: Route("PUT", "/2019-09-25/functions/{FunctionName}/event-invoke-config"),
     spec: "https://docs.aws.amazon.com/lambda/latest/api/API_PutFunctionEventInvokeConfig.html",
-    asks: asks!(function, "PutFunctionEventInvokeConfig"),
+    asks: asks!(whole, "PutFunctionEventInvokeConfig"),
     handle: |functions, call| answered(put_function_event_invoke_config(functions, call)),
 };
 

@@ -16,7 +16,7 @@ pub const OPERATION: Operation<Functions> = Operation {
     name: "PutFunctionRecursionConfig",
     route: Route("PUT", "/2024-08-31/functions/{FunctionName}/recursion-config"),
     spec: "https://docs.aws.amazon.com/lambda/latest/api/API_PutFunctionRecursionConfig.html",
-    asks: asks!(function, "PutFunctionRecursionConfig"),
+    asks: asks!(whole, "PutFunctionRecursionConfig"),
     handle: |functions, call| answered(put_function_recursion_config(functions, call)),
 };
 

@@ -14,7 +14,7 @@ pub const OPERATION: Operation<Functions> = Operation {
     name: "UntagResource",
     route: Route("DELETE", "/2017-03-31/tags/{Resource}"),
     spec: "https://docs.aws.amazon.com/lambda/latest/api/API_UntagResource.html",
-    asks: asks!(tags, "UntagResource"),
+    asks: asks!(untag, "UntagResource"),
     handle: |functions, call| answered(untag_resource(functions, call)),
 };
 

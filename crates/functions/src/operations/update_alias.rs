@@ -19,7 +19,7 @@ pub const OPERATION: Operation<Functions> = Operation {
     name: "UpdateAlias",
     route: Route("PUT", "/2015-03-31/functions/{FunctionName}/aliases/{Name}"),
     spec: "https://docs.aws.amazon.com/lambda/latest/api/API_UpdateAlias.html",
-    asks: asks!(function, "UpdateAlias"),
+    asks: asks!(whole, "UpdateAlias"),
     handle: |functions, call| answered(update_alias(functions, call)),
 };
 

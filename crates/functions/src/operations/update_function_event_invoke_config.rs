@@ -13,7 +13,7 @@ pub const OPERATION: Operation<Functions> = Operation {
     name: "UpdateFunctionEventInvokeConfig",
     route: Route("POST", "/2019-09-25/functions/{FunctionName}/event-invoke-config"),
     spec: "https://docs.aws.amazon.com/lambda/latest/api/API_UpdateFunctionEventInvokeConfig.html",
-    asks: asks!(function, "UpdateFunctionEventInvokeConfig"),
+    asks: asks!(whole, "UpdateFunctionEventInvokeConfig"),
     handle: |functions, call| answered(update_function_event_invoke_config(functions, call)),
 };
 

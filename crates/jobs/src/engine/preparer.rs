@@ -69,7 +69,7 @@ pub(super) async fn prepare(
 ) -> Result<Prepared, Unprepared> {
     let (job_id, mut lineage) = (job.id.as_str(), None);
     let objects = engine.shared.world.doors.objects_of(job);
-    objects.assume().map_err(|why| failed("RoleAccessDenied", why))?;
+    objects.assume().map_err(|why| failed(ROLE_ACCESS_DENIED, why))?;
     let rows = match &job.request.source {
         Source::Manifest(manifest) => {
             let object = open(&objects, manifest).await?;
@@ -133,6 +133,8 @@ fn bad(kind: FaultKind, detail: impl Into<String>) -> Unprepared {
     Unprepared::Failed(FailureReason::new("InvalidManifestContent", kind.reason()).detailed(detail))
 }
 
+/// The code with which a job fails whose role cannot be taken on.
+const ROLE_ACCESS_DENIED: &str = "RoleAccessDenied";
 /// The code with which a job fails whose manifest does not read as it was stored.
 const MANIFEST_DAMAGED: &str = "ManifestDamaged";
 
@@ -142,6 +144,7 @@ pub(super) fn log_failed(job_id: &str, reason: &FailureReason) {
     let (code, reason) = (reason.code.as_str(), reason.reason.as_str());
     match code {
         MANIFEST_DAMAGED => tracing::error!(job = job_id, code, reason, "a job fails because its manifest is damaged"),
+        ROLE_ACCESS_DENIED => tracing::warn!(job = job_id, code, reason, "a job fails because of its role"),
         _ => tracing::info!(job = job_id, code, reason, "a job fails because of its manifest"),
     }
 }

@@ -1,6 +1,6 @@
 //! CopyObject: a new record that shares the body of the old one, made in one write.
 
-use longshore_wire::s3_actions::{GET_OBJECT_TAGGING, on_version};
+use longshore_wire::s3_actions::{GET_OBJECT_TAGGING, PUT_OBJECT_TAGGING, on_object, on_version, with_request_tags};
 use s3s::S3Response;
 use s3s::dto::*;
 
@@ -69,6 +69,10 @@ pub async fn copy_object(call: Call<CopyObjectInput>) -> Answer<CopyObjectOutput
     }
     if !replace_tags && !source.attributes.tags.is_empty() {
         let asked = on_version(GET_OBJECT_TAGGING, &from_bucket, &from_key, from_version.as_deref());
+        call.inner.allow(&call.context.caller, asked).await?;
+        // They are written with the copy.
+        let tags = source.attributes.tags.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+        let asked = with_request_tags(on_object(PUT_OBJECT_TAGGING.0, &input.bucket, &input.key), tags);
         call.inner.allow(&call.context.caller, asked).await?;
     }
     let new_checksum = algorithm.is_some_and(|a| source.checksum.as_ref().is_none_or(|c| c.algorithm != a));

@@ -89,7 +89,17 @@ impl Inner {
         {
             let version = asked.context.get("s3:VersionId").and_then(|values| values.first()).map(String::as_str);
             // What is not there has no tags.
-            let tags = self.head(bucket, key, version).await.map(|found| found.attributes.tags).unwrap_or_default();
+            let tags = match self.head(bucket, key, version).await {
+                Ok(found) => found.attributes.tags,
+                Err(
+                    ObjectsError::NoSuchKey(_)
+                    | ObjectsError::NoSuchBucket(_)
+                    | ObjectsError::NoSuchVersion { .. }
+                    | ObjectsError::DeleteMarker { .. },
+                ) => Vec::new(),
+                // A tag that cannot be read is not a tag that is not there.
+                Err(error) => return Err(error),
+            };
             let tags = tags.iter().map(|(name, value)| (name.as_str(), value.as_str()));
             asked.context = asked.context.with_tags("s3:ExistingObjectTag/", tags);
         }

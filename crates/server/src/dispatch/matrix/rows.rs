@@ -63,7 +63,7 @@ get_object, a version | GET /b-here/k-@?versionId=null | | | s3:GetObjectVersion
 head_object | HEAD /b-here/k-@ | | | s3:GetObject |
 get_object_attributes | GET /b-here/k-@?attributes= | x-amz-object-attributes: ETag | | s3:GetObject s3:GetObjectAttributes |
 copy_object | PUT /b-here/copied | x-amz-copy-source: /b-here/k-@ | | s3:GetObject s3:PutObject |
-copy_object, with its tags | PUT /b-here/copied | x-amz-copy-source: /b-here/t-@ | | s3:GetObject s3:PutObject s3:GetObjectTagging |
+copy_object, with its tags | PUT /b-here/copied | x-amz-copy-source: /b-here/t-@ | | s3:GetObject s3:PutObject s3:GetObjectTagging s3:PutObjectTagging |
 delete_object | DELETE /b-here/d-@ | | | s3:DeleteObject |
 delete_object, a version | DELETE /b-here/v-@?versionId=null | | | s3:DeleteObjectVersion |
 delete_objects | POST /b-here?delete= | | <Delete><Object><Key>e-@</Key></Object></Delete> | s3:DeleteObject |

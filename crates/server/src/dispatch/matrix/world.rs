@@ -125,9 +125,15 @@ impl World {
         let functions = Functions::without_host(records.clone(), code, &path.join("code"), settings).unwrap();
         let mut settings = longshore_jobs::Settings::new(ACCOUNT, REGION);
         let (identity_of_roles, functions_of_roles) = (identity.clone(), functions.clone());
-        settings.roles =
-            JobRoles { identity: identity_of_roles, functions: functions_of_roles, account, region, witness: None }
-                .port();
+        settings.roles = JobRoles {
+            identity: identity_of_roles,
+            functions: functions_of_roles,
+            is_elsewhere: Arc::new(|_| false),
+            account,
+            region,
+            witness: None,
+        }
+        .port();
         let invoker = Arc::new(rooms::EmbeddedInvoker(functions.clone()));
         let jobs =
             Jobs::open(records.clone(), path.join("jobs"), fatal.clone(), settings, routed, invoker).await.unwrap();
