@@ -24,8 +24,8 @@ pub const FILE: &str = "audit.jsonl";
 pub const FILE_BEFORE: &str = "audit.jsonl.1";
 /// Bytes of a file before it is set aside: some 150,000 decisions.
 const FILE_BYTES_MAX: u64 = 64 * 1024 * 1024;
-/// Lines that wait for the file: 1 KiB each at most, of a busy second.
-const WAITING_MAX: usize = 16 * 1024;
+/// Lines that wait for the file: some 400 bytes each, of a busy second; with the longest names, all of them escaped, 24 KiB.
+const WAITING_MAX: usize = 4 * 1024;
 /// Characters of a name that somebody else has chosen.
 const NAME_CHARS_MAX: usize = 1_024;
 /// How long after a file could not be written it is tried again.

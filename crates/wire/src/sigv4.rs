@@ -40,7 +40,7 @@ pub const EXPIRES_SECONDS_MAX: u32 = 604_800;
 /// Ours have 20 characters, AWS's at most 128.
 const ACCESS_KEY_ID_MAX: usize = 128;
 
-/// A caller whose signature was verified. Cannot be made outside this module.
+/// A caller whose signature was verified. Cannot be made outside this module but by [`Verified::in_process`].
 #[derive(Debug, Clone)]
 pub struct Verified {
     account: String,

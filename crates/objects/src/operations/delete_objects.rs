@@ -57,6 +57,21 @@ pub async fn delete_objects(call: Call<DeleteObjectsInput>) -> Answer<DeleteObje
         let asked = on_version(DELETE_OBJECT, &bucket, &object.key, object.version_id.as_deref());
         denied.push(call.inner.allow(&call.context.caller, asked).await.err());
     }
+    if denied.iter().all(Option::is_some) {
+        // Also whether there is such a bucket is nobody's business who may remove nothing of it.
+        let refused = objects.into_iter().zip(denied.into_iter().flatten());
+        let errors = refused.map(|(object, why)| {
+            let told = why.told();
+            Error {
+                code: Some(told.code.into_owned()),
+                key: Some(object.key),
+                message: Some(told.message),
+                version_id: object.version_id,
+            }
+        });
+        let errors = Some(errors.collect());
+        return Ok(S3Response::new(DeleteObjectsOutput { errors, ..DeleteObjectsOutput::default() }));
+    }
     let (results, _) = call
         .inner
         .write(None, move |c| {
