@@ -7,6 +7,8 @@ import pytest
 import harness
 
 UNITS = ("passed", "failed", "skipped")
+# Where `check` wants the counts. Read before any test, for tests replace the environment.
+COUNTED = os.environ.get("LONGSHORE_TEST_COUNTS")
 
 
 def running(folder, *environment):
@@ -45,9 +47,8 @@ def pytest_terminal_summary(terminalreporter):
     counts["failed"] += len(terminalreporter.stats.get("error", []))
     for report in terminalreporter.stats.get("skipped", []):
         terminalreporter.write_line(f"SKIPPED {report.nodeid}: {report.longrepr[-1]}", yellow=True, bold=True)
-    path = os.environ.get("LONGSHORE_TEST_COUNTS")
-    if path:
-        with open(path, "a") as counted:
+    if COUNTED:
+        with open(COUNTED, "a") as counted:
             print(*(counts[unit] for unit in UNITS), file=counted)
 
 

@@ -18,6 +18,7 @@ import socket
 import subprocess
 import sys
 import textwrap
+import threading
 import time
 import zipfile
 
@@ -253,17 +254,22 @@ class Server:
             time.sleep(0.1)
 
 
+# Two threads that replace it at once would put back what the other had put there.
+ENVIRONMENT = threading.RLock()
+
+
 @contextlib.contextmanager
 def environ(replacement):
-    """Replaces the environment of this process for a while: boto3 reads it when a client is made."""
-    before = dict(os.environ)
-    os.environ.clear()
-    os.environ.update(replacement)
-    try:
-        yield
-    finally:
+    """Replaces the environment of this process for a while, for one thread at a time: boto3 reads it when a client is made."""
+    with ENVIRONMENT:
+        before = dict(os.environ)
         os.environ.clear()
-        os.environ.update(before)
+        os.environ.update(replacement)
+        try:
+            yield
+        finally:
+            os.environ.clear()
+            os.environ.update(before)
 
 
 def zip_of(files):
