@@ -30,7 +30,7 @@ pub enum LogFormat {
 
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Run the server: S3, Lambda and S3 Control on one port
+    /// Run the server: S3, Lambda, S3 Control, IAM and STS on one port
     Serve(Serve),
     /// Print the lines that point the AWS CLI and SDKs at the server: eval "$(longshore env)"
     Env(Env),

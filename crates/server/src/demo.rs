@@ -88,7 +88,7 @@ async fn show(server: &Server, source: &Path, runtime: &str, report_folder: &Pat
     let shown_source = quoted(&source.to_string_lossy());
     let shown_report = quoted(&report_folder.to_string_lossy());
 
-    step(1, &format!("A server for S3, Lambda and S3 Control listens on http://{}.", server.address));
+    step(1, &format!("A server for S3, Lambda, S3 Control and IAM listens on http://{}.", server.address));
     println!("   It stops with the demo. The lines with $ do the same by hand, at a server of your own:");
     command(&["longshore serve", "eval \"$(longshore env)\""]);
 
