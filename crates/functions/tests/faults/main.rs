@@ -28,8 +28,11 @@ const ENVIRONMENTS: u32 = 8;
 const CALLERS: usize = 24;
 /// Reserved concurrency of one of the two functions.
 const RESERVED: u32 = 2;
-/// Time-out of every function. A machine that stands still for so long fails the test.
+/// Time-out of a call. A machine that stands still for so long fails the test.
 const TIMEOUT_S: u32 = 2;
+/// Time-out of calls that wait for one another: the first of them waits until the last places are free, and a call of the
+/// storm whose caller has left keeps its place until its own time-out.
+const PATIENT_TIMEOUT_S: u32 = 60;
 /// How long a start may take before it goes on on the clock of its call.
 const INIT_LIMIT: Duration = Duration::from_millis(500);
 /// A call that has not come back by then is lost.
@@ -222,6 +225,10 @@ impl Bench {
     }
 
     fn deployment(&self, function: usize, init: &str) -> Arc<Deployment> {
+        self.deployment_within(function, init, TIMEOUT_S)
+    }
+
+    fn deployment_within(&self, function: usize, init: &str, timeout_s: u32) -> Arc<Deployment> {
         let generation = self.generations.fetch_add(1, Ordering::Relaxed);
         let id = format!("{}-{generation}", ["f", "g"][function]);
         let runtime = if init == "foreign" { "java21" } else { "provided.al2023" };
@@ -236,7 +243,7 @@ impl Bench {
             code_dir,
             layers_dir: None,
             variables: variables.map(|(name, value)| (name.to_owned(), value.to_owned())).into(),
-            timeout_s: TIMEOUT_S,
+            timeout_s,
             memory_mib: 128,
             ephemeral_storage_mib: 512,
             concurrency: (function == 1).then_some(RESERVED),
@@ -521,7 +528,7 @@ async fn under_thousands_of_faults_every_call_has_its_own_answer_and_nothing_is_
 /// No permit has leaked: the whole host can be filled with one function, and the other one has what was reserved for it.
 async fn all_places_are_there(bench: &Bench) {
     for (function, places) in [(1, RESERVED), (0, ENVIRONMENTS)] {
-        let d = bench.deployment(function, "");
+        let d = bench.deployment_within(function, "", PATIENT_TIMEOUT_S);
         for generation in 0..bench.generations.load(Ordering::Relaxed) - 1 {
             bench.host.retire(&format!("{}-{generation}", d.name));
         }
@@ -533,8 +540,10 @@ async fn all_places_are_there(bench: &Bench) {
                 (number.clone(), bench.invoke(d, &number, "hold", Patience::Forever).await)
             }
         });
+        let began = Instant::now();
         let watch = async {
             soon("full use of the host", || bench.seen.held.load(Ordering::SeqCst) == places as usize).await;
+            println!("all {places} places were taken after {} ms", began.elapsed().as_millis());
             // The one too many holds as soon as there is a place for it, and would be late for the first word.
             while bench.seen.held.load(Ordering::SeqCst) <= places as usize {
                 bench.seen.let_go.notify_waiters();
