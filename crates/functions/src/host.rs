@@ -17,6 +17,7 @@ use http_body_util::combinators::BoxBody;
 use longshore_core::pattern;
 use longshore_core::pool::{self, Ask, CallId, Effect, EnvironmentId, Limits, Millis, Pool, StopReason, Target};
 use longshore_core::start::Start;
+use longshore_store::Budget;
 use tokio::sync::{Notify, oneshot};
 
 mod ahead;
@@ -74,7 +75,12 @@ pub struct FunctionCredentials {
     pub function_name: String,
     /// The ARN of the function's execution role, with whose rights it acts.
     pub role: String,
+    /// What the server holds in memory of this environment's requests.
+    pub documents: Budget,
 }
+
+/// Bytes of documents that one environment may have the server hold: two of the largest, or a hundred of a thousand keys each.
+const DOCUMENTS_BYTES_MAX: usize = 8 * 1024 * 1024;
 
 impl FunctionCredentials {
     fn random(function_name: &str, role: &str) -> Result<Self, String> {
@@ -90,6 +96,7 @@ impl FunctionCredentials {
             session_token: encode(&bytes[46..]),
             function_name: function_name.to_owned(),
             role: role.to_owned(),
+            documents: Budget::new(DOCUMENTS_BYTES_MAX),
         })
     }
 }

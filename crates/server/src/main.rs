@@ -5,6 +5,7 @@
 
 mod access;
 mod audit;
+mod bodies;
 mod cli;
 mod client;
 mod credentials;

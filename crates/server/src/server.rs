@@ -20,9 +20,10 @@ use tokio::task::JoinHandle;
 
 use crate::access::{self, Access, JobRoles};
 use crate::audit::Audit;
+use crate::bodies::Bodies;
 use crate::client::{Client, Endpoint};
 use crate::credentials::Credentials;
-use crate::dispatch::{Dispatch, room_for_bodies};
+use crate::dispatch::Dispatch;
 use crate::endpoints::Routes;
 use crate::env::dialled;
 use crate::failure::{Because, Failure, OK};
@@ -221,12 +222,13 @@ impl Server {
         host.runtimes_dirs = runtimes_dirs(Some(&path));
         host.sandbox.closed_ports = [Some(address), metrics_address].into_iter().flatten().map(|a| a.port()).collect();
         let network = settings.functions.network;
-        let host = Host::new(host, rooms::s3_door(s3.clone(), access.clone())).map_err(|error| {
-            match error.get_ref().and_then(|inner| inner.downcast_ref::<SandboxRefusal>()) {
+        let bodies = Bodies::new();
+        let host = Host::new(host, rooms::s3_door(s3.clone(), access.clone(), bodies.of_functions.clone())).map_err(
+            |error| match error.get_ref().and_then(|inner| inner.downcast_ref::<SandboxRefusal>()) {
                 Some(refusal) => Failure::new(refusal.message.clone()).hint(refusal.hint.clone()),
                 None => Failure::new(format!("{}: {error}", cannot("the function host"))),
-            }
-        })?;
+            },
+        )?;
         if settings.functions.sandbox == Mode::Off {
             // Somebody must act, or have meant it.
             tracing::error!(
@@ -302,7 +304,7 @@ impl Server {
             functions: functions.clone(),
             jobs: jobs.clone(),
             fatal: fatal.clone(),
-            bodies: room_for_bodies(),
+            bodies,
             metrics: metrics.clone(),
         };
         failpoint::pass(Place::ServerOpened);

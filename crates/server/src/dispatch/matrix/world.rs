@@ -18,8 +18,9 @@ use sha2::{Digest, Sha256};
 
 use super::drafts::{Draft, Keys, Sent, draft, encoded};
 use crate::access::{Access, BATCH_SERVICE, JobRoles, first_roles};
+use crate::bodies::Bodies;
 use crate::credentials::Credentials;
-use crate::dispatch::{Dispatch, room_for_bodies};
+use crate::dispatch::Dispatch;
 use crate::endpoints::Routes;
 use crate::listener::{Connection, RequestBody, Service};
 use crate::metrics::{self, Metrics};
@@ -152,7 +153,7 @@ impl World {
             functions,
             jobs,
             fatal,
-            bodies: room_for_bodies(),
+            bodies: Bodies::new(),
             metrics,
         };
         let watching = rusqlite::Connection::open(path.join("records.db")).unwrap();
@@ -165,9 +166,14 @@ impl World {
 
     /// Sends a request; `None` where no client could.
     pub async fn send(&self, sent: &Sent) -> Option<Answered> {
+        self.send_with(sent, RequestBody::whole(sent.body.clone())).await
+    }
+
+    /// As [`World::send`], with a body that comes as it pleases.
+    pub async fn send_with(&self, sent: &Sent, body: RequestBody) -> Option<Answered> {
         let request = sent.request()?;
         let head = request.method() == http::Method::HEAD;
-        let mut request = request.map(RequestBody::whole);
+        let mut request = request.map(|_| body);
         let peer: SocketAddr = PEER.parse().unwrap();
         request.extensions_mut().insert(Connection { peer, secure: false });
         let answer = self.dispatch.answer(request).await;
@@ -412,6 +418,10 @@ impl World {
     /// Looks at the function that rows change: a change is over then.
     pub async fn look_at_functions(&self) {
         let _ = self.must(draft("GET", "/2015-03-31/functions/f-here/configuration", "lambda", &self.root)).await;
+    }
+
+    pub fn bodies(&self) -> &Bodies {
+        &self.dispatch.bodies
     }
 
     pub fn keys(&self, name: &str) -> &Keys {
