@@ -266,6 +266,7 @@ impl Dispatch {
             Ok(claim) => claim,
             Err(error) => {
                 let api = Api::of(None, path, &host, &parts.headers);
+                self.access.refused(None, connection(&parts), &error, id);
                 return self.refuse_caller(api, &error, &parts, body, id).await;
             }
         };
@@ -298,7 +299,6 @@ impl Dispatch {
         body: RequestBody,
         id: &RequestId,
     ) -> Answer {
-        tracing::debug!(request_id = %id, %error, "caller refused");
         drain(parts, body).await;
         let mut told = error.told(api.dialect());
         if matches!(error, AuthError::Missing) && wants_metrics(parts.uri.path()) {
@@ -357,6 +357,7 @@ impl Dispatch {
         let announced = parts.headers.get(CONTENT_LENGTH).and_then(|l| l.to_str().ok()?.parse::<u64>().ok());
         let large = announced.is_some_and(|length| length > CONTROL_BODY_MAX);
         if !self.access.knows(claim) || large {
+            self.access.refused(Some(claim), connection(&parts), &wrong, id);
             return self.refuse_caller(api, &wrong, &parts, body, id).await;
         }
         let mut held = self.bodies.unproven.held();
@@ -373,7 +374,6 @@ impl Dispatch {
             Err(_) => false,
         };
         if !verified {
-            tracing::debug!(request_id = %id, error = %wrong, "caller refused");
             return api.refuse(&wrong.told(api.dialect()), id);
         }
         let hint = match service {
@@ -459,10 +459,7 @@ impl Dispatch {
         let body_sha256 = Some(Sha256::digest(&whole).into());
         let caller = match self.access.verify(claim, api.services(), connection(&parts), body_sha256, id) {
             Ok(caller) => caller,
-            Err(error) => {
-                tracing::debug!(request_id = %id, %error, "caller refused");
-                return api.refuse(&error.told(api.dialect()), id);
-            }
+            Err(error) => return api.refuse(&error.told(api.dialect()), id),
         };
         let request = Request {
             method: parts.method,

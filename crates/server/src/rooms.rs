@@ -424,7 +424,8 @@ pub fn s3_door(s3: S3, access: Access, documents: Budget) -> S3Door {
             let (region, account) = (settings.region.clone(), settings.account.clone());
             // The way from an environment to here does not leave the machine, and the body would be the function's own.
             let rules = Rules { regions: &[&region], services: &["s3"], unsigned_payload: true, keys: None };
-            let verified = Claim::parse(&parts.method, target, &parts.headers).and_then(|claim| {
+            let claim = Claim::parse(&parts.method, target, &parts.headers);
+            let verified = claim.as_ref().map_err(Clone::clone).and_then(|claim| {
                 let known = claim.access_key_id() == credentials.access_key_id;
                 let key = if known {
                     Key::temporary(&credentials.secret_access_key, &account, &credentials.session_token, i64::MAX)
@@ -436,7 +437,7 @@ pub fn s3_door(s3: S3, access: Access, documents: Budget) -> S3Door {
             let caller = match verified {
                 Ok(caller) => caller,
                 Err(error) => {
-                    tracing::debug!(request_id = %id, %error, "a function's request was refused");
+                    access.refused(claim.as_ref().ok(), None, &error, &id);
                     return refusal(&error.told(Dialect::S3), &id);
                 }
             };

@@ -49,6 +49,7 @@ pub struct Server {
     functions: Functions,
     host: Host,
     records: Records,
+    audit: Arc<Audit>,
     stop: watch::Sender<bool>,
     listening: JoinHandle<()>,
     /// Behind all that runs on them.
@@ -186,7 +187,8 @@ impl Server {
                 None
             }
         };
-        let witness: Arc<dyn Witness> = Arc::new(Audit::open(&path)?);
+        let audit = Arc::new(Audit::open(&path, settings.audit.kept())?);
+        let witness: Arc<dyn Witness> = audit.clone();
         let access = Access {
             root: credentials.clone(),
             account: account.clone(),
@@ -357,6 +359,7 @@ impl Server {
             functions,
             host,
             records,
+            audit,
             stop,
             listening,
             _threads: threads,
@@ -370,6 +373,18 @@ impl Server {
 
     pub fn account(&self) -> &str {
         &self.settings.account
+    }
+
+    /// Makes the files of the audit log anew on each SIGHUP, if they were moved or removed: what logrotate sends. It ends the process
+    /// no more.
+    pub fn heed_hang_ups(&self) -> Result<(), Failure> {
+        let (audit, mut hang_up) = (self.audit.clone(), tls::hang_up()?);
+        tokio::spawn(async move {
+            while hang_up.recv().await.is_some() {
+                audit.reopen();
+            }
+        });
+        Ok(())
     }
 
     /// Of the URLs under which it is reached.
