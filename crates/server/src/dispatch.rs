@@ -25,6 +25,7 @@ use sha2::{Digest, Sha256};
 
 use crate::access::Access;
 use crate::bodies::{Bodies, Unread, read_whole};
+use crate::brake::Brake;
 use crate::listener::{Answer, AnswerBody, Connection, RequestBody, Service};
 use crate::metrics::Metrics;
 use crate::names::{Host, Names, Refused};
@@ -66,6 +67,7 @@ pub struct Dispatch {
     pub jobs: Jobs,
     pub fatal: Fatal,
     pub bodies: Bodies,
+    pub brake: Brake,
     pub metrics: Arc<Metrics>,
 }
 
@@ -300,11 +302,27 @@ impl Dispatch {
         id: &RequestId,
     ) -> Answer {
         drain(parts, body).await;
+        self.tell_refused(api, error, parts, id).await
+    }
+
+    /// Tells a caller that it is none, late and for the last time on its connection if it is told so all the time.
+    async fn tell_refused(&self, api: Api, error: &AuthError, parts: &http::request::Parts, id: &RequestId) -> Answer {
+        let late = connection(parts).and_then(|connection| self.brake.failed(connection.peer.ip(), error));
+        if let Some(late) = late {
+            if let Some(place) = parts.extensions.get::<crate::listener::Place>() {
+                place.give_up();
+            }
+            tokio::time::sleep(late).await;
+        }
         let mut told = error.told(api.dialect());
         if matches!(error, AuthError::Missing) && wants_metrics(parts.uri.path()) {
             told.message.push_str(NO_METRICS_HERE);
         }
-        api.refuse(&told, id)
+        let mut answer = api.refuse(&told, id);
+        if late.is_some() {
+            answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+        }
+        answer
     }
 
     /// Sends a function's package to whoever has a link to it, as GetFunction makes them.
@@ -459,7 +477,7 @@ impl Dispatch {
         let body_sha256 = Some(Sha256::digest(&whole).into());
         let caller = match self.access.verify(claim, api.services(), connection(&parts), body_sha256, id) {
             Ok(caller) => caller,
-            Err(error) => return api.refuse(&error.told(api.dialect()), id),
+            Err(error) => return self.tell_refused(api, &error, &parts, id).await,
         };
         let request = Request {
             method: parts.method,

@@ -6,6 +6,7 @@
 mod access;
 mod audit;
 mod bodies;
+mod brake;
 mod cli;
 mod client;
 mod credentials;

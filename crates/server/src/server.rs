@@ -21,6 +21,7 @@ use tokio::task::JoinHandle;
 use crate::access::{self, Access, JobRoles};
 use crate::audit::Audit;
 use crate::bodies::Bodies;
+use crate::brake::Brake;
 use crate::client::{Client, Endpoint};
 use crate::credentials::Credentials;
 use crate::dispatch::Dispatch;
@@ -307,6 +308,7 @@ impl Server {
             jobs: jobs.clone(),
             fatal: fatal.clone(),
             bodies,
+            brake: Brake::new(),
             metrics: metrics.clone(),
         };
         failpoint::pass(Place::ServerOpened);

@@ -1,14 +1,34 @@
 //! What requests may cost before it is known whose they are: whoever has a key's ID, and no secret, is in nobody's way.
 
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
 use http_body_util::{BodyExt, StreamBody};
 use hyper::body::Frame;
+use longshore_core::policy::{Decision, Principal};
+use longshore_wire::Asked;
+use longshore_wire::caller::{About, Refused, Witness};
 
 use super::drafts::{Draft, Sent, draft, flipped};
 use super::rows;
 use super::world::{Answered, World};
 use crate::listener::RequestBody;
+
+/// Whom it was told that they were not let in: key, address, service, why.
+#[derive(Default)]
+struct NotLetIn(Mutex<Vec<String>>);
+
+impl Witness for NotLetIn {
+    fn decided(&self, _: &Principal, _: &Asked, _: &Decision, _: &About<'_>) {}
+
+    fn refused(&self, refused: &Refused<'_>) {
+        let ip = refused.source_ip.unwrap();
+        let (id, service) = (refused.access_key_id.unwrap_or("-"), refused.service.unwrap_or("-"));
+        self.0.lock().unwrap().push(format!("{id} {ip} {service}: {}", refused.why));
+    }
+}
 
 /// Of the largest package.
 const LENGTH: &str = "70000000";
@@ -106,5 +126,82 @@ async fn a_body_that_is_too_large_or_breaks_off_is_told_in_the_words_of_its_api(
         let answered = world.send_with(&right, broken).await.unwrap();
         assert_eq!((answered.status, &*answered.code), (400, codes[1]), "{answered:?}");
         assert_eq!(answered.body.contains("ErrorResponse"), service != "lambda", "{answered:?}");
+    }
+}
+
+#[tokio::test]
+async fn who_is_not_let_in_is_written_down_with_the_true_reason() {
+    let seen = Arc::new(NotLetIn::default());
+    let world = World::new().await.guarded(seen.clone());
+    let of = |name: &str| draft("GET", "/b-here/k-here", "s3", world.keys(name));
+    let mut garbled = of("session");
+    garbled.keys.token = Some(format!("{}x", garbled.keys.token.unwrap()));
+    let mut tokenless = of("session");
+    tokenless.keys.token = None;
+    let mut with_token = of("all");
+    with_token.keys.token = Some("t".into());
+    let mut secret = of("all");
+    std::mem::swap(&mut secret.keys.id, &mut secret.keys.secret);
+    let mut unknown = of("all");
+    unknown.keys.id = "AKIAIOSFODNN7EXAMPLE".into();
+    let mut skewed = of("all");
+    skewed.at -= 3_600;
+    let mut of_iam = draft("POST", "/", "iam", world.keys("inactive"));
+    of_iam.body = b"Action=ListUsers".to_vec();
+    let mut anonymous = of("all").signed();
+    anonymous.without("authorization");
+    let mut wanted = Vec::new();
+    for (id, service, sent, why) in [
+        ("inactive", "s3", of("inactive").signed(), "the key is inactive"),
+        ("inactive", "iam", of_iam.signed(), "the key is inactive"),
+        ("deleted", "s3", of("deleted").signed(), "there is no such key"),
+        ("AKIAIOSFODNN7EXAMPLE", "s3", unknown.signed(), "there is no such key"),
+        ("session", "s3", garbled.signed(), "the session token does not fit the key"),
+        ("session", "s3", tokenless.signed(), "the key is of a session, and there is no session token"),
+        ("vanished", "s3", of("vanished").signed(), "the session has ended, or whose it was is gone"),
+        ("expired", "s3", of("expired").signed(), "the session has expired"),
+        ("all", "s3", with_token.signed(), "the session token is missing, superfluous or another's"),
+        ("all", "s3", forged(of("all").signed()), "the signature does not match"),
+        ("all", "s3", skewed.signed(), "the request's time is too far from ours"),
+        ("-", "s3", secret.signed(), "there is no such key"),
+        ("all", "s3", anonymous, ""),
+        ("all", "s3", of("all").signed(), ""),
+    ] {
+        world.send(&sent).await.unwrap();
+        if !why.is_empty() {
+            let id = if id.len() > 10 || id == "-" { id } else { &world.keys(id).id };
+            wanted.push(format!("{id} 198.51.100.7 {service}: {why}"));
+        }
+    }
+    let secret = &world.keys("all").secret;
+    let seen = seen.0.lock().unwrap();
+    assert!(!seen.iter().any(|line| line.contains(secret)));
+    assert_eq!(*seen, wanted);
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_fails_all_the_time_is_told_late_and_hung_up_on_and_who_has_the_secret_is_served_at_once() {
+    let world = World::new().await.guarded(Arc::new(NotLetIn::default()));
+    let right = draft("GET", "/b-here/k-here", "s3", world.keys("all")).signed();
+    let of_lambda = draft("GET", "/2015-03-31/functions", "lambda", world.keys("all"));
+    let wrong = [forged(right.clone()), forged(of_lambda.signed_without_hash())];
+    let timed = async |sent: &Sent| {
+        let began = tokio::time::Instant::now();
+        let answered = world.send(sent).await.unwrap();
+        (answered.status, began.elapsed() >= Duration::from_secs(2), answered.closed)
+    };
+    for number in 0..20 {
+        assert_eq!(timed(&wrong[number % 2]).await, (403, false, false), "{number}");
+    }
+    for wrong in &wrong {
+        // Ten come back while one is told late.
+        let mut told = (403, false, false);
+        for _ in 0..11 {
+            if !told.1 {
+                told = timed(wrong).await;
+            }
+        }
+        assert_eq!(told, (403, true, true));
+        assert_eq!(timed(&right).await, (200, false, false));
     }
 }

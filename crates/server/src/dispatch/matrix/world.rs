@@ -12,6 +12,7 @@ use longshore_identity::Identity;
 use longshore_jobs::Jobs;
 use longshore_objects::Objects;
 use longshore_store::{Fatal, Records};
+use longshore_wire::caller::Witness;
 use longshore_wire::xml::Element;
 use rusqlite::types::ValueRef;
 use sha2::{Digest, Sha256};
@@ -19,6 +20,7 @@ use sha2::{Digest, Sha256};
 use super::drafts::{Draft, Keys, Sent, draft, encoded};
 use crate::access::{Access, BATCH_SERVICE, JobRoles, first_roles};
 use crate::bodies::Bodies;
+use crate::brake::Brake;
 use crate::credentials::Credentials;
 use crate::dispatch::Dispatch;
 use crate::endpoints::Routes;
@@ -50,6 +52,8 @@ pub struct Answered {
     pub code: String,
     pub message: String,
     pub body: String,
+    /// Whether it is the last on its connection.
+    pub closed: bool,
 }
 
 impl Answered {
@@ -154,6 +158,7 @@ impl World {
             jobs,
             fatal,
             bodies: Bodies::new(),
+            brake: Brake::off(),
             metrics,
         };
         let watching = rusqlite::Connection::open(path.join("records.db")).unwrap();
@@ -197,7 +202,8 @@ impl World {
                 message = error.child_text("Message").unwrap_or_default().to_owned();
             }
         }
-        Some(Answered { status, code, message, body: text })
+        let closed = parts.headers.get("connection").is_some_and(|value| value == "close");
+        Some(Answered { status, code, message, body: text, closed })
     }
 
     async fn must(&self, draft: Draft) -> Answered {
@@ -418,6 +424,13 @@ impl World {
     /// Looks at the function that rows change: a change is over then.
     pub async fn look_at_functions(&self) {
         let _ = self.must(draft("GET", "/2015-03-31/functions/f-here/configuration", "lambda", &self.root)).await;
+    }
+
+    /// Counts failed sign-ins, which most tests are made of, and tells whoever watches.
+    pub fn guarded(mut self, witness: Arc<dyn Witness>) -> Self {
+        self.dispatch.brake = Brake::new();
+        self.dispatch.access.witness = Some(witness);
+        self
     }
 
     pub fn bodies(&self) -> &Bodies {
