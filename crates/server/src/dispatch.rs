@@ -477,7 +477,11 @@ impl Dispatch {
         let body_sha256 = Some(Sha256::digest(&whole).into());
         let caller = match self.access.verify(claim, api.services(), connection(&parts), body_sha256, id) {
             Ok(caller) => caller,
-            Err(error) => return self.tell_refused(api, &error, &parts, id).await,
+            Err(error) => {
+                // It may be told late, and is not to hold memory meanwhile.
+                drop((whole, held));
+                return self.tell_refused(api, &error, &parts, id).await;
+            }
         };
         let request = Request {
             method: parts.method,
