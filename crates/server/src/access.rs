@@ -97,10 +97,11 @@ impl Access {
             _ => why(error),
         };
         let access_key_id = claim.map(Claim::access_key_id);
+        let source_ip = connection.map(|connection| address(connection.peer.ip()));
         witness.refused(&caller::Refused {
             request_id: &id.0,
             access_key_id: access_key_id.filter(|id| *id == self.root.access_key_id || is_key_id(id)),
-            source_ip: connection.map(|connection| connection.peer.ip().to_canonical()),
+            source_ip: source_ip.as_deref(),
             service: claim.map(Claim::service),
             why,
         });

@@ -4,7 +4,6 @@
 //! ([`Caller::in_process`], for tests, is the account's owner; the server itself makes one for the session of a role alone). Every operation says what it asks
 //! for ([`Asked`]) before it is served; what is asked is decided by `core::policy`, and whoever watches is told.
 
-use std::net::IpAddr;
 use std::sync::Arc;
 
 use longshore_core::policy::{
@@ -59,7 +58,8 @@ pub struct Refused<'a> {
     pub request_id: &'a str,
     /// Where it has the form of one: something else might be a secret in the wrong place.
     pub access_key_id: Option<&'a str>,
-    pub source_ip: Option<IpAddr>,
+    /// As `aws:SourceIp` has it.
+    pub source_ip: Option<&'a str>,
     /// Of the credential scope.
     pub service: Option<&'a str>,
     /// In our words: `the key is inactive`.
