@@ -17,7 +17,9 @@ use http_body_util::combinators::BoxBody;
 use longshore_core::pattern;
 use longshore_core::pool::{self, Ask, CallId, Effect, EnvironmentId, Limits, Millis, Pool, StopReason, Target};
 use longshore_core::start::Start;
+use longshore_store::Budget;
 use tokio::sync::{Notify, oneshot};
+use zeroize::{Zeroize, Zeroizing};
 
 mod ahead;
 mod crowds;
@@ -63,8 +65,8 @@ pub type S3Door = Arc<
         + Sync,
 >;
 
-/// The credentials of one environment: random, known to it alone, and gone with it. Without `Debug`, so that no log can
-/// hold them.
+/// The credentials of one environment: random, known to it alone, and gone with it, from memory too. Without `Debug`, so that no log
+/// can hold them.
 pub struct FunctionCredentials {
     /// `ASIA` and 16 characters.
     pub access_key_id: String,
@@ -74,13 +76,25 @@ pub struct FunctionCredentials {
     pub function_name: String,
     /// The ARN of the function's execution role, with whose rights it acts.
     pub role: String,
+    /// What the server holds in memory of this environment's requests.
+    pub documents: Budget,
+}
+
+/// Bytes of documents that one environment may have the server hold: two of the largest, or a hundred of a thousand keys each.
+const DOCUMENTS_BYTES_MAX: usize = 8 * 1024 * 1024;
+
+impl Drop for FunctionCredentials {
+    fn drop(&mut self) {
+        self.secret_access_key.zeroize();
+        self.session_token.zeroize();
+    }
 }
 
 impl FunctionCredentials {
     fn random(function_name: &str, role: &str) -> Result<Self, String> {
         use base64::Engine;
-        let mut bytes = [0u8; 16 + 30 + 48];
-        getrandom::fill(&mut bytes).map_err(|e| format!("no random bytes for credentials: {e}"))?;
+        let mut bytes = Zeroizing::new([0u8; 16 + 30 + 48]);
+        getrandom::fill(&mut *bytes).map_err(|e| format!("no random bytes for credentials: {e}"))?;
         let letters = b"ABCDEFGHIJKLMNOPQRSTUVWXYZ234567";
         let id: String = bytes[..16].iter().map(|b| char::from(letters[usize::from(*b) % 32])).collect();
         let encode = |bytes: &[u8]| base64::engine::general_purpose::STANDARD.encode(bytes);
@@ -90,6 +104,7 @@ impl FunctionCredentials {
             session_token: encode(&bytes[46..]),
             function_name: function_name.to_owned(),
             role: role.to_owned(),
+            documents: Budget::new(DOCUMENTS_BYTES_MAX),
         })
     }
 }

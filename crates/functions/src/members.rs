@@ -243,10 +243,18 @@ const PARSED_IN_PLACE_MAX: usize = 65_536;
 
 /// Parses a JSON body, and lets go of it. An empty one is an empty object.
 pub(crate) async fn parse<T: DeserializeOwned + Send + 'static>(body: Bytes) -> Result<T, FunctionError> {
+    read(body, parse_now).await
+}
+
+/// Reads a body where it is, or if it is large on a thread where nobody waits for that.
+pub(crate) async fn read<T: Send + 'static>(
+    body: Bytes,
+    read: fn(&[u8]) -> Result<T, FunctionError>,
+) -> Result<T, FunctionError> {
     if body.len() <= PARSED_IN_PLACE_MAX {
-        return parse_now(&body);
+        return read(&body);
     }
-    let parsed = tokio::task::spawn_blocking(move || parse_now(&body)).await;
+    let parsed = tokio::task::spawn_blocking(move || read(&body)).await;
     parsed.unwrap_or_else(|panic| Err(FunctionError::Fault(format!("The request could not be read: {panic}"))))
 }
 

@@ -1,6 +1,6 @@
 //! Users, roles, managed policies and access keys: plain values, as they lie in memory.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use longshore_core::policy::{Document, Kind, Malformed, Policy};
@@ -235,6 +235,20 @@ impl State {
         let attached = self.entities.values().filter(|entity| entity.attached.contains(policy_arn)).count();
         let bounded = self.entities.values().filter(|entity| entity.boundary.as_deref() == Some(policy_arn)).count();
         (attached, bounded)
+    }
+
+    /// The same of all managed policies that anybody uses, in one walk over the entities.
+    pub fn uses_of_all(&self) -> HashMap<&str, (usize, usize)> {
+        let mut uses: HashMap<&str, (usize, usize)> = HashMap::new();
+        for entity in self.entities.values() {
+            for arn in &entity.attached {
+                uses.entry(arn).or_default().0 += 1;
+            }
+            if let Some(arn) = &entity.boundary {
+                uses.entry(arn).or_default().1 += 1;
+            }
+        }
+        uses
     }
 
     /// What has to be written so that the tables, which hold `before`, hold this.

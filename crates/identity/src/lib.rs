@@ -282,6 +282,21 @@ impl Identity {
         })
     }
 
+    /// Why [`Identity::key`] knows no such key: for the operator's logs. The caller is told nothing of it.
+    pub fn why_unknown(&self, access_key_id: &str, session_token: Option<&str>) -> &'static str {
+        if let Some(key) = self.snapshot().state.key(access_key_id) {
+            return if key.active { "the key's user is gone" } else { "the key is inactive" };
+        }
+        if !access_key_id.starts_with(ids::SESSION_KEY) {
+            return "there is no such key";
+        }
+        let Some(token) = session_token else { return "the key is of a session, and there is no session token" };
+        match session::open(&self.inner.seal, access_key_id, token) {
+            None => "the session token does not fit the key",
+            Some(_) => "the session has ended, or whose it was is gone",
+        }
+    }
+
     fn identity_of_user(&self, snapshot: &Snapshot, user: &Entity) -> caller::Identity {
         let principal = Principal {
             account: self.inner.settings.account.clone(),

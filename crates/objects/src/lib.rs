@@ -33,7 +33,7 @@ pub use crate::operations::OPERATIONS;
 use crate::read::Held;
 pub use crate::read::ObjectStream;
 use crate::receive::{Received, Receiving, Stored};
-pub use crate::serve::{RequestBody, ResponseBody, Trailers};
+pub use crate::serve::{RequestBody, ResponseBody, Trailers, Whole};
 pub use crate::table::{Attributes, Bucket, ListQuery, Page, SCHEMA, Version, WriteCondition, Written};
 use crate::table::{Body, NewVersion, Segment};
 

@@ -13,9 +13,11 @@ use futures::StreamExt;
 use futures::stream::BoxStream;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use http_body_util::{BodyExt, Full, StreamBody, combinators::BoxBody};
+use longshore_store::{Budget, Held};
 use longshore_wire::payload;
+use longshore_wire::s3_actions::{PUT_OBJECT, on_bucket, on_object};
 use longshore_wire::xml::Element;
-use longshore_wire::{ApiError, Caller, RequestId};
+use longshore_wire::{ApiError, Asked, Caller, RequestId};
 use percent_encoding::percent_decode_str;
 use s3s::config::{S3Config, StaticConfigProvider};
 use s3s::service::{S3Service, S3ServiceBuilder};
@@ -39,6 +41,8 @@ pub struct RequestBody {
     pub stream: BoxStream<'static, Result<Bytes, ApiError>>,
     /// Filled before the stream ends, if the request has trailers.
     pub trailers: Trailers,
+    /// Of which what is held of it is taken; `None` for a body that is there already.
+    budget: Option<Budget>,
 }
 
 impl std::fmt::Debug for RequestBody {
@@ -52,8 +56,50 @@ impl RequestBody {
     pub fn whole(bytes: impl Into<Bytes>) -> Self {
         let bytes = bytes.into();
         let stream = futures::stream::iter((!bytes.is_empty()).then_some(Ok(bytes))).boxed();
-        Self { stream, trailers: Trailers::default() }
+        Self { stream, trailers: Trailers::default(), budget: None }
     }
+
+    /// A body that is still to come. If it is held in memory, then within `budget`.
+    pub fn coming(
+        stream: BoxStream<'static, Result<Bytes, ApiError>>,
+        trailers: Trailers,
+        budget: impl Into<Option<Budget>>,
+    ) -> Self {
+        Self { stream, trailers, budget: budget.into() }
+    }
+
+    /// Reads all of it into memory, at most `max` bytes. What that takes of the budget is to be held as long as the bytes are.
+    pub async fn read_whole(mut self, max: usize) -> Result<Whole, ApiError> {
+        let mut held = self.budget.map(|budget| budget.held());
+        let slow_down =
+            |_| ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "SlowDown", "Please reduce your request rate.");
+        let mut bytes = BytesMut::new();
+        loop {
+            let piece = match &held {
+                Some(held) => held.next(self.stream.next()).await.map_err(slow_down)?,
+                None => self.stream.next().await,
+            };
+            let Some(piece) = piece.transpose()? else { break };
+            let length = bytes.len() + piece.len();
+            if length > max {
+                let message = "Your request was too big.";
+                return Err(ApiError::new(StatusCode::BAD_REQUEST, "MaxMessageLengthExceeded", message));
+            }
+            if let Some(held) = &mut held {
+                held.grow(length).await.map_err(slow_down)?;
+            }
+            bytes.extend_from_slice(&piece);
+        }
+        Ok(Whole { bytes: bytes.freeze(), trailers: self.trailers, held })
+    }
+}
+
+/// A body that is in memory, and what it takes of its budget.
+#[derive(Debug)]
+pub struct Whole {
+    pub bytes: Bytes,
+    pub trailers: Trailers,
+    pub held: Option<Held>,
 }
 
 /// Where the trailers of a body will be once it was read to its end; cheap to clone.
@@ -167,23 +213,29 @@ impl Objects {
             .parse()
             .map_err(|_| ObjectsError::Refused("InvalidURI", "Couldn't parse the specified URI.".into()))?;
 
-        let RequestBody { stream, trailers } = body;
         let request_id = request_id.0.clone();
         let (caller, bucket) = (caller.clone(), target.bucket.clone());
+        let trailers = body.trailers.clone();
         let mut context =
             Context { caller, bucket, request_id, expected, trailers, announced, failed: Mutex::default() };
         let streams = parts.method == Method::PUT
             && target.key.is_some()
             && !parts.headers.contains_key("x-amz-copy-source")
             && !target.has_any(&["acl", "legal-hold", "retention", "tagging"]);
+        // Until the answer is there: what the document says is held that long.
+        let mut _held = None;
         let body = if streams {
             if announced.is_none() {
                 return Err(ObjectsError::MissingContentLength);
             }
-            let frames = stream.map(|piece| piece.map(http_body::Frame::data));
+            let frames = body.stream.map(|piece| piece.map(http_body::Frame::data));
             s3s::Body::http_body_unsync(StreamBody::new(frames))
         } else {
-            let document = document(stream, &mut context).await?;
+            if let Some(asked) = target.asks_before_body(&parts.method) {
+                self.inner.allow_before_body(&context.caller, asked).await?;
+            }
+            let (document, held) = document(body, &mut context).await?;
+            _held = held;
             parts.headers.insert(header::CONTENT_LENGTH, HeaderValue::from(document.len()));
             s3s::Body::from(document)
         };
@@ -220,8 +272,8 @@ fn watched(body: RequestBody) -> (RequestBody, Arc<AtomicBool>) {
     let read = Arc::new(AtomicBool::new(false));
     let begun = read.clone();
     let mark = futures::stream::once(async move { begun.store(true, Ordering::Relaxed) }).filter_map(async |()| None);
-    let stream = mark.chain(body.stream).boxed();
-    (RequestBody { stream, trailers: body.trailers }, read)
+    let RequestBody { stream, trailers, budget } = body;
+    (RequestBody { stream: mark.chain(stream).boxed(), trailers, budget }, read)
 }
 
 /// What `s3s` said about a request that it did not let through to an operation.
@@ -340,6 +392,20 @@ impl Target {
             query.push((name.to_owned(), value.to_owned()));
         }
         Ok(Self { path, bucket, key, query, hoisted })
+    }
+
+    /// What an operation that takes a document asks for, where nothing in the document changes the question: then nobody's document is
+    /// read who may not hand one in. The operation asks again, with what it was parsed to.
+    fn asks_before_body(&self, method: &Method) -> Option<Asked> {
+        let bucket = self.bucket.as_deref()?;
+        match (method, &self.key) {
+            (&Method::POST, Some(key)) if self.has_any(&["uploadId"]) => Some(on_object(PUT_OBJECT, bucket, key)),
+            (&Method::PUT, None) if self.has_any(&["versioning"]) => Some(on_bucket("s3:PutBucketVersioning", bucket)),
+            (&Method::PUT, None) if self.query.iter().all(|(name, _)| name == "x-id") => {
+                Some(on_bucket("s3:CreateBucket", bucket))
+            }
+            _ => None,
+        }
     }
 
     fn has_any(&self, names: &[&str]) -> bool {
@@ -485,17 +551,8 @@ fn refuse_unsupported(
 }
 
 /// Reads a small body whole, checks it, and writes the XML in it anew: without DTD, comments or CDATA, and not too deep.
-async fn document(
-    mut stream: BoxStream<'static, Result<Bytes, ApiError>>,
-    context: &mut Context,
-) -> Result<Bytes, ObjectsError> {
-    let mut body = BytesMut::new();
-    while let Some(piece) = stream.next().await {
-        body.extend_from_slice(&piece.map_err(ObjectsError::Upload)?);
-        if body.len() > DOCUMENT_MAX {
-            return Err(ObjectsError::Refused("MaxMessageLengthExceeded", "Your request was too big.".into()));
-        }
-    }
+async fn document(body: RequestBody, context: &mut Context) -> Result<(Bytes, Option<Held>), ObjectsError> {
+    let Whole { bytes: body, held, .. } = body.read_whole(DOCUMENT_MAX).await.map_err(ObjectsError::Upload)?;
     let received = body.len() as u64;
     if let Some(announced) = context.announced
         && announced != received
@@ -503,7 +560,7 @@ async fn document(
         return Err(ObjectsError::IncompleteBody { received, announced });
     }
     if body.is_empty() {
-        return Ok(Bytes::new());
+        return Ok((Bytes::new(), held));
     }
     let mut hasher = Hasher::new(context.expected.algorithm());
     hasher.update(&body);
@@ -515,7 +572,7 @@ async fn document(
     let root = root.map_err(|e| ObjectsError::MalformedXml(e.to_string()))?;
     let mut out = String::with_capacity(body.len());
     write_element(&mut out, &root);
-    Ok(out.into())
+    Ok((out.into(), held))
 }
 
 /// As plain as XML can be. Control characters stay as they are: `s3s` reads them, and not as references.

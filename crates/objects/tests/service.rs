@@ -7,9 +7,12 @@ use bytes::Bytes;
 use futures::StreamExt;
 use http::{Method, StatusCode};
 use http_body_util::BodyExt;
+use longshore_core::policy::{Context, Principal, PrincipalKind};
 use longshore_objects::{ListQuery, Objects, ObjectsError, RequestBody, SCHEMA, Settings, Trailers};
-use longshore_store::{Fatal, Records};
+use longshore_store::{Budget, Fatal, Records};
 use longshore_wire::Caller;
+use longshore_wire::caller::Identity;
+use longshore_wire::sigv4::Verified;
 use longshore_wire::xml::Element;
 use longshore_wire::{ApiError, RequestId};
 
@@ -69,6 +72,7 @@ struct Ask<'w> {
     host_bucket: Option<&'static str>,
     body: RequestBody,
     sized: bool,
+    caller: Caller,
 }
 
 impl World {
@@ -79,6 +83,7 @@ impl World {
             host_bucket: None,
             body: RequestBody::whole(""),
             sized: false,
+            caller: Caller::in_process(ACCOUNT),
         }
     }
 
@@ -145,9 +150,8 @@ impl Ask<'_> {
             self.request = self.request.header("content-length", 0);
         }
         let (parts, ()) = self.request.body(()).unwrap().into_parts();
-        let caller = Caller::in_process(ACCOUNT);
         let id = RequestId("req-1".into());
-        let response = self.world.objects.serve(&caller, parts, self.host_bucket, self.body, &id).await;
+        let response = self.world.objects.serve(&self.caller, parts, self.host_bucket, self.body, &id).await;
         let (parts, body) = response.into_parts();
         assert_eq!(parts.headers["x-amz-request-id"], "req-1");
         assert!(parts.headers.contains_key("x-amz-id-2") && parts.headers.contains_key("server"));
@@ -505,7 +509,7 @@ async fn a_checksum_is_verified_kept_and_shown_when_asked_for() {
 /// A body in pieces, with what its decoder found at the end.
 fn failing(body: Bytes, error: ApiError) -> RequestBody {
     let stream = futures::stream::iter([Ok(body), Err(error)]).boxed();
-    RequestBody { stream, trailers: Trailers::default() }
+    RequestBody::coming(stream, Trailers::default(), None)
 }
 
 #[tokio::test]
@@ -528,6 +532,58 @@ async fn a_body_that_fails_its_signature_stores_nothing_and_the_caller_is_told_w
     let huge = w.ask(Method::PUT, "/bkt/k").header("content-length", &(6_u64 << 30).to_string());
     assert_eq!(huge.stream(RequestBody::whole("x")).send().await.error(), (400, "EntityTooLarge".into()));
     assert_eq!(w.get("/bkt/k").await.body, "before");
+}
+
+/// A user without any right.
+fn nobody() -> Caller {
+    let principal = Principal {
+        account: ACCOUNT.into(),
+        arn: format!("arn:aws:iam::{ACCOUNT}:user/nobody"),
+        user_id: "AIDA".into(),
+        kind: PrincipalKind::User { name: "nobody".into() },
+        tags: Default::default(),
+    };
+    let identity = Identity { principal: principal.into(), rights: Default::default() };
+    Caller::new(Verified::in_process(ACCOUNT), identity, Context::new(), None, "")
+}
+
+#[tokio::test]
+async fn no_document_is_waited_for_of_who_may_not_hand_it_in() {
+    let w = world().await;
+    for (method, target) in [
+        (Method::POST, "/bkt/k?uploadId=u"),
+        (Method::PUT, "/bkt?versioning="),
+        (Method::PUT, "/bkt-2"),
+        (Method::PUT, "/bkt-2?x-id=CreateBucket"),
+    ] {
+        let mut ask = w.ask(method.clone(), target).header("content-length", "100").stream(RequestBody::coming(
+            futures::stream::pending().boxed(),
+            Trailers::default(),
+            None,
+        ));
+        ask.caller = nobody();
+        assert_eq!(ask.send().await.error(), (403, "AccessDenied".into()), "{method} {target}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn documents_have_room_in_memory_or_are_told_to_come_later() {
+    let w = world().await;
+    let budget = Budget::new(1 << 20);
+    let document = format!("<Delete><Object><Key>k</Key></Object>{}</Delete>", " ".repeat(1 << 19));
+    let delete = || {
+        let pieces: Vec<_> =
+            document.as_bytes().chunks(100_000).map(|piece| Ok(Bytes::copy_from_slice(piece))).collect();
+        let body = RequestBody::coming(futures::stream::iter(pieces).boxed(), Trailers::default(), budget.clone());
+        let ask = w.ask(Method::POST, "/bkt?delete=").header("content-length", &document.len().to_string());
+        ask.header("content-md5", &base64(&hex::decode(md5(document.as_bytes())).unwrap())).stream(body).send()
+    };
+    let mut others = budget.held();
+    others.grow(1 << 19).await.unwrap();
+    assert_eq!(delete().await.error(), (503, "SlowDown".into()));
+    drop(others);
+    assert_eq!(delete().await.status, 200);
+    assert_eq!(budget.free(), 1 << 20);
 }
 
 #[tokio::test]
@@ -566,7 +622,7 @@ async fn a_checksum_may_follow_the_body_in_a_trailer() {
             .header("x-amz-content-sha256", "STREAMING-UNSIGNED-PAYLOAD-TRAILER")
             .header("x-amz-trailer", "x-amz-checksum-crc32")
             .header("x-amz-sdk-checksum-algorithm", "CRC32")
-            .stream(RequestBody { stream, trailers })
+            .stream(RequestBody::coming(stream, trailers, None))
             .send()
     };
     let right = base64(&[0xcb, 0xf4, 0x39, 0x26]);

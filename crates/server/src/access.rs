@@ -77,6 +77,44 @@ impl Access {
         body_sha256: Option<[u8; 32]>,
         id: &RequestId,
     ) -> Result<Caller, AuthError> {
+        let proven = self.try_to_prove(claim, rules, connection, body_sha256, id);
+        if let Err(error) = &proven {
+            self.refused(Some(claim), connection, error, id);
+        }
+        proven
+    }
+
+    /// Writes down who was not let in, and why. `claim`: if there was one that reads.
+    pub fn refused(&self, claim: Option<&Claim>, connection: Option<Connection>, error: &AuthError, id: &RequestId) {
+        tracing::debug!(request_id = %id, %error, "request refused, for it is not from whom it says");
+        // Whoever says nothing of who they are is no caller.
+        let (Some(witness), false) = (&self.witness, matches!(error, AuthError::Missing)) else { return };
+        let why = match (error, claim) {
+            (AuthError::UnknownKey(_), Some(claim)) => match &self.identity {
+                Some(identity) => identity.why_unknown(claim.access_key_id(), claim.security_token()),
+                None => "there is no such key",
+            },
+            _ => why(error),
+        };
+        let access_key_id = claim.map(Claim::access_key_id);
+        let source_ip = connection.map(|connection| address(connection.peer.ip()));
+        witness.refused(&caller::Refused {
+            request_id: &id.0,
+            access_key_id: access_key_id.filter(|id| *id == self.root.access_key_id || is_key_id(id)),
+            source_ip: source_ip.as_deref(),
+            service: claim.map(Claim::service),
+            why,
+        });
+    }
+
+    fn try_to_prove(
+        &self,
+        claim: &Claim,
+        rules: &Rules<'_>,
+        connection: Option<Connection>,
+        body_sha256: Option<[u8; 32]>,
+        id: &RequestId,
+    ) -> Result<Caller, AuthError> {
         let now = jiff::Timestamp::now();
         let secure = connection.is_some_and(|connection| connection.secure);
         let rules = Rules { unsigned_payload: rules.unsigned_payload || secure, ..*rules };
@@ -90,7 +128,7 @@ impl Access {
             .identity
             .as_ref()
             .and_then(|identity| identity.key(claim.access_key_id(), claim.security_token(), now.as_second()));
-        let Some(known) = known else { return Err(refused(verify(&Key::unknown()))) };
+        let Some(known) = known else { return Err(unverified(verify(&Key::unknown()))) };
         let secret = known.secret_access_key.expose();
         let verified = match &known.session {
             None => verify(&Key::lasting(secret, &self.account))?,
@@ -187,8 +225,31 @@ pub async fn first_roles(identity: &Identity, account: &str, named: BTreeSet<Str
     Ok(())
 }
 
+/// Why a request is not let in, without a word of the request's own.
+fn why(error: &AuthError) -> &'static str {
+    match error {
+        AuthError::UnknownKey(_) => "there is no such key",
+        AuthError::Signature(_) => "the signature does not match",
+        AuthError::Token => "the session token is missing, superfluous or another's",
+        AuthError::TokenExpired => "the session has expired",
+        AuthError::Expired { .. } => "the presigned URL has expired",
+        AuthError::NotYetValid { .. } => "the presigned URL is not valid yet",
+        AuthError::Skewed { .. } => "the request's time is too far from ours",
+        AuthError::Service { .. } => "the signature is for another service",
+        AuthError::Region { .. } => "the signature is for another region",
+        AuthError::UnsignedPayload => "the body is unsigned, which is not allowed here",
+        AuthError::Payload(_) => "the body is not the one that was signed",
+        _ => "it is not signed as Signature Version 4 needs",
+    }
+}
+
+/// Whether a text has the form of an access key's ID. A secret in its place has small letters.
+fn is_key_id(text: &str) -> bool {
+    (16..=128).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_uppercase() || b.is_ascii_digit())
+}
+
 /// The error of a verification that cannot succeed.
-fn refused(verified: Result<Verified, AuthError>) -> AuthError {
+fn unverified(verified: Result<Verified, AuthError>) -> AuthError {
     verified.err().unwrap_or(AuthError::Missing)
 }
 
@@ -323,6 +384,25 @@ impl ports::Session for JobSession {
                 self.decide(&s3_actions::on_bucket(action, bucket).with("s3:prefix", prefix))
             }
             ports::Access::Invoke { function } => self.may_invoke(function),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_stands_where_a_keys_id_should_is_not_written_down_if_it_may_be_a_secret() {
+        for (text, wanted) in [
+            ("AKIAIOSFODNN7EXAMPLE", true),
+            ("LS0123456789ABCDEFGH", true),
+            ("wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY", false),
+            ("wJalrXUtnFEMIK7MDENGbPxRfiCYEXAMPLEKEY00", false),
+            ("SHORT", false),
+            ("AKIAIOSFODNN7EXAMPL\u{e9}", false),
+        ] {
+            assert_eq!(is_key_id(text), wanted, "{text}");
         }
     }
 }

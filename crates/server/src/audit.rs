@@ -1,60 +1,168 @@
-//! The audit log: who wanted to do what, from where, and what was decided. One line of JSON for each decision, in
-//! `<data>/audit.jsonl`; when that is full it is set aside as `audit.jsonl.1`, and the one set aside before goes.
+//! The audit log: who wanted to do what, from where, and what was decided; and who was not let in. Lines of JSON, in the data directory.
+//!
+//! There are five books ([`Book`]), each with files and a queue of its own, so that nothing that comes often pushes out what comes
+//! seldom: a flood of denials, or a job that reads a million objects, leaves what was changed where it is. A file that is full is set
+//! aside (`audit.jsonl.1`), and the oldest goes. Of what is alike within a second (who, what, by which statement) there are
+//! [`ALIKE_MAX`] lines, and one that says how many more.
 //!
 //! A request does not wait for it. What cannot be written as fast as it is decided is counted, and the count is a line of its own.
-//! Source: promise 4.4 item 31.
+//! A file that is moved or removed is made anew with the next line, and at once on SIGHUP. Source: promise 4.4 item 31.
 
+use std::collections::HashMap;
+use std::collections::hash_map::RandomState;
 use std::fs::{File, OpenOptions};
-use std::io::Write;
-use std::os::unix::fs::OpenOptionsExt;
+use std::hash::{BuildHasher, Hash};
+use std::io::{ErrorKind, Write};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use longshore_core::policy::{Because, Decision, Principal};
+use longshore_core::policy::{Because, Decision, Principal, PrincipalKind};
 use longshore_wire::Asked;
-use longshore_wire::caller::{About, Witness, layer_name};
+use longshore_wire::caller::{About, Refused, Witness, layer_name};
 use serde_json::{Map, Value, json};
 
 use crate::failure::{Because as _, Failure};
 
-pub const FILE: &str = "audit.jsonl";
-/// What was set aside last.
-pub const FILE_BEFORE: &str = "audit.jsonl.1";
-/// Bytes of a file before it is set aside: some 150,000 decisions.
-const FILE_BYTES_MAX: u64 = 64 * 1024 * 1024;
-/// Lines that wait for the file: some 400 bytes each, of a busy second; with the longest names, all of them escaped, 24 KiB.
-const WAITING_MAX: usize = 4 * 1024;
-/// Characters of a name that somebody else has chosen.
-const NAME_CHARS_MAX: usize = 1_024;
-/// How long after a file could not be written it is tried again.
+/// Lines of one book that wait for its file: of a busy second some thousand of 400 bytes.
+const WAITING_BYTES_MAX: usize = 1024 * 1024;
+/// Bytes of a name that somebody else has chosen, as they stand in the line. A line has four of them.
+const NAME_BYTES_MAX: usize = 1_024;
+/// Lines of a second that differ in their request, their resource and their key alone; of callers refused, in all but from where and why.
+const ALIKE_MAX: u32 = 100;
+const ALIKE_REFUSED_MAX: u32 = 10;
+/// Of a second, what is alike is counted for so many that are not. Beyond, each is a line.
+const KINDS_MAX: usize = 1_024;
+/// Lines of a second in the server's log, which is for people.
+const LOGGED_MAX: u32 = 10;
+/// How long after a file could not be written it is tried again; and how often what is counted is written down.
 const AGAIN: Duration = Duration::from_secs(1);
+
+/// What is written down together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Book {
+    /// What was changed, but for objects: users, roles, policies, functions, jobs, buckets; and who took on a role.
+    Changes,
+    /// Objects written and removed, and functions invoked.
+    Data,
+    Reads,
+    Denied,
+    /// Whose signature does not hold. Anybody can fill it.
+    Refused,
+}
+
+impl Book {
+    pub const ALL: [Self; 5] = [Self::Changes, Self::Data, Self::Reads, Self::Denied, Self::Refused];
+
+    /// The name of its file.
+    pub fn file(self) -> &'static str {
+        match self {
+            Self::Changes => "audit.jsonl",
+            Self::Data => "audit-data.jsonl",
+            Self::Reads => "audit-reads.jsonl",
+            Self::Denied => "audit-denied.jsonl",
+            Self::Refused => "audit-refused.jsonl",
+        }
+    }
+
+    /// What was set aside `age` times since.
+    pub fn set_aside(self, age: usize) -> String {
+        format!("{}.{age}", self.file())
+    }
+
+    fn of(who: &Principal, asked: &Asked, decision: &Decision) -> Self {
+        let (service, verb) = asked.action.split_once(':').unwrap_or(("", asked.action));
+        let is = |beginnings: &[&str]| beginnings.iter().any(|beginning| verb.starts_with(beginning));
+        if !decision.allowed {
+            return Self::Denied;
+        }
+        // GetSessionToken, of those of STS, is no look at something.
+        if service != "sts" && is(&["Get", "List", "Describe", "Simulate", "Filter"]) {
+            return Self::Reads;
+        }
+        let of_object = asked.resource.strip_prefix("arn:aws:s3:::").is_some_and(|name| name.contains('/'));
+        // A service takes on a role for each thing that it does with it.
+        let by_service = who.kind == PrincipalKind::Service;
+        if of_object || by_service || (service == "lambda" && is(&["Invoke"])) { Self::Data } else { Self::Changes }
+    }
+}
+
+/// How much is kept.
+#[derive(Debug, Clone, Copy)]
+pub struct Kept {
+    /// Bytes of a file before it is set aside.
+    pub file_bytes_max: u64,
+    /// Files of a book, that which is written to among them. At least one.
+    pub files_max: usize,
+}
 
 /// Writes decisions down. Dropped, it writes what waits.
 pub struct Audit {
-    lines: Option<SyncSender<String>>,
-    dropped: std::sync::Arc<AtomicU64>,
+    shared: Arc<Shared>,
     writer: Option<std::thread::JoinHandle<()>>,
+    hasher: RandomState,
+}
+
+#[derive(Default)]
+struct Shared {
+    waiting: Mutex<Waiting>,
+    wake: Condvar,
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, Waiting> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[derive(Default)]
+struct Waiting {
+    pages: [Page; Book::ALL.len()],
+    reopen: bool,
+    closed: bool,
 }
 
 impl Audit {
-    pub fn open(data_dir: &Path) -> Result<Self, Failure> {
-        let mut file = AuditFile::open(data_dir.join(FILE))?;
-        let (lines, waiting) = sync_channel::<String>(WAITING_MAX);
-        let dropped = std::sync::Arc::new(AtomicU64::new(0));
-        let counted = dropped.clone();
+    pub fn open(data_dir: &Path, kept: Kept) -> Result<Self, Failure> {
+        let mut files = Vec::with_capacity(Book::ALL.len());
+        for book in Book::ALL {
+            let path = data_dir.join(book.file());
+            let mut file = AuditFile { book, folder: data_dir.to_owned(), kept, open: None };
+            file.reopen().because(format!("cannot open {}", path.display()))?;
+            files.push(file);
+        }
+        let shared = Arc::new(Shared::default());
+        let of_writer = shared.clone();
         let writer = std::thread::Builder::new()
             .name("audit".into())
-            .spawn(move || write(&mut file, &waiting, &counted))
+            .spawn(move || write(&mut files, &of_writer))
             .because("cannot start a thread for the audit log")?;
-        Ok(Self { lines: Some(lines), dropped, writer: Some(writer) })
+        Ok(Self { shared, writer: Some(writer), hasher: RandomState::new() })
+    }
+
+    /// Makes files anew that were moved or removed.
+    pub fn reopen(&self) {
+        self.shared.lock().reopen = true;
+        self.shared.wake.notify_one();
+    }
+
+    /// Writes a line, unless there are enough that are alike. Returns whether it is for the server's log, too.
+    fn note(&self, book: Book, alike: &impl Hash, line: impl FnOnce(jiff::Timestamp) -> Map<String, Value>) -> bool {
+        let now = jiff::Timestamp::now();
+        let alike = self.hasher.hash_one(alike);
+        let mut waiting = self.shared.lock();
+        let logged = waiting.pages[book as usize].note(book, now, alike, line);
+        drop(waiting);
+        self.shared.wake.notify_one();
+        logged
     }
 }
 
 impl Drop for Audit {
     fn drop(&mut self) {
-        self.lines = None;
+        self.shared.lock().closed = true;
+        self.shared.wake.notify_one();
         if let Some(writer) = self.writer.take() {
             // It ends with the last line.
             let _ = writer.join();
@@ -62,70 +170,240 @@ impl Drop for Audit {
     }
 }
 
-fn write(file: &mut AuditFile, waiting: &Receiver<String>, dropped: &AtomicU64) {
-    while let Ok(line) = waiting.recv() {
-        let mut text = line;
-        // What came meanwhile goes with it.
-        while text.len() < 256 * 1024
-            && let Ok(next) = waiting.try_recv()
-        {
-            text.push_str(&next);
+/// What waits of one book.
+#[derive(Default)]
+struct Page {
+    text: String,
+    lines: u64,
+    /// Decisions that there was no room for.
+    lost: u64,
+    /// The second that the rest is of.
+    second: i64,
+    alike: HashMap<u64, Alike>,
+    logged: u32,
+    not_logged: u64,
+}
+
+struct Alike {
+    lines: u32,
+    more: u64,
+    /// A line of them, without what is not the same in all.
+    like: Option<Map<String, Value>>,
+}
+
+impl Page {
+    fn note(
+        &mut self,
+        book: Book,
+        now: jiff::Timestamp,
+        alike: u64,
+        line: impl FnOnce(jiff::Timestamp) -> Map<String, Value>,
+    ) -> bool {
+        self.turn(book, now.as_second());
+        let logged = self.logged < LOGGED_MAX;
+        match logged {
+            true => self.logged += 1,
+            false => self.not_logged += 1,
         }
-        let lost = dropped.swap(0, Ordering::Relaxed);
-        if lost > 0 {
-            text.push_str(
-                &json!({"time": jiff::Timestamp::now().to_string(), "decisionsNotWritten": lost}).to_string(),
-            );
-            text.push('\n');
+        let is_known = self.alike.contains_key(&alike);
+        if is_known || self.alike.len() < KINDS_MAX {
+            let of = self.alike.entry(alike).or_insert(Alike { lines: 0, more: 0, like: None });
+            let refused = book == Book::Refused;
+            if of.lines == if refused { ALIKE_REFUSED_MAX } else { ALIKE_MAX } {
+                of.more += 1;
+                if of.like.is_none() {
+                    let mut like = line(now);
+                    let differs =
+                        ["requestId", "resource", "accessKeyId", if refused { "service" } else { "sourceIp" }];
+                    like.retain(|member, _| !differs.contains(&member.as_str()));
+                    of.like = Some(like);
+                }
+                return logged;
+            }
+            of.lines += 1;
         }
-        let lines = text.bytes().filter(|byte| *byte == b'\n').count() as u64;
-        if let Err(error) = file.append(text.as_bytes()) {
-            tracing::error!(%error, path = %file.path.display(), "the audit log cannot be written");
-            dropped.fetch_add(lost + lines, Ordering::Relaxed);
+        self.push(&Value::Object(line(now)));
+        logged
+    }
+
+    /// Writes down what was counted of a second that is over.
+    fn turn(&mut self, book: Book, second: i64) {
+        if self.second == second {
+            return;
+        }
+        self.second = second;
+        for (_, of) in std::mem::take(&mut self.alike) {
+            if let Some(mut like) = of.like {
+                like.insert("moreAlike".into(), of.more.into());
+                self.push(&Value::Object(like));
+            }
+        }
+        self.logged = 0;
+        let more = std::mem::take(&mut self.not_logged);
+        match book {
+            Book::Denied if more > 0 => tracing::info!(count = more, "more was denied, which the audit log has"),
+            Book::Refused if more > 0 => {
+                tracing::info!(count = more, "more callers were refused, which the audit log has")
+            }
+            _ => {}
+        }
+    }
+
+    fn push(&mut self, line: &Value) {
+        let line = line.to_string();
+        if self.text.len() + line.len() >= WAITING_BYTES_MAX {
+            self.lost += 1;
+            return;
+        }
+        self.text.push_str(&line);
+        self.text.push('\n');
+        self.lines += 1;
+    }
+
+    fn counts(&self) -> bool {
+        self.not_logged > 0 || self.alike.values().any(|of| of.more > 0)
+    }
+}
+
+fn write(files: &mut [AuditFile], shared: &Shared) {
+    let mut closed = false;
+    while !closed {
+        let mut waiting = shared.lock();
+        loop {
+            // Nothing follows what was counted when it closes.
+            let second = if waiting.closed { i64::MAX } else { jiff::Timestamp::now().as_second() };
+            for (book, page) in Book::ALL.into_iter().zip(&mut waiting.pages) {
+                page.turn(book, second);
+            }
+            if waiting.closed || waiting.reopen || waiting.pages.iter().any(|page| page.lines + page.lost > 0) {
+                break;
+            }
+            waiting = if waiting.pages.iter().any(Page::counts) {
+                shared.wake.wait_timeout(waiting, AGAIN).unwrap_or_else(PoisonError::into_inner).0
+            } else {
+                shared.wake.wait(waiting).unwrap_or_else(PoisonError::into_inner)
+            };
+        }
+        closed = waiting.closed;
+        let reopen = std::mem::take(&mut waiting.reopen);
+        let taken = waiting.pages.each_mut().map(|page| {
+            (std::mem::take(&mut page.text), std::mem::take(&mut page.lines), std::mem::take(&mut page.lost))
+        });
+        drop(waiting);
+        let mut failed = false;
+        for (file, (mut text, lines, lost)) in files.iter_mut().zip(taken) {
+            if lost > 0 {
+                let time = format!("{:.3}", jiff::Timestamp::now());
+                text.push_str(&json!({"time": time, "decisionsNotWritten": lost}).to_string());
+                text.push('\n');
+            }
+            if text.is_empty() && !reopen {
+                continue;
+            }
+            if let Err(error) = file.append(text.as_bytes()) {
+                tracing::error!(%error, path = %file.path().display(), "the audit log cannot be written");
+                shared.lock().pages[file.book as usize].lost += lost + lines;
+                failed = true;
+            }
+        }
+        if failed && !closed {
             std::thread::sleep(AGAIN);
         }
     }
 }
 
 struct AuditFile {
-    path: PathBuf,
-    file: File,
-    bytes: u64,
+    book: Book,
+    folder: PathBuf,
+    kept: Kept,
+    /// With its device and its number there.
+    open: Option<(File, (u64, u64))>,
 }
 
 impl AuditFile {
-    fn open(path: PathBuf) -> Result<Self, Failure> {
-        let open = || -> std::io::Result<(File, u64)> {
-            let file = OpenOptions::new().append(true).create(true).mode(0o600).open(&path)?;
-            let bytes = file.metadata()?.len();
-            Ok((file, bytes))
-        };
-        let (file, bytes) = open().because(format!("cannot open {}", path.display()))?;
-        Ok(Self { path, file, bytes })
+    fn path(&self) -> PathBuf {
+        self.folder.join(self.book.file())
+    }
+
+    fn reopen(&mut self) -> std::io::Result<&mut File> {
+        let file = OpenOptions::new().append(true).create(true).mode(0o600).open(self.path())?;
+        let about = file.metadata()?;
+        Ok(&mut self.open.insert((file, (about.dev(), about.ino()))).0)
     }
 
     fn append(&mut self, text: &[u8]) -> std::io::Result<()> {
-        if self.bytes > 0 && self.bytes + text.len() as u64 > FILE_BYTES_MAX {
-            std::fs::rename(&self.path, self.path.with_file_name(FILE_BEFORE))?;
-            self.file = OpenOptions::new().append(true).create(true).mode(0o600).open(&self.path)?;
-            self.bytes = 0;
+        let there = match std::fs::metadata(self.path()) {
+            Ok(there) => Some(there),
+            Err(error) if error.kind() == ErrorKind::NotFound => None,
+            Err(error) => return Err(error),
+        };
+        let bytes = there.as_ref().map_or(0, std::fs::Metadata::len);
+        if bytes > 0 && bytes + text.len() as u64 > self.kept.file_bytes_max {
+            self.set_aside()?;
         }
-        self.file.write_all(text)?;
-        self.bytes += text.len() as u64;
-        Ok(())
+        let known = there.map(|there| (there.dev(), there.ino()));
+        let file = match &mut self.open {
+            Some((file, id)) if Some(*id) == known => file,
+            // Somebody has moved it, or it was set aside.
+            _ => self.reopen()?,
+        };
+        file.write_all(text)
+    }
+
+    fn set_aside(&mut self) -> std::io::Result<()> {
+        self.open = None;
+        let oldest = self.kept.files_max.saturating_sub(1);
+        if oldest == 0 {
+            return std::fs::remove_file(self.path());
+        }
+        for age in (1..oldest).rev() {
+            match std::fs::rename(
+                self.folder.join(self.book.set_aside(age)),
+                self.folder.join(self.book.set_aside(age + 1)),
+            ) {
+                Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
+                _ => {}
+            }
+        }
+        std::fs::rename(self.path(), self.folder.join(self.book.set_aside(1)))
     }
 }
 
 impl Witness for Audit {
     fn decided(&self, who: &Principal, asked: &Asked, decision: &Decision, about: &About<'_>) {
-        if !decision.allowed {
+        let by = match &decision.because {
+            Because::Root => (None, None, 0),
+            Because::Statement { layer, policy, number, .. } => (Some(layer_name(*layer)), Some(&**policy), *number),
+            Because::NoStatement(layer) => (Some(layer_name(*layer)), None, 0),
+        };
+        let alike = (&who.arn, asked.action, decision.allowed, by);
+        let book = Book::of(who, asked, decision);
+        if self.note(book, &alike, |now| line(now, who, asked, decision, about)) && !decision.allowed {
             log_denial(who, asked, decision, about);
         }
-        let mut text = line(jiff::Timestamp::now(), who, asked, decision, about).to_string();
-        text.push('\n');
-        let Some(lines) = &self.lines else { return };
-        if lines.try_send(text).is_err() {
-            self.dropped.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn refused(&self, refused: &Refused<'_>) {
+        let Refused { request_id, access_key_id, source_ip, service, why } = *refused;
+        let access_key_id = access_key_id.map(cut);
+        let logged = self.note(Book::Refused, &(source_ip, why), |now| {
+            let mut line = Map::new();
+            line.insert("time".into(), format!("{now:.3}").into());
+            line.insert("requestId".into(), request_id.into());
+            line.insert("decision".into(), "refused".into());
+            line.insert("because".into(), why.into());
+            for (member, value) in [("accessKeyId", access_key_id), ("service", service.map(cut))] {
+                if let Some(value) = value {
+                    line.insert(member.into(), value.into());
+                }
+            }
+            if let Some(ip) = source_ip {
+                line.insert("sourceIp".into(), ip.into());
+            }
+            line
+        });
+        if logged {
+            tracing::info!(request_id, access_key_id, source_ip, service, why, "caller refused");
         }
     }
 }
@@ -149,13 +427,19 @@ fn log_denial(who: &Principal, asked: &Asked, decision: &Decision, about: &About
     );
 }
 
-fn line(at: jiff::Timestamp, who: &Principal, asked: &Asked, decision: &Decision, about: &About<'_>) -> Value {
+fn line(
+    at: jiff::Timestamp,
+    who: &Principal,
+    asked: &Asked,
+    decision: &Decision,
+    about: &About<'_>,
+) -> Map<String, Value> {
     let mut line = Map::new();
     let mut put = |name: &str, value: Value| line.insert(name.to_owned(), value);
     put("time", format!("{at:.3}").into());
     put("requestId", about.request_id.into());
     put("principal", cut(&who.arn).into());
-    put("accessKeyId", about.access_key_id.into());
+    put("accessKeyId", cut(about.access_key_id).into());
     if let Some([address, ..]) = about.context.get("aws:SourceIp") {
         put("sourceIp", address.as_str().into());
     }
@@ -174,73 +458,239 @@ fn line(at: jiff::Timestamp, who: &Principal, asked: &Asked, decision: &Decision
         }
         Because::NoStatement(layer) => put("because", format!("no {} allows it", layer_name(*layer)).into()),
     };
-    Value::Object(line)
+    line
 }
 
+/// As much of a name as takes [`NAME_BYTES_MAX`] in JSON.
 fn cut(name: &str) -> &str {
-    name.char_indices().nth(NAME_CHARS_MAX).map_or(name, |(end, _)| &name[..end])
+    let mut bytes = 0;
+    for (at, c) in name.char_indices() {
+        bytes += match c {
+            '"' | '\\' => 2,
+            '\0'..='\u{1f}' => 6,
+            c => c.len_utf8(),
+        };
+        if bytes > NAME_BYTES_MAX {
+            return &name[..at];
+        }
+    }
+    name
 }
 
 #[cfg(test)]
 mod tests {
-    use longshore_core::policy::{Context, Layer, PrincipalKind};
+    use longshore_core::policy::{Context, Layer};
 
     use super::*;
 
-    fn told(name: &str, decision: &Decision) -> (Principal, Asked, Context, Decision) {
-        let principal = Principal {
+    const KEPT: Kept = Kept { file_bytes_max: 1 << 20, files_max: 2 };
+
+    fn user(name: &str) -> Principal {
+        Principal {
             account: "111111111111".into(),
             arn: format!("arn:aws:iam::111111111111:user/{name}"),
             user_id: "AIDA".into(),
             kind: PrincipalKind::User { name: name.into() },
             tags: Default::default(),
-        };
-        let asked = Asked::new("s3:GetObject", format!("arn:aws:s3:::b/{name}"));
-        (principal, asked, Context::new().with("aws:SourceIp", "127.0.0.1"), decision.clone())
+        }
+    }
+
+    fn decision(allowed: bool) -> Decision {
+        let because =
+            Because::Statement { layer: Layer::Identity, policy: "p\n\"q".into(), number: 2, sid: "No".into() };
+        Decision { allowed, because }
+    }
+
+    fn decide(audit: &Audit, name: &str, action: &'static str, resource: &str, allowed: bool) {
+        let context = Context::new().with("aws:SourceIp", "127.0.0.1");
+        let about = About { request_id: "r", access_key_id: "AKIA", context: &context };
+        audit.decided(&user(name), &Asked::new(action, resource), &decision(allowed), &about);
+    }
+
+    fn lines(dir: &Path, name: &str) -> Vec<Value> {
+        let text = std::fs::read_to_string(dir.join(name)).unwrap_or_default();
+        text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
     }
 
     #[test]
     fn a_decision_is_one_line_whatever_names_hold_and_names_the_statement_that_decided() {
-        let decision = Decision {
-            allowed: false,
-            because: Because::Statement {
-                layer: Layer::Identity,
-                policy: "p\n\"q".into(),
-                number: 2,
-                sid: "No".into(),
-            },
-        };
         let dir = tempfile::tempdir().unwrap();
-        let audit = Audit::open(dir.path()).unwrap();
-        for name in ["u", "u\n{\"decision\": \"allowed\"}\u{1b}[31m", &"x".repeat(5_000)] {
-            let (principal, asked, context, decision) = told(name, &decision);
-            let about = About { request_id: "r", access_key_id: "AKIA", context: &context };
-            audit.decided(&principal, &asked, &decision, &about);
+        let audit = Audit::open(dir.path(), KEPT).unwrap();
+        for name in ["u", "u\n{\"decision\": \"allowed\"}\u{1b}[31m", &"x\u{1}".repeat(5_000)] {
+            decide(&audit, name, "s3:GetObject", &format!("arn:aws:s3:::b/{name}"), false);
         }
         drop(audit);
-        let text = std::fs::read_to_string(dir.path().join(FILE)).unwrap();
-        let lines: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        let text = std::fs::read_to_string(dir.path().join(Book::Denied.file())).unwrap();
+        let lines = lines(dir.path(), Book::Denied.file());
         assert_eq!(lines.len(), 3);
-        assert!(!text.contains('\u{1b}'));
+        assert!(!text.contains('\u{1b}') && text.lines().all(|line| line.len() < 8 * NAME_BYTES_MAX));
         for line in &lines {
             assert_eq!((&line["decision"], &line["policy"]), (&json!("denied"), &json!("p\n\"q")));
             assert_eq!(
                 (&line["statement"], &line["sid"], &line["sourceIp"]),
                 (&json!(2), &json!("No"), &json!("127.0.0.1"))
             );
-            assert!(line["resource"].as_str().unwrap().chars().count() <= NAME_CHARS_MAX);
+            assert!(line["resource"].to_string().len() <= NAME_BYTES_MAX + 2);
         }
     }
 
     #[test]
-    fn a_full_file_is_set_aside_once() {
+    fn each_book_has_its_own_and_a_service_and_objects_do_not_fill_that_of_changes() {
+        let service = Principal { kind: PrincipalKind::Service, ..user("s") };
+        for (action, resource, wanted) in [
+            ("iam:CreateUser", "arn:aws:iam::1:user/u", Book::Changes),
+            ("iam:PassRole", "arn:aws:iam::1:role/r", Book::Changes),
+            ("sts:AssumeRole", "arn:aws:iam::1:role/r", Book::Changes),
+            ("sts:GetSessionToken", "*", Book::Changes),
+            ("s3:CreateBucket", "arn:aws:s3:::b", Book::Changes),
+            ("s3:CreateJob", "*", Book::Changes),
+            ("s3:PutBucketVersioning", "arn:aws:s3:::b", Book::Changes),
+            ("lambda:UpdateFunctionCode", "arn:aws:lambda:r:1:function:f", Book::Changes),
+            ("lambda:InvokeFunction", "arn:aws:lambda:r:1:function:f", Book::Data),
+            ("s3:PutObject", "arn:aws:s3:::b/k", Book::Data),
+            ("s3:DeleteObjectVersion", "arn:aws:s3:::b/k", Book::Data),
+            ("s3:GetObject", "arn:aws:s3:::b/k", Book::Reads),
+            ("s3:ListBucket", "arn:aws:s3:::b", Book::Reads),
+            ("s3:DescribeJob", "*", Book::Reads),
+            ("iam:SimulatePrincipalPolicy", "*", Book::Reads),
+            ("logs:FilterLogEvents", "*", Book::Reads),
+        ] {
+            let asked = Asked::new(action, resource);
+            assert_eq!(Book::of(&user("u"), &asked, &decision(true)), wanted, "{action}");
+            assert_eq!(Book::of(&user("u"), &asked, &decision(false)), Book::Denied, "{action}");
+        }
+        let asked = Asked::new("sts:AssumeRole", "arn:aws:iam::1:role/r");
+        assert_eq!(Book::of(&service, &asked, &decision(true)), Book::Data);
+    }
+
+    #[test]
+    fn neither_a_flood_of_denials_nor_a_million_reads_push_out_what_was_changed() {
         let dir = tempfile::tempdir().unwrap();
-        let mut file = AuditFile::open(dir.path().join(FILE)).unwrap();
-        file.append(b"first\n").unwrap();
-        file.bytes = FILE_BYTES_MAX;
-        file.append(b"second\n").unwrap();
-        file.append(b"third\n").unwrap();
-        assert_eq!(std::fs::read_to_string(dir.path().join("audit.jsonl.1")).unwrap(), "first\n");
-        assert_eq!(std::fs::read_to_string(dir.path().join(FILE)).unwrap(), "second\nthird\n");
+        let audit = Audit::open(dir.path(), Kept { file_bytes_max: 10_000, files_max: 2 }).unwrap();
+        decide(&audit, "admin", "iam:CreateUser", "arn:aws:iam::1:user/new", true);
+        for number in 0..20_000 {
+            decide(&audit, "flood", "s3:DeleteObject", &format!("arn:aws:s3:::b/{number}"), false);
+            decide(&audit, "job", "s3:GetObject", &format!("arn:aws:s3:::b/{number}"), true);
+            decide(&audit, "job", "s3:PutObject", &format!("arn:aws:s3:::b/{number}"), true);
+            // Others who are not alike.
+            decide(&audit, &format!("u{}", number % 500), "s3:GetObject", "arn:aws:s3:::b/k", false);
+        }
+        decide(&audit, "owner", "s3:GetObject", "arn:aws:s3:::b/k", false);
+        drop(audit);
+        let changes = lines(dir.path(), Book::Changes.file());
+        assert_eq!((changes.len(), &changes[0]["action"]), (1, &json!("iam:CreateUser")));
+        let kept: u64 = std::fs::read_dir(dir.path()).unwrap().map(|f| f.unwrap().metadata().unwrap().len()).sum();
+        // A batch may be longer than a file.
+        assert!(kept < 2 * 4 * (10_000 + WAITING_BYTES_MAX as u64), "{kept}");
+    }
+
+    fn note(page: &mut Page, second: i64, alike: u64, resource: &str) -> bool {
+        let now = jiff::Timestamp::from_second(second).unwrap();
+        page.note(Book::Denied, now, alike, |_| {
+            Map::from_iter([("who".into(), alike.into()), ("resource".into(), resource.into())])
+        })
+    }
+
+    #[test]
+    fn of_what_is_alike_within_a_second_there_are_some_lines_and_one_with_a_count() {
+        let mut page = Page::default();
+        let logged = (0..1_000).filter(|_| note(&mut page, 7, 1, "r")).count();
+        assert_eq!(logged, LOGGED_MAX as usize);
+        note(&mut page, 7, 2, "r");
+        let told = |page: &mut Page| -> Vec<Value> {
+            let text = std::mem::take(&mut page.text);
+            text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+        };
+        let first = told(&mut page);
+        assert_eq!(first.len(), ALIKE_MAX as usize + 1);
+        assert_eq!(first[0], json!({"who": 1, "resource": "r"}));
+        assert!(note(&mut page, 8, 1, "s"));
+        assert_eq!(told(&mut page), [json!({"who": 1, "moreAlike": 900}), json!({"who": 1, "resource": "s"})]);
+        page.turn(Book::Denied, 9);
+        assert!(told(&mut page).is_empty() && !page.counts());
+    }
+
+    #[test]
+    fn what_there_is_no_room_for_is_counted() {
+        let mut page = Page::default();
+        let long = "x".repeat(100_000);
+        for alike in 0..20 {
+            note(&mut page, 7, alike, &long);
+        }
+        assert_eq!((page.lines, page.lost), (10, 10));
+        assert!(page.text.len() < WAITING_BYTES_MAX);
+    }
+
+    #[test]
+    fn a_refused_caller_is_a_line_that_says_why() {
+        let dir = tempfile::tempdir().unwrap();
+        let audit = Audit::open(dir.path(), KEPT).unwrap();
+        let refused = Refused {
+            request_id: "r",
+            access_key_id: Some("AKIAX"),
+            source_ip: Some("192.0.2.1"),
+            service: Some("s3"),
+            why: "the key is inactive",
+        };
+        audit.refused(&refused);
+        audit.refused(&Refused { access_key_id: None, source_ip: None, service: None, ..refused });
+        drop(audit);
+        let lines = lines(dir.path(), Book::Refused.file());
+        let told = |line: &Value| {
+            ["accessKeyId", "sourceIp", "service", "because"].map(|m| line[m].as_str().unwrap_or("-").to_owned())
+        };
+        assert_eq!(told(&lines[0]), ["AKIAX", "192.0.2.1", "s3", "the key is inactive"]);
+        assert_eq!(told(&lines[1]), ["-", "-", "-", "the key is inactive"]);
+    }
+
+    fn of_file(dir: &Path, kept: Kept) -> AuditFile {
+        let mut file = AuditFile { book: Book::Changes, folder: dir.to_owned(), kept, open: None };
+        file.reopen().unwrap();
+        file
+    }
+
+    #[test]
+    fn a_full_file_is_set_aside_and_the_oldest_goes() {
+        for (files_max, wanted) in [(1, ["5\n", "", ""]), (2, ["5\n", "3\n4\n", ""]), (3, ["5\n", "3\n4\n", "1\n2\n"])]
+        {
+            let dir = tempfile::tempdir().unwrap();
+            let mut file = of_file(dir.path(), Kept { file_bytes_max: 4, files_max });
+            for number in 1..=5 {
+                file.append(format!("{number}\n").as_bytes()).unwrap();
+            }
+            let names = ["audit.jsonl", "audit.jsonl.1", "audit.jsonl.2"];
+            let found = names.map(|name| std::fs::read_to_string(dir.path().join(name)).unwrap_or_default());
+            assert_eq!(found, wanted, "{files_max}");
+        }
+    }
+
+    #[test]
+    fn a_file_that_was_moved_removed_or_cut_short_is_gone_on_with_under_its_name() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join(Book::Changes.file());
+        let mut file = of_file(dir.path(), KEPT);
+        file.append(b"1\n").unwrap();
+        std::fs::rename(&path, dir.path().join("moved")).unwrap();
+        file.append(b"2\n").unwrap();
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "2\n");
+        std::fs::remove_file(&path).unwrap();
+        file.append(b"3\n").unwrap();
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "3\n");
+        std::fs::write(&path, "").unwrap();
+        file.append(b"4\n").unwrap();
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "4\n");
+        assert_eq!(std::fs::read_to_string(dir.path().join("moved")).unwrap(), "1\n");
+    }
+
+    #[test]
+    fn files_are_made_anew_at_once_where_that_is_asked_for() {
+        let dir = tempfile::tempdir().unwrap();
+        let audit = Audit::open(dir.path(), KEPT).unwrap();
+        for book in Book::ALL {
+            std::fs::remove_file(dir.path().join(book.file())).unwrap();
+        }
+        audit.reopen();
+        drop(audit);
+        assert!(Book::ALL.iter().all(|book| dir.path().join(book.file()).exists()));
     }
 }

@@ -8,7 +8,7 @@ use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Instant;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use futures::{FutureExt, StreamExt};
 use http::header::{ACCEPT, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, EXPECT, HOST, HeaderValue, SERVER};
 use http::{HeaderMap, Method, StatusCode};
@@ -17,14 +17,15 @@ use hyper::body::{Body, Frame};
 use longshore_functions::Functions;
 use longshore_identity::Identity;
 use longshore_jobs::{JobError, Jobs};
-use longshore_store::Fatal;
-use longshore_wire::payload::Decoder;
+use longshore_store::{Budget, Fatal};
+use longshore_wire::payload::{Decoder, PayloadForm};
 use longshore_wire::sigv4::{AuthError, Claim, Dialect, Rules};
 use longshore_wire::{ApiError, Asked, Caller, Query, Request, RequestId, Response};
 use sha2::{Digest, Sha256};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::access::Access;
+use crate::bodies::{Bodies, Unread, read_whole};
+use crate::brake::Brake;
 use crate::listener::{Answer, AnswerBody, Connection, RequestBody, Service};
 use crate::metrics::Metrics;
 use crate::names::{Host, Names, Refused};
@@ -49,8 +50,7 @@ const NO_METRICS_HERE: &str = ": metrics are served without a signature only whe
 
 /// The largest legal CreateJob is far below.
 const CONTROL_BODY_MAX: u64 = 1024 * 1024;
-/// All bodies of control APIs that are in memory together, in KiB: 512 MiB, seven of the largest.
-const BODIES_KIB_MAX: usize = 512 * 1024;
+const BROKEN_OFF: &str = "The body broke off, or came too slowly.";
 /// Of a refused request so much is read and thrown away, for a client that is hung up on while it sends may not see
 /// the answer.
 const DRAINED_MAX: u64 = 16 * 1024 * 1024;
@@ -66,13 +66,9 @@ pub struct Dispatch {
     pub functions: Functions,
     pub jobs: Jobs,
     pub fatal: Fatal,
-    pub bodies: Arc<Semaphore>,
+    pub bodies: Bodies,
+    pub brake: Brake,
     pub metrics: Arc<Metrics>,
-}
-
-/// Room for the bodies that a [`Dispatch`] holds in memory.
-pub fn room_for_bodies() -> Arc<Semaphore> {
-    Arc::new(Semaphore::new(BODIES_KIB_MAX))
 }
 
 /// Which API a request is for, and so in which form its errors are told.
@@ -272,6 +268,7 @@ impl Dispatch {
             Ok(claim) => claim,
             Err(error) => {
                 let api = Api::of(None, path, &host, &parts.headers);
+                self.access.refused(None, connection(&parts), &error, id);
                 return self.refuse_caller(api, &error, &parts, body, id).await;
             }
         };
@@ -304,13 +301,28 @@ impl Dispatch {
         body: RequestBody,
         id: &RequestId,
     ) -> Answer {
-        tracing::debug!(request_id = %id, %error, "caller refused");
         drain(parts, body).await;
+        self.tell_refused(api, error, parts, id).await
+    }
+
+    /// Tells a caller that it is none, late and for the last time on its connection if it is told so all the time.
+    async fn tell_refused(&self, api: Api, error: &AuthError, parts: &http::request::Parts, id: &RequestId) -> Answer {
+        let late = connection(parts).and_then(|connection| self.brake.failed(connection.peer.ip(), error));
+        if let Some(late) = late {
+            if let Some(place) = parts.extensions.get::<crate::listener::Place>() {
+                place.give_up();
+            }
+            tokio::time::sleep(late).await;
+        }
         let mut told = error.told(api.dialect());
         if matches!(error, AuthError::Missing) && wants_metrics(parts.uri.path()) {
             told.message.push_str(NO_METRICS_HERE);
         }
-        api.refuse(&told, id)
+        let mut answer = api.refuse(&told, id);
+        if late.is_some() {
+            answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+        }
+        answer
     }
 
     /// Sends a function's package to whoever has a link to it, as GetFunction makes them.
@@ -343,7 +355,7 @@ impl Dispatch {
                 return Api::S3.refuse(&error.told(), id);
             }
         };
-        let body = decoded(body, decoder);
+        let body = decoded(body, decoder, self.bodies.documents.clone());
         let served = self.s3.serve(caller, parts, host.prefix.as_deref(), body, id).await;
         served.map(BodyExt::boxed_unsync)
     }
@@ -363,9 +375,10 @@ impl Dispatch {
         let announced = parts.headers.get(CONTENT_LENGTH).and_then(|l| l.to_str().ok()?.parse::<u64>().ok());
         let large = announced.is_some_and(|length| length > CONTROL_BODY_MAX);
         if !self.access.knows(claim) || large {
+            self.access.refused(Some(claim), connection(&parts), &wrong, id);
             return self.refuse_caller(api, &wrong, &parts, body, id).await;
         }
-        let _room = self.room(announced.unwrap_or(CONTROL_BODY_MAX)).await;
+        let mut held = self.bodies.unproven.held();
         let rules = Rules {
             regions: &[claim.region()],
             services: &[service],
@@ -374,12 +387,11 @@ impl Dispatch {
             keys: None,
         };
         let how = connection(&parts);
-        let verified = match read_whole(body, CONTROL_BODY_MAX).await {
+        let verified = match read_whole(body, CONTROL_BODY_MAX, &mut held).await {
             Ok(whole) => self.access.prove(claim, &rules, how, Some(Sha256::digest(&whole).into()), id).is_ok(),
             Err(_) => false,
         };
         if !verified {
-            tracing::debug!(request_id = %id, error = %wrong, "caller refused");
             return api.refuse(&wrong.told(api.dialect()), id);
         }
         let hint = match service {
@@ -390,6 +402,30 @@ impl Dispatch {
             "Longshore serves Amazon S3, S3 Control with the jobs of S3 Batch Operations, Lambda, IAM and STS; there is no {service} here.{hint}"
         );
         api.refuse(&ApiError::new(StatusCode::NOT_IMPLEMENTED, "NotImplemented", message), id)
+    }
+
+    /// Why a body was not read, in the words of the API that it is for.
+    fn unread(&self, api: Api, parts: &http::request::Parts, why: &Unread) -> ApiError {
+        match (api, why) {
+            (Api::Lambda, Unread::TooLarge) => {
+                longshore_functions::body_limit(&parts.method, parts.uri.path()).too_large()
+            }
+            (Api::Lambda, Unread::Broken(_)) => {
+                ApiError::new(StatusCode::BAD_REQUEST, "InvalidRequestContentException", BROKEN_OFF)
+            }
+            (Api::Lambda, Unread::NoRoom(_)) => {
+                ApiError::new(StatusCode::TOO_MANY_REQUESTS, "TooManyRequestsException", "Rate Exceeded.")
+            }
+            (Api::Identity, Unread::TooLarge) => {
+                let message = format!("The request is too large: at most {CONTROL_BODY_MAX} bytes are taken.");
+                ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, "RequestEntityTooLarge", message)
+            }
+            (Api::Identity, Unread::Broken(_)) => ApiError::new(StatusCode::BAD_REQUEST, "MalformedInput", BROKEN_OFF),
+            (Api::Identity, Unread::NoRoom(_)) => ApiError::new(StatusCode::BAD_REQUEST, "Throttling", "Rate exceeded"),
+            (_, Unread::TooLarge) => self.jobs.tell(&JobError::TooLarge(CONTROL_BODY_MAX)),
+            (_, Unread::Broken(_)) => self.jobs.tell(&JobError::BrokenBody),
+            (_, Unread::NoRoom(_)) => self.jobs.tell(&JobError::TooManyRequests),
+        }
     }
 
     /// Reads the body whole, for its hash is part of what Lambda's clients sign.
@@ -408,41 +444,43 @@ impl Dispatch {
             let error = verified.err().unwrap_or(AuthError::Missing);
             return self.refuse_caller(api, &error, &parts, body, id).await;
         }
-        let (max, too_large) = match api {
-            Api::Lambda => {
-                let limit = longshore_functions::body_limit(&parts.method, parts.uri.path());
-                (limit.bytes as u64, limit.too_large())
-            }
-            _ => (CONTROL_BODY_MAX, self.jobs.tell(&JobError::TooLarge(CONTROL_BODY_MAX))),
+        // Where a header names the hash of the body, or says that it is unsigned, the signature is verified before the body is read.
+        let named = match claim.payload() {
+            PayloadForm::Implied => None,
+            PayloadForm::Hash(hash) => Some(hash),
+            _ => Some([0; 32]),
+        };
+        if named.is_some()
+            && let Err(error) = self.access.verify(claim, api.services(), connection(&parts), named, id)
+        {
+            return self.refuse_caller(api, &error, &parts, body, id).await;
+        }
+        let max = match api {
+            Api::Lambda => longshore_functions::body_limit(&parts.method, parts.uri.path()).bytes as u64,
+            _ => CONTROL_BODY_MAX,
         };
         let announced = parts.headers.get(CONTENT_LENGTH).and_then(|l| l.to_str().ok()?.parse::<u64>().ok());
         if announced.is_some_and(|length| length > max) {
             drain(&parts, body).await;
-            return api.refuse(&too_large, id);
+            return api.refuse(&self.unread(api, &parts, &Unread::TooLarge), id);
         }
-        // Held until the request is answered: only then is its body gone.
-        let _room = self.room(announced.unwrap_or(max)).await;
-        let whole = match read_whole(body, max).await {
+        // Until the request is answered: only then is its body gone.
+        let mut held = if named.is_some() { &self.bodies.proven } else { &self.bodies.unproven }.held();
+        let whole = match read_whole(body, max, &mut held).await {
             Ok(whole) => whole,
-            Err(Unread::TooLarge) => return api.refuse(&too_large, id),
-            Err(Unread::Broken(error)) => {
-                tracing::debug!(request_id = %id, %error, "body broke off");
-                let error = match api {
-                    Api::Lambda => {
-                        let message = "The body broke off, or came too slowly.";
-                        ApiError::new(StatusCode::BAD_REQUEST, "InvalidRequestContentException", message)
-                    }
-                    _ => self.jobs.tell(&JobError::BrokenBody),
-                };
-                return api.refuse(&error, id);
+            Err(why) => {
+                tracing::debug!(request_id = %id, %why, "body was not read to its end");
+                return api.refuse(&self.unread(api, &parts, &why), id);
             }
         };
+        // Also where it was verified before: the body may have taken its time, and what counts is who may do what now.
         let body_sha256 = Some(Sha256::digest(&whole).into());
         let caller = match self.access.verify(claim, api.services(), connection(&parts), body_sha256, id) {
             Ok(caller) => caller,
             Err(error) => {
-                tracing::debug!(request_id = %id, %error, "caller refused");
-                return api.refuse(&error.told(api.dialect()), id);
+                // It may be told late, and is not to hold memory meanwhile.
+                drop((whole, held));
+                return self.tell_refused(api, &error, &parts, id).await;
             }
         };
         let request = Request {
@@ -478,29 +516,6 @@ impl Dispatch {
             _ => self.jobs.serve(request, host.account()).await,
         })
     }
-
-    async fn room(&self, bytes: u64) -> OwnedSemaphorePermit {
-        let kib = u32::try_from(bytes / 1024 + 1).unwrap_or(u32::MAX);
-        self.bodies.clone().acquire_many_owned(kib).await.expect("the semaphore is never closed")
-    }
-}
-
-enum Unread {
-    TooLarge,
-    Broken(Box<dyn std::error::Error + Send + Sync>),
-}
-
-async fn read_whole(mut body: RequestBody, max: u64) -> Result<Bytes, Unread> {
-    let mut whole = BytesMut::new();
-    while let Some(frame) = body.frame().await {
-        if let Ok(data) = frame.map_err(Unread::Broken)?.into_data() {
-            if (whole.len() + data.len()) as u64 > max {
-                return Err(Unread::TooLarge);
-            }
-            whole.extend_from_slice(&data);
-        }
-    }
-    Ok(whole.freeze())
 }
 
 /// Reads what a refused client is still sending, up to a limit. One that waits for "100 Continue" sends nothing.
@@ -524,8 +539,9 @@ async fn drain(parts: &http::request::Parts, mut body: RequestBody) {
     let _ = tokio::time::timeout(DRAIN_TIME_MAX, read).await;
 }
 
-/// The body as the signature means it. Its last piece is followed by an error if it is not the signed one.
-pub fn decoded<B>(body: B, decoder: Decoder) -> longshore_objects::RequestBody
+/// The body as the signature means it. Its last piece is followed by an error if it is not the signed one. If it is held in memory, then
+/// within `budget`.
+pub fn decoded<B>(body: B, decoder: Decoder, budget: Budget) -> longshore_objects::RequestBody
 where
     B: Body<Data = Bytes> + Send + Unpin + 'static,
     B::Error: std::fmt::Display,
@@ -567,7 +583,7 @@ where
             }
         }
     });
-    longshore_objects::RequestBody { stream: stream.flat_map(futures::stream::iter).boxed(), trailers }
+    longshore_objects::RequestBody::coming(stream.flat_map(futures::stream::iter).boxed(), trailers, budget)
 }
 
 /// How a request came here.

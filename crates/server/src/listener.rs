@@ -447,7 +447,13 @@ impl RequestBody {
     /// One that is there already, of a request that crossed no socket.
     #[cfg(test)]
     pub fn whole(body: impl Into<Bytes>) -> Self {
-        Self { body: Received::Whole(http_body_util::Full::new(body.into())), began: None, bytes: 0, alarm: None }
+        use http_body_util::BodyExt;
+        Self::in_pieces(http_body_util::Full::new(body.into()).map_err(|never| match never {}).boxed_unsync())
+    }
+
+    #[cfg(test)]
+    pub fn in_pieces(body: AnswerBody) -> Self {
+        Self { body: Received::InProcess(body), began: None, bytes: 0, alarm: None }
     }
 }
 
@@ -456,7 +462,7 @@ impl RequestBody {
 enum Received {
     Wire(Incoming),
     #[cfg(test)]
-    Whole(http_body_util::Full<Bytes>),
+    InProcess(AnswerBody),
 }
 
 impl Body for Received {
@@ -467,9 +473,7 @@ impl Body for Received {
         match &mut *self {
             Self::Wire(body) => Pin::new(body).poll_frame(cx).map(|frame| frame.map(|f| f.map_err(Into::into))),
             #[cfg(test)]
-            Self::Whole(body) => {
-                Pin::new(body).poll_frame(cx).map(|frame| frame.map(|f| f.map_err(|never| match never {})))
-            }
+            Self::InProcess(body) => Pin::new(body).poll_frame(cx),
         }
     }
 
@@ -477,7 +481,7 @@ impl Body for Received {
         match self {
             Self::Wire(body) => body.is_end_stream(),
             #[cfg(test)]
-            Self::Whole(body) => body.is_end_stream(),
+            Self::InProcess(body) => body.is_end_stream(),
         }
     }
 
@@ -485,7 +489,7 @@ impl Body for Received {
         match self {
             Self::Wire(body) => body.size_hint(),
             #[cfg(test)]
-            Self::Whole(body) => body.size_hint(),
+            Self::InProcess(body) => body.size_hint(),
         }
     }
 }

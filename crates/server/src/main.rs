@@ -5,6 +5,8 @@
 
 mod access;
 mod audit;
+mod bodies;
+mod brake;
 mod cli;
 mod client;
 mod credentials;
@@ -226,6 +228,10 @@ async fn serve(args: cli::Serve, format: &log_lines::Format, is_given: bool) -> 
     let jobs = settings.jobs();
     let patience = Duration::from_secs(settings.limits.stop_seconds);
     let server = Server::start(server::open_data_dir(&data_dir)?, settings, jobs).await?;
+    // In a terminal, a server ends with it.
+    if !std::io::IsTerminal::is_terminal(&std::io::stderr()) {
+        server.heed_hang_ups()?;
+    }
     // On standard output, for whoever started it and waits for it; the rest is talk.
     println!("listening on {}://{}", server.scheme(), server.address);
     // A variable of this shell is not one of the shell that the line is for.

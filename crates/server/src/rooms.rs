@@ -16,7 +16,8 @@ use longshore_functions::{CodeSource, Functions, Invoked, SourceError};
 use longshore_jobs::ports::{
     self, Encryption, ListPage, ListQuery, Listed, ObjectBody, ObjectError, ObjectFacts, PutBody, PutTerms,
 };
-use longshore_objects::{Objects, ObjectsError, RequestBody, ResponseBody};
+use longshore_objects::{Objects, ObjectsError, RequestBody, ResponseBody, Whole};
+use longshore_store::{Budget, Held};
 use longshore_wire::arn::FunctionName;
 use longshore_wire::sigv4::{Claim, Dialect, Key, Rules};
 use longshore_wire::xml::Element;
@@ -174,11 +175,13 @@ impl S3 {
             return self.embedded.serve(caller, parts, host_bucket, body, id).await;
         };
         let target = Target::of(parts.uri.path(), host_bucket);
+        // As long as the body that was looked into is on its way.
+        let mut _held = None;
         let admitted = match (route(&self.routes, target.as_ref(), &parts.headers), &target) {
             (Ok(Some(remote)), Some(target)) => match Gateway::check(target, caller.verified(), &parts) {
                 Ok(()) => match allow_elsewhere(caller, target, &parts, body).await {
-                    Ok(whole) => {
-                        body = whole;
+                    Ok((whole, held)) => {
+                        (body, _held) = (whole, held);
                         Ok((remote, target))
                     }
                     Err(error) => {
@@ -224,7 +227,7 @@ async fn allow_elsewhere(
     target: &Target,
     parts: &http::request::Parts,
     body: RequestBody,
-) -> Result<RequestBody, ApiError> {
+) -> Result<(RequestBody, Option<Held>), ApiError> {
     let denied = |why: &Denied| ApiError::new(StatusCode::FORBIDDEN, "AccessDenied", why.to_string());
     let needed = s3_actions::of_request(
         &parts.method,
@@ -239,20 +242,9 @@ async fn allow_elsewhere(
         }
     }
     if !needed.deletes || caller.is_root() {
-        return Ok(body);
+        return Ok((body, None));
     }
-    let (mut stream, trailers) = (body.stream, body.trailers);
-    let mut whole = BytesMut::new();
-    while let Some(piece) = stream.next().await {
-        whole.extend_from_slice(&piece?);
-        if whole.len() > DELETED_BYTES_MAX {
-            return Err(ApiError::new(
-                StatusCode::BAD_REQUEST,
-                "MaxMessageLengthExceeded",
-                "Your request was too big.",
-            ));
-        }
-    }
+    let Whole { bytes: whole, trailers, held } = body.read_whole(DELETED_BYTES_MAX).await?;
     for (key, version) in deleted(&whole)? {
         let asked = s3_actions::on_version(s3_actions::DELETE_OBJECT, &target.bucket, &key, version.as_deref());
         caller.may(&asked).map_err(|why| denied(&why))?;
@@ -261,7 +253,9 @@ async fn allow_elsewhere(
             caller.may(&asked).map_err(|why| denied(&why))?;
         }
     }
-    Ok(RequestBody { trailers, ..RequestBody::whole(whole.freeze()) })
+    let mut again = RequestBody::whole(whole);
+    again.trailers = trailers;
+    Ok((again, held))
 }
 
 /// Keys with their versions that a DeleteObjects names. What reads in another way than S3 writes it is refused: a store might find
@@ -416,10 +410,12 @@ impl CodeSource for Code {
     }
 }
 
-/// What a function reaches: S3, with the credentials of its own environment, and nothing else of this server.
-pub fn s3_door(s3: S3, access: Access) -> S3Door {
+/// What a function reaches: S3, with the credentials of its own environment, and nothing else of this server. The documents of all
+/// functions together are held within `documents`, those of one environment within its own part.
+pub fn s3_door(s3: S3, access: Access, documents: Budget) -> S3Door {
     Arc::new(move |credentials: Arc<FunctionCredentials>, request| {
         let (s3, access) = (s3.clone(), access.clone());
+        let documents = credentials.documents.within(&documents);
         Box::pin(async move {
             let id = RequestId(uuid::Uuid::new_v4().to_string());
             let (parts, body) = request.into_parts();
@@ -428,7 +424,8 @@ pub fn s3_door(s3: S3, access: Access) -> S3Door {
             let (region, account) = (settings.region.clone(), settings.account.clone());
             // The way from an environment to here does not leave the machine, and the body would be the function's own.
             let rules = Rules { regions: &[&region], services: &["s3"], unsigned_payload: true, keys: None };
-            let verified = Claim::parse(&parts.method, target, &parts.headers).and_then(|claim| {
+            let claim = Claim::parse(&parts.method, target, &parts.headers);
+            let verified = claim.as_ref().map_err(Clone::clone).and_then(|claim| {
                 let known = claim.access_key_id() == credentials.access_key_id;
                 let key = if known {
                     Key::temporary(&credentials.secret_access_key, &account, &credentials.session_token, i64::MAX)
@@ -440,7 +437,7 @@ pub fn s3_door(s3: S3, access: Access) -> S3Door {
             let caller = match verified {
                 Ok(caller) => caller,
                 Err(error) => {
-                    tracing::debug!(request_id = %id, %error, "a function's request was refused");
+                    access.refused(claim.as_ref().ok(), None, &error, &id);
                     return refusal(&error.told(Dialect::S3), &id);
                 }
             };
@@ -449,7 +446,9 @@ pub fn s3_door(s3: S3, access: Access) -> S3Door {
                 return refusal(&role_is_gone(&credentials.role), &id);
             };
             match decoder {
-                Ok(decoder) => s3.serve(&caller, parts, None, crate::dispatch::decoded(body, decoder), &id).await,
+                Ok(decoder) => {
+                    s3.serve(&caller, parts, None, crate::dispatch::decoded(body, decoder, documents), &id).await
+                }
                 Err(error) => refusal(&error.told(), &id),
             }
         })

@@ -20,9 +20,11 @@ use tokio::task::JoinHandle;
 
 use crate::access::{self, Access, JobRoles};
 use crate::audit::Audit;
+use crate::bodies::Bodies;
+use crate::brake::Brake;
 use crate::client::{Client, Endpoint};
 use crate::credentials::Credentials;
-use crate::dispatch::{Dispatch, room_for_bodies};
+use crate::dispatch::Dispatch;
 use crate::endpoints::Routes;
 use crate::env::dialled;
 use crate::failure::{Because, Failure, OK};
@@ -48,6 +50,7 @@ pub struct Server {
     functions: Functions,
     host: Host,
     records: Records,
+    audit: Arc<Audit>,
     stop: watch::Sender<bool>,
     listening: JoinHandle<()>,
     /// Behind all that runs on them.
@@ -185,7 +188,8 @@ impl Server {
                 None
             }
         };
-        let witness: Arc<dyn Witness> = Arc::new(Audit::open(&path)?);
+        let audit = Arc::new(Audit::open(&path, settings.audit.kept())?);
+        let witness: Arc<dyn Witness> = audit.clone();
         let access = Access {
             root: credentials.clone(),
             account: account.clone(),
@@ -221,12 +225,13 @@ impl Server {
         host.runtimes_dirs = runtimes_dirs(Some(&path));
         host.sandbox.closed_ports = [Some(address), metrics_address].into_iter().flatten().map(|a| a.port()).collect();
         let network = settings.functions.network;
-        let host = Host::new(host, rooms::s3_door(s3.clone(), access.clone())).map_err(|error| {
-            match error.get_ref().and_then(|inner| inner.downcast_ref::<SandboxRefusal>()) {
+        let bodies = Bodies::new();
+        let host = Host::new(host, rooms::s3_door(s3.clone(), access.clone(), bodies.of_functions.clone())).map_err(
+            |error| match error.get_ref().and_then(|inner| inner.downcast_ref::<SandboxRefusal>()) {
                 Some(refusal) => Failure::new(refusal.message.clone()).hint(refusal.hint.clone()),
                 None => Failure::new(format!("{}: {error}", cannot("the function host"))),
-            }
-        })?;
+            },
+        )?;
         if settings.functions.sandbox == Mode::Off {
             // Somebody must act, or have meant it.
             tracing::error!(
@@ -302,7 +307,8 @@ impl Server {
             functions: functions.clone(),
             jobs: jobs.clone(),
             fatal: fatal.clone(),
-            bodies: room_for_bodies(),
+            bodies,
+            brake: Brake::new(),
             metrics: metrics.clone(),
         };
         failpoint::pass(Place::ServerOpened);
@@ -355,6 +361,7 @@ impl Server {
             functions,
             host,
             records,
+            audit,
             stop,
             listening,
             _threads: threads,
@@ -368,6 +375,18 @@ impl Server {
 
     pub fn account(&self) -> &str {
         &self.settings.account
+    }
+
+    /// Makes the files of the audit log anew on each SIGHUP, if they were moved or removed: what logrotate sends. It ends the process
+    /// no more.
+    pub fn heed_hang_ups(&self) -> Result<(), Failure> {
+        let (audit, mut hang_up) = (self.audit.clone(), tls::hang_up()?);
+        tokio::spawn(async move {
+            while hang_up.recv().await.is_some() {
+                audit.reopen();
+            }
+        });
+        Ok(())
     }
 
     /// Of the URLs under which it is reached.

@@ -17,6 +17,7 @@ use longshore_sandbox::{Layer, Mode};
 use serde::Deserialize;
 use toml::{Table, Value};
 
+use crate::audit::Kept;
 use crate::cli::LogFormat;
 use crate::endpoints::EndpointSettings;
 use crate::failure::{Because, Failure};
@@ -64,6 +65,7 @@ pub struct Settings {
     pub function_endpoint: Vec<FunctionEndpointSettings>,
     pub tls: Tls,
     pub limits: Limits,
+    pub audit: Audit,
     pub jobs: Jobs,
     pub functions: Functions,
 }
@@ -88,6 +90,20 @@ pub struct Limits {
     pub connections_max: usize,
     pub connections_per_address_max: usize,
     pub stop_seconds: u64,
+}
+
+/// How much of the audit log is kept.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Audit {
+    pub file_mib_max: u64,
+    pub files_max: usize,
+}
+
+impl Audit {
+    pub fn kept(&self) -> Kept {
+        Kept { file_bytes_max: self.file_mib_max.saturating_mul(1 << 20), files_max: self.files_max }
+    }
 }
 
 #[derive(Debug, Clone, Deserialize)]
@@ -370,6 +386,8 @@ impl Settings {
         let at_least_one = [
             ("limits.connections_max", self.limits.connections_max as u64),
             ("limits.connections_per_address_max", self.limits.connections_per_address_max as u64),
+            ("audit.file_mib_max", self.audit.file_mib_max),
+            ("audit.files_max", self.audit.files_max as u64),
             ("jobs.active_max", jobs.active_max as u64),
             ("jobs.preparing_max", jobs.preparing_max as u64),
             ("jobs.retention_days", jobs.retention_days.into()),

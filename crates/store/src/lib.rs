@@ -1,4 +1,5 @@
-//! State at rest: records in SQLite, results in append-only segments, the data directory around both.
+//! State at rest: records in SQLite, results in append-only segments, the data directory around both; and what the rooms share
+//! of the machine's memory.
 //!
 //! Acknowledged means durable: every method that says so returns after `fdatasync`. After the first failed sync
 //! nothing more is acknowledged ([`Fatal`]); a full disk is an ordinary, passing error ([`StoreError::Full`]).
@@ -6,6 +7,7 @@
 #![forbid(unsafe_code)]
 #![cfg_attr(not(test), deny(clippy::unwrap_used))]
 
+pub mod budget;
 pub mod checkpoint;
 pub mod data_dir;
 pub mod failpoint;
@@ -18,6 +20,7 @@ pub mod seal;
 pub mod segment;
 pub mod syncs;
 
+pub use budget::{Budget, Held, NoRoom};
 pub use data_dir::DataDir;
 pub use fatal::Fatal;
 pub use files::{Files, Open, OpenFile, Os};

@@ -47,6 +47,23 @@ impl Identity {
 /// Is told of every decision. It must not wait.
 pub trait Witness: Send + Sync {
     fn decided(&self, who: &Principal, asked: &Asked, decision: &Decision, about: &About<'_>);
+
+    /// Of a request that was not let in.
+    fn refused(&self, _refused: &Refused<'_>) {}
+}
+
+/// A request whose signature does not hold, as far as its own words may be written down.
+#[derive(Debug, Clone, Copy)]
+pub struct Refused<'a> {
+    pub request_id: &'a str,
+    /// Where it has the form of one: something else might be a secret in the wrong place.
+    pub access_key_id: Option<&'a str>,
+    /// As `aws:SourceIp` has it.
+    pub source_ip: Option<&'a str>,
+    /// Of the credential scope.
+    pub service: Option<&'a str>,
+    /// In our words: `the key is inactive`.
+    pub why: &'static str,
 }
 
 /// Which request a decision is about.

@@ -13,6 +13,11 @@ use super::{FunctionCredentials, S3Door};
 
 /// Connections of one environment at once; the next one waits. boto3 uses ten, transfer managers some dozen.
 const CONNECTIONS_MAX: usize = 256;
+/// Request line and headers together, as at the server's own port.
+const HEADER_BYTES_MAX: usize = 64 * 1024;
+/// What is held in memory of one connection: the headers, or a piece of a body. With all its connections, one environment has the
+/// server hold 32 MiB: head and piece are not there at the same time, but a buffer grows by doubling.
+const BUFFER_BYTES_MAX: usize = 64 * 1024;
 
 /// Serves until it is dropped; its connections end with it.
 pub(super) async fn serve(listener: std::net::TcpListener, door: S3Door, credentials: Arc<FunctionCredentials>) {
@@ -42,8 +47,11 @@ pub(super) async fn serve(listener: std::net::TcpListener, door: S3Door, credent
         });
         connections.spawn(async move {
             // No time limits: the only peer is the function, and what it holds open is its own share.
-            let served =
-                hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
+            let served = hyper::server::conn::http1::Builder::new()
+                .max_buf_size(BUFFER_BYTES_MAX)
+                .max_header_size(HEADER_BYTES_MAX)
+                .serve_connection(TokioIo::new(stream), service)
+                .await;
             if let Err(error) = served {
                 tracing::debug!(%error, "a function's S3 connection ended");
             }

@@ -20,7 +20,7 @@ pub const OPERATION: Operation<Functions> = Operation {
     name: "AddPermission",
     route: Route("POST", "/2015-03-31/functions/{FunctionName}/policy"),
     spec: "https://docs.aws.amazon.com/lambda/latest/api/API_AddPermission.html",
-    asks: asks!(add_permission, "AddPermission"),
+    asks: asks!(body, add_permission, "AddPermission"),
     handle: |functions, call| answered(add_permission(functions, call)),
 };
 

@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 
+use bytes::Bytes;
 use longshore_core::policy::{Context, Document, Kind, Policy};
 use longshore_wire::{ApiError, Asked, Call, s3_actions};
 use serde::Deserialize;
@@ -13,12 +14,19 @@ use serde::Deserialize;
 use crate::Functions;
 use crate::error::FunctionError;
 use crate::layers::version_number;
+use crate::members;
 use crate::resolve::Named;
 
 type Asks = Result<Vec<Asked>, ApiError>;
 
-/// Asks for an action, of which a function's part (`GetFunction`) is given, on what the path and the query name.
+/// Asks for an action, of which a function's part (`GetFunction`) is given, on what the path and the query name, and where it says so
+/// the body.
 macro_rules! asks {
+    (body, $way:ident, $action:literal) => {
+        |functions, call| {
+            Box::pin(async move { crate::operations::asks::$way(functions, call, concat!("lambda:", $action)).await })
+        }
+    };
     ($way:ident, $action:literal) => {
         |functions, call| {
             Box::pin(async move { crate::operations::asks::$way(functions, call, concat!("lambda:", $action)) })
@@ -148,15 +156,19 @@ impl Looked {
 }
 
 /// What does not read is refused before anything is asked: the operation would read it no better.
-fn looked(call: &Call) -> Result<Looked, ApiError> {
-    if call.request.body.is_empty() {
+async fn looked(body: &Bytes) -> Result<Looked, ApiError> {
+    members::read(body.clone(), look).await.map_err(|error| error.told())
+}
+
+fn look(body: &[u8]) -> Result<Looked, FunctionError> {
+    if body.is_empty() {
         return Ok(Looked::default());
     }
-    let unread = |why: &str| FunctionError::Content(format!("Could not parse request body into json: {why}")).told();
-    if !longshore_wire::json::is_shallow(&call.request.body) {
+    let unread = |why: &str| FunctionError::Content(format!("Could not parse request body into json: {why}"));
+    if !longshore_wire::json::is_shallow(body) {
         return Err(unread("it has too many levels"));
     }
-    let looked: Looked = serde_json::from_slice(&call.request.body).map_err(|error| unread(&error.to_string()))?;
+    let looked: Looked = serde_json::from_slice(body).map_err(|error| unread(&error.to_string()))?;
     let few = |count: Option<usize>, max| count.unwrap_or(0) <= max;
     // Each is a question of its own. The operation says what is wrong with some more than there may be.
     if few(looked.layers.as_ref().map(Vec::len), QUESTIONS_MAX)
@@ -164,7 +176,7 @@ fn looked(call: &Call) -> Result<Looked, ApiError> {
     {
         return Ok(looked);
     }
-    Err(FunctionError::Parameter(format!("More than {QUESTIONS_MAX} layers or tags in one request.")).told())
+    Err(FunctionError::Parameter(format!("More than {QUESTIONS_MAX} layers or tags in one request.")))
 }
 
 /// Layers, and tags, of one request that are asked about; AWS takes 5 and 50.
@@ -177,8 +189,8 @@ fn pass_role(role: &str, function: &str) -> Asked {
         .with("iam:AssociatedResourceArn", function)
 }
 
-pub(super) fn create_function(functions: &Functions, call: &Call, action: &'static str) -> Asks {
-    let looked = looked(call)?;
+pub(super) async fn create_function(functions: &Functions, call: &Call, action: &'static str) -> Asks {
+    let looked = looked(&call.request.body).await?;
     let name = looked.function_name.as_deref().unwrap_or("");
     let resource = match functions.name(name, None, call.request.caller.account(), "CreateFunction") {
         Ok(named) => functions.arn_of(&named),
@@ -196,20 +208,20 @@ pub(super) fn create_function(functions: &Functions, call: &Call, action: &'stat
     Ok(asks)
 }
 
-pub(super) fn update_code(functions: &Functions, call: &Call, action: &'static str) -> Asks {
+pub(super) async fn update_code(functions: &Functions, call: &Call, action: &'static str) -> Asks {
     let mut asks = vec![of_whole(functions, call, action)];
-    asks.extend(looked(call)?.fetched());
+    asks.extend(looked(&call.request.body).await?.fetched());
     Ok(asks)
 }
 
-pub(super) fn publish_layer(functions: &Functions, call: &Call, action: &'static str) -> Asks {
+pub(super) async fn publish_layer(functions: &Functions, call: &Call, action: &'static str) -> Asks {
     let mut asks = layer(functions, call, action)?;
-    asks.extend(looked(call)?.fetched());
+    asks.extend(looked(&call.request.body).await?.fetched());
     Ok(asks)
 }
 
-pub(super) fn update_configuration(functions: &Functions, call: &Call, action: &'static str) -> Asks {
-    let looked = looked(call)?;
+pub(super) async fn update_configuration(functions: &Functions, call: &Call, action: &'static str) -> Asks {
+    let looked = looked(&call.request.body).await?;
     let asked = with_layers(functions, of_whole(functions, call, action), &looked);
     let resource = asked.resource.clone();
     let mut asks = vec![asked];
@@ -230,8 +242,8 @@ fn layers_used<'a>(functions: &'a Functions, looked: &'a Looked) -> impl Iterato
     layers.map(|layer| Asked::new("lambda:GetLayerVersion", functions.layer_version_asked(layer)))
 }
 
-pub(super) fn add_permission(functions: &Functions, call: &Call, action: &'static str) -> Asks {
-    let looked = looked(call)?;
+pub(super) async fn add_permission(functions: &Functions, call: &Call, action: &'static str) -> Asks {
+    let looked = looked(&call.request.body).await?;
     let mut asked = of_function(functions, call, action);
     if let Some(principal) = looked.principal {
         asked = asked.with("lambda:Principal", principal);
@@ -279,8 +291,8 @@ pub(super) fn tags(functions: &Functions, call: &Call, action: &'static str) -> 
 }
 
 /// TagResource, whose tags are in its body.
-pub(super) fn tag(functions: &Functions, call: &Call, action: &'static str) -> Asks {
-    let tags = looked(call)?.tags.unwrap_or_default();
+pub(super) async fn tag(functions: &Functions, call: &Call, action: &'static str) -> Asks {
+    let tags = looked(&call.request.body).await?.tags.unwrap_or_default();
     Ok(vec![of_tagged(functions, call, action).with_context(with_tags("aws:RequestTag/", &tags))])
 }
 
@@ -314,4 +326,24 @@ pub(super) fn logs(functions: &Functions, call: &Call, action: &'static str) -> 
 
 fn with_tags(family: &str, tags: &BTreeMap<String, String>) -> Context {
     Context::new().with_tags(family, tags.iter().map(|(name, value)| (name.as_str(), value.as_str())))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn what_a_large_body_asks_for_is_read_where_nobody_waits_for_it() {
+        for (spaces, at_once) in [(100, true), (100_000, false)] {
+            let body = Bytes::from(format!(r#"{{"FunctionName": "f",{}"Role": "r"}}"#, " ".repeat(spaces)));
+            let mut looked = std::pin::pin!(looked(&body));
+            let first = futures::poll!(&mut looked);
+            assert_eq!(first.is_ready(), at_once, "{spaces}");
+            let read = match first {
+                std::task::Poll::Ready(read) => read,
+                std::task::Poll::Pending => looked.await,
+            };
+            assert_eq!(read.unwrap().role.as_deref(), Some("r"));
+        }
+    }
 }

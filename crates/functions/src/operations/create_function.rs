@@ -21,7 +21,7 @@ pub const OPERATION: Operation<Functions> = Operation {
     name: "CreateFunction",
     route: Route("POST", "/2015-03-31/functions"),
     spec: "https://docs.aws.amazon.com/lambda/latest/api/API_CreateFunction.html",
-    asks: asks!(create_function, "CreateFunction"),
+    asks: asks!(body, create_function, "CreateFunction"),
     handle: |functions, call| answered(create_function(functions, call)),
 };
 

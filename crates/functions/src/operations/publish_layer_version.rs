@@ -17,7 +17,7 @@ pub const OPERATION: Operation<Functions> = Operation {
     name: "PublishLayerVersion",
     route: Route("POST", "/2018-10-31/layers/{LayerName}/versions"),
     spec: "https://docs.aws.amazon.com/lambda/latest/api/API_PublishLayerVersion.html",
-    asks: asks!(publish_layer, "PublishLayerVersion"),
+    asks: asks!(body, publish_layer, "PublishLayerVersion"),
     handle: |functions, call| answered(publish_layer_version(functions, call)),
 };
 

@@ -17,7 +17,7 @@ pub const OPERATION: Operation<Functions> = Operation {
     name: "TagResource",
     route: Route("POST", "/2017-03-31/tags/{Resource}"),
     spec: "https://docs.aws.amazon.com/lambda/latest/api/API_TagResource.html",
-    asks: asks!(tag, "TagResource"),
+    asks: asks!(body, tag, "TagResource"),
     handle: |functions, call| answered(tag_resource(functions, call)),
 };
 

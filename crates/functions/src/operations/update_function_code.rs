@@ -19,7 +19,7 @@ pub const OPERATION: Operation<Functions> = Operation {
     name: "UpdateFunctionCode",
     route: Route("PUT", "/2015-03-31/functions/{FunctionName}/code"),
     spec: "https://docs.aws.amazon.com/lambda/latest/api/API_UpdateFunctionCode.html",
-    asks: asks!(update_code, "UpdateFunctionCode"),
+    asks: asks!(body, update_code, "UpdateFunctionCode"),
     handle: |functions, call| answered(update_function_code(functions, call)),
 };
 

@@ -16,7 +16,7 @@ pub const OPERATION: Operation<Functions> = Operation {
     name: "UpdateFunctionConfiguration",
     route: Route("PUT", "/2015-03-31/functions/{FunctionName}/configuration"),
     spec: "https://docs.aws.amazon.com/lambda/latest/api/API_UpdateFunctionConfiguration.html",
-    asks: asks!(update_configuration, "UpdateFunctionConfiguration"),
+    asks: asks!(body, update_configuration, "UpdateFunctionConfiguration"),
     handle: |functions, call| answered(update_function_configuration(functions, call)),
 };
 

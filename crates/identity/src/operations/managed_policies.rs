@@ -142,11 +142,12 @@ pub(super) async fn list_policies(mut call: Call) -> Result<Answer, IdentityErro
     let snapshot = call.identity.snapshot();
     let mut all: Vec<&Managed> = aws_policies::all().filter(|_| scope != "Local").collect();
     all.extend(snapshot.state.policies().map(|policy| &**policy).filter(|_| scope != "AWS"));
-    let key = |policy: &Managed| format!("{}\n{}", folded(&policy.name), policy.arn);
-    let mut policies: Vec<(String, Managed, (usize, usize))> = all
+    let uses = snapshot.state.uses_of_all();
+    let uses = |policy: &Managed| uses.get(policy.arn.as_str()).copied().unwrap_or_default();
+    let mut policies: Vec<(String, &Managed, (usize, usize))> = all
         .into_iter()
         .filter(|policy| policy.path.starts_with(&prefix))
-        .map(|policy| (key(policy), policy.clone(), snapshot.state.uses(&policy.arn)))
+        .map(|policy| (format!("{}\n{}", folded(&policy.name), policy.arn), policy, uses(policy)))
         .filter(|(_, _, (attached, bounded))| match usage {
             None => !only_attached || *attached > 0,
             Some(Usage::Permissions) => *attached > 0,
@@ -155,8 +156,11 @@ pub(super) async fn list_policies(mut call: Call) -> Result<Answer, IdentityErro
         .collect();
     policies.sort_by(|a, b| a.0.cmp(&b.0));
     let page = paging.cut(policies.into_iter(), |(key, ..)| key.clone());
+    // Of the page alone: a policy has five documents, and there may be thousands of it.
+    let items: Vec<(Managed, (usize, usize))> =
+        page.items.into_iter().map(|(_, policy, uses)| (policy.clone(), uses)).collect();
     Ok(Answer::new(allowed, move |xml| {
-        list(xml, "Policies", &page.items, |xml, (_, policy, uses)| {
+        list(xml, "Policies", &items, |xml, (policy, uses)| {
             shape::policy(xml, policy, *uses, Fullness::Listed);
         });
         write_marker(xml, page.marker.as_deref());

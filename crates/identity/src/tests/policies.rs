@@ -115,6 +115,37 @@ async fn awss_own_policies_are_attached_and_read_and_changed_by_nobody() {
 }
 
 #[tokio::test]
+async fn a_listing_says_of_each_policy_on_its_page_how_many_have_it() {
+    let ground = Ground::new();
+    let mut arns = Vec::new();
+    for name in ["a", "b", "c"] {
+        arns.push(create(&ground, name, READ).await);
+    }
+    for user in ["u", "v"] {
+        ground.user(user, None).await;
+        ground.root("AttachUserPolicy", &[("UserName", user), ("PolicyArn", &arns[1])]).await;
+    }
+    ground.root("PutUserPermissionsBoundary", &[("UserName", "u"), ("PermissionsBoundary", &arns[2])]).await;
+    let first = ground.root("ListPolicies", &[("Scope", "Local"), ("MaxItems", "2")]).await;
+    let marker = first.text("Marker").to_owned();
+    let second = ground.root("ListPolicies", &[("Scope", "Local"), ("Marker", &marker)]).await;
+    let told: Vec<String> = [&first, &second]
+        .iter()
+        .flat_map(|page| page.members("Policies"))
+        .map(|policy| {
+            let text = |member| policy.child_text(member).unwrap();
+            format!("{} {} {}", text("PolicyName"), text("AttachmentCount"), text("PermissionsBoundaryUsageCount"))
+        })
+        .collect();
+    assert_eq!(told, ["a 0 0", "b 2 0", "c 0 1"]);
+    let snapshot = ground.identity.snapshot();
+    let all = snapshot.state.uses_of_all();
+    for arn in &arns {
+        assert_eq!(all.get(arn.as_str()).copied().unwrap_or_default(), snapshot.state.uses(arn), "{arn}");
+    }
+}
+
+#[tokio::test]
 async fn policies_are_as_large_and_as_many_as_aws_lets_them_be_and_not_one_more() {
     let ground = Ground::new();
     ground.user("u", None).await;

@@ -82,7 +82,22 @@ impl Backend {
 
 impl Inner {
     /// Asks for one thing, with the tags that the object has now (`s3:ExistingObjectTag/…`).
-    pub(crate) async fn allow(&self, caller: &Caller, mut asked: Asked) -> Result<(), ObjectsError> {
+    pub(crate) async fn allow(&self, caller: &Caller, asked: Asked) -> Result<(), ObjectsError> {
+        let asked = self.with_existing_tags(caller, asked).await?;
+        caller.may(&asked).map_err(|why| ObjectsError::AccessDenied(why.to_string()))
+    }
+
+    /// As [`Inner::allow`], of what is asked once more when the body is there: then it is told to whoever watches, and here only if it
+    /// ends here.
+    pub(crate) async fn allow_before_body(&self, caller: &Caller, asked: Asked) -> Result<(), ObjectsError> {
+        let asked = self.with_existing_tags(caller, asked).await?;
+        if caller.would(&asked).is_ok() {
+            return Ok(());
+        }
+        caller.may(&asked).map_err(|why| ObjectsError::AccessDenied(why.to_string()))
+    }
+
+    async fn with_existing_tags(&self, caller: &Caller, mut asked: Asked) -> Result<Asked, ObjectsError> {
         // Nobody asks the policies of the account's owner.
         if !caller.is_root()
             && let Some((bucket, key)) = asked.resource.strip_prefix("arn:aws:s3:::").and_then(|r| r.split_once('/'))
@@ -103,7 +118,7 @@ impl Inner {
             let tags = tags.iter().map(|(name, value)| (name.as_str(), value.as_str()));
             asked.context = asked.context.with_tags("s3:ExistingObjectTag/", tags);
         }
-        caller.may(&asked).map_err(|why| ObjectsError::AccessDenied(why.to_string()))
+        Ok(asked)
     }
 }
 

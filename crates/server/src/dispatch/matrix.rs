@@ -4,6 +4,7 @@
 //! Rows come from the tables of the rooms: an operation without a row fails the test, and so does a row without an operation.
 //! Source: promise 3.6.
 
+mod costs;
 mod defects;
 mod drafts;
 mod rows;

@@ -1,4 +1,4 @@
-//! What was denied, from the audit log of the data directory, the newest first.
+//! What was denied, and who was not let in, from the audit log of the data directory, the newest first.
 
 use std::fs::File;
 use std::io::{ErrorKind, Read, Seek, SeekFrom};
@@ -7,7 +7,7 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
-use crate::audit::{FILE, FILE_BEFORE};
+use crate::audit::Book;
 use crate::cli::At;
 use crate::failure::{Because, Failure, OK, plain};
 use crate::output::{self, out, time};
@@ -30,12 +30,15 @@ pub fn print(at: &At, limit: usize) -> Result<u8, Failure> {
             .hint("name the server's data directory with --data-dir"));
     }
     let data_dir = settings::data_dir(at.data_dir.as_deref(), |name| std::env::var(name).ok())?;
-    let files = files(&data_dir)?;
-    if files.is_empty() {
+    let books = [Book::Denied, Book::Refused, Book::Changes].map(|book| files(&data_dir, book));
+    let [denied, refused, before] = books;
+    // In that of changes an earlier version wrote all.
+    let books = [denied?.into_iter().chain(before?).collect(), refused?];
+    if books.iter().all(Vec::is_empty) {
         return Err(Failure::new(format!("there is no audit log in {}", data_dir.display()))
             .hint("name the server's data directory with --data-dir"));
     }
-    let found = newest(files, limit).because(format!("cannot read the audit log in {}", data_dir.display()))?;
+    let found = newest_of(books, limit).because(format!("cannot read the audit log in {}", data_dir.display()))?;
     if at.json {
         output::json(&json!({"denials": found}));
     } else if found.is_empty() {
@@ -47,10 +50,11 @@ pub fn print(at: &At, limit: usize) -> Result<u8, Failure> {
     Ok(OK)
 }
 
-/// The files of the audit log, the newest first.
-fn files(data_dir: &Path) -> Result<Vec<File>, Failure> {
+/// The files of a book, the newest first.
+fn files(data_dir: &Path, book: Book) -> Result<Vec<File>, Failure> {
     let mut files: Vec<(File, (u64, u64))> = Vec::new();
-    for name in [FILE, FILE_BEFORE] {
+    for age in 0.. {
+        let name = if age == 0 { book.file().to_owned() } else { book.set_aside(age) };
         let path = data_dir.join(name);
         let opened = File::open(&path).and_then(|file| {
             let about = file.metadata()?;
@@ -60,11 +64,26 @@ fn files(data_dir: &Path) -> Result<Vec<File>, Failure> {
             // The first may be set aside between the two: then it is there under both names.
             Ok((_, id)) if files.iter().any(|(_, known)| *known == id) => {}
             Ok(opened) => files.push(opened),
-            Err(error) if error.kind() == ErrorKind::NotFound => {}
+            // The first may just have been moved.
+            Err(error) if error.kind() == ErrorKind::NotFound && age == 0 => {}
+            Err(error) if error.kind() == ErrorKind::NotFound => break,
             Err(error) => return Err(Failure::new(format!("cannot open {}: {error}", path.display()))),
         }
     }
     Ok(files.into_iter().map(|(file, _)| file).collect())
+}
+
+/// Of several books, each with its own files, the newest first.
+fn newest_of(books: [Vec<File>; 2], limit: usize) -> std::io::Result<Vec<Value>> {
+    let mut found = Vec::new();
+    for files in books {
+        found.extend(newest(files, limit)?);
+    }
+    let time = |line: &Value| line.get("time").and_then(Value::as_str).unwrap_or("").to_owned();
+    // Stable: what is of the same time stays as it stands in its file.
+    found.sort_by_key(|line| std::cmp::Reverse(time(line)));
+    found.truncate(limit);
+    Ok(found)
 }
 
 /// Denials, and between them where decisions were not written down, which may have been some.
@@ -76,9 +95,12 @@ fn newest(files: Vec<File>, limit: usize) -> std::io::Result<Vec<Value>> {
         while denials < limit
             && let Some(line) = lines.next_line()?
         {
+            if ![&b"denied"[..], b"refused", b"decisionsNotWritten"].iter().any(|word| contains(&line, word)) {
+                continue;
+            }
             // The last one may be half written.
             let Ok(line) = serde_json::from_slice::<Value>(&line) else { continue };
-            if line.get("decision").and_then(Value::as_str) == Some("denied") {
+            if matches!(line.get("decision").and_then(Value::as_str), Some("denied" | "refused")) {
                 denials += 1;
                 found.push(line);
             } else if line.get("decisionsNotWritten").is_some() {
@@ -87,6 +109,10 @@ fn newest(files: Vec<File>, limit: usize) -> std::io::Result<Vec<Value>> {
         }
     }
     Ok(found)
+}
+
+fn contains(line: &[u8], word: &[u8]) -> bool {
+    line.windows(word.len()).any(|part| part == word)
 }
 
 fn row(line: &Value) -> [String; 5] {
@@ -102,7 +128,13 @@ fn row(line: &Value) -> [String; 5] {
         }
         _ => text("because"),
     };
-    [at, text("principal"), text("action"), text("resource"), because]
+    let because = match line.get("moreAlike") {
+        Some(more) => format!("{because} ({more} more)"),
+        None => because,
+    };
+    // Of whom was not let in there is no principal.
+    let who = if line.get("principal").is_some() { text("principal") } else { text("accessKeyId") };
+    [at, who, text("action"), text("resource"), because]
 }
 
 /// Lines of a file, the last first, without their ends.
@@ -159,31 +191,51 @@ mod tests {
     }
 
     fn found(data_dir: &Path, limit: usize) -> Vec<String> {
-        let found = newest(files(data_dir).unwrap(), limit).unwrap();
+        let found = newest(files(data_dir, Book::Denied).unwrap(), limit).unwrap();
         found.iter().map(|line| line["principal"].as_str().unwrap_or("lost").to_owned()).collect()
     }
 
     #[test]
     fn the_newest_denials_come_first_from_both_files_and_a_half_line_is_none() {
         let dir = tempfile::tempdir().unwrap();
-        assert!(files(dir.path()).unwrap().is_empty());
+        assert!(files(dir.path(), Book::Denied).unwrap().is_empty());
         // Of more than a block, and every other one allowed.
         let before: String = (0..200).map(|n| line(if n % 2 == 0 { "denied" } else { "allowed" }, n)).collect();
-        std::fs::write(dir.path().join(FILE_BEFORE), before).unwrap();
+        std::fs::write(dir.path().join(Book::Denied.set_aside(1)), before).unwrap();
         let lost = "{\"time\": \"2026-11-28T10:00:00Z\", \"decisionsNotWritten\": 3}\n";
         let half = &line("denied", 999)[..50];
-        std::fs::write(dir.path().join(FILE), format!("{}{lost}{}{half}", line("denied", 200), line("denied", 201)))
-            .unwrap();
+        std::fs::write(
+            dir.path().join(Book::Denied.file()),
+            format!("{}{lost}{}{half}", line("denied", 200), line("denied", 201)),
+        )
+        .unwrap();
         assert_eq!(found(dir.path(), 4), ["u201", "lost", "u200", "u198", "u196"]);
         let all = found(dir.path(), 1_000);
         assert_eq!((all.len(), all.last().unwrap().as_str()), (103, "u0"));
     }
 
     #[test]
+    fn who_was_not_let_in_stands_among_the_denials_by_its_time() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |second: usize, decision: &str| {
+            json!({"time": format!("2026-11-28T10:00:0{second}.000Z"), "decision": decision, "accessKeyId": "AKIA", "moreAlike": 7,
+                "because": "the key is inactive"})
+        };
+        std::fs::write(dir.path().join(Book::Denied.file()), format!("{}\n{}\n", at(1, "denied"), at(3, "denied")))
+            .unwrap();
+        std::fs::write(dir.path().join(Book::Refused.file()), format!("{}\n{}\n", at(2, "refused"), at(4, "refused")))
+            .unwrap();
+        let books = || [Book::Denied, Book::Refused].map(|book| files(dir.path(), book).unwrap());
+        let found = newest_of(books(), 3).unwrap();
+        assert_eq!(found, [at(4, "refused"), at(3, "denied"), at(2, "refused")]);
+        assert_eq!(row(&found[0])[1..], ["AKIA", "-", "-", "the key is inactive (7 more)"]);
+    }
+
+    #[test]
     fn a_file_that_is_set_aside_meanwhile_is_read_once() {
         let dir = tempfile::tempdir().unwrap();
-        std::fs::write(dir.path().join(FILE), line("denied", 1)).unwrap();
-        std::fs::hard_link(dir.path().join(FILE), dir.path().join(FILE_BEFORE)).unwrap();
+        std::fs::write(dir.path().join(Book::Denied.file()), line("denied", 1)).unwrap();
+        std::fs::hard_link(dir.path().join(Book::Denied.file()), dir.path().join(Book::Denied.set_aside(1))).unwrap();
         assert_eq!(found(dir.path(), 10), ["u1"]);
     }
 

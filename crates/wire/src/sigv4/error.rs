@@ -72,7 +72,7 @@ pub enum AuthError {
     NotYetValid { now: i64, from: i64 },
     #[error("the presigned URL expired at {at}")]
     Expired { seconds: u32, at: i64, now: i64 },
-    #[error("there is no access key {0}")]
+    #[error("no secret is known for the access key {0}")]
     UnknownKey(String),
     #[error("the signature of {} does not match", .0.access_key_id)]
     Signature(Box<Mismatch>),

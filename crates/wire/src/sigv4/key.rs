@@ -7,6 +7,7 @@ use std::sync::{Mutex, PoisonError};
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
+use zeroize::{ZeroizeOnDrop, Zeroizing};
 
 use super::error::AuthError;
 
@@ -62,18 +63,20 @@ fn hmac(key: &[u8], data: &[u8]) -> [u8; 32] {
     mac.finalize().into_bytes().into()
 }
 
-/// The key of one (secret, date, region, service).
-#[derive(Clone)]
+/// The key of one (secret, date, region, service). Whoever has it can sign for a day: wiped when it is let go of.
+#[derive(Clone, ZeroizeOnDrop)]
 pub(crate) struct SigningKey([u8; 32]);
 
 impl SigningKey {
     /// `scope` is `20130524/us-east-1/s3/aws4_request`.
     pub(super) fn derive(secret: &str, scope: &str) -> Self {
-        let mut key = format!("AWS4{secret}").into_bytes();
-        for part in scope.split('/') {
-            key = hmac(&key, part.as_bytes()).to_vec();
+        let first = Zeroizing::new([b"AWS4", secret.as_bytes()].concat());
+        let mut parts = scope.split('/');
+        let mut key = Zeroizing::new(hmac(&first, parts.next().unwrap_or_default().as_bytes()));
+        for part in parts {
+            key = Zeroizing::new(hmac(&*key, part.as_bytes()));
         }
-        Self(<[u8; 32]>::try_from(key).expect("split yields at least one part, and HMAC-SHA256 has 32 bytes"))
+        Self(*key)
     }
 
     pub(super) fn sign(&self, text: &[u8]) -> [u8; 32] {
@@ -159,5 +162,16 @@ impl ChunkKey {
 impl fmt::Debug for ChunkKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ChunkKey").field("scope", &self.scope).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_signing_key_is_wiped_when_it_is_let_go_of() {
+        fn is_wiped<T: ZeroizeOnDrop>() {}
+        is_wiped::<SigningKey>();
     }
 }

@@ -131,8 +131,18 @@ impl Draft {
     /// With an `Authorization` header.
     pub fn signed(mut self) -> Sent {
         let payload = self.payload.clone().unwrap_or_else(|| hash(&self.body));
-        self.header("x-amz-date", &basic(self.at));
         self.header("x-amz-content-sha256", &payload);
+        self.signed_over(payload)
+    }
+
+    /// As botocore signs for all but S3: the hash of the body is part of the signature, and in no header.
+    pub fn signed_without_hash(self) -> Sent {
+        let payload = hash(&self.body);
+        self.signed_over(payload)
+    }
+
+    fn signed_over(mut self, payload: String) -> Sent {
+        self.header("x-amz-date", &basic(self.at));
         if let Some(token) = self.keys.token.clone() {
             self.header("x-amz-security-token", &token);
         }

@@ -12,14 +12,17 @@ use longshore_identity::Identity;
 use longshore_jobs::Jobs;
 use longshore_objects::Objects;
 use longshore_store::{Fatal, Records};
+use longshore_wire::caller::Witness;
 use longshore_wire::xml::Element;
 use rusqlite::types::ValueRef;
 use sha2::{Digest, Sha256};
 
 use super::drafts::{Draft, Keys, Sent, draft, encoded};
 use crate::access::{Access, BATCH_SERVICE, JobRoles, first_roles};
+use crate::bodies::Bodies;
+use crate::brake::Brake;
 use crate::credentials::Credentials;
-use crate::dispatch::{Dispatch, room_for_bodies};
+use crate::dispatch::Dispatch;
 use crate::endpoints::Routes;
 use crate::listener::{Connection, RequestBody, Service};
 use crate::metrics::{self, Metrics};
@@ -49,6 +52,8 @@ pub struct Answered {
     pub code: String,
     pub message: String,
     pub body: String,
+    /// Whether it is the last on its connection.
+    pub closed: bool,
 }
 
 impl Answered {
@@ -152,7 +157,8 @@ impl World {
             functions,
             jobs,
             fatal,
-            bodies: room_for_bodies(),
+            bodies: Bodies::new(),
+            brake: Brake::off(),
             metrics,
         };
         let watching = rusqlite::Connection::open(path.join("records.db")).unwrap();
@@ -165,9 +171,14 @@ impl World {
 
     /// Sends a request; `None` where no client could.
     pub async fn send(&self, sent: &Sent) -> Option<Answered> {
+        self.send_with(sent, RequestBody::whole(sent.body.clone())).await
+    }
+
+    /// As [`World::send`], with a body that comes as it pleases.
+    pub async fn send_with(&self, sent: &Sent, body: RequestBody) -> Option<Answered> {
         let request = sent.request()?;
         let head = request.method() == http::Method::HEAD;
-        let mut request = request.map(RequestBody::whole);
+        let mut request = request.map(|_| body);
         let peer: SocketAddr = PEER.parse().unwrap();
         request.extensions_mut().insert(Connection { peer, secure: false });
         let answer = self.dispatch.answer(request).await;
@@ -191,7 +202,8 @@ impl World {
                 message = error.child_text("Message").unwrap_or_default().to_owned();
             }
         }
-        Some(Answered { status, code, message, body: text })
+        let closed = parts.headers.get("connection").is_some_and(|value| value == "close");
+        Some(Answered { status, code, message, body: text, closed })
     }
 
     async fn must(&self, draft: Draft) -> Answered {
@@ -412,6 +424,17 @@ impl World {
     /// Looks at the function that rows change: a change is over then.
     pub async fn look_at_functions(&self) {
         let _ = self.must(draft("GET", "/2015-03-31/functions/f-here/configuration", "lambda", &self.root)).await;
+    }
+
+    /// Counts failed sign-ins, which most tests are made of, and tells whoever watches.
+    pub fn guarded(mut self, witness: Arc<dyn Witness>) -> Self {
+        self.dispatch.brake = Brake::new();
+        self.dispatch.access.witness = Some(witness);
+        self
+    }
+
+    pub fn bodies(&self) -> &Bodies {
+        &self.dispatch.bodies
     }
 
     pub fn keys(&self, name: &str) -> &Keys {

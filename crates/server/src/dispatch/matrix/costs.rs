@@ -1,0 +1,207 @@
+//! What requests may cost before it is known whose they are: whoever has a key's ID, and no secret, is in nobody's way.
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use futures::StreamExt;
+use futures::stream::FuturesUnordered;
+use http_body_util::{BodyExt, StreamBody};
+use hyper::body::Frame;
+use longshore_core::policy::{Decision, Principal};
+use longshore_wire::Asked;
+use longshore_wire::caller::{About, Refused, Witness};
+
+use super::drafts::{Draft, Sent, draft, flipped};
+use super::rows;
+use super::world::{Answered, World};
+use crate::listener::RequestBody;
+
+/// Whom it was told that they were not let in: key, address, service, why.
+#[derive(Default)]
+struct NotLetIn(Mutex<Vec<String>>);
+
+impl Witness for NotLetIn {
+    fn decided(&self, _: &Principal, _: &Asked, _: &Decision, _: &About<'_>) {}
+
+    fn refused(&self, refused: &Refused<'_>) {
+        let ip = refused.source_ip.unwrap();
+        let (id, service) = (refused.access_key_id.unwrap_or("-"), refused.service.unwrap_or("-"));
+        self.0.lock().unwrap().push(format!("{id} {ip} {service}: {}", refused.why));
+    }
+}
+
+/// Of the largest package.
+const LENGTH: &str = "70000000";
+
+/// A CreateFunction with a body of 70 MB, of which `first` comes, and nothing more.
+async fn trickling(world: &World, mut sent: Sent, first: Vec<u8>) -> Answered {
+    sent.body = Vec::new();
+    sent.set("content-length", LENGTH);
+    let pieces = futures::stream::iter([Ok(Frame::data(first.into()))]).chain(futures::stream::pending());
+    let body = RequestBody::in_pieces(StreamBody::new(pieces).boxed_unsync());
+    world.send_with(&sent, body).await.unwrap()
+}
+
+fn create_function(world: &World) -> Draft {
+    let row = rows::all().into_iter().find(|row| row.name == "CreateFunction").unwrap();
+    let mut draft = draft(&row.method, &row.target, row.service, world.keys("all"));
+    draft.body = world.fill_in(&row.body, super::Which::Here, row.twin).into_bytes();
+    draft
+}
+
+/// With a signature that is not the secret's.
+fn forged(mut sent: Sent) -> Sent {
+    let right = sent.seed.signature.clone();
+    sent.authorization(|value| value.replace(&right, &flipped(&right)));
+    sent
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_body_is_not_read_whose_signature_can_be_refused_before() {
+    let world = World::new().await;
+    let mut unsigned = create_function(&world);
+    unsigned.payload = Some("UNSIGNED-PAYLOAD".into());
+    for (sent, code) in [
+        (forged(create_function(&world).signed()), "InvalidSignatureException"),
+        (forged(unsigned.clone().signed()), "InvalidSignatureException"),
+        (unsigned.signed(), "InvalidSignatureException"),
+    ] {
+        let free = world.bodies().proven.free();
+        let answered = trickling(&world, sent, vec![b' '; 1 << 20]).await;
+        assert_eq!((answered.status, &*answered.code), (403, code));
+        assert_eq!(world.bodies().proven.free(), free);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn bodies_that_nobody_can_vouch_for_leave_room_for_those_of_who_has_a_secret() {
+    let world = World::new().await;
+    let mut tricklers = FuturesUnordered::new();
+    for number in 0..7 {
+        let draft = create_function(&world);
+        let sent = forged(if number < 4 { draft.signed_without_hash() } else { draft.signed() });
+        tricklers.push(trickling(&world, sent, vec![b' '; 60 << 20]));
+    }
+    let mut refused = 0;
+    while world.bodies().unproven.free() > 16 << 20 || refused < 3 {
+        tokio::select! {
+            biased;
+            answered = tricklers.next() => {
+                // Those that name a hash.
+                assert_eq!(answered.unwrap().code, "InvalidSignatureException");
+                refused += 1;
+            }
+            () = tokio::task::yield_now() => {}
+        }
+    }
+    let valid = async {
+        let answered = world.send(&create_function(&world).signed()).await.unwrap();
+        assert_eq!(answered.status, 201, "{answered:?}");
+        let mut other = draft("POST", "/2015-03-31/functions/f-here/versions", "lambda", world.keys("all"));
+        other.body = b"{}".to_vec();
+        let answered = world.send(&other.signed_without_hash()).await.unwrap();
+        assert_eq!(answered.status, 201, "{answered:?}");
+    };
+    tokio::select! {
+        answered = tricklers.next() => panic!("{answered:?}"),
+        () = valid => {}
+    }
+}
+
+#[tokio::test]
+async fn a_body_that_is_too_large_or_breaks_off_is_told_in_the_words_of_its_api() {
+    let world = World::new().await;
+    for (target, service, codes) in [
+        ("/", "iam", ["RequestEntityTooLarge", "MalformedInput"]),
+        ("/v20180820/jobs", "s3", ["MaxMessageLengthExceeded", "IncompleteBody"]),
+        ("/2015-03-31/functions", "lambda", ["RequestEntityTooLargeException", "InvalidRequestContentException"]),
+    ] {
+        let right = draft("POST", target, service, world.keys("all")).signed();
+        let mut large = right.clone();
+        large.set("content-length", "80000000");
+        let answered = world.send(&large).await.unwrap();
+        assert_eq!(answered.code, codes[0], "{answered:?}");
+        let pieces = futures::stream::iter([Err("gone".into())]);
+        let broken = RequestBody::in_pieces(StreamBody::new(pieces).boxed_unsync());
+        let answered = world.send_with(&right, broken).await.unwrap();
+        assert_eq!((answered.status, &*answered.code), (400, codes[1]), "{answered:?}");
+        assert_eq!(answered.body.contains("ErrorResponse"), service != "lambda", "{answered:?}");
+    }
+}
+
+#[tokio::test]
+async fn who_is_not_let_in_is_written_down_with_the_true_reason() {
+    let seen = Arc::new(NotLetIn::default());
+    let world = World::new().await.guarded(seen.clone());
+    let of = |name: &str| draft("GET", "/b-here/k-here", "s3", world.keys(name));
+    let mut garbled = of("session");
+    garbled.keys.token = Some(format!("{}x", garbled.keys.token.unwrap()));
+    let mut tokenless = of("session");
+    tokenless.keys.token = None;
+    let mut with_token = of("all");
+    with_token.keys.token = Some("t".into());
+    let mut secret = of("all");
+    std::mem::swap(&mut secret.keys.id, &mut secret.keys.secret);
+    let mut unknown = of("all");
+    unknown.keys.id = "AKIAIOSFODNN7EXAMPLE".into();
+    let mut skewed = of("all");
+    skewed.at -= 3_600;
+    let mut of_iam = draft("POST", "/", "iam", world.keys("inactive"));
+    of_iam.body = b"Action=ListUsers".to_vec();
+    let mut anonymous = of("all").signed();
+    anonymous.without("authorization");
+    let mut wanted = Vec::new();
+    for (id, service, sent, why) in [
+        ("inactive", "s3", of("inactive").signed(), "the key is inactive"),
+        ("inactive", "iam", of_iam.signed(), "the key is inactive"),
+        ("deleted", "s3", of("deleted").signed(), "there is no such key"),
+        ("AKIAIOSFODNN7EXAMPLE", "s3", unknown.signed(), "there is no such key"),
+        ("session", "s3", garbled.signed(), "the session token does not fit the key"),
+        ("session", "s3", tokenless.signed(), "the key is of a session, and there is no session token"),
+        ("vanished", "s3", of("vanished").signed(), "the session has ended, or whose it was is gone"),
+        ("expired", "s3", of("expired").signed(), "the session has expired"),
+        ("all", "s3", with_token.signed(), "the session token is missing, superfluous or another's"),
+        ("all", "s3", forged(of("all").signed()), "the signature does not match"),
+        ("all", "s3", skewed.signed(), "the request's time is too far from ours"),
+        ("-", "s3", secret.signed(), "there is no such key"),
+        ("all", "s3", anonymous, ""),
+        ("all", "s3", of("all").signed(), ""),
+    ] {
+        world.send(&sent).await.unwrap();
+        if !why.is_empty() {
+            let id = if id.len() > 10 || id == "-" { id } else { &world.keys(id).id };
+            wanted.push(format!("{id} 198.51.100.7 {service}: {why}"));
+        }
+    }
+    let secret = &world.keys("all").secret;
+    let seen = seen.0.lock().unwrap();
+    assert!(!seen.iter().any(|line| line.contains(secret)));
+    assert_eq!(*seen, wanted);
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_fails_all_the_time_is_told_late_and_hung_up_on_and_who_has_the_secret_is_served_at_once() {
+    let world = World::new().await.guarded(Arc::new(NotLetIn::default()));
+    let right = draft("GET", "/b-here/k-here", "s3", world.keys("all")).signed();
+    let of_lambda = draft("GET", "/2015-03-31/functions", "lambda", world.keys("all"));
+    let wrong = [forged(right.clone()), forged(of_lambda.signed_without_hash())];
+    let timed = async |sent: &Sent| {
+        let began = tokio::time::Instant::now();
+        let answered = world.send(sent).await.unwrap();
+        (answered.status, began.elapsed() >= Duration::from_secs(2), answered.closed)
+    };
+    for number in 0..20 {
+        assert_eq!(timed(&wrong[number % 2]).await, (403, false, false), "{number}");
+    }
+    for wrong in &wrong {
+        // Ten come back while one is told late.
+        let mut told = (403, false, false);
+        for _ in 0..11 {
+            if !told.1 {
+                told = timed(wrong).await;
+            }
+        }
+        assert_eq!(told, (403, true, true));
+        assert_eq!(timed(&right).await, (200, false, false));
+    }
+}

@@ -1,0 +1,57 @@
+"""The audit log as its operator has it: books apart, who was not let in, and files that may be moved."""
+
+import json
+import os
+import signal
+
+import boto3
+import botocore.exceptions
+import pytest
+
+import harness
+
+BOOKS = ("audit.jsonl", "audit-data.jsonl", "audit-reads.jsonl", "audit-denied.jsonl", "audit-refused.jsonl")
+
+
+def lines(server, book):
+    return [json.loads(line) for line in (server.data_dir / book).read_text().splitlines()]
+
+
+def test_who_is_not_let_in_is_told_nothing_new_and_its_operator_is_told_why(server, name):
+    iam = server.boto("iam")
+    iam.create_user(UserName=name)
+    key = iam.create_access_key(UserName=name)["AccessKey"]
+    iam.update_access_key(UserName=name, AccessKeyId=key["AccessKeyId"], Status="Inactive")
+    with harness.environ(server.environment):
+        s3 = boto3.session.Session().client("s3", aws_access_key_id=key["AccessKeyId"], aws_secret_access_key=key["SecretAccessKey"])
+    with pytest.raises(botocore.exceptions.ClientError, match="does not exist in our records"):
+        s3.list_buckets()
+
+    def own():
+        return [line for line in lines(server, "audit-refused.jsonl") if line.get("accessKeyId") == key["AccessKeyId"]]
+
+    (line,) = harness.wait_for("its line", own, 10)
+    assert (line["because"], line["service"], line["sourceIp"]) == ("the key is inactive", "s3", "127.0.0.1")
+    assert key["SecretAccessKey"] not in json.dumps(line)
+    shown = server.longshore("iam", "denials", "--limit", "100").stdout
+    assert [text for text in shown.splitlines() if key["AccessKeyId"] in text and "the key is inactive" in text], shown
+
+
+def test_files_that_were_moved_are_made_anew_on_sighup_and_nothing_pushes_out_what_was_changed(server, name):
+    for book in BOOKS:
+        (server.data_dir / book).rename(server.data_dir / f"moved-{name}-{book}")
+    os.kill(server.process.pid, signal.SIGHUP)
+    harness.wait_for("new files", lambda: all((server.data_dir / book).exists() for book in BOOKS), 10)
+    server.boto("iam").create_user(UserName=name)
+    bucket = server.bucket(name)
+    server.s3.put_object(Bucket=bucket, Key="k", Body=b"")
+    server.s3.get_object(Bucket=bucket, Key="k")
+    object_arn = f"arn:aws:s3:::{bucket}/k"
+    for book, action, resource in [
+        ("audit.jsonl", "iam:CreateUser", f"arn:aws:iam::{harness.ACCOUNT}:user/{name}"),
+        ("audit-data.jsonl", "s3:PutObject", object_arn),
+        ("audit-reads.jsonl", "s3:GetObject", object_arn),
+    ]:
+        found = lambda: [line for line in lines(server, book) if (line["action"], line["resource"]) == (action, resource)]
+        harness.wait_for(f"{action} in {book}", found, 10)
+    assert not any(line["resource"] == object_arn for line in lines(server, "audit.jsonl"))
