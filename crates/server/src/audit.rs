@@ -44,7 +44,7 @@ const AGAIN: Duration = Duration::from_secs(1);
 pub enum Book {
     /// What was changed, but for objects: users, roles, policies, functions, jobs, buckets; and who took on a role.
     Changes,
-    /// Objects written and removed, and functions invoked.
+    /// Objects written and removed, functions invoked, and roles that services took on for that.
     Data,
     Reads,
     Denied,
