@@ -25,10 +25,11 @@ use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
-use longshore_core::policy::{Context, Policy, Principal, PrincipalKind, Question, ResourcePolicy, Rights, decide};
+use longshore_core::permission::Meant;
+use longshore_core::policy::{Context, Policy, Principal, PrincipalKind, Rights};
 use longshore_store::seal::Sealed;
 use longshore_store::{Records, Seal, Secret};
-use longshore_wire::caller;
+use longshore_wire::{Asked, Caller, caller};
 
 pub use error::{AssumeError, IdentityError};
 pub use operations::OWN_OPERATIONS;
@@ -316,6 +317,16 @@ impl Identity {
         caller::Identity { principal: Arc::new(principal), rights: Arc::new(rights) }
     }
 
+    /// Whether a start of this data directory has settled which roles there are without set-up.
+    pub async fn has_first_roles(&self) -> Result<bool, IdentityError> {
+        self.inner.records.read(|connection| Ok(table::is_done(connection, table::FIRST_ROLES)?)).await
+    }
+
+    /// Writes down that it has: what its owner takes away afterwards stays away. Durable when this returns.
+    pub async fn settle_first_roles(&self) -> Result<(), IdentityError> {
+        self.inner.records.write(|connection| Ok(table::set_done(connection, table::FIRST_ROLES)?)).await
+    }
+
     /// Whether nobody has made anything here: no user, no policy, and no role but some of these.
     pub fn is_untouched_but_for(&self, roles: &BTreeSet<String>) -> bool {
         let snapshot = self.snapshot();
@@ -323,6 +334,16 @@ impl Identity {
         snapshot.state.entities(EntityKind::User).next().is_none()
             && snapshot.state.policies().next().is_none()
             && there.all(|role| roles.contains(&role))
+    }
+
+    /// Whom an ARN that a policy of a resource names means now.
+    pub fn meant(&self, arn: &str) -> Meant {
+        let settings = &self.inner.settings;
+        let Some((kind, name)) = trust::own_entity(settings, arn) else { return Meant::Unknown };
+        match self.snapshot().state.entity(kind, name).filter(|entity| entity.arn(settings) == arn) {
+            Some(entity) => Meant::Entity(entity.id.clone()),
+            None => Meant::Nobody,
+        }
     }
 
     /// The role of an ARN, path included.
@@ -347,17 +368,16 @@ impl Identity {
         (role.arn(&self.inner.settings) == arn).then_some(&**role)
     }
 
-    /// A session of a role for a service of AWS's own, `batchoperations.s3.amazonaws.com` or `lambda.amazonaws.com`, without
-    /// credentials. The role's trust policy decides, with `context` (`aws:SourceAccount`, `aws:SourceArn`).
+    /// A session of a role for a service of AWS's own (`Caller::service`), without credentials. The role's trust policy decides, with
+    /// what the service says of itself (`aws:SourceAccount`, `aws:SourceArn`); the service's witness is told.
     pub fn assume_for_service(
         &self,
+        service: &Caller,
         role_arn: &str,
-        service: &str,
         session_name: &str,
-        context: &Context,
     ) -> Result<caller::Identity, AssumeError> {
         let snapshot = self.snapshot();
-        let role = self.trusting(&snapshot, role_arn, service, session_name, context)?;
+        let role = self.trusting(&snapshot, service, role_arn, session_name)?;
         Ok(self.identity_of_session(&snapshot, role, session_name, &Terms::default()))
     }
 
@@ -365,15 +385,14 @@ impl Identity {
     /// the epoch.
     pub fn session(
         &self,
+        service: &Caller,
         role_arn: &str,
-        service: &str,
         session_name: &str,
-        context: &Context,
         seconds: u32,
         now: i64,
     ) -> Result<SessionCredentials, AssumeError> {
         let snapshot = self.snapshot();
-        let role = self.trusting(&snapshot, role_arn, service, session_name, context)?;
+        let role = self.trusting(&snapshot, service, role_arn, session_name)?;
         let of = Of::Role(role.id.clone(), session_name.to_owned());
         Ok(session::begin(&self.inner.seal, of, Terms::default(), now, seconds)?)
     }
@@ -381,36 +400,27 @@ impl Identity {
     fn trusting<'s>(
         &self,
         snapshot: &'s Snapshot,
+        service: &Caller,
         role_arn: &str,
-        service: &str,
         session_name: &str,
-        context: &Context,
     ) -> Result<&'s Entity, AssumeError> {
-        let missing = || AssumeError::NoSuchRole(role_arn.to_owned());
-        let role = self.role_entity(snapshot, role_arn).ok_or_else(missing)?;
-        let RolePart { trust, .. } = role.role.as_ref().ok_or_else(missing)?;
-        let account = &self.inner.settings.account;
-        let principal = Principal {
-            account: account.clone(),
-            arn: service.to_owned(),
-            user_id: String::new(),
-            kind: PrincipalKind::Service,
-            tags: BTreeMap::new(),
+        let asked = Asked::new("sts:AssumeRole", role_arn).with("sts:RoleSessionName", session_name);
+        let role = self.role_entity(snapshot, role_arn);
+        let Some((role, RolePart { trust, .. })) = role.and_then(|role| Some((role, role.role.as_ref()?))) else {
+            // There is nothing that could allow it: that it was wanted is told all the same.
+            return match service.may(&asked) {
+                Ok(()) | Err(_) => Err(AssumeError::NoSuchRole(role_arn.to_owned())),
+            };
         };
-        let context = role_context(role).with("sts:RoleSessionName", session_name).or(context);
-        let decision = decide(Question {
-            principal: &principal,
-            rights: &Rights::default(),
-            action: "sts:AssumeRole",
-            resource: role_arn,
-            resource_account: account,
-            resource_policy: ResourcePolicy::Needed(trust),
-            context: &context,
-        });
-        if decision.allowed {
+        let asked = asked.with_context(role_context(role)).with_trust(trust.clone());
+        if service.may(&asked).is_ok() {
             return Ok(role);
         }
-        Err(AssumeError::NotTrusted { role_arn: role_arn.to_owned(), service: service.to_owned(), decision })
+        Err(AssumeError::NotTrusted {
+            role_arn: role_arn.to_owned(),
+            service: service.principal().arn.clone(),
+            why: service.explain(&asked).in_short(),
+        })
     }
 
     /// Makes a role with one inline policy, unless there is a role of that ARN: what there is stays as it is. Durable when this

@@ -435,17 +435,19 @@ pub fn s3_door(s3: S3, access: Access) -> S3Door {
                 } else {
                     Key::unknown()
                 };
-                claim.verify(&key, &rules, jiff::Timestamp::now().as_second(), None)
+                let verified = claim.verify(&key, &rules, jiff::Timestamp::now().as_second(), None)?;
+                Ok((verified, claim.is_presigned()))
             });
-            let caller = match verified {
-                Ok(caller) => caller,
+            let (caller, presigned) = match verified {
+                Ok(verified) => verified,
                 Err(error) => {
                     tracing::debug!(request_id = %id, %error, "a function's request was refused");
                     return refusal(&error.told(Dialect::S3), &id);
                 }
             };
             let decoder = caller.decoder();
-            let Some(caller) = access.function(caller, &credentials.role, &credentials.function_name, &id) else {
+            let FunctionCredentials { role, function_name, .. } = &*credentials;
+            let Some(caller) = access.function(caller, presigned, role, function_name, &id) else {
                 return refusal(&role_is_gone(&credentials.role), &id);
             };
             match decoder {

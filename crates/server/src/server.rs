@@ -18,7 +18,7 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-use crate::access::{self, Access, JobRoles};
+use crate::access::{self, Access, JobRoles, Services};
 use crate::audit::Audit;
 use crate::client::{Client, Endpoint};
 use crate::credentials::Credentials;
@@ -186,11 +186,14 @@ impl Server {
             }
         };
         let witness: Arc<dyn Witness> = Arc::new(Audit::open(&path)?);
+        let services =
+            identity.as_ref().map(|identity| Services::new(identity.clone(), &account, &region, Some(witness.clone())));
         let access = Access {
             root: credentials.clone(),
             account: account.clone(),
             region: region.clone(),
             identity: identity.clone(),
+            services: services.clone(),
             witness: Some(witness.clone()),
             unsigned_payload: settings.unsigned_payload,
             signing_keys: Arc::default(),
@@ -237,13 +240,11 @@ impl Server {
             tracing::info!(?network, layers = host.sandbox().summary(), "the sandbox of functions was set up");
         }
         let mut functions_settings = settings.functions();
+        if let Some(services) = services.clone() {
+            functions_settings.assumable = Arc::new(move |role, function| services.lambda(role, function, "").is_ok());
+        }
         if let Some(identity) = identity.clone() {
-            functions_settings.assumable = {
-                let (account, region) = (account.clone(), region.clone());
-                Arc::new(move |role, function| {
-                    access::lambda_identity(&identity, role, function, &account, &region).is_ok()
-                })
-            };
+            functions_settings.means = Arc::new(move |arn| identity.meant(arn));
         }
         let functions = Functions::open(
             records.clone(),
@@ -253,12 +254,13 @@ impl Server {
             functions_settings,
         )
         .because(cannot("the functions"))?;
-        if let Some(identity) = identity {
+        if let (Some(identity), Some(services)) = (identity, services) {
             let mut named = longshore_jobs::roles_of_stored_jobs(&records).because(cannot("the jobs"))?;
             named.extend(functions.role_arns());
             access::first_roles(&identity, &account, named).await?;
             let roles = JobRoles {
                 identity,
+                services,
                 functions: functions.clone(),
                 is_elsewhere: {
                     let remote = remote.clone();

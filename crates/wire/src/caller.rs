@@ -7,7 +7,8 @@
 use std::sync::Arc;
 
 use longshore_core::policy::{
-    Because, Context, Decision, Layer, Policy, Principal, PrincipalKind, Question, ResourcePolicy, Rights, decide,
+    Because, Context, Decision, Explanation, Layer, Policy, Principal, PrincipalKind, Question, ResourcePolicy, Rights,
+    decide, explain,
 };
 
 use crate::sigv4::Verified;
@@ -172,6 +173,26 @@ impl Caller {
         }
     }
 
+    /// A service of AWS's own that this server is, `lambda.amazonaws.com`, as it acts for an account: it has no policies, and may
+    /// what those of others say.
+    pub fn service(
+        name: &str,
+        account: &str,
+        context: Context,
+        witness: Option<Arc<dyn Witness>>,
+        request_id: &str,
+    ) -> Self {
+        let principal = Principal {
+            account: account.to_owned(),
+            arn: name.to_owned(),
+            user_id: String::new(),
+            kind: PrincipalKind::Service,
+            tags: Default::default(),
+        };
+        let identity = Identity { principal: Arc::new(principal), rights: Arc::default() };
+        Self::new(Verified::in_process(account), identity, context, witness, request_id)
+    }
+
     /// The owner of the account, of work that arises inside the server and never crossed a socket.
     pub fn in_process(account: &str) -> Self {
         Self::new(Verified::in_process(account), Identity::root(account), Context::new(), None, "")
@@ -217,9 +238,17 @@ impl Caller {
         self.decide(asked, None)
     }
 
-    fn decide(&self, asked: &Asked, witness: Option<&dyn Witness>) -> Result<(), Box<Denied>> {
-        let context = asked.context.clone().or(&self.context);
-        let decision = decide(Question {
+    /// Decides as [`Caller::would`], and says why. For messages to whoever may read the policies.
+    pub fn explain(&self, asked: &Asked) -> Explanation {
+        explain(self.question(asked, &self.context_of(asked)))
+    }
+
+    fn context_of(&self, asked: &Asked) -> Context {
+        asked.context.clone().or(&self.context)
+    }
+
+    fn question<'a>(&'a self, asked: &'a Asked, context: &'a Context) -> Question<'a> {
+        Question {
             principal: &self.identity.principal,
             rights: &self.identity.rights,
             action: asked.action,
@@ -230,8 +259,13 @@ impl Caller {
                 (None, Some(policy)) => ResourcePolicy::Sufficient(policy),
                 (None, None) => ResourcePolicy::None,
             },
-            context: &context,
-        });
+            context,
+        }
+    }
+
+    fn decide(&self, asked: &Asked, witness: Option<&dyn Witness>) -> Result<(), Box<Denied>> {
+        let context = self.context_of(asked);
+        let decision = decide(self.question(asked, &context));
         if let Some(witness) = witness {
             let about = About { request_id: &self.request_id, access_key_id: self.access_key_id(), context: &context };
             witness.decided(&self.identity.principal, asked, &decision, &about);
