@@ -1,6 +1,6 @@
 //! What is known of a request besides principal, action and resource: the values of condition keys.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Principal, PrincipalKind, keys};
 
@@ -13,6 +13,8 @@ use super::{Principal, PrincipalKind, keys};
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Context {
     keys: BTreeMap<String, Vec<String>>,
+    /// Keys that stand for two tags, whose names differ in case alone: which one a policy means nobody knows.
+    doubtful: BTreeSet<String>,
     made_up: bool,
 }
 
@@ -36,16 +38,23 @@ impl Context {
 
     /// With several values of a key (`aws:TagKeys`); none at all says that it is known to be missing.
     pub fn with_all<V: Into<String>>(mut self, key: &str, values: impl IntoIterator<Item = V>) -> Self {
-        self.keys.insert(key.to_ascii_lowercase(), values.into_iter().map(Into::into).collect());
+        self.put(key, values.into_iter().map(Into::into).collect());
         self
     }
 
     /// With all tags of a family (`aws:ResourceTag/`, `aws:RequestTag/`, `s3:ExistingObjectTag/`), so that those that are not among them are
-    /// known to be missing. Those of a request are its `aws:TagKeys`, too.
+    /// known to be missing. Those of a request are its `aws:TagKeys`, too. Of tags whose names differ in case alone the key stays unknown.
     pub fn with_tags<'t>(mut self, family: &str, tags: impl IntoIterator<Item = (&'t str, &'t str)>) -> Self {
         let mut keys = Vec::new();
+        let mut names = BTreeSet::new();
         for (key, value) in tags {
-            self.set(&format!("{family}{key}"), value);
+            let name = format!("{family}{key}").to_ascii_lowercase();
+            if names.insert(name.clone()) {
+                self.set(&name, value);
+            } else {
+                self.keys.remove(&name);
+                self.doubtful.insert(name);
+            }
             keys.push(key.to_owned());
         }
         if family.eq_ignore_ascii_case(REQUEST_TAGS) {
@@ -55,7 +64,13 @@ impl Context {
     }
 
     pub fn set(&mut self, key: &str, value: impl Into<String>) {
-        self.keys.insert(key.to_ascii_lowercase(), vec![value.into()]);
+        self.put(key, vec![value.into()]);
+    }
+
+    fn put(&mut self, key: &str, values: Vec<String>) {
+        let key = key.to_ascii_lowercase();
+        self.doubtful.remove(&key);
+        self.keys.insert(key, values);
     }
 
     /// The values of a key; `None` where it is unknown.
@@ -70,9 +85,10 @@ impl Context {
 
     /// These, and those of another where they are missing here.
     pub fn or(mut self, other: &Self) -> Self {
-        for (key, values) in &other.keys {
+        for (key, values) in other.keys.iter().filter(|(key, _)| !self.doubtful.contains(*key)) {
             self.keys.entry(key.clone()).or_insert_with(|| values.clone());
         }
+        self.doubtful.extend(other.doubtful.iter().filter(|key| !self.keys.contains_key(*key)).cloned());
         self
     }
 }
@@ -104,6 +120,9 @@ impl<'a> Facts<'a> {
     /// Source: IAM user guide, "AWS global condition context keys", "Properties of the principal".
     pub fn known(&self, key: &str) -> Known<'a> {
         let one = |value: &'a str| Known::Values(vec![value]);
+        if self.context.doubtful.contains(key) {
+            return Known::Unknown;
+        }
         let given = self.context.keys.get(key).map(Vec::as_slice);
         let given = given.map(|values| match values {
             [] => Known::Missing,
@@ -278,6 +297,17 @@ mod tests {
         }
         assert_eq!((of("aws:useragent"), of("s3:requestjobprio")), (Known::Unknown, Known::Unknown));
         assert_eq!(of("aws:username"), Known::Values(vec!["other"]));
+        // Of two tags whose names differ in case alone neither counts, whichever comes first, and whatever else is known.
+        for tags in [[("Team", "red"), ("team", "blue")], [("team", "blue"), ("Team", "red")]] {
+            let context = Context::new().with_tags("aws:ResourceTag/", tags.into_iter().chain([("TEAM", "red")]));
+            let other = Context::new().with("aws:ResourceTag/team", "red");
+            for context in [context.clone(), context.clone().or(&other), Context::new().or(&context)] {
+                let facts = Facts { principal: &user, resource_account: "", context: &context };
+                assert_eq!(facts.known("aws:resourcetag/team"), Known::Unknown);
+                assert_eq!(facts.known("aws:resourcetag/other"), Known::Missing);
+            }
+            assert_eq!(other.clone().or(&context), other.clone().or(&Context::new().with_tags("aws:ResourceTag/", [])));
+        }
         let given = Context::new().with("aws:MultiFactorAuthPresent", "true");
         let facts = Facts { principal: &session, resource_account: "", context: &given };
         assert_eq!(facts.known("aws:multifactorauthpresent"), Known::Values(vec!["true"]), "a simulation may say so");
