@@ -34,6 +34,7 @@ use longshore_wire::{Asked, Caller, caller};
 pub use error::{AssumeError, IdentityError};
 pub use operations::OWN_OPERATIONS;
 pub use operations::all as operations;
+#[cfg(any(test, feature = "testing"))]
 pub use session::SessionCredentials;
 pub use table::SCHEMA;
 
@@ -53,20 +54,18 @@ pub(crate) const SESSION_SECONDS: u32 = 3_600;
 pub struct Settings {
     /// 12 digits.
     pub account: String,
-    /// `aws`.
-    pub partition: &'static str,
     pub region: String,
 }
 
 impl Settings {
     /// `arn:aws:iam::111111111111:role/path/name`.
     pub(crate) fn arn(&self, kind: &str, path: &str, name: &str) -> String {
-        format!("arn:{}:iam::{}:{kind}{path}{name}", self.partition, self.account)
+        format!("arn:aws:iam::{}:{kind}{path}{name}", self.account)
     }
 
     /// The ARN of a role's session.
     pub(crate) fn session_arn(&self, role: &str, session_name: &str) -> String {
-        format!("arn:{}:sts::{}:assumed-role/{role}/{session_name}", self.partition, self.account)
+        format!("arn:aws:sts::{}:assumed-role/{role}/{session_name}", self.account)
     }
 }
 
@@ -382,7 +381,8 @@ impl Identity {
     }
 
     /// As [`Identity::assume_for_service`], with credentials that are good for `seconds`, beginning at `now`, in seconds since
-    /// the epoch.
+    /// the epoch. For tests alone, of sessions that have expired: no operation begins one in the past.
+    #[cfg(any(test, feature = "testing"))]
     pub fn session(
         &self,
         service: &Caller,

@@ -112,7 +112,7 @@ impl Who {
 }
 
 fn settings() -> Settings {
-    Settings { account: ACCOUNT.into(), partition: "aws", region: "us-east-1".into() }
+    Settings { account: ACCOUNT.into(), region: "us-east-1".into() }
 }
 
 impl Ground {

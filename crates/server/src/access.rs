@@ -465,8 +465,7 @@ mod tests {
 
     fn identity(dir: &std::path::Path) -> Identity {
         let records = Records::open(&dir.join("records.db"), &[longshore_identity::SCHEMA], Fatal::new()).unwrap();
-        let settings =
-            longshore_identity::Settings { account: ACCOUNT.into(), partition: "aws", region: "us-east-1".into() };
+        let settings = longshore_identity::Settings { account: ACCOUNT.into(), region: "us-east-1".into() };
         Identity::open(records, dir, settings).unwrap()
     }
 

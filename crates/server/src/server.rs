@@ -173,8 +173,7 @@ impl Server {
         .because(cannot("the objects"))?;
         let identity = match settings.iam {
             Iam::On => {
-                let settings =
-                    longshore_identity::Settings { account: account.clone(), partition: "aws", region: region.clone() };
+                let settings = longshore_identity::Settings { account: account.clone(), region: region.clone() };
                 Some(Identity::open(records.clone(), &path, settings).because(cannot("the identities"))?)
             }
             Iam::Off => {

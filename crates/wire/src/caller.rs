@@ -1,7 +1,8 @@
 //! Who calls: a verified signature together with whose it is, and what that principal may do.
 //!
 //! No handler can be reached without a [`Caller`], and none is made without a [`Verified`]: by a signature, or in process
-//! ([`Caller::in_process`], for tests, is the account's owner; the server itself makes one for the session of a role alone). Every operation says what it asks
+//! ([`Caller::in_process`], for tests, is the account's owner; the server itself makes one for the session of a role, and
+//! [`Caller::service`] for a service that assumes one; a test keeps the files that may). Every operation says what it asks
 //! for ([`Asked`]) before it is served; what is asked is decided by `core::policy`, and whoever watches is told.
 
 use std::sync::Arc;

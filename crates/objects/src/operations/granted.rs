@@ -43,11 +43,11 @@ impl Grants {
     /// Asks again for what was allowed on an object, if the version that is served has other tags than the one that was asked about.
     pub fn stand(&self, bucket: &str, version: &Version) -> Result<(), ObjectsError> {
         let (key, tags) = (version.key.as_str(), &version.attributes.tags);
-        let on_it = self.granted.iter().filter(|granted| {
+        let mut on_it = self.granted.iter().filter(|granted| {
             let rest = granted.asked.resource.strip_prefix("arn:aws:s3:::");
             rest.and_then(|rest| rest.split_once('/')) == Some((bucket, key))
         });
-        on_it.map(|granted| granted.stands(&self.caller, tags)).collect()
+        on_it.try_for_each(|granted| granted.stands(&self.caller, tags))
     }
 
     /// As [`Grants::stand`], before a version is changed in this connection's transaction. One that is not there has no tags; what else is
@@ -95,6 +95,8 @@ mod tests {
     use crate::{Objects, Settings, serve};
 
     const ACCOUNT: &str = "111111111111";
+
+    type Pairs = &'static [(&'static str, &'static str)];
 
     /// A user who may do all with objects but with those that are secret.
     fn user() -> Caller {
@@ -153,7 +155,7 @@ mod tests {
         /// Serves an input, of which all was asked while `k` was as `before` has it, when it is as `then` has it.
         async fn between<I: Asks, O, F: Future<Output = Answer<O>>>(
             &self,
-            (before, then): (&[(&str, &str)], &[(&str, &str)]),
+            (before, then): (Pairs, Pairs),
             input: I,
             operation: impl FnOnce(Call<I>) -> F,
         ) -> Result<(), ObjectsError> {
@@ -174,8 +176,8 @@ mod tests {
 
     #[tokio::test]
     async fn what_was_put_between_question_and_answer_is_judged_by_its_own_tags() {
-        const SECRET: &[(&str, &str)] = &[("secret", "yes")];
-        const OPEN: &[(&str, &str)] = &[("secret", "no")];
+        const SECRET: Pairs = &[("secret", "yes")];
+        const OPEN: Pairs = &[("secret", "no")];
         let world = world().await;
         let (bucket, key) = ("bkt".to_owned(), "k".to_owned());
         macro_rules! each {

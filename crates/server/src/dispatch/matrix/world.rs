@@ -100,8 +100,7 @@ impl World {
         let (region, account) = (REGION.to_owned(), ACCOUNT.to_owned());
         let settings = longshore_objects::Settings { region: region.clone(), account: account.clone() };
         let objects = Objects::open(records.clone(), path.join("objects"), settings).unwrap();
-        let settings =
-            longshore_identity::Settings { account: account.clone(), partition: "aws", region: region.clone() };
+        let settings = longshore_identity::Settings { account: account.clone(), region: region.clone() };
         let identity = Identity::open(records.clone(), &path, settings).unwrap();
         first_roles(&identity, ACCOUNT, Default::default()).await.unwrap();
         let root = Credentials { access_key_id: "AKIAROOTROOTROOTROOT".into(), secret_access_key: "root's".into() };
