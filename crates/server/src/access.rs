@@ -493,7 +493,7 @@ mod tests {
             assert!(services.batch(&role, "1").is_ok());
             let refused = services.batch(&role, "2").unwrap_err().to_string();
             let why = format!(
-                "the trust policy of {role} does not let {BATCH_SERVICE} assume it: its statement 1 would, but asks that \
+                "{role} does not trust {BATCH_SERVICE}: its statement 1 asks that \
                  aws:SourceArn is like arn:aws:s3:*:{ACCOUNT}:job/1, and it is arn:aws:s3:us-east-1:{ACCOUNT}:job/2"
             );
             assert_eq!(refused, why);

@@ -233,14 +233,14 @@ impl Missed {
 }
 
 impl Missed {
-    /// What goes on behind "statement 1 would, but".
+    /// What goes on behind "statement 1".
     fn told_in_short(&self, asked: &Explanation) -> String {
         match self {
             Self::Principal { named, all_but } => {
                 format!("is for {}{}", if *all_but { "all but " } else { "" }, named.join(" and "))
             }
             Self::Condition { operator, key, wanted, have } => {
-                let Some(is) = verb(operator) else { return self.told(asked) };
+                let Some(is) = verb(operator) else { return format!("does not hold: {}", self.told(asked)) };
                 let have = match have {
                     Have::Values(values) => format!("it is {}", values.join(" and ")),
                     Have::Missing => "there is none".to_owned(),
@@ -248,7 +248,7 @@ impl Missed {
                 };
                 format!("asks that {key} {is} {}, and {have}", wanted.join(" or "))
             }
-            Self::Resource { .. } => self.told(asked),
+            Self::Resource { .. } => format!("does not hold: {}", self.told(asked)),
         }
     }
 }
@@ -269,7 +269,7 @@ impl Explanation {
     /// Why it is denied, in a clause that follows the name of the policy that would have to allow: of one document, so that a
     /// statement's number says which. One line, whatever names hold; empty where it is allowed.
     ///
-    /// `its statement 1 would, but asks that aws:SourceArn is like arn:aws:s3:::*, and it is arn:aws:s3:us-east-1:111111111111:job/1`
+    /// `its statement 1 asks that aws:SourceArn is like arn:aws:s3:::*, and it is arn:aws:s3:us-east-1:111111111111:job/1`
     pub fn in_short(&self) -> String {
         let numbered = |number: usize, sid: &str| match sid {
             "" => format!("its statement {number}"),
@@ -287,10 +287,9 @@ impl Explanation {
                 let told = if ours.is_empty() { near().take(NEAR_TOLD_MAX).collect() } else { ours };
                 let told = told.iter().map(|Near { statement, missed }| {
                     let whom = missed.iter().find(|missed| matches!(missed, Missed::Principal { .. }));
-                    let would = if whom.is_some() { "" } else { " would, but" };
                     let missed = whom.map_or(missed.as_slice(), std::slice::from_ref).iter();
                     let missed: Vec<String> = missed.map(|missed| missed.told_in_short(self)).collect();
-                    format!("{}{would} {}", numbered(statement.number, &statement.sid), missed.join("; and "))
+                    format!("{} {}", numbered(statement.number, &statement.sid), missed.join("; and "))
                 });
                 match told.collect::<Vec<_>>() {
                     told if told.is_empty() => format!("it has no statement that allows {}", self.action),
@@ -413,7 +412,21 @@ mod tests {
         let who = "arn:aws:iam::111111111111:user/u";
         let may_not = format!("{who} may not s3:GetObject on arn:aws:s3:::b/k.");
         let nothing = "Nothing in the identity-based policies of the principal allows it.";
-        let cases: [(&str, &[&str]); 6] = [
+        let misspelt =
+            r#"{"Effect":"Deny","Action":"s3:*","Resource":"*","Condition":{"StringEquals":{"s3:prefixx":"a"}}}"#;
+        let absent =
+            r#"{"Effect":"Deny","Action":"s3:*","Resource":"*","Condition":{"StringNotEquals":{"aws:SourceVpc":"v"}}}"#;
+        let denied = "What denies it outright is statement 2 of inline policy P of user u, and no other statement can allow it against that.";
+        let cases: [(&str, &[&str]); 8] = [
+            (
+                &format!("{read},{misspelt}"),
+                &[
+                    denied,
+                    "It is taken to hold because this server does not know \"s3:prefixx\": a deny that hangs on a key of which \
+                     nothing is known always holds (is s3:prefix meant?).",
+                ],
+            ),
+            (&format!("{read},{absent}"), &[denied, "It holds of a request that does not have \"aws:SourceVpc\"."]),
             (read, &["What allows it is statement 1 (Read) of inline policy P of user u."]),
             (
                 write,

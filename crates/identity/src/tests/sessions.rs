@@ -270,11 +270,11 @@ async fn a_service_assumes_a_role_that_trusts_it_for_whom_the_role_says() {
     let told = |name: &str, context: &Context| {
         ground.identity.assume_for_service(&service(name, context), &role, "s").unwrap_err().to_string()
     };
-    let start = |name: &str| format!("the trust policy of {role} does not let {name} assume it: its statement 1");
+    let start = |name: &str| format!("{role} does not trust {name}: its statement 1");
     assert_eq!(
         told(BATCH, &context(ACCOUNT, "arn:aws:s3:us-east-1:222222222222:job/1")),
         start(BATCH)
-            + " would, but asks that aws:SourceArn is like arn:aws:s3:us-east-1:111111111111:job/*, and it is \
+            + " asks that aws:SourceArn is like arn:aws:s3:us-east-1:111111111111:job/*, and it is \
                arn:aws:s3:us-east-1:222222222222:job/1"
     );
     assert_eq!(
