@@ -98,7 +98,7 @@ pub(crate) struct Snapshot {
 #[derive(Debug, Clone)]
 pub struct Known {
     pub secret_access_key: Secret,
-    pub identity: caller::Identity,
+    pub subject: caller::Subject,
     /// Of a short-lived key.
     pub session: Option<SessionFacts>,
     /// Condition keys that follow from the session: `aws:TokenIssueTime`, `aws:MultiFactorAuthPresent`, `aws:SourceIdentity`.
@@ -248,10 +248,10 @@ impl Identity {
         let snapshot = self.snapshot();
         if let Some(key) = snapshot.state.key(access_key_id) {
             let user = snapshot.state.entity_by_id(&key.user_id).filter(|_| key.active)?;
-            let identity = self.identity_of_user(&snapshot, user);
+            let subject = self.subject_of_user(&snapshot, user);
             return Some(Known {
                 secret_access_key: key.secret.clone(),
-                identity,
+                subject,
                 session: None,
                 context: Context::new(),
             });
@@ -259,30 +259,30 @@ impl Identity {
         let token = session_token.filter(|_| access_key_id.starts_with(ids::SESSION_KEY))?;
         let claims = session::open(&self.inner.seal, access_key_id, token)?;
         let expired = now >= claims.expires_at;
-        let mut identity = match &claims.of {
+        let mut subject = match &claims.of {
             Of::Root if expired => return None,
-            Of::Root => caller::Identity::root(&self.inner.settings.account),
+            Of::Root => caller::Subject::root(&self.inner.settings.account),
             Of::User(id) => {
                 let user = snapshot.state.entity_by_id(id).filter(|entity| entity.kind == EntityKind::User)?;
-                self.identity_of_user(&snapshot, user)
+                self.subject_of_user(&snapshot, user)
             }
             Of::Role(id, session_name) => {
                 let role = snapshot.state.entity_by_id(id).filter(|entity| entity.kind == EntityKind::Role)?;
-                self.identity_of_session(&snapshot, role, session_name, &claims.terms)
+                self.subject_of_session(&snapshot, role, session_name, &claims.terms)
             }
         };
         if expired {
-            identity.rights = Arc::new(Rights { session: Some(Vec::new()), ..Rights::default() });
+            subject.rights = Arc::new(Rights { session: Some(Vec::new()), ..Rights::default() });
         }
         Some(Known {
             secret_access_key: session::secret_of(&self.inner.seal, token),
-            identity,
+            subject,
             context: session_context(&claims),
             session: Some(SessionFacts { token: Secret::new(token), expires_at: claims.expires_at }),
         })
     }
 
-    fn identity_of_user(&self, snapshot: &Snapshot, user: &Entity) -> caller::Identity {
+    fn subject_of_user(&self, snapshot: &Snapshot, user: &Entity) -> caller::Subject {
         let principal = Principal {
             account: self.inner.settings.account.clone(),
             arn: user.arn(&self.inner.settings),
@@ -290,16 +290,16 @@ impl Identity {
             kind: PrincipalKind::User { name: user.name.clone() },
             tags: user.tags.clone(),
         };
-        caller::Identity { principal: Arc::new(principal), rights: Arc::new(snapshot.rights_of(user)) }
+        caller::Subject { principal: Arc::new(principal), rights: Arc::new(snapshot.rights_of(user)) }
     }
 
-    fn identity_of_session(
+    fn subject_of_session(
         &self,
         snapshot: &Snapshot,
         role: &Entity,
         session_name: &str,
         terms: &Terms,
-    ) -> caller::Identity {
+    ) -> caller::Subject {
         let settings = &self.inner.settings;
         let mut tags = role.tags.clone();
         // A tag of the session stands above the role's, whatever the case of its key.
@@ -313,7 +313,7 @@ impl Identity {
             tags,
         };
         let rights = Rights { session: snapshot.session_policies(terms), ..snapshot.rights_of(role) };
-        caller::Identity { principal: Arc::new(principal), rights: Arc::new(rights) }
+        caller::Subject { principal: Arc::new(principal), rights: Arc::new(rights) }
     }
 
     /// Whether a start of this data directory has settled which roles there are without set-up.
@@ -374,10 +374,10 @@ impl Identity {
         service: &Caller,
         role_arn: &str,
         session_name: &str,
-    ) -> Result<caller::Identity, AssumeError> {
+    ) -> Result<caller::Subject, AssumeError> {
         let snapshot = self.snapshot();
         let role = self.trusting(&snapshot, service, role_arn, session_name)?;
-        Ok(self.identity_of_session(&snapshot, role, session_name, &Terms::default()))
+        Ok(self.subject_of_session(&snapshot, role, session_name, &Terms::default()))
     }
 
     /// As [`Identity::assume_for_service`], with credentials that are good for `seconds`, beginning at `now`, in seconds since

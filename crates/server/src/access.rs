@@ -29,7 +29,7 @@ const IAM_REGION: &str = "us-east-1";
 
 /// Looks up access keys and makes callers. Cheap to clone.
 #[derive(Clone)]
-pub struct Access {
+pub struct Callers {
     pub root: Credentials,
     pub account: String,
     pub region: String,
@@ -42,7 +42,7 @@ pub struct Access {
     pub signing_keys: Arc<KeyCache>,
 }
 
-impl Access {
+impl Callers {
     /// Whether there is such a key, before the body of a request is read. Nothing is proven by it.
     pub fn knows(&self, claim: &Claim) -> bool {
         let now = jiff::Timestamp::now().as_second();
@@ -71,7 +71,7 @@ impl Access {
         self.prove(claim, &rules, connection, body_sha256, id)
     }
 
-    /// As [`Access::verify`], by rules of the caller's own.
+    /// As [`Callers::verify`], by rules of the caller's own.
     pub fn prove(
         &self,
         claim: &Claim,
@@ -87,7 +87,7 @@ impl Access {
         let context = self.context(now, claim, connection);
         if claim.access_key_id() == self.root.access_key_id {
             let verified = verify(&Key::lasting(&self.root.secret_access_key, &self.account))?;
-            return Ok(self.caller(verified, caller::Identity::root(&self.account), context, &id.0));
+            return Ok(self.caller(verified, caller::Subject::root(&self.account), context, &id.0));
         }
         let known = self
             .identity
@@ -101,11 +101,11 @@ impl Access {
                 verify(&Key::temporary(secret, &self.account, session.token.expose(), session.expires_at))?
             }
         };
-        Ok(self.caller(verified, known.identity, context.or(&known.context), &id.0))
+        Ok(self.caller(verified, known.subject, context.or(&known.context), &id.0))
     }
 
-    fn caller(&self, verified: Verified, identity: caller::Identity, context: Context, request_id: &str) -> Caller {
-        Caller::new(verified, identity, context, self.witness.clone(), request_id)
+    fn caller(&self, verified: Verified, subject: caller::Subject, context: Context, request_id: &str) -> Caller {
+        Caller::new(verified, subject, context, self.witness.clone(), request_id)
     }
 
     /// What is known of a request by its socket and its signature; nothing of what its headers say of themselves.
@@ -130,11 +130,11 @@ impl Access {
     ) -> Option<Caller> {
         let context = within(jiff::Timestamp::now(), &self.region, presigned)
             .with("lambda:SourceFunctionArn", function_arn(&self.region, &self.account, function));
-        let identity = match &self.services {
-            None => caller::Identity::root(&self.account),
+        let subject = match &self.services {
+            None => caller::Subject::root(&self.account),
             Some(services) => services.lambda(role_arn, function, &id.0).ok()?,
         };
-        Some(self.caller(verified, identity, context, &id.0))
+        Some(self.caller(verified, subject, context, &id.0))
     }
 }
 
@@ -169,14 +169,14 @@ impl Services {
         role_arn: &str,
         function: &str,
         request_id: &str,
-    ) -> Result<caller::Identity, AssumeError> {
+    ) -> Result<caller::Subject, AssumeError> {
         let Self { account, region, .. } = &**self;
         let source = function_arn(region, account, function);
         self.assume(LAMBDA_SERVICE, role_arn, function, source, request_id)
     }
 
     /// What S3 Batch Operations is with the role of a job. Source: S3 user guide, "Granting permissions for Batch Operations".
-    fn batch(self: &Arc<Self>, role_arn: &str, job_id: &str) -> Result<caller::Identity, AssumeError> {
+    fn batch(self: &Arc<Self>, role_arn: &str, job_id: &str) -> Result<caller::Subject, AssumeError> {
         let Self { account, region, .. } = &**self;
         let source = format!("arn:aws:s3:{region}:{account}:job/{job_id}");
         self.assume(BATCH_SERVICE, role_arn, &format!("s3-batch-operations_{job_id}"), source, job_id)
@@ -190,7 +190,7 @@ impl Services {
         session_name: &str,
         source: String,
         request_id: &str,
-    ) -> Result<caller::Identity, AssumeError> {
+    ) -> Result<caller::Subject, AssumeError> {
         let context = inside(times(jiff::Timestamp::now()), &self.region)
             .with("aws:SourceAccount", &*self.account)
             .with("aws:SourceArn", source);
@@ -384,15 +384,15 @@ struct Invoking {
 }
 
 impl JobSession {
-    fn assumed(&self) -> Result<caller::Identity, AssumeError> {
+    fn assumed(&self) -> Result<caller::Subject, AssumeError> {
         self.roles.services.batch(&self.role_arn, &self.job_id)
     }
 
     fn decide(&self, asked: &Asked) -> Result<(), String> {
-        let identity = self.assumed().map_err(|error| error.to_string())?;
+        let subject = self.assumed().map_err(|error| error.to_string())?;
         let context = within(jiff::Timestamp::now(), &self.roles.region, false);
         let verified = Verified::in_process(&self.roles.account);
-        let caller = Caller::new(verified, identity, context, self.roles.witness.clone(), &self.job_id);
+        let caller = Caller::new(verified, subject, context, self.roles.witness.clone(), &self.job_id);
         caller
             .may(asked)
             .map_err(|why| format!("The job's role may not {} {}: {}", why.action, why.reason(), why.resource))

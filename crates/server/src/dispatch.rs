@@ -24,7 +24,7 @@ use longshore_wire::{ApiError, Asked, Caller, Query, Request, RequestId, Respons
 use sha2::{Digest, Sha256};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use crate::access::Access;
+use crate::access::Callers;
 use crate::listener::{Answer, AnswerBody, Connection, RequestBody, Service};
 use crate::metrics::Metrics;
 use crate::names::{Host, Names, Refused};
@@ -59,7 +59,7 @@ const DRAIN_TIME_MAX: std::time::Duration = std::time::Duration::from_secs(5);
 /// Answers all requests of one listener.
 pub struct Dispatch {
     pub names: Names,
-    pub access: Access,
+    pub access: Callers,
     /// What may stand before the paths of S3 Control: empty, or like `/base`.
     pub base_path: String,
     pub s3: S3,

@@ -22,7 +22,7 @@ use longshore_wire::sigv4::{Claim, Dialect, Key, Rules};
 use longshore_wire::xml::Element;
 use longshore_wire::{ApiError, Caller, Denied, RequestId, s3_actions};
 
-use crate::access::Access;
+use crate::access::Callers;
 use crate::endpoints::Routes;
 use crate::gateway::{Gateway, Target, route};
 use crate::remote_functions::RemoteFunctions;
@@ -417,7 +417,7 @@ impl CodeSource for Code {
 }
 
 /// What a function reaches: S3, with the credentials of its own environment, and nothing else of this server.
-pub fn s3_door(s3: S3, access: Access) -> S3Door {
+pub fn s3_door(s3: S3, access: Callers) -> S3Door {
     Arc::new(move |credentials: Arc<FunctionCredentials>, request| {
         let (s3, access) = (s3.clone(), access.clone());
         Box::pin(async move {

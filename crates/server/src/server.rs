@@ -18,7 +18,7 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-use crate::access::{self, Access, JobRoles, Services};
+use crate::access::{self, Callers, JobRoles, Services};
 use crate::audit::Audit;
 use crate::client::{Client, Endpoint};
 use crate::credentials::Credentials;
@@ -187,7 +187,7 @@ impl Server {
         let witness: Arc<dyn Witness> = Arc::new(Audit::open(&path)?);
         let services =
             identity.as_ref().map(|identity| Services::new(identity.clone(), &account, &region, Some(witness.clone())));
-        let access = Access {
+        let access = Callers {
             root: credentials.clone(),
             account: account.clone(),
             region: region.clone(),

@@ -18,21 +18,21 @@ use crate::sigv4::Verified;
 #[derive(Clone)]
 pub struct Caller {
     verified: Arc<Verified>,
-    identity: Identity,
+    subject: Subject,
     /// What the server knows of the request whatever it asks: `aws:SourceIp`, `aws:SecureTransport`, `aws:CurrentTime`.
     context: Arc<Context>,
     witness: Option<Arc<dyn Witness>>,
     request_id: Arc<str>,
 }
 
-/// Whose an access key is, as it stands now.
+/// Who acts, and with which rights, as they stand now: whose an access key is, or what a service is with a role.
 #[derive(Debug, Clone)]
-pub struct Identity {
+pub struct Subject {
     pub principal: Arc<Principal>,
     pub rights: Arc<Rights>,
 }
 
-impl Identity {
+impl Subject {
     /// The owner of an account.
     pub fn root(account: &str) -> Self {
         let principal = Principal {
@@ -153,21 +153,21 @@ fn reason(decision: &Decision, action: &str) -> String {
 
 impl std::fmt::Debug for Caller {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Caller").field("principal", &self.identity.principal.arn).finish_non_exhaustive()
+        f.debug_struct("Caller").field("principal", &self.subject.principal.arn).finish_non_exhaustive()
     }
 }
 
 impl Caller {
     pub fn new(
         verified: Verified,
-        identity: Identity,
+        subject: Subject,
         context: Context,
         witness: Option<Arc<dyn Witness>>,
         request_id: &str,
     ) -> Self {
         Self {
             verified: Arc::new(verified),
-            identity,
+            subject,
             context: Arc::new(context),
             witness,
             request_id: request_id.into(),
@@ -190,13 +190,13 @@ impl Caller {
             kind: PrincipalKind::Service,
             tags: Default::default(),
         };
-        let identity = Identity { principal: Arc::new(principal), rights: Arc::default() };
-        Self::new(Verified::in_process(account), identity, context, witness, request_id)
+        let subject = Subject { principal: Arc::new(principal), rights: Arc::default() };
+        Self::new(Verified::in_process(account), subject, context, witness, request_id)
     }
 
     /// The owner of the account, of work that arises inside the server and never crossed a socket.
     pub fn in_process(account: &str) -> Self {
-        Self::new(Verified::in_process(account), Identity::root(account), Context::new(), None, "")
+        Self::new(Verified::in_process(account), Subject::root(account), Context::new(), None, "")
     }
 
     pub fn verified(&self) -> &Verified {
@@ -204,11 +204,11 @@ impl Caller {
     }
 
     pub fn principal(&self) -> &Principal {
-        &self.identity.principal
+        &self.subject.principal
     }
 
     pub fn rights(&self) -> &Rights {
-        &self.identity.rights
+        &self.subject.rights
     }
 
     pub fn context(&self) -> &Context {
@@ -217,12 +217,12 @@ impl Caller {
 
     /// Whether no policy is looked at for this caller, and so no condition key needed.
     pub fn is_root(&self) -> bool {
-        self.identity.principal.kind == PrincipalKind::Root
+        self.subject.principal.kind == PrincipalKind::Root
     }
 
     /// 12 digits.
     pub fn account(&self) -> &str {
-        &self.identity.principal.account
+        &self.subject.principal.account
     }
 
     pub fn access_key_id(&self) -> &str {
@@ -250,8 +250,8 @@ impl Caller {
 
     fn question<'a>(&'a self, asked: &'a Asked, context: &'a Context) -> Question<'a> {
         Question {
-            principal: &self.identity.principal,
-            rights: &self.identity.rights,
+            principal: &self.subject.principal,
+            rights: &self.subject.rights,
             action: asked.action,
             resource: &asked.resource,
             resource_account: asked.resource_account.as_deref().unwrap_or(self.account()),
@@ -269,13 +269,13 @@ impl Caller {
         let decision = decide(self.question(asked, &context));
         if let Some(witness) = witness {
             let about = About { request_id: &self.request_id, access_key_id: self.access_key_id(), context: &context };
-            witness.decided(&self.identity.principal, asked, &decision, &about);
+            witness.decided(&self.subject.principal, asked, &decision, &about);
         }
         if decision.allowed {
             return Ok(());
         }
         Err(Box::new(Denied {
-            principal: self.identity.principal.arn.clone(),
+            principal: self.subject.principal.arn.clone(),
             action: asked.action,
             resource: asked.resource.clone(),
             decision,

@@ -2,7 +2,7 @@
 
 use longshore_core::permission::Meant;
 use longshore_core::policy::{Principal, PrincipalKind};
-use longshore_wire::caller::Identity;
+use longshore_wire::caller::Subject;
 use longshore_wire::sigv4::Verified;
 
 use super::*;
@@ -292,7 +292,7 @@ fn user(name: &str, unique_id: &str) -> Caller {
         kind: PrincipalKind::User { name: name.into() },
         tags: BTreeMap::new(),
     };
-    let identity = Identity { principal: Arc::new(principal), rights: Arc::default() };
+    let identity = Subject { principal: Arc::new(principal), rights: Arc::default() };
     Caller::new(Verified::in_process(ACCOUNT), identity, Default::default(), None, "")
 }
 

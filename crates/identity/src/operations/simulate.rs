@@ -309,7 +309,7 @@ impl Call {
     }
 
     /// The policies of a source, if the caller may look at them, and who it is when it asks.
-    fn look_at_source(&self, source: &Source) -> Result<(Allowed, caller::Identity), IdentityError> {
+    fn look_at_source(&self, source: &Source) -> Result<(Allowed, caller::Subject), IdentityError> {
         let snapshot = self.identity.snapshot();
         let settings = self.identity.settings();
         let found = snapshot.state.entity(source.kind, &source.name).filter(|found| found.arn(settings) == source.arn);
@@ -317,9 +317,9 @@ impl Call {
         let allowed = self.asker.may(source.arn.as_str(), context)?;
         let entity: &Entity = found.ok_or_else(|| super::no_entity(source.kind, &source.name))?;
         let identity = match source.kind {
-            EntityKind::User => self.identity.identity_of_user(&snapshot, entity),
+            EntityKind::User => self.identity.subject_of_user(&snapshot, entity),
             EntityKind::Role => {
-                self.identity.identity_of_session(&snapshot, entity, &source.session_name, &Terms::default())
+                self.identity.subject_of_session(&snapshot, entity, &source.session_name, &Terms::default())
             }
         };
         Ok((allowed, identity))

@@ -66,8 +66,8 @@ async fn a_session_without_its_token_with_anothers_or_out_of_its_time_is_nobodys
     let told = ground.verify(&one, "s3", b"", later).unwrap_err();
     assert!(matches!(told, AuthError::TokenExpired), "{told:?}");
     let known = ground.identity.key(&one.0.access_key_id, token, later).unwrap();
-    assert_eq!(known.identity.rights.session, Some(Vec::new()), "and may nothing, whoever forgets to look");
-    assert!(ground.identity.key(&one.0.access_key_id, token, now()).unwrap().identity.rights.session.is_none());
+    assert_eq!(known.subject.rights.session, Some(Vec::new()), "and may nothing, whoever forgets to look");
+    assert!(ground.identity.key(&one.0.access_key_id, token, now()).unwrap().subject.rights.session.is_none());
 }
 
 #[tokio::test]

@@ -84,7 +84,7 @@ mod tests {
     use bytes::Bytes;
     use longshore_core::policy::{Context, Document, Kind, Policy, Principal, PrincipalKind, Rights};
     use longshore_store::{Fatal, Records};
-    use longshore_wire::caller::Identity;
+    use longshore_wire::caller::Subject;
     use longshore_wire::sigv4::Verified;
     use s3s::dto::*;
 
@@ -111,7 +111,7 @@ mod tests {
             kind: PrincipalKind::User { name: "u".into() },
             tags: Default::default(),
         };
-        let identity = Identity { principal: Arc::new(principal), rights: Arc::new(rights) };
+        let identity = Subject { principal: Arc::new(principal), rights: Arc::new(rights) };
         Caller::new(Verified::in_process(ACCOUNT), identity, Context::new(), None, "id")
     }
 

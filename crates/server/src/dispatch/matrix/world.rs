@@ -18,7 +18,7 @@ use rusqlite::types::ValueRef;
 use sha2::{Digest, Sha256};
 
 use super::drafts::{Draft, Keys, Sent, draft, encoded};
-use crate::access::{Access, BATCH_SERVICE, JobRoles, Services, first_roles};
+use crate::access::{BATCH_SERVICE, Callers, JobRoles, Services, first_roles};
 use crate::credentials::Credentials;
 use crate::dispatch::{Dispatch, room_for_bodies};
 use crate::endpoints::Routes;
@@ -105,7 +105,7 @@ impl World {
         first_roles(&identity, ACCOUNT, Default::default()).await.unwrap();
         let root = Credentials { access_key_id: "AKIAROOTROOTROOTROOT".into(), secret_access_key: "root's".into() };
         let services = Services::new(identity.clone(), ACCOUNT, REGION, None);
-        let access = Access {
+        let access = Callers {
             root: root.clone(),
             account: account.clone(),
             region: region.clone(),
