@@ -193,14 +193,14 @@ impl Services {
     ) -> Result<caller::Subject, AssumeError> {
         let context = inside(times(jiff::Timestamp::now()), &self.region)
             .with("aws:SourceAccount", &*self.account)
-            .with("aws:SourceArn", source);
+            .with("aws:SourceArn", &*source);
         let watch = Arc::new(Watch { services: self.clone(), is_news: AtomicBool::new(false) });
         let service = Caller::service(service, &self.account, context, Some(watch.clone()), request_id);
         let assumed = self.identity.assume_for_service(&service, role_arn, session_name);
         if let Err(error) = &assumed
             && watch.is_news.load(Ordering::Relaxed)
         {
-            tracing::warn!(request_id, %error, "a role cannot be assumed");
+            tracing::warn!(request_id, source, %error, "a role cannot be assumed");
         }
         assumed
     }
