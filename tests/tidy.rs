@@ -589,6 +589,26 @@ fn message_of(text: &str) -> Option<String> {
     None
 }
 
+/// Whoever makes a caller without a signature acts with all rights, or with those that it says: that is done for the services that this
+/// server is, and for a job's role, and is otherwise for tests.
+#[test]
+fn a_caller_is_made_without_a_signature_in_three_files_alone() {
+    const MAY: [&str; 3] = ["crates/server/src/access.rs", "crates/wire/src/caller.rs", "crates/wire/src/sigv4.rs"];
+    let is_test = |file: &str| file.ends_with("/tests.rs") || file.contains("/tests/") || file.contains("/matrix/");
+    let mut found = BTreeSet::new();
+    for file in files_below("crates").into_iter().filter(|f| f.contains("/src/") && f.ends_with(".rs")) {
+        let source = read(&file);
+        // What stands below it is compiled for tests alone.
+        let shipped = source.split("#[cfg(test)]\nmod tests {").next().unwrap_or_default();
+        let made = ["Verified::in_process(", "Caller::in_process(", "Self::in_process(", "Caller::service("];
+        let defined = shipped.contains("fn in_process(");
+        if !is_test(&file) && (defined || made.iter().any(|made| shipped.contains(made))) {
+            found.insert(file);
+        }
+    }
+    assert_eq!(found.iter().map(String::as_str).collect::<Vec<_>>(), MAY);
+}
+
 /// A phrase, and what it is about as fields, which programs find and which the log bounds and escapes.
 #[test]
 fn what_is_logged_is_a_phrase_and_fields() {

@@ -125,3 +125,14 @@ def test_the_last_denials_are_shown_the_newest_first_and_are_in_the_log(server, 
 
     told = [line for line in server.said().splitlines() if last in line and "denied" in line]
     assert len(told) == 1 and "\x1b" not in told[0] and "s3:GetObject" in told[0] and USER + name in told[0] and "statement=1" in told[0]
+
+
+def test_a_service_is_asked_whether_it_may_assume_a_role_for_a_job(server, iam, name):
+    batch, source = "batchoperations.s3.amazonaws.com", f"arn:aws:s3:us-east-1:{ACCOUNT}:job/"
+    iam.create_role(RoleName=name, AssumeRolePolicyDocument=document(
+        {"Effect": "Allow", "Principal": {"Service": batch}, "Action": "sts:AssumeRole",
+         "Condition": {"ArnLike": {"aws:SourceArn": f"{source}*"}}}))
+    ask = [batch, "sts:AssumeRole", f"role/{name}", "--context"]
+    assert explain(server, *ask, f"aws:SourceArn={source}1", status=0).startswith("allowed\n")
+    got = explain(server, *ask, "aws:SourceArn=arn:aws:s3:::b", status=1)
+    assert 'wants aws:SourceArn to be "' + source in got and 'the request has "arn:aws:s3:::b"' in got

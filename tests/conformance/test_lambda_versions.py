@@ -447,7 +447,9 @@ def test_tags_are_the_functions_alone(server, functions, name):
 
 def test_permissions_are_written_as_they_were_recorded(server, functions, name):
     server.deploy(name, SAYS)
-    user = f"arn:aws:iam::{ACCOUNT}:user/somebody"
+    user = server.boto("iam").create_user(UserName=name)["User"]["Arn"]
+    with pytest.raises(functions.exceptions.InvalidParameterValueException, match="The provided principal was invalid"):
+        functions.add_permission(FunctionName=name, StatementId="nobody", Action="lambda:InvokeFunction", Principal=user + "-not")
     cases = [
         ({"Principal": "s3.amazonaws.com", "SourceArn": "arn:aws:s3:::test-bucket"}, {"Service": "s3.amazonaws.com"},
          {"ArnLike": {"AWS:SourceArn": "arn:aws:s3:::test-bucket"}}),

@@ -218,18 +218,22 @@ def test_departments_see_to_their_own_jobs(work, server, name):
 # --- what a job's role may do ---
 
 
-@pytest.mark.parametrize("wrong, right", [
-    (trust(LAMBDA), trust(BATCH)),
+@pytest.mark.parametrize("wrong, right, why", [
+    (trust(LAMBDA), trust(BATCH), f"its statement 1 is for {LAMBDA}"),
     (trust(BATCH, condition={"StringEquals": {"aws:SourceAccount": "999999999999"}}),
-     trust(BATCH, condition={"StringEquals": {"aws:SourceAccount": ACCOUNT}})),
+     trust(BATCH, condition={"StringEquals": {"aws:SourceAccount": ACCOUNT}}),
+     f"its statement 1 asks that aws:SourceAccount is 999999999999, and it is {ACCOUNT}"),
     (trust(BATCH, condition={"ArnLike": {"aws:SourceArn": f"arn:aws:s3:eu-west-1:{ACCOUNT}:job/*"}}),
-     trust(BATCH, condition={"ArnLike": {"aws:SourceArn": f"arn:aws:s3:{REGION}:{ACCOUNT}:job/*"}})),
+     trust(BATCH, condition={"ArnLike": {"aws:SourceArn": f"arn:aws:s3:{REGION}:{ACCOUNT}:job/*"}}),
+     f"its statement 1 asks that aws:SourceArn is like arn:aws:s3:eu-west-1:{ACCOUNT}:job/*, and it is "),
 ], ids=["service", "source-account", "source-arn"])
-def test_a_job_fails_whose_role_does_not_trust_it(work, wrong, right):
+def test_a_job_fails_whose_role_does_not_trust_it(work, wrong, right, why):
     work.role_may_all_but()
     work.iam.update_assume_role_policy(RoleName=work.name, PolicyDocument=wrong)
     job, reasons = work.ended()
     assert job["Status"] == "Failed" and reasons[0][0] == "RoleAccessDenied" and work.role in reasons[0][1], reasons
+    # How much of the job's ARN is left of 256 characters hangs on the name of the role.
+    assert why in reasons[0][1], reasons
     work.iam.update_assume_role_policy(RoleName=work.name, PolicyDocument=right)
     work.succeeds()
 

@@ -1,7 +1,8 @@
 //! Resource policies: who else may do what with a function, a version or an alias, and on which conditions.
 //!
-//! Plain values, in the shape in which AWS writes them: what is stored, what GetPolicy shows and what will be evaluated
-//! are one thing. Nothing is evaluated here yet. Source: Lambda spec 6.1, 6.2.
+//! Plain values, in the shape in which AWS writes them. A user or role is meant by the unique ID that it had when the statement was added:
+//! that is stored beside its ARN, is evaluated, and is shown once the ARN is nobody's or somebody else's. Source: Lambda spec 6.1, 6.2; IAM
+//! user guide, "AWS JSON policy elements: Principal".
 
 use std::collections::BTreeMap;
 
@@ -32,6 +33,21 @@ pub struct Statement {
     /// All of them have to hold. Empty if there are none.
     #[serde(default, skip_serializing_if = "Conditions::is_empty")]
     pub condition: Conditions,
+    /// Of the user or role that the principal's ARN meant when this was added. `None` for all other principals, and in statements
+    /// of earlier versions: they mean whoever has the ARN.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unique_id: Option<String>,
+}
+
+/// Whom an ARN of IAM means now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Meant {
+    /// A user or role, by its unique ID: `AIDA…`, `AROA…`.
+    Entity(String),
+    /// A user or role of this account that there is not.
+    Nobody,
+    /// Somebody of another account, a whole account, a session; or IAM is off.
+    Unknown,
 }
 
 /// AddPermission knows no other.
@@ -149,8 +165,26 @@ pub enum PolicyError {
 }
 
 impl Policy {
-    /// The document, as GetPolicy has it: JSON without spaces.
+    /// The document as it was given: JSON without spaces.
     pub fn document(&self) -> String {
+        self.written(|_| false)
+    }
+
+    /// The document as GetPolicy has it: whose ARN means nobody now, or somebody else, is shown by its unique ID.
+    pub fn shown(&self, meant: impl Fn(&str) -> Meant) -> String {
+        self.written(|statement| match (&statement.principal, &statement.unique_id) {
+            (Principal::Aws(arn), Some(id)) => meant(arn) != Meant::Entity(id.clone()),
+            _ => false,
+        })
+    }
+
+    /// The document that decides: whoever was meant is meant by the unique ID.
+    pub fn evaluated(&self) -> String {
+        self.written(|_| true)
+    }
+
+    /// `by_id`: whether the principal of a statement is written by its unique ID, where it has one.
+    fn written(&self, by_id: impl Fn(&Statement) -> bool) -> String {
         #[derive(Serialize)]
         #[serde(rename_all = "PascalCase")]
         struct Document<'a> {
@@ -158,7 +192,15 @@ impl Policy {
             id: &'static str,
             statement: &'a [Statement],
         }
-        let document = Document { version: "2012-10-17", id: "default", statement: &self.statements };
+        let statements = self.statements.iter().map(|statement| {
+            let mut written = statement.clone();
+            if let Some(id) = written.unique_id.take().filter(|_| by_id(statement)) {
+                written.principal = Principal::Aws(id);
+            }
+            written
+        });
+        let statements: Vec<_> = statements.collect();
+        let document = Document { version: "2012-10-17", id: "default", statement: &statements };
         serde_json::to_string(&document).expect("names and strings can always be written")
     }
 
@@ -197,6 +239,7 @@ mod tests {
             action: "lambda:InvokeFunction".into(),
             resource: RESOURCE.into(),
             condition: conditions([(ConditionKey::SourceArn, Some("arn:aws:s3:::b".into()))]),
+            unique_id: None,
         }
     }
 
@@ -270,6 +313,35 @@ mod tests {
         assert_eq!(policy.document(), wanted);
         let stored = serde_json::to_string(&policy).unwrap();
         assert_eq!(serde_json::from_str::<Policy>(&stored).unwrap(), policy);
+    }
+
+    #[test]
+    fn a_user_or_role_is_meant_by_its_unique_id_and_shown_by_its_arn_as_long_as_that_is_its() {
+        let arn = "arn:aws:iam::111111111111:user/u";
+        let of = |id: &str, unique_id: Option<&str>| Statement {
+            principal: Principal::Aws(id.into()),
+            unique_id: unique_id.map(str::to_owned),
+            ..statement("u")
+        };
+        let policy = |statement: Statement| Policy { statements: vec![statement] };
+        let pinned = policy(of(arn, Some("AIDAEXAMPLEEXAMPLE01")));
+        let by_arn = policy(of(arn, None)).document();
+        let by_id = policy(of("AIDAEXAMPLEEXAMPLE01", None)).document();
+        assert_eq!(pinned.document(), by_arn);
+        assert_eq!(pinned.evaluated(), by_id);
+        for (meant, shown) in [
+            (Meant::Entity("AIDAEXAMPLEEXAMPLE01".into()), &by_arn),
+            (Meant::Entity("AIDAEXAMPLEEXAMPLE02".into()), &by_id),
+            (Meant::Nobody, &by_id),
+        ] {
+            let asked = |asked: &str| if asked == arn { meant.clone() } else { Meant::Unknown };
+            assert_eq!(pinned.shown(asked), *shown, "{meant:?}");
+        }
+        // Of an earlier version: whoever has the ARN.
+        let before = policy(of(arn, None));
+        assert_eq!((before.evaluated(), before.shown(|_| Meant::Nobody)), (by_arn.clone(), by_arn));
+        let stored = serde_json::to_string(&pinned).unwrap();
+        assert_eq!(serde_json::from_str::<Policy>(&stored).unwrap(), pinned);
     }
 
     #[test]

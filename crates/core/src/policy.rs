@@ -15,6 +15,7 @@ mod keys;
 mod pattern;
 mod principal;
 
+pub use actions::fault as action_fault;
 pub use context::Context;
 pub use decide::{Because, Decision, Layer, Question, ResourcePolicy, decide};
 pub use document::{Document, Effect, Kind, Malformed, Position, Statement, counted_characters};

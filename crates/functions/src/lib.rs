@@ -37,6 +37,7 @@ use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use http::StatusCode;
+use longshore_core::permission::Meant;
 use longshore_store::Records;
 use longshore_wire::operation::{self, Routed};
 use longshore_wire::{ApiError, Denied, Request, Response};
@@ -63,6 +64,9 @@ const SWEPT_EVERY: Duration = Duration::from_secs(10 * 60);
 /// Whether Lambda can take on an execution role (its ARN) for a function (its name).
 pub type Assumable = Arc<dyn Fn(&str, &str) -> bool + Send + Sync>;
 
+/// Whom an ARN of IAM means now.
+pub type Means = Arc<dyn Fn(&str) -> Meant + Send + Sync>;
+
 /// What the API needs to know about the server it is part of.
 #[derive(Clone)]
 pub struct Settings {
@@ -83,6 +87,8 @@ pub struct Settings {
     pub variables_key: Option<PathBuf>,
     /// First value: any role, for nobody asks.
     pub assumable: Assumable,
+    /// First value: nobody knows.
+    pub means: Means,
     /// Whether the API is served over TLS, so that links to code begin with `https`. First value: no.
     pub tls: bool,
     /// Invocations of the type `Event`.
@@ -109,6 +115,7 @@ impl Settings {
             queue_wait: Duration::from_secs(1),
             variables_key: None,
             assumable: Arc::new(|_, _| true),
+            means: Arc::new(|_| Meant::Unknown),
             tls: false,
             events: EventSettings::default(),
             settle: Duration::from_millis(500),

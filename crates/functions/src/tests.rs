@@ -235,6 +235,17 @@ impl Api {
     }
 
     async fn send(&self, method: Method, target: &str, headers: &[(&'static str, &str)], body: Bytes) -> Answer {
+        self.send_as(Caller::in_process(ACCOUNT), method, target, headers, body).await
+    }
+
+    async fn send_as(
+        &self,
+        caller: Caller,
+        method: Method,
+        target: &str,
+        headers: &[(&'static str, &str)],
+        body: Bytes,
+    ) -> Answer {
         let (path, query) = target.split_once('?').map_or((target, None), |(path, query)| (path, Some(query)));
         let mut map = HeaderMap::new();
         map.insert("host", HeaderValue::from_static("localhost:7300"));
@@ -247,7 +258,7 @@ impl Api {
             query: Query::parse(query),
             headers: map,
             body,
-            caller: Caller::in_process(ACCOUNT),
+            caller,
             request_id: RequestId("11111111-2222-3333-4444-555555555555".into()),
         };
         let own = path.starts_with(Functions::OWN_PREFIX);

@@ -1,7 +1,7 @@
 //! What goes wrong in IAM and STS, and how the caller is told.
 
 use http::StatusCode;
-use longshore_core::policy::{Decision, Malformed};
+use longshore_core::policy::Malformed;
 use longshore_store::{SealError, StoreError};
 use longshore_wire::{ApiError, Denied};
 
@@ -132,9 +132,10 @@ fn told_denial(denied: &Denied) -> String {
 pub enum AssumeError {
     #[error("there is no role {0}")]
     NoSuchRole(String),
-    /// Its trust policy does not let the service. With what was decided.
-    #[error("the trust policy of {role_arn} does not let {service} assume it")]
-    NotTrusted { role_arn: String, service: String, decision: Decision },
+    /// Its trust policy does not let the service. `why` names statements of it: it is for the account's own. Short: a job's
+    /// failure reason has 256 characters, and ARNs are long.
+    #[error("{role_arn} does not trust {service}: {why}")]
+    NotTrusted { role_arn: String, service: String, why: String },
     /// No credentials could be made: a fault of this machine.
     #[error(transparent)]
     Fault(#[from] IdentityError),

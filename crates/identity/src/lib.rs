@@ -25,14 +25,16 @@ use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
-use longshore_core::policy::{Context, Policy, Principal, PrincipalKind, Question, ResourcePolicy, Rights, decide};
+use longshore_core::permission::Meant;
+use longshore_core::policy::{Context, Policy, Principal, PrincipalKind, Rights};
 use longshore_store::seal::Sealed;
 use longshore_store::{Records, Seal, Secret};
-use longshore_wire::caller;
+use longshore_wire::{Asked, Caller, caller};
 
 pub use error::{AssumeError, IdentityError};
 pub use operations::OWN_OPERATIONS;
 pub use operations::all as operations;
+#[cfg(any(test, feature = "testing"))]
 pub use session::SessionCredentials;
 pub use table::SCHEMA;
 
@@ -52,20 +54,18 @@ pub(crate) const SESSION_SECONDS: u32 = 3_600;
 pub struct Settings {
     /// 12 digits.
     pub account: String,
-    /// `aws`.
-    pub partition: &'static str,
     pub region: String,
 }
 
 impl Settings {
     /// `arn:aws:iam::111111111111:role/path/name`.
     pub(crate) fn arn(&self, kind: &str, path: &str, name: &str) -> String {
-        format!("arn:{}:iam::{}:{kind}{path}{name}", self.partition, self.account)
+        format!("arn:aws:iam::{}:{kind}{path}{name}", self.account)
     }
 
     /// The ARN of a role's session.
     pub(crate) fn session_arn(&self, role: &str, session_name: &str) -> String {
-        format!("arn:{}:sts::{}:assumed-role/{role}/{session_name}", self.partition, self.account)
+        format!("arn:aws:sts::{}:assumed-role/{role}/{session_name}", self.account)
     }
 }
 
@@ -98,7 +98,7 @@ pub(crate) struct Snapshot {
 #[derive(Debug, Clone)]
 pub struct Known {
     pub secret_access_key: Secret,
-    pub identity: caller::Identity,
+    pub subject: caller::Subject,
     /// Of a short-lived key.
     pub session: Option<SessionFacts>,
     /// Condition keys that follow from the session: `aws:TokenIssueTime`, `aws:MultiFactorAuthPresent`, `aws:SourceIdentity`.
@@ -248,10 +248,10 @@ impl Identity {
         let snapshot = self.snapshot();
         if let Some(key) = snapshot.state.key(access_key_id) {
             let user = snapshot.state.entity_by_id(&key.user_id).filter(|_| key.active)?;
-            let identity = self.identity_of_user(&snapshot, user);
+            let subject = self.subject_of_user(&snapshot, user);
             return Some(Known {
                 secret_access_key: key.secret.clone(),
-                identity,
+                subject,
                 session: None,
                 context: Context::new(),
             });
@@ -259,24 +259,24 @@ impl Identity {
         let token = session_token.filter(|_| access_key_id.starts_with(ids::SESSION_KEY))?;
         let claims = session::open(&self.inner.seal, access_key_id, token)?;
         let expired = now >= claims.expires_at;
-        let mut identity = match &claims.of {
+        let mut subject = match &claims.of {
             Of::Root if expired => return None,
-            Of::Root => caller::Identity::root(&self.inner.settings.account),
+            Of::Root => caller::Subject::root(&self.inner.settings.account),
             Of::User(id) => {
                 let user = snapshot.state.entity_by_id(id).filter(|entity| entity.kind == EntityKind::User)?;
-                self.identity_of_user(&snapshot, user)
+                self.subject_of_user(&snapshot, user)
             }
             Of::Role(id, session_name) => {
                 let role = snapshot.state.entity_by_id(id).filter(|entity| entity.kind == EntityKind::Role)?;
-                self.identity_of_session(&snapshot, role, session_name, &claims.terms)
+                self.subject_of_session(&snapshot, role, session_name, &claims.terms)
             }
         };
         if expired {
-            identity.rights = Arc::new(Rights { session: Some(Vec::new()), ..Rights::default() });
+            subject.rights = Arc::new(Rights { session: Some(Vec::new()), ..Rights::default() });
         }
         Some(Known {
             secret_access_key: session::secret_of(&self.inner.seal, token),
-            identity,
+            subject,
             context: session_context(&claims),
             session: Some(SessionFacts { token: Secret::new(token), expires_at: claims.expires_at }),
         })
@@ -297,7 +297,7 @@ impl Identity {
         }
     }
 
-    fn identity_of_user(&self, snapshot: &Snapshot, user: &Entity) -> caller::Identity {
+    fn subject_of_user(&self, snapshot: &Snapshot, user: &Entity) -> caller::Subject {
         let principal = Principal {
             account: self.inner.settings.account.clone(),
             arn: user.arn(&self.inner.settings),
@@ -305,16 +305,16 @@ impl Identity {
             kind: PrincipalKind::User { name: user.name.clone() },
             tags: user.tags.clone(),
         };
-        caller::Identity { principal: Arc::new(principal), rights: Arc::new(snapshot.rights_of(user)) }
+        caller::Subject { principal: Arc::new(principal), rights: Arc::new(snapshot.rights_of(user)) }
     }
 
-    fn identity_of_session(
+    fn subject_of_session(
         &self,
         snapshot: &Snapshot,
         role: &Entity,
         session_name: &str,
         terms: &Terms,
-    ) -> caller::Identity {
+    ) -> caller::Subject {
         let settings = &self.inner.settings;
         let mut tags = role.tags.clone();
         // A tag of the session stands above the role's, whatever the case of its key.
@@ -328,7 +328,17 @@ impl Identity {
             tags,
         };
         let rights = Rights { session: snapshot.session_policies(terms), ..snapshot.rights_of(role) };
-        caller::Identity { principal: Arc::new(principal), rights: Arc::new(rights) }
+        caller::Subject { principal: Arc::new(principal), rights: Arc::new(rights) }
+    }
+
+    /// Whether a start of this data directory has settled which roles there are without set-up.
+    pub async fn has_first_roles(&self) -> Result<bool, IdentityError> {
+        self.inner.records.read(|connection| Ok(table::is_done(connection, table::FIRST_ROLES)?)).await
+    }
+
+    /// Writes down that it has: what its owner takes away afterwards stays away. Durable when this returns.
+    pub async fn settle_first_roles(&self) -> Result<(), IdentityError> {
+        self.inner.records.write(|connection| Ok(table::set_done(connection, table::FIRST_ROLES)?)).await
     }
 
     /// Whether nobody has made anything here: no user, no policy, and no role but some of these.
@@ -338,6 +348,16 @@ impl Identity {
         snapshot.state.entities(EntityKind::User).next().is_none()
             && snapshot.state.policies().next().is_none()
             && there.all(|role| roles.contains(&role))
+    }
+
+    /// Whom an ARN that a policy of a resource names means now.
+    pub fn meant(&self, arn: &str) -> Meant {
+        let settings = &self.inner.settings;
+        let Some((kind, name)) = trust::own_entity(settings, arn) else { return Meant::Unknown };
+        match self.snapshot().state.entity(kind, name).filter(|entity| entity.arn(settings) == arn) {
+            Some(entity) => Meant::Entity(entity.id.clone()),
+            None => Meant::Nobody,
+        }
     }
 
     /// The role of an ARN, path included.
@@ -362,33 +382,32 @@ impl Identity {
         (role.arn(&self.inner.settings) == arn).then_some(&**role)
     }
 
-    /// A session of a role for a service of AWS's own, `batchoperations.s3.amazonaws.com` or `lambda.amazonaws.com`, without
-    /// credentials. The role's trust policy decides, with `context` (`aws:SourceAccount`, `aws:SourceArn`).
+    /// A session of a role for a service of AWS's own (`Caller::service`), without credentials. The role's trust policy decides, with
+    /// what the service says of itself (`aws:SourceAccount`, `aws:SourceArn`); the service's witness is told.
     pub fn assume_for_service(
         &self,
+        service: &Caller,
         role_arn: &str,
-        service: &str,
         session_name: &str,
-        context: &Context,
-    ) -> Result<caller::Identity, AssumeError> {
+    ) -> Result<caller::Subject, AssumeError> {
         let snapshot = self.snapshot();
-        let role = self.trusting(&snapshot, role_arn, service, session_name, context)?;
-        Ok(self.identity_of_session(&snapshot, role, session_name, &Terms::default()))
+        let role = self.trusting(&snapshot, service, role_arn, session_name)?;
+        Ok(self.subject_of_session(&snapshot, role, session_name, &Terms::default()))
     }
 
     /// As [`Identity::assume_for_service`], with credentials that are good for `seconds`, beginning at `now`, in seconds since
-    /// the epoch.
+    /// the epoch. For tests alone, of sessions that have expired: no operation begins one in the past.
+    #[cfg(any(test, feature = "testing"))]
     pub fn session(
         &self,
+        service: &Caller,
         role_arn: &str,
-        service: &str,
         session_name: &str,
-        context: &Context,
         seconds: u32,
         now: i64,
     ) -> Result<SessionCredentials, AssumeError> {
         let snapshot = self.snapshot();
-        let role = self.trusting(&snapshot, role_arn, service, session_name, context)?;
+        let role = self.trusting(&snapshot, service, role_arn, session_name)?;
         let of = Of::Role(role.id.clone(), session_name.to_owned());
         Ok(session::begin(&self.inner.seal, of, Terms::default(), now, seconds)?)
     }
@@ -396,36 +415,27 @@ impl Identity {
     fn trusting<'s>(
         &self,
         snapshot: &'s Snapshot,
+        service: &Caller,
         role_arn: &str,
-        service: &str,
         session_name: &str,
-        context: &Context,
     ) -> Result<&'s Entity, AssumeError> {
-        let missing = || AssumeError::NoSuchRole(role_arn.to_owned());
-        let role = self.role_entity(snapshot, role_arn).ok_or_else(missing)?;
-        let RolePart { trust, .. } = role.role.as_ref().ok_or_else(missing)?;
-        let account = &self.inner.settings.account;
-        let principal = Principal {
-            account: account.clone(),
-            arn: service.to_owned(),
-            user_id: String::new(),
-            kind: PrincipalKind::Service,
-            tags: BTreeMap::new(),
+        let asked = Asked::new("sts:AssumeRole", role_arn).with("sts:RoleSessionName", session_name);
+        let role = self.role_entity(snapshot, role_arn);
+        let Some((role, RolePart { trust, .. })) = role.and_then(|role| Some((role, role.role.as_ref()?))) else {
+            // There is nothing that could allow it: that it was wanted is told all the same.
+            return match service.may(&asked) {
+                Ok(()) | Err(_) => Err(AssumeError::NoSuchRole(role_arn.to_owned())),
+            };
         };
-        let context = role_context(role).with("sts:RoleSessionName", session_name).or(context);
-        let decision = decide(Question {
-            principal: &principal,
-            rights: &Rights::default(),
-            action: "sts:AssumeRole",
-            resource: role_arn,
-            resource_account: account,
-            resource_policy: ResourcePolicy::Needed(trust),
-            context: &context,
-        });
-        if decision.allowed {
+        let asked = asked.with_context(role_context(role)).with_trust(trust.clone());
+        if service.may(&asked).is_ok() {
             return Ok(role);
         }
-        Err(AssumeError::NotTrusted { role_arn: role_arn.to_owned(), service: service.to_owned(), decision })
+        Err(AssumeError::NotTrusted {
+            role_arn: role_arn.to_owned(),
+            service: service.principal().arn.clone(),
+            why: service.explain(&asked).in_short(),
+        })
     }
 
     /// Makes a role with one inline policy, unless there is a role of that ARN: what there is stays as it is. Durable when this

@@ -14,7 +14,8 @@ use crate::error::IdentityError;
 /// access key is sealed ([`Seal`]) for its ID. AWS's own policies are in no table.
 pub const SCHEMA: Schema = Schema {
     room: "identity",
-    migrations: &["
+    migrations: &[
+        "
         CREATE TABLE identity_entity (
             id   TEXT PRIMARY KEY,
             kind TEXT NOT NULL,
@@ -33,7 +34,14 @@ pub const SCHEMA: Schema = Schema {
             secret  BLOB NOT NULL,
             body    TEXT NOT NULL
         ) STRICT, WITHOUT ROWID;
-    "],
+    ",
+        // What is done once in the life of a data directory.
+        "
+        CREATE TABLE identity_done (
+            what TEXT PRIMARY KEY
+        ) STRICT, WITHOUT ROWID;
+    ",
+    ],
 };
 
 #[derive(Serialize, Deserialize)]
@@ -87,6 +95,20 @@ struct VersionBody {
 struct KeyBody {
     active: bool,
     created: i64,
+}
+
+/// The roles that there are without set-up were made, or found not to be needed.
+pub(crate) const FIRST_ROLES: &str = "first roles";
+
+pub(crate) fn is_done(connection: &Connection, what: &str) -> Result<bool, StoreError> {
+    let found: Option<i64> =
+        connection.query_row("SELECT 1 FROM identity_done WHERE what = ?1", [what], |row| row.get(0)).optional()?;
+    Ok(found.is_some())
+}
+
+pub(crate) fn set_done(connection: &Connection, what: &str) -> Result<(), StoreError> {
+    connection.execute("INSERT OR IGNORE INTO identity_done (what) VALUES (?1)", [what])?;
+    Ok(())
 }
 
 /// Whether the secret of any access key is sealed: then the key that opens it must be there.

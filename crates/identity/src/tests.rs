@@ -112,7 +112,7 @@ impl Who {
 }
 
 fn settings() -> Settings {
-    Settings { account: ACCOUNT.into(), partition: "aws", region: "us-east-1".into() }
+    Settings { account: ACCOUNT.into(), region: "us-east-1".into() }
 }
 
 impl Ground {
@@ -139,7 +139,7 @@ impl Ground {
         service: &str,
         body: &[u8],
         at: i64,
-    ) -> Result<(Verified, caller::Identity, Context), AuthError> {
+    ) -> Result<(Verified, caller::Subject, Context), AuthError> {
         use longshore_wire::sigv4;
         let hash = sha256(body);
         let signer = Signer { credentials: &who.0, service, region: "us-east-1" };
@@ -153,7 +153,7 @@ impl Ground {
         let verified = |key: &sigv4::Key<'_>| claim.verify(key, &rules, at, Some(hash));
         if claim.access_key_id() == ROOT {
             let key = Key::lasting(ROOT_SECRET, ACCOUNT);
-            return Ok((verified(&key)?, caller::Identity::root(ACCOUNT), Context::new()));
+            return Ok((verified(&key)?, caller::Subject::root(ACCOUNT), Context::new()));
         }
         let Some(known) = self.identity.key(claim.access_key_id(), claim.security_token(), at) else {
             return Err(verified(&Key::unknown()).unwrap_err());
@@ -163,7 +163,7 @@ impl Ground {
             Some(facts) => Key::temporary(secret, ACCOUNT, facts.token.expose(), facts.expires_at),
             None => Key::lasting(secret, ACCOUNT),
         };
-        Ok((verified(&key)?, known.identity, known.context))
+        Ok((verified(&key)?, known.subject, known.context))
     }
 
     /// Who somebody is, as every part of the server sees it.

@@ -86,7 +86,7 @@ fn each_principal(document: &mut Value, mut each: impl FnMut(&str, &mut String))
 }
 
 /// A user or role of this account by its ARN.
-fn own_entity<'a>(settings: &Settings, arn: &'a str) -> Option<(EntityKind, &'a str)> {
+pub(crate) fn own_entity<'a>(settings: &Settings, arn: &'a str) -> Option<(EntityKind, &'a str)> {
     [EntityKind::User, EntityKind::Role].into_iter().find_map(|kind| {
         let path = arn.strip_prefix(&settings.arn(kind.word(), "/", ""))?;
         Some((kind, path.rsplit('/').next().unwrap_or(path)))

@@ -114,6 +114,14 @@ impl ObjectsError {
         }
     }
 
+    /// Whether it says that there is no such object.
+    pub fn is_absence(&self) -> bool {
+        matches!(
+            self,
+            Self::NoSuchKey(_) | Self::NoSuchBucket(_) | Self::NoSuchVersion { .. } | Self::DeleteMarker { .. }
+        )
+    }
+
     /// Whether it is because what is stored does not read as it was written, which no further try mends.
     pub fn is_damage(&self) -> bool {
         matches!(self, ObjectsError::Damaged(_) | ObjectsError::Store(StoreError::Damaged(_)))

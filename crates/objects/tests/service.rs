@@ -11,7 +11,7 @@ use longshore_core::policy::{Context, Principal, PrincipalKind};
 use longshore_objects::{ListQuery, Objects, ObjectsError, RequestBody, SCHEMA, Settings, Trailers};
 use longshore_store::{Budget, Fatal, Records};
 use longshore_wire::Caller;
-use longshore_wire::caller::Identity;
+use longshore_wire::caller::Subject;
 use longshore_wire::sigv4::Verified;
 use longshore_wire::xml::Element;
 use longshore_wire::{ApiError, RequestId};
@@ -543,7 +543,7 @@ fn nobody() -> Caller {
         kind: PrincipalKind::User { name: "nobody".into() },
         tags: Default::default(),
     };
-    let identity = Identity { principal: principal.into(), rights: Default::default() };
+    let identity = Subject { principal: principal.into(), rights: Default::default() };
     Caller::new(Verified::in_process(ACCOUNT), identity, Context::new(), None, "")
 }
 

@@ -1,15 +1,16 @@
 //! Who calls, and with which rights: from a verified signature, and for work that the server does for somebody else.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::net::IpAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use longshore_core::policy::Context;
+use longshore_core::policy::{Context, Decision, Principal};
 use longshore_functions::Functions;
 use longshore_identity::{AssumeError, Identity};
 use longshore_jobs::ports;
 use longshore_wire::arn::FunctionName;
-use longshore_wire::caller::{self, Witness};
+use longshore_wire::caller::{self, About, Witness};
 use longshore_wire::s3_actions::{self, GET_OBJECT, PUT_OBJECT};
 use longshore_wire::sigv4::{AuthError, Claim, Key, KeyCache, Rules, Verified};
 use longshore_wire::{Asked, Caller, RequestId};
@@ -28,18 +29,20 @@ const IAM_REGION: &str = "us-east-1";
 
 /// Looks up access keys and makes callers. Cheap to clone.
 #[derive(Clone)]
-pub struct Access {
+pub struct Callers {
     pub root: Credentials,
     pub account: String,
     pub region: String,
     /// `None`: `iam = "off"`, where the root's key is the only one, and roles are names.
     pub identity: Option<Identity>,
+    /// As `identity`: the roles that services assume.
+    pub services: Option<Arc<Services>>,
     pub witness: Option<Arc<dyn Witness>>,
     pub unsigned_payload: bool,
     pub signing_keys: Arc<KeyCache>,
 }
 
-impl Access {
+impl Callers {
     /// Whether there is such a key, before the body of a request is read. Nothing is proven by it.
     pub fn knows(&self, claim: &Claim) -> bool {
         let now = jiff::Timestamp::now().as_second();
@@ -68,7 +71,7 @@ impl Access {
         self.prove(claim, &rules, connection, body_sha256, id)
     }
 
-    /// As [`Access::verify`], by rules of the caller's own.
+    /// As [`Callers::verify`], by rules of the caller's own.
     pub fn prove(
         &self,
         claim: &Claim,
@@ -122,7 +125,7 @@ impl Access {
         let context = self.context(now, claim, connection);
         if claim.access_key_id() == self.root.access_key_id {
             let verified = verify(&Key::lasting(&self.root.secret_access_key, &self.account))?;
-            return Ok(self.caller(verified, caller::Identity::root(&self.account), context, &id.0));
+            return Ok(self.caller(verified, caller::Subject::root(&self.account), context, &id.0));
         }
         let known = self
             .identity
@@ -136,19 +139,16 @@ impl Access {
                 verify(&Key::temporary(secret, &self.account, session.token.expose(), session.expires_at))?
             }
         };
-        Ok(self.caller(verified, known.identity, context.or(&known.context), &id.0))
+        Ok(self.caller(verified, known.subject, context.or(&known.context), &id.0))
     }
 
-    fn caller(&self, verified: Verified, identity: caller::Identity, context: Context, request_id: &str) -> Caller {
-        Caller::new(verified, identity, context, self.witness.clone(), request_id)
+    fn caller(&self, verified: Verified, subject: caller::Subject, context: Context, request_id: &str) -> Caller {
+        Caller::new(verified, subject, context, self.witness.clone(), request_id)
     }
 
     /// What is known of a request by its socket and its signature; nothing of what its headers say of themselves.
     fn context(&self, now: jiff::Timestamp, claim: &Claim, connection: Option<Connection>) -> Context {
-        let mut context = times(now)
-            .with("aws:RequestedRegion", claim.region())
-            .with("s3:authType", if claim.is_presigned() { "REST-QUERY-STRING" } else { "REST-HEADER" })
-            .with("s3:signatureversion", "AWS4-HMAC-SHA256");
+        let mut context = signed(now, claim.region(), claim.is_presigned());
         if let Some(connection) = connection {
             context.set("aws:SourceIp", address(connection.peer.ip()));
             context.set("aws:SecureTransport", connection.secure.to_string());
@@ -158,43 +158,137 @@ impl Access {
 
     /// A function's request to S3, with its execution role. `verified` was checked against the credentials of its environment.
     /// `None`: the role cannot be taken on any more.
-    pub fn function(&self, verified: Verified, role_arn: &str, function: &str, id: &RequestId) -> Option<Caller> {
-        let context = within(jiff::Timestamp::now());
-        let identity = match &self.identity {
-            None => caller::Identity::root(&self.account),
-            Some(identity) => match lambda_identity(identity, role_arn, function, &self.account, &self.region) {
-                Ok(identity) => identity,
-                Err(error) => {
-                    tracing::info!(function, role = role_arn, %error, "a function's role cannot be assumed");
-                    return None;
-                }
-            },
+    pub fn function(
+        &self,
+        verified: Verified,
+        presigned: bool,
+        role_arn: &str,
+        function: &str,
+        id: &RequestId,
+    ) -> Option<Caller> {
+        let context = within(jiff::Timestamp::now(), &self.region, presigned)
+            .with("lambda:SourceFunctionArn", function_arn(&self.region, &self.account, function));
+        let subject = match &self.services {
+            None => caller::Subject::root(&self.account),
+            Some(services) => services.lambda(role_arn, function, &id.0).ok()?,
         };
-        Some(self.caller(verified, identity, context, &id.0))
+        Some(self.caller(verified, subject, context, &id.0))
     }
 }
 
-/// What Lambda is with the execution role of a function. Source: Lambda spec 6.4.
-pub fn lambda_identity(
-    identity: &Identity,
-    role_arn: &str,
-    function: &str,
-    account: &str,
-    region: &str,
-) -> Result<caller::Identity, AssumeError> {
-    let source = times(jiff::Timestamp::now())
-        .with("aws:SourceAccount", account)
-        .with("aws:SourceArn", format!("arn:aws:lambda:{region}:{account}:function:{function}"));
-    identity.assume_for_service(role_arn, LAMBDA_SERVICE, function, &source)
+/// The services of AWS that this server is, and the roles that they assume for what they do.
+///
+/// A role is assumed anew for each task of a job and each request of a function. Whoever watches is told when a decision is another than
+/// the last one for the same role and the same job or function.
+pub struct Services {
+    identity: Identity,
+    account: String,
+    region: String,
+    witness: Option<Arc<dyn Witness>>,
+    told: Mutex<HashMap<Assumption, Decision>>,
 }
 
-/// Makes the roles that there are without set-up, as long as nobody has made anything: those that jobs and functions of an earlier version
-/// name, when roles were names, and may do what all might then; and [`ROLE`], last, so that a start that breaks off begins anew.
+/// A role, and the ARN of the job or function it is assumed for.
+type Assumption = (String, String);
+
+/// Last decisions that are kept: some 400 bytes each. Beyond it all are forgotten, and told once more: jobs that have ended stay
+/// among them, and there may be thousands.
+const TOLD_MAX: usize = 4_096;
+
+impl Services {
+    pub fn new(identity: Identity, account: &str, region: &str, witness: Option<Arc<dyn Witness>>) -> Arc<Self> {
+        let (account, region) = (account.to_owned(), region.to_owned());
+        Arc::new(Self { identity, account, region, witness, told: Mutex::default() })
+    }
+
+    /// What Lambda is with the execution role of a function. Source: Lambda spec 6.4.
+    pub fn lambda(
+        self: &Arc<Self>,
+        role_arn: &str,
+        function: &str,
+        request_id: &str,
+    ) -> Result<caller::Subject, AssumeError> {
+        let Self { account, region, .. } = &**self;
+        let source = function_arn(region, account, function);
+        self.assume(LAMBDA_SERVICE, role_arn, function, source, request_id)
+    }
+
+    /// What S3 Batch Operations is with the role of a job. Source: S3 user guide, "Granting permissions for Batch Operations".
+    fn batch(self: &Arc<Self>, role_arn: &str, job_id: &str) -> Result<caller::Subject, AssumeError> {
+        let Self { account, region, .. } = &**self;
+        let source = format!("arn:aws:s3:{region}:{account}:job/{job_id}");
+        self.assume(BATCH_SERVICE, role_arn, &format!("s3-batch-operations_{job_id}"), source, job_id)
+    }
+
+    /// `source`: for what, as an ARN, which the role's trust policy may ask for.
+    fn assume(
+        self: &Arc<Self>,
+        service: &str,
+        role_arn: &str,
+        session_name: &str,
+        source: String,
+        request_id: &str,
+    ) -> Result<caller::Subject, AssumeError> {
+        let context = inside(times(jiff::Timestamp::now()), &self.region)
+            .with("aws:SourceAccount", &*self.account)
+            .with("aws:SourceArn", &*source);
+        let watch = Arc::new(Watch { services: self.clone(), is_news: AtomicBool::new(false) });
+        let service = Caller::service(service, &self.account, context, Some(watch.clone()), request_id);
+        let assumed = self.identity.assume_for_service(&service, role_arn, session_name);
+        if let Err(error) = &assumed
+            && watch.is_news.load(Ordering::Relaxed)
+        {
+            tracing::warn!(request_id, source, %error, "a role cannot be assumed");
+        }
+        assumed
+    }
+}
+
+/// Of one look at a role.
+struct Watch {
+    services: Arc<Services>,
+    /// Whether it was decided otherwise than before.
+    is_news: AtomicBool,
+}
+
+impl Witness for Watch {
+    fn decided(&self, who: &Principal, asked: &Asked, decision: &Decision, about: &About<'_>) {
+        let source = about.context.get("aws:SourceArn").and_then(|source| source.first()).cloned().unwrap_or_default();
+        let assumption = (asked.resource.clone(), source);
+        {
+            let mut told = self.services.told.lock().unwrap_or_else(PoisonError::into_inner);
+            if told.get(&assumption) == Some(decision) {
+                return;
+            }
+            if told.len() >= TOLD_MAX {
+                told.clear();
+            }
+            told.insert(assumption.clone(), decision.clone());
+        }
+        self.is_news.store(true, Ordering::Relaxed);
+        if let Some(witness) = &self.services.witness {
+            witness.decided(who, asked, decision, about);
+        }
+    }
+}
+
+/// Makes the roles that there are without set-up, once in the life of a data directory and as long as nobody has made anything: those that
+/// jobs and functions of an earlier version name, when roles were names, and may do what all might then; and [`ROLE`], last, so that a
+/// start that breaks off begins anew.
 pub async fn first_roles(identity: &Identity, account: &str, named: BTreeSet<String>) -> Result<(), Failure> {
-    let own = format!("arn:aws:iam::{account}:role/{ROLE}");
-    if identity.role(&own).is_some() || !identity.is_untouched_but_for(&named) {
+    const CANNOT: &str = "cannot make the first role";
+    if identity.has_first_roles().await.because(CANNOT)? {
         return Ok(());
     }
+    let own = format!("arn:aws:iam::{account}:role/{ROLE}");
+    // Earlier versions wrote down nothing: there it is as good a sign that there is such a role, or anything that somebody has made.
+    if identity.role(&own).is_none() && identity.is_untouched_but_for(&named) {
+        make_first_roles(identity, own, named).await?;
+    }
+    identity.settle_first_roles().await.because(CANNOT)
+}
+
+async fn make_first_roles(identity: &Identity, own: String, named: BTreeSet<String>) -> Result<(), Failure> {
     let trust = serde_json::json!({"Version": "2012-10-17", "Statement": [{
         "Effect": "Allow",
         "Principal": {"Service": [BATCH_SERVICE, LAMBDA_SERVICE]},
@@ -257,9 +351,31 @@ fn times(now: jiff::Timestamp) -> Context {
     Context::new().with("aws:CurrentTime", format!("{now:.0}")).with("aws:EpochTime", now.as_second().to_string())
 }
 
-/// Of what is done inside the server for a role: its session begins with each look at the role, and nothing leaves the machine.
-fn within(now: jiff::Timestamp) -> Context {
-    times(now).with("aws:SecureTransport", "true").with("aws:TokenIssueTime", format!("{now:.0}"))
+/// Of a request that is signed for a region.
+fn signed(now: jiff::Timestamp, region: &str, presigned: bool) -> Context {
+    times(now)
+        .with("aws:RequestedRegion", region)
+        .with("s3:authType", if presigned { "REST-QUERY-STRING" } else { "REST-HEADER" })
+        .with("s3:signatureversion", "AWS4-HMAC-SHA256")
+}
+
+/// Of what does not leave the machine: nobody can listen, and there is no address that it comes from. That of this machine would say that a
+/// client on it asks, whom a policy may trust more than the code of a function; and on AWS, too, a service or a function has none of
+/// the addresses of one's own network.
+fn inside(context: Context, region: &str) -> Context {
+    context
+        .with("aws:RequestedRegion", region)
+        .with("aws:SecureTransport", "true")
+        .with_all::<String>("aws:SourceIp", [])
+}
+
+/// Of what is done inside the server with a role: its session begins with each look at the role.
+fn within(now: jiff::Timestamp, region: &str, presigned: bool) -> Context {
+    inside(signed(now, region, presigned), region).with("aws:TokenIssueTime", format!("{now:.0}"))
+}
+
+fn function_arn(region: &str, account: &str, function: &str) -> String {
+    format!("arn:aws:lambda:{region}:{account}:function:{function}")
 }
 
 /// One that is written as IPv6 and is an IPv4 address is the latter: policies name that.
@@ -270,6 +386,7 @@ fn address(ip: IpAddr) -> String {
 /// The roles of jobs, as IAM has them.
 pub struct JobRoles {
     pub identity: Identity,
+    pub services: Arc<Services>,
     pub functions: Functions,
     /// Whether a function, as a job names it, is somebody else's.
     pub is_elsewhere: Arc<dyn Fn(&str) -> bool + Send + Sync>,
@@ -328,21 +445,15 @@ struct Invoking {
 }
 
 impl JobSession {
-    /// What the role's trust policy may ask for. Source: S3 user guide, "Granting permissions for Batch Operations".
-    fn assumed(&self) -> Result<caller::Identity, AssumeError> {
-        let JobRoles { account, region, .. } = &*self.roles;
-        let source = times(jiff::Timestamp::now())
-            .with("aws:SourceAccount", &**account)
-            .with("aws:SourceArn", format!("arn:aws:s3:{region}:{account}:job/{}", self.job_id));
-        let name = format!("s3-batch-operations_{}", self.job_id);
-        self.roles.identity.assume_for_service(&self.role_arn, BATCH_SERVICE, &name, &source)
+    fn assumed(&self) -> Result<caller::Subject, AssumeError> {
+        self.roles.services.batch(&self.role_arn, &self.job_id)
     }
 
     fn decide(&self, asked: &Asked) -> Result<(), String> {
-        let identity = self.assumed().map_err(|error| error.to_string())?;
-        let context = within(jiff::Timestamp::now());
+        let subject = self.assumed().map_err(|error| error.to_string())?;
+        let context = within(jiff::Timestamp::now(), &self.roles.region, false);
         let verified = Verified::in_process(&self.roles.account);
-        let caller = Caller::new(verified, identity, context, self.roles.witness.clone(), &self.job_id);
+        let caller = Caller::new(verified, subject, context, self.roles.witness.clone(), &self.job_id);
         caller
             .may(asked)
             .map_err(|why| format!("The job's role may not {} {}: {}", why.action, why.reason(), why.resource))
@@ -390,7 +501,135 @@ impl ports::Session for JobSession {
 
 #[cfg(test)]
 mod tests {
+    use longshore_store::{Fatal, Records};
+
     use super::*;
+
+    const ACCOUNT: &str = "111111111111";
+
+    #[derive(Default)]
+    struct Heard(Mutex<Vec<String>>);
+
+    impl Witness for Heard {
+        fn decided(&self, who: &Principal, asked: &Asked, decision: &Decision, about: &About<'_>) {
+            let may = if decision.allowed { "may" } else { "may not" };
+            let told = format!("{} {}: {} {may} {}", about.request_id, who.arn, asked.resource, asked.action);
+            self.0.lock().unwrap().push(told);
+        }
+    }
+
+    impl Heard {
+        fn take(&self) -> Vec<String> {
+            std::mem::take(&mut self.0.lock().unwrap())
+        }
+    }
+
+    fn identity(dir: &std::path::Path) -> Identity {
+        let records = Records::open(&dir.join("records.db"), &[longshore_identity::SCHEMA], Fatal::new()).unwrap();
+        let settings = longshore_identity::Settings { account: ACCOUNT.into(), region: "us-east-1".into() };
+        Identity::open(records, dir, settings).unwrap()
+    }
+
+    #[tokio::test]
+    async fn what_a_service_may_is_told_once_for_each_job_and_each_change() {
+        let dir = tempfile::tempdir().unwrap();
+        let identity = identity(dir.path());
+        let heard = Arc::new(Heard::default());
+        let services = Services::new(identity.clone(), ACCOUNT, "us-east-1", Some(heard.clone()));
+        let role = format!("arn:aws:iam::{ACCOUNT}:role/r");
+        let told = |job: &str, may: &str| format!("{job} {BATCH_SERVICE}: {role} {may} sts:AssumeRole");
+
+        // There is no such role yet, and then there is one that trusts the service for one job alone.
+        for _ in 0..2 {
+            assert!(matches!(services.batch(&role, "1"), Err(AssumeError::NoSuchRole(_))));
+        }
+        assert_eq!(heard.take(), [told("1", "may not")]);
+        let trust = serde_json::json!({"Version": "2012-10-17", "Statement": {
+            "Effect": "Allow", "Principal": {"Service": BATCH_SERVICE}, "Action": "sts:AssumeRole",
+            "Condition": {"ArnLike": {"aws:SourceArn": format!("arn:aws:s3:*:{ACCOUNT}:job/1")}},
+        }});
+        let policy = r#"{"Version":"2012-10-17","Statement":{"Effect":"Allow","Action":"s3:*","Resource":"*"}}"#;
+        identity.ensure_role(&role, &trust.to_string(), "p", policy).await.unwrap();
+        for _ in 0..3 {
+            assert!(services.batch(&role, "1").is_ok());
+            let refused = services.batch(&role, "2").unwrap_err().to_string();
+            let why = format!(
+                "{role} does not trust {BATCH_SERVICE}: its statement 1 asks that \
+                 aws:SourceArn is like arn:aws:s3:*:{ACCOUNT}:job/1, and it is arn:aws:s3:us-east-1:{ACCOUNT}:job/2"
+            );
+            assert_eq!(refused, why);
+        }
+        assert_eq!(heard.take(), [told("1", "may"), told("2", "may not")]);
+        assert!(services.lambda(&role, "f", "request").is_err());
+        let function = format!("request {LAMBDA_SERVICE}: {role} may not sts:AssumeRole");
+        assert_eq!(heard.take(), [function], "a function's is another decision than a job's");
+    }
+
+    /// What root asks of IAM.
+    async fn root(identity: &Identity, form: &str) {
+        let answer = identity
+            .serve(longshore_wire::Request {
+                method: http::Method::POST,
+                path: "/".into(),
+                query: Default::default(),
+                headers: Default::default(),
+                body: format!("{form}&Version=2010-05-08").into(),
+                caller: Caller::in_process(ACCOUNT),
+                request_id: RequestId("id".into()),
+            })
+            .await;
+        assert_eq!(answer.status, http::StatusCode::OK, "{form}: {:?}", answer.body);
+    }
+
+    #[test]
+    fn what_is_done_inside_has_no_address_and_is_otherwise_as_a_clients_request() {
+        let context = within(jiff::Timestamp::UNIX_EPOCH, "us-east-1", true);
+        for (key, values) in [
+            ("aws:SourceIp", &[][..]),
+            ("aws:SecureTransport", &["true"]),
+            ("aws:RequestedRegion", &["us-east-1"]),
+            ("aws:CurrentTime", &["1970-01-01T00:00:00Z"]),
+            ("aws:TokenIssueTime", &["1970-01-01T00:00:00Z"]),
+            ("s3:authType", &["REST-QUERY-STRING"]),
+            ("s3:signatureversion", &["AWS4-HMAC-SHA256"]),
+        ] {
+            assert_eq!(
+                context.get(key),
+                Some(values.iter().map(|v| (*v).to_owned()).collect::<Vec<_>>().as_slice()),
+                "{key}"
+            );
+        }
+    }
+
+    #[tokio::test]
+    async fn a_first_role_that_was_taken_away_does_not_come_back() {
+        let arn = |name: &str| format!("arn:aws:iam::{ACCOUNT}:role/{name}");
+        let named = || BTreeSet::from([arn("older"), arn("jobs")]);
+        let dir = tempfile::tempdir().unwrap();
+        let identity = identity(dir.path());
+        first_roles(&identity, ACCOUNT, named()).await.unwrap();
+        assert!([ROLE, "older", "jobs"].iter().all(|role| identity.role(&arn(role)).is_some()));
+        for role in [ROLE, "older"] {
+            root(&identity, &format!("Action=DeleteRolePolicy&RoleName={role}&PolicyName=longshore")).await;
+            root(&identity, &format!("Action=DeleteRole&RoleName={role}")).await;
+        }
+        // Those that are left are named by jobs, and nobody has made a user or a policy: so it might be a new data directory.
+        first_roles(&identity, ACCOUNT, named()).await.unwrap();
+        let there = [ROLE, "older", "jobs"].map(|role| identity.role(&arn(role)).is_some());
+        assert_eq!(there, [false, false, true]);
+    }
+
+    #[tokio::test]
+    async fn what_an_earlier_version_left_is_taken_as_it_is() {
+        for (form, made) in [("Action=CreateUser&UserName=u", false), ("Action=ListUsers", true)] {
+            let dir = tempfile::tempdir().unwrap();
+            let identity = identity(dir.path());
+            root(&identity, form).await;
+            first_roles(&identity, ACCOUNT, BTreeSet::new()).await.unwrap();
+            assert_eq!(identity.role(&format!("arn:aws:iam::{ACCOUNT}:role/{ROLE}")).is_some(), made, "{form}");
+            assert!(identity.has_first_roles().await.unwrap(), "{form}");
+        }
+    }
 
     #[test]
     fn what_stands_where_a_keys_id_should_is_not_written_down_if_it_may_be_a_secret() {

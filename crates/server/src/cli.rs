@@ -116,7 +116,8 @@ pub enum IamCommand {
         after_help = "Exit status: 0 allowed, 1 denied, 2 it could not be asked, 64 what was given cannot be meant."
     )]
     Explain {
-        /// Who would ask: an ARN (of a user, a role, or a role's session), user/NAME, or role/NAME
+        /// Who would ask: an ARN (of a user, a role, or a role's session), user/NAME, role/NAME, or a service that would assume a role
+        /// (batchoperations.s3.amazonaws.com)
         principal: String,
         /// What it would do: s3:GetObject, say
         action: String,

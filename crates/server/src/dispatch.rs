@@ -23,7 +23,7 @@ use longshore_wire::sigv4::{AuthError, Claim, Dialect, Rules};
 use longshore_wire::{ApiError, Asked, Caller, Query, Request, RequestId, Response};
 use sha2::{Digest, Sha256};
 
-use crate::access::Access;
+use crate::access::Callers;
 use crate::bodies::{Bodies, Unread, read_whole};
 use crate::brake::Brake;
 use crate::listener::{Answer, AnswerBody, Connection, RequestBody, Service};
@@ -59,7 +59,7 @@ const DRAIN_TIME_MAX: std::time::Duration = std::time::Duration::from_secs(5);
 /// Answers all requests of one listener.
 pub struct Dispatch {
     pub names: Names,
-    pub access: Access,
+    pub access: Callers,
     /// What may stand before the paths of S3 Control: empty, or like `/base`.
     pub base_path: String,
     pub s3: S3,

@@ -23,7 +23,7 @@ use longshore_wire::sigv4::{Claim, Dialect, Key, Rules};
 use longshore_wire::xml::Element;
 use longshore_wire::{ApiError, Caller, Denied, RequestId, s3_actions};
 
-use crate::access::Access;
+use crate::access::Callers;
 use crate::endpoints::Routes;
 use crate::gateway::{Gateway, Target, route};
 use crate::remote_functions::RemoteFunctions;
@@ -412,7 +412,7 @@ impl CodeSource for Code {
 
 /// What a function reaches: S3, with the credentials of its own environment, and nothing else of this server. The documents of all
 /// functions together are held within `documents`, those of one environment within its own part.
-pub fn s3_door(s3: S3, access: Access, documents: Budget) -> S3Door {
+pub fn s3_door(s3: S3, access: Callers, documents: Budget) -> S3Door {
     Arc::new(move |credentials: Arc<FunctionCredentials>, request| {
         let (s3, access) = (s3.clone(), access.clone());
         let documents = credentials.documents.within(&documents);
@@ -432,17 +432,19 @@ pub fn s3_door(s3: S3, access: Access, documents: Budget) -> S3Door {
                 } else {
                     Key::unknown()
                 };
-                claim.verify(&key, &rules, jiff::Timestamp::now().as_second(), None)
+                let verified = claim.verify(&key, &rules, jiff::Timestamp::now().as_second(), None)?;
+                Ok((verified, claim.is_presigned()))
             });
-            let caller = match verified {
-                Ok(caller) => caller,
+            let (caller, presigned) = match verified {
+                Ok(verified) => verified,
                 Err(error) => {
                     access.refused(claim.as_ref().ok(), None, &error, &id);
                     return refusal(&error.told(Dialect::S3), &id);
                 }
             };
             let decoder = caller.decoder();
-            let Some(caller) = access.function(caller, &credentials.role, &credentials.function_name, &id) else {
+            let FunctionCredentials { role, function_name, .. } = &*credentials;
+            let Some(caller) = access.function(caller, presigned, role, function_name, &id) else {
                 return refusal(&role_is_gone(&credentials.role), &id);
             };
             match decoder {

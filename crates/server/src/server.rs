@@ -18,7 +18,7 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-use crate::access::{self, Access, JobRoles};
+use crate::access::{self, Callers, JobRoles, Services};
 use crate::audit::Audit;
 use crate::bodies::Bodies;
 use crate::brake::Brake;
@@ -176,8 +176,7 @@ impl Server {
         .because(cannot("the objects"))?;
         let identity = match settings.iam {
             Iam::On => {
-                let settings =
-                    longshore_identity::Settings { account: account.clone(), partition: "aws", region: region.clone() };
+                let settings = longshore_identity::Settings { account: account.clone(), region: region.clone() };
                 Some(Identity::open(records.clone(), &path, settings).because(cannot("the identities"))?)
             }
             Iam::Off => {
@@ -190,11 +189,14 @@ impl Server {
         };
         let audit = Arc::new(Audit::open(&path, settings.audit.kept())?);
         let witness: Arc<dyn Witness> = audit.clone();
-        let access = Access {
+        let services =
+            identity.as_ref().map(|identity| Services::new(identity.clone(), &account, &region, Some(witness.clone())));
+        let access = Callers {
             root: credentials.clone(),
             account: account.clone(),
             region: region.clone(),
             identity: identity.clone(),
+            services: services.clone(),
             witness: Some(witness.clone()),
             unsigned_payload: settings.unsigned_payload,
             signing_keys: Arc::default(),
@@ -242,13 +244,11 @@ impl Server {
             tracing::info!(?network, layers = host.sandbox().summary(), "the sandbox of functions was set up");
         }
         let mut functions_settings = settings.functions();
+        if let Some(services) = services.clone() {
+            functions_settings.assumable = Arc::new(move |role, function| services.lambda(role, function, "").is_ok());
+        }
         if let Some(identity) = identity.clone() {
-            functions_settings.assumable = {
-                let (account, region) = (account.clone(), region.clone());
-                Arc::new(move |role, function| {
-                    access::lambda_identity(&identity, role, function, &account, &region).is_ok()
-                })
-            };
+            functions_settings.means = Arc::new(move |arn| identity.meant(arn));
         }
         let functions = Functions::open(
             records.clone(),
@@ -258,12 +258,13 @@ impl Server {
             functions_settings,
         )
         .because(cannot("the functions"))?;
-        if let Some(identity) = identity {
+        if let (Some(identity), Some(services)) = (identity, services) {
             let mut named = longshore_jobs::roles_of_stored_jobs(&records).because(cannot("the jobs"))?;
             named.extend(functions.role_arns());
             access::first_roles(&identity, &account, named).await?;
             let roles = JobRoles {
                 identity,
+                services,
                 functions: functions.clone(),
                 is_elsewhere: {
                     let remote = remote.clone();

@@ -1,13 +1,15 @@
 //! Who calls: a verified signature together with whose it is, and what that principal may do.
 //!
 //! No handler can be reached without a [`Caller`], and none is made without a [`Verified`]: by a signature, or in process
-//! ([`Caller::in_process`], for tests, is the account's owner; the server itself makes one for the session of a role alone). Every operation says what it asks
+//! ([`Caller::in_process`], for tests, is the account's owner; the server itself makes one for the session of a role, and
+//! [`Caller::service`] for a service that assumes one; a test keeps the files that may). Every operation says what it asks
 //! for ([`Asked`]) before it is served; what is asked is decided by `core::policy`, and whoever watches is told.
 
 use std::sync::Arc;
 
 use longshore_core::policy::{
-    Because, Context, Decision, Layer, Policy, Principal, PrincipalKind, Question, ResourcePolicy, Rights, decide,
+    Because, Context, Decision, Explanation, Layer, Policy, Principal, PrincipalKind, Question, ResourcePolicy, Rights,
+    decide, explain,
 };
 
 use crate::sigv4::Verified;
@@ -16,21 +18,21 @@ use crate::sigv4::Verified;
 #[derive(Clone)]
 pub struct Caller {
     verified: Arc<Verified>,
-    identity: Identity,
+    subject: Subject,
     /// What the server knows of the request whatever it asks: `aws:SourceIp`, `aws:SecureTransport`, `aws:CurrentTime`.
     context: Arc<Context>,
     witness: Option<Arc<dyn Witness>>,
     request_id: Arc<str>,
 }
 
-/// Whose an access key is, as it stands now.
+/// Who acts, and with which rights, as they stand now: whose an access key is, or what a service is with a role.
 #[derive(Debug, Clone)]
-pub struct Identity {
+pub struct Subject {
     pub principal: Arc<Principal>,
     pub rights: Arc<Rights>,
 }
 
-impl Identity {
+impl Subject {
     /// The owner of an account.
     pub fn root(account: &str) -> Self {
         let principal = Principal {
@@ -168,30 +170,50 @@ fn reason(decision: &Decision, action: &str) -> String {
 
 impl std::fmt::Debug for Caller {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Caller").field("principal", &self.identity.principal.arn).finish_non_exhaustive()
+        f.debug_struct("Caller").field("principal", &self.subject.principal.arn).finish_non_exhaustive()
     }
 }
 
 impl Caller {
     pub fn new(
         verified: Verified,
-        identity: Identity,
+        subject: Subject,
         context: Context,
         witness: Option<Arc<dyn Witness>>,
         request_id: &str,
     ) -> Self {
         Self {
             verified: Arc::new(verified),
-            identity,
+            subject,
             context: Arc::new(context),
             witness,
             request_id: request_id.into(),
         }
     }
 
+    /// A service of AWS's own that this server is, `lambda.amazonaws.com`, as it acts for an account: it has no policies, and may
+    /// what those of others say.
+    pub fn service(
+        name: &str,
+        account: &str,
+        context: Context,
+        witness: Option<Arc<dyn Witness>>,
+        request_id: &str,
+    ) -> Self {
+        let principal = Principal {
+            account: account.to_owned(),
+            arn: name.to_owned(),
+            user_id: String::new(),
+            kind: PrincipalKind::Service,
+            tags: Default::default(),
+        };
+        let subject = Subject { principal: Arc::new(principal), rights: Arc::default() };
+        Self::new(Verified::in_process(account), subject, context, witness, request_id)
+    }
+
     /// The owner of the account, of work that arises inside the server and never crossed a socket.
     pub fn in_process(account: &str) -> Self {
-        Self::new(Verified::in_process(account), Identity::root(account), Context::new(), None, "")
+        Self::new(Verified::in_process(account), Subject::root(account), Context::new(), None, "")
     }
 
     pub fn verified(&self) -> &Verified {
@@ -199,11 +221,11 @@ impl Caller {
     }
 
     pub fn principal(&self) -> &Principal {
-        &self.identity.principal
+        &self.subject.principal
     }
 
     pub fn rights(&self) -> &Rights {
-        &self.identity.rights
+        &self.subject.rights
     }
 
     pub fn context(&self) -> &Context {
@@ -212,12 +234,12 @@ impl Caller {
 
     /// Whether no policy is looked at for this caller, and so no condition key needed.
     pub fn is_root(&self) -> bool {
-        self.identity.principal.kind == PrincipalKind::Root
+        self.subject.principal.kind == PrincipalKind::Root
     }
 
     /// 12 digits.
     pub fn account(&self) -> &str {
-        &self.identity.principal.account
+        &self.subject.principal.account
     }
 
     pub fn access_key_id(&self) -> &str {
@@ -234,11 +256,19 @@ impl Caller {
         self.decide(asked, None)
     }
 
-    fn decide(&self, asked: &Asked, witness: Option<&dyn Witness>) -> Result<(), Box<Denied>> {
-        let context = asked.context.clone().or(&self.context);
-        let decision = decide(Question {
-            principal: &self.identity.principal,
-            rights: &self.identity.rights,
+    /// Decides as [`Caller::would`], and says why. For messages to whoever may read the policies.
+    pub fn explain(&self, asked: &Asked) -> Explanation {
+        explain(self.question(asked, &self.context_of(asked)))
+    }
+
+    fn context_of(&self, asked: &Asked) -> Context {
+        asked.context.clone().or(&self.context)
+    }
+
+    fn question<'a>(&'a self, asked: &'a Asked, context: &'a Context) -> Question<'a> {
+        Question {
+            principal: &self.subject.principal,
+            rights: &self.subject.rights,
             action: asked.action,
             resource: &asked.resource,
             resource_account: asked.resource_account.as_deref().unwrap_or(self.account()),
@@ -247,17 +277,22 @@ impl Caller {
                 (None, Some(policy)) => ResourcePolicy::Sufficient(policy),
                 (None, None) => ResourcePolicy::None,
             },
-            context: &context,
-        });
+            context,
+        }
+    }
+
+    fn decide(&self, asked: &Asked, witness: Option<&dyn Witness>) -> Result<(), Box<Denied>> {
+        let context = self.context_of(asked);
+        let decision = decide(self.question(asked, &context));
         if let Some(witness) = witness {
             let about = About { request_id: &self.request_id, access_key_id: self.access_key_id(), context: &context };
-            witness.decided(&self.identity.principal, asked, &decision, &about);
+            witness.decided(&self.subject.principal, asked, &decision, &about);
         }
         if decision.allowed {
             return Ok(());
         }
         Err(Box::new(Denied {
-            principal: self.identity.principal.arn.clone(),
+            principal: self.subject.principal.arn.clone(),
             action: asked.action,
             resource: asked.resource.clone(),
             decision,

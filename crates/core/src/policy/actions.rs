@@ -145,7 +145,7 @@ const STS: &str = "\
 
 /// What is wrong with an action of a known service that it does not have; `None` where it has it, or where the service is none
 /// of those known here.
-pub(super) fn fault(action: &str) -> Option<String> {
+pub fn fault(action: &str) -> Option<String> {
     let lower = action.to_ascii_lowercase();
     let (service, name) = lower.split_once(':')?;
     let (service, names) = SERVICES.iter().find(|(known, _)| *known == service)?;

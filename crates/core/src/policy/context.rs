@@ -1,6 +1,6 @@
 //! What is known of a request besides principal, action and resource: the values of condition keys.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Principal, PrincipalKind, keys};
 
@@ -11,11 +11,23 @@ use super::{Principal, PrincipalKind, keys};
 /// every Deny that does. Whoever knows that a request has no value of a key says so with none at all
 /// (`with_all::<String>("s3:prefix", [])`).
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Context(BTreeMap<String, Vec<String>>);
+pub struct Context {
+    keys: BTreeMap<String, Vec<String>>,
+    /// Keys that stand for two tags, whose names differ in case alone: which one a policy means nobody knows.
+    doubtful: BTreeSet<String>,
+    made_up: bool,
+}
 
 impl Context {
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// Of a request that nobody makes (SimulatePrincipalPolicy): what it does not say of itself, and a request here might have, it does not
+    /// have; and what it says of who asks is taken for true.
+    pub fn made_up(mut self) -> Self {
+        self.made_up = true;
+        self
     }
 
     /// With one value of a key; an earlier one is replaced.
@@ -26,16 +38,23 @@ impl Context {
 
     /// With several values of a key (`aws:TagKeys`); none at all says that it is known to be missing.
     pub fn with_all<V: Into<String>>(mut self, key: &str, values: impl IntoIterator<Item = V>) -> Self {
-        self.0.insert(key.to_ascii_lowercase(), values.into_iter().map(Into::into).collect());
+        self.put(key, values.into_iter().map(Into::into).collect());
         self
     }
 
     /// With all tags of a family (`aws:ResourceTag/`, `aws:RequestTag/`, `s3:ExistingObjectTag/`), so that those that are not among them are
-    /// known to be missing. Those of a request are its `aws:TagKeys`, too.
+    /// known to be missing. Those of a request are its `aws:TagKeys`, too. Of tags whose names differ in case alone the key stays unknown.
     pub fn with_tags<'t>(mut self, family: &str, tags: impl IntoIterator<Item = (&'t str, &'t str)>) -> Self {
         let mut keys = Vec::new();
+        let mut names = BTreeSet::new();
         for (key, value) in tags {
-            self.set(&format!("{family}{key}"), value);
+            let name = format!("{family}{key}").to_ascii_lowercase();
+            if names.insert(name.clone()) {
+                self.set(&name, value);
+            } else {
+                self.keys.remove(&name);
+                self.doubtful.insert(name);
+            }
             keys.push(key.to_owned());
         }
         if family.eq_ignore_ascii_case(REQUEST_TAGS) {
@@ -45,24 +64,31 @@ impl Context {
     }
 
     pub fn set(&mut self, key: &str, value: impl Into<String>) {
-        self.0.insert(key.to_ascii_lowercase(), vec![value.into()]);
+        self.put(key, vec![value.into()]);
+    }
+
+    fn put(&mut self, key: &str, values: Vec<String>) {
+        let key = key.to_ascii_lowercase();
+        self.doubtful.remove(&key);
+        self.keys.insert(key, values);
     }
 
     /// The values of a key; `None` where it is unknown.
     pub fn get(&self, key: &str) -> Option<&[String]> {
-        self.0.get(&key.to_ascii_lowercase()).map(Vec::as_slice)
+        self.keys.get(&key.to_ascii_lowercase()).map(Vec::as_slice)
     }
 
     /// All keys, in lower case, with their values.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &[String])> {
-        self.0.iter().map(|(key, values)| (key.as_str(), values.as_slice()))
+        self.keys.iter().map(|(key, values)| (key.as_str(), values.as_slice()))
     }
 
     /// These, and those of another where they are missing here.
     pub fn or(mut self, other: &Self) -> Self {
-        for (key, values) in &other.0 {
-            self.0.entry(key.clone()).or_insert_with(|| values.clone());
+        for (key, values) in other.keys.iter().filter(|(key, _)| !self.doubtful.contains(*key)) {
+            self.keys.entry(key.clone()).or_insert_with(|| values.clone());
         }
+        self.doubtful.extend(other.doubtful.iter().filter(|key| !self.keys.contains_key(*key)).cloned());
         self
     }
 }
@@ -94,6 +120,19 @@ impl<'a> Facts<'a> {
     /// Source: IAM user guide, "AWS global condition context keys", "Properties of the principal".
     pub fn known(&self, key: &str) -> Known<'a> {
         let one = |value: &'a str| Known::Values(vec![value]);
+        if self.context.doubtful.contains(key) {
+            return Known::Unknown;
+        }
+        let given = self.context.keys.get(key).map(Vec::as_slice);
+        let given = given.map(|values| match values {
+            [] => Known::Missing,
+            values => Known::Values(values.iter().map(String::as_str).collect()),
+        });
+        if self.context.made_up
+            && let Some(given) = given
+        {
+            return given;
+        }
         let service = matches!(self.principal.kind, PrincipalKind::Service);
         let own = match key {
             // A service has no ARN, no account and no ID of its own.
@@ -110,9 +149,11 @@ impl<'a> Facts<'a> {
                 PrincipalKind::User { .. } => "User",
                 PrincipalKind::AssumedRole { .. } | PrincipalKind::Service => "AssumedRole",
             })),
+            // Of a user that is made up, as it is given or not at all.
+            "aws:userid" if self.principal.user_id.is_empty() => Some(Known::Missing),
             "aws:userid" => Some(one(&self.principal.user_id)),
             "aws:username" => Some(match &self.principal.kind {
-                PrincipalKind::User { name } => one(name),
+                PrincipalKind::User { name } if !name.is_empty() => one(name),
                 _ => Known::Missing,
             }),
             "aws:principalisawsservice" => Some(one(if service { "true" } else { "false" })),
@@ -130,9 +171,8 @@ impl<'a> Facts<'a> {
         if let Some(own) = own {
             return own;
         }
-        match self.context.0.get(key).map(Vec::as_slice) {
-            Some([]) => Known::Missing,
-            Some(values) => Known::Values(values.iter().map(String::as_str).collect()),
+        match given {
+            Some(given) => given,
             // There are no forward access sessions here, and nobody has a second factor: temporary credentials say so, keys of a
             // user have no such key, as on AWS.
             None if key == "aws:viaawsservice" => one("false"),
@@ -142,17 +182,21 @@ impl<'a> Facts<'a> {
                 one("false")
             }
             // Keys of a user have none. A session that does not say when it was begun may be one of those that were revoked.
-            None if key == "aws:tokenissuetime" && matches!(self.principal.kind, PrincipalKind::AssumedRole { .. }) => {
+            None if key == "aws:tokenissuetime"
+                && !self.context.made_up
+                && matches!(self.principal.kind, PrincipalKind::AssumedRole { .. }) =>
+            {
                 Known::Unknown
             }
             None if keys::may_be_missing(key) || self.has_family_of(key) => Known::Missing,
+            None if self.context.made_up && keys::is_filled(key) => Known::Missing,
             None => Known::Unknown,
         }
     }
 
     /// Whether all tags of a tag's family are in the context.
     fn has_family_of(&self, tag: &str) -> bool {
-        tag.split_once('/').is_some_and(|(family, _)| self.context.0.contains_key(&format!("{family}/")))
+        tag.split_once('/').is_some_and(|(family, _)| self.context.keys.contains_key(&format!("{family}/")))
     }
 }
 
@@ -245,6 +289,25 @@ mod tests {
         let facts =
             Facts { principal: &user, resource_account: "", context: &Context::new().with_tags("aws:RequestTag/", []) };
         assert_eq!(facts.known("aws:tagkeys"), Known::Missing);
+        // Made up: what a request here might have is missing, what none ever has is as unknown as ever.
+        let made_up = context.clone().with("aws:username", "other").made_up();
+        let of = |key: &str| Facts { principal: &user, resource_account: "111111111111", context: &made_up }.known(key);
+        for key in ["aws:sourceip", "s3:max-keys", "aws:requesttag/team", "aws:tagkeys"] {
+            assert_eq!(of(key), Known::Missing, "{key}");
+        }
+        assert_eq!((of("aws:useragent"), of("s3:requestjobprio")), (Known::Unknown, Known::Unknown));
+        assert_eq!(of("aws:username"), Known::Values(vec!["other"]));
+        // Of two tags whose names differ in case alone neither counts, whichever comes first, and whatever else is known.
+        for tags in [[("Team", "red"), ("team", "blue")], [("team", "blue"), ("Team", "red")]] {
+            let context = Context::new().with_tags("aws:ResourceTag/", tags.into_iter().chain([("TEAM", "red")]));
+            let other = Context::new().with("aws:ResourceTag/team", "red");
+            for context in [context.clone(), context.clone().or(&other), Context::new().or(&context)] {
+                let facts = Facts { principal: &user, resource_account: "", context: &context };
+                assert_eq!(facts.known("aws:resourcetag/team"), Known::Unknown);
+                assert_eq!(facts.known("aws:resourcetag/other"), Known::Missing);
+            }
+            assert_eq!(other.clone().or(&context), other.clone().or(&Context::new().with_tags("aws:ResourceTag/", [])));
+        }
         let given = Context::new().with("aws:MultiFactorAuthPresent", "true");
         let facts = Facts { principal: &session, resource_account: "", context: &given };
         assert_eq!(facts.known("aws:multifactorauthpresent"), Known::Values(vec!["true"]), "a simulation may say so");

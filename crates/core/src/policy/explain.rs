@@ -4,7 +4,8 @@ use super::context::Known;
 use super::decide::{Case, Found};
 use super::document::{once, plain};
 use super::pattern::Truth;
-use super::{Because, Decision, Effect, Layer, Position, Question};
+use super::principal::Principals;
+use super::{Because, Decision, Effect, Layer, Position, Question, keys};
 
 /// Statements that nearly allowed and are told in sentences: those with the least in the way. More is for a machine to read.
 const NEAR_TOLD_MAX: usize = 3;
@@ -47,6 +48,8 @@ pub struct Matched {
     pub to: Position,
     /// Keys of which this server knows nothing, so that a Deny is taken to hold. Of an Allow always none.
     pub unknown_keys: Vec<String>,
+    /// Keys that it asks for and this request does not have, although it holds.
+    pub missing_keys: Vec<String>,
 }
 
 /// A statement that would allow, and what is in the way.
@@ -61,7 +64,11 @@ pub struct Near {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Missed {
     /// It is for others.
-    Principal,
+    Principal {
+        named: Vec<String>,
+        /// Whether it is for all but these.
+        all_but: bool,
+    },
     /// It is for other resources.
     Resource {
         /// As they were written.
@@ -126,6 +133,7 @@ fn have(case: &Case<'_>, key: &str) -> Option<Vec<String>> {
 fn matched(case: &Case<'_>, found: &Found<'_>) -> Matched {
     let statement = found.statement;
     let unknown = |key: &&str| case.facts.known(&key.to_ascii_lowercase()) == Known::Unknown;
+    let missing = |key: &&str| case.facts.known(&key.to_ascii_lowercase()) == Known::Missing;
     let unknown_keys = match statement.effect {
         Effect::Allow => Vec::new(),
         Effect::Deny => once(statement.keys()).into_iter().filter(unknown).map(str::to_owned).collect(),
@@ -139,14 +147,21 @@ fn matched(case: &Case<'_>, found: &Found<'_>) -> Matched {
         from: statement.from,
         to: statement.to,
         unknown_keys,
+        missing_keys: once(statement.keys()).into_iter().filter(missing).map(str::to_owned).collect(),
     }
+}
+
+/// The key that one was probably meant to be that this server does not know.
+fn perhaps(key: &str) -> String {
+    keys::meant(key).map_or(String::new(), |known| format!(" (is {known} meant?)"))
 }
 
 fn missed(case: &Case<'_>, found: &Found<'_>) -> Vec<Missed> {
     let statement = found.statement;
     let mut missed = Vec::new();
     if case.fits_principal(statement) != Truth::Yes {
-        missed.push(Missed::Principal);
+        let (named, all_but) = statement.principals.as_ref().map(Principals::written).unwrap_or_default();
+        missed.push(Missed::Principal { named, all_but });
     }
     if let Some(resources) = statement.resources.as_ref().filter(|_| case.fits_resource(statement) != Truth::Yes) {
         let unresolved = once(resources.patterns.iter().flat_map(|pattern| pattern.keys()));
@@ -193,7 +208,7 @@ impl Missed {
     /// What goes on behind "would allow it, but".
     fn told(&self, asked: &Explanation) -> String {
         match self {
-            Self::Principal => format!("its principals do not include {}", asked.principal),
+            Self::Principal { .. } => format!("its principals do not include {}", asked.principal),
             Self::Resource { written, all_but, unresolved } => {
                 let but = if *all_but { "all but " } else { "" };
                 let resource = &asked.resource;
@@ -207,7 +222,9 @@ impl Missed {
                 let have = match have {
                     Have::Values(values) => format!("the request has {}", quoted(values, " and ")),
                     Have::Missing => "the request has no such key".to_owned(),
-                    Have::Unknown => "this server does not know that key, so that it never holds".to_owned(),
+                    Have::Unknown => {
+                        format!("this server does not know that key, so that it never holds{}", perhaps(key))
+                    }
                 };
                 format!("its condition {operator} wants {key} to be {}, and {have}", quoted(wanted, " or "))
             }
@@ -215,7 +232,74 @@ impl Missed {
     }
 }
 
+impl Missed {
+    /// What goes on behind "statement 1".
+    fn told_in_short(&self, asked: &Explanation) -> String {
+        match self {
+            Self::Principal { named, all_but } => {
+                format!("is for {}{}", if *all_but { "all but " } else { "" }, named.join(" and "))
+            }
+            Self::Condition { operator, key, wanted, have } => {
+                let Some(is) = verb(operator) else { return format!("does not hold: {}", self.told(asked)) };
+                let have = match have {
+                    Have::Values(values) => format!("it is {}", values.join(" and ")),
+                    Have::Missing => "there is none".to_owned(),
+                    Have::Unknown => "that is not known here".to_owned(),
+                };
+                format!("asks that {key} {is} {}, and {have}", wanted.join(" or "))
+            }
+            Self::Resource { .. } => format!("does not hold: {}", self.told(asked)),
+        }
+    }
+}
+
+/// An operator that compares text, as a verb.
+fn verb(operator: &str) -> Option<&'static str> {
+    let operator = operator.to_ascii_lowercase();
+    Some(match operator.strip_suffix("ifexists").unwrap_or(&operator) {
+        "stringequals" | "stringequalsignorecase" => "is",
+        "stringnotequals" | "stringnotequalsignorecase" => "is not",
+        "stringlike" | "arnlike" | "arnequals" => "is like",
+        "stringnotlike" | "arnnotlike" | "arnnotequals" => "is not like",
+        _ => return None,
+    })
+}
+
 impl Explanation {
+    /// Why it is denied, in a clause that follows the name of the policy that would have to allow: of one document, so that a
+    /// statement's number says which. One line, whatever names hold; empty where it is allowed.
+    ///
+    /// `its statement 1 asks that aws:SourceArn is like arn:aws:s3:::*, and it is arn:aws:s3:us-east-1:111111111111:job/1`
+    pub fn in_short(&self) -> String {
+        let numbered = |number: usize, sid: &str| match sid {
+            "" => format!("its statement {number}"),
+            sid => format!("its statement {number} ({sid})"),
+        };
+        let told = match &self.decision.because {
+            _ if self.decision.allowed => return String::new(),
+            Because::Root => return String::new(),
+            Because::Statement { number, sid, .. } => format!("{} denies it", numbered(*number, sid)),
+            Because::NoStatement(layer) => {
+                let near = || self.near.iter().filter(|near| near.statement.layer == *layer);
+                let for_others = |near: &&Near| near.missed.iter().any(|m| matches!(m, Missed::Principal { .. }));
+                // What is for others says less than what is for the one who asks, however much else is in its way.
+                let ours: Vec<&Near> = near().filter(|near| !for_others(near)).take(1).collect();
+                let told = if ours.is_empty() { near().take(NEAR_TOLD_MAX).collect() } else { ours };
+                let told = told.iter().map(|Near { statement, missed }| {
+                    let whom = missed.iter().find(|missed| matches!(missed, Missed::Principal { .. }));
+                    let missed = whom.map_or(missed.as_slice(), std::slice::from_ref).iter();
+                    let missed: Vec<String> = missed.map(|missed| missed.told_in_short(self)).collect();
+                    format!("{} {}", numbered(statement.number, &statement.sid), missed.join("; and "))
+                });
+                match told.collect::<Vec<_>>() {
+                    told if told.is_empty() => format!("it has no statement that allows {}", self.action),
+                    told => told.join("; "),
+                }
+            }
+        };
+        plain(&told, SENTENCE_CHARS_MAX)
+    }
+
     /// The decision, the reason, and what would change it, in whole sentences, the most important first. They name policies and
     /// statements: they are for whoever may read these. Each is one line without control characters, whatever names hold.
     pub fn sentences(&self) -> Vec<String> {
@@ -242,10 +326,14 @@ impl Explanation {
                         && (matched.layer, matched.policy.as_str(), matched.number) == (*layer, policy, *number)
                 });
                 if let Some(keys) = deciding.map(|matched| &matched.unknown_keys).filter(|keys| !keys.is_empty()) {
+                    let perhaps: String = keys.iter().map(|key| perhaps(key)).collect();
                     told.push(format!(
-                        "It is taken to hold because this server does not know {}: a deny that hangs on a key of which nothing is known always holds.",
+                        "It is taken to hold because this server does not know {}: a deny that hangs on a key of which nothing is known always holds{perhaps}.",
                         quoted(keys, " and ")
                     ));
+                } else if let Some(keys) = deciding.map(|matched| &matched.missing_keys).filter(|keys| !keys.is_empty())
+                {
+                    told.push(format!("It holds of a request that does not have {}.", quoted(keys, " and ")));
                 }
             }
             Because::NoStatement(layer) => {
@@ -324,7 +412,21 @@ mod tests {
         let who = "arn:aws:iam::111111111111:user/u";
         let may_not = format!("{who} may not s3:GetObject on arn:aws:s3:::b/k.");
         let nothing = "Nothing in the identity-based policies of the principal allows it.";
-        let cases: [(&str, &[&str]); 6] = [
+        let misspelt =
+            r#"{"Effect":"Deny","Action":"s3:*","Resource":"*","Condition":{"StringEquals":{"s3:prefixx":"a"}}}"#;
+        let absent =
+            r#"{"Effect":"Deny","Action":"s3:*","Resource":"*","Condition":{"StringNotEquals":{"aws:SourceVpc":"v"}}}"#;
+        let denied = "What denies it outright is statement 2 of inline policy P of user u, and no other statement can allow it against that.";
+        let cases: [(&str, &[&str]); 8] = [
+            (
+                &format!("{read},{misspelt}"),
+                &[
+                    denied,
+                    "It is taken to hold because this server does not know \"s3:prefixx\": a deny that hangs on a key of which \
+                     nothing is known always holds (is s3:prefix meant?).",
+                ],
+            ),
+            (&format!("{read},{absent}"), &[denied, "It holds of a request that does not have \"aws:SourceVpc\"."]),
             (read, &["What allows it is statement 1 (Read) of inline policy P of user u."]),
             (
                 write,

@@ -104,6 +104,21 @@ impl Named {
 }
 
 impl Principals {
+    /// Whom it names, for people, and whether it is for all but these.
+    pub fn written(&self) -> (Vec<String>, bool) {
+        let (names, all_but) = match self {
+            Self::These(names) => (names, false),
+            Self::AllBut(names) => (names, true),
+        };
+        let written = names.iter().map(|name| match name {
+            Named::Everyone | Named::EveryoneOfAws => "everyone in AWS".to_owned(),
+            Named::Account(account) => format!("the account {account}"),
+            Named::Arn(name) | Named::UniqueId(name) | Named::Service(name) => name.clone(),
+            Named::Elsewhere => "somebody of an identity provider".to_owned(),
+        });
+        (written.collect(), all_but)
+    }
+
     /// Whether, and how, a statement means a principal. `bounded`: it has a permissions boundary.
     ///
     /// `NotPrincipal` is read as narrowly as may be. A Deny spares only whom it names itself, not whoever is in a named account or

@@ -1,4 +1,4 @@
-//! Adds a statement to a layer version's policy, which is kept and shown. Source: Lambda spec 3.1, issue of permissions.
+//! Adds a statement to a layer version's policy, which is kept, shown, and asked by whoever reads the version. Source: Lambda spec 3.1, issue of permissions.
 
 use http::StatusCode;
 use longshore_core::permission::{ConditionKey, Effect, Principal, Statement, conditions};
@@ -85,6 +85,7 @@ async fn add_layer_version_permission(functions: &Functions, call: Call) -> Resu
                 action,
                 resource,
                 condition: conditions([(ConditionKey::PrincipalOrgId, request.organization_id)]),
+                unique_id: None,
             };
             let policy = permissions.policy.with(statement.clone())?;
             let permissions = Permissions { revision_id: new_id(), policy };

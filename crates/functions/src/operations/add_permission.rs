@@ -1,13 +1,12 @@
 //! Adds a statement to the policy of a function, a version or an alias. Source: Lambda spec 6.1, 6.2.
 
 use http::StatusCode;
-use longshore_core::permission::{ConditionKey, Effect, Principal, Statement, conditions};
+use longshore_core::permission::{ConditionKey, Effect, Meant, Principal, Statement, conditions};
 use longshore_wire::{Call, Operation, Response, Route};
 use serde::Deserialize;
 use serde_json::json;
 
 use super::asks::asks;
-use crate::Functions;
 use crate::catalogue::Next;
 use crate::error::FunctionError;
 use crate::function::{Resource, VersionNumber};
@@ -15,6 +14,7 @@ use crate::members::parse;
 use crate::operations::answered;
 use crate::resolve::{Named, check_policy_revision};
 use crate::validate::Violations;
+use crate::{Functions, Means};
 
 pub const OPERATION: Operation<Functions> = Operation {
     name: "AddPermission",
@@ -90,18 +90,28 @@ impl Add {
     }
 
     /// The statement, for a resource by its ARN. Everything that had to be there is.
-    fn statement(self, resource: String) -> Result<Statement, FunctionError> {
+    fn statement(self, resource: String, means: &Means) -> Result<Statement, FunctionError> {
         let action = self.action.unwrap_or_default();
         if self.function_url_auth_type.is_some() && action != "lambda:InvokeFunctionUrl" {
             return Err(FunctionError::Parameter(
                 "FunctionUrlAuthType is only supported for lambda:InvokeFunctionUrl action".into(),
             ));
         }
-        let principal = Principal::read(&self.principal.unwrap_or_default()).ok_or_else(|| {
+        let invalid = || {
             FunctionError::Parameter(
                 "The provided principal was invalid. Please check the principal and try again.".into(),
             )
-        })?;
+        };
+        let principal = Principal::read(&self.principal.unwrap_or_default()).ok_or_else(invalid)?;
+        let unique_id = match &principal {
+            Principal::Aws(arn) => match means(arn) {
+                Meant::Entity(id) => Some(id),
+                // Whoever takes the name later would be meant.
+                Meant::Nobody => return Err(invalid()),
+                Meant::Unknown => None,
+            },
+            Principal::Everyone | Principal::Service(_) => None,
+        };
         let via_url = self.invoked_via_function_url.map(|via_url| via_url.to_string());
         Ok(Statement {
             sid: self.statement_id.unwrap_or_default(),
@@ -117,6 +127,7 @@ impl Add {
                 (ConditionKey::FunctionUrlAuthType, self.function_url_auth_type),
                 (ConditionKey::InvokedViaFunctionUrl, via_url),
             ]),
+            unique_id,
         })
     }
 }
@@ -132,6 +143,7 @@ async fn add_permission(functions: &Functions, call: Call) -> Result<Response, F
     let missing = functions.not_found(&Named { qualifier: None, ..named.clone() });
     let resource_missing = functions.resource_not_found(&named.name, &resource);
     let arn = functions.resource_arn(&named.name, &resource);
+    let means = functions.inner.settings.means.clone();
     let statement = functions
         .inner
         .catalogue
@@ -140,13 +152,13 @@ async fn add_permission(functions: &Functions, call: Call) -> Result<Response, F
             let revision = function.revision(&resource).ok_or(resource_missing)?;
             check_policy_revision(revision, request.revision_id.as_deref())?;
             let before = function.policies.get(&resource).cloned().unwrap_or_default();
-            let statement = request.statement(arn)?;
+            let statement = request.statement(arn, &means)?;
             let policy = before.with(statement.clone())?;
             function.put_policy(&resource, policy);
             Ok((Next::Put(function), statement))
         })
         .await?;
-    let text = serde_json::to_string(&statement)
+    let text = serde_json::to_string(&Statement { unique_id: None, ..statement })
         .map_err(|e| FunctionError::Fault(format!("the statement does not write: {e}")))?;
     Ok(Response::json(StatusCode::CREATED, &json!({"Statement": text})))
 }

@@ -49,7 +49,7 @@ fn of_whole(functions: &Functions, call: &Call, action: &'static str) -> Asked {
     match functions.named(call, action.strip_prefix("lambda:").unwrap_or(action)) {
         Ok(mut named) => {
             named.qualifier = named.qualifier.filter(|qualifier| qualifier != "$LATEST");
-            on(functions, &named, action)
+            on(functions, &named, action, call)
         }
         Err(_) => Asked::new(action, "*"),
     }
@@ -62,24 +62,22 @@ pub(super) fn function(functions: &Functions, call: &Call, action: &'static str)
 
 fn of_function(functions: &Functions, call: &Call, action: &'static str) -> Asked {
     match functions.named(call, action.strip_prefix("lambda:").unwrap_or(action)) {
-        Ok(named) => on(functions, &named, action),
+        Ok(named) => on(functions, &named, action, call),
         Err(_) => Asked::new(action, "*"),
     }
 }
 
-fn on(functions: &Functions, named: &Named, action: &'static str) -> Asked {
-    let asked = Asked::new(action, functions.arn_of(named));
-    match functions.inner.catalogue.snapshot().get(&named.name) {
-        Some(entry) => asked.with_context(with_tags("aws:ResourceTag/", &entry.function.tags)),
-        None => asked,
-    }
+/// With the tags of what is named, and its policy, which may allow whatever is done with it.
+fn on(functions: &Functions, named: &Named, action: &'static str, call: &Call) -> Asked {
+    let asked = functions.asked(named, action);
+    // No policy is looked at for the account's owner, and those here only allow.
+    if call.request.caller.is_root() { asked } else { asked.with_policy(functions.policy_of(named)) }
 }
 
-/// For Invoke, which a policy of the function may allow.
+/// For Invoke, of which the path names the function in its own way.
 pub(super) fn invoke(functions: &Functions, call: &Call, action: &'static str) -> Asks {
     let Ok(named) = functions.named(call, "InvokeFunction") else { return anywhere(functions, call, action) };
-    let policy = if call.request.caller.is_root() { None } else { functions.policy_of(&named)? };
-    Ok(vec![on(functions, &named, action).with_policy(policy)])
+    Ok(vec![on(functions, &named, action, call)])
 }
 
 impl Functions {
@@ -92,16 +90,37 @@ impl Functions {
         arn
     }
 
+    fn asked(&self, named: &Named, action: &'static str) -> Asked {
+        let asked = Asked::new(action, self.arn_of(named));
+        match self.inner.catalogue.snapshot().get(&named.name) {
+            Some(entry) => asked.with_context(with_tags("aws:ResourceTag/", &entry.function.tags)),
+            None => asked,
+        }
+    }
+
     /// The policy of exactly this resource; that of a function says nothing of its aliases.
-    fn policy_of(&self, named: &Named) -> Result<Option<Policy>, ApiError> {
+    fn policy_of(&self, named: &Named) -> Option<Policy> {
         let snapshot = self.inner.catalogue.snapshot();
-        let Some(policy) = snapshot.get(&named.name).and_then(|entry| entry.function.policies.get(&named.resource()))
-        else {
-            return Ok(None);
-        };
-        let document = Document::parse(&policy.document(), Kind::Resource)
-            .map_err(|error| FunctionError::Fault(format!("the policy of {}: {error}", self.arn_of(named))).told())?;
-        Ok(Some(Policy { name: format!("resource policy of {}", self.arn_of(named)).into(), document }))
+        let policy = snapshot.get(&named.name)?.function.policies.get(&named.resource())?;
+        resource_policy(&policy.evaluated(), &self.arn_of(named))
+    }
+
+    /// The policy of a layer version, by its ARN in the one spelling of [`Functions::layer_version_asked`].
+    fn layer_policy(&self, arn: &str) -> Option<Policy> {
+        let (name, number) = arn.strip_prefix(&self.layer_arn(""))?.split_once(':')?;
+        let snapshot = self.inner.catalogue.snapshot();
+        let version = snapshot.layers.get(name)?.find(number.parse().ok()?)?;
+        resource_policy(&version.permissions.as_ref()?.policy.evaluated(), arn)
+    }
+
+    /// `lambda:GetLayerVersion` on what `arn` means, however it is written.
+    fn asks_layer_version(&self, arn: &str, call: &Call) -> Asked {
+        self.asked_of_layer("lambda:GetLayerVersion", self.layer_version_asked(arn), call)
+    }
+
+    fn asked_of_layer(&self, action: &'static str, resource: String, call: &Call) -> Asked {
+        let policy = if call.request.caller.is_root() { None } else { self.layer_policy(&resource) };
+        Asked::new(action, resource).with_policy(policy)
     }
 
     /// What `lambda:InvokeFunction` on a function asks, however it was named, of a caller who is not on the wire: the engine with a
@@ -109,9 +128,19 @@ impl Functions {
     pub fn asks_invoke(&self, function: &str) -> Option<Asked> {
         let account = &self.inner.settings.account;
         let named = self.name(function, None, account, "InvokeFunction").ok()?;
-        // A policy that does not read is as good as none: the role's own decides.
-        let policy = self.policy_of(&named).ok().flatten();
-        Some(on(self, &named, "lambda:InvokeFunction").with_policy(policy))
+        Some(self.asked(&named, "lambda:InvokeFunction").with_policy(self.policy_of(&named)))
+    }
+}
+
+/// A policy of ours as one that decides. One that does not read is as good as none, since none of them denies anything: what the caller
+/// itself may decides.
+fn resource_policy(document: &str, arn: &str) -> Option<Policy> {
+    match Document::parse(document, Kind::Resource) {
+        Ok(document) => Some(Policy { name: format!("resource policy of {arn}").into(), document }),
+        Err(error) => {
+            tracing::error!(resource = arn, %error, "a stored policy does not read, and allows nothing");
+            None
+        }
     }
 }
 
@@ -203,7 +232,7 @@ pub(super) async fn create_function(functions: &Functions, call: &Call, action: 
     let mut asks = vec![with_layers(functions, asked, &looked)];
     asks.extend(tagging);
     asks.extend(looked.role.iter().map(|role| pass_role(role, &resource)));
-    asks.extend(layers_used(functions, &looked));
+    asks.extend(layers_used(functions, &looked, call));
     asks.extend(looked.fetched());
     Ok(asks)
 }
@@ -226,7 +255,7 @@ pub(super) async fn update_configuration(functions: &Functions, call: &Call, act
     let resource = asked.resource.clone();
     let mut asks = vec![asked];
     asks.extend(looked.role.iter().map(|role| pass_role(role, &resource)));
-    asks.extend(layers_used(functions, &looked));
+    asks.extend(layers_used(functions, &looked, call));
     Ok(asks)
 }
 
@@ -237,9 +266,8 @@ fn with_layers(functions: &Functions, mut asked: Asked, looked: &Looked) -> Aske
 }
 
 /// Whoever attaches a layer has to be allowed to read it.
-fn layers_used<'a>(functions: &'a Functions, looked: &'a Looked) -> impl Iterator<Item = Asked> + 'a {
-    let layers = looked.layers.iter().flatten();
-    layers.map(|layer| Asked::new("lambda:GetLayerVersion", functions.layer_version_asked(layer)))
+fn layers_used<'a>(functions: &'a Functions, looked: &'a Looked, call: &'a Call) -> impl Iterator<Item = Asked> + 'a {
+    looked.layers.iter().flatten().map(|layer| functions.asks_layer_version(layer, call))
 }
 
 pub(super) async fn add_permission(functions: &Functions, call: &Call, action: &'static str) -> Asks {
@@ -263,15 +291,13 @@ pub(super) fn layer(functions: &Functions, call: &Call, action: &'static str) ->
         let Ok(number) = version_number(call) else { return anywhere(functions, call, action) };
         resource.push_str(&format!(":{number}"));
     }
-    Ok(vec![Asked::new(action, resource)])
+    Ok(vec![functions.asked_of_layer(action, resource, call)])
 }
 
 /// The one path of ListLayers and GetLayerVersionByArn.
 pub(super) fn layers(functions: &Functions, call: &Call, action: &'static str) -> Asks {
     match (call.request.query.get("find"), call.request.query.get("Arn")) {
-        (Some("LayerVersion"), Some(arn)) => {
-            Ok(vec![Asked::new("lambda:GetLayerVersion", functions.layer_version_asked(arn))])
-        }
+        (Some("LayerVersion"), Some(arn)) => Ok(vec![functions.asks_layer_version(arn, call)]),
         (Some("LayerVersion"), None) => anywhere(functions, call, "lambda:GetLayerVersion"),
         _ => anywhere(functions, call, action),
     }
@@ -307,7 +333,7 @@ fn of_tagged(functions: &Functions, call: &Call, action: &'static str) -> Asked 
     let action_name = action.strip_prefix("lambda:").unwrap_or(action);
     let named = functions.name(call.label("Resource"), None, call.request.caller.account(), action_name);
     match named {
-        Ok(named) => on(functions, &named, action),
+        Ok(named) => on(functions, &named, action, call),
         Err(_) => Asked::new(action, "*"),
     }
 }

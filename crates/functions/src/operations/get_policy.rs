@@ -27,7 +27,8 @@ async fn get_policy(functions: &Functions, call: Call) -> Result<Response, Funct
     });
     match found {
         Some((policy, revision)) => {
-            Ok(Response::json(StatusCode::OK, &json!({"Policy": policy.document(), "RevisionId": revision})))
+            let shown = policy.shown(|arn| (functions.inner.settings.means)(arn));
+            Ok(Response::json(StatusCode::OK, &json!({"Policy": shown, "RevisionId": revision})))
         }
         // The same answer for a function that is not there.
         None => Err(FunctionError::Missing("The resource you requested does not exist.".into())),

@@ -1,5 +1,10 @@
 //! Resource policies.
 
+use longshore_core::permission::Meant;
+use longshore_core::policy::{Principal, PrincipalKind};
+use longshore_wire::caller::Subject;
+use longshore_wire::sigv4::Verified;
+
 use super::*;
 
 const NOT_FOUND: &str = "ResourceNotFoundException";
@@ -276,4 +281,104 @@ async fn a_policy_that_would_be_too_long_stays_as_it_is() {
     let message = format!("The final policy size ({}) is bigger than the limit (20480).", whole + one + 1);
     refused.fails(400, "PolicyLengthExceededException", &message);
     assert!(whole <= 20_480 && whole + one + 1 > 20_480, "{whole} {one}");
+}
+
+/// A user without policies of its own.
+fn user(name: &str, unique_id: &str) -> Caller {
+    let principal = Principal {
+        account: ACCOUNT.into(),
+        arn: format!("arn:aws:iam::{ACCOUNT}:user/{name}"),
+        user_id: unique_id.into(),
+        kind: PrincipalKind::User { name: name.into() },
+        tags: BTreeMap::new(),
+    };
+    let identity = Subject { principal: Arc::new(principal), rights: Arc::default() };
+    Caller::new(Verified::in_process(ACCOUNT), identity, Default::default(), None, "")
+}
+
+impl Api {
+    /// Whether the function's policy alone lets a user read the function.
+    async fn reads(&self, name: &str, unique_id: &str) -> bool {
+        let answer =
+            self.send_as(user(name, unique_id), Method::GET, "/2015-03-31/functions/f", &[], Bytes::new()).await;
+        assert!([200, 403].contains(&answer.status), "{answer:?}");
+        answer.status == 200
+    }
+}
+
+#[tokio::test]
+async fn a_policy_of_a_function_lets_somebody_do_what_it_names_and_nothing_else() {
+    let api = Api::with_alias().await;
+    assert!(!api.reads("u", "AIDA").await);
+    let to_u = |action: &str| json!({"Principal": format!("arn:aws:iam::{ACCOUNT}:user/u"), "Action": action, "StatementId": "u"});
+    for (action, qualifier, reads) in [
+        ("lambda:InvokeFunction", "", false),
+        ("lambda:GetFunction", "?Qualifier=prod", false),
+        ("lambda:GetFunction", "", true),
+        ("lambda:*", "", true),
+    ] {
+        api.permit(qualifier, to_u(action)).await.ok(201);
+        assert_eq!(api.reads("u", "AIDA").await, reads, "{action} {qualifier}");
+        assert!(!api.reads("v", "AIDB").await, "{action} {qualifier}");
+        api.delete(&format!("{POLICY}/u{qualifier}")).await.ok(204);
+    }
+    // An account is not its users: it lets their own policies decide.
+    api.permit("", json!({"Principal": ACCOUNT, "Action": "lambda:*"})).await.ok(201);
+    assert!(!api.reads("u", "AIDA").await);
+}
+
+#[tokio::test]
+async fn a_policy_of_a_function_means_whoever_had_the_arn_when_it_was_written() {
+    let temp = tempfile::tempdir().unwrap();
+    let now = Arc::new(Mutex::new(Meant::Nobody));
+    let meant = now.clone();
+    let settings = Settings {
+        means: Arc::new(move |arn| match arn.ends_with(":user/u") {
+            true => meant.lock().unwrap().clone(),
+            false => Meant::Unknown,
+        }),
+        ..Settings::new("us-east-1", ACCOUNT)
+    };
+    let api = Api::at(temp.path(), settings);
+    api.create().await;
+    let arn = format!("arn:aws:iam::{ACCOUNT}:user/u");
+    let permission = json!({"Principal": arn, "Action": "lambda:GetFunction"});
+    let principal = "The provided principal was invalid. Please check the principal and try again.";
+    api.permit("", permission.clone()).await.fails(400, PARAMETER, principal);
+
+    let (first, second) = ("AIDAEXAMPLEEXAMPLE01", "AIDAEXAMPLEEXAMPLE02");
+    *now.lock().unwrap() = Meant::Entity(first.into());
+    let told = api.permit("", permission).await.ok(201);
+    assert!(!told.body["Statement"].as_str().unwrap().contains(first), "{told:?}");
+    let shown = async || api.policy("").await.0["Statement"][0]["Principal"]["AWS"].as_str().unwrap().to_owned();
+    assert_eq!(shown().await, arn);
+    assert!(api.reads("u", first).await);
+    // It is deleted, and somebody takes its name.
+    *now.lock().unwrap() = Meant::Entity(second.into());
+    assert!(!api.reads("u", second).await);
+    assert_eq!(shown().await, first);
+}
+
+#[tokio::test]
+async fn a_policy_of_a_layer_version_lets_everybody_read_it_if_it_says_so() {
+    let api = Api::new();
+    let package = json!({"Content": {"ZipFile": encoded(&package())}});
+    api.post("/2018-10-31/layers/l/versions", package.clone()).await.ok(201);
+    api.post("/2018-10-31/layers/l/versions", package).await.ok(201);
+    let reads = async |number: u32| {
+        let target = format!("/2018-10-31/layers/l/versions/{number}");
+        api.send_as(user("u", "AIDA"), Method::GET, &target, &[], Bytes::new()).await.status
+    };
+    assert_eq!((reads(1).await, reads(2).await), (403, 403));
+    for (principal, organization, status) in
+        [(ACCOUNT, Value::Null, 403), ("*", json!("o-1234567890"), 403), ("*", Value::Null, 200)]
+    {
+        let mut body = json!({"StatementId": "s", "Action": "lambda:GetLayerVersion", "Principal": principal});
+        if !organization.is_null() {
+            body["OrganizationId"] = organization;
+        }
+        api.post("/2018-10-31/layers/l/versions/1/policy", body).await.ok(201);
+        assert_eq!((reads(1).await, reads(2).await), (status, 403), "{principal}");
+        api.delete("/2018-10-31/layers/l/versions/1/policy/s").await.ok(204);
+    }
 }

@@ -2,17 +2,19 @@
 //! for comes out, in sentences. The policy of a function and the trust policy of a role count as they do when it is done.
 
 use http::{Method, StatusCode};
-use longshore_core::policy::{Because, Context, Explanation, Policy, Question, ResourcePolicy, explain};
+use longshore_core::policy::{
+    Because, Context, Explanation, Policy, Principal, PrincipalKind, Question, ResourcePolicy, Rights, explain,
+};
 use longshore_wire::caller::layer_name;
 use longshore_wire::{ApiError, Asked, Request, Response};
 use serde_json::{Map, Value, json};
 
 use super::assume_role::trust_for;
 use super::simulate::{self, PAGE_CHARACTERS_MAX, Simulation, Source, decision_word};
-use super::{Asker, Call, arn_of, no_entity, session_token};
+use super::{Allowed, Asker, Call, arn_of, no_entity, session_token};
 use crate::entity::EntityKind;
 use crate::error::IdentityError;
-use crate::query::{self, Params};
+use crate::query::Params;
 use crate::{Identity, role_context, validate};
 
 /// Every operation of this API, and its path. Each is a POST.
@@ -24,9 +26,6 @@ const ACTION: &str = "iam:SimulatePrincipalPolicy";
 const QUESTIONS_MAX: usize = 100;
 /// What a role's trust policy decides.
 const OF_TRUST: [&str; 3] = ["sts:assumerole", "sts:tagsession", "sts:setsourceidentity"];
-/// What the policy of a function decides here: nothing else asks it.
-const OF_FUNCTION_POLICY: &str = "lambda:invokefunction";
-
 /// Finds what invoking a function asks, with the function's own policy, by its ARN. `None`: it is the ARN of no function.
 pub type AsksInvoke<'a> = dyn Fn(&str) -> Option<Asked> + Send + Sync + 'a;
 
@@ -69,9 +68,13 @@ impl Identity {
         let asker = Asker { caller: request.caller, action: ACTION };
         session_token::check_use(&asker, "Explain")?;
         let mut call = Call { identity: self.clone(), params, asker, session_token };
-        let source = explained_source(&mut call)?;
-        let (_allowed, mut simulation) = simulate::of_principal(&mut call, &source)?;
-        simulation.scene.context = simulation.scene.context.or(&known_now(self));
+        let given = call.required("PolicySourceArn")?;
+        let (_allowed, simulation) = if is_service(&given) {
+            of_service(&mut call, given)?
+        } else {
+            let source = explained_source(&mut call, given)?;
+            simulate::of_principal(&mut call, &source)?
+        };
         let characters = simulation.characters();
         let questions = simulation.questions().count();
         // One is answered whatever it costs; a body of 1 MiB bounds that.
@@ -90,10 +93,38 @@ impl Identity {
     }
 }
 
+/// Whether a service of AWS's is meant, by its name: `batchoperations.s3.amazonaws.com`.
+fn is_service(given: &str) -> bool {
+    given.ends_with(".amazonaws.com") && !given.contains([':', '/'])
+}
+
+/// Whether a service may assume a role, with what it says of itself when it does: `aws:SourceArn`, which the request has to give, is the
+/// job or the function it is for.
+fn of_service(call: &mut Call, name: String) -> Result<(Allowed, Simulation), IdentityError> {
+    validate::length(&name, "policySourceArn", 20, 2_048)?;
+    let mut scene = simulate::scene(call)?;
+    call.read()?;
+    if let Some(action) = scene.actions.iter().find(|action| !action.eq_ignore_ascii_case("sts:AssumeRole")) {
+        return Err(IdentityError::InvalidInput(format!(
+            "A service has no policies of its own: it may assume a role, and is not asked about {action}."
+        )));
+    }
+    let account = call.identity.settings().account.clone();
+    scene.context = scene.context.or(&Context::new().with("aws:SourceAccount", &*account));
+    let allowed = call.asker.may("*", Context::new())?;
+    let principal = Principal {
+        account,
+        arn: name,
+        user_id: String::new(),
+        kind: PrincipalKind::Service,
+        tags: Default::default(),
+    };
+    Ok((allowed, Simulation { principal, rights: Rights::default(), scene }))
+}
+
 /// Whom a request means. Beside the ARN of a user or role there may be that of a role's session, as a denial has it, and
 /// `user/NAME` or `role/NAME`, with the path or without.
-fn explained_source(call: &mut Call) -> Result<Source, IdentityError> {
-    let given = call.required("PolicySourceArn")?;
+fn explained_source(call: &mut Call, given: String) -> Result<Source, IdentityError> {
     let settings = call.identity.settings().clone();
     let snapshot = call.identity.snapshot();
     let by_name = |kind: EntityKind, name: &str, session_name: &str| {
@@ -138,15 +169,6 @@ fn explained_source(call: &mut Call) -> Result<Source, IdentityError> {
     }
 }
 
-/// Condition keys of a request that would be made now.
-fn known_now(identity: &Identity) -> Context {
-    let now = crate::now();
-    Context::new()
-        .with("aws:CurrentTime", query::date(now))
-        .with("aws:EpochTime", now.to_string())
-        .with("aws:RequestedRegion", &identity.settings().region)
-}
-
 /// What counts beside the policies of who asks.
 #[derive(Default)]
 struct Beside {
@@ -175,9 +197,6 @@ fn beside(
     }
     let function = action.starts_with("lambda:") && resource.contains(":function:");
     let Some(asked) = function.then(|| asks_invoke(resource)).flatten() else { return Ok(Beside::default()) };
-    if action != OF_FUNCTION_POLICY {
-        return Ok(Beside { context: asked.context, ..Beside::default() });
-    }
     call.asker.may_do("lambda:GetPolicy", asked.resource.as_str(), asked.context.clone())?;
     Ok(Beside { policy: asked.resource_policy, trust: None, context: asked.context })
 }

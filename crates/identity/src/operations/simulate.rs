@@ -5,18 +5,18 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use longshore_core::policy::{
     Because, Context, Decision, Document, Effect, Explanation, Kind, Layer, Policy, Principal, PrincipalKind, Question,
-    ResourcePolicy, Rights, decide, explain,
+    ResourcePolicy, Rights, action_fault, decide, explain,
 };
 use longshore_wire::caller;
 use longshore_wire::xml::Writer;
 
 use super::{Allowed, Answer, Call, Page, Paging, entity_context, write_marker};
-use crate::Settings;
 use crate::entity::{Entity, EntityKind};
 use crate::error::IdentityError;
 use crate::query::{self, texts};
 use crate::session::Terms;
 use crate::validate;
+use crate::{Identity, Settings};
 
 /// Actions times resources of one request. What a person asks is far below; it bounds what one request costs.
 const QUESTIONS_MAX: usize = 10_000;
@@ -55,7 +55,7 @@ fn boundary(call: &mut Call) -> Result<Option<Policy>, IdentityError> {
     Ok(given.pop())
 }
 
-fn scene(call: &mut Call) -> Result<Scene, IdentityError> {
+pub(super) fn scene(call: &mut Call) -> Result<Scene, IdentityError> {
     let actions = call.params.take_list("ActionNames")?.ok_or_else(|| validate::missing("actionNames"))?;
     for action in &actions {
         validate::length(action, "actionNames.member", 3, 128)?;
@@ -64,6 +64,9 @@ fn scene(call: &mut Call) -> Result<Scene, IdentityError> {
             return Err(IdentityError::InvalidInput(format!(
                 "{action} is no action: it has to be as in s3:GetObject."
             )));
+        }
+        if let Some(fault) = action_fault(action) {
+            return Err(IdentityError::InvalidInput(format!("{fault}.").replace("?.", "?")));
         }
     }
     let resources = call.params.take_list("ResourceArns")?.filter(|given| !given.is_empty());
@@ -119,7 +122,17 @@ fn scene(call: &mut Call) -> Result<Scene, IdentityError> {
         }
         context = context.with_all(&name, values);
     }
+    let context = context.made_up().or(&known_now(&call.identity));
     Ok(Scene { actions, resources, resource_policy, resource_account, context, paging: call.paging()? })
+}
+
+/// Condition keys of a request that would be made now.
+fn known_now(identity: &Identity) -> Context {
+    let now = crate::now();
+    Context::new()
+        .with("aws:CurrentTime", query::date(now))
+        .with("aws:EpochTime", now.to_string())
+        .with("aws:RequestedRegion", &identity.settings().region)
 }
 
 const CONTEXT_TYPES: [&str; 12] = [
@@ -296,7 +309,7 @@ impl Call {
     }
 
     /// The policies of a source, if the caller may look at them, and who it is when it asks.
-    fn look_at_source(&self, source: &Source) -> Result<(Allowed, caller::Identity), IdentityError> {
+    fn look_at_source(&self, source: &Source) -> Result<(Allowed, caller::Subject), IdentityError> {
         let snapshot = self.identity.snapshot();
         let settings = self.identity.settings();
         let found = snapshot.state.entity(source.kind, &source.name).filter(|found| found.arn(settings) == source.arn);
@@ -304,9 +317,9 @@ impl Call {
         let allowed = self.asker.may(source.arn.as_str(), context)?;
         let entity: &Entity = found.ok_or_else(|| super::no_entity(source.kind, &source.name))?;
         let identity = match source.kind {
-            EntityKind::User => self.identity.identity_of_user(&snapshot, entity),
+            EntityKind::User => self.identity.subject_of_user(&snapshot, entity),
             EntityKind::Role => {
-                self.identity.identity_of_session(&snapshot, entity, &source.session_name, &Terms::default())
+                self.identity.subject_of_session(&snapshot, entity, &source.session_name, &Terms::default())
             }
         };
         Ok((allowed, identity))
@@ -354,9 +367,14 @@ pub(super) async fn simulate_custom_policy(mut call: Call) -> Result<Answer, Ide
         return Err(IdentityError::InvalidInput("CallerArn has to be given with a ResourcePolicy.".into()));
     }
     let settings = call.identity.settings();
-    // Somebody has to ask, of whom nothing is known.
-    let arn = caller_arn.unwrap_or_else(|| settings.arn("user", "/", SESSION_NAME));
-    let principal = caller_of(settings, &arn)?;
+    // Somebody has to ask, of whom nothing is known, the name neither.
+    let principal = match caller_arn {
+        Some(arn) => caller_of(settings, &arn)?,
+        None => {
+            let nobody = caller_of(settings, &settings.arn("user", "/", SESSION_NAME))?;
+            Principal { kind: PrincipalKind::User { name: String::new() }, ..nobody }
+        }
+    };
     let allowed = call.asker.may("*", Context::new())?;
     let rights = Rights { identity: given, boundary, session: None };
     Ok(Simulation { principal, rights, scene }.answer(allowed))

@@ -122,8 +122,10 @@ async fn the_policy_of_a_function_and_the_trust_of_a_role_count_as_when_it_is_do
     let invoke = ground.explained("user/u", "lambda:InvokeFunction", FUNCTION).await;
     assert_eq!((&invoke["allowed"], &invoke["because"]["layer"]), (&json!(true), &json!("resource-based policy")));
     assert_eq!(ground.explained("user/v", "lambda:InvokeFunction", FUNCTION).await["allowed"], false);
-    // No other action looks at it, whatever it says.
-    assert_eq!(ground.explained("user/u", "lambda:GetFunction", FUNCTION).await["allowed"], false);
+    // It counts for all that it names.
+    assert_eq!(ground.explained("user/u", "lambda:GetFunction", FUNCTION).await["allowed"], true);
+    assert_eq!(ground.explained("user/v", "lambda:GetFunction", FUNCTION).await["allowed"], false);
+    assert_eq!(ground.explained("user/u", "s3:GetObject", FUNCTION).await["allowed"], false);
 
     let trusting = r#"{"Version":"2012-10-17","Statement":{"Sid":"V","Effect":"Allow","Principal":{"AWS":"arn:aws:iam::111111111111:user/v"},"Action":"sts:AssumeRole"}}"#;
     let of_v = ground.role("of-v", trusting, None).await;
@@ -158,7 +160,8 @@ async fn what_is_told_of_a_policy_is_told_to_those_who_may_read_it() {
         (&[simulate], "s3:GetObject", "*", true),
         (&[simulate], "lambda:InvokeFunction", FUNCTION, false),
         (&[simulate, "lambda:GetPolicy"], "lambda:InvokeFunction", FUNCTION, true),
-        (&[simulate], "lambda:GetFunction", FUNCTION, true),
+        (&[simulate], "lambda:GetFunction", FUNCTION, false),
+        (&[simulate], "lambda:GetFunction", "*", true),
         (&[simulate], "sts:AssumeRole", &role, false),
         (&[simulate], "sts:AssumeRole", "arn:aws:iam::111111111111:role/none", false),
         (&[simulate, "iam:GetRole"], "sts:AssumeRole", &role, true),
@@ -215,4 +218,40 @@ async fn a_request_has_one_page_and_a_bound_and_nothing_else_is_at_its_path() {
         let members: Vec<_> = members[..3].iter().copied().chain(more).collect();
         assert_eq!(ground.own(&Who::root(), method, path, &members).await.1["code"], code, "{path} {more:?}");
     }
+}
+
+#[tokio::test]
+async fn a_service_is_asked_about_what_it_says_of_itself_when_it_assumes_a_role() {
+    let ground = Ground::new();
+    let trust = r#"{"Version":"2012-10-17","Statement":{"Effect":"Allow","Principal":{"Service":"batchoperations.s3.amazonaws.com"},"Action":"sts:AssumeRole","Condition":{"StringEquals":{"aws:SourceAccount":"111111111111"},"ArnLike":{"aws:SourceArn":"arn:aws:s3:us-east-1:111111111111:job/*"}}}}"#;
+    let role = ground.role("batch", trust, None).await;
+    let members = |service, action, source| {
+        [
+            ("PolicySourceArn", service),
+            ("ActionNames.member.1", action),
+            ("ResourceArns.member.1", role.as_str()),
+            ("ContextEntries.member.1.ContextKeyName", "aws:SourceArn"),
+            ("ContextEntries.member.1.ContextKeyType", "string"),
+            ("ContextEntries.member.1.ContextKeyValues.member.1", source),
+        ]
+    };
+    let ask = async |service, action, source| {
+        ground.own(&Who::root(), Method::POST, "/_longshore/v1/iam/explain", &members(service, action, source)).await
+    };
+    let job = "arn:aws:s3:us-east-1:111111111111:job/1";
+    let (batch, lambda) = ("batchoperations.s3.amazonaws.com", "lambda.amazonaws.com");
+    for (service, source, allowed) in
+        [(batch, job, true), (batch, "arn:aws:s3:us-east-1:111111111111:jobs/1", false), (lambda, job, false)]
+    {
+        let (status, answer) = ask(service, "sts:AssumeRole", source).await;
+        assert_eq!((status, &answer["results"][0]["allowed"]), (StatusCode::OK, &json!(allowed)), "{service} {source}");
+        assert_eq!(answer["principal"], service);
+    }
+    let (status, answer) = ask(batch, "s3:GetObject", job).await;
+    assert_eq!((status, &answer["code"]), (StatusCode::BAD_REQUEST, &json!("InvalidInput")), "{answer}");
+    // Whoever asks needs the right to look at the role's trust policy.
+    let user = ground.user("u", Some(&allowing("iam:SimulatePrincipalPolicy"))).await;
+    let path = "/_longshore/v1/iam/explain";
+    let (status, _) = ground.own(&user, Method::POST, path, &members(batch, "sts:AssumeRole", job)).await;
+    assert_eq!(status, StatusCode::FORBIDDEN);
 }

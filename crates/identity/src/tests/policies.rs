@@ -357,3 +357,77 @@ async fn a_page_of_a_simulation_is_as_long_as_its_policies_let_it_be() {
     }
     assert_eq!((seen, pages), (200, 3));
 }
+
+/// What is decided where a key is not given, and which keys are said to be missing.
+async fn unsaid(ground: &Ground, effect: &str, condition: &str, more: &[(&str, &str)]) -> (String, Vec<String>) {
+    let allow = allowing("s3:CreateJob");
+    let other = format!(
+        r#"{{"Version":"2012-10-17","Statement":{{"Effect":"{effect}","Action":"s3:*","Resource":"*","Condition":{condition}}}}}"#
+    );
+    let mut members = vec![("ActionNames.member.1", "s3:CreateJob"), ("PolicyInputList.member.1", other.as_str())];
+    if effect == "Deny" {
+        members.push(("PolicyInputList.member.2", allow.as_str()));
+    }
+    members.extend_from_slice(more);
+    let told = ground.root("SimulateCustomPolicy", &members).await;
+    let missing = told.members("EvaluationResults.member.MissingContextValues");
+    let decision = told.text("EvaluationResults.member.EvalDecision").to_owned();
+    (decision, missing.iter().map(|key| key.text.clone()).collect())
+}
+
+#[tokio::test]
+async fn what_a_simulated_request_does_not_say_it_does_not_have_unless_the_server_knows_it() {
+    let ground = Ground::new();
+    for (effect, condition, decision, missing) in [
+        // What the server knows itself.
+        ("Deny", r#"{"DateLessThan":{"aws:CurrentTime":"2020-01-01T00:00:00Z"}}"#, "allowed", None),
+        ("Deny", r#"{"NumericGreaterThan":{"aws:EpochTime":"1"}}"#, "explicitDeny", None),
+        ("Allow", r#"{"StringEquals":{"aws:RequestedRegion":"us-east-1"}}"#, "allowed", None),
+        ("Allow", r#"{"StringEquals":{"aws:PrincipalAccount":"111111111111"}}"#, "allowed", None),
+        // What requests here may have.
+        ("Deny", r#"{"StringEquals":{"aws:RequestTag/env":"prod"}}"#, "allowed", Some("aws:RequestTag/env")),
+        ("Deny", r#"{"NumericGreaterThan":{"s3:RequestJobPriority":"100"}}"#, "allowed", Some("s3:RequestJobPriority")),
+        ("Deny", r#"{"NotIpAddress":{"aws:SourceIp":"127.0.0.0/8"}}"#, "explicitDeny", Some("aws:SourceIp")),
+        ("Deny", r#"{"Bool":{"aws:SecureTransport":"false"}}"#, "allowed", Some("aws:SecureTransport")),
+        ("Allow", r#"{"IpAddressIfExists":{"aws:SourceIp":"127.0.0.0/8"}}"#, "allowed", Some("aws:SourceIp")),
+        ("Allow", r#"{"StringEquals":{"aws:username":"simulation"}}"#, "implicitDeny", Some("aws:username")),
+        // What no request here ever has is as at the server.
+        ("Deny", r#"{"StringEquals":{"aws:UserAgent":"curl"}}"#, "explicitDeny", Some("aws:UserAgent")),
+        ("Deny", r#"{"NumericGreaterThan":{"s3:RequestJobPrio":"100"}}"#, "explicitDeny", Some("s3:RequestJobPrio")),
+        (
+            "Allow",
+            r#"{"NumericLessThanIfExists":{"s3:RequestJobPrio":"100"}}"#,
+            "implicitDeny",
+            Some("s3:RequestJobPrio"),
+        ),
+    ] {
+        let told = unsaid(&ground, effect, condition, &[]).await;
+        let missing: Vec<String> = missing.into_iter().map(str::to_owned).collect();
+        assert_eq!(told, (decision.to_owned(), missing), "{effect} {condition}");
+    }
+    let said = [
+        ("ContextEntries.member.1.ContextKeyName", "aws:username"),
+        ("ContextEntries.member.1.ContextKeyValues.member.1", "simulation"),
+        ("ContextEntries.member.1.ContextKeyType", "string"),
+    ];
+    let told = unsaid(&ground, "Allow", r#"{"StringEquals":{"aws:username":"simulation"}}"#, &said).await;
+    assert_eq!(told, ("allowed".to_owned(), Vec::new()));
+}
+
+#[tokio::test]
+async fn an_action_that_there_is_not_is_not_simulated() {
+    let ground = Ground::new();
+    for (action, message) in [
+        ("s3:CreateJobs", Some("there is no action s3:CreateJobs; is s3:CreateJob meant?")),
+        ("s3:createjob", None),
+        ("ec2:RunInstances", None),
+    ] {
+        let members = [("ActionNames.member.1", action), ("PolicyInputList.member.1", READ)];
+        let told = ground.iam(&Who::root(), "SimulateCustomPolicy", &members).await;
+        let wanted = if message.is_some() { StatusCode::BAD_REQUEST } else { StatusCode::OK };
+        assert_eq!(told.status, wanted, "{action}");
+        if let Some(message) = message {
+            assert_eq!((told.code(), told.error("Message")), ("InvalidInput", message));
+        }
+    }
+}

@@ -1,6 +1,7 @@
 //! Short-lived credentials, and whose they are.
 
 use longshore_core::policy::PrincipalKind;
+use longshore_wire::Caller;
 
 use super::*;
 use crate::AssumeError;
@@ -65,8 +66,8 @@ async fn a_session_without_its_token_with_anothers_or_out_of_its_time_is_nobodys
     let told = ground.verify(&one, "s3", b"", later).unwrap_err();
     assert!(matches!(told, AuthError::TokenExpired), "{told:?}");
     let known = ground.identity.key(&one.0.access_key_id, token, later).unwrap();
-    assert_eq!(known.identity.rights.session, Some(Vec::new()), "and may nothing, whoever forgets to look");
-    assert!(ground.identity.key(&one.0.access_key_id, token, now()).unwrap().identity.rights.session.is_none());
+    assert_eq!(known.subject.rights.session, Some(Vec::new()), "and may nothing, whoever forgets to look");
+    assert!(ground.identity.key(&one.0.access_key_id, token, now()).unwrap().subject.rights.session.is_none());
 }
 
 #[tokio::test]
@@ -240,31 +241,48 @@ async fn a_service_assumes_a_role_that_trusts_it_for_whom_the_role_says() {
     let trust = r#"{"Version":"2012-10-17","Statement":{"Effect":"Allow","Principal":{"Service":"batchoperations.s3.amazonaws.com"},"Action":"sts:AssumeRole","Condition":{"StringEquals":{"aws:SourceAccount":"111111111111"},"ArnLike":{"aws:SourceArn":"arn:aws:s3:us-east-1:111111111111:job/*"}}}}"#;
     let ground = Ground::new();
     let role = ground.role("batch", trust, Some(READ)).await;
+    let service = |name: &str, context: &Context| Caller::service(name, ACCOUNT, context.clone(), None, "");
     let context =
         |account: &str, arn: &str| Context::new().with("aws:SourceAccount", account).with("aws:SourceArn", arn);
     let ours = context(ACCOUNT, "arn:aws:s3:us-east-1:111111111111:job/1");
-    let session = ground.identity.assume_for_service(&role, BATCH, "s3-batch-operations_1", &ours).unwrap();
+    let session = ground.identity.assume_for_service(&service(BATCH, &ours), &role, "s3-batch-operations_1").unwrap();
     assert_eq!(session.principal.arn, "arn:aws:sts::111111111111:assumed-role/batch/s3-batch-operations_1");
     let PrincipalKind::AssumedRole { role_arn, session_name } = &session.principal.kind else { panic!("{session:?}") };
     assert_eq!((role_arn.as_str(), session_name.as_str()), (role.as_str(), "s3-batch-operations_1"));
     assert_eq!(session.rights.identity.len(), 1);
 
-    for (service, context) in [
+    for (name, context) in [
         ("lambda.amazonaws.com", ours.clone()),
         (BATCH, context("222222222222", "arn:aws:s3:us-east-1:111111111111:job/1")),
         (BATCH, context(ACCOUNT, "arn:aws:s3:us-east-1:222222222222:job/1")),
         (BATCH, Context::new()),
     ] {
-        let refused = ground.identity.assume_for_service(&role, service, "s", &context).unwrap_err();
-        assert!(matches!(refused, AssumeError::NotTrusted { .. }), "{service} {context:?}: {refused:?}");
-        assert!(ground.identity.session(&role, service, "s", &context, 900, now()).is_err());
+        let refused = ground.identity.assume_for_service(&service(name, &context), &role, "s").unwrap_err();
+        assert!(matches!(refused, AssumeError::NotTrusted { .. }), "{name} {context:?}: {refused:?}");
+        assert!(ground.identity.session(&service(name, &context), &role, "s", 900, now()).is_err());
     }
     for none in ["arn:aws:iam::111111111111:role/none", "arn:aws:iam::111111111111:role/path/batch", "batch"] {
-        let refused = ground.identity.assume_for_service(none, BATCH, "s", &ours).unwrap_err();
+        let refused = ground.identity.assume_for_service(&service(BATCH, &ours), none, "s").unwrap_err();
         assert!(matches!(refused, AssumeError::NoSuchRole(_)), "{none}");
     }
 
-    let made = ground.identity.session(&role, BATCH, "f", &ours, 900, now()).unwrap();
+    // Why not, with the statement that is nearest.
+    let told = |name: &str, context: &Context| {
+        ground.identity.assume_for_service(&service(name, context), &role, "s").unwrap_err().to_string()
+    };
+    let start = |name: &str| format!("{role} does not trust {name}: its statement 1");
+    assert_eq!(
+        told(BATCH, &context(ACCOUNT, "arn:aws:s3:us-east-1:222222222222:job/1")),
+        start(BATCH)
+            + " asks that aws:SourceArn is like arn:aws:s3:us-east-1:111111111111:job/*, and it is \
+               arn:aws:s3:us-east-1:222222222222:job/1"
+    );
+    assert_eq!(
+        told("lambda.amazonaws.com", &ours),
+        start("lambda.amazonaws.com") + " is for batchoperations.s3.amazonaws.com"
+    );
+
+    let made = ground.identity.session(&service(BATCH, &ours), &role, "f", 900, now()).unwrap();
     let who = Who::new(&made.access_key_id, made.secret_access_key.expose(), Some(made.session_token.expose()));
     let caller = ground.caller(&who).unwrap();
     assert!(may_read(&caller));

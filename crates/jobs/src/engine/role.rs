@@ -73,7 +73,8 @@ impl JobObjects {
         self.session.assume()
     }
 
-    fn may(&self, access: Access<'_>) -> Result<(), ObjectError> {
+    /// Whether the role may do this now; it is asked again when it is done.
+    pub fn may(&self, access: Access<'_>) -> Result<(), ObjectError> {
         let denied = |message| ObjectError { code: "AccessDenied".into(), message, passing: false };
         self.session.may(access).map_err(denied)
     }
@@ -104,6 +105,7 @@ impl JobObjects {
         self.objects.facts(bucket, key, version_id).await
     }
 
+    /// No right is only for this: ask first for what the bucket is needed for, or anybody's job would tell which buckets there are.
     pub async fn check_owner(&self, bucket: &str, account: &str) -> Result<(), ObjectError> {
         self.objects.check_owner(bucket, account).await
     }

@@ -25,8 +25,8 @@ pub(super) fn list() -> Asks {
     Ok(vec![Asked::new("s3:ListJobs", "*")])
 }
 
-/// The job does not exist yet; the role does the work, so the caller has to be allowed to hand it over. `iam:PassedToService` is
-/// unknown, as on AWS.
+/// The job does not exist yet; the role does the work, so the caller has to be allowed to hand it over. There is no
+/// `iam:PassedToService`, as on AWS.
 pub(super) fn create(jobs: &Jobs, call: &Call) -> Asks {
     let job = NewJob::parse(&call.request.body, &jobs.settings).map_err(|error| jobs.tell(&error))?;
     let tags = requested(&job.tags);

@@ -5,7 +5,8 @@ use s3s::S3Response;
 use s3s::dto::*;
 
 use super::{
-    Answer, Call, Checksums, ReadCondition, check_read, checksum_type, copy_source, described, etag, tagging, timestamp,
+    Answer, Call, Checksums, Granted, ReadCondition, check_read, checksum_type, copy_source, described, etag, tagging,
+    timestamp,
 };
 use crate::checksum::{Algorithm, Checksum};
 use crate::error::ObjectsError;
@@ -40,6 +41,12 @@ pub async fn copy_object(call: Call<CopyObjectInput>) -> Answer<CopyObjectOutput
     let (if_match, if_none_match) = (input.copy_source_if_match, input.copy_source_if_none_match);
     let (since, not_since) = (input.copy_source_if_modified_since, input.copy_source_if_unmodified_since);
     let check = move |source: &Version| {
+        if source.size > BODY_SIZE_MAX {
+            return Err(ObjectsError::InvalidRequest(
+                "The specified copy source is larger than the maximum allowable size for a copy source: 5368709120"
+                    .into(),
+            ));
+        }
         check_read(source, if_match.as_ref(), if_none_match.as_ref(), since.as_ref(), not_since.as_ref()).map_err(
             |condition| match condition {
                 ReadCondition::Failed(name) | ReadCondition::Unmodified(name) => {
@@ -62,24 +69,37 @@ pub async fn copy_object(call: Call<CopyObjectInput>) -> Answer<CopyObjectOutput
     };
 
     let source = call.inner.head(&from_bucket, &from_key, from_version.as_deref()).await?;
-    if source.size > BODY_SIZE_MAX {
-        return Err(ObjectsError::InvalidRequest(
-            "The specified copy source is larger than the maximum allowable size for a copy source: 5368709120".into(),
-        ));
-    }
-    if !replace_tags && !source.attributes.tags.is_empty() {
+    let may_copy = {
+        let grants = call.grants.clone();
         let asked = on_version(GET_OBJECT_TAGGING, &from_bucket, &from_key, from_version.as_deref());
-        call.inner.allow(&call.context.caller, asked).await?;
-        // They are written with the copy.
-        let tags = source.attributes.tags.iter().map(|(name, value)| (name.as_str(), value.as_str()));
-        let asked = with_request_tags(on_object(PUT_OBJECT_TAGGING.0, &input.bucket, &input.key), tags);
-        call.inner.allow(&call.context.caller, asked).await?;
-    }
+        let (from_bucket, bucket, key) = (from_bucket.clone(), input.bucket.clone(), input.key.clone());
+        // With the source that is copied in hand, and what the copy replaces.
+        move |c: &rusqlite::Connection, source: &Version| -> Result<(), ObjectsError> {
+            grants.stand(&from_bucket, source)?;
+            let tags = &source.attributes.tags;
+            if replace_tags || tags.is_empty() || grants.caller.is_root() {
+                return Ok(());
+            }
+            Granted::ask(&grants.caller, asked.clone(), tags.clone())?;
+            // They are written with the copy.
+            let pairs = tags.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+            let asked = with_request_tags(on_object(PUT_OBJECT_TAGGING.0, &bucket, &key), pairs);
+            let replaced = match table::find(c, &bucket, &key, None) {
+                Ok((replaced, _)) => replaced.attributes.tags,
+                Err(error) if error.is_absence() => Vec::new(),
+                Err(error) => return Err(error),
+            };
+            Granted::ask(&grants.caller, asked, replaced).map(drop)
+        }
+    };
+    check(&source)?;
     let new_checksum = algorithm.is_some_and(|a| source.checksum.as_ref().is_none_or(|c| c.algorithm != a));
     // A local file may change later, which a copy must not; and a checksum is made from bytes.
     let (done, copied) = if source.checksum.is_none() || new_checksum {
         let (source, held) = call.inner.open(&from_bucket, &from_key, from_version.as_deref()).await?;
         check(&source)?;
+        let judged = source.clone();
+        call.inner.records.read(move |c| may_copy(c, &judged)).await?;
         let range = 0..source.size;
         let stream = call.inner.stream(&from_bucket, &source, held, range);
         let mut incoming = Incoming { announced: Some(source.size), ..Incoming::default() };
@@ -100,6 +120,7 @@ pub async fn copy_object(call: Call<CopyObjectInput>) -> Answer<CopyObjectOutput
             .write(None, move |c| {
                 let (source, body) = table::find(c, &from_bucket, &from_key, from_version.as_deref())?;
                 check(&source)?;
+                may_copy(c, &source)?;
                 if let Body::External { .. } = &body {
                     return Err(ObjectsError::PreconditionFailed("the source became another object"));
                 }

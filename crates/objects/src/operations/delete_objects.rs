@@ -4,7 +4,7 @@ use longshore_wire::s3_actions::{DELETE_OBJECT, on_version};
 use s3s::S3Response;
 use s3s::dto::*;
 
-use super::{Answer, Call, etag_condition};
+use super::{Answer, Call, Grants, etag_condition};
 use crate::error::ObjectsError;
 use crate::table::{self, Written};
 use crate::{check_key, now_ms};
@@ -24,9 +24,12 @@ pub async fn delete_object(call: Call<DeleteObjectInput>) -> Answer<DeleteObject
     }
     let written = call
         .inner
-        .write(None, move |c| match &input.version_id {
-            None => table::delete(c, &input.bucket, &input.key, if_match.as_deref(), now_ms()),
-            Some(version) => table::delete_version(c, &input.bucket, &input.key, version),
+        .write(None, move |c| {
+            call.grants.stand_in(c, &input.bucket, &input.key, input.version_id.as_deref())?;
+            match &input.version_id {
+                None => table::delete(c, &input.bucket, &input.key, if_match.as_deref(), now_ms()),
+                Some(version) => table::delete_version(c, &input.bucket, &input.key, version),
+            }
         })
         .await?;
     Ok(S3Response::new(DeleteObjectOutput {
@@ -52,14 +55,16 @@ pub async fn delete_objects(call: Call<DeleteObjectsInput>) -> Answer<DeleteObje
     }
     let quiet = input.delete.quiet.unwrap_or(false);
     let bucket = input.bucket;
-    let mut denied = Vec::with_capacity(objects.len());
+    let caller = &call.context.caller;
+    let mut allowed = Vec::with_capacity(objects.len());
     for object in &objects {
         let asked = on_version(DELETE_OBJECT, &bucket, &object.key, object.version_id.as_deref());
-        denied.push(call.inner.allow(&call.context.caller, asked).await.err());
+        let granted = call.inner.allow(caller, asked).await;
+        allowed.push(granted.map(|granted| Grants { caller: caller.clone(), granted: granted.into_iter().collect() }));
     }
-    if denied.iter().all(Option::is_some) {
+    if allowed.iter().all(Result::is_err) {
         // Also whether there is such a bucket is nobody's business who may remove nothing of it.
-        let refused = objects.into_iter().zip(denied.into_iter().flatten());
+        let refused = objects.into_iter().zip(allowed.into_iter().filter_map(Result::err));
         let errors = refused.map(|(object, why)| {
             let told = why.told();
             Error {
@@ -79,9 +84,12 @@ pub async fn delete_objects(call: Call<DeleteObjectsInput>) -> Answer<DeleteObje
             let mut dropped = Vec::new();
             let mut results = Vec::with_capacity(objects.len());
             let now = now_ms();
-            for (object, denied) in objects.into_iter().zip(denied) {
+            for (object, allowed) in objects.into_iter().zip(allowed) {
                 let condition = object.e_tag.as_ref().map(|e| e.value().to_owned());
-                let checked = denied.map_or(Ok(()), Err).and_then(|()| check_key(&object.key));
+                let checked = allowed.and_then(|grants| {
+                    check_key(&object.key)?;
+                    grants.stand_in(c, &bucket, &object.key, object.version_id.as_deref())
+                });
                 let outcome = checked.and_then(|()| match &object.version_id {
                     None => table::delete(c, &bucket, &object.key, condition.as_deref(), now),
                     Some(version) => table::delete_version(c, &bucket, &object.key, version),

@@ -34,6 +34,7 @@ struct Shown {
 pub async fn get_object(call: Call<GetObjectInput>) -> Answer<GetObjectOutput> {
     let input = call.input;
     let (version, held) = call.inner.open(&input.bucket, &input.key, input.version_id.as_deref()).await?;
+    call.grants.stand(&input.bucket, &version)?;
     let asked = Asked {
         if_match: input.if_match.as_ref(),
         if_none_match: input.if_none_match.as_ref(),
@@ -89,6 +90,7 @@ pub async fn get_object(call: Call<GetObjectInput>) -> Answer<GetObjectOutput> {
 pub async fn head_object(call: Call<HeadObjectInput>) -> Answer<HeadObjectOutput> {
     let input = call.input;
     let (version, held) = call.inner.open(&input.bucket, &input.key, input.version_id.as_deref()).await?;
+    call.grants.stand(&input.bucket, &version)?;
     let asked = Asked {
         if_match: input.if_match.as_ref(),
         if_none_match: input.if_none_match.as_ref(),

@@ -24,6 +24,7 @@ pub async fn get_object_attributes(call: Call<GetObjectAttributesInput>) -> Answ
     let after = input.part_number_marker.unwrap_or(0);
     let (bucket, key, asked) = (input.bucket.clone(), input.key.clone(), input.version_id.clone());
     let (version, body) = call.inner.records.read(move |c| table::find(c, &bucket, &key, asked.as_deref())).await?;
+    call.grants.stand(&input.bucket, &version)?;
     let object_parts = match &body {
         Body::Parts(segments) if wants("ObjectParts") => {
             let algorithm = version.checksum.as_ref().map(|c| c.algorithm);

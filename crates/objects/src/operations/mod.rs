@@ -6,6 +6,7 @@ mod copy_object;
 mod delete_objects;
 mod get_object;
 mod get_object_attributes;
+mod granted;
 mod list_objects;
 mod multipart;
 mod put_object;
@@ -19,6 +20,7 @@ use s3s::dto::{self, *};
 use s3s::{S3Error, S3ErrorCode, S3Request, S3Response, S3Result};
 
 use asks::Asks;
+pub(crate) use granted::{Granted, Grants, with_existing_tags};
 use longshore_wire::s3_actions::on_bucket;
 use longshore_wire::{Asked, Caller};
 
@@ -36,6 +38,8 @@ pub(crate) struct Call<I> {
     pub inner: Arc<Inner>,
     pub input: I,
     pub context: Arc<Context>,
+    /// What was asked for it, and has to be so of what it serves, too.
+    pub grants: Arc<Grants>,
 }
 
 type Answer<O> = Result<S3Response<O>, ObjectsError>;
@@ -51,8 +55,9 @@ impl Backend {
             return Err(S3Error::new(S3ErrorCode::AccessDenied));
         };
         let served = match self.allow(&context, &request.input).await {
-            Ok(read) => {
-                let call = Call { inner: self.0.clone(), input: request.input, context: context.clone() };
+            Ok((read, grants)) => {
+                let (inner, input) = (self.0.clone(), request.input);
+                let call = Call { inner, input, context: context.clone(), grants: Arc::new(grants) };
                 operation(call).await.map_err(|error| context.hide_absence(error, read.as_deref()))
             }
             Err(error) => Err(error),
@@ -66,59 +71,61 @@ impl Backend {
 }
 
 impl Backend {
-    /// Asks for all that the input needs. Returns the bucket that is read from: that of a copy's source is another than the
-    /// request's.
-    async fn allow(&self, context: &Context, input: &impl Asks) -> Result<Option<String>, ObjectsError> {
+    /// Asks for all that the input needs. Returns the bucket that is read from, for that of a copy's source is another than the
+    /// request's, and what was allowed.
+    async fn allow(&self, context: &Context, input: &impl Asks) -> Result<(Option<String>, Grants), ObjectsError> {
         let asks = input.asks()?;
         let read = asks.iter().find(|asked| asked.action.starts_with("s3:GetObject"));
         let bucket = read.and_then(|asked| asked.resource.strip_prefix("arn:aws:s3:::")?.split('/').next());
         let bucket = bucket.map(str::to_owned).or_else(|| context.bucket.clone());
+        let mut grants = Grants { caller: context.caller.clone(), granted: Vec::new() };
         for asked in asks {
-            self.0.allow(&context.caller, asked).await?;
+            grants.granted.extend(self.0.allow(&context.caller, asked).await?);
         }
-        Ok(bucket)
+        Ok((bucket, grants))
     }
 }
 
 impl Inner {
-    /// Asks for one thing, with the tags that the object has now (`s3:ExistingObjectTag/…`).
-    pub(crate) async fn allow(&self, caller: &Caller, asked: Asked) -> Result<(), ObjectsError> {
-        let asked = self.with_existing_tags(caller, asked).await?;
-        caller.may(&asked).map_err(|why| ObjectsError::AccessDenied(why.to_string()))
+    /// Asks for one thing, with the tags that the object has now. `None`: it is about no object, or nobody asks the policies of the
+    /// caller.
+    pub(crate) async fn allow(&self, caller: &Caller, asked: Asked) -> Result<Option<Granted>, ObjectsError> {
+        match self.existing_tags(caller, &asked).await? {
+            Some(tags) => Granted::ask(caller, asked, tags).map(Some),
+            None => caller.may(&asked).map(|()| None).map_err(|why| ObjectsError::AccessDenied(why.to_string())),
+        }
     }
 
     /// As [`Inner::allow`], of what is asked once more when the body is there: then it is told to whoever watches, and here only if it
     /// ends here.
     pub(crate) async fn allow_before_body(&self, caller: &Caller, asked: Asked) -> Result<(), ObjectsError> {
-        let asked = self.with_existing_tags(caller, asked).await?;
+        let asked = match self.existing_tags(caller, &asked).await? {
+            Some(tags) => with_existing_tags(asked, &tags),
+            None => asked,
+        };
         if caller.would(&asked).is_ok() {
             return Ok(());
         }
         caller.may(&asked).map_err(|why| ObjectsError::AccessDenied(why.to_string()))
     }
 
-    async fn with_existing_tags(&self, caller: &Caller, mut asked: Asked) -> Result<Asked, ObjectsError> {
-        // Nobody asks the policies of the account's owner.
-        if !caller.is_root()
-            && let Some((bucket, key)) = asked.resource.strip_prefix("arn:aws:s3:::").and_then(|r| r.split_once('/'))
-        {
-            let version = asked.context.get("s3:VersionId").and_then(|values| values.first()).map(String::as_str);
+    /// The tags of the object that is asked about, as they are now. `None`: it is about no object, or nobody asks the policies of the
+    /// caller.
+    async fn existing_tags(
+        &self,
+        caller: &Caller,
+        asked: &Asked,
+    ) -> Result<Option<Vec<(String, String)>>, ObjectsError> {
+        let object = asked.resource.strip_prefix("arn:aws:s3:::").and_then(|r| r.split_once('/'));
+        let (false, Some((bucket, key))) = (caller.is_root(), object) else { return Ok(None) };
+        let version = asked.context.get("s3:VersionId").and_then(|values| values.first()).map(String::as_str);
+        match self.head(bucket, key, version).await {
+            Ok(found) => Ok(Some(found.attributes.tags)),
             // What is not there has no tags.
-            let tags = match self.head(bucket, key, version).await {
-                Ok(found) => found.attributes.tags,
-                Err(
-                    ObjectsError::NoSuchKey(_)
-                    | ObjectsError::NoSuchBucket(_)
-                    | ObjectsError::NoSuchVersion { .. }
-                    | ObjectsError::DeleteMarker { .. },
-                ) => Vec::new(),
-                // A tag that cannot be read is not a tag that is not there.
-                Err(error) => return Err(error),
-            };
-            let tags = tags.iter().map(|(name, value)| (name.as_str(), value.as_str()));
-            asked.context = asked.context.with_tags("s3:ExistingObjectTag/", tags);
+            Err(error) if error.is_absence() => Ok(Some(Vec::new())),
+            // A tag that cannot be read is not a tag that is not there.
+            Err(error) => Err(error),
         }
-        Ok(asked)
     }
 }
 

@@ -172,6 +172,7 @@ pub async fn upload_part_copy(call: Call<UploadPartCopyInput>) -> Answer<UploadP
     let upload = find_upload(&call.inner, &input.bucket, &input.key, &input.upload_id).await?;
     let (from_bucket, from_key, from_version) = copy_source(&input.copy_source)?;
     let (source, held) = call.inner.open(&from_bucket, &from_key, from_version.as_deref()).await?;
+    call.grants.stand(&from_bucket, &source)?;
     check_read(
         &source,
         input.copy_source_if_match.as_ref(),

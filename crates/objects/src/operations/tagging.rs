@@ -14,6 +14,7 @@ use crate::table::{self, Version, Written};
 pub async fn get_object_tagging(call: Call<GetObjectTaggingInput>) -> Answer<GetObjectTaggingOutput> {
     let input = call.input;
     let version = call.inner.head(&input.bucket, &input.key, input.version_id.as_deref()).await?;
+    call.grants.stand(&input.bucket, &version)?;
     let version_id = version.versioned.then_some(version.version_id);
     let tag_set = version.attributes.tags.into_iter().map(|(k, v)| Tag { key: Some(k), value: Some(v) }).collect();
     Ok(S3Response::new(GetObjectTaggingOutput { tag_set, version_id }))
@@ -37,6 +38,7 @@ pub async fn put_object_tagging(call: Call<PutObjectTaggingInput>) -> Answer<Put
     let (version, _) = call
         .inner
         .write(None, move |c| {
+            call.grants.stand_in(c, &input.bucket, &input.key, input.version_id.as_deref())?;
             let version = table::set_tags(c, &input.bucket, &input.key, input.version_id.as_deref(), tags)?;
             Ok((version, Vec::new()))
         })
@@ -50,6 +52,7 @@ pub async fn delete_object_tagging(call: Call<DeleteObjectTaggingInput>) -> Answ
     let (version, _) = call
         .inner
         .write(None, move |c| {
+            call.grants.stand_in(c, &input.bucket, &input.key, input.version_id.as_deref())?;
             let version = table::set_tags(c, &input.bucket, &input.key, input.version_id.as_deref(), Vec::new())?;
             Ok((version, Written::default().dropped))
         })

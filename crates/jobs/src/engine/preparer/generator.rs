@@ -23,7 +23,7 @@ use crate::engine::patience::{GaveUp, patiently};
 use crate::engine::{Engine, pinned, spool_dir};
 use crate::error::FailureReason;
 use crate::ledger::GeneratedManifest;
-use crate::ports::{Encryption, ListPage, ListQuery, Listed, ObjectError, ObjectFacts, PutBody, PutTerms};
+use crate::ports::{Access, Encryption, ListPage, ListQuery, Listed, ObjectError, ObjectFacts, PutBody, PutTerms};
 use crate::shape::{Generator, ManifestEncryption, Output};
 
 /// Objects looked at at once where the listing does not say enough: a round trip each, so that a page of 1,000 takes
@@ -42,12 +42,30 @@ pub(super) async fn pin(
         let text = "EligibleForReplication cannot be decided: this server does not know the bucket's replication rules";
         return Err(failed("ReplicationRulesUnknown", text));
     }
-    check_owner(objects, generator.bucket(), generator.expected_bucket_owner.as_deref()).await?;
-    if let Some(output) = generator.written_to() {
-        check_owner(objects, output.bucket(), output.expected_bucket_owner.as_deref()).await?;
-    }
     let filter = generator.filter();
     let query = ListQuery { prefix: filter.prefix.clone().unwrap_or_default(), versions: true, after: None };
+    let unlistable = |versions: bool, mut error: ObjectError| {
+        if error.code == "AccessDenied" {
+            let right = if versions { "s3:ListBucketVersions" } else { "s3:ListBucket" };
+            error.message = format!("listing {} needs the right {right}: {}", generator.bucket(), error.message);
+        }
+        unlisted(error)
+    };
+    // Whose a bucket is, and whether it is there, is told to those whose role may use it.
+    if let Some(owner) = &generator.expected_bucket_owner {
+        let list = |versions| Access::List { bucket: generator.bucket(), prefix: &query.prefix, versions };
+        let either = objects.may(list(true)).or_else(|_| objects.may(list(false)));
+        either.map_err(|error| unlistable(false, error))?;
+        check_owner(objects, generator.bucket(), owner).await?;
+    }
+    if let Some(output) = generator.written_to()
+        && let Some(owner) = &output.expected_bucket_owner
+    {
+        let key = manifest_key(output, job_id);
+        let allowed = objects.may(Access::PutObject { bucket: output.bucket(), key: &key });
+        allowed.map_err(|error| unwritten(job_id, output, error))?;
+        check_owner(objects, output.bucket(), owner).await?;
+    }
     let (query, first) = match objects.list(generator.bucket(), &query).await {
         // Not every S3 store lists versions, and not everyone who may list a bucket (s3:ListBucket) may list its versions
         // (s3:ListBucketVersions). Where no version is asked for, rows do without.
@@ -60,13 +78,7 @@ pub(super) async fn pin(
         first => (query, first),
     };
     let versions = query.versions;
-    let first = first.map_err(|mut error| {
-        if error.code == "AccessDenied" {
-            let right = if versions { "s3:ListBucketVersions" } else { "s3:ListBucket" };
-            error.message = format!("listing {} needs the right {right}: {}", generator.bucket(), error.message);
-        }
-        unlisted(error)
-    })?;
+    let first = first.map_err(|error| unlistable(versions, error))?;
     let mut columns = vec![Column::Bucket, Column::Key];
     columns.extend(versions.then_some(Column::VersionId));
     let format = RowFormat::new(columns)
@@ -147,8 +159,7 @@ fn candidate<'a>(object: &'a Listed, facts: Option<&'a ObjectFacts>) -> Candidat
     }
 }
 
-async fn check_owner(objects: &JobObjects, bucket: &str, account: Option<&str>) -> Result<(), Unprepared> {
-    let Some(account) = account else { return Ok(()) };
+async fn check_owner(objects: &JobObjects, bucket: &str, account: &str) -> Result<(), Unprepared> {
     match objects.check_owner(bucket, account).await {
         Ok(()) => Ok(()),
         Err(error) if error.code == "AccessDenied" => {
@@ -168,6 +179,23 @@ fn unlisted(error: ObjectError) -> Unprepared {
             )
         }
     }
+}
+
+/// Where the list's files lie. Joined verbatim, as the report's are: a prefix that ends in `/` gives `//`.
+fn base(output: &Output, job_id: &str) -> String {
+    let prefix = output.prefix.as_deref().map_or(String::new(), |prefix| format!("{prefix}/"));
+    format!("{prefix}{job_id}/")
+}
+
+fn manifest_key(output: &Output, job_id: &str) -> String {
+    format!("{}manifest.json", base(output, job_id))
+}
+
+fn unwritten(job_id: &str, output: &Output, error: ObjectError) -> Unprepared {
+    tracing::info!(job = job_id, %error, "a generated manifest cannot be written");
+    let reason = "Error occurred when preparing manifest: Failed to write manifest";
+    let reason = FailureReason::new("ManifestOutputFailed", reason);
+    Unprepared::Failed(reason.detailed(format!("{}: {error}", output.bucket())))
 }
 
 /// Writes the pinned rows as an inventory: data files, then the `manifest.json` that names them (rule G-6).
@@ -190,18 +218,11 @@ async fn save(
         let terms = PutTerms { content_type, encryption };
         let put = patiently(engine, "a generated manifest", || objects.put(output.bucket(), &key, terms, body.clone()));
         put.await.map_err(|gave_up| match gave_up {
-            GaveUp::Refused(error) => {
-                tracing::info!(job = job_id, %error, "a generated manifest cannot be written");
-                let reason = "Error occurred when preparing manifest: Failed to write manifest";
-                let reason = FailureReason::new("ManifestOutputFailed", reason);
-                Unprepared::Failed(reason.detailed(format!("{}: {error}", output.bucket())))
-            }
+            GaveUp::Refused(error) => unwritten(job_id, output, error),
             GaveUp::Stopping(error) => error.into(),
         })
     };
-    // Joined verbatim, as the report's is: a prefix that ends in `/` gives `//`.
-    let prefix = output.prefix.as_deref().map_or(String::new(), |prefix| format!("{prefix}/"));
-    let base = format!("{prefix}{job_id}/");
+    let base = base(output, job_id);
     let dir = spool_dir(&world.job_dir(job_id)).join(world.settings.new_id().to_string());
     let made = dir.clone();
     engine.shared.tasks.blocking(move || std::fs::create_dir_all(made).map_err(spooling)).await?;
@@ -226,7 +247,7 @@ async fn save(
     }
     let created = (world.settings.wall_clock)().0;
     let json = inventory::write_json(source, output.bucket(), created, versions, &files);
-    let key = format!("{base}manifest.json");
+    let key = manifest_key(output, job_id);
     let body = PutBody::Bytes(json.into());
     let etag = put(key.clone(), "application/json", body).await?;
     // What cannot be removed now is removed when the job is over.

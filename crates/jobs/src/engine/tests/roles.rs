@@ -94,3 +94,45 @@ async fn a_function_that_the_role_may_not_invoke_any_more_is_not_called_and_the_
     let denied = report.iter().filter(|row| row.contains("403") && row.contains("The role may not invoke."));
     assert_eq!(denied.count(), 16, "{report:?}");
 }
+
+#[tokio::test]
+async fn whose_a_bucket_is_is_not_told_to_a_role_that_may_not_use_it() {
+    let owner = |b: String, bucket: &str| {
+        sources::generator(b)
+            .replace(
+                "<S3JobManifestGenerator>",
+                "<S3JobManifestGenerator><ExpectedBucketOwner>123456789012</ExpectedBucketOwner>",
+            )
+            .replace("s3:::source", bucket)
+    };
+    // The bucket `denied` is somebody else's, which is told to those who may list it.
+    for (bucket, forbidden, code) in [
+        ("denied", "", "BucketOwnerMismatch"),
+        ("denied", "list denied", "ManifestGenerationFailed"),
+        ("source", "list source", "ManifestGenerationFailed"),
+    ] {
+        let role = Arc::new(Role::default());
+        role.forbid(forbidden);
+        let world = world(&role).await;
+        world.put("source/a", "x");
+        let id = world.create(|b| owner(b, &format!("s3:::{bucket}"))).await;
+        let described = world.wait_for(&id, "Failed").await;
+        assert!(described.contains(&format!("<FailureCode>{code}</FailureCode>")), "{bucket} {forbidden}: {described}");
+    }
+    // So it is with the bucket of a report.
+    for (forbidden, told) in [("", "does not belong to the account"), ("put denied", "The role may not put denied.")] {
+        let role = Arc::new(Role::default());
+        role.forbid(forbidden);
+        let world = world(&role).await;
+        world.manifest(&keys(1));
+        let expected = |b: String| {
+            b.replace(
+                "arn:aws:s3:::r</Bucket>",
+                "arn:aws:s3:::denied</Bucket><ExpectedBucketOwner>123456789012</ExpectedBucketOwner>",
+            )
+        };
+        let id = world.create(expected).await;
+        let described = world.wait_for(&id, "Failed").await;
+        assert!(described.contains("ReportDeliveryFailed") && described.contains(told), "{described}");
+    }
+}

@@ -10,7 +10,7 @@ fn inventory(body: String) -> String {
     body.replace("m/list.csv", "m/manifest.json").replace("<ConfirmationRequired>false", "<ConfirmationRequired>true")
 }
 
-fn generator(body: String) -> String {
+pub(super) fn generator(body: String) -> String {
     let manifest = body.find("<Manifest>").unwrap()..body.find("<Description>").unwrap();
     let mut body = body.replace("<ConfirmationRequired>false", "<ConfirmationRequired>true");
     let (start, length) = (body.find("<Manifest>").unwrap(), manifest.len());
@@ -86,7 +86,7 @@ async fn world_with(poor: bool, change: impl Fn(&mut crate::Settings)) -> World 
 }
 
 impl World {
-    fn put(&self, name: &str, body: impl Into<Bytes>) {
+    pub(super) fn put(&self, name: &str, body: impl Into<Bytes>) {
         self.shelf.0.lock().unwrap().insert(name.to_owned(), body.into());
     }
 

@@ -12,13 +12,14 @@ use longshore_identity::Identity;
 use longshore_jobs::Jobs;
 use longshore_objects::Objects;
 use longshore_store::{Fatal, Records};
+use longshore_wire::Caller;
 use longshore_wire::caller::Witness;
 use longshore_wire::xml::Element;
 use rusqlite::types::ValueRef;
 use sha2::{Digest, Sha256};
 
 use super::drafts::{Draft, Keys, Sent, draft, encoded};
-use crate::access::{Access, BATCH_SERVICE, JobRoles, first_roles};
+use crate::access::{BATCH_SERVICE, Callers, JobRoles, Services, first_roles};
 use crate::bodies::Bodies;
 use crate::brake::Brake;
 use crate::credentials::Credentials;
@@ -104,16 +105,17 @@ impl World {
         let (region, account) = (REGION.to_owned(), ACCOUNT.to_owned());
         let settings = longshore_objects::Settings { region: region.clone(), account: account.clone() };
         let objects = Objects::open(records.clone(), path.join("objects"), settings).unwrap();
-        let settings =
-            longshore_identity::Settings { account: account.clone(), partition: "aws", region: region.clone() };
+        let settings = longshore_identity::Settings { account: account.clone(), region: region.clone() };
         let identity = Identity::open(records.clone(), &path, settings).unwrap();
         first_roles(&identity, ACCOUNT, Default::default()).await.unwrap();
         let root = Credentials { access_key_id: "AKIAROOTROOTROOTROOT".into(), secret_access_key: "root's".into() };
-        let access = Access {
+        let services = Services::new(identity.clone(), ACCOUNT, REGION, None);
+        let access = Callers {
             root: root.clone(),
             account: account.clone(),
             region: region.clone(),
             identity: Some(identity.clone()),
+            services: Some(services.clone()),
             witness: None,
             unsigned_payload: false,
             signing_keys: Arc::default(),
@@ -132,6 +134,7 @@ impl World {
         let (identity_of_roles, functions_of_roles) = (identity.clone(), functions.clone());
         settings.roles = JobRoles {
             identity: identity_of_roles,
+            services,
             functions: functions_of_roles,
             is_elsewhere: Arc::new(|_| false),
             account,
@@ -358,8 +361,8 @@ impl World {
         let now = jiff::Timestamp::now().as_second();
         for (name, began) in [("expired", now - 7_200), ("lasting", now)] {
             let role = format!("arn:aws:iam::{ACCOUNT}:role/past");
-            let context = longshore_core::policy::Context::new();
-            let made = self.identity.session(&role, BATCH_SERVICE, name, &context, 3_600, began).unwrap();
+            let service = Caller::service(BATCH_SERVICE, ACCOUNT, longshore_core::policy::Context::new(), None, "");
+            let made = self.identity.session(&service, &role, name, 3_600, began).unwrap();
             let keys = Keys {
                 id: made.access_key_id.clone(),
                 secret: made.secret_access_key.expose().to_owned(),
