@@ -370,7 +370,7 @@ pub enum JobCommand {
     },
     /// Show a job's progress until it is over. Ctrl-C leaves the job running
     #[command(after_help = "Exit status: 0 all tasks succeeded, 1 some failed, 2 the job itself failed or was \
-cancelled, or it could not be watched, 130 stopped by Ctrl-C.")]
+cancelled, or it could not be watched, 3 these credentials may not be told how it goes, 130 stopped by Ctrl-C.")]
     Watch {
         /// The job's ID, or the beginning of it
         job: String,
@@ -418,7 +418,16 @@ cancelled, or it could not be watched, 130 stopped by Ctrl-C.")]
         #[arg(long, short, value_name = "DIR")]
         output: Option<PathBuf>,
     },
+    /// Write the report that the job's bucket did not take when the job ended, once the role or the bucket is mended (Longshore alone)
+    Deliver {
+        /// The job's ID, or the beginning of it
+        job: String,
+    },
     /// Show what failed, grouped by code and message
+    #[command(
+        after_help = "Exit status: 0 the failures were told; 1 they could not be, or the job's report is missing and they come from the \
+server's own results: the reason is on standard error."
+    )]
     Failures {
         /// The job's ID, or the beginning of it
         job: String,
@@ -492,6 +501,9 @@ pub struct CreateJob {
     /// The objects: the manifest.json of an S3 Inventory. Its ETag is looked up
     #[arg(long, value_name = "s3://BUCKET/KEY", group = "rows", help_heading = "Objects")]
     pub inventory: Option<String>,
+    /// The ETag of --manifest or --inventory, so that it is not looked up, which takes s3:GetObject of your own credentials
+    #[arg(long, value_name = "ETAG", requires = "rows", conflicts_with = "generate", value_parser = clap::builder::NonEmptyStringValueParser::new(), help_heading = "Objects")]
+    pub etag: Option<String>,
     /// The objects: all below a prefix that pass the filters, listed by the job itself
     #[arg(long, value_name = "s3://BUCKET/PREFIX", group = "rows", help_heading = "Objects")]
     pub generate: Option<String>,

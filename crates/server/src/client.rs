@@ -42,6 +42,9 @@ pub use functions::{Invocation, Invoked, is_missing};
 const ANSWER_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// From the request's last byte to the answer's headers. The longest wait is for an upload to become durable.
 const ANSWER_TIME_MAX: Duration = Duration::from_secs(120);
+/// As [`ANSWER_TIME_MAX`], where the answer comes once a whole report is written: a hundred million rows take some minutes, and a store that
+/// refuses for the moment is asked again for a quarter of an hour.
+const REPORT_TIME_MAX: Duration = Duration::from_secs(60 * 60);
 /// For the name lookup, the connection, and TLS.
 const CONNECT_TIME_MAX: Duration = Duration::from_secs(15);
 const PIECE_BYTES: usize = 256 * 1024;
@@ -600,6 +603,11 @@ impl Client {
         self.own(&format!("/_longshore/v1/jobs/{id}/results")).await
     }
 
+    /// Has a Longshore write the report that a job's bucket did not take when it ended: `{"bucket", "key", "numberOfTasks"}`.
+    pub async fn deliver_report(&self, id: &str) -> Result<serde_json::Value, ClientError> {
+        self.own_within(Method::POST, &format!("/_longshore/v1/jobs/{id}/report"), REPORT_TIME_MAX).await
+    }
+
     /// How a job goes, and how long its tasks took, as Longshore tells it.
     pub async fn job_figures(&self, id: &str) -> Result<serde_json::Value, ClientError> {
         self.own(&format!("/_longshore/v1/jobs/{id}/figures")).await
@@ -651,11 +659,20 @@ impl Client {
     }
 
     async fn own(&self, target: &str) -> Result<serde_json::Value, ClientError> {
+        self.own_within(Method::GET, target, ANSWER_TIME_MAX).await
+    }
+
+    async fn own_within(
+        &self,
+        method: Method,
+        target: &str,
+        answer_time_max: Duration,
+    ) -> Result<serde_json::Value, ClientError> {
         let mut headers = HeaderMap::new();
         headers.insert("x-amz-account-id", self.account_header()?);
         let none = Content::Bytes(Bytes::new());
-        let (_, answer) = self.call(Api::Control, Method::GET, target, headers, none).await?;
-        json(&answer)
+        let (_, _, body) = self.send(Api::Control, method, target, headers, &none, answer_time_max).await?;
+        json(&whole(body).await?)
     }
 
     fn account_header(&self) -> Result<HeaderValue, ClientError> {

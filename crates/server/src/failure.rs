@@ -8,6 +8,8 @@ pub const OK: u8 = 0;
 pub const FAILED: u8 = 1;
 /// `run`: the job itself failed.
 pub const JOB_FAILED: u8 = 2;
+/// `job watch`: nobody may be told how the job goes.
+pub const UNTOLD: u8 = 3;
 /// The command line or the settings are wrong.
 pub const USAGE: u8 = 64;
 /// Stopped by Ctrl-C, as a shell reports it (128 + SIGINT).

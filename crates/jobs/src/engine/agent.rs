@@ -9,6 +9,7 @@ use longshore_core::run::{Command, Ended};
 use longshore_store::StoreError;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
 use super::keeper::Held;
 use super::pinned::Growing;
@@ -39,14 +40,17 @@ pub(super) fn spawn(engine: &Engine, job: JobRow, held: Held, goes_on: bool) {
     let (orders, mut receiver) = mpsc::channel(ORDERS_MAX);
     // Only a job that may have run before has counts in its log that are ahead of its row.
     let live = Live::new(matches!(job.status, Status::Preparing), goes_on);
+    let gone = CancellationToken::new();
     live.set_counts((job.succeeded, job.failed));
     live.priority.store(job.priority, Ordering::Relaxed);
-    agents
-        .insert(job.id.clone(), AgentHandle { fence: held.fence.clone(), orders, live: std::sync::Arc::clone(&live) });
+    let (fence, live_there) = (held.fence.clone(), Arc::clone(&live));
+    agents.insert(job.id.clone(), AgentHandle { fence, orders, live: live_there, gone: gone.clone() });
     drop(agents);
     let own = engine.clone();
     engine.shared.tasks.spawn(async move {
         let engine = own;
+        // Behind all else that this does.
+        let _gone = gone.drop_guard();
         // However this ends, nobody waits for counts for ever.
         let _known = live.looked.clone().drop_guard();
         let mut wait = PAUSE;
@@ -469,7 +473,7 @@ async fn finish(
     // How many rows there are may have become known since the agent began.
     let Some(job) = &engine.shared.world.ledger.job(&job.id).await? else { return Ok(()) };
     let reason = match answering(orders, reporter::report(engine, fence, job, status)).await {
-        Ok(()) => None,
+        Ok(_) => None,
         Err(Unreported::Failed(reason)) => Some(reason),
         // It is for that damage that it fails, and said so: its report is what is missing for it.
         Err(Unreported::Store(StoreError::Damaged(what)))
