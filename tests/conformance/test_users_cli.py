@@ -1,6 +1,9 @@
 """The command line of users who are not root: what they are told before a job runs, and what they need to be given."""
 
 import json
+import os
+import pathlib
+import shutil
 
 import pytest
 
@@ -94,3 +97,44 @@ def test_a_report_is_delivered_by_whoever_may_change_the_status_of_the_job(work,
     answer = json.loads(harness.run([*deliver, "--json"], who).stdout)
     assert answer == {"jobId": job["JobId"], "bucket": work.bucket, "key": f"reports/job-{job['JobId']}/manifest.json", "numberOfTasks": 3}
     harness.audit(work.server, job["JobId"], work.rows, status="Failed")
+
+
+def test_who_was_given_a_key_needs_the_address_of_the_server_and_nothing_of_its_data_directory(server, person, tmp_path):
+    person.may(allow(["s3:ListJobs", "s3:ListAllMyBuckets"]))
+    (tmp_path / ".aws").mkdir()
+    (tmp_path / ".aws/credentials").write_text("[theirs]\naws_access_key_id = {AccessKeyId}\naws_secret_access_key = {SecretAccessKey}\n".format(
+        **person.credentials))
+    # A key of somebody else in the environment would go over the profile.
+    shell = harness.plain_environment(tmp_path) | {
+        "PATH": f"{LONGSHORE.parent}:{harness.AWS.parent}:{os.environ['PATH']}", "AWS_ACCESS_KEY_ID": "other", "AWS_SECRET_ACCESS_KEY": "other"}
+    script = f"""set -eu
+        eval "$(longshore env --endpoint-url http://{server.address} --profile theirs)"
+        aws sts get-caller-identity --query Arn --output text
+        aws s3 ls > /dev/null
+        aws s3control list-jobs --account-id "$AWS_ACCOUNT_ID" --query 'length(Jobs)' --output text
+        longshore job list --json --profile theirs > /dev/null
+    """
+    done = harness.run(["sh", "-c", script], shell)
+    assert done.stdout.splitlines()[0] == person.arn and done.stderr == "", done.stderr
+    printed = harness.run([LONGSHORE, "env", "--endpoint-url", f"http://{server.address}"], harness.plain_environment(tmp_path))
+    assert "KEY" not in printed.stdout and "AWS_ENDPOINT_URL=" in printed.stdout and "there are no credentials" in printed.stderr
+
+
+def test_the_commands_in_the_shell_of_env_ask_the_server_that_it_names(server):
+    done = harness.run(["sh", "-c", f'eval "$({LONGSHORE} env --data-dir {server.data_dir})"; {LONGSHORE} job list --json'],
+                       harness.plain_environment(server.home))
+    assert "Jobs" in json.loads(done.stdout)
+
+
+def test_the_directory_of_another_user_is_told_from_one_that_is_not_there(server, tmp_path):
+    if os.geteuid() != 0 or not shutil.which("setpriv"):
+        pytest.skip("somebody else is needed")
+    folder = tmp_path / "theirs"
+    folder.mkdir(mode=0o700)
+    binary = pathlib.Path(shutil.copy(LONGSHORE, tmp_path / "longshore"))
+    for above in [tmp_path, *tmp_path.parents][:3]:
+        above.chmod(above.stat().st_mode | 0o011)
+    nobody = ["setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups", binary]
+    for command in (["env"], ["job", "list"], ["iam", "denials"]):
+        refused = harness.run([*nobody, *command, "--data-dir", folder], harness.plain_environment(tmp_path), check=False)
+        assert refused.returncode != 0 and "ask for an access key (docs/iam.md)" in refused.stderr, (command, refused.stderr)

@@ -176,9 +176,22 @@ pub struct Serve {
 }
 
 #[derive(Debug, Args)]
+#[command(
+    after_help = "Without --endpoint-url, the lines are those of root, from the data directory of the server. With it, they have no key but that of \
+--profile: for everybody who was given one, on any machine."
+)]
 pub struct Env {
     #[command(flatten)]
     pub place: Where,
+    /// The server, wherever it is: http(s)://host[:port]. No data directory is needed then
+    #[arg(long, value_name = "URL", conflicts_with_all = ["data_dir", "config"])]
+    pub endpoint_url: Option<String>,
+    /// The profile of the AWS configuration with the access key [default: what the environment has]
+    #[arg(long, value_name = "NAME", requires = "endpoint_url")]
+    pub profile: Option<String>,
+    /// The server's region [default: what environment or profile say, else us-east-1]
+    #[arg(long, value_name = "REGION", requires = "endpoint_url")]
+    pub region: Option<String>,
 }
 
 #[derive(Debug, Args)]

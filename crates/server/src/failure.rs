@@ -50,6 +50,9 @@ impl Failure {
     }
 }
 
+/// What helps where a directory cannot be read because it is somebody else's.
+pub const OF_ANOTHER: &str = "this directory is another user's; ask for an access key (docs/iam.md)";
+
 /// Puts `doing` before an error of any kind: `cannot read x: No such file or directory`.
 pub trait Because<T> {
     fn because(self, doing: impl Display) -> Result<T, Failure>;
