@@ -526,8 +526,12 @@ def test_without_iam_roles_are_names_and_the_server_says_so_loudly(tmp_path):
                                          Code={"ZipFile": harness.zip_of({"handler.py": textwrap.dedent(FUNCTION)})})
         job = server.create_job(bucket, f"arn:aws:lambda:{REGION}:{ACCOUNT}:function:f", etag, RoleArn=role)
         assert server.wait(job)["Status"] == "Complete"
-        with pytest.raises(botocore.exceptions.ClientError, match='iam = "off"'):
-            server.boto("iam").list_users()
+        # Smoke tests begin with it; whoever has a key here is root.
+        told = server.boto("sts").get_caller_identity()
+        assert (told["Arn"], told["UserId"], told["Account"]) == (f"arn:aws:iam::{ACCOUNT}:root", ACCOUNT, ACCOUNT)
+        for refused in (server.boto("iam").list_users, server.boto("sts").get_session_token):
+            with pytest.raises(botocore.exceptions.ClientError, match='iam = "off"'):
+                refused()
         explained = server.longshore("iam", "explain", "user/u", "s3:GetObject", "*", check=False)
         assert explained.returncode == 2 and 'iam = "off"' in explained.stderr
     finally:

@@ -616,15 +616,37 @@ impl Client {
     /// Whether somebody may do something and why, as Longshore tells it: `{"principal", "results": […]}`. `members` are those of
     /// SimulatePrincipalPolicy.
     pub async fn explain(&self, members: &[(String, String)]) -> Result<serde_json::Value, ClientError> {
+        self.explain_at(Api::Control, members).await
+    }
+
+    async fn explain_at(&self, api: Api, members: &[(String, String)]) -> Result<serde_json::Value, ClientError> {
         let encoded = |text: &str| utf8_percent_encode(text, COMPONENT).to_string();
         let fields: Vec<String> =
             members.iter().map(|(name, value)| format!("{}={}", encoded(name), encoded(value))).collect();
         let mut headers = HeaderMap::new();
-        headers.insert("x-amz-account-id", self.account_header()?);
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/x-www-form-urlencoded"));
         let body = Content::Bytes(Bytes::from(fields.join("&")));
-        let (_, answer) = self.call(Api::Control, Method::POST, "/_longshore/v1/iam/explain", headers, body).await?;
+        let (_, answer) = self.call(api, Method::POST, "/_longshore/v1/iam/explain", headers, body).await?;
         json(&answer)
+    }
+
+    /// Whether there is a role where functions are, a Longshore; `None` where that is not for these credentials to know.
+    pub async fn has_role_for_functions(&self, role: &str) -> Option<bool> {
+        let member = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+        // What is asked of it does not matter: it is what can be asked of a role that there is.
+        let members = [
+            member("PolicySourceArn", role),
+            member("ActionNames.member.1", "s3:GetObject"),
+            member("ResourceArns.member.1", "*"),
+        ];
+        if !self.functions_are_of_longshore().await.ok()? {
+            return None;
+        }
+        match self.explain_at(Api::OwnLambda, &members).await {
+            Ok(_) => Some(true),
+            Err(error) if error.code() == "NoSuchEntity" => Some(false),
+            Err(_) => None,
+        }
     }
 
     /// Whether there is the function that a job names; `None` where nobody can be asked. At a Longshore: whether it is one

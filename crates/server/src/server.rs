@@ -346,6 +346,9 @@ impl Server {
             tokio::spawn(presented.keep(tls::hang_up()?, stopped, changed));
         }
         file.write(&path)?;
+        if !settings.tls.is_on() && !address.ip().to_canonical().is_loopback() {
+            tracing::warn!(%address, "plain HTTP is served to other machines: all that is sent can be read on the way, and changed");
+        }
         tracing::info!(%address, data_dir = %path.display(), "server started");
         Ok(Self {
             address,

@@ -35,10 +35,26 @@ pub enum Roots<'p> {
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum TlsError {
     /// Whoever answers cannot show that it is who was meant.
-    #[error("the certificate is not trusted: {0}")]
+    #[error("the certificate is not trusted: {}", why_not(.0))]
     NotTrusted(CertificateError),
     #[error("{0}")]
     Broken(String),
+}
+
+/// What is wrong with a certificate, in words that help: two of them everybody meets who makes one.
+fn why_not(error: &CertificateError) -> String {
+    match error {
+        CertificateError::UnknownIssuer => {
+            "nobody who is trusted has signed it (UnknownIssuer); AWS_CA_BUNDLE names a file of certificates to trust".into()
+        }
+        // The type behind this one is not ours to name.
+        CertificateError::Other(other) if format!("{other:?}").contains("CaUsedAsEndEntity") => {
+            "it is that of an authority (CA:TRUE), as openssl makes it; make it with -addext basicConstraints=critical,CA:FALSE".into()
+        }
+        // Of a server of this machine (see `OneCertificate`).
+        CertificateError::ApplicationVerificationFailure => "it is not the one that the data directory names".into(),
+        error => error.to_string(),
+    }
 }
 
 /// Reads the certificates to trust. The error names the file. Blocks: the system's take some ten milliseconds.
@@ -195,7 +211,7 @@ impl ServerCertVerifier for OneCertificate {
         if Fingerprint::of(end_entity) == self.certificate {
             return Ok(ServerCertVerified::assertion());
         }
-        Err(CertificateError::UnknownIssuer.into())
+        Err(CertificateError::ApplicationVerificationFailure.into())
     }
 
     // Whoever shows the certificate has to prove that the key is theirs.

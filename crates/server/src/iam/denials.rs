@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use crate::audit::{FILE, FILE_BEFORE};
 use crate::cli::At;
-use crate::failure::{Because, Failure, OK, plain};
+use crate::failure::{Because, Failure, OF_ANOTHER, OK, plain};
 use crate::output::{self, out, time};
 use crate::settings;
 
@@ -61,6 +61,9 @@ fn files(data_dir: &Path) -> Result<Vec<File>, Failure> {
             Ok((_, id)) if files.iter().any(|(_, known)| *known == id) => {}
             Ok(opened) => files.push(opened),
             Err(error) if error.kind() == ErrorKind::NotFound => {}
+            Err(error) if error.kind() == ErrorKind::PermissionDenied => {
+                return Err(Failure::new(format!("cannot open {}: {error}", path.display())).hint(OF_ANOTHER));
+            }
             Err(error) => return Err(Failure::new(format!("cannot open {}: {error}", path.display()))),
         }
     }
