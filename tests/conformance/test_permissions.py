@@ -300,6 +300,12 @@ def test_functions_are_invoked_with_the_role(work):
     work.role_may_all_but("lambda:InvokeFunction")
     job, reasons = work.ended()
     assert (job["Status"], job["ProgressSummary"]["NumberOfTasksFailed"]) == ("Complete", 3)
+
+    def warned():
+        return [line for line in work.server.said().splitlines() if "WARN every task of a job failed for one reason" in line and job["JobId"] in line]
+
+    [line] = harness.wait_for("a line in the log", warned)
+    assert "tasks=3" in line and "The job's role may not lambda:InvokeFunction because" in line, line
     for row in failures(work, job):
         assert str(row.http_status) == "403"
         assert row.message.startswith("The job's role may not lambda:InvokeFunction because") and row.message.endswith(work.function), row

@@ -4,8 +4,10 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use longshore_core::failures::{Failures, Group};
 use longshore_core::job::{Event, Status};
 use longshore_core::run::{Command, Ended};
+use longshore_core::task::Outcome;
 use longshore_store::StoreError;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
@@ -491,7 +493,58 @@ async fn finish(
     // Before the job is over: afterwards nobody would come back for it.
     engine.clean(&job.id).await;
     match reason {
-        Some(reason) => fail(engine, fence, reason).await,
-        None => step(engine, fence, Event::ReportWritten, Change::default()).await.map(drop),
+        Some(reason) => fail(engine, fence, reason).await?,
+        None => drop(step(engine, fence, Event::ReportWritten, Change::default()).await?),
+    }
+    if job.succeeded == 0 && job.failed > 0 {
+        warn_of_one_reason(engine, job).await;
+    }
+    Ok(())
+}
+
+/// Says in the log if every task of a job that is over failed for the same reason: then it lies with no object, and a job that is
+/// Complete says nothing of it.
+async fn warn_of_one_reason(engine: &Engine, job: &JobRow) {
+    // Whoever asks for them is told what is wrong with them.
+    let Ok(failures) = engine.failures(&job.id).await else { return };
+    let Some((tasks, outcome)) = only_reason(failures) else { return };
+    let (http_status, code) = (outcome.http_status, &*outcome.error_code);
+    // What a function says of itself is a payload, and those are in no log.
+    let reason = if http_status == 200 { "the function says it, and the report has it" } else { &*outcome.message };
+    tracing::warn!(job = job.id, tasks, http_status, code, reason, "every task of a job failed for one reason");
+}
+
+/// How many tasks failed, and how, if all of them did and in the same way.
+fn only_reason(failures: Failures) -> Option<(u64, Outcome)> {
+    let succeeded = failures.succeeded;
+    let (groups, others) = failures.groups();
+    let [one] = <[Group; 1]>::try_from(groups).ok()?;
+    (succeeded == 0 && others == 0).then_some((one.tasks, one.outcome))
+}
+
+#[cfg(test)]
+mod tests {
+    use longshore_core::task::{Task, VersionId};
+
+    use super::*;
+
+    #[test]
+    fn a_reason_is_the_only_one_where_every_task_failed_for_it() {
+        let denied = Outcome::failed(403, "AccessDeniedException", "The role may not.");
+        let other = Outcome::failed(200, "PermanentFailure", "no");
+        for (outcomes, wanted) in [
+            (vec![&denied, &denied], Some((2, denied.clone()))),
+            (vec![&denied, &other], None),
+            (vec![&denied, &Outcome::succeeded("")], None),
+            (vec![], None),
+        ] {
+            let mut failures = Failures::default();
+            for (row, outcome) in outcomes.into_iter().enumerate() {
+                let row = row as u64;
+                let task = Task { row, number: row, bucket: "b".into(), key: "k".into(), version: VersionId::NoColumn };
+                failures.add(&task, outcome);
+            }
+            assert_eq!(only_reason(failures), wanted);
+        }
     }
 }
