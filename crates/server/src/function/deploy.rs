@@ -346,8 +346,10 @@ impl Wanted<'_> {
                     }
                     None => format!("there is no role {}, which is taken where --role names none", plain(role)),
                 }),
-            Some(role) if of_role => refused(error)
-                .hint(format!("the trust policy of {} has to let lambda.amazonaws.com assume it", plain(role))),
+            Some(role) if of_role => refused(error).hint(format!(
+                "there has to be a role {} whose trust policy lets lambda.amazonaws.com assume it",
+                plain(role)
+            )),
             _ => refused(error),
         }
     }
