@@ -241,6 +241,12 @@ class Stage:
         self.counted["rows"] += len(rows)
         return rows
 
+    def end(self, what, job):
+        """Waits for the end of one of several jobs and audits it, unless that was done when another was created."""
+        if job in self.rows:
+            self.wait(f"the end of {what}", lambda: self.look(job)["Status"] in audit.TERMINAL, 60)
+            self.finish(job)
+
     def finish_others(self, left=0):
         """Audits the jobs that are over, and waits for others until so many are left, the long one apart."""
         others = [job for job in self.rows if job != self.long]
@@ -305,8 +311,7 @@ class Stage:
             number = next(self.numbers)
             jobs.append(self.job([f"urgent-{number}-{row}" for row in range(2 * SMALL)], Priority=100))
         for job in jobs:
-            self.wait("the end of an urgent job", lambda: self.look(job)["Status"] in audit.TERMINAL, 60)
-            self.finish(job)
+            self.end("an urgent job", job)
 
     def many_jobs(self):
         """So many that the first are removed: more than are retained."""
@@ -315,8 +320,7 @@ class Stage:
         for _ in range(3):
             jobs = [self.job([f"brief-{next(self.numbers)}"], Priority=5) for _ in range(4)]
             for job in jobs:
-                self.wait("the end of a brief job", lambda: self.look(job)["Status"] in audit.TERMINAL, 60)
-                self.finish(job)
+                self.end("a brief job", job)
             if self.long in self.rows and self.look(self.long)["Status"] in audit.TERMINAL:
                 self.finish(self.long)
                 self.long = None

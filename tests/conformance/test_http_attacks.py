@@ -141,9 +141,10 @@ CHUNKED = b"Transfer-Encoding: chunked"
 # A stranger's request is refused as such, with 403, where it is one; everything that follows it on the connection is another.
 CASES = {
     # --- where one request ends and the next begins: what two readers could see in two ways is read by nobody ---
-    "length-and-chunks": (post(b"Content-Length: 6", CHUNKED, body=b"0\r\n\r\nX" + HEALTH), [403], CLOSED),
-    "chunks-and-length": (post(CHUNKED, b"Content-Length: 6", body=b"0\r\n\r\nX" + HEALTH), [403], CLOSED),
-    "chunks-and-length-of-less": (post(b"Content-Length: 4", CHUNKED, body=b"%x\r\n" % len(HEALTH) + HEALTH + b"\r\n0\r\n\r\n"), [403], CLOSED),
+    "length-and-chunks": (post(b"Content-Length: 6", CHUNKED, body=b"0\r\n\r\nX" + HEALTH), [400], CLOSED),
+    "chunks-and-length": (post(CHUNKED, b"Content-Length: 6", body=b"0\r\n\r\nX" + HEALTH), [400], CLOSED),
+    "chunks-and-length-of-less": (post(b"Content-Length: 4", CHUNKED, body=b"%x\r\n" % len(HEALTH) + HEALTH + b"\r\n0\r\n\r\n"), [400], CLOSED),
+    "length-and-chunks-behind-another": (HEALTH + post(b"Content-Length: 6", CHUNKED, body=b"0\r\n\r\nX" + HEALTH), [200, 403], CLOSED),
     "chunked-and-identity": (post(CHUNKED, b"Transfer-Encoding: identity", body=b"0\r\n\r\n" + HEALTH), [400], CLOSED),
     "chunked-then-identity": (post(b"Transfer-Encoding: chunked, identity", body=b"0\r\n\r\n" + HEALTH), [400], CLOSED),
     "an-unknown-coding": (post(b"Transfer-Encoding: xchunked", body=b"0\r\n\r\n" + HEALTH), [400], CLOSED),

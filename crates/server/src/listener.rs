@@ -4,6 +4,7 @@
 //! on what a client leaves unsaid. What a request means is [`crate::dispatch`]'s business.
 //! Source: promise 4.4, item 14; `docs/decisions/0046-whoever-is-silent-longest-makes-room.md`.
 
+mod head;
 mod room;
 
 use std::future::Future;
@@ -11,11 +12,13 @@ use std::io;
 use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::combinators::UnsyncBoxBody;
+use http_body_util::{BodyExt, Empty};
 use hyper::body::{Body, Frame, Incoming, SizeHint};
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -23,6 +26,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, Sleep};
 
+use self::head::Head;
 use self::room::Room;
 pub use self::room::Seats;
 use crate::tls::Presented;
@@ -188,8 +192,11 @@ async fn connection<S>(
                 // It has to make room, and is about to be dropped: nothing may begin that nobody would be told of.
                 return std::future::pending().await;
             }
+            if phase.framed_twice.load(Ordering::Relaxed) {
+                return Ok(EndSeen::new(refused_as_framed_twice(), phase));
+            }
             let answer = service.answer(request.map(RequestBody::new)).await;
-            Ok::<_, std::convert::Infallible>(answer.map(|body| EndSeen { body, phase }))
+            Ok::<_, std::convert::Infallible>(EndSeen::new(answer, phase))
         }
     });
     let mut connection = pin!(
@@ -222,10 +229,20 @@ async fn connection<S>(
     }
 }
 
+/// As hyper answers what else may be read in two ways: no word, and nothing more is read.
+fn refused_as_framed_twice() -> Answer {
+    let mut answer = http::Response::new(Empty::new().map_err(|never| match never {}).boxed_unsync());
+    *answer.status_mut() = http::StatusCode::BAD_REQUEST;
+    answer.headers_mut().insert(http::header::CONNECTION, http::HeaderValue::from_static("close"));
+    answer
+}
+
 /// What a connection is waiting for, and since when.
 #[derive(Debug)]
 struct Phase {
     now: watch::Sender<(u8, Instant)>,
+    /// Whether the head of the request under way says in two ways how long its body is.
+    framed_twice: AtomicBool,
     /// Told whenever a connection is not being answered any more: somebody may want its place.
     idle: Arc<Notify>,
 }
@@ -243,7 +260,7 @@ impl Phase {
     const REFUSED: u8 = 4;
 
     fn new(idle: Arc<Notify>) -> Self {
-        Self { now: watch::Sender::new((Self::IDLE, Instant::now())), idle }
+        Self { now: watch::Sender::new((Self::IDLE, Instant::now())), framed_twice: AtomicBool::new(false), idle }
     }
 
     /// Whether the connection goes on: it may have had to make room.
@@ -311,6 +328,12 @@ struct EndSeen {
     phase: Arc<Phase>,
 }
 
+impl EndSeen {
+    fn new(answer: Answer, phase: Arc<Phase>) -> http::Response<Self> {
+        answer.map(|body| Self { body, phase })
+    }
+}
+
 impl Drop for EndSeen {
     fn drop(&mut self) {
         self.phase.set(Phase::IDLE);
@@ -338,12 +361,13 @@ impl Body for EndSeen {
 struct TimedStream<S> {
     stream: S,
     phase: Arc<Phase>,
+    head: Head,
     write_alarm: Option<Pin<Box<Sleep>>>,
 }
 
 impl<S> TimedStream<S> {
     fn new(stream: S, phase: Arc<Phase>) -> Self {
-        Self { stream, phase, write_alarm: None }
+        Self { stream, phase, head: Head::default(), write_alarm: None }
     }
 
     fn written<T>(&mut self, cx: &mut Context<'_>, polled: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
@@ -360,8 +384,17 @@ impl<S: AsyncRead + Unpin> AsyncRead for TimedStream<S> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let filled = buffer.filled().len();
         let polled = Pin::new(&mut self.stream).poll_read(cx, buffer);
-        if polled.is_ready() && buffer.filled().len() > filled && self.phase.get() == Phase::IDLE {
+        let new = buffer.filled().get(filled..).unwrap_or_default();
+        if polled.is_pending() || new.is_empty() {
+            return polled;
+        }
+        if self.phase.get() == Phase::IDLE {
+            self.head = Head::default();
             self.phase.set(Phase::HEADERS);
+        }
+        // A head that came with the request before it is not seen here; behind that one hyper closes the connection.
+        if self.phase.get() == Phase::HEADERS && self.head.saw(new) {
+            self.phase.framed_twice.store(true, Ordering::Relaxed);
         }
         polled
     }
@@ -637,6 +670,30 @@ mod tests {
         )
         .await;
         assert!(hung_up(ours).await.1.ends_with("192.0.2.7:4711 true"));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_request_that_says_twice_how_long_it_is_reaches_nobody() {
+        let lengths = "content-length: 3\r\n";
+        for (headers, status) in [
+            (lengths.to_owned() + "transfer-encoding: chunked\r\n", "400"),
+            ("transfer-encoding: chunked\r\n".to_owned() + lengths, "400"),
+            ("transfer-encoding: chunked\r\n".to_owned(), "200"),
+            (lengths.to_owned(), "200"),
+        ] {
+            let (mut stream, _stop) = connected();
+            // Behind another, and in pieces.
+            say(&mut stream, REQUEST).await;
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            say(&mut stream, "PUT / HTTP/1.1\r\nhost: local").await;
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            let body = if headers == lengths { "abc" } else { "0\r\n\r\n" };
+            say(&mut stream, &format!("host\r\n{headers}\r\n{body}")).await;
+            let (seconds, said) = hung_up(stream).await;
+            assert!(said.starts_with("HTTP/1.1 200"), "{said}");
+            assert!(said[8..].contains(&format!("HTTP/1.1 {status}")), "{headers}: {said}");
+            assert_eq!(seconds, if status == "400" { 0 } else { 60 }, "{headers}");
+        }
     }
 
     #[tokio::test(start_paused = true)]
