@@ -336,7 +336,8 @@ pub struct Job {
 /// Which endpoint is meant, and how its answer is printed.
 #[derive(Debug, Clone, Default, Args)]
 pub struct At {
-    /// Where the state of the server is kept [default: as for serve]; with --endpoint-url, whose credentials are meant
+    /// Where the state of the server is kept [default: as for serve]; with --endpoint-url, whose credentials are meant. Not with --profile
+    /// or --region, which mean credentials of another kind
     #[arg(long, value_name = "DIR", global = true, help_heading = "Endpoint", conflicts_with_all = ["profile", "region"])]
     pub data_dir: Option<PathBuf>,
     /// Another endpoint for all that is asked: http(s)://host[:port]

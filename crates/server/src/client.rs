@@ -27,13 +27,14 @@ use longshore_wire::payload::PayloadForm;
 use longshore_wire::sigv4;
 use longshore_wire::xml::{Element, Writer};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use rustls::CertificateError;
 use sha2::{Digest, Sha256};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::credentials::Credentials;
 use crate::failure::Failure;
 use crate::names::INTERNAL;
-use crate::tls;
+use crate::tls::{self, TlsError};
 
 pub use endpoint::{Endpoint, Endpoints, NoEndpoint};
 pub use functions::{Invocation, Invoked, is_missing};
@@ -827,7 +828,12 @@ async fn connect(endpoint: &Endpoint, proxy: Option<&Endpoint>) -> Result<SendRe
                 None => tls::usual(),
             };
             let config = config.map_err(|e| broken(&e))?;
-            let stream = tls::handshake(stream, endpoint.host(), config).await.map_err(|e| broken(&e))?;
+            let stream = tls::handshake(stream, endpoint.host(), config).await.map_err(|error| match error {
+                TlsError::NotTrusted(CertificateError::UnknownIssuer) => {
+                    broken(&format!("{error} (AWS_CA_BUNDLE names a file of certificates to trust)"))
+                }
+                error => broken(&error),
+            })?;
             handshake(stream).await.map_err(|e| broken(&e))
         } else {
             handshake(stream).await.map_err(|e| broken(&e))

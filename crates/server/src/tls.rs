@@ -41,12 +41,9 @@ pub enum TlsError {
     Broken(String),
 }
 
-/// What is wrong with a certificate, in words that help: two of them everybody meets who makes one.
+/// What is wrong with a certificate, in words that help where the usual ones do not.
 fn why_not(error: &CertificateError) -> String {
     match error {
-        CertificateError::UnknownIssuer => {
-            "nobody who is trusted has signed it (UnknownIssuer); AWS_CA_BUNDLE names a file of certificates to trust".into()
-        }
         // The type behind this one is not ours to name.
         CertificateError::Other(other) if format!("{other:?}").contains("CaUsedAsEndEntity") => {
             "it is that of an authority (CA:TRUE), as openssl makes it; make it with -addext basicConstraints=critical,CA:FALSE".into()
