@@ -135,6 +135,8 @@ def test_the_directory_of_another_user_is_told_from_one_that_is_not_there(server
     for above in [tmp_path, *tmp_path.parents][:3]:
         above.chmod(above.stat().st_mode | 0o011)
     nobody = ["setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups", binary]
+    if harness.run([*nobody, "--version"], harness.plain_environment(tmp_path), check=False).returncode != 0:
+        pytest.skip("somebody else cannot reach the folders of this test")
     for command in (["env"], ["job", "list"], ["iam", "denials"]):
         refused = harness.run([*nobody, *command, "--data-dir", folder], harness.plain_environment(tmp_path), check=False)
         assert refused.returncode != 0 and "ask for an access key (docs/iam.md)" in refused.stderr, (command, refused.stderr)
