@@ -184,7 +184,7 @@ pub struct Env {
     #[command(flatten)]
     pub place: Where,
     /// The server, wherever it is: http(s)://host[:port]. No data directory is needed then
-    #[arg(long, value_name = "URL", conflicts_with_all = ["data_dir", "config"])]
+    #[arg(long, value_name = "URL", conflicts_with = "data_dir")]
     pub endpoint_url: Option<String>,
     /// The profile of the AWS configuration with the access key [default: what the environment has]
     #[arg(long, value_name = "NAME", requires = "endpoint_url")]
