@@ -519,7 +519,9 @@ fn only_reason(failures: Failures) -> Option<(u64, Outcome)> {
     let succeeded = failures.succeeded;
     let (groups, others) = failures.groups();
     let [one] = <[Group; 1]>::try_from(groups).ok()?;
-    (succeeded == 0 && others == 0).then_some((one.tasks, one.outcome))
+    // That a function turns one object away says nothing of others.
+    let tells = one.tasks > 1 || one.outcome.http_status != 200;
+    (succeeded == 0 && others == 0 && tells).then_some((one.tasks, one.outcome))
 }
 
 #[cfg(test)]
@@ -534,6 +536,9 @@ mod tests {
         let other = Outcome::failed(200, "PermanentFailure", "no");
         for (outcomes, wanted) in [
             (vec![&denied, &denied], Some((2, denied.clone()))),
+            (vec![&denied], Some((1, denied.clone()))),
+            (vec![&other, &other], Some((2, other.clone()))),
+            (vec![&other], None),
             (vec![&denied, &other], None),
             (vec![&denied, &Outcome::succeeded("")], None),
             (vec![], None),
