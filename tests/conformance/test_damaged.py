@@ -148,8 +148,26 @@ def test_a_job_whose_report_has_no_bucket_says_how_its_results_can_be_had(own, t
     for command in ("report", "retry"):
         said = job(own, command, id, status=1).stderr
         assert "is Failed and left no report" in said and hint in said, said
-    failures = job(own, "failures", id)
-    assert "2 × PermanentFailure: done" in failures.stdout and "without a report" in failures.stderr
+    failures = job(own, "failures", id, status=1)
+    assert "2 × PermanentFailure: done" in failures.stdout
+    assert "left no report: no-bucket-of-ours: NoSuchBucket" in failures.stderr and hint in failures.stderr, failures.stderr
+    # The results are kept: with the bucket there, the report is written, nothing runs again, and a retry begins from it.
+    refused = job(own, "deliver", id, status=1).stderr
+    assert "ReportDeliveryFailed: The report is not delivered: no-bucket-of-ours: NoSuchBucket" in refused, refused
+    own.s3.create_bucket(Bucket="no-bucket-of-ours")
+    assert job(own, "deliver", id).stdout == f"s3://no-bucket-of-ours/r/job-{id}\n"
+    described = own.describe(id)
+    assert described["Status"] == "Failed" and described["StatusUpdateReason"].startswith("The completion report was delivered on 20")
+    harness.audit(own, id, rows(20), status="Failed")
+    copied = job(own, "report", id, "--output", tmp_path / "later")
+    assert "18 succeeded, 2 failed; 2 files, their MD5s are right" in copied.stderr, copied.stderr
+    assert "2 × PermanentFailure" in job(own, "failures", id).stdout
+    again = job(own, "retry", id, "--watch", status=1)
+    assert "2 of 2 failed" in again.stderr or "0 of 2 succeeded" in again.stderr, again.stderr
+    listed = own.s3.list_objects_v2(Bucket="no-bucket-of-ours").get("Contents", [])
+    for found in listed:
+        own.s3.delete_object(Bucket="no-bucket-of-ours", Key=found["Key"])
+    own.s3.delete_bucket(Bucket="no-bucket-of-ours")
     # What is wrong is the bucket, not the key.
     missing = job(own, "create", "--function", NAME, "--manifest", "s3://no-bucket-of-ours/short.csv", status=1).stderr
     assert "NoSuchBucket: There is no bucket no-bucket-of-ours" in missing, missing

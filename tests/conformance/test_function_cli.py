@@ -138,7 +138,7 @@ def test_only_what_differs_is_changed_and_what_is_not_said_stays(place):
     assert re.fullmatch(rf"guessed: the name {place.name}; .*\nupdated {place.name}: code \(\d+ bytes\)\n", done.stderr), done.stderr
     assert "reserved concurrency 2 → none" in place.deploy("--concurrency", "none").stderr
     refused = place.deploy("--role", "other", status=1)
-    assert "cannot be assumed by Lambda" in refused.stderr
+    assert "cannot be assumed by Lambda" in refused.stderr and f"there is no role arn:aws:iam::{ACCOUNT}:role/other" in refused.stderr
     place.server.role("other")
     done = place.deploy("--concurrency", "0", "--role", "other")
     assert "reserved concurrency none → 0" in done.stderr and f"→ arn:aws:iam::{ACCOUNT}:role/other" in done.stderr

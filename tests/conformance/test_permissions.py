@@ -304,6 +304,12 @@ def test_functions_are_invoked_with_the_role(work):
     work.role_may_all_but("lambda:InvokeFunction")
     job, reasons = work.ended()
     assert (job["Status"], job["ProgressSummary"]["NumberOfTasksFailed"]) == ("Complete", 3)
+
+    def warned():
+        return [line for line in work.server.said().splitlines() if "WARN every task of a job failed for one reason" in line and job["JobId"] in line]
+
+    [line] = harness.wait_for("a line in the log", warned)
+    assert "tasks=3" in line and "The job's role may not lambda:InvokeFunction because" in line, line
     for row in failures(work, job):
         assert str(row.http_status) == "403"
         assert row.message.startswith("The job's role may not lambda:InvokeFunction because") and row.message.endswith(work.function), row
@@ -530,8 +536,12 @@ def test_without_iam_roles_are_names_and_the_server_says_so_loudly(tmp_path):
                                          Code={"ZipFile": harness.zip_of({"handler.py": textwrap.dedent(FUNCTION)})})
         job = server.create_job(bucket, f"arn:aws:lambda:{REGION}:{ACCOUNT}:function:f", etag, RoleArn=role)
         assert server.wait(job)["Status"] == "Complete"
-        with pytest.raises(botocore.exceptions.ClientError, match='iam = "off"'):
-            server.boto("iam").list_users()
+        # Smoke tests begin with it; whoever has a key here is root.
+        told = server.boto("sts").get_caller_identity()
+        assert (told["Arn"], told["UserId"], told["Account"]) == (f"arn:aws:iam::{ACCOUNT}:root", ACCOUNT, ACCOUNT)
+        for refused in (server.boto("iam").list_users, server.boto("sts").get_session_token):
+            with pytest.raises(botocore.exceptions.ClientError, match='iam = "off"'):
+                refused()
         explained = server.longshore("iam", "explain", "user/u", "s3:GetObject", "*", check=False)
         assert explained.returncode == 2 and 'iam = "off"' in explained.stderr
     finally:

@@ -55,12 +55,14 @@ def test_plain_http_for_other_machines_is_refused_unless_it_is_asked_for(tmp_pat
     done = start(tmp_path, "--data-dir", tmp_path / "data", "--listen", "0.0.0.0:0")
     assert "TLS" in refused(done) and "--allow-plain-http" in done.stderr
     arguments = [harness.LONGSHORE, "serve", "--data-dir", tmp_path / "data", "--listen", "0.0.0.0:0", "--allow-plain-http"]
-    server = subprocess.Popen(list(map(str, arguments)), env=harness.plain_environment(tmp_path),
-                              stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    with open(tmp_path / "log", "w") as log:
+        server = subprocess.Popen(list(map(str, arguments)), env=harness.plain_environment(tmp_path),
+                                  stdout=subprocess.PIPE, stderr=log, text=True)
     assert server.stdout.readline().startswith("listening on http://0.0.0.0:")
     server.send_signal(signal.SIGTERM)
     assert server.wait(20) == 0
     server.stdout.close()
+    assert (tmp_path / "log").read_text().count("WARN plain HTTP is served to other machines") == 1
 
 
 def test_localhost_is_an_address_to_listen_on(tmp_path):

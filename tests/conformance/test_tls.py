@@ -89,7 +89,13 @@ def secure(tmp_path_factory):
 
 
 def test_the_aws_cli_works_over_https_with_an_authority_of_ones_own(secure, tmp_path):
-    assert secure.server.exports["AWS_ENDPOINT_URL"] == f"https://batch.example:{secure.port}"
+    # The name resolves nowhere and the certificate has the address: all but S3 Control is there already.
+    exports = secure.server.exports
+    assert exports["AWS_ENDPOINT_URL"] == f"https://127.0.0.1:{secure.port}"
+    assert exports["AWS_ENDPOINT_URL_S3_CONTROL"] == f"https://batch.example:{secure.port}"
+    hint = f"add this line to /etc/hosts, or both names to your DNS: 127.0.0.1 batch.example {ACCOUNT}.batch.example"
+    assert hint in secure.server.longshore("env").stderr
+    assert "AWS_CA_BUNDLE" not in exports, "the authority is in no file that the server knows"
     secure.aws("s3", "mb", "s3://by-cli")
     (tmp_path / "file").write_bytes(b"over TLS")
     secure.aws("s3", "cp", tmp_path / "file", "s3://by-cli/file")
@@ -117,7 +123,7 @@ def test_s3_control_works_over_https_at_a_name_of_its_own(secure, monkeypatch):
     resolve = socket.getaddrinfo
     monkeypatch.setattr(socket, "getaddrinfo", lambda host, *more, **options: resolve(
         "127.0.0.1" if str(host).endswith("batch.example") else host, *more, **options))
-    with harness.environ(secure.environment | {"AWS_ENDPOINT_URL": secure.server.exports["AWS_ENDPOINT_URL"]}):
+    with harness.environ(secure.environment | {"AWS_ENDPOINT_URL": secure.server.exports["AWS_ENDPOINT_URL_S3_CONTROL"]}):
         control = boto3.session.Session().client("s3control")
     assert control.list_jobs(AccountId=ACCOUNT)["Jobs"] == []
 
@@ -142,13 +148,13 @@ def test_the_commands_on_this_machine_know_the_certificate_and_no_other(secure, 
     arguments = [harness.LONGSHORE, "job", "list", "--endpoint-url", f"https://127.0.0.1:{secure.port}"]
     harness.run(arguments, environment)
     stranger = harness.run(arguments, environment | {"LONGSHORE_DATA_DIR": str(tmp_path)}, check=False)
-    assert stranger.returncode != 0 and "not trusted" in stranger.stderr, stranger.stderr
+    assert stranger.returncode != 0 and "not trusted: UnknownIssuer (AWS_CA_BUNDLE names" in stranger.stderr, stranger.stderr
     facts = secure.server.data_dir / "server.json"
     kept = facts.read_text()
     try:
         facts.write_text(kept.replace(secure.told(), "00" * 32))
         other = secure.server.longshore("job", "list", check=False)
-        assert other.returncode != 0 and "not trusted" in other.stderr, other.stderr
+        assert other.returncode != 0 and "not trusted: it is not the one that the data directory names" in other.stderr, other.stderr
     finally:
         facts.write_text(kept)
 
@@ -250,3 +256,21 @@ def test_a_certificate_that_cannot_be_used_keeps_the_server_from_starting(secure
         assert status == 64 and why in said and "BEGIN" not in said, said
     status, said = serve(tmp_path, *listen, "--tls-certificate", secure.certificate)
     assert status == 64 and "--tls-key" in said, said
+
+
+def test_with_a_certificate_that_vouches_for_itself_the_lines_of_env_are_enough(tmp_path):
+    harness.need("openssl")
+    certificate, key = tmp_path / "own.pem", tmp_path / "own.key"
+    harness.run(["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2", "-subj", "/CN=own",
+                 "-addext", "subjectAltName=IP:127.0.0.1", "-keyout", key, "-out", certificate], dict(os.environ))
+    key.chmod(0o600)
+    server = harness.Server(tmp_path, {"LONGSHORE_TLS_CERTIFICATE": str(certificate), "LONGSHORE_TLS_KEY": str(key)}).start()
+    try:
+        assert server.exports["AWS_CA_BUNDLE"] == str(certificate)
+        server.aws("s3", "mb", "s3://bucket")
+        # openssl makes such a certificate that of an authority; the AWS CLI takes it, and we say what is in the way.
+        refused = harness.run([harness.LONGSHORE, "job", "list", "--endpoint-url", server.exports["AWS_ENDPOINT_URL"]],
+                              {name: value for name, value in server.environment.items() if name != "LONGSHORE_DATA_DIR"}, check=False)
+        assert refused.returncode == 1 and "-addext basicConstraints=critical,CA:FALSE" in refused.stderr, refused.stderr
+    finally:
+        server.stop()

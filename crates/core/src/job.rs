@@ -104,6 +104,8 @@ pub enum Event {
     PromotionTimedOut,
     /// The completion report is written, or none was due.
     ReportWritten,
+    /// The report that its bucket did not take when the job failed is there now. What the job ended as it stays (decision 0048).
+    ReportDelivered,
 }
 
 impl Event {
@@ -152,8 +154,8 @@ impl Status {
     pub fn on(self, event: Event) -> Result<Status, IllegalMove> {
         use Event::{
             CancelRequested, ConfirmationTimedOut, Confirmed, Drained, ManifestRead, PickedUp, Preempted,
-            PromotionTimedOut, ReportWritten, RowsChecked, SampleCancelRequested, SampleFinished, SlotGranted,
-            TasksFailed, TasksFinished,
+            PromotionTimedOut, ReportDelivered, ReportWritten, RowsChecked, SampleCancelRequested, SampleFinished,
+            SlotGranted, TasksFailed, TasksFinished,
         };
         Ok(match (self, event) {
             (New, PickedUp) => Preparing,
@@ -181,6 +183,7 @@ impl Status {
             // A report that cannot be written fails a job all of whose tasks ran (spec 2.2, last row).
             (New | Preparing | Ready | Active | Pausing | Paused | Completing | Cancelling, Event::Failed) => Failing,
             (Failing, ReportWritten | Event::Failed) => Failed,
+            (Failed, ReportDelivered) => Failed,
             (from, event) => return Err(IllegalMove { from, event }),
         })
     }
@@ -190,7 +193,7 @@ impl Status {
 mod tests {
     use super::*;
 
-    const EVENTS: [Event; 17] = [
+    const EVENTS: [Event; 18] = [
         Event::PickedUp,
         Event::ManifestRead { confirmation_required: true },
         Event::ManifestRead { confirmation_required: false },
@@ -208,6 +211,7 @@ mod tests {
         Event::SampleFinished,
         Event::SampleCancelRequested,
         Event::PromotionTimedOut,
+        Event::ReportDelivered,
     ];
 
     /// The table of the spec's section 2.2, written down a second time: (from, to) pairs and nothing else.
@@ -324,6 +328,13 @@ mod tests {
     fn a_confirmation_is_taken_in_suspended_alone() {
         for from in Status::ALL {
             assert_eq!(from.on(Event::Confirmed).is_ok(), from == Suspended);
+        }
+    }
+
+    #[test]
+    fn a_report_that_comes_later_leaves_the_job_failed_and_no_other_takes_one() {
+        for from in Status::ALL {
+            assert_eq!(from.on(Event::ReportDelivered).ok(), (from == Failed).then_some(Failed), "{from:?}");
         }
     }
 

@@ -56,9 +56,11 @@ const MOVES: &[(&str, &str, &str)] = &[
     ("Paused", "cancel after the sample", "Cancelling"),
     ("Cancelling", "cancel after the sample", "Cancelling"),
     ("Cancelled", "cancel after the sample", "Cancelled"),
+    // Beyond AWS, decision 0048.
+    ("Failed", "report delivered later", "Failed"),
 ];
 
-const EVENTS: [(&str, Event); 17] = [
+const EVENTS: [(&str, Event); 18] = [
     ("picked up", Event::PickedUp),
     ("manifest read, to be confirmed", Event::ManifestRead { confirmation_required: true }),
     ("manifest read", Event::ManifestRead { confirmation_required: false }),
@@ -76,6 +78,7 @@ const EVENTS: [(&str, Event); 17] = [
     ("sample finished", Event::SampleFinished),
     ("timed out after the sample", Event::PromotionTimedOut),
     ("cancel after the sample", Event::SampleCancelRequested),
+    ("report delivered later", Event::ReportDelivered),
 ];
 
 fn moved(from: &str, what: &str) -> Option<&'static str> {
@@ -291,6 +294,7 @@ fn the_model_knows_every_event() {
         Event::SampleFinished => 14,
         Event::PromotionTimedOut => 15,
         Event::SampleCancelRequested => 16,
+        Event::ReportDelivered => 17,
     };
     assert!(EVENTS.iter().map(|(_, event)| number(*event)).eq(0..EVENTS.len()));
 }

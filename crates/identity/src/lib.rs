@@ -34,6 +34,8 @@ use longshore_wire::{Asked, Caller, caller};
 pub use error::{AssumeError, IdentityError};
 pub use operations::OWN_OPERATIONS;
 pub use operations::all as operations;
+/// The one answer of STS that is given where IAM is switched off.
+pub use operations::caller_identity::without_iam;
 #[cfg(any(test, feature = "testing"))]
 pub use session::SessionCredentials;
 pub use table::SCHEMA;

@@ -7,7 +7,7 @@ mod account;
 mod assume_role;
 mod attachments;
 mod boundaries;
-mod caller_identity;
+pub(crate) mod caller_identity;
 mod explain;
 mod inline_policies;
 mod managed_policies;

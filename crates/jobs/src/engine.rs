@@ -16,13 +16,14 @@ mod patience;
 mod pinned;
 mod preparer;
 pub(crate) mod recorder;
+mod redelivery;
 mod reporter;
 mod role;
 mod scheduler;
 mod tallies;
 mod tasks;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
@@ -92,6 +93,10 @@ struct Shared {
     meters: Arc<meters::Meters>,
     keeper: keeper::Keeper,
     agents: Mutex<BTreeMap<String, AgentHandle>>,
+    /// Jobs whose reports are being delivered again.
+    redelivered: Mutex<BTreeSet<String>>,
+    /// Cancelled once [`sweep`] removes nothing more.
+    swept: CancellationToken,
     tasks: tasks::Tasks,
     stopping: CancellationToken,
     started: Instant,
@@ -102,6 +107,8 @@ struct AgentHandle {
     fence: Fence,
     orders: mpsc::Sender<Order>,
     live: Arc<Live>,
+    /// Cancelled once it has given its lease back, or has ended otherwise.
+    gone: CancellationToken,
 }
 
 /// Orders to one agent: a cancel and a few pauses; nobody sends more before the last is taken.
@@ -203,6 +210,8 @@ impl Engine {
                 wake: Notify::new(),
                 retire: Notify::new(),
                 agents: Mutex::default(),
+                redelivered: Mutex::default(),
+                swept: CancellationToken::new(),
                 stopping: CancellationToken::new(),
                 started: Instant::now(),
             }),
@@ -387,6 +396,7 @@ async fn cut_off_when_broken(engine: Engine) {
 
 /// Removes what a crash left behind of jobs that were over by then.
 async fn sweep(engine: Engine) {
+    let _swept = engine.shared.swept.clone().drop_guard();
     let (ground, dir) = (engine.shared.tasks.ground().clone(), engine.shared.world.dir.clone());
     let listed = engine.shared.tasks.blocking(move || {
         let names = ground.files().names_in(&dir)?;

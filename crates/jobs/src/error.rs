@@ -60,6 +60,9 @@ pub enum JobError {
     /// A policy of the caller's says no, or none says yes.
     #[error("denied: {0}")]
     Denied(Box<longshore_wire::Denied>),
+    /// A report that is to be delivered again is not, and why.
+    #[error("a report is not delivered: {0}")]
+    Undelivered(String),
     #[error("no such resource")]
     NoSuchResource,
     #[error("the method is not allowed here")]
@@ -131,6 +134,9 @@ impl JobError {
             }
             JobError::AccessDenied(message) => both(403, "AccessDenied", (*message).into()),
             JobError::Denied(why) => both(403, "AccessDenied", why.to_string()),
+            JobError::Undelivered(why) => {
+                both(409, "ReportDeliveryFailed", format!("The report is not delivered: {why}"))
+            }
             JobError::NoSuchResource => both(404, "NoSuchResource", "The path names no resource of this API".into()),
             JobError::MethodNotAllowed => {
                 both(405, "MethodNotAllowed", "The specified method is not allowed against this resource".into())
@@ -244,6 +250,12 @@ mod tests {
                 "Please reduce your request rate",
             ),
             (JobError::AccessDenied("Access Denied"), "403 AccessDenied", "403 AccessDenied", "Access Denied"),
+            (
+                JobError::Undelivered(own("x")),
+                "409 ReportDeliveryFailed",
+                "409 ReportDeliveryFailed",
+                "The report is not delivered: x",
+            ),
             (JobError::NoSuchResource, "404 NoSuchResource", "404 NoSuchResource", "no resource"),
             (JobError::MethodNotAllowed, "405 MethodNotAllowed", "405 MethodNotAllowed", "method"),
             (JobError::NotImplemented(own("X")), "501 NotImplemented", "501 NotImplemented", "X is not implemented"),

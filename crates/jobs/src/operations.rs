@@ -3,6 +3,7 @@
 mod asks;
 mod create_job;
 mod delete_job_tagging;
+mod deliver_job_report;
 mod describe_job;
 mod get_job_tagging;
 mod job_events;
@@ -35,7 +36,8 @@ pub const OPERATIONS: &[Operation<Jobs>] = &[
 
 /// Every operation of our own API on jobs, below `/_longshore/v1/`: what AWS has no operation for. AWS's clients never
 /// notice them.
-pub const OWN_OPERATIONS: &[Operation<Jobs>] = &[job_events::OPERATION, job_figures::OPERATION, job_results::OPERATION];
+pub const OWN_OPERATIONS: &[Operation<Jobs>] =
+    &[job_events::OPERATION, job_figures::OPERATION, job_results::OPERATION, deliver_job_report::OPERATION];
 
 /// The value of `x-amz-account-id`, if it is there once and can be read.
 pub(crate) fn account_header(request: &Request) -> Option<&str> {

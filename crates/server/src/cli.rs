@@ -177,9 +177,22 @@ pub struct Serve {
 }
 
 #[derive(Debug, Args)]
+#[command(
+    after_help = "Without --endpoint-url, the lines are those of root, from the data directory of the server. With it, they have no key but that of \
+--profile: for everybody who was given one, on any machine."
+)]
 pub struct Env {
     #[command(flatten)]
     pub place: Where,
+    /// The server, wherever it is: http(s)://host[:port]. No data directory is needed then
+    #[arg(long, value_name = "URL", conflicts_with = "data_dir")]
+    pub endpoint_url: Option<String>,
+    /// The profile of the AWS configuration with the access key [default: what the environment has]
+    #[arg(long, value_name = "NAME", requires = "endpoint_url")]
+    pub profile: Option<String>,
+    /// The server's region [default: what environment or profile say, else us-east-1]
+    #[arg(long, value_name = "REGION", requires = "endpoint_url")]
+    pub region: Option<String>,
 }
 
 #[derive(Debug, Args)]
@@ -324,7 +337,8 @@ pub struct Job {
 /// Which endpoint is meant, and how its answer is printed.
 #[derive(Debug, Clone, Default, Args)]
 pub struct At {
-    /// Where the state of the server is kept [default: as for serve]; with --endpoint-url, whose credentials are meant
+    /// Where the state of the server is kept [default: as for serve]; with --endpoint-url, whose credentials are meant. Not with --profile
+    /// or --region, which mean credentials of another kind
     #[arg(long, value_name = "DIR", global = true, help_heading = "Endpoint", conflicts_with_all = ["profile", "region"])]
     pub data_dir: Option<PathBuf>,
     /// Another endpoint for all that is asked: http(s)://host[:port]
@@ -371,7 +385,7 @@ pub enum JobCommand {
     },
     /// Show a job's progress until it is over. Ctrl-C leaves the job running
     #[command(after_help = "Exit status: 0 all tasks succeeded, 1 some failed, 2 the job itself failed or was \
-cancelled, or it could not be watched, 130 stopped by Ctrl-C.")]
+cancelled, or it could not be watched, 3 these credentials may not be told how it goes, 130 stopped by Ctrl-C.")]
     Watch {
         /// The job's ID, or the beginning of it
         job: String,
@@ -419,7 +433,16 @@ cancelled, or it could not be watched, 130 stopped by Ctrl-C.")]
         #[arg(long, short, value_name = "DIR")]
         output: Option<PathBuf>,
     },
+    /// Write the report that the job's bucket did not take when the job ended, once the role or the bucket is mended (Longshore alone)
+    Deliver {
+        /// The job's ID, or the beginning of it
+        job: String,
+    },
     /// Show what failed, grouped by code and message
+    #[command(
+        after_help = "Exit status: 0 the failures were told; 1 they could not be, or the job's report is missing and they come from the \
+server's own results: the reason is on standard error."
+    )]
     Failures {
         /// The job's ID, or the beginning of it
         job: String,
@@ -493,6 +516,9 @@ pub struct CreateJob {
     /// The objects: the manifest.json of an S3 Inventory. Its ETag is looked up
     #[arg(long, value_name = "s3://BUCKET/KEY", group = "rows", help_heading = "Objects")]
     pub inventory: Option<String>,
+    /// The ETag of --manifest or --inventory, so that it is not looked up, which takes s3:GetObject of your own credentials
+    #[arg(long, value_name = "ETAG", requires = "rows", conflicts_with = "generate", value_parser = clap::builder::NonEmptyStringValueParser::new(), help_heading = "Objects")]
+    pub etag: Option<String>,
     /// The objects: all below a prefix that pass the filters, listed by the job itself
     #[arg(long, value_name = "s3://BUCKET/PREFIX", group = "rows", help_heading = "Objects")]
     pub generate: Option<String>,

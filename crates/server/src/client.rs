@@ -27,13 +27,14 @@ use longshore_wire::payload::PayloadForm;
 use longshore_wire::sigv4;
 use longshore_wire::xml::{Element, Writer};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use rustls::CertificateError;
 use sha2::{Digest, Sha256};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::credentials::Credentials;
 use crate::failure::Failure;
 use crate::names::INTERNAL;
-use crate::tls;
+use crate::tls::{self, TlsError};
 
 pub use endpoint::{Endpoint, Endpoints, NoEndpoint};
 pub use functions::{Invocation, Invoked, is_missing};
@@ -42,6 +43,9 @@ pub use functions::{Invocation, Invoked, is_missing};
 const ANSWER_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// From the request's last byte to the answer's headers. The longest wait is for an upload to become durable.
 const ANSWER_TIME_MAX: Duration = Duration::from_secs(120);
+/// As [`ANSWER_TIME_MAX`], where the answer comes once a whole report is written: a hundred million rows take some minutes, and a store that
+/// refuses for the moment is asked again for a quarter of an hour.
+const REPORT_TIME_MAX: Duration = Duration::from_secs(60 * 60);
 /// For the name lookup, the connection, and TLS.
 const CONNECT_TIME_MAX: Duration = Duration::from_secs(15);
 const PIECE_BYTES: usize = 256 * 1024;
@@ -600,6 +604,11 @@ impl Client {
         self.own(&format!("/_longshore/v1/jobs/{id}/results")).await
     }
 
+    /// Has a Longshore write the report that a job's bucket did not take when it ended: `{"bucket", "key", "numberOfTasks"}`.
+    pub async fn deliver_report(&self, id: &str) -> Result<serde_json::Value, ClientError> {
+        self.own_within(Method::POST, &format!("/_longshore/v1/jobs/{id}/report"), REPORT_TIME_MAX).await
+    }
+
     /// How a job goes, and how long its tasks took, as Longshore tells it.
     pub async fn job_figures(&self, id: &str) -> Result<serde_json::Value, ClientError> {
         self.own(&format!("/_longshore/v1/jobs/{id}/figures")).await
@@ -608,15 +617,37 @@ impl Client {
     /// Whether somebody may do something and why, as Longshore tells it: `{"principal", "results": […]}`. `members` are those of
     /// SimulatePrincipalPolicy.
     pub async fn explain(&self, members: &[(String, String)]) -> Result<serde_json::Value, ClientError> {
+        self.explain_at(Api::Control, members).await
+    }
+
+    async fn explain_at(&self, api: Api, members: &[(String, String)]) -> Result<serde_json::Value, ClientError> {
         let encoded = |text: &str| utf8_percent_encode(text, COMPONENT).to_string();
         let fields: Vec<String> =
             members.iter().map(|(name, value)| format!("{}={}", encoded(name), encoded(value))).collect();
         let mut headers = HeaderMap::new();
-        headers.insert("x-amz-account-id", self.account_header()?);
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/x-www-form-urlencoded"));
         let body = Content::Bytes(Bytes::from(fields.join("&")));
-        let (_, answer) = self.call(Api::Control, Method::POST, "/_longshore/v1/iam/explain", headers, body).await?;
+        let (_, answer) = self.call(api, Method::POST, "/_longshore/v1/iam/explain", headers, body).await?;
         json(&answer)
+    }
+
+    /// Whether there is a role where functions are, a Longshore; `None` where that is not for these credentials to know.
+    pub async fn has_role_for_functions(&self, role: &str) -> Option<bool> {
+        let member = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+        // What is asked of it does not matter: it is what can be asked of a role that there is.
+        let members = [
+            member("PolicySourceArn", role),
+            member("ActionNames.member.1", "s3:GetObject"),
+            member("ResourceArns.member.1", "*"),
+        ];
+        if !self.functions_are_of_longshore().await.ok()? {
+            return None;
+        }
+        match self.explain_at(Api::OwnLambda, &members).await {
+            Ok(_) => Some(true),
+            Err(error) if error.code() == "NoSuchEntity" => Some(false),
+            Err(_) => None,
+        }
     }
 
     /// Whether there is the function that a job names; `None` where nobody can be asked. At a Longshore: whether it is one
@@ -651,11 +682,20 @@ impl Client {
     }
 
     async fn own(&self, target: &str) -> Result<serde_json::Value, ClientError> {
+        self.own_within(Method::GET, target, ANSWER_TIME_MAX).await
+    }
+
+    async fn own_within(
+        &self,
+        method: Method,
+        target: &str,
+        answer_time_max: Duration,
+    ) -> Result<serde_json::Value, ClientError> {
         let mut headers = HeaderMap::new();
         headers.insert("x-amz-account-id", self.account_header()?);
         let none = Content::Bytes(Bytes::new());
-        let (_, answer) = self.call(Api::Control, Method::GET, target, headers, none).await?;
-        json(&answer)
+        let (_, _, body) = self.send(Api::Control, method, target, headers, &none, answer_time_max).await?;
+        json(&whole(body).await?)
     }
 
     fn account_header(&self) -> Result<HeaderValue, ClientError> {
@@ -788,7 +828,12 @@ async fn connect(endpoint: &Endpoint, proxy: Option<&Endpoint>) -> Result<SendRe
                 None => tls::usual(),
             };
             let config = config.map_err(|e| broken(&e))?;
-            let stream = tls::handshake(stream, endpoint.host(), config).await.map_err(|e| broken(&e))?;
+            let stream = tls::handshake(stream, endpoint.host(), config).await.map_err(|error| match error {
+                TlsError::NotTrusted(CertificateError::UnknownIssuer) => {
+                    broken(&format!("{error} (AWS_CA_BUNDLE names a file of certificates to trust)"))
+                }
+                error => broken(&error),
+            })?;
             handshake(stream).await.map_err(|e| broken(&e))
         } else {
             handshake(stream).await.map_err(|e| broken(&e))

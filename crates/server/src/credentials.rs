@@ -9,7 +9,7 @@ use std::path::Path;
 use longshore_store::failpoint::{self, Place};
 use serde::{Deserialize, Serialize};
 
-use crate::failure::{Because, Failure};
+use crate::failure::{Because, Failure, OF_ANOTHER};
 
 const FILE: &str = "credentials.json";
 
@@ -34,6 +34,9 @@ impl Credentials {
         let text = match std::fs::read_to_string(&path) {
             Ok(text) => text,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => {
+                return Err(Failure::new(format!("cannot read {}: {error}", path.display())).hint(OF_ANOTHER));
+            }
             Err(error) => return Err(error).because(format!("cannot read {}", path.display())),
         };
         let mode = path.metadata().because(format!("cannot read {}", path.display()))?.permissions().mode();

@@ -505,7 +505,7 @@ impl Dispatch {
             Api::Lambda => self.functions.serve(request).await,
             Api::Identity => match &self.access.identity {
                 Some(identity) => identity.serve(request).await,
-                None => off().query(id),
+                None => longshore_identity::without_iam(&request).unwrap_or_else(|| off().query(id)),
             },
             Api::Own if request.path.starts_with(Identity::OWN_PREFIX) => match &self.access.identity {
                 Some(identity) => identity.serve_own(request, &|function| self.functions.asks_invoke(function)).await,

@@ -8,6 +8,8 @@ pub const OK: u8 = 0;
 pub const FAILED: u8 = 1;
 /// `run`: the job itself failed.
 pub const JOB_FAILED: u8 = 2;
+/// `job watch`: nobody may be told how the job goes.
+pub const UNTOLD: u8 = 3;
 /// The command line or the settings are wrong.
 pub const USAGE: u8 = 64;
 /// Stopped by Ctrl-C, as a shell reports it (128 + SIGINT).
@@ -47,6 +49,9 @@ impl Failure {
         }
     }
 }
+
+/// What helps where a directory cannot be read because it is somebody else's.
+pub const OF_ANOTHER: &str = "this directory is another user's; ask for an access key (docs/iam.md)";
 
 /// Puts `doing` before an error of any kind: `cannot read x: No such file or directory`.
 pub trait Because<T> {

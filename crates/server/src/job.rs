@@ -8,6 +8,7 @@ pub mod figures;
 pub mod json;
 mod results;
 mod retry;
+mod role;
 mod show;
 mod so_far;
 mod watch;
@@ -89,6 +90,7 @@ async fn command(args: cli::Job) -> Result<u8, Failure> {
             let id = id_of(&place, &job).await?;
             results::report(&place, &id, output, json).await
         }
+        JobCommand::Deliver { job } => results::deliver(&place, &id_of(&place, &job).await?, json).await,
         JobCommand::Failures { job, keys } => {
             let id = id_of(&place, &job).await?;
             if keys { results::keys(&place, &id, json).await } else { results::failures(&place, &id, json).await }

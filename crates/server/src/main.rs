@@ -126,11 +126,7 @@ fn command(cli: Cli, format: &log_lines::Format) -> Result<u8, Failure> {
             Ok(OK)
         }
         Command::Serve(args) => block_on(serve(args, format, is_given)),
-        Command::Env(args) => {
-            let (data_dir, settings) = place(&args.place)?;
-            env::print(&data_dir, &settings)?;
-            Ok(OK)
-        }
+        Command::Env(args) => block_on(async move { env::env(&args).await.map(|()| OK) }),
         Command::Demo(args) => block_on(demo::demo(args)),
         // 1 is for tasks that failed: whoever reads the status must not take an error of ours for that.
         Command::Run(args) => block_on(run::run(*args)).map_err(|failure| match failure.status {

@@ -336,11 +336,13 @@ impl Server {
         let pid = std::process::id();
         let mut file = ServerFile { listen: address, metrics_listen: metrics_address, tls: None, pid, account, region };
         if let Some(presented) = presented {
-            let facts = |certificate| TlsFacts { certificate, name: settings.names.first().cloned() };
+            let name = settings.names.first().cloned();
+            let shown = std::path::absolute(&settings.tls.certificate).ok();
+            let facts = move |certificate| TlsFacts { certificate, name: name.clone(), file: shown.clone() };
             file.tls = Some(facts(presented.fingerprint()));
-            let (file, directory, name) = (file.clone(), path.clone(), settings.names.first().cloned());
+            let (file, directory) = (file.clone(), path.clone());
             let changed = move |certificate| {
-                let tls = Some(TlsFacts { certificate, name: name.clone() });
+                let tls = Some(facts(certificate));
                 if let Err(failure) = (ServerFile { tls, ..file.clone() }).write(&directory) {
                     tracing::error!(
                         error = failure.message,
@@ -351,6 +353,9 @@ impl Server {
             tokio::spawn(presented.keep(tls::hang_up()?, stopped, changed));
         }
         file.write(&path)?;
+        if !settings.tls.is_on() && !address.ip().to_canonical().is_loopback() {
+            tracing::warn!(%address, "plain HTTP is served to other machines: all that is sent can be read on the way, and changed");
+        }
         tracing::info!(%address, data_dir = %path.display(), "server started");
         Ok(Self {
             address,

@@ -20,7 +20,7 @@ use toml::{Table, Value};
 use crate::audit::Kept;
 use crate::cli::LogFormat;
 use crate::endpoints::EndpointSettings;
-use crate::failure::{Because, Failure};
+use crate::failure::{Because, Failure, OF_ANOTHER};
 use crate::names;
 use crate::remote_functions::FunctionEndpointSettings;
 use crate::sinks::{self, SinkSettings};
@@ -305,7 +305,10 @@ impl Settings {
                     "the data directory {} cannot be used: {error}",
                     data_dir.display()
                 ))
-                .hint("name another directory with --data-dir"));
+                .hint(match error.kind() {
+                    std::io::ErrorKind::PermissionDenied => OF_ANOTHER,
+                    _ => "name another directory with --data-dir",
+                }));
             }
             Err(error) => return Err(error).because(format!("cannot read {}", path.display())),
         }

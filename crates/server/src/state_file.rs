@@ -4,14 +4,14 @@
 //! one that did not take the directory's lock last; such a file is ignored.
 
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
 use crate::client::Endpoint;
 use crate::credentials::write_file;
 use crate::env::dialled;
-use crate::failure::{Because, Failure};
+use crate::failure::{Because, Failure, OF_ANOTHER};
 use crate::tls::Fingerprint;
 
 const FILE: &str = "server.json";
@@ -38,6 +38,9 @@ pub struct TlsFacts {
     /// The first of its further names, which is what certificates are for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
+    /// The PEM file of the certificate.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub file: Option<PathBuf>,
 }
 
 impl ServerFile {
@@ -57,6 +60,9 @@ impl ServerFile {
         let text = match std::fs::read_to_string(&path) {
             Ok(text) => text,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => {
+                return Err(Failure::new(format!("cannot read {}: {error}", path.display())).hint(OF_ANOTHER));
+            }
             Err(error) => return Err(error).because(format!("cannot read {}", path.display())),
         };
         let read: Self = serde_json::from_str(&text).because(format!("{} is damaged", path.display()))?;

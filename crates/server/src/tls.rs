@@ -18,6 +18,7 @@ use sha2::{Digest, Sha256};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
+use webpki::EndEntityCert;
 
 pub use presented::{Presented, hang_up};
 
@@ -34,10 +35,23 @@ pub enum Roots<'p> {
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum TlsError {
     /// Whoever answers cannot show that it is who was meant.
-    #[error("the certificate is not trusted: {0}")]
+    #[error("the certificate is not trusted: {}", why_not(.0))]
     NotTrusted(CertificateError),
     #[error("{0}")]
     Broken(String),
+}
+
+/// What is wrong with a certificate, in words that help where the usual ones do not.
+fn why_not(error: &CertificateError) -> String {
+    match error {
+        // The type behind this one is not ours to name.
+        CertificateError::Other(other) if format!("{other:?}").contains("CaUsedAsEndEntity") => {
+            "it is that of an authority (CA:TRUE), as openssl makes it; make it with -addext basicConstraints=critical,CA:FALSE".into()
+        }
+        // Of a server of this machine (see `OneCertificate`).
+        CertificateError::ApplicationVerificationFailure => "it is not the one that the data directory names".into(),
+        error => error.to_string(),
+    }
 }
 
 /// Reads the certificates to trust. The error names the file. Blocks: the system's take some ten milliseconds.
@@ -98,6 +112,35 @@ pub async fn handshake(
             _ => TlsError::Broken(error.to_string()),
         }
     })
+}
+
+/// The certificates of a PEM file that a server shows, as clients judge them.
+#[derive(Debug)]
+pub struct Chain(Vec<CertificateDer<'static>>);
+
+impl Chain {
+    /// `None` if there is no such file, it is not for us to read, or it has no certificate.
+    pub fn read(path: &Path) -> Option<Self> {
+        Self::parse(&std::fs::read(path).ok()?)
+    }
+
+    pub fn parse(pem: &[u8]) -> Option<Self> {
+        let chain: Vec<_> = CertificateDer::pem_slice_iter(pem).collect::<Result<_, _>>().ok()?;
+        (!chain.is_empty()).then_some(Self(chain))
+    }
+
+    /// Whether it is for this host: a name, or an address without brackets.
+    pub fn is_for(&self, host: &str) -> bool {
+        let Ok(name) = ServerName::try_from(host) else { return false };
+        let first = self.0.first().and_then(|first| EndEntityCert::try_from(first).ok());
+        first.is_some_and(|first| first.verify_is_valid_for_subject_name(&name).is_ok())
+    }
+
+    /// Whether who trusts the certificates in the file trusts the server: it is its own authority, or that stands behind it.
+    pub fn has_its_authority(&self) -> bool {
+        let parsed = self.0.iter().filter_map(|one| EndEntityCert::try_from(one).ok());
+        parsed.into_iter().any(|one| one.issuer() == one.subject())
+    }
 }
 
 /// The SHA-256 of a certificate, as `openssl x509 -fingerprint -sha256` has it, without colons.
@@ -165,7 +208,7 @@ impl ServerCertVerifier for OneCertificate {
         if Fingerprint::of(end_entity) == self.certificate {
             return Ok(ServerCertVerified::assertion());
         }
-        Err(CertificateError::UnknownIssuer.into())
+        Err(CertificateError::ApplicationVerificationFailure.into())
     }
 
     // Whoever shows the certificate has to prove that the key is theirs.
@@ -191,5 +234,29 @@ impl ServerCertVerifier for OneCertificate {
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
         self.provider.signature_verification_algorithms.supported_schemes()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_chain_says_for_which_hosts_it_is_and_whether_it_is_its_own_authority() {
+        let local = Chain::parse(include_bytes!("../fixtures/tls/first.pem")).unwrap();
+        let named = Chain::parse(include_bytes!("../fixtures/tls/named.pem")).unwrap();
+        for (host, by_local, by_named) in [
+            ("127.0.0.1", true, false),
+            ("localhost", true, false),
+            ("1.localhost", false, false),
+            ("batch.example", false, true),
+            ("000000000000.batch.example", false, true),
+            ("a.b.batch.example", false, false),
+            ("not a host", false, false),
+        ] {
+            assert_eq!((local.is_for(host), named.is_for(host)), (by_local, by_named), "{host}");
+        }
+        assert_eq!((local.has_its_authority(), named.has_its_authority()), (true, false));
+        assert!(Chain::parse(b"").is_none() && Chain::parse(b"-----BEGIN CERTIFICATE-----\nx").is_none());
     }
 }

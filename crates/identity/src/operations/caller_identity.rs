@@ -1,21 +1,47 @@
 //! Who asks, and whose a key is. Source: STS API reference, GetCallerIdentity, GetAccessKeyInfo.
 
+use http::{Method, StatusCode};
 use longshore_core::policy::Context;
+use longshore_core::policy::Principal;
+use longshore_wire::xml::Writer;
+use longshore_wire::{Request, Response};
 
-use super::{Answer, Call};
+use super::{Answer, Call, STS_SERVICE};
 use crate::error::IdentityError;
+use crate::query::Params;
 use crate::validate;
 
 /// Whoever has signed may know who they are: policies are not asked, even those that deny it.
 pub(super) async fn get_caller_identity(call: Call) -> Result<Answer, IdentityError> {
     call.read()?;
-    let principal = call.asker.caller.principal();
-    let (user_id, account, arn) = (principal.user_id.clone(), principal.account.clone(), principal.arn.clone());
-    Ok(Answer::new(call.asker.needs_no_permission(), move |xml| {
-        xml.text("Arn", &arn);
-        xml.text("UserId", &user_id);
-        xml.text("Account", &account);
-    }))
+    let principal = call.asker.caller.principal().clone();
+    Ok(Answer::new(call.asker.needs_no_permission(), move |xml| told(xml, &principal)))
+}
+
+fn told(xml: &mut Writer, principal: &Principal) {
+    xml.text("Arn", &principal.arn);
+    xml.text("UserId", &principal.user_id);
+    xml.text("Account", &principal.account);
+}
+
+/// Answers GetCallerIdentity where there is no IAM, for every smoke test begins with it. `None`: something else is asked.
+pub fn without_iam(request: &Request) -> Option<Response> {
+    if request.method != Method::POST || request.caller.verified().service() != "sts" {
+        return None;
+    }
+    let mut params = Params::parse(&request.body).ok()?;
+    let version = params.take("Version").unwrap_or_else(|| STS_SERVICE.version.to_owned());
+    if params.take("Action").as_deref() != Some("GetCallerIdentity") || version != STS_SERVICE.version {
+        return None;
+    }
+    let mut xml = Writer::document("GetCallerIdentityResponse", Some(STS_SERVICE.namespace));
+    xml.open("GetCallerIdentityResult");
+    told(&mut xml, request.caller.principal());
+    xml.close();
+    xml.open("ResponseMetadata");
+    xml.text("RequestId", &request.request_id.0);
+    xml.close();
+    Some(Response::xml(StatusCode::OK, xml.finish()).with_header("content-type", "text/xml"))
 }
 
 pub(super) async fn get_access_key_info(mut call: Call) -> Result<Answer, IdentityError> {

@@ -4,11 +4,14 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use longshore_core::failures::{Failures, Group};
 use longshore_core::job::{Event, Status};
 use longshore_core::run::{Command, Ended};
+use longshore_core::task::Outcome;
 use longshore_store::StoreError;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
 use super::keeper::Held;
 use super::pinned::Growing;
@@ -39,14 +42,17 @@ pub(super) fn spawn(engine: &Engine, job: JobRow, held: Held, goes_on: bool) {
     let (orders, mut receiver) = mpsc::channel(ORDERS_MAX);
     // Only a job that may have run before has counts in its log that are ahead of its row.
     let live = Live::new(matches!(job.status, Status::Preparing), goes_on);
+    let gone = CancellationToken::new();
     live.set_counts((job.succeeded, job.failed));
     live.priority.store(job.priority, Ordering::Relaxed);
-    agents
-        .insert(job.id.clone(), AgentHandle { fence: held.fence.clone(), orders, live: std::sync::Arc::clone(&live) });
+    let (fence, live_there) = (held.fence.clone(), Arc::clone(&live));
+    agents.insert(job.id.clone(), AgentHandle { fence, orders, live: live_there, gone: gone.clone() });
     drop(agents);
     let own = engine.clone();
     engine.shared.tasks.spawn(async move {
         let engine = own;
+        // Behind all else that this does.
+        let _gone = gone.drop_guard();
         // However this ends, nobody waits for counts for ever.
         let _known = live.looked.clone().drop_guard();
         let mut wait = PAUSE;
@@ -469,7 +475,7 @@ async fn finish(
     // How many rows there are may have become known since the agent began.
     let Some(job) = &engine.shared.world.ledger.job(&job.id).await? else { return Ok(()) };
     let reason = match answering(orders, reporter::report(engine, fence, job, status)).await {
-        Ok(()) => None,
+        Ok(_) => None,
         Err(Unreported::Failed(reason)) => Some(reason),
         // It is for that damage that it fails, and said so: its report is what is missing for it.
         Err(Unreported::Store(StoreError::Damaged(what)))
@@ -487,7 +493,63 @@ async fn finish(
     // Before the job is over: afterwards nobody would come back for it.
     engine.clean(&job.id).await;
     match reason {
-        Some(reason) => fail(engine, fence, reason).await,
-        None => step(engine, fence, Event::ReportWritten, Change::default()).await.map(drop),
+        Some(reason) => fail(engine, fence, reason).await?,
+        None => drop(step(engine, fence, Event::ReportWritten, Change::default()).await?),
+    }
+    if job.succeeded == 0 && job.failed > 0 {
+        warn_of_one_reason(engine, job).await;
+    }
+    Ok(())
+}
+
+/// Says in the log if every task of a job that is over failed for the same reason: then it lies with no object, and a job that is
+/// Complete says nothing of it.
+async fn warn_of_one_reason(engine: &Engine, job: &JobRow) {
+    // Whoever asks for them is told what is wrong with them.
+    let Ok(failures) = engine.failures(&job.id).await else { return };
+    let Some((tasks, outcome)) = only_reason(failures) else { return };
+    let (http_status, code) = (outcome.http_status, &*outcome.error_code);
+    // What a function says of itself is a payload, and those are in no log.
+    let reason = if http_status == 200 { "the function says it, and the report has it" } else { &*outcome.message };
+    tracing::warn!(job = job.id, tasks, http_status, code, reason, "every task of a job failed for one reason");
+}
+
+/// How many tasks failed, and how, if all of them did and in the same way.
+fn only_reason(failures: Failures) -> Option<(u64, Outcome)> {
+    let succeeded = failures.succeeded;
+    let (groups, others) = failures.groups();
+    let [one] = <[Group; 1]>::try_from(groups).ok()?;
+    // That a function turns one object away says nothing of others.
+    let tells = one.tasks > 1 || one.outcome.http_status != 200;
+    (succeeded == 0 && others == 0 && tells).then_some((one.tasks, one.outcome))
+}
+
+#[cfg(test)]
+mod tests {
+    use longshore_core::task::{Task, VersionId};
+
+    use super::*;
+
+    #[test]
+    fn a_reason_is_the_only_one_where_every_task_failed_for_it() {
+        let denied = Outcome::failed(403, "AccessDeniedException", "The role may not.");
+        let other = Outcome::failed(200, "PermanentFailure", "no");
+        for (outcomes, wanted) in [
+            (vec![&denied, &denied], Some((2, denied.clone()))),
+            (vec![&denied], Some((1, denied.clone()))),
+            (vec![&other, &other], Some((2, other.clone()))),
+            (vec![&other], None),
+            (vec![&denied, &other], None),
+            (vec![&denied, &Outcome::succeeded("")], None),
+            (vec![], None),
+        ] {
+            let mut failures = Failures::default();
+            for (row, outcome) in outcomes.into_iter().enumerate() {
+                let row = row as u64;
+                let task = Task { row, number: row, bucket: "b".into(), key: "k".into(), version: VersionId::NoColumn };
+                failures.add(&task, outcome);
+            }
+            assert_eq!(only_reason(failures), wanted);
+        }
     }
 }

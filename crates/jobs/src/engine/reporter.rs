@@ -37,12 +37,12 @@ impl From<StoreError> for Unreported {
     }
 }
 
-/// Writes the report of a job whose results are final, if it is to have one. Safe to repeat.
-pub(super) async fn report(engine: &Engine, fence: &Fence, job: &JobRow, status: Status) -> Result<(), Unreported> {
+/// Writes the report of a job whose results are final, if it is to have one; returns how many tasks it tells of. Safe to repeat.
+pub(super) async fn report(engine: &Engine, fence: &Fence, job: &JobRow, status: Status) -> Result<u64, Unreported> {
     let world = &engine.shared.world;
     let wanted = &job.request.report;
     let bucket = wanted.bucket.as_deref().and_then(arn::bucket_of);
-    let (true, Some(bucket)) = (wanted.enabled, bucket) else { return Ok(()) };
+    let (true, Some(bucket)) = (wanted.enabled, bucket) else { return Ok(0) };
     let scope = scope(job);
     let names = Names::new(wanted.prefix.as_deref(), &job.id);
     let spool = world.job_dir(&job.id).join("report");
@@ -60,14 +60,20 @@ pub(super) async fn report(engine: &Engine, fence: &Fence, job: &JobRow, status:
         })
     })
     .await?;
-    if status == Status::Completing && settled != job.rows_total {
+    let (rows, whole) = match status {
+        Status::Completing => (job.rows_total, settled == job.rows_total),
+        // What ended in flight is in the log, and may have come too late for the row.
+        status if status.is_terminal() => (job.succeeded + job.failed, settled >= job.succeeded + job.failed),
+        _ => (job.rows_total, true),
+    };
+    if !whole {
         // Better no report than one with rows missing.
-        let what = format!("the result log of job {} has {settled} of {} rows", job.id, job.rows_total);
+        let what = format!("the result log of job {} has {settled} of {rows} rows", job.id);
         return Err(Unreported::Store(StoreError::Damaged(what)));
     }
     // No task was ever invoked: no report (rule L-13).
     if settled == 0 {
-        return Ok(());
+        return Ok(0);
     }
     let objects = world.doors.objects_of(job);
     if let Some(owner) = &wanted.expected_bucket_owner {
@@ -101,12 +107,15 @@ pub(super) async fn report(engine: &Engine, fence: &Fence, job: &JobRow, status:
     put(engine, job, bucket, &names.manifest(), "application/json", PutBody::Bytes(Bytes::from(manifest))).await?;
     failpoint::pass(Place::ReportManifestAfter);
     tracing::info!(job = job.id, bucket, rows = settled, parts = parts.len(), "completion report written");
-    Ok(())
+    Ok(settled)
 }
+
+/// The code with which a job fails whose report its bucket does not take.
+pub(super) const REPORT_DELIVERY_FAILED: &str = "ReportDeliveryFailed";
 
 fn undeliverable() -> FailureReason {
     FailureReason::new(
-        "ReportDeliveryFailed",
+        REPORT_DELIVERY_FAILED,
         "The job report could not be written to your report bucket. Please check your permissions.",
     )
 }

@@ -68,7 +68,7 @@ pub(super) async fn retire_some(engine: &Engine) -> Result<usize, StoreError> {
     let mut removed = 0;
     for job in &expired {
         // An agent that has just ended its job may still be on its way out; the next step finds it gone.
-        if engine.agents().contains_key(&job.id) {
+        if engine.agents().contains_key(&job.id) || engine.redelivered().contains(&job.id) {
             continue;
         }
         // The files first: of a job without a record nobody would know that it had any.

@@ -80,7 +80,9 @@ pub async fn deploy(args: Deploy, at: &At) -> Result<u8, Failure> {
     let (configuration, mut changed) = match current {
         None => {
             let request = wanted.to_create(&name);
-            client.create_function_of(request, &package.zip).await.map_err(refused)?;
+            if let Err(error) = client.create_function_of(request, &package.zip).await {
+                return Err(wanted.refused(&place, error).await);
+            }
             (client.function_settled(&name, every).await.map_err(place::told)?, Vec::new())
         }
         Some(current) => update(&place, &name, current, &wanted, every).await?,
@@ -332,6 +334,26 @@ struct Wanted<'a> {
 }
 
 impl Wanted<'_> {
+    /// As [`refused`]; and AWS's words for a role that Lambda cannot have leave open whether there is one.
+    async fn refused(&self, place: &Place, error: ClientError) -> Failure {
+        let of_role =
+            error.code() == "InvalidParameterValueException" && error.to_string().contains("cannot be assumed");
+        match &self.role {
+            Some(role) if of_role && place.client.has_role_for_functions(role).await == Some(false) => refused(error)
+                .hint(match &self.args.role {
+                    Some(_) => {
+                        format!("there is no role {}; \"aws iam list-roles\" lists those that there are", plain(role))
+                    }
+                    None => format!("there is no role {}, which is taken where --role names none", plain(role)),
+                }),
+            Some(role) if of_role => refused(error).hint(format!(
+                "there has to be a role {} whose trust policy lets lambda.amazonaws.com assume it",
+                plain(role)
+            )),
+            _ => refused(error),
+        }
+    }
+
     /// The request for a new function, but for its code.
     fn to_create(&self, name: &str) -> Value {
         let args = self.args;
@@ -423,7 +445,9 @@ async fn update(
     let (mut request, mut told) = wanted.differences(&current);
     if !request.is_empty() {
         request.insert("RevisionId".into(), current["RevisionId"].clone());
-        client.update_function_configuration(name, &Value::Object(request)).await.map_err(refused)?;
+        if let Err(error) = client.update_function_configuration(name, &Value::Object(request)).await {
+            return Err(wanted.refused(place, error).await);
+        }
         current = client.function_settled(name, every).await.map_err(place::told)?;
     }
     let zip = &wanted.package.zip;

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use crate::audit::Book;
 use crate::cli::At;
-use crate::failure::{Because, Failure, OK, plain};
+use crate::failure::{Because, Failure, OF_ANOTHER, OK, plain};
 use crate::output::{self, out, time};
 use crate::settings;
 
@@ -67,6 +67,9 @@ fn files(data_dir: &Path, book: Book) -> Result<Vec<File>, Failure> {
             // The first may just have been moved.
             Err(error) if error.kind() == ErrorKind::NotFound && age == 0 => {}
             Err(error) if error.kind() == ErrorKind::NotFound => break,
+            Err(error) if error.kind() == ErrorKind::PermissionDenied => {
+                return Err(Failure::new(format!("cannot open {}: {error}", path.display())).hint(OF_ANOTHER));
+            }
             Err(error) => return Err(Failure::new(format!("cannot open {}: {error}", path.display()))),
         }
     }

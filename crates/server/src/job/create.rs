@@ -3,9 +3,10 @@
 use serde_json::{Map, Value, json};
 
 use crate::cli::{CreateJob, Encryption, JobAt, Scope};
+use crate::client::ClientError;
 use crate::failure::{Failure, plain};
 use crate::job::json;
-use crate::job::print_made;
+use crate::job::{print_made, role};
 use crate::place::{Place, partition, told};
 use crate::run::rows::looks_like_a_header;
 use crate::run::split_s3;
@@ -28,8 +29,10 @@ pub async fn create(args: CreateJob, at: &JobAt) -> Result<u8, Failure> {
     let etag = match args.manifest.as_deref().or(args.inventory.as_deref()) {
         Some(uri) => {
             let (bucket, key) = object(uri)?;
-            let found = place.client.head(&bucket, &key).await;
-            found.map_err(|e| Failure::from(e).hint("the job's manifest must lie in the storage before the job"))?
+            match &args.etag {
+                Some(etag) => etag.trim_matches('"').to_owned(),
+                None => place.client.head(&bucket, &key).await.map_err(|error| no_etag(error, uri, &bucket))?,
+            }
         }
         None => String::new(),
     };
@@ -38,7 +41,11 @@ pub async fn create(args: CreateJob, at: &JobAt) -> Result<u8, Failure> {
     let token = args.token.clone().or_else(|| request.get("ClientRequestToken")?.as_str().map(str::to_owned));
     let token = token.unwrap_or_else(|| uuid::Uuid::new_v4().to_string());
     request.insert("ClientRequestToken".into(), token.into());
-    for warning in missing(&place, &request).await {
+    let mut warnings = missing(&place, &request).await;
+    if longshore {
+        warnings.extend(role::warnings(&place, &request).await);
+    }
+    for warning in warnings {
         eprintln!("warning: {warning}");
     }
     let id = send(&place, &request).await?;
@@ -48,6 +55,25 @@ pub async fn create(args: CreateJob, at: &JobAt) -> Result<u8, Failure> {
         );
     }
     print_made(&place, &id, at.at.json, args.watch).await
+}
+
+/// Why the manifest's ETag is not known, and what helps.
+fn no_etag(error: ClientError, uri: &str, bucket: &str) -> Failure {
+    let status = match &error {
+        ClientError::Refused { status, .. } => status.as_u16(),
+        ClientError::Broken(_) => 0,
+    };
+    match status {
+        400 if !(3..=63).contains(&bucket.len()) => {
+            Failure::usage(format!("{uri} cannot be meant: the name of a bucket has 3 to 63 characters"))
+        }
+        403 => Failure::from(error).hint(
+            "its ETag is looked up with your own credentials, which takes s3:GetObject on it; or give the ETag with --etag: \
+             the job itself reads the manifest with its role",
+        ),
+        404 => Failure::from(error).hint("the job's manifest must lie in the storage before the job"),
+        _ => told(error),
+    }
 }
 
 /// What the job will look for and not find, and a header where it takes every line for a task: a sentence each. A job may be created before its function is, so that is no
@@ -358,6 +384,26 @@ mod tests {
                          {"Key": "longshore:start", "Value": "while-preparing"}],
             })
         );
+    }
+
+    #[test]
+    fn why_a_manifest_cannot_be_looked_up_is_told_with_what_helps() {
+        let refused = |status: u16| ClientError::Refused {
+            status: http::StatusCode::from_u16(status).unwrap(),
+            code: String::new(),
+            message: String::new(),
+        };
+        for (status, bucket, wanted) in [
+            (403, "photos", "takes s3:GetObject"),
+            (403, "photos", "--etag"),
+            (404, "photos", "must lie in the storage"),
+            (400, "tl", "has 3 to 63 characters"),
+        ] {
+            let told = no_etag(refused(status), &format!("s3://{bucket}/t.csv"), bucket);
+            let told = format!("{} {}", told.message, told.hint.unwrap_or_default());
+            assert!(told.contains(wanted), "{told}");
+            assert_eq!(told.contains("before the job"), status == 404, "{told}");
+        }
     }
 
     #[test]

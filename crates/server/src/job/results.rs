@@ -69,8 +69,33 @@ pub fn is_damaged(described: &Described) -> bool {
 /// What is said where a job that is over has none.
 pub fn no_report(place: &Place, described: &Described) -> Failure {
     let id = described.job.child_text("JobId").unwrap_or("");
-    Failure::new(format!("job {id} is {} and left no report", plain(described.status())))
+    let why = undelivered(described).map_or_else(String::new, |why| format!(": {}", plain(&why)));
+    Failure::new(format!("job {id} is {} and left no report{why}", plain(described.status())))
         .hint(without_report(described, &place.flags))
+}
+
+/// Why the report's bucket did not take it, as precisely as that is told: the last reason of that code.
+fn undelivered(described: &Described) -> Option<String> {
+    let reasons = described.failure_reasons();
+    reasons.into_iter().rev().find(|(code, _)| code == "ReportDeliveryFailed").map(|(_, reason)| reason)
+}
+
+/// `longshore job deliver`: prints where the report is now.
+pub async fn deliver(place: &Place, id: &str, json: bool) -> Result<u8, Failure> {
+    if !place.client.is_longshore().await.map_err(told)? {
+        return Err(Failure::usage("a report is delivered later by Longshore alone, and another server answers here"));
+    }
+    let answer = place.client.deliver_report(id).await.map_err(|error| match error.code() {
+        "ReportDeliveryFailed" => Failure::from(error).hint("mend that, and repeat this command: no task runs again"),
+        _ => told(error),
+    })?;
+    if json {
+        output::json(&answer);
+        return Ok(OK);
+    }
+    let text = |name: &str| plain(answer.get(name).and_then(serde_json::Value::as_str).unwrap_or(""));
+    out(&format!("s3://{}/{}\n", text("bucket"), text("key").trim_end_matches("/manifest.json")));
+    Ok(OK)
 }
 
 /// What can be done about a job that is over and has no report: a line, the same wherever that is told.
@@ -87,8 +112,8 @@ pub fn without_report(described: &Described, flags: &str) -> String {
     }
     if last_of("ReportDeliveryFailed").is_some() {
         return format!(
-            "the server still has its results: \"longshore job failures {id}{flags}\" shows what failed, in groups; a list \
-             of all tasks would have been in the report alone"
+            "the server still has its results: mend what the reason names, and \"longshore job deliver {id}{flags}\" writes the \
+             report; meanwhile \"longshore job failures {id}{flags}\" shows what failed, in groups"
         );
     }
     "its report was written, and is not there any more".into()
@@ -161,13 +186,15 @@ pub async fn failures(place: &Place, id: &str, json: bool) -> Result<u8, Failure
             output::json(&so_far.json(id));
         } else {
             out(&so_far.lines().into_iter().map(|line| format!("{line}\n")).collect::<String>());
-            eprintln!(
-                "{}: job {id} is {}",
-                if described.is_over() { "without a report" } else { "so far" },
-                plain(described.status())
-            );
         }
-        return Ok(OK);
+        if !described.is_over() {
+            if !json {
+                eprintln!("so far: job {id} is {}", plain(described.status()));
+            }
+            return Ok(OK);
+        }
+        // It was answered, but who goes on with the report has none: that must not look like success.
+        return Err(no_report(place, &described));
     }
     let report = download(place, &described, None, Wanted::Failed, |_| Ok(())).await?;
     if json {
@@ -285,6 +312,7 @@ mod tests {
             (0, &damaged[..], "Restore it"),
             (3, &damaged[..], "Restore it"),
             (0, &[("InvalidManifestContent", "x")][..], "\"longshore job describe i --region r\" shows why"),
+            (3, &[("ReportDeliveryFailed", "x")][..], "\"longshore job deliver i --region r\" writes the report"),
             (3, &[("ReportDeliveryFailed", "x")][..], "\"longshore job failures i --region r\" shows what failed"),
             (3, &[][..], "is not there any more"),
         ] {

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use crate::client::{ClientError, Described};
-use crate::failure::{Failure, INTERRUPTED, plain};
+use crate::failure::{Failure, INTERRUPTED, UNTOLD, plain};
 use crate::interrupt::Interrupt;
 use crate::job::{figures, results, so_far};
 use crate::output;
@@ -18,7 +18,8 @@ const LOOK_EVERY_FAR: Duration = Duration::from_secs(2);
 /// How long an endpoint may give no answer, or one that says "later": a restart, a network that comes back.
 const SILENCE_MAX: Duration = Duration::from_secs(120);
 
-/// Watches a job and returns the exit status: 0 all tasks succeeded, 1 some failed, 2 the job itself did.
+/// Watches a job and returns the exit status: 0 all tasks succeeded, 1 some failed, 2 the job itself did. The
+/// failure of one whom the server tells nothing of the job has a status of its own.
 pub async fn watch(place: &Place, id: &str, json_wanted: bool) -> Result<u8, Failure> {
     let mut interrupt = Interrupt::listen()?;
     let mut progress = Progress::new();
@@ -124,10 +125,21 @@ async fn follow(place: &Place, id: &str, progress: &mut Progress) -> Result<Desc
                     )));
                 }
             }
+            // That nobody may look at it says nothing of the job.
+            Err(error) if is_denied(&error) => {
+                let failure = Failure::new(format!("job {id} cannot be watched: {error}"));
+                let failure = failure.hint("the job itself is not touched by that; watching it takes s3:DescribeJob");
+                return Err(Failure { status: UNTOLD, ..failure });
+            }
             Err(error) => return Err(told(error)),
         }
         tokio::time::sleep(if place.near { LOOK_EVERY_NEAR } else { LOOK_EVERY_FAR }).await;
     }
+}
+
+/// Whether the caller is known and may not do this.
+fn is_denied(error: &ClientError) -> bool {
+    matches!(error.code(), "AccessDenied" | "AccessDeniedException")
 }
 
 /// Whether asking again may help.

@@ -462,7 +462,12 @@ fn ninety_days_after_its_end_a_job_is_gone_with_all_that_belongs_to_it() {
         // As a crash between the two halves of a removal would leave it.
         std::fs::remove_dir_all(folder(&half)).unwrap();
         assert!(folder(&old).exists());
+        // One whose report is being delivered stays until that is over.
+        world.jobs.engine.redelivered().insert(old.clone());
         life.pass(10_001);
+        retire_some(&world.jobs.engine).await.unwrap();
+        assert!(folder(&old).exists() && world.jobs.ledger.job(&old).await.unwrap().is_some());
+        world.jobs.engine.redelivered().remove(&old);
         retire_some(&world.jobs.engine).await.unwrap();
         assert_eq!(world.ask(&half, "Cancelled").await.0, 404);
         for (path, query) in [("", ""), ("/tagging", "")] {

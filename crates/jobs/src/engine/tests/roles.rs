@@ -25,6 +25,10 @@ impl Role {
     fn forbid(&self, what: &str) {
         self.0.lock().unwrap().insert(what.to_owned());
     }
+
+    fn allow(&self, what: &str) {
+        self.0.lock().unwrap().remove(what);
+    }
 }
 
 impl Session for Arc<Role> {
@@ -134,5 +138,77 @@ async fn whose_a_bucket_is_is_not_told_to_a_role_that_may_not_use_it() {
         let id = world.create(expected).await;
         let described = world.wait_for(&id, "Failed").await;
         assert!(described.contains("ReportDeliveryFailed") && described.contains(told), "{described}");
+    }
+}
+
+/// A job that has run and whose report its role could not write.
+async fn undelivered() -> (Arc<Role>, World, String) {
+    let role = Arc::new(Role::default());
+    role.forbid("put r");
+    let world = world(&role).await;
+    world.manifest(&keys(13));
+    let id = world.create(|b| b).await;
+    world.wait_for(&id, "Failed").await;
+    (role, world, id)
+}
+
+#[tokio::test]
+async fn a_report_that_could_not_be_written_is_delivered_once_the_role_may_and_nothing_runs_again() {
+    let (role, world, id) = undelivered().await;
+    let path = format!("/_longshore/v1/jobs/{id}/report");
+    let (status, told) = world.send("POST", &path, "", "").await;
+    assert_eq!(status, 409, "{told}");
+    assert!(told.contains("ReportDeliveryFailed") && told.contains("The role may not put r."), "{told}");
+    assert!(!world.describe(&id).await.contains("StatusUpdateReason"));
+
+    role.allow("put r");
+    let (first, second) = futures::join!(world.send("POST", &path, "", ""), world.send("POST", &path, "", ""));
+    assert_eq!((first.0, second.0), (200, 409), "{first:?} {second:?}");
+    let told: serde_json::Value = serde_json::from_str(&first.1).unwrap();
+    let manifest = format!("p/job-{id}/manifest.json");
+    assert_eq!((&told["bucket"], &told["key"], &told["numberOfTasks"]), (&"r".into(), &manifest.into(), &13.into()));
+    let rows = world.report(&id);
+    assert_eq!((rows.len(), world.function.calls().len()), (13, 13));
+    let described = world.describe(&id).await;
+    for part in ["<Status>Failed</Status>", "ReportDeliveryFailed", "The completion report was delivered on 20"] {
+        assert!(described.contains(part), "{described}");
+    }
+    let left: Vec<_> = std::fs::read_dir(world.dir.path().join("jobs").join(&id)).unwrap().collect();
+    assert_eq!(left.len(), 1, "the results alone stay: {left:?}");
+
+    // The same again is the same report, also after a start.
+    let before = world.shelf.0.lock().unwrap().clone();
+    let mut world = world;
+    world.restart().await;
+    assert_eq!(world.send("POST", &path, "", "").await.0, 200);
+    assert_eq!(*world.shelf.0.lock().unwrap(), before);
+}
+
+#[tokio::test]
+async fn only_a_report_that_is_missing_is_delivered_and_never_without_all_rows() {
+    let (role, world, id) = undelivered().await;
+    role.allow("put r");
+    let results = world.dir.path().join("jobs").join(&id).join("results");
+    std::fs::rename(&results, results.with_extension("away")).unwrap();
+    let deliver = async |id: &str| world.send("POST", &format!("/_longshore/v1/jobs/{id}/report"), "", "").await;
+    let (status, told) = deliver(&id).await;
+    assert!(status == 409 && told.contains("0 of 13 rows"), "{told}");
+    assert!(!world.shelf.0.lock().unwrap().keys().any(|key| key.starts_with("r/")));
+
+    let whole = world.create(|b| b.replace("tok-1", "tok-2")).await;
+    world.wait_for(&whole, "Complete").await;
+    let off = |b: String| b.replace("tok-1", "tok-3").replace("<Enabled>true</Enabled>", "<Enabled>false</Enabled>");
+    let without = world.create(off).await;
+    world.wait_for(&without, "Complete").await;
+    let waits = world.create(|b| b.replace("tok-1", "tok-4").replace("Required>false", "Required>true")).await;
+    world.wait_for(&waits, "Suspended").await;
+    for (id, status, wanted) in [
+        (whole.as_str(), 400, "is Complete, and not for want of its report"),
+        (&without, 400, "created without a completion report"),
+        (&waits, 400, "is Suspended, and its report is not due yet"),
+        ("00000000-0000-4000-8000-000000000000", 404, "does not exist"),
+    ] {
+        let (found, told) = deliver(id).await;
+        assert!(found == status && told.contains(wanted), "{found} {told}");
     }
 }

@@ -102,6 +102,7 @@ const OWN: &str = "
 JobEvents | GET /_longshore/v1/jobs/%JOB%/events | | | s3:DescribeJob |
 JobFigures | GET /_longshore/v1/jobs/%JOB%/figures | | | s3:DescribeJob |
 JobResults | GET /_longshore/v1/jobs/%JOB%/results | | | s3:DescribeJob |
+DeliverJobReport | POST /_longshore/v1/jobs/%JOB%/report | | | s3:UpdateJobStatus | InvalidRequest
 FunctionLogs | GET /_longshore/v1/functions/f-@/logs | | | logs:FilterLogEvents |
 FunctionsStats | GET /_longshore/v1/functions/stats | | | cloudwatch:GetMetricData |
 FunctionStats | GET /_longshore/v1/functions/f-@/stats | | | cloudwatch:GetMetricData |
