@@ -2,6 +2,7 @@
 
 use http::StatusCode;
 use longshore_core::permission::{ConditionKey, Effect, Meant, Principal, Statement, conditions};
+use longshore_core::policy::action_fault;
 use longshore_wire::{Call, Operation, Response, Route};
 use serde::Deserialize;
 use serde_json::json;
@@ -92,6 +93,10 @@ impl Add {
     /// The statement, for a resource by its ARN. Everything that had to be there is.
     fn statement(self, resource: String, means: &Means) -> Result<Statement, FunctionError> {
         let action = self.action.unwrap_or_default();
+        // It would be kept and shown, and allow nothing.
+        if let Some(fault) = action_fault(&action) {
+            return Err(FunctionError::Parameter(format!("The provided action was invalid: {fault}")));
+        }
         if self.function_url_auth_type.is_some() && action != "lambda:InvokeFunctionUrl" {
             return Err(FunctionError::Parameter(
                 "FunctionUrlAuthType is only supported for lambda:InvokeFunctionUrl action".into(),

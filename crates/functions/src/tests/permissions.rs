@@ -220,6 +220,13 @@ async fn what_cannot_be_permitted_is_refused_in_the_words_of_aws() {
     );
     let principal = "The provided principal was invalid. Please check the principal and try again.";
     api.permit("", json!({"Principal": "invalid.nonaws.com"})).await.fails(400, PARAMETER, principal);
+    for (action, fault) in [
+        ("lambda:GetFunktion", "there is no action lambda:GetFunktion; is lambda:GetFunction meant?"),
+        ("lambda:Invoke", "lambda:Invoke is an operation and no action: it asks for lambda:InvokeFunction"),
+    ] {
+        let message = format!("The provided action was invalid: {fault}");
+        api.permit("", json!({"Action": action})).await.fails(400, PARAMETER, &message);
+    }
     let url = "FunctionUrlAuthType is only supported for lambda:InvokeFunctionUrl action";
     api.permit("", json!({"FunctionUrlAuthType": "NONE"})).await.fails(400, PARAMETER, url);
     let latest = "We currently do not support adding policies for $LATEST.";
