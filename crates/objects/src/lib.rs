@@ -29,6 +29,7 @@ use longshore_store::{Records, StoreError};
 use crate::blobs::Blobs;
 use crate::checksum::{Checksum, Expected, Kind};
 pub use crate::error::ObjectsError;
+use crate::operations::Grants;
 pub use crate::operations::OPERATIONS;
 use crate::read::Held;
 pub use crate::read::ObjectStream;
@@ -215,7 +216,7 @@ impl Objects {
         body: impl Stream<Item = Result<Bytes, ObjectsError>>,
     ) -> Result<Put, ObjectsError> {
         let attributes = Attributes { content_type: content_type.map(str::to_owned), ..Attributes::default() };
-        let upload = Incoming { expected: Expected::default(), trailers: None, announced: None };
+        let upload = Incoming::default();
         self.inner.put(bucket, key, attributes, body, upload, WriteCondition::default()).await
     }
 
@@ -288,6 +289,9 @@ pub(crate) struct Incoming {
     pub trailers: Option<Trailers>,
     /// Bytes that were announced.
     pub announced: Option<u64>,
+    /// What its sender was allowed, which is asked again as the object is put in the place of another: the body may have come for an
+    /// hour. `None`: nobody asks.
+    pub grants: Option<Arc<Grants>>,
 }
 
 impl Inner {
@@ -396,7 +400,13 @@ impl Inner {
             body,
         };
         let bucket = bucket.to_owned();
-        let written = self.write(pending, move |c| table::put(c, &bucket, new, &condition)).await?;
+        let write = move |c: &rusqlite::Connection| {
+            if let Some(grants) = incoming.grants {
+                grants.stand_in(c, &bucket, &new.key, None)?;
+            }
+            table::put(c, &bucket, new, &condition)
+        };
+        let written = self.write(pending, write).await?;
         Ok(Put { etag, size, checksum, version_id: written.version_id })
     }
 

@@ -103,6 +103,7 @@ pub async fn copy_object(call: Call<CopyObjectInput>) -> Answer<CopyObjectOutput
         let range = 0..source.size;
         let stream = call.inner.stream(&from_bucket, &source, held, range);
         let mut incoming = Incoming { announced: Some(source.size), ..Incoming::default() };
+        incoming.grants = Some(call.grants);
         if let Some(algorithm) = algorithm {
             incoming.expected.checksum = Some((algorithm, crate::checksum::ExpectedValue::Unknown));
         }
@@ -121,6 +122,7 @@ pub async fn copy_object(call: Call<CopyObjectInput>) -> Answer<CopyObjectOutput
                 let (source, body) = table::find(c, &from_bucket, &from_key, from_version.as_deref())?;
                 check(&source)?;
                 may_copy(c, &source)?;
+                call.grants.stand_in(c, &bucket, &key, None)?;
                 if let Body::External { .. } = &body {
                     return Err(ObjectsError::PreconditionFailed("the source became another object"));
                 }

@@ -94,7 +94,7 @@ mod tests {
 
     use super::super::asks::Asks;
     use super::super::{Answer, Backend, Call};
-    use super::super::{copy_object, delete_objects, get_object, get_object_attributes, tagging};
+    use super::super::{copy_object, delete_objects, get_object, get_object_attributes, put_object, tagging};
     use super::*;
     use crate::{Objects, Settings, serve};
 
@@ -209,6 +209,7 @@ mod tests {
             "CopyObject, read": copy(Some(ChecksumAlgorithm::from_static("SHA256"))), copy_object::copy_object;
             "DeleteObjectTagging": DeleteObjectTaggingInput { bucket: bucket.clone(), key: key.clone(), ..Default::default() },
                 tagging::delete_object_tagging;
+            "PutObject": PutObjectInput { bucket: bucket.clone(), key: key.clone(), ..Default::default() }, put_object::put_object;
             "DeleteObject": DeleteObjectInput { bucket: bucket.clone(), key: key.clone(), ..Default::default() },
                 delete_objects::delete_object;
         }

@@ -133,6 +133,8 @@ pub async fn upload_part(call: Call<UploadPartInput>) -> Answer<UploadPartOutput
         expected: call.context.expected.clone(),
         trailers: Some(call.context.trailers.clone()),
         announced: call.context.announced,
+        // The object is completed by another request.
+        grants: None,
     };
     let given = incoming.expected.algorithm();
     if let Some(given) = given
@@ -379,8 +381,13 @@ pub async fn complete_multipart_upload(
         size: input.mpu_object_size,
     };
     let (bucket, key, id) = (input.bucket.clone(), input.key.clone(), input.upload_id);
-    let (done, _) =
-        call.inner.write(None, move |c| complete(c, &bucket, &key, &id, &listed, &whole, &condition)).await?;
+    let (done, _) = call
+        .inner
+        .write(None, move |c| {
+            call.grants.stand_in(c, &bucket, &key, None)?;
+            complete(c, &bucket, &key, &id, &listed, &whole, &condition)
+        })
+        .await?;
     let checksums = Checksums::maybe(done.checksum.as_ref());
     Ok(S3Response::new(CompleteMultipartUploadOutput {
         location: Some(format!("/{}/{}", input.bucket, Encoding(true).apply(&input.key))),

@@ -17,6 +17,7 @@ pub async fn put_object(call: Call<PutObjectInput>) -> Answer<PutObjectOutput> {
         expected: call.context.expected.clone(),
         trailers: Some(call.context.trailers.clone()),
         announced: call.context.announced,
+        grants: Some(call.grants),
     };
     let body = body(input.body.take());
     let put = call.inner.put(&input.bucket, &input.key, attributes, body, incoming, condition).await?;
