@@ -33,6 +33,9 @@ impl Witness for NotLetIn {
 /// Of the largest package.
 const LENGTH: &str = "70000000";
 
+/// One that stands in the place of a key's ID. Of those with a slash nothing reads at all.
+const SECRET: &str = "wJalrXUtnFEMIK7MDENGbPxRfiCYEXAMPLEKEY00";
+
 /// A CreateFunction with a body of 70 MB, of which `first` comes, and nothing more.
 async fn trickling(world: &World, mut sent: Sent, first: Vec<u8>) -> Answered {
     sent.body = Vec::new();
@@ -144,7 +147,7 @@ async fn who_is_not_let_in_is_written_down_with_the_true_reason() {
     let mut with_token = of("all");
     with_token.keys.token = Some("t".into());
     let mut secret = of("all");
-    std::mem::swap(&mut secret.keys.id, &mut secret.keys.secret);
+    secret.keys.id = SECRET.into();
     let mut unknown = of("all");
     unknown.keys.id = "AKIAIOSFODNN7EXAMPLE".into();
     let mut skewed = of("all");
@@ -176,9 +179,8 @@ async fn who_is_not_let_in_is_written_down_with_the_true_reason() {
             wanted.push(format!("{id} 198.51.100.7 {service}: {why}"));
         }
     }
-    let secret = &world.keys("all").secret;
     let seen = seen.0.lock().unwrap();
-    assert!(!seen.iter().any(|line| line.contains(secret)));
+    assert!(!seen.iter().any(|line| line.contains(SECRET)));
     assert_eq!(*seen, wanted);
 }
 
