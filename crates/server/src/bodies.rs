@@ -12,31 +12,34 @@ use crate::listener::RequestBody;
 
 /// All together: seven of the largest packages.
 const ALL_BYTES_MAX: usize = 512 * 1024 * 1024;
-/// Bodies of control APIs whose signature cannot be verified before they are there, for it is over their hash, which no header names.
-const UNPROVEN_BYTES_MAX: usize = ALL_BYTES_MAX / 2;
-/// Documents of clients of S3: lists of keys to delete, of parts to put together. The largest have 4 MiB, for other stores 8 MiB.
-const DOCUMENTS_BYTES_MAX: usize = 128 * 1024 * 1024;
-/// The same of functions, all together, so that their code holds the server's memory up to here and no further. One environment has a
-/// part of it, which its credentials carry.
-const OF_FUNCTIONS_BYTES_MAX: usize = 64 * 1024 * 1024;
 
 /// Room for the bodies that a server holds in memory. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Bodies {
     /// For those whose signature was verified before.
     pub proven: Budget,
+    /// For bodies of control APIs whose signature cannot be verified before they are there, for it is over their hash, which no header
+    /// names: 256 MiB.
     pub unproven: Budget,
+    /// For documents of clients of S3: lists of keys to delete, of parts to put together. The largest have 4 MiB, for other stores 8; all
+    /// together 128 MiB.
     pub documents: Budget,
+    /// For the same of functions, all together, so that their code holds the server's memory up to here and no further: 64 MiB. One
+    /// environment has a part of it, which its credentials carry.
     pub of_functions: Budget,
 }
 
 impl Bodies {
     pub fn new() -> Self {
-        let all = Budget::new(ALL_BYTES_MAX);
+        Self::of(ALL_BYTES_MAX)
+    }
+
+    pub fn of(bytes_max: usize) -> Self {
+        let all = Budget::new(bytes_max);
         Self {
-            unproven: all.part(UNPROVEN_BYTES_MAX),
-            documents: all.part(DOCUMENTS_BYTES_MAX),
-            of_functions: all.part(OF_FUNCTIONS_BYTES_MAX),
+            unproven: all.part(bytes_max / 2),
+            documents: all.part(bytes_max / 4),
+            of_functions: all.part(bytes_max / 8),
             proven: all,
         }
     }

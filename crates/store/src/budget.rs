@@ -109,6 +109,7 @@ impl Held {
         if self.is_in_the_way() {
             return Err(NoRoom);
         }
+        let began = Instant::now();
         for (level, Level { free, .. }) in self.budget.0.iter().enumerate() {
             let taken = match free.clone().try_acquire_many_owned(more) {
                 Ok(taken) => taken,
@@ -122,6 +123,8 @@ impl Held {
                 None => self.permits.push(taken),
             }
         }
+        // While it waits here it is not the sender who is slow.
+        self.since += began.elapsed();
         self.units = units;
         Ok(())
     }
@@ -178,6 +181,24 @@ mod tests {
             }
         }
         held.next(tokio::time::sleep(Duration::from_secs(60))).await.is_ok()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_time_that_a_body_waits_for_room_is_not_its_senders() {
+        let budget = Budget::new(4 * KIB);
+        let (mut held, mut other) = (budget.held(), budget.held());
+        other.grow(4 * KIB).await.unwrap();
+        let makes_room = tokio::spawn(async move {
+            tokio::time::sleep(Duration::from_secs(9)).await;
+            drop(other);
+        });
+        held.grow(KIB).await.unwrap();
+        makes_room.await.unwrap();
+        let mut other = budget.held();
+        other.grow(3 * KIB).await.unwrap();
+        // 18 seconds in all.
+        assert!(held.next(tokio::time::sleep(Duration::from_secs(9))).await.is_ok());
+        assert!(held.next(tokio::time::sleep(Duration::from_secs(9))).await.is_err());
     }
 
     #[tokio::test(start_paused = true)]

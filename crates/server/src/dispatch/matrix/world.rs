@@ -436,6 +436,12 @@ impl World {
         self
     }
 
+    /// Has so much room for bodies.
+    pub fn with_room(mut self, bytes: usize) -> Self {
+        self.dispatch.bodies = Bodies::of(bytes);
+        self
+    }
+
     pub fn bodies(&self) -> &Bodies {
         &self.dispatch.bodies
     }
