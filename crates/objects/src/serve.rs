@@ -75,7 +75,7 @@ impl RequestBody {
             |_| ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "SlowDown", "Please reduce your request rate.");
         let mut bytes = BytesMut::new();
         loop {
-            let piece = match &held {
+            let piece = match &mut held {
                 Some(held) => held.next(self.stream.next()).await.map_err(slow_down)?,
                 None => self.stream.next().await,
             };

@@ -302,12 +302,20 @@ impl Dispatch {
         id: &RequestId,
     ) -> Answer {
         drain(parts, body).await;
-        self.tell_refused(api, error, parts, id).await
+        self.tell_refused(api, error, error, parts, id).await
     }
 
-    /// Tells a caller that it is none, late and for the last time on its connection if it is told so all the time.
-    async fn tell_refused(&self, api: Api, error: &AuthError, parts: &http::request::Parts, id: &RequestId) -> Answer {
-        let late = connection(parts).and_then(|connection| self.brake.failed(connection.peer.ip(), error));
+    /// Tells a caller that it is none, late and for the last time on its connection if it is told so all the time. `true_one`: why it is
+    /// none, which may not be what it is told.
+    async fn tell_refused(
+        &self,
+        api: Api,
+        error: &AuthError,
+        true_one: &AuthError,
+        parts: &http::request::Parts,
+        id: &RequestId,
+    ) -> Answer {
+        let late = connection(parts).and_then(|connection| self.brake.failed(connection.peer.ip(), true_one));
         if let Some(late) = late {
             if let Some(place) = parts.extensions.get::<crate::listener::Place>() {
                 place.give_up();
@@ -376,9 +384,10 @@ impl Dispatch {
         let large = announced.is_some_and(|length| length > CONTROL_BODY_MAX);
         if !self.access.knows(claim) || large {
             self.access.refused(Some(claim), connection(&parts), &wrong, id);
-            return self.refuse_caller(api, &wrong, &parts, body, id).await;
+            drain(&parts, body).await;
+            let unknown = AuthError::UnknownKey(claim.access_key_id().to_owned());
+            return self.tell_refused(api, &wrong, if large { &wrong } else { &unknown }, &parts, id).await;
         }
-        let mut held = self.bodies.unproven.held();
         let rules = Rules {
             regions: &[claim.region()],
             services: &[service],
@@ -387,12 +396,22 @@ impl Dispatch {
             keys: None,
         };
         let how = connection(&parts);
-        let verified = match read_whole(body, CONTROL_BODY_MAX, &mut held).await {
-            Ok(whole) => self.access.prove(claim, &rules, how, Some(Sha256::digest(&whole).into()), id).is_ok(),
-            Err(_) => false,
+        let proven = match named(claim) {
+            Some(hash) => {
+                drain(&parts, body).await;
+                self.access.prove(claim, &rules, how, Some(hash), id)
+            }
+            None => {
+                let mut held = self.bodies.room(CONTROL_BODY_MAX, false).held();
+                match read_whole(body, CONTROL_BODY_MAX, &mut held).await {
+                    Ok(whole) => self.access.prove(claim, &rules, how, Some(Sha256::digest(&whole).into()), id),
+                    Err(_) => return api.refuse(&wrong.told(api.dialect()), id),
+                }
+            }
         };
-        if !verified {
-            return api.refuse(&wrong.told(api.dialect()), id);
+        if let Err(true_one) = proven {
+            // Told in the words that a name of a service without a key has, and as late as any guess.
+            return self.tell_refused(api, &wrong, &true_one, &parts, id).await;
         }
         let hint = match service {
             "logs" => " What a function printed is shown by \"longshore logs FUNCTION\".",
@@ -444,12 +463,7 @@ impl Dispatch {
             let error = verified.err().unwrap_or(AuthError::Missing);
             return self.refuse_caller(api, &error, &parts, body, id).await;
         }
-        // Where a header names the hash of the body, or says that it is unsigned, the signature is verified before the body is read.
-        let named = match claim.payload() {
-            PayloadForm::Implied => None,
-            PayloadForm::Hash(hash) => Some(hash),
-            _ => Some([0; 32]),
-        };
+        let named = named(claim);
         if named.is_some()
             && let Err(error) = self.access.verify(claim, api.services(), connection(&parts), named, id)
         {
@@ -465,7 +479,7 @@ impl Dispatch {
             return api.refuse(&self.unread(api, &parts, &Unread::TooLarge), id);
         }
         // Until the request is answered: only then is its body gone.
-        let mut held = if named.is_some() { &self.bodies.proven } else { &self.bodies.unproven }.held();
+        let mut held = self.bodies.room(max, named.is_some()).held();
         let whole = match read_whole(body, max, &mut held).await {
             Ok(whole) => whole,
             Err(why) => {
@@ -480,7 +494,7 @@ impl Dispatch {
             Err(error) => {
                 // It may be told late, and is not to hold memory meanwhile.
                 drop((whole, held));
-                return self.tell_refused(api, &error, &parts, id).await;
+                return self.tell_refused(api, &error, &error, &parts, id).await;
             }
         };
         let request = Request {
@@ -515,6 +529,16 @@ impl Dispatch {
             Api::Own => self.jobs.serve_own(request, host.account()).await,
             _ => self.jobs.serve(request, host.account()).await,
         })
+    }
+}
+
+/// The hash of the body where a header names it, or says that the body is unsigned: then the signature is verified before the body is
+/// read. `None`: it is in the signature alone.
+fn named(claim: &Claim) -> Option<[u8; 32]> {
+    match claim.payload() {
+        PayloadForm::Implied => None,
+        PayloadForm::Hash(hash) => Some(hash),
+        _ => Some([0; 32]),
     }
 }
 

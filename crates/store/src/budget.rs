@@ -16,8 +16,8 @@ use tokio::time::Instant;
 const UNIT_BYTES: usize = 1024;
 /// How long a request waits for room. What holds the room is read from the network or answered meanwhile; the SDKs try again.
 pub const WAIT_MAX: Duration = Duration::from_secs(10);
-/// Where less than half is free, a body that is longer under way than this has to have come at [`BYTES_PER_SECOND_MIN`] since.
-const GRACE: Duration = Duration::from_secs(10);
+/// Where less than half is free, a body has to have come at [`BYTES_PER_SECOND_MIN`] in the last of these.
+const WINDOW: Duration = Duration::from_secs(10);
 /// 2 Mbit: the largest package takes less than five minutes.
 const BYTES_PER_SECOND_MIN: u64 = 256 * 1024;
 /// How often it is looked whether somebody's body is in the way of others.
@@ -57,7 +57,8 @@ impl Budget {
 
     /// Nothing is held of it yet.
     pub fn held(&self) -> Held {
-        Held { budget: self.clone(), permits: Vec::new(), units: 0, since: Instant::now() }
+        let looked = Instant::now();
+        Held { budget: self.clone(), permits: Vec::new(), units: 0, looked, units_then: 0, slow: false }
     }
 
     /// Bytes that nobody holds.
@@ -78,12 +79,16 @@ pub struct Held {
     /// One for each level, once anything is held.
     permits: Vec<OwnedSemaphorePermit>,
     units: usize,
-    since: Instant,
+    /// When it was last looked how fast the body comes, and how much had come by then.
+    looked: Instant,
+    units_then: usize,
+    /// What was seen then.
+    slow: bool,
 }
 
 impl Held {
     /// Waits for the next bytes, unless they come too slowly and others need the room.
-    pub async fn next<T>(&self, bytes: impl Future<Output = T>) -> Result<T, NoRoom> {
+    pub async fn next<T>(&mut self, bytes: impl Future<Output = T>) -> Result<T, NoRoom> {
         let mut bytes = pin!(bytes);
         loop {
             if let Ok(bytes) = tokio::time::timeout(LOOKED_EVERY, &mut bytes).await {
@@ -95,10 +100,15 @@ impl Held {
         }
     }
 
-    fn is_in_the_way(&self) -> bool {
-        let late = self.since.elapsed().saturating_sub(GRACE);
-        ((self.units * UNIT_BYTES) as u64) < late.as_secs().saturating_mul(BYTES_PER_SECOND_MIN)
-            && self.budget.is_short()
+    /// What came fast earlier is no credit: it is looked at anew each [`WINDOW`].
+    fn is_in_the_way(&mut self) -> bool {
+        let window = self.looked.elapsed();
+        if window >= WINDOW {
+            let came = ((self.units - self.units_then) * UNIT_BYTES) as u64;
+            self.slow = came < window.as_secs().saturating_mul(BYTES_PER_SECOND_MIN);
+            (self.looked, self.units_then) = (Instant::now(), self.units);
+        }
+        self.slow && self.budget.is_short()
     }
 
     /// Makes it `bytes` in all; never fewer than before. Waits for room, for [`WAIT_MAX`] at each level.
@@ -124,7 +134,7 @@ impl Held {
             }
         }
         // While it waits here it is not the sender who is slow.
-        self.since += began.elapsed();
+        self.looked += began.elapsed();
         self.units = units;
         Ok(())
     }
@@ -196,7 +206,7 @@ mod tests {
         makes_room.await.unwrap();
         let mut other = budget.held();
         other.grow(3 * KIB).await.unwrap();
-        // 18 seconds in all.
+        // 18 seconds in all, of which 9 were not its sender's.
         assert!(held.next(tokio::time::sleep(Duration::from_secs(9))).await.is_ok());
         assert!(held.next(tokio::time::sleep(Duration::from_secs(9))).await.is_err());
     }

@@ -37,21 +37,20 @@ impl Granted {
     fn stands(&self, caller: &Caller, tags: &Tags) -> Result<(), ObjectsError> {
         if self.tags == *tags { Ok(()) } else { may(caller, &self.asked, tags) }
     }
+
+    /// Whether it is about what is read. Who copies an older version over the newest reads the one and replaces the other.
+    fn reads(&self) -> bool {
+        self.asked.action.starts_with("s3:Get")
+    }
 }
 
 impl Grants {
-    /// Asks again for what was allowed on an object, if the version that is served has other tags than the one that was asked about.
+    /// Asks again for the reading of an object, if the version that is served has other tags than the one that was asked about.
     pub fn stand(&self, bucket: &str, version: &Version) -> Result<(), ObjectsError> {
-        let (key, tags) = (version.key.as_str(), &version.attributes.tags);
-        let mut on_it = self.granted.iter().filter(|granted| {
-            let rest = granted.asked.resource.strip_prefix("arn:aws:s3:::");
-            rest.and_then(|rest| rest.split_once('/')) == Some((bucket, key))
-        });
-        on_it.try_for_each(|granted| granted.stands(&self.caller, tags))
+        self.ask_again(bucket, &version.key, &version.attributes.tags, true)
     }
 
-    /// As [`Grants::stand`], before a version is changed in this connection's transaction. One that is not there has no tags; what else is
-    /// wrong with it is for the change to say.
+    /// Asks again for a change of an object, before it is made in this connection's transaction: what is not there any more has no tags.
     pub fn stand_in(
         &self,
         c: &rusqlite::Connection,
@@ -63,9 +62,18 @@ impl Grants {
             return Ok(());
         }
         match table::find(c, bucket, key, version) {
-            Ok((found, _)) => self.stand(bucket, &found),
-            Err(_) => Ok(()),
+            Ok((found, _)) => self.ask_again(bucket, key, &found.attributes.tags, false),
+            Err(error) if error.is_absence() => self.ask_again(bucket, key, &Vec::new(), false),
+            Err(error) => Err(error),
         }
+    }
+
+    fn ask_again(&self, bucket: &str, key: &str, tags: &Tags, reads: bool) -> Result<(), ObjectsError> {
+        let mut on_it = self.granted.iter().filter(|granted| {
+            let rest = granted.asked.resource.strip_prefix("arn:aws:s3:::");
+            granted.reads() == reads && rest.and_then(|rest| rest.split_once('/')) == Some((bucket, key))
+        });
+        on_it.try_for_each(|granted| granted.stands(&self.caller, tags))
     }
 }
 
@@ -95,6 +103,8 @@ mod tests {
     use super::super::asks::Asks;
     use super::super::{Answer, Backend, Call};
     use super::super::{copy_object, delete_objects, get_object, get_object_attributes, put_object, tagging};
+    // `s3s` has one, too.
+    use super::Grants;
     use super::*;
     use crate::{Objects, Settings, serve};
 
@@ -104,9 +114,15 @@ mod tests {
 
     /// A user who may do all with objects but with those that are secret.
     fn user() -> Caller {
-        let text = r#"{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Action":"s3:*","Resource":"*"},
-            {"Effect":"Deny","Action":"s3:*","Resource":"*","Condition":{"StringEquals":{"s3:ExistingObjectTag/secret":"yes"}}}]}"#;
-        let document = Document::parse(text, Kind::Identity).unwrap();
+        user_with(
+            r#"{"Effect":"Allow","Action":"s3:*","Resource":"*"},
+            {"Effect":"Deny","Action":"s3:*","Resource":"*","Condition":{"StringEquals":{"s3:ExistingObjectTag/secret":"yes"}}}"#,
+        )
+    }
+
+    fn user_with(statements: &str) -> Caller {
+        let text = format!(r#"{{"Version":"2012-10-17","Statement":[{statements}]}}"#);
+        let document = Document::parse(&text, Kind::Identity).unwrap();
         let rights = Rights { identity: vec![Policy { name: "p".into(), document }], ..Rights::default() };
         let principal = Principal {
             account: ACCOUNT.into(),
@@ -176,6 +192,52 @@ mod tests {
         let copy_source = CopySource::Bucket { bucket: "bkt".into(), key: "k".into(), version_id: None };
         let input = CopyObjectInput::builder().bucket("bkt".into()).key("copy".into()).copy_source(copy_source);
         input.checksum_algorithm(checksum).build().unwrap()
+    }
+
+    #[tokio::test]
+    async fn who_may_replace_an_object_for_its_tag_may_not_make_it_anew_once_it_is_gone() {
+        let mut world = world().await;
+        Arc::get_mut(&mut world.context).unwrap().caller = user_with(
+            r#"{"Effect":"Allow","Action":"s3:*","Resource":"*","Condition":{"StringEquals":{"s3:ExistingObjectTag/writer":"u"}}}"#,
+        );
+        world.put("k", &[("writer", "u")]).await;
+        let input = PutObjectInput { bucket: "bkt".into(), key: "k".into(), ..Default::default() };
+        let (_, grants) = Backend(world.objects.inner.clone()).allow(&world.context, &input).await.unwrap();
+        let stands = |grants: Grants| world.objects.inner.records.read(move |c| grants.stand_in(c, "bkt", "k", None));
+        assert!(stands(grants.clone()).await.is_ok());
+        world.objects.delete("bkt", "k").await.unwrap();
+        assert!(matches!(stands(grants).await, Err(ObjectsError::AccessDenied(_))));
+    }
+
+    #[tokio::test]
+    async fn an_older_version_is_read_by_its_own_tags_and_the_newest_replaced_by_its_own() {
+        let mut world = world().await;
+        Arc::get_mut(&mut world.context).unwrap().caller = user_with(
+            r#"{"Effect":"Allow","Action":["s3:Get*"],"Resource":"*","Condition":{"StringEquals":{"s3:ExistingObjectTag/public":"yes"}}},
+               {"Effect":"Allow","Action":"s3:Put*","Resource":"*"},
+               {"Effect":"Deny","Action":"s3:Put*","Resource":"*","Condition":{"StringEquals":{"s3:ExistingObjectTag/locked":"yes"}}}"#,
+        );
+        let (old, new): (Pairs, Pairs) = (&[("public", "yes"), ("locked", "yes")], &[]);
+        let tags = |pairs: Pairs| pairs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect::<Tags>();
+        let asked = |action| Asked::new(action, "arn:aws:s3:::bkt/k");
+        let caller = world.context.caller.clone();
+        let granted = vec![
+            Granted::ask(&caller, asked("s3:GetObjectVersion"), tags(old)).unwrap(),
+            Granted::ask(&caller, asked("s3:PutObject"), tags(new)).unwrap(),
+        ];
+        let grants = Grants { caller, granted };
+        world.put("k", old).await;
+        let source = world.objects.head("bkt", "k", None).await.unwrap();
+        grants.stand("bkt", &source).unwrap();
+        world.put("k", new).await;
+        let target = grants.clone();
+        world.objects.inner.records.read(move |c| target.stand_in(c, "bkt", "k", None)).await.unwrap();
+        // And each is asked again where it is another.
+        let now = world.objects.head("bkt", "k", None).await.unwrap();
+        assert!(matches!(grants.stand("bkt", &now), Err(ObjectsError::AccessDenied(_))));
+        world.put("k", old).await;
+        let locked = world.objects.inner.records.read(move |c| grants.stand_in(c, "bkt", "k", None)).await;
+        assert!(matches!(locked, Err(ObjectsError::AccessDenied(_))));
     }
 
     #[tokio::test]

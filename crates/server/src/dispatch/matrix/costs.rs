@@ -69,24 +69,27 @@ async fn a_body_is_not_read_whose_signature_can_be_refused_before() {
         (forged(unsigned.clone().signed()), "InvalidSignatureException"),
         (unsigned.signed(), "InvalidSignatureException"),
     ] {
-        let free = world.bodies().proven.free();
+        let packages = world.bodies().room(u64::MAX, true).clone();
+        let free = packages.free();
         let answered = trickling(&world, sent, vec![b' '; 1 << 20]).await;
         assert_eq!((answered.status, &*answered.code), (403, code));
-        assert_eq!(world.bodies().proven.free(), free);
+        assert_eq!(packages.free(), free);
     }
 }
 
 #[tokio::test(start_paused = true)]
 async fn bodies_that_nobody_can_vouch_for_leave_room_for_those_of_who_has_a_secret() {
-    let world = World::new().await.with_room(32 << 20);
+    // Of which packages have 28 MiB, and those that nobody can vouch for 21.
+    let world = World::new().await.with_room(64 << 20);
+    let unproven = world.bodies().room(u64::MAX, false).clone();
     let mut tricklers = FuturesUnordered::new();
     for number in 0..7 {
         let draft = create_function(&world);
         let sent = forged(if number < 4 { draft.signed_without_hash() } else { draft.signed() });
-        tricklers.push(trickling(&world, sent, vec![b' '; 15 << 18]));
+        tricklers.push(trickling(&world, sent, vec![b' '; 21 << 18]));
     }
     let mut refused = 0;
-    while world.bodies().unproven.free() > 1 << 20 || refused < 3 {
+    while unproven.free() > 0 || refused < 3 {
         tokio::select! {
             biased;
             answered = tricklers.next() => {
@@ -103,6 +106,41 @@ async fn bodies_that_nobody_can_vouch_for_leave_room_for_those_of_who_has_a_secr
     let valid = async {
         let answered = world.send(&create_function(&world).signed()).await.unwrap();
         assert_eq!(answered.status, 201, "{answered:?}");
+        let mut other = draft("POST", "/2015-03-31/functions/f-here/versions", "lambda", world.keys("all"));
+        other.body = b"{}".to_vec();
+        let answered = world.send(&other.signed_without_hash()).await.unwrap();
+        assert_eq!(answered.status, 201, "{answered:?}");
+    };
+    tokio::select! {
+        answered = tricklers.next() => panic!("{answered:?}"),
+        () = valid => {}
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_fills_the_room_for_packages_keeps_nobody_from_taking_the_key_away() {
+    let world = World::new().await.with_room(64 << 20);
+    let packages = world.bodies().room(u64::MAX, true).clone();
+    let mut tricklers = FuturesUnordered::new();
+    for _ in 0..4 {
+        // With a right signature, of a key that may do nothing.
+        let mut draft = create_function(&world);
+        draft.keys = world.keys("nobody").clone();
+        tricklers.push(trickling(&world, draft.signed(), vec![b' '; 7 << 20]));
+    }
+    while packages.free() > 0 {
+        tokio::select! {
+            biased;
+            answered = tricklers.next() => panic!("{answered:?}"),
+            () = tokio::time::sleep(Duration::from_millis(100)) => {}
+        }
+    }
+    tokio::time::resume();
+    let valid = async {
+        let mut of_iam = draft("POST", "/", "iam", world.keys("all"));
+        of_iam.body = b"Action=ListUsers&Version=2010-05-08".to_vec();
+        let answered = world.send(&of_iam.signed_without_hash()).await.unwrap();
+        assert_eq!(answered.status, 200, "{answered:?}");
         let mut other = draft("POST", "/2015-03-31/functions/f-here/versions", "lambda", world.keys("all"));
         other.body = b"{}".to_vec();
         let answered = world.send(&other.signed_without_hash()).await.unwrap();
@@ -189,14 +227,18 @@ async fn who_fails_all_the_time_is_told_late_and_hung_up_on_and_who_has_the_secr
     let world = World::new().await.guarded(Arc::new(NotLetIn::default()));
     let right = draft("GET", "/b-here/k-here", "s3", world.keys("all")).signed();
     let of_lambda = draft("GET", "/2015-03-31/functions", "lambda", world.keys("all"));
-    let wrong = [forged(right.clone()), forged(of_lambda.signed_without_hash())];
+    // Of a service that there is not here, too: that would be told to who has the secret.
+    let of_nothing = draft("GET", "/", "logs", world.keys("all"));
+    let of_nothing = [forged(of_nothing.signed()), forged(of_nothing.signed_without_hash())];
+    let [named, unnamed] = of_nothing;
+    let wrong = [forged(right.clone()), forged(of_lambda.signed_without_hash()), named, unnamed];
     let timed = async |sent: &Sent| {
         let began = tokio::time::Instant::now();
         let answered = world.send(sent).await.unwrap();
         (answered.status, began.elapsed() >= Duration::from_secs(2), answered.closed)
     };
     for number in 0..20 {
-        assert_eq!(timed(&wrong[number % 2]).await, (403, false, false), "{number}");
+        assert_eq!(timed(&wrong[number % 4]).await, (403, false, false), "{number}");
     }
     for wrong in &wrong {
         // Ten come back while one is told late.
