@@ -358,9 +358,10 @@ def test_versions_boundaries_tags_and_what_else_there_is(server, iam, seen, name
 def test_a_confused_deputy_is_told_what_is_missing_and_let_in_once_it_is_there(server, iam, seen, name):
     """Who may give itself more rights than it has: each step is denied for its reason, and allowed with the one statement."""
     as_user = make_user(server, iam, seen, name)
-    role = iam.create_role(RoleName=name, AssumeRolePolicyDocument=document({
+    trust = document({
         "Effect": "Allow", "Principal": {"AWS": f"arn:aws:iam::{ACCOUNT}:root"}, "Action": "sts:AssumeRole",
-        "Condition": {"StringEquals": {"sts:ExternalId": "the-word"}}}))["Role"]["Arn"]
+        "Condition": {"StringEquals": {"sts:ExternalId": "the-word"}}})
+    role = iam.create_role(RoleName=name, AssumeRolePolicyDocument=trust)["Role"]["Arn"]
 
     def grant(*statements):
         iam.put_user_policy(UserName=name, PolicyName="rights", PolicyDocument=document(*statements))
@@ -370,7 +371,7 @@ def test_a_confused_deputy_is_told_what_is_missing_and_let_in_once_it_is_there(s
          "iam:PutUserPolicy", allow("iam:PutUserPolicy", resource=f"arn:aws:iam::{ACCOUNT}:user/{name}")),
         ("attach_role_policy", {"RoleName": name, "PolicyArn": READ_ONLY}, "iam:AttachRolePolicy",
          allow("iam:AttachRolePolicy", Condition={"ArnEquals": {"iam:PolicyARN": READ_ONLY}})),
-        ("update_assume_role_policy", {"RoleName": name, "PolicyDocument": ACCOUNT_TRUST}, "iam:UpdateAssumeRolePolicy",
+        ("update_assume_role_policy", {"RoleName": name, "PolicyDocument": trust}, "iam:UpdateAssumeRolePolicy",
          allow("iam:UpdateAssumeRolePolicy", resource=role)),
         ("create_access_key", {"UserName": name}, "iam:CreateAccessKey", allow("iam:CreateAccessKey", resource="arn:aws:iam::*:user/${aws:username}")),
     ):
@@ -381,13 +382,16 @@ def test_a_confused_deputy_is_told_what_is_missing_and_let_in_once_it_is_there(s
             assert code == "AccessDenied" and f"is not authorized to perform: {action} on resource: arn:aws:iam::" in message
         assert message.endswith("with an explicit deny in an identity-based policy")
         grant(statement)
-        if call != "update_assume_role_policy":
-            getattr(as_user(), call)(**arguments)
+        getattr(as_user(), call)(**arguments)
 
     grant(allow("sts:AssumeRole", resource=role))
     session = {"RoleArn": role, "RoleSessionName": "session"}
-    assert refused(as_user("sts").assume_role, **session)[0] == "AccessDenied"
-    assert refused(as_user("sts").assume_role, ExternalId="another", **session)[0] == "AccessDenied"
+    for external in ({}, {"ExternalId": "another"}):
+        code, message = refused(as_user("sts").assume_role, **session, **external)
+        assert code == "AccessDenied" and message.startswith(f"User: arn:aws:iam::{ACCOUNT}:user/{name} is not authorized to perform: sts:AssumeRole on resource: {role}"), message
+        assert message.endswith("because no role trust policy allows the sts:AssumeRole action"), message
+    explained = server.longshore("iam", "explain", f"user/{name}", "sts:AssumeRole", role, check=False)
+    assert explained.returncode == 1 and "sts:ExternalId" in explained.stdout, explained.stdout + explained.stderr
     as_user("sts").assume_role(ExternalId="the-word", **session)
 
 

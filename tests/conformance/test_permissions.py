@@ -403,6 +403,53 @@ def test_code_in_s3_is_fetched_only_for_those_who_may_read_it(server, name, pers
     create()
 
 
+def test_who_may_permit_something_to_one_principal_may_take_it_away_again_and_no_others(server, name, person):
+    """AWS's sample policy "ManageFunctionPolicy", and the same as a Deny. Source: Lambda developer guide, "Fine-tuning the Resources and
+    Conditions sections of policies"; service authorization reference, "Condition keys for AWS Lambda"."""
+    server.deploy(name, FUNCTION)
+    arn = f"arn:aws:lambda:{REGION}:{ACCOUNT}:function:{name}"
+    mine, root = person.client("lambda"), server.functions
+
+    def add(who, sid, principal, **more):
+        who.add_permission(FunctionName=name, StatementId=sid, Principal=principal, **({"Action": "lambda:InvokeFunction"} | more))
+
+    def remove(who, sid):
+        who.remove_permission(FunctionName=name, StatementId=sid)
+
+    actions = ["lambda:AddPermission", "lambda:RemovePermission"]
+    url = {"Action": "lambda:InvokeFunctionUrl", "FunctionUrlAuthType": "AWS_IAM"}
+    add(root, "service", "sns.amazonaws.com")
+    add(root, "account", "222222222222")
+    add(root, "url", "s3.amazonaws.com", Action="lambda:InvokeFunctionUrl", FunctionUrlAuthType="NONE")
+    person.may(allow(actions, arn, {"StringEquals": {"lambda:Principal": "s3.amazonaws.com"}}))
+    with denied(person.arn, "lambda:AddPermission", arn):
+        add(mine, "mine", "sns.amazonaws.com")
+    add(mine, "mine", "s3.amazonaws.com")
+    # Of a statement that there is not nobody can say whose it is.
+    for sid in ("service", "account", "none"):
+        with denied(person.arn, "lambda:RemovePermission", arn):
+            remove(mine, sid)
+    remove(mine, "mine")
+
+    explicit = "with an explicit deny in an identity-based policy"
+    person.may(allow(actions, arn), allow(actions, arn, {"StringEquals": {"lambda:Principal": "222222222222"}}, effect="Deny"),
+               allow(actions, arn, {"StringEquals": {"lambda:FunctionUrlAuthType": "NONE"}}, effect="Deny"))
+    # An account is the same by its number and by its ARN.
+    for spelled in ("222222222222", "arn:aws:iam::222222222222:root"):
+        with denied(person.arn, "lambda:AddPermission", arn, explicit):
+            add(mine, "more", spelled)
+    with denied(person.arn, "lambda:AddPermission", arn, explicit):
+        add(mine, "more", "s3.amazonaws.com", **(url | {"FunctionUrlAuthType": "NONE"}))
+    for sid in ("account", "url", "none"):
+        with denied(person.arn, "lambda:RemovePermission", arn, explicit):
+            remove(mine, sid)
+    remove(mine, "service")
+    add(mine, "more", "s3.amazonaws.com", **url)
+    remove(mine, "more")
+    policy_left = json.loads(root.get_policy(FunctionName=name)["Policy"])
+    assert sorted(statement["Sid"] for statement in policy_left["Statement"]) == ["account", "url"]
+
+
 def test_a_function_reaches_what_its_execution_role_reaches(work):
     execution = work.iam.create_role(RoleName=f"{work.name}-x", AssumeRolePolicyDocument=trust(LAMBDA))["Role"]["Arn"]
     name = f"{work.name}-reader"

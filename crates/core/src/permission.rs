@@ -88,6 +88,24 @@ impl Principal {
     }
 }
 
+impl Principal {
+    /// What AddPermission may have been given for this one: `lambda:Principal` of whoever adds it, or removes it. A whole account is meant by
+    /// its number as well as by its ARN, and a policy may name either.
+    pub fn spellings(&self) -> Vec<&str> {
+        match self {
+            Self::Everyone => vec!["*"],
+            Self::Service(name) => vec![name],
+            Self::Aws(arn) => {
+                let account = match arn.splitn(6, ':').collect::<Vec<_>>()[..] {
+                    [_, _, _, _, account, "root"] => Some(account),
+                    _ => None,
+                };
+                std::iter::once(arn.as_str()).chain(account).collect()
+            }
+        }
+    }
+}
+
 /// `111111111111`.
 fn is_account(text: &str) -> bool {
     text.len() == 12 && text.bytes().all(|b| b.is_ascii_digit())
@@ -155,6 +173,13 @@ pub fn conditions(given: impl IntoIterator<Item = (ConditionKey, Option<String>)
     conditions
 }
 
+impl Statement {
+    /// What a condition of this statement wants a key to be.
+    pub fn compared_with(&self, key: ConditionKey) -> Option<&str> {
+        self.condition.get(&key.operator())?.get(&key).map(String::as_str)
+    }
+}
+
 /// Why a statement was not added.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum PolicyError {
@@ -202,6 +227,11 @@ impl Policy {
         let statements: Vec<_> = statements.collect();
         let document = Document { version: "2012-10-17", id: "default", statement: &statements };
         serde_json::to_string(&document).expect("names and strings can always be written")
+    }
+
+    /// The statement of that name.
+    pub fn find(&self, sid: &str) -> Option<&Statement> {
+        self.statements.iter().find(|statement| statement.sid == sid)
     }
 
     /// The policy with one statement more.
@@ -270,7 +300,13 @@ mod tests {
         ];
         for (text, wanted) in cases {
             assert_eq!(Principal::read(text), wanted, "{text}");
+            // What it was given as is among its spellings.
+            assert!(wanted.is_none_or(|principal| principal.spellings().contains(&text)), "{text}");
         }
+        let account = Principal::read("111111111111").unwrap();
+        assert_eq!(account.spellings(), ["arn:aws:iam::111111111111:root", "111111111111"]);
+        let user = Principal::read("arn:aws:iam::111111111111:user/u").unwrap();
+        assert_eq!(user.spellings(), ["arn:aws:iam::111111111111:user/u"], "not all of its account");
     }
 
     #[test]

@@ -581,6 +581,163 @@ mod tests {
         assert_eq!(answer.status, http::StatusCode::OK, "{form}: {:?}", answer.body);
     }
 
+    /// No function here has its code in S3.
+    struct NoCode;
+
+    #[async_trait::async_trait]
+    impl longshore_functions::CodeSource for NoCode {
+        async fn fetch(
+            &self,
+            _: &str,
+            _: &str,
+            _: Option<&str>,
+            _: usize,
+        ) -> Result<bytes::Bytes, longshore_functions::SourceError> {
+            Err(longshore_functions::SourceError::TooLarge)
+        }
+    }
+
+    fn functions(dir: &std::path::Path) -> Functions {
+        let records = Records::open(&dir.join("functions.db"), &[longshore_functions::SCHEMA], Fatal::new()).unwrap();
+        let settings = longshore_functions::Settings::new("us-east-1", ACCOUNT);
+        let code = dir.join("code");
+        std::fs::create_dir(&code).unwrap();
+        Functions::without_host(records, Arc::new(NoCode), &code, settings).unwrap()
+    }
+
+    /// What root asks of Lambda.
+    async fn posted(functions: &Functions, path: &str, body: serde_json::Value) {
+        let answer = functions
+            .serve(longshore_wire::Request {
+                method: http::Method::POST,
+                path: path.into(),
+                query: Default::default(),
+                headers: Default::default(),
+                body: body.to_string().into(),
+                caller: Caller::in_process(ACCOUNT),
+                request_id: RequestId("id".into()),
+            })
+            .await;
+        assert_eq!(answer.status, http::StatusCode::CREATED, "{path}: {:?}", answer.body);
+    }
+
+    #[tokio::test]
+    async fn a_function_elsewhere_is_asked_for_by_its_whole_arn_and_no_policy_of_ours_is_its() {
+        use base64::Engine;
+        let dir = tempfile::tempdir().unwrap();
+        let (identity, functions) = (identity(dir.path()), functions(dir.path()));
+        let role = format!("arn:aws:iam::{ACCOUNT}:role/r");
+        let mut zip = zip::ZipWriter::new(std::io::Cursor::new(Vec::new()));
+        zip.start_file("h.py", zip::write::SimpleFileOptions::default()).unwrap();
+        let package = base64::engine::general_purpose::STANDARD.encode(zip.finish().unwrap().into_inner());
+        let create = serde_json::json!({"FunctionName": "f", "Runtime": "python3.12", "Handler": "h.h", "Role": role,
+            "Code": {"ZipFile": package}});
+        posted(&functions, "/2015-03-31/functions", create).await;
+        let permission = serde_json::json!({"StatementId": "s", "Action": "lambda:InvokeFunction", "Principal": role});
+        posted(&functions, "/2015-03-31/functions/f/policy", permission).await;
+
+        let trust = serde_json::json!({"Version": "2012-10-17", "Statement": {
+            "Effect": "Allow", "Principal": {"Service": BATCH_SERVICE}, "Action": "sts:AssumeRole",
+        }});
+        let statement = |effect: &str, resource: &str| serde_json::json!({"Effect": effect, "Action": "lambda:InvokeFunction", "Resource": resource});
+        let nothing = statement("Allow", "arn:aws:lambda:us-east-1:333333333333:function:f");
+        let first = serde_json::json!({"Version": "2012-10-17", "Statement": [nothing]}).to_string();
+        identity.ensure_role(&role, &trust.to_string(), "p", &first).await.unwrap();
+        let may = |is_elsewhere: bool, function: &str| {
+            let roles = JobRoles {
+                identity: identity.clone(),
+                services: Services::new(identity.clone(), ACCOUNT, "us-east-1", None),
+                functions: functions.clone(),
+                is_elsewhere: Arc::new(move |_| is_elsewhere),
+                account: ACCOUNT.into(),
+                region: "us-east-1".into(),
+                witness: None,
+            };
+            roles.port().session(&role, "job").may(ports::Access::Invoke { function })
+        };
+        // One of that name here lets the role in, which is no word of the one elsewhere.
+        assert_eq!(may(false, "f"), Ok(()));
+        let refused = may(true, "f").unwrap_err();
+        assert!(refused.ends_with(&format!("arn:aws:lambda:us-east-1:{ACCOUNT}:function:f")), "{refused}");
+
+        let other = "arn:aws:lambda:us-east-1:222222222222:function:f";
+        let spelled = ["222222222222:f", "222222222222:function:f", other];
+        for (statements, f, f_prod) in [
+            (vec![statement("Allow", other)], true, false),
+            (vec![statement("Allow", &format!("{other}:prod"))], false, true),
+            (vec![statement("Allow", &format!("{other}*"))], true, true),
+            (vec![statement("Allow", "*"), statement("Deny", other)], false, true),
+            (vec![statement("Allow", "arn:aws:lambda:us-east-1:222222222222:function:g")], false, false),
+            (vec![statement("Allow", &format!("arn:aws:lambda:us-east-1:{ACCOUNT}:function:f*"))], false, false),
+        ] {
+            let policy = serde_json::json!({"Version": "2012-10-17", "Statement": statements}).to_string();
+            let document: String = policy.bytes().map(|byte| format!("%{byte:02X}")).collect();
+            root(&identity, &format!("Action=PutRolePolicy&RoleName=r&PolicyName=p&PolicyDocument={document}")).await;
+            for spelled in spelled {
+                assert_eq!(may(true, spelled).is_ok(), f, "{spelled} with {policy}");
+                assert_eq!(may(true, &format!("{spelled}:prod")).is_ok(), f_prod, "{spelled}:prod with {policy}");
+            }
+        }
+    }
+
+    /// A trust policy may ask for which function, and whose, Lambda takes a role on; and the role's policies for which function it asks.
+    #[tokio::test]
+    async fn a_functions_role_may_be_kept_to_one_function() {
+        let dir = tempfile::tempdir().unwrap();
+        let identity = identity(dir.path());
+        let function = format!("arn:aws:lambda:us-east-1:{ACCOUNT}:function:f");
+        let services = Services::new(identity.clone(), ACCOUNT, "us-east-1", None);
+        let reads = serde_json::json!({"Version": "2012-10-17", "Statement": {
+            "Effect": "Allow", "Action": "s3:GetObject", "Resource": "*",
+            "Condition": {"ArnEquals": {"lambda:SourceFunctionArn": function}},
+        }});
+        let mut tried = 0;
+        for (key, value, holds) in [
+            ("aws:SourceArn", &*function, true),
+            ("aws:SourceArn", "arn:aws:lambda:us-east-1:111111111111:function:g", false),
+            ("aws:SourceAccount", ACCOUNT, true),
+            ("aws:SourceAccount", "222222222222", false),
+        ] {
+            for (effect, assumed) in [("Allow", holds), ("Deny", !holds)] {
+                tried += 1;
+                let on = |effect: &str| {
+                    serde_json::json!({
+                        "Effect": effect, "Principal": {"Service": LAMBDA_SERVICE}, "Action": "sts:AssumeRole"
+                    })
+                };
+                let mut conditioned = on(effect);
+                conditioned["Condition"] = serde_json::json!({"StringEquals": {key: value}});
+                let mut statements = vec![conditioned];
+                statements.extend((effect == "Deny").then(|| on("Allow")));
+                let trust = serde_json::json!({"Version": "2012-10-17", "Statement": statements}).to_string();
+                let role = format!("arn:aws:iam::{ACCOUNT}:role/r{tried}");
+                identity.ensure_role(&role, &trust, "p", &reads.to_string()).await.unwrap();
+                assert_eq!(services.lambda(&role, "f", "id").is_ok(), assumed, "{trust}");
+            }
+        }
+        let trust = serde_json::json!({"Version": "2012-10-17", "Statement": {
+            "Effect": "Allow", "Principal": {"Service": LAMBDA_SERVICE}, "Action": "sts:AssumeRole",
+        }});
+        let role = format!("arn:aws:iam::{ACCOUNT}:role/kept");
+        identity.ensure_role(&role, &trust.to_string(), "p", &reads.to_string()).await.unwrap();
+        let callers = Callers {
+            root: Credentials { access_key_id: "AKIAIOSFODNN7EXAMPLE".into(), secret_access_key: "secret".into() },
+            account: ACCOUNT.into(),
+            region: "us-east-1".into(),
+            identity: Some(identity),
+            services: Some(services),
+            witness: None,
+            unsigned_payload: false,
+            signing_keys: Arc::default(),
+        };
+        let asked = s3_actions::on_object(GET_OBJECT.0, "b", "k");
+        for (name, may) in [("f", true), ("g", false)] {
+            let verified = Verified::in_process(ACCOUNT);
+            let caller = callers.function(verified, false, &role, name, &RequestId("id".into())).unwrap();
+            assert_eq!(caller.may(&asked).is_ok(), may, "{name}");
+        }
+    }
+
     #[test]
     fn what_is_done_inside_has_no_address_and_is_otherwise_as_a_clients_request() {
         let context = within(jiff::Timestamp::UNIX_EPOCH, "us-east-1", true);

@@ -13,7 +13,8 @@ use super::{Principal, PrincipalKind, keys};
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Context {
     keys: BTreeMap<String, Vec<String>>,
-    /// Keys that stand for two tags, whose names differ in case alone: which one a policy means nobody knows.
+    /// Keys that are unknown though they might be taken for missing: those that stand for two tags, whose names differ in case alone, so that
+    /// nobody knows which one a policy means; and those of which a request says so.
     doubtful: BTreeSet<String>,
     made_up: bool,
 }
@@ -61,6 +62,14 @@ impl Context {
             self = self.with_all("aws:TagKeys", keys);
         }
         self.with_all::<String>(family, [])
+    }
+
+    /// With a key of which this server cannot say what the request has, and that would be missing otherwise.
+    pub fn with_unknown(mut self, key: &str) -> Self {
+        let key = key.to_ascii_lowercase();
+        self.keys.remove(&key);
+        self.doubtful.insert(key);
+        self
     }
 
     pub fn set(&mut self, key: &str, value: impl Into<String>) {
@@ -307,6 +316,18 @@ mod tests {
                 assert_eq!(facts.known("aws:resourcetag/other"), Known::Missing);
             }
             assert_eq!(other.clone().or(&context), other.clone().or(&Context::new().with_tags("aws:ResourceTag/", [])));
+        }
+        // What a request says it cannot say of itself is not missing, whatever else is known; and what it says then it has.
+        let doubtful = Context::new().with_unknown("lambda:Principal");
+        for (context, wanted) in [
+            (Context::new(), Known::Missing),
+            (doubtful.clone(), Known::Unknown),
+            (doubtful.clone().or(&Context::new().with("lambda:Principal", "*")), Known::Unknown),
+            (Context::new().with("lambda:Principal", "*").with_unknown("lambda:principal"), Known::Unknown),
+            (doubtful.with("lambda:Principal", "*"), Known::Values(vec!["*"])),
+        ] {
+            let facts = Facts { principal: &user, resource_account: "", context: &context };
+            assert_eq!(facts.known("lambda:principal"), wanted, "{context:?}");
         }
         let given = Context::new().with("aws:MultiFactorAuthPresent", "true");
         let facts = Facts { principal: &session, resource_account: "", context: &given };

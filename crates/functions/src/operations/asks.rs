@@ -7,6 +7,8 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
+use longshore_core::permission::ConditionKey::FunctionUrlAuthType;
+use longshore_core::permission::{Principal, Statement};
 use longshore_core::policy::{Context, Document, Kind, Policy};
 use longshore_wire::{ApiError, Asked, Call, s3_actions};
 use serde::Deserialize;
@@ -103,6 +105,14 @@ impl Functions {
         let snapshot = self.inner.catalogue.snapshot();
         let policy = snapshot.get(&named.name)?.function.policies.get(&named.resource())?;
         resource_policy(&policy.evaluated(), &self.arn_of(named))
+    }
+
+    /// The statement of a policy that the path names.
+    fn statement(&self, call: &Call) -> Option<Statement> {
+        let named = self.named(call, "RemovePermission").ok()?;
+        let snapshot = self.inner.catalogue.snapshot();
+        let policy = snapshot.get(&named.name)?.function.policies.get(&named.resource())?;
+        policy.find(call.label("StatementId")).cloned()
     }
 
     /// The policy of a layer version, by its ARN in the one spelling of [`Functions::layer_version_asked`].
@@ -272,14 +282,34 @@ fn layers_used<'a>(functions: &'a Functions, looked: &'a Looked, call: &'a Call)
 
 pub(super) async fn add_permission(functions: &Functions, call: &Call, action: &'static str) -> Asks {
     let looked = looked(&call.request.body).await?;
-    let mut asked = of_function(functions, call, action);
-    if let Some(principal) = looked.principal {
-        asked = asked.with("lambda:Principal", principal);
-    }
-    if let Some(auth_type) = looked.function_url_auth_type {
-        asked = asked.with("lambda:FunctionUrlAuthType", auth_type);
-    }
-    Ok(vec![asked])
+    let principal = looked.principal.map(|text| match Principal::read(&text) {
+        Some(principal) => principal,
+        // It is refused once it was asked about.
+        None => Principal::Service(text),
+    });
+    let asked = of_function(functions, call, action);
+    Ok(vec![asked.with_context(permitted(principal.as_ref(), looked.function_url_auth_type.as_deref()))])
+}
+
+/// RemovePermission takes what the statement gives: who may permit something to a service alone may take no other's permission away.
+pub(super) fn remove_permission(functions: &Functions, call: &Call, action: &'static str) -> Asks {
+    let asked = of_function(functions, call, action);
+    let context = match functions.statement(call) {
+        Some(statement) => permitted(Some(&statement.principal), statement.compared_with(FunctionUrlAuthType)),
+        // By the time it is removed somebody may have added it.
+        None => Context::new().with_unknown(PRINCIPAL).with_unknown(FUNCTION_URL_AUTH_TYPE),
+    };
+    Ok(vec![asked.with_context(context)])
+}
+
+const PRINCIPAL: &str = "lambda:Principal";
+const FUNCTION_URL_AUTH_TYPE: &str = "lambda:FunctionUrlAuthType";
+
+/// What is known of a statement that is added or removed.
+fn permitted(principal: Option<&Principal>, function_url_auth_type: Option<&str>) -> Context {
+    Context::new()
+        .with_all(PRINCIPAL, principal.map(Principal::spellings).unwrap_or_default())
+        .with_all(FUNCTION_URL_AUTH_TYPE, function_url_auth_type)
 }
 
 /// For what concerns a layer, or one version of it where the path has a number.

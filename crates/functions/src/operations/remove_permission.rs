@@ -16,7 +16,7 @@ pub const OPERATION: Operation<Functions> = Operation {
     name: "RemovePermission",
     route: Route("DELETE", "/2015-03-31/functions/{FunctionName}/policy/{StatementId}"),
     spec: "https://docs.aws.amazon.com/lambda/latest/api/API_RemovePermission.html",
-    asks: asks!(function, "RemovePermission"),
+    asks: asks!(remove_permission, "RemovePermission"),
     handle: |functions, call| answered(remove_permission(functions, call)),
 };
 
