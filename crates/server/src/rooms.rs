@@ -8,6 +8,7 @@ use futures::StreamExt;
 use http::header::{CONNECTION, EXPECT};
 use http::{HeaderValue, StatusCode};
 use http_body_util::{BodyExt, Full};
+use hyper::body::Body;
 use longshore_core::histogram::Histogram;
 use longshore_core::invocation::Reply;
 use longshore_core::start::Start;
@@ -410,51 +411,74 @@ impl CodeSource for Code {
     }
 }
 
-/// What a function reaches: S3, with the credentials of its own environment, and nothing else of this server. The documents of all
-/// functions together are held within `documents`, those of one environment within its own part.
+/// What a function reaches: S3, with the credentials of its own environment, and nothing else of this server. Cheap to clone.
+#[derive(Clone)]
+pub struct FunctionsS3 {
+    pub s3: S3,
+    pub access: Callers,
+    /// Holds the documents of all functions together, those of one environment within its own part.
+    pub documents: Budget,
+}
+
+/// As the host of functions is given it.
 pub fn s3_door(s3: S3, access: Callers, documents: Budget) -> S3Door {
+    let door = FunctionsS3 { s3, access, documents };
     Arc::new(move |credentials: Arc<FunctionCredentials>, request| {
-        let (s3, access) = (s3.clone(), access.clone());
-        let documents = credentials.documents.within(&documents);
-        Box::pin(async move {
-            let id = RequestId(uuid::Uuid::new_v4().to_string());
-            let (parts, body) = request.into_parts();
-            let target = parts.uri.path_and_query().map_or("/", |t| t.as_str());
-            let settings = s3.embedded.settings();
-            let (region, account) = (settings.region.clone(), settings.account.clone());
-            // The way from an environment to here does not leave the machine, and the body would be the function's own.
-            let rules = Rules { regions: &[&region], services: &["s3"], unsigned_payload: true, keys: None };
-            let claim = Claim::parse(&parts.method, target, &parts.headers);
-            let verified = claim.as_ref().map_err(Clone::clone).and_then(|claim| {
-                let known = claim.access_key_id() == credentials.access_key_id;
-                let key = if known {
-                    Key::temporary(&credentials.secret_access_key, &account, &credentials.session_token, i64::MAX)
-                } else {
-                    Key::unknown()
-                };
-                let verified = claim.verify(&key, &rules, jiff::Timestamp::now().as_second(), None)?;
-                Ok((verified, claim.is_presigned()))
-            });
-            let (caller, presigned) = match verified {
-                Ok(verified) => verified,
-                Err(error) => {
-                    access.refused(claim.as_ref().ok(), None, &error, &id);
-                    return refusal(&error.told(Dialect::S3), &id);
-                }
-            };
-            let decoder = caller.decoder();
-            let FunctionCredentials { role, function_name, .. } = &*credentials;
-            let Some(caller) = access.function(caller, presigned, role, function_name, &id) else {
-                return refusal(&role_is_gone(&credentials.role), &id);
-            };
-            match decoder {
-                Ok(decoder) => {
-                    s3.serve(&caller, parts, None, crate::dispatch::decoded(body, decoder, documents), &id).await
-                }
-                Err(error) => refusal(&error.told(), &id),
-            }
-        })
+        let door = door.clone();
+        Box::pin(async move { door.answer(&credentials, request).await })
     })
+}
+
+impl FunctionsS3 {
+    /// Answers what came over the way of the environment that has these credentials.
+    pub async fn answer<B>(
+        &self,
+        credentials: &FunctionCredentials,
+        request: http::Request<B>,
+    ) -> http::Response<ResponseBody>
+    where
+        B: Body<Data = Bytes> + Send + Unpin + 'static,
+        B::Error: std::fmt::Display,
+    {
+        let Self { s3, access, documents } = self;
+        let documents = credentials.documents.within(documents);
+        let id = RequestId(uuid::Uuid::new_v4().to_string());
+        let (parts, body) = request.into_parts();
+        let target = parts.uri.path_and_query().map_or("/", |t| t.as_str());
+        let settings = s3.embedded.settings();
+        let (region, account) = (&*settings.region, &*settings.account);
+        // The way from an environment to here does not leave the machine, and the body would be the function's own.
+        let rules = Rules { regions: &[region], services: &["s3"], unsigned_payload: true, keys: None };
+        let claim = Claim::parse(&parts.method, target, &parts.headers);
+        let verified = claim.as_ref().map_err(Clone::clone).and_then(|claim| {
+            let known = claim.access_key_id() == credentials.access_key_id;
+            let key = if known {
+                Key::temporary(&credentials.secret_access_key, account, &credentials.session_token, i64::MAX)
+            } else {
+                Key::unknown()
+            };
+            let verified = claim.verify(&key, &rules, jiff::Timestamp::now().as_second(), None)?;
+            Ok((verified, claim.is_presigned()))
+        });
+        let (caller, presigned) = match verified {
+            Ok(verified) => verified,
+            Err(error) => {
+                access.refused(claim.as_ref().ok(), None, &error, &id);
+                return refusal(&error.told(Dialect::S3), &id);
+            }
+        };
+        let decoder = caller.decoder();
+        let FunctionCredentials { role, function_name, .. } = credentials;
+        let Some(caller) = access.function(caller, presigned, role, function_name, &id) else {
+            return refusal(&role_is_gone(role), &id);
+        };
+        match decoder {
+            Ok(decoder) => {
+                s3.serve(&caller, parts, None, crate::dispatch::decoded(body, decoder, documents), &id).await
+            }
+            Err(error) => refusal(&error.told(), &id),
+        }
+    }
 }
 
 /// What a function is told whose role is gone, or does not trust Lambda any more.

@@ -6,12 +6,15 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use http_body_util::BodyExt;
+use bytes::Bytes;
+use http_body_util::{BodyExt, Full};
+use hyper::body::Body;
 use longshore_functions::Functions;
+use longshore_functions::host::FunctionCredentials;
 use longshore_identity::Identity;
 use longshore_jobs::Jobs;
 use longshore_objects::Objects;
-use longshore_store::{Fatal, Records};
+use longshore_store::{Budget, Fatal, Records};
 use longshore_wire::Caller;
 use longshore_wire::caller::Witness;
 use longshore_wire::xml::Element;
@@ -35,6 +38,8 @@ pub const REGION: &str = "us-east-1";
 pub const HOST: &str = "127.0.0.1:7300";
 /// Where all requests come from.
 const PEER: &str = "198.51.100.7:4711";
+/// Bytes of documents that functions may have the server hold.
+const FUNCTIONS_DOCUMENTS: usize = 1 << 26;
 /// A job that there is not.
 const NO_JOB: &str = "00000000-0000-4000-8000-000000000000";
 
@@ -184,29 +189,18 @@ impl World {
         let mut request = request.map(|_| body);
         let peer: SocketAddr = PEER.parse().unwrap();
         request.extensions_mut().insert(Connection { peer, secure: false });
-        let answer = self.dispatch.answer(request).await;
-        let (parts, body) = answer.into_parts();
-        let body = body.collect().await.map(|body| body.to_bytes()).unwrap_or_default();
-        // Of an answer to HEAD none goes over the wire.
-        let body = if head { Default::default() } else { body };
-        let status = parts.status.as_u16();
-        let text = String::from_utf8_lossy(&body).into_owned();
-        let (mut code, mut message) = (String::new(), String::new());
-        if status >= 300 {
-            if let Ok(json) = serde_json::from_str::<serde_json::Value>(&text) {
-                let member =
-                    |names: &[&str]| names.iter().find_map(|name| json[name].as_str()).unwrap_or("").to_owned();
-                let typed = parts.headers.get("x-amzn-errortype").and_then(|v| v.to_str().ok()).map(str::to_owned);
-                code = typed.unwrap_or_else(|| member(&["code", "Code", "__type"]));
-                message = member(&["message", "Message"]);
-            } else if let Ok(root) = Element::parse(&body) {
-                let error = root.children.iter().find(|child| child.name == "Error").unwrap_or(&root);
-                code = error.child_text("Code").unwrap_or_default().to_owned();
-                message = error.child_text("Message").unwrap_or_default().to_owned();
-            }
-        }
-        let closed = parts.headers.get("connection").is_some_and(|value| value == "close");
-        Some(Answered { status, code, message, body: text, closed })
+        Some(read(self.dispatch.answer(request).await, head).await)
+    }
+
+    /// Sends a request over the way that the environment with these credentials has to S3.
+    pub async fn send_as_function(&self, credentials: &FunctionCredentials, sent: &Sent) -> Option<Answered> {
+        let request = sent.request()?;
+        let head = request.method() == http::Method::HEAD;
+        let Dispatch { s3, access, .. } = &self.dispatch;
+        let door =
+            rooms::FunctionsS3 { s3: s3.clone(), access: access.clone(), documents: Budget::new(FUNCTIONS_DOCUMENTS) };
+        let request = request.map(|body| Full::new(Bytes::from(body)));
+        Some(read(door.answer(credentials, request).await, head).await)
     }
 
     async fn must(&self, draft: Draft) -> Answered {
@@ -507,6 +501,31 @@ impl World {
         }
         hasher.finalize().into()
     }
+}
+
+/// An answer as the oracle sees it. `head`: it is one to HEAD.
+async fn read<B: Body<Data = Bytes>>(answer: http::Response<B>, head: bool) -> Answered {
+    let (parts, body) = answer.into_parts();
+    let body = body.collect().await.map(|body| body.to_bytes()).unwrap_or_default();
+    // Of an answer to HEAD none goes over the wire.
+    let body = if head { Default::default() } else { body };
+    let status = parts.status.as_u16();
+    let text = String::from_utf8_lossy(&body).into_owned();
+    let (mut code, mut message) = (String::new(), String::new());
+    if status >= 300 {
+        if let Ok(json) = serde_json::from_str::<serde_json::Value>(&text) {
+            let member = |names: &[&str]| names.iter().find_map(|name| json[name].as_str()).unwrap_or("").to_owned();
+            let typed = parts.headers.get("x-amzn-errortype").and_then(|v| v.to_str().ok()).map(str::to_owned);
+            code = typed.unwrap_or_else(|| member(&["code", "Code", "__type"]));
+            message = member(&["message", "Message"]);
+        } else if let Ok(root) = Element::parse(&body) {
+            let error = root.children.iter().find(|child| child.name == "Error").unwrap_or(&root);
+            code = error.child_text("Code").unwrap_or_default().to_owned();
+            message = error.child_text("Message").unwrap_or_default().to_owned();
+        }
+    }
+    let closed = parts.headers.get("connection").is_some_and(|value| value == "close");
+    Answered { status, code, message, body: text, closed }
 }
 
 fn digest(folder: &Path, hasher: &mut Sha256) {
