@@ -326,7 +326,7 @@ fn every_example_function_says_how_to_run_it() {
 /// again what others say.
 fn is_listed_section(section: &str) -> bool {
     let within = |major: &str| section.starts_with(&format!("{major}."));
-    (["1", "2", "3", "5", "7", "8"].into_iter().any(within) || ["6", "10.4"].contains(&section))
+    (["1", "2", "3", "5", "7", "8", "9"].into_iter().any(within) || ["6", "10.4"].contains(&section))
         && !["1.1", "2.1", "8.4"].contains(&section)
 }
 

@@ -8,7 +8,9 @@ import json
 import os
 import pathlib
 import secrets
+import shutil
 import stat
+import subprocess
 
 import botocore.auth
 import botocore.exceptions
@@ -228,9 +230,54 @@ def test_secrets_lie_in_files_of_their_owner_and_sealed_where_they_can_be(tour):
                 assert stat.S_IMODE(path.stat().st_mode) == 0o600, path
 
 
-def test_the_server_dumps_no_core_and_shows_its_memory_to_nobody(server):
-    """`RLIMIT_CORE` is 0, and what only a dumpable process shows to others of its user belongs to root."""
-    limits = pathlib.Path(f"/proc/{server.process.pid}/limits").read_text()
-    assert [line.split()[4:6] for line in limits.splitlines() if line.startswith("Max core file size")] == [["0", "0"]]
-    assert os.stat(f"/proc/{server.process.pid}/environ").st_uid == 0
-    assert "CoreDumping:\t0" in pathlib.Path(f"/proc/{server.process.pid}/status").read_text()
+def as_somebody(command, **options):
+    """A process of a user who is not root: whoever runs these tests, or nobody."""
+    other = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"] if os.geteuid() == 0 else []
+    return subprocess.Popen([*other, *command], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, **options)
+
+
+def read_by_its_own_user(process):
+    """Whether another process of the same user may read the environment of one, which lies in its memory; who owns what is told of it."""
+    reader = as_somebody(["cat", f"/proc/{process.pid}/environ"])
+    said, _ = reader.communicate(timeout=10)
+    assert reader.returncode == 0 or "Permission denied" in said, said
+    return reader.returncode == 0, os.stat(f"/proc/{process.pid}/environ").st_uid
+
+
+def test_the_server_dumps_no_core_and_shows_its_memory_to_nobody(tmp_path, request):
+    """`RLIMIT_CORE` is 0; what only a dumpable process shows to others of its user belongs to root, and they cannot read it."""
+    if os.geteuid() == 0 and shutil.which("setpriv") is None:
+        pytest.skip("somebody else is needed")
+    binary, data_dir = tmp_path / "longshore", tmp_path / "data"
+    shutil.copy(harness.LONGSHORE, binary)
+    # pytest keeps its folders for a while, and this is the largest file in them.
+    request.addfinalizer(lambda: binary.unlink(missing_ok=True))
+    binary.chmod(0o755)
+    data_dir.mkdir(mode=0o700)
+    user = os.geteuid() or 65534
+    os.chown(data_dir, user, -1)
+    for folder in [tmp_path, *tmp_path.parents]:
+        if folder.stat().st_mode & 0o005 == 0 and folder.stat().st_uid == os.geteuid():
+            folder.chmod(folder.stat().st_mode | 0o055)
+    environment = harness.plain_environment(tmp_path)
+    server = as_somebody([binary, "serve", "--data-dir", data_dir, "--listen", "127.0.0.1:0", "--sandbox=off"], env=environment, cwd="/")
+    ordinary = as_somebody(["sh", "-c", "echo listening on http://; read line"], env=environment, cwd="/")
+    try:
+        for process in (server, ordinary):
+            said = []
+            for line in process.stdout:
+                said.append(line)
+                if "listening on http://" in line:
+                    break
+            else:
+                pytest.fail("".join(said))
+        assert f"Uid:\t{user}" in pathlib.Path(f"/proc/{server.pid}/status").read_text()
+        limits = pathlib.Path(f"/proc/{server.pid}/limits").read_text()
+        assert [line.split()[4:6] for line in limits.splitlines() if line.startswith("Max core file size")] == [["0", "0"]]
+        # What any other process of this user shows, the server does not.
+        assert read_by_its_own_user(ordinary) == (True, user)
+        assert read_by_its_own_user(server) == (False, 0)
+    finally:
+        for process in (server, ordinary):
+            process.terminate()
+            process.communicate(timeout=30)

@@ -6,6 +6,7 @@ What a principal may do elsewhere is tested where it is asked; here the operatio
 import datetime
 import json
 import re
+import urllib.error
 import urllib.request
 import xml.etree.ElementTree
 
@@ -28,6 +29,8 @@ READ_ONLY = "arn:aws:iam::aws:policy/AmazonS3ReadOnlyAccess"
 SESSION = boto3.session.Session()
 # What AWS answers although its model has no such value.
 BESIDE_THE_MODEL = {("PermissionsBoundaryAttachmentType", "Policy")}
+# What tools ask for before they delete a user, and what nobody has here.
+NEVER_THERE = {"GetLoginProfile", "DeleteLoginProfile", "GetAccountPasswordPolicy"}
 
 
 def document(*statements):
@@ -54,7 +57,7 @@ def watch(client, seen):
 
     def look(operation_model, response_dict, **_):
         validate(service, operation_model, response_dict["status_code"], response_dict["headers"], response_dict["body"])
-        if response_dict["status_code"] == 200:
+        if response_dict["status_code"] == (404 if operation_model.name in NEVER_THERE else 200):
             seen.add(operation_model.name)
 
     client.meta.events.register(f"before-parse.{service}", look)
@@ -355,6 +358,32 @@ def test_versions_boundaries_tags_and_what_else_there_is(server, iam, seen, name
         PolicySourceArn=f"arn:aws:iam::{ACCOUNT}:user/{name}2")["ContextKeyNames"] == []
 
 
+def test_a_user_is_deleted_as_tools_do_it_which_ask_for_all_that_one_may_have_first(server, iam, seen, name):
+    """As Terraform's `aws_iam_user` with `force_destroy` does: it goes on after `NoSuchEntity`, and after no other error."""
+    as_user = make_user(server, iam, seen, name)
+    # By themselves, users name nobody.
+    for whose, asked in (({"UserName": name}, iam), ({}, iam), ({}, as_user())):
+        if asked is not iam:
+            iam.put_user_policy(UserName=name, PolicyName="own", PolicyDocument=document(
+                allow("iam:List*", "iam:GetLoginProfile", resource=f"arn:aws:iam::{ACCOUNT}:user/{name}")))
+        assert asked.list_ssh_public_keys(**whose)["SSHPublicKeys"] == []
+        assert asked.list_signing_certificates(**whose)["Certificates"] == []
+        assert asked.list_mfa_devices(**whose)["MFADevices"] == []
+        assert asked.list_service_specific_credentials(**whose)["ServiceSpecificCredentials"] == []
+        if asked is not iam:
+            assert refused(asked.get_login_profile) == ("NoSuchEntity", f"Login Profile for User {name} cannot be found.")
+    assert iam.list_virtual_mfa_devices(AssignmentStatus="Any")["VirtualMFADevices"] == []
+    for ask in (iam.get_login_profile, iam.delete_login_profile):
+        assert refused(ask, UserName=name) == ("NoSuchEntity", f"Login Profile for User {name} cannot be found.")
+    assert refused(iam.list_mfa_devices, UserName=name + "-gone") == ("NoSuchEntity", f"The user with name {name}-gone cannot be found.")
+    assert refused(iam.get_account_password_policy)[0] == "NoSuchEntity"
+    for key in iam.list_access_keys(UserName=name)["AccessKeyMetadata"]:
+        iam.delete_access_key(UserName=name, AccessKeyId=key["AccessKeyId"])
+    for policy in iam.list_user_policies(UserName=name)["PolicyNames"]:
+        iam.delete_user_policy(UserName=name, PolicyName=policy)
+    iam.delete_user(UserName=name)
+
+
 def test_a_confused_deputy_is_told_what_is_missing_and_let_in_once_it_is_there(server, iam, seen, name):
     """Who may give itself more rights than it has: each step is denied for its reason, and allowed with the one statement."""
     as_user = make_user(server, iam, seen, name)
@@ -432,13 +461,30 @@ def test_keys_and_sessions_outlive_a_server_that_is_killed(tmp_path, seen):
                 assert secret.encode() not in content, path
 
 
-def test_a_presigned_question_who_somebody_is(server):
+def who_presigned(server, more=""):
     """How other services have a client prove who it is: a presigned GET of GetCallerIdentity."""
     request = botocore.awsrequest.AWSRequest(
-        "GET", f"http://{server.address}/?Action=GetCallerIdentity&Version=2011-06-15", data="")
+        "GET", f"http://{server.address}/?Action=GetCallerIdentity&Version=2011-06-15{more}", data="")
     botocore.auth.SigV4QueryAuth(harness.credentials(server), "sts", REGION, expires=60).add_auth(request)
     with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request.url, timeout=10) as answer:
-        assert f"<Arn>arn:aws:iam::{ACCOUNT}:root</Arn>".encode() in answer.read()
+        return answer.read().decode()
+
+
+def test_a_presigned_question_who_somebody_is(server):
+    assert f"<Arn>arn:aws:iam::{ACCOUNT}:root</Arn>" in who_presigned(server)
+
+
+def test_a_presigned_question_who_somebody_is_needs_no_iam(tmp_path):
+    server = harness.Server(tmp_path, {"LONGSHORE_IAM": "off"}).start()
+    try:
+        assert f"<Arn>arn:aws:iam::{ACCOUNT}:root</Arn>" in who_presigned(server)
+        # Nothing is ignored here either.
+        with pytest.raises(urllib.error.HTTPError) as refusal:
+            who_presigned(server, "&Unknown=1")
+        with refusal.value as told:
+            assert told.status == 501 and "<Code>NotImplemented</Code>" in told.read().decode()
+    finally:
+        server.stop()
 
 
 def test_what_is_made_with_keys_goes_once_they_have_gone(server, iam, seen, name):

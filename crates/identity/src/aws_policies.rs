@@ -24,6 +24,15 @@ const POLICIES: &[Row] = &[
         r#"{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Action":["logs:CreateLogGroup","logs:CreateLogStream","logs:PutLogEvents"],"Resource":"*"}]}"#,
     ),
     (
+        "AWSLambdaDynamoDBExecutionRole",
+        "/service-role/",
+        "ANPAIP7WNAGMIPYNW4WQG",
+        "2015-04-09T15:09:29Z",
+        "2015-04-09T15:09:29Z",
+        1,
+        r#"{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Action":["dynamodb:DescribeStream","dynamodb:GetRecords","dynamodb:GetShardIterator","dynamodb:ListStreams","logs:CreateLogGroup","logs:CreateLogStream","logs:PutLogEvents"],"Resource":"*"}]}"#,
+    ),
+    (
         "AWSLambdaExecute",
         "/",
         "ANPAJE5FX7FQZSU5XAKGO",
@@ -31,6 +40,15 @@ const POLICIES: &[Row] = &[
         "2015-02-06T18:40:46Z",
         1,
         r#"{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Action":["logs:*"],"Resource":"arn:aws:logs:*:*:*"},{"Effect":"Allow","Action":["s3:GetObject","s3:PutObject"],"Resource":"arn:aws:s3:::*"}]}"#,
+    ),
+    (
+        "AWSLambdaKinesisExecutionRole",
+        "/service-role/",
+        "ANPAJHOLKJPXV4GBRMJUQ",
+        "2015-04-09T15:14:16Z",
+        "2018-11-19T20:09:24Z",
+        2,
+        r#"{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Action":["kinesis:DescribeStream","kinesis:DescribeStreamSummary","kinesis:GetRecords","kinesis:GetShardIterator","kinesis:ListShards","kinesis:ListStreams","kinesis:SubscribeToShard","logs:CreateLogGroup","logs:CreateLogStream","logs:PutLogEvents"],"Resource":"*"}]}"#,
     ),
     (
         "AWSLambdaRole",
@@ -42,6 +60,24 @@ const POLICIES: &[Row] = &[
         r#"{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Action":["lambda:InvokeFunction"],"Resource":["*"]}]}"#,
     ),
     (
+        "AWSLambdaSQSQueueExecutionRole",
+        "/service-role/",
+        "ANPAJFWJZI6JNND4TSELK",
+        "2018-06-14T21:50:45Z",
+        "2018-06-14T21:50:45Z",
+        1,
+        r#"{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Action":["sqs:ReceiveMessage","sqs:DeleteMessage","sqs:GetQueueAttributes","logs:CreateLogGroup","logs:CreateLogStream","logs:PutLogEvents"],"Resource":"*"}]}"#,
+    ),
+    (
+        "AWSLambdaVPCAccessExecutionRole",
+        "/service-role/",
+        "ANPAJVTME3YLVNL72YR2K",
+        "2016-02-11T23:15:26Z",
+        "2024-01-05T22:38:26Z",
+        3,
+        r#"{"Version":"2012-10-17","Statement":[{"Sid":"AWSLambdaVPCAccessExecutionPermissions","Effect":"Allow","Action":["logs:CreateLogGroup","logs:CreateLogStream","logs:PutLogEvents","ec2:CreateNetworkInterface","ec2:DescribeNetworkInterfaces","ec2:DescribeSubnets","ec2:DeleteNetworkInterface","ec2:AssignPrivateIpAddresses","ec2:UnassignPrivateIpAddresses"],"Resource":"*"}]}"#,
+    ),
+    (
         "AWSLambda_FullAccess",
         "/",
         "ANPAZKAPJZG4OXQPYWZ5D",
@@ -49,6 +85,24 @@ const POLICIES: &[Row] = &[
         "2026-02-11T22:18:56Z",
         5,
         r#"{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Action":["cloudformation:DescribeStacks","cloudformation:ListStackResources","cloudwatch:ListMetrics","cloudwatch:GetMetricData","ec2:DescribeSecurityGroups","ec2:DescribeSubnets","ec2:DescribeVpcs","kms:DescribeKey","kms:ListAliases","iam:GetPolicy","iam:GetPolicyVersion","iam:GetRole","iam:GetRolePolicy","iam:ListAttachedRolePolicies","iam:ListRolePolicies","iam:ListRoles","lambda:*","logs:DescribeLogGroups","states:DescribeStateMachine","states:ListStateMachines","tag:GetResources","xray:GetTraceSummaries","xray:BatchGetTraces"],"Resource":"*"},{"Effect":"Allow","Action":"iam:PassRole","Resource":"*","Condition":{"StringEquals":{"iam:PassedToService":"lambda.amazonaws.com"}}},{"Effect":"Allow","Action":["logs:DescribeLogStreams","logs:GetLogEvents","logs:FilterLogEvents","logs:StartLiveTail","logs:StopLiveTail"],"Resource":"arn:aws:logs:*:*:log-group:/aws/lambda/*"},{"Effect":"Allow","Action":"iam:CreateServiceLinkedRole","Resource":"arn:aws:iam::*:role/aws-service-role/lambda.amazonaws.com/AWSServiceRoleForLambda","Condition":{"StringEquals":{"iam:AWSServiceName":"lambda.amazonaws.com"}}}]}"#,
+    ),
+    (
+        "AWSLambda_ReadOnlyAccess",
+        "/",
+        "ANPAZKAPJZG4IERNVMNPE",
+        "2020-11-17T21:10:32Z",
+        "2026-02-12T18:02:55Z",
+        5,
+        r#"{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Action":["cloudformation:DescribeStacks","cloudformation:ListStacks","cloudformation:ListStackResources","cloudwatch:GetMetricData","cloudwatch:ListMetrics","ec2:DescribeSecurityGroups","ec2:DescribeSubnets","ec2:DescribeVpcs","kms:ListAliases","iam:GetPolicy","iam:GetPolicyVersion","iam:GetRole","iam:GetRolePolicy","iam:ListAttachedRolePolicies","iam:ListRolePolicies","iam:ListRoles","logs:DescribeLogGroups","lambda:Get*","lambda:List*","states:DescribeStateMachine","states:ListStateMachines","tag:GetResources","xray:GetTraceSummaries","xray:BatchGetTraces"],"Resource":"*"},{"Effect":"Allow","Action":["logs:DescribeLogStreams","logs:GetLogEvents","logs:FilterLogEvents","logs:StartQuery","logs:StopQuery","logs:DescribeQueries","logs:GetLogGroupFields","logs:GetLogRecord","logs:GetQueryResults","logs:StartLiveTail","logs:StopLiveTail"],"Resource":"arn:aws:logs:*:*:log-group:/aws/lambda/*"}]}"#,
+    ),
+    (
+        "AWSXRayDaemonWriteAccess",
+        "/",
+        "ANPAIOE47HSUE5AVBNEDM",
+        "2018-08-28T23:00:33Z",
+        "2024-02-13T21:58:30Z",
+        2,
+        r#"{"Version":"2012-10-17","Statement":[{"Sid":"AWSXRayDaemonWriteAccess","Effect":"Allow","Action":["xray:PutTraceSegments","xray:PutTelemetryRecords","xray:GetSamplingRules","xray:GetSamplingTargets","xray:GetSamplingStatisticSummaries"],"Resource":["*"]}]}"#,
     ),
     (
         "AdministratorAccess",
@@ -76,6 +130,15 @@ const POLICIES: &[Row] = &[
         "2023-08-10T21:31:39Z",
         3,
         r#"{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Action":["s3:Get*","s3:List*","s3:Describe*","s3-object-lambda:Get*","s3-object-lambda:List*"],"Resource":"*"}]}"#,
+    ),
+    (
+        "CloudWatchLogsFullAccess",
+        "/",
+        "ANPAJ3ZGNWK2R5HW5BQFO",
+        "2015-02-06T18:40:02Z",
+        "2026-02-12T18:00:33Z",
+        8,
+        r#"{"Version":"2012-10-17","Statement":[{"Sid":"CloudWatchLogsFullAccess","Effect":"Allow","Action":["logs:*","cloudwatch:GenerateQuery","cloudwatch:GenerateQueryResultsSummary","observabilityadmin:GetS3TableIntegration","observabilityadmin:ListS3TableIntegrations","observabilityadmin:ListTelemetryPipelines"],"Resource":"*"}]}"#,
     ),
     (
         "IAMFullAccess",
@@ -167,6 +230,18 @@ mod tests {
         }
         assert!(find("arn:aws:iam::aws:policy/service-role/AWSLambdaBasicExecutionRole").is_some());
         assert!(find("arn:aws:iam::aws:policy/AWSLambdaBasicExecutionRole").is_none());
+        // What CDK, SAM and modules of Terraform attach to functions.
+        for attached in [
+            "service-role/AWSLambdaDynamoDBExecutionRole",
+            "service-role/AWSLambdaKinesisExecutionRole",
+            "service-role/AWSLambdaSQSQueueExecutionRole",
+            "service-role/AWSLambdaVPCAccessExecutionRole",
+            "AWSLambda_ReadOnlyAccess",
+            "AWSXRayDaemonWriteAccess",
+            "CloudWatchLogsFullAccess",
+        ] {
+            assert!(find(&format!("arn:aws:iam::aws:policy/{attached}")).is_some(), "{attached}");
+        }
         assert!(all().map(|policy| &policy.name).is_sorted());
         assert_eq!(nothing("gone").name.as_ref(), "gone");
     }

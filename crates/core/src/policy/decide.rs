@@ -93,7 +93,7 @@ pub enum Because {
 /// | who asks | what has to allow |
 /// |---|---|
 /// | a service | the policy of the resource |
-/// | the owner of the resource's account | nothing; of a role, its trust policy |
+/// | the owner of the resource's account | nothing; of a role, its trust policy (`AssumeRole` refuses the owner without asking, as on AWS) |
 /// | a user or session of the resource's account | the policy of the resource, or identity, boundary and session policies together |
 /// | anybody of another account | the policy of the resource, and identity, boundary and session policies |
 ///

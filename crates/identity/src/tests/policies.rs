@@ -94,11 +94,11 @@ async fn awss_own_policies_are_attached_and_read_and_changed_by_nobody() {
     }
     create(&ground, "AmazonS3ReadOnlyAccess", READ).await;
     for (members, count) in [
-        (&[("Scope", "AWS")][..], 10),
+        (&[("Scope", "AWS")][..], 17),
         (&[("Scope", "Local")], 1),
-        (&[], 11),
+        (&[], 18),
         (&[("OnlyAttached", "true")], 1),
-        (&[("PathPrefix", "/service-role/")], 2),
+        (&[("PathPrefix", "/service-role/")], 6),
         (&[("PolicyUsageFilter", "PermissionsBoundary")], 0),
     ] {
         let listed = ground.root("ListPolicies", members).await;
