@@ -2,8 +2,8 @@
 //!
 //! There are five books ([`Book`]), each with files and a queue of its own, so that nothing that comes often pushes out what comes
 //! seldom: a flood of denials, or a job that reads a million objects, leaves what was changed where it is. A file that is full is set
-//! aside (`audit.jsonl.1`), and the oldest goes. Of what is alike within a second (who, what, by which statement) there are
-//! [`ALIKE_MAX`] lines, and one that says how many more.
+//! aside (`audit.jsonl.1`), and the oldest goes. Each change and each deletion of an object is a line. Of all else that is alike within
+//! a second (who, with which key, from where, what, by which statement) there are [`ALIKE_MAX`] lines, and one that says how many more.
 //!
 //! A request does not wait for it. What cannot be written as fast as it is decided is counted, and the count is a line of its own.
 //! A file that is moved or removed is made anew with the next line, and at once on SIGHUP. Source: promise 4.4 item 31.
@@ -25,11 +25,13 @@ use serde_json::{Map, Value, json};
 
 use crate::failure::{Because as _, Failure};
 
-/// Lines of one book that wait for its file: of a busy second some thousand of 400 bytes.
-const WAITING_BYTES_MAX: usize = 1024 * 1024;
+/// Lines of one book that wait for its file: of a busy second some thousand of 400 bytes, and two DeleteObjects whose thousand keys
+/// are as long as keys may be.
+const WAITING_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// Bytes of a name that somebody else has chosen, as they stand in the line. A line has four of them.
 const NAME_BYTES_MAX: usize = 1_024;
-/// Lines of a second that differ in their request, their resource and their key alone; of callers refused, in all but from where and why.
+/// Lines of a second that differ in their request and their resource alone; of callers refused, in all but from where and why, for
+/// whoever makes up one key can make up a thousand.
 const ALIKE_MAX: u32 = 100;
 const ALIKE_REFUSED_MAX: u32 = 10;
 /// Of a second, what is alike is counted for so many that are not. Beyond, each is a line.
@@ -95,6 +97,26 @@ pub struct Kept {
     pub file_bytes_max: u64,
     /// Files of a book, that which is written to among them. At least one.
     pub files_max: usize,
+    /// Of that of changes, where it is more: each change is a line.
+    pub changes_files_max: usize,
+}
+
+impl Kept {
+    fn files_max(&self, book: Book) -> usize {
+        if book == Book::Changes { self.files_max.max(self.changes_files_max) } else { self.files_max }
+    }
+}
+
+/// What counts as alike, for it is to be known of all that are counted.
+#[derive(Hash)]
+struct AlikeDecisions<'a> {
+    principal: &'a str,
+    access_key_id: &'a str,
+    source_ip: Option<&'a str>,
+    action: &'a str,
+    allowed: bool,
+    /// Layer, policy and number of the statement.
+    by: (Option<&'static str>, Option<&'a str>, usize),
 }
 
 /// Writes decisions down. Dropped, it writes what waits.
@@ -147,15 +169,23 @@ impl Audit {
         self.shared.wake.notify_one();
     }
 
-    /// Writes a line, unless there are enough that are alike. Returns whether it is for the server's log, too.
-    fn note(&self, book: Book, alike: &impl Hash, line: impl FnOnce(jiff::Timestamp) -> Map<String, Value>) -> bool {
+    /// Writes a line, unless there are enough that are alike; without `alike`, in any case. Returns whether it is for the server's
+    /// log, too.
+    fn note(
+        &self,
+        book: Book,
+        alike: Option<impl Hash>,
+        line: impl FnOnce(jiff::Timestamp) -> Map<String, Value>,
+    ) -> bool {
         let now = jiff::Timestamp::now();
-        let alike = self.hasher.hash_one(alike);
+        let alike = alike.map(|alike| self.hasher.hash_one(alike));
         let mut waiting = self.shared.lock();
-        let logged = waiting.pages[book as usize].note(book, now, alike, line);
+        let noted = waiting.pages[book as usize].note(book, now, alike, line);
         drop(waiting);
-        self.shared.wake.notify_one();
-        logged
+        if noted.wakes {
+            self.shared.wake.notify_one();
+        }
+        noted.logged
     }
 }
 
@@ -180,8 +210,17 @@ struct Page {
     /// The second that the rest is of.
     second: i64,
     alike: HashMap<u64, Alike>,
+    /// Whether more than lines is known of any of them.
+    counted: bool,
     logged: u32,
     not_logged: u64,
+}
+
+struct Noted {
+    /// Whether it is for the server's log, too.
+    logged: bool,
+    /// Whether the writer has something to do that it did not have: a line, or the first count of the second.
+    wakes: bool,
 }
 
 struct Alike {
@@ -196,34 +235,35 @@ impl Page {
         &mut self,
         book: Book,
         now: jiff::Timestamp,
-        alike: u64,
+        alike: Option<u64>,
         line: impl FnOnce(jiff::Timestamp) -> Map<String, Value>,
-    ) -> bool {
+    ) -> Noted {
         self.turn(book, now.as_second());
         let logged = self.logged < LOGGED_MAX;
         match logged {
             true => self.logged += 1,
             false => self.not_logged += 1,
         }
-        let is_known = self.alike.contains_key(&alike);
-        if is_known || self.alike.len() < KINDS_MAX {
+        if let Some(alike) = alike
+            && (self.alike.contains_key(&alike) || self.alike.len() < KINDS_MAX)
+        {
             let of = self.alike.entry(alike).or_insert(Alike { lines: 0, more: 0, like: None });
             let refused = book == Book::Refused;
             if of.lines == if refused { ALIKE_REFUSED_MAX } else { ALIKE_MAX } {
                 of.more += 1;
                 if of.like.is_none() {
+                    let differs: &[&str] =
+                        if refused { &["requestId", "accessKeyId", "service"] } else { &["requestId", "resource"] };
                     let mut like = line(now);
-                    let differs =
-                        ["requestId", "resource", "accessKeyId", if refused { "service" } else { "sourceIp" }];
                     like.retain(|member, _| !differs.contains(&member.as_str()));
                     of.like = Some(like);
                 }
-                return logged;
+                return Noted { logged, wakes: !std::mem::replace(&mut self.counted, true) };
             }
             of.lines += 1;
         }
         self.push(&Value::Object(line(now)));
-        logged
+        Noted { logged, wakes: true }
     }
 
     /// Writes down what was counted of a second that is over.
@@ -232,6 +272,7 @@ impl Page {
             return;
         }
         self.second = second;
+        self.counted = false;
         for (_, of) in std::mem::take(&mut self.alike) {
             if let Some(mut like) = of.like {
                 like.insert("moreAlike".into(), of.more.into());
@@ -261,7 +302,7 @@ impl Page {
     }
 
     fn counts(&self) -> bool {
-        self.not_logged > 0 || self.alike.values().any(|of| of.more > 0)
+        self.not_logged > 0 || self.counted
     }
 }
 
@@ -352,7 +393,7 @@ impl AuditFile {
 
     fn set_aside(&mut self) -> std::io::Result<()> {
         self.open = None;
-        let oldest = self.kept.files_max.saturating_sub(1);
+        let oldest = self.kept.files_max(self.book).saturating_sub(1);
         if oldest == 0 {
             return std::fs::remove_file(self.path());
         }
@@ -376,9 +417,22 @@ impl Witness for Audit {
             Because::Statement { layer, policy, number, .. } => (Some(layer_name(*layer)), Some(&**policy), *number),
             Because::NoStatement(layer) => (Some(layer_name(*layer)), None, 0),
         };
-        let alike = (&who.arn, asked.action, decision.allowed, by);
         let book = Book::of(who, asked, decision);
-        if self.note(book, &alike, |now| line(now, who, asked, decision, about)) && !decision.allowed {
+        // What was changed or removed must be known of each, and not only how many there were.
+        let is_each_a_line = match book {
+            Book::Changes => true,
+            Book::Data => asked.action.starts_with("s3:Delete"),
+            Book::Reads | Book::Denied | Book::Refused => false,
+        };
+        let alike = (!is_each_a_line).then_some(AlikeDecisions {
+            principal: &who.arn,
+            access_key_id: about.access_key_id,
+            source_ip: source_ip(about),
+            action: asked.action,
+            allowed: decision.allowed,
+            by,
+        });
+        if self.note(book, alike, |now| line(now, who, asked, decision, about)) && !decision.allowed {
             log_denial(who, asked, decision, about);
         }
     }
@@ -386,7 +440,7 @@ impl Witness for Audit {
     fn refused(&self, refused: &Refused<'_>) {
         let Refused { request_id, access_key_id, source_ip, service, why } = *refused;
         let access_key_id = access_key_id.map(cut);
-        let logged = self.note(Book::Refused, &(source_ip, why), |now| {
+        let logged = self.note(Book::Refused, Some((source_ip, why)), |now| {
             let mut line = Map::new();
             line.insert("time".into(), format!("{now:.3}").into());
             line.insert("requestId".into(), request_id.into());
@@ -406,6 +460,10 @@ impl Witness for Audit {
             tracing::info!(request_id, access_key_id, source_ip, service, why, "caller refused");
         }
     }
+}
+
+fn source_ip<'a>(about: &About<'a>) -> Option<&'a str> {
+    about.context.get("aws:SourceIp").and_then(|addresses| addresses.first()).map(String::as_str)
 }
 
 /// A denial in the server's log, for whoever looks there first.
@@ -440,8 +498,8 @@ fn line(
     put("requestId", about.request_id.into());
     put("principal", cut(&who.arn).into());
     put("accessKeyId", cut(about.access_key_id).into());
-    if let Some([address, ..]) = about.context.get("aws:SourceIp") {
-        put("sourceIp", address.as_str().into());
+    if let Some(address) = source_ip(about) {
+        put("sourceIp", address.into());
     }
     put("action", asked.action.into());
     put("resource", cut(&asked.resource).into());
@@ -483,7 +541,7 @@ mod tests {
 
     use super::*;
 
-    const KEPT: Kept = Kept { file_bytes_max: 1 << 20, files_max: 2 };
+    const KEPT: Kept = Kept { file_bytes_max: 1 << 20, files_max: 2, changes_files_max: 2 };
 
     fn user(name: &str) -> Principal {
         Principal {
@@ -566,7 +624,8 @@ mod tests {
     #[test]
     fn neither_a_flood_of_denials_nor_a_million_reads_push_out_what_was_changed() {
         let dir = tempfile::tempdir().unwrap();
-        let audit = Audit::open(dir.path(), Kept { file_bytes_max: 10_000, files_max: 2 }).unwrap();
+        let audit =
+            Audit::open(dir.path(), Kept { file_bytes_max: 10_000, files_max: 2, changes_files_max: 2 }).unwrap();
         decide(&audit, "admin", "iam:CreateUser", "arn:aws:iam::1:user/new", true);
         for number in 0..20_000 {
             decide(&audit, "flood", "s3:DeleteObject", &format!("arn:aws:s3:::b/{number}"), false);
@@ -584,17 +643,73 @@ mod tests {
         assert!(kept < 2 * 4 * (10_000 + WAITING_BYTES_MAX as u64), "{kept}");
     }
 
-    fn note(page: &mut Page, second: i64, alike: u64, resource: &str) -> bool {
+    fn note(page: &mut Page, second: i64, alike: u64, resource: &str) -> Noted {
         let now = jiff::Timestamp::from_second(second).unwrap();
-        page.note(Book::Denied, now, alike, |_| {
+        page.note(Book::Denied, now, Some(alike), |_| {
             Map::from_iter([("who".into(), alike.into()), ("resource".into(), resource.into())])
         })
     }
 
     #[test]
+    fn each_change_and_each_deletion_is_a_line_however_many_are_alike() {
+        let dir = tempfile::tempdir().unwrap();
+        let audit = Audit::open(dir.path(), KEPT).unwrap();
+        let many = 5 * ALIKE_MAX;
+        for number in 0..many {
+            decide(&audit, "thief", "iam:PutUserPolicy", &format!("arn:aws:iam::1:user/{number}"), true);
+            decide(&audit, "thief", "s3:DeleteObject", &format!("arn:aws:s3:::b/{number}"), true);
+            decide(&audit, "thief", "s3:DeleteObjectVersion", &format!("arn:aws:s3:::b/{number}"), true);
+        }
+        drop(audit);
+        for (book, kinds) in [(Book::Changes, 1), (Book::Data, 2)] {
+            let lines = lines(dir.path(), book.file());
+            assert_eq!(lines.len() as u32, kinds * many, "{book:?}");
+            assert!(lines.iter().all(|line| line["resource"].is_string() && line["moreAlike"].is_null()));
+        }
+    }
+
+    #[test]
+    fn with_what_is_alike_the_address_and_the_key_are_the_same_and_their_count_names_them() {
+        let dir = tempfile::tempdir().unwrap();
+        let audit = Audit::open(dir.path(), KEPT).unwrap();
+        let asked = |number: u32| Asked::new("s3:GetObject", format!("arn:aws:s3:::b/{number}"));
+        let decide = |number: u32, address: &str, access_key_id: &str| {
+            let context = Context::new().with("aws:SourceIp", address);
+            let about = About { request_id: "r", access_key_id, context: &context };
+            audit.decided(&user("u"), &asked(number), &decision(true), &about);
+        };
+        // Of more than one second, should one end meanwhile.
+        (0..5 * ALIKE_MAX).for_each(|number| decide(number, "192.0.2.1", "OWN"));
+        decide(9_998, "198.51.100.1", "OWN");
+        decide(9_999, "192.0.2.1", "OTHER");
+        drop(audit);
+        let lines = lines(dir.path(), Book::Reads.file());
+        let found = |number: u32| lines.iter().find(|line| line["resource"] == asked(number).resource);
+        assert_eq!(found(9_998).unwrap()["sourceIp"], "198.51.100.1");
+        assert_eq!(found(9_999).unwrap()["accessKeyId"], "OTHER");
+        let counts: Vec<_> = lines.iter().filter(|line| line["moreAlike"].is_u64()).collect();
+        assert!(!counts.is_empty());
+        for line in counts {
+            assert_eq!((&line["sourceIp"], &line["accessKeyId"]), (&json!("192.0.2.1"), &json!("OWN")));
+            assert!(line["resource"].is_null() && line["requestId"].is_null());
+        }
+    }
+
+    #[test]
+    fn the_writer_is_woken_for_a_line_and_for_the_first_that_is_counted() {
+        let mut page = Page::default();
+        let woken = (0..1_000).filter(|_| note(&mut page, 7, 1, "r").wakes).count();
+        assert_eq!(woken, ALIKE_MAX as usize + 1);
+        assert!(note(&mut page, 7, 2, "r").wakes && page.counts());
+        page.turn(Book::Denied, 8);
+        assert!(!page.counts());
+        assert_eq!((0..1_000).filter(|_| note(&mut page, 8, 1, "r").wakes).count(), ALIKE_MAX as usize + 1);
+    }
+
+    #[test]
     fn of_what_is_alike_within_a_second_there_are_some_lines_and_one_with_a_count() {
         let mut page = Page::default();
-        let logged = (0..1_000).filter(|_| note(&mut page, 7, 1, "r")).count();
+        let logged = (0..1_000).filter(|_| note(&mut page, 7, 1, "r").logged).count();
         assert_eq!(logged, LOGGED_MAX as usize);
         note(&mut page, 7, 2, "r");
         let told = |page: &mut Page| -> Vec<Value> {
@@ -604,7 +719,7 @@ mod tests {
         let first = told(&mut page);
         assert_eq!(first.len(), ALIKE_MAX as usize + 1);
         assert_eq!(first[0], json!({"who": 1, "resource": "r"}));
-        assert!(note(&mut page, 8, 1, "s"));
+        assert!(note(&mut page, 8, 1, "s").logged);
         assert_eq!(told(&mut page), [json!({"who": 1, "moreAlike": 900}), json!({"who": 1, "resource": "s"})]);
         page.turn(Book::Denied, 9);
         assert!(told(&mut page).is_empty() && !page.counts());
@@ -613,7 +728,7 @@ mod tests {
     #[test]
     fn what_there_is_no_room_for_is_counted() {
         let mut page = Page::default();
-        let long = "x".repeat(100_000);
+        let long = "x".repeat(WAITING_BYTES_MAX / 10 - 1_000);
         for alike in 0..20 {
             note(&mut page, 7, alike, &long);
         }
@@ -654,7 +769,7 @@ mod tests {
         for (files_max, wanted) in [(1, ["5\n", "", ""]), (2, ["5\n", "3\n4\n", ""]), (3, ["5\n", "3\n4\n", "1\n2\n"])]
         {
             let dir = tempfile::tempdir().unwrap();
-            let mut file = of_file(dir.path(), Kept { file_bytes_max: 4, files_max });
+            let mut file = of_file(dir.path(), Kept { file_bytes_max: 4, files_max, changes_files_max: 1 });
             for number in 1..=5 {
                 file.append(format!("{number}\n").as_bytes()).unwrap();
             }

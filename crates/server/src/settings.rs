@@ -98,11 +98,16 @@ pub struct Limits {
 pub struct Audit {
     pub file_mib_max: u64,
     pub files_max: usize,
+    pub changes_files_max: usize,
 }
 
 impl Audit {
     pub fn kept(&self) -> Kept {
-        Kept { file_bytes_max: self.file_mib_max.saturating_mul(1 << 20), files_max: self.files_max }
+        Kept {
+            file_bytes_max: self.file_mib_max.saturating_mul(1 << 20),
+            files_max: self.files_max,
+            changes_files_max: self.changes_files_max,
+        }
     }
 }
 
@@ -391,6 +396,7 @@ impl Settings {
             ("limits.connections_per_address_max", self.limits.connections_per_address_max as u64),
             ("audit.file_mib_max", self.audit.file_mib_max),
             ("audit.files_max", self.audit.files_max as u64),
+            ("audit.changes_files_max", self.audit.changes_files_max as u64),
             ("jobs.active_max", jobs.active_max as u64),
             ("jobs.preparing_max", jobs.preparing_max as u64),
             ("jobs.retention_days", jobs.retention_days.into()),
