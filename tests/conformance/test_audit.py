@@ -55,3 +55,15 @@ def test_files_that_were_moved_are_made_anew_on_sighup_and_nothing_pushes_out_wh
         found = lambda: [line for line in lines(server, book) if (line["action"], line["resource"]) == (action, resource)]
         harness.wait_for(f"{action} in {book}", found, 10)
     assert not any(line["resource"] == object_arn for line in lines(server, "audit.jsonl"))
+
+
+def test_the_end_of_the_log_is_written_before_a_server_ends(tmp_path):
+    server = harness.Server(tmp_path).start()
+    bucket = server.bucket("ends")
+    server.s3.put_object(Bucket=bucket, Key="k", Body=b"")
+    many = 250
+    for _ in range(many):
+        server.s3.get_object(Bucket=bucket, Key="k")
+    server.stop()
+    told = [line.get("moreAlike", 1) for line in lines(server, "audit-reads.jsonl") if line["action"] == "s3:GetObject"]
+    assert sum(told) == many, told

@@ -119,10 +119,11 @@ struct AlikeDecisions<'a> {
     by: (Option<&'static str>, Option<&'a str>, usize),
 }
 
-/// Writes decisions down. Dropped, it writes what waits.
+/// Writes decisions down. Closed or dropped, it writes what waits.
 pub struct Audit {
     shared: Arc<Shared>,
-    writer: Option<std::thread::JoinHandle<()>>,
+    /// `None`: it was closed.
+    writer: Mutex<Option<std::thread::JoinHandle<()>>>,
     hasher: RandomState,
 }
 
@@ -160,13 +161,25 @@ impl Audit {
             .name("audit".into())
             .spawn(move || write(&mut files, &of_writer))
             .because("cannot start a thread for the audit log")?;
-        Ok(Self { shared, writer: Some(writer), hasher: RandomState::new() })
+        Ok(Self { shared, writer: Mutex::new(Some(writer)), hasher: RandomState::new() })
     }
 
     /// Makes files anew that were moved or removed.
     pub fn reopen(&self) {
         self.shared.lock().reopen = true;
         self.shared.wake.notify_one();
+    }
+
+    /// Writes what waits and what was counted, and returns when it is written: behind that no file is touched. What is decided later
+    /// is written nowhere.
+    pub fn close(&self) {
+        self.shared.lock().closed = true;
+        self.shared.wake.notify_one();
+        let mut writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(writer) = writer.take() {
+            // It ends with the last line.
+            let _ = writer.join();
+        }
     }
 
     /// Writes a line, unless there are enough that are alike; without `alike`, in any case. Returns whether it is for the server's
@@ -191,12 +204,7 @@ impl Audit {
 
 impl Drop for Audit {
     fn drop(&mut self) {
-        self.shared.lock().closed = true;
-        self.shared.wake.notify_one();
-        if let Some(writer) = self.writer.take() {
-            // It ends with the last line.
-            let _ = writer.join();
-        }
+        self.close();
     }
 }
 
@@ -795,6 +803,22 @@ mod tests {
         file.append(b"4\n").unwrap();
         assert_eq!(std::fs::read_to_string(&path).unwrap(), "4\n");
         assert_eq!(std::fs::read_to_string(dir.path().join("moved")).unwrap(), "1\n");
+    }
+
+    #[test]
+    fn what_waits_and_what_was_counted_is_written_once_it_is_closed_whoever_holds_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let audit = Arc::new(Audit::open(dir.path(), KEPT).unwrap());
+        let _holder = audit.clone();
+        let many = u64::from(5 * ALIKE_MAX);
+        (0..many).for_each(|_| decide(&audit, "u", "s3:GetObject", "arn:aws:s3:::b/k", true));
+        audit.close();
+        let told = |lines: &[Value]| lines.iter().map(|line| line["moreAlike"].as_u64().unwrap_or(1)).sum::<u64>();
+        assert_eq!(told(&lines(dir.path(), Book::Reads.file())), many);
+        // The lock of the directory may go: nobody writes there any more.
+        decide(&audit, "u", "iam:CreateUser", "arn:aws:iam::1:user/u", true);
+        audit.close();
+        assert!(lines(dir.path(), Book::Changes.file()).is_empty());
     }
 
     #[test]
