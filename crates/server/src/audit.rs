@@ -13,7 +13,7 @@ use std::collections::hash_map::RandomState;
 use std::fs::{File, OpenOptions};
 use std::hash::{BuildHasher, Hash};
 use std::io::{ErrorKind, Write};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -36,6 +36,8 @@ const ALIKE_MAX: u32 = 100;
 const ALIKE_REFUSED_MAX: u32 = 10;
 /// Of a second, what is alike is counted for so many that are not. Beyond, each is a line.
 const KINDS_MAX: usize = 1_024;
+/// Files of a book that can be asked for: each is renamed when one is set aside.
+pub const FILES_MAX: usize = 1_000;
 /// Lines of a second in the server's log, which is for people.
 const LOGGED_MAX: u32 = 10;
 /// How long after a file could not be written it is tried again; and how often what is counted is written down.
@@ -365,8 +367,15 @@ struct AuditFile {
     book: Book,
     folder: PathBuf,
     kept: Kept,
-    /// With its device and its number there.
-    open: Option<(File, (u64, u64))>,
+    open: Option<Open>,
+}
+
+struct Open {
+    file: File,
+    /// Its device and its number there.
+    id: (u64, u64),
+    /// Whether it ends within a line: somebody was killed as they wrote it, or there was no room for the rest.
+    is_torn: bool,
 }
 
 impl AuditFile {
@@ -374,13 +383,26 @@ impl AuditFile {
         self.folder.join(self.book.file())
     }
 
-    fn reopen(&mut self) -> std::io::Result<&mut File> {
-        let file = OpenOptions::new().append(true).create(true).mode(0o600).open(self.path())?;
+    fn reopen(&mut self) -> std::io::Result<&mut Open> {
+        let file = OpenOptions::new().read(true).append(true).create(true).mode(0o600).open(self.path())?;
         let about = file.metadata()?;
-        Ok(&mut self.open.insert((file, (about.dev(), about.ino()))).0)
+        let mut last = [b'\n'];
+        if about.len() > 0 {
+            file.read_at(&mut last, about.len() - 1)?;
+        }
+        Ok(self.open.insert(Open { file, id: (about.dev(), about.ino()), is_torn: last != [b'\n'] }))
     }
 
+    /// All of it or, as far as that can be, nothing.
     fn append(&mut self, text: &[u8]) -> std::io::Result<()> {
+        self.append_by(text, |file, text| file.write_all(text))
+    }
+
+    fn append_by(
+        &mut self,
+        text: &[u8],
+        write: impl Fn(&mut File, &[u8]) -> std::io::Result<()>,
+    ) -> std::io::Result<()> {
         let there = match std::fs::metadata(self.path()) {
             Ok(there) => Some(there),
             Err(error) if error.kind() == ErrorKind::NotFound => None,
@@ -391,30 +413,53 @@ impl AuditFile {
             self.set_aside()?;
         }
         let known = there.map(|there| (there.dev(), there.ino()));
-        let file = match &mut self.open {
-            Some((file, id)) if Some(*id) == known => file,
+        let open = match &mut self.open {
+            Some(open) if Some(open.id) == known => open,
             // Somebody has moved it, or it was set aside.
             _ => self.reopen()?,
         };
-        file.write_all(text)
+        let Open { file, is_torn, .. } = open;
+        let before = file.metadata()?.len();
+        let written = if *is_torn && !text.is_empty() {
+            // Half a line is not to spoil a whole one.
+            write(file, &[b"\n", text].concat())
+        } else {
+            write(file, text)
+        };
+        match written {
+            Ok(()) if text.is_empty() => {}
+            Ok(()) => *is_torn = false,
+            Err(_) => {
+                // What was written of it is counted as lost. Where it cannot be taken back, the next one sees how the file ends.
+                if file.metadata().is_ok_and(|about| about.len() > before) {
+                    let _ = file.set_len(before);
+                }
+                self.open = None;
+            }
+        }
+        written
     }
 
     fn set_aside(&mut self) -> std::io::Result<()> {
         self.open = None;
-        let oldest = self.kept.files_max(self.book).saturating_sub(1);
+        let files_max = self.kept.files_max(self.book);
+        let aside = |age: usize| self.folder.join(self.book.set_aside(age));
+        // What was kept while the setting was larger.
+        let mut beyond = files_max.max(1);
+        while std::fs::remove_file(aside(beyond)).is_ok() {
+            beyond += 1;
+        }
+        let oldest = files_max.saturating_sub(1);
         if oldest == 0 {
             return std::fs::remove_file(self.path());
         }
         for age in (1..oldest).rev() {
-            match std::fs::rename(
-                self.folder.join(self.book.set_aside(age)),
-                self.folder.join(self.book.set_aside(age + 1)),
-            ) {
+            match std::fs::rename(aside(age), aside(age + 1)) {
                 Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
                 _ => {}
             }
         }
-        std::fs::rename(self.path(), self.folder.join(self.book.set_aside(1)))
+        std::fs::rename(self.path(), aside(1))
     }
 }
 
@@ -785,6 +830,47 @@ mod tests {
             let found = names.map(|name| std::fs::read_to_string(dir.path().join(name)).unwrap_or_default());
             assert_eq!(found, wanted, "{files_max}");
         }
+    }
+
+    #[test]
+    fn what_was_kept_while_more_files_were_asked_for_goes_when_one_is_set_aside() {
+        for files_max in [1, 2] {
+            let dir = tempfile::tempdir().unwrap();
+            (1..=5).for_each(|age| std::fs::write(dir.path().join(Book::Changes.set_aside(age)), "old\n").unwrap());
+            let mut file = of_file(dir.path(), Kept { file_bytes_max: 4, files_max, changes_files_max: 1 });
+            (1..=3).for_each(|number| file.append(format!("{number}\n").as_bytes()).unwrap());
+            let left = std::fs::read_dir(dir.path()).unwrap().count();
+            assert_eq!(left, files_max);
+        }
+    }
+
+    #[test]
+    fn of_changes_more_is_kept_where_that_is_asked_for_and_never_less() {
+        for (files_max, changes_files_max, wanted) in [(2, 16, [16, 2]), (3, 1, [3, 3])] {
+            let kept = Kept { file_bytes_max: 1, files_max, changes_files_max };
+            assert_eq!([Book::Changes, Book::Denied].map(|book| kept.files_max(book)), wanted);
+        }
+    }
+
+    #[test]
+    fn half_a_line_spoils_no_other_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join(Book::Changes.file());
+        // A server was killed as it wrote.
+        std::fs::write(&path, "1\n{\"half").unwrap();
+        let mut file = of_file(dir.path(), KEPT);
+        file.append(b"").unwrap();
+        file.append(b"2\n").unwrap();
+        file.append(b"3\n").unwrap();
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "1\n{\"half\n2\n3\n");
+        // There is no room for all of it, and then there is.
+        let torn = file.append_by(b"4\n5\n", |file, text| {
+            file.write_all(&text[..3])?;
+            Err(ErrorKind::StorageFull.into())
+        });
+        assert_eq!(torn.unwrap_err().kind(), ErrorKind::StorageFull);
+        file.append(b"6\n").unwrap();
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "1\n{\"half\n2\n3\n6\n");
     }
 
     #[test]
