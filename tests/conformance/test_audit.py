@@ -67,3 +67,27 @@ def test_the_end_of_the_log_is_written_before_a_server_ends(tmp_path):
     server.stop()
     told = [line.get("moreAlike", 1) for line in lines(server, "audit-reads.jsonl") if line["action"] == "s3:GetObject"]
     assert sum(told) == many, told
+
+
+def test_a_function_that_signs_with_a_users_key_is_named_and_not_said_to_have_lost_its_user(server, name):
+    iam = server.boto("iam")
+    iam.create_user(UserName=name)
+    key = iam.create_access_key(UserName=name)["AccessKey"]["AccessKeyId"]
+    arn = server.deploy(name, """
+        import os, urllib.error, urllib.request
+        def handler(event, context):
+            try:
+                return urllib.request.urlopen(os.environ["AWS_ENDPOINT_URL_S3"].rstrip("/") + event["target"]).status
+            except urllib.error.HTTPError as error:
+                return error.code
+    """)
+    target = f"/b/k?X-Amz-Algorithm=AWS4-HMAC-SHA256&X-Amz-Credential={key}%2F20260101%2F{harness.REGION}%2Fs3%2Faws4_request"
+    target += f"&X-Amz-Date=20260101T000000Z&X-Amz-Expires=60&X-Amz-SignedHeaders=host&X-Amz-Signature={64 * '0'}"
+    answer = server.functions.invoke(FunctionName=name, Payload=json.dumps({"target": target}))
+    assert json.load(answer["Payload"]) == 403
+
+    def own():
+        return [line for line in lines(server, "audit-refused.jsonl") if line.get("accessKeyId") == key]
+
+    (line,) = harness.wait_for("its line", own, 10)
+    assert (line["because"], line["sourceFunctionArn"]) == ("not the key of the function's environment", arn), line

@@ -491,9 +491,9 @@ impl Witness for Audit {
     }
 
     fn refused(&self, refused: &Refused<'_>) {
-        let Refused { request_id, access_key_id, source_ip, service, why } = *refused;
+        let Refused { request_id, access_key_id, source_ip, function_arn, service, why } = *refused;
         let access_key_id = access_key_id.map(cut);
-        let logged = self.note(Book::Refused, Some((source_ip, why)), |now| {
+        let logged = self.note(Book::Refused, Some((source_ip, function_arn, why)), |now| {
             let mut line = Map::new();
             line.insert("time".into(), format!("{now:.3}").into());
             line.insert("requestId".into(), request_id.into());
@@ -504,13 +504,15 @@ impl Witness for Audit {
                     line.insert(member.into(), value.into());
                 }
             }
-            if let Some(ip) = source_ip {
-                line.insert("sourceIp".into(), ip.into());
+            for (member, value) in [("sourceIp", source_ip), ("sourceFunctionArn", function_arn)] {
+                if let Some(value) = value {
+                    line.insert(member.into(), value.into());
+                }
             }
             line
         });
         if logged {
-            tracing::info!(request_id, access_key_id, source_ip, service, why, "caller refused");
+            tracing::info!(request_id, access_key_id, source_ip, function_arn, service, why, "caller refused");
         }
     }
 }
@@ -797,11 +799,16 @@ mod tests {
             request_id: "r",
             access_key_id: Some("AKIAX"),
             source_ip: Some("192.0.2.1"),
+            function_arn: None,
             service: Some("s3"),
             why: "the key is inactive",
         };
         audit.refused(&refused);
         audit.refused(&Refused { access_key_id: None, source_ip: None, service: None, ..refused });
+        let function_arn = Some("arn:aws:lambda:r:1:function:f");
+        // As many as of the other, so that the functions must not count as alike.
+        (0..ALIKE_REFUSED_MAX).for_each(|_| audit.refused(&Refused { source_ip: None, ..refused }));
+        audit.refused(&Refused { source_ip: None, function_arn, ..refused });
         drop(audit);
         let lines = lines(dir.path(), Book::Refused.file());
         let told = |line: &Value| {
@@ -809,6 +816,7 @@ mod tests {
         };
         assert_eq!(told(&lines[0]), ["AKIAX", "192.0.2.1", "s3", "the key is inactive"]);
         assert_eq!(told(&lines[1]), ["-", "-", "-", "the key is inactive"]);
+        assert_eq!(lines.iter().find_map(|line| line["sourceFunctionArn"].as_str()), function_arn);
     }
 
     fn of_file(dir: &Path, kept: Kept) -> AuditFile {

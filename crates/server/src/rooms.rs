@@ -438,7 +438,7 @@ pub fn s3_door(s3: S3, access: Callers, documents: Budget) -> S3Door {
             let (caller, presigned) = match verified {
                 Ok(verified) => verified,
                 Err(error) => {
-                    access.refused(claim.as_ref().ok(), None, &error, &id);
+                    access.function_refused(claim.as_ref().ok(), &credentials.function_name, &error, &id);
                     return refusal(&error.told(Dialect::S3), &id);
                 }
             };
