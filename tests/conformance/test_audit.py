@@ -33,8 +33,29 @@ def test_who_is_not_let_in_is_told_nothing_new_and_its_operator_is_told_why(serv
     (line,) = harness.wait_for("its line", own, 10)
     assert (line["because"], line["service"], line["sourceIp"]) == ("the key is inactive", "s3", "127.0.0.1")
     assert key["SecretAccessKey"] not in json.dumps(line)
-    shown = server.longshore("iam", "denials", "--limit", "100").stdout
-    assert [text for text in shown.splitlines() if key["AccessKeyId"] in text and "the key is inactive" in text], shown
+    shown = server.longshore("iam", "denials", "--refused", "--limit", "100").stdout
+    assert [text for text in shown.splitlines() if key["AccessKeyId"] in text and "127.0.0.1" in text and "the key is inactive" in text], shown
+
+
+def test_a_stranger_pushes_no_denial_beyond_the_limit(server, name):
+    iam = server.boto("iam")
+    iam.create_user(UserName=name)
+    key = iam.create_access_key(UserName=name)["AccessKey"]
+
+    def attempt(key_id, says):
+        with harness.environ(server.environment):
+            s3 = boto3.session.Session().client("s3", aws_access_key_id=key_id, aws_secret_access_key=key["SecretAccessKey"])
+        with pytest.raises(botocore.exceptions.ClientError, match=says):
+            s3.get_object(Bucket="b", Key=name)
+
+    attempt(key["AccessKeyId"], "AccessDenied")
+    for number in range(3):
+        attempt(f"AKIASTRANGER0000000{number}", "does not exist in our records")
+    harness.wait_for("the strangers", lambda: "AKIASTRANGER00000002" in (server.data_dir / "audit-refused.jsonl").read_text(), 10)
+    shown = server.longshore("iam", "denials", "--limit", "1")
+    assert name in shown.stdout and "STRANGER" not in shown.stdout and "--refused" in shown.stderr, shown
+    refused = json.loads(server.longshore("iam", "denials", "--refused", "--limit", "2", "--json").stdout)["refused"]
+    assert [line["accessKeyId"][-1] for line in refused] == ["2", "1"]
 
 
 def test_files_that_were_moved_are_made_anew_on_sighup_and_nothing_pushes_out_what_was_changed(server, name):
