@@ -112,3 +112,16 @@ def test_a_function_that_signs_with_a_users_key_is_named_and_not_said_to_have_lo
 
     (line,) = harness.wait_for("its line", own, 10)
     assert (line["because"], line["sourceFunctionArn"]) == ("not the key of the function's environment", arn), line
+
+
+def test_the_role_of_a_new_function_is_taken_on_for_the_request_that_makes_it(server, name):
+    made = server.functions.create_function(
+        FunctionName=name, Runtime="python3.11", Handler="handler.handler", Role=harness.ROLE,
+        Code={"ZipFile": harness.zip_of({"handler.py": "def handler(event, context): pass\n"})})
+    id_ = made["ResponseMetadata"]["RequestId"]
+
+    def own():
+        return [line for line in lines(server, "audit-data.jsonl") if (line["action"], line["requestId"]) == ("sts:AssumeRole", id_)]
+
+    (line,) = harness.wait_for("its line", own, 10)
+    assert (line["principal"], line["resource"]) == ("lambda.amazonaws.com", harness.ROLE)

@@ -245,7 +245,8 @@ impl Server {
         }
         let mut functions_settings = settings.functions();
         if let Some(services) = services.clone() {
-            functions_settings.assumable = Arc::new(move |role, function| services.lambda(role, function, "").is_ok());
+            functions_settings.assumable =
+                Arc::new(move |role, function, request_id| services.lambda(role, function, request_id).is_ok());
         }
         if let Some(identity) = identity.clone() {
             functions_settings.means = Arc::new(move |arn| identity.meant(arn));
