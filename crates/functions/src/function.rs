@@ -372,7 +372,7 @@ impl Function {
     /// As [`Function::settled`], for those versions alone that have been changed longer than `settle_ms` ago.
     pub fn settled_by_time(&self, now_ms: i64, settle_ms: u64) -> Option<Self> {
         // A clock that was put back must not keep a function waiting.
-        self.settled_where(|version| now_ms.abs_diff(version.modified_ms) > settle_ms)
+        self.settled_where(|version| now_ms.abs_diff(version.modified_ms) >= settle_ms)
     }
 
     fn settled_where(&self, over: impl Fn(&Version) -> bool) -> Option<Self> {

@@ -61,8 +61,8 @@ pub use crate::validate::{VARIABLES_BYTES_MAX, is_reserved_variable, is_variable
 /// How often code is looked at that nothing names any more; it is a listing of one folder.
 const SWEPT_EVERY: Duration = Duration::from_secs(10 * 60);
 
-/// Whether Lambda can take on an execution role (its ARN) for a function (its name).
-pub type Assumable = Arc<dyn Fn(&str, &str) -> bool + Send + Sync>;
+/// Whether Lambda can take on an execution role (its ARN) for a function (its name), for a request (its ID).
+pub type Assumable = Arc<dyn Fn(&str, &str, &str) -> bool + Send + Sync>;
 
 /// Whom an ARN of IAM means now.
 pub type Means = Arc<dyn Fn(&str) -> Meant + Send + Sync>;
@@ -114,7 +114,7 @@ impl Settings {
             code_bytes_max: 80_530_636_800,
             queue_wait: Duration::from_secs(1),
             variables_key: None,
-            assumable: Arc::new(|_, _| true),
+            assumable: Arc::new(|_, _, _| true),
             means: Arc::new(|_| Meant::Unknown),
             tls: false,
             events: EventSettings::default(),

@@ -455,9 +455,9 @@ pub(crate) fn check_architectures(architectures: Option<&[String]>) -> Result<()
 
 impl Functions {
     /// The role must be of our account; whether it exists is not known yet.
-    pub(crate) fn check_role(&self, role: &str, function: &str) -> Result<(), FunctionError> {
+    pub(crate) fn check_role(&self, role: &str, function: &str, request_id: &str) -> Result<(), FunctionError> {
         if role.split(':').nth(4) == Some(self.inner.settings.account.as_str()) {
-            if !(self.inner.settings.assumable)(role, function) {
+            if !(self.inner.settings.assumable)(role, function, request_id) {
                 return Err(FunctionError::Parameter(
                     "The role defined for the function cannot be assumed by Lambda.".into(),
                 ));

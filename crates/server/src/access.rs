@@ -90,21 +90,45 @@ impl Callers {
     /// Writes down who was not let in, and why. `claim`: if there was one that reads.
     pub fn refused(&self, claim: Option<&Claim>, connection: Option<Connection>, error: &AuthError, id: &RequestId) {
         tracing::debug!(request_id = %id, %error, "request refused, for it is not from whom it says");
-        // Whoever says nothing of who they are is no caller.
-        let (Some(witness), false) = (&self.witness, matches!(error, AuthError::Missing)) else { return };
-        let why = match (error, claim) {
-            (AuthError::UnknownKey(_), Some(claim)) => match &self.identity {
-                Some(identity) => identity.why_unknown(claim.access_key_id(), claim.security_token()),
-                None => "there is no such key",
-            },
+        let why = match (error, claim, &self.identity) {
+            (AuthError::UnknownKey(_), Some(claim), Some(identity)) => {
+                identity.why_unknown(claim.access_key_id(), claim.security_token())
+            }
             _ => why(error),
         };
-        let access_key_id = claim.map(Claim::access_key_id);
         let source_ip = connection.map(|connection| address(connection.peer.ip()));
+        self.tell_refused(claim, source_ip.as_deref(), None, error, why, id);
+    }
+
+    /// As [`Callers::refused`], at the door of functions: there the one key is that of the function's environment, whatever another is
+    /// elsewhere.
+    pub fn function_refused(&self, claim: Option<&Claim>, function: &str, error: &AuthError, id: &RequestId) {
+        tracing::debug!(request_id = %id, %error, function, "request of a function refused");
+        let why = match error {
+            AuthError::UnknownKey(_) => "not the key of the function's environment",
+            _ => why(error),
+        };
+        let arn = function_arn(&self.region, &self.account, function);
+        self.tell_refused(claim, None, Some(&arn), error, why, id);
+    }
+
+    fn tell_refused(
+        &self,
+        claim: Option<&Claim>,
+        source_ip: Option<&str>,
+        function_arn: Option<&str>,
+        error: &AuthError,
+        why: &'static str,
+        id: &RequestId,
+    ) {
+        // Whoever says nothing of who they are is no caller.
+        let (Some(witness), false) = (&self.witness, matches!(error, AuthError::Missing)) else { return };
+        let access_key_id = claim.map(Claim::access_key_id);
         witness.refused(&caller::Refused {
             request_id: &id.0,
             access_key_id: access_key_id.filter(|id| *id == self.root.access_key_id || is_key_id(id)),
-            source_ip: source_ip.as_deref(),
+            source_ip,
+            function_arn,
             service: claim.map(Claim::service),
             why,
         });
@@ -516,6 +540,11 @@ mod tests {
             let told = format!("{} {}: {} {may} {}", about.request_id, who.arn, asked.resource, asked.action);
             self.0.lock().unwrap().push(told);
         }
+
+        fn refused(&self, refused: &caller::Refused<'_>) {
+            let (id, function) = (refused.access_key_id.unwrap_or("-"), refused.function_arn.unwrap_or("-"));
+            self.0.lock().unwrap().push(format!("{id} {function}: {}", refused.why));
+        }
     }
 
     impl Heard {
@@ -563,6 +592,39 @@ mod tests {
         assert!(services.lambda(&role, "f", "request").is_err());
         let function = format!("request {LAMBDA_SERVICE}: {role} may not sts:AssumeRole");
         assert_eq!(heard.take(), [function], "a function's is another decision than a job's");
+    }
+
+    #[test]
+    fn a_function_with_another_key_is_named_and_nothing_untrue_is_said_of_that_key() {
+        let dir = tempfile::tempdir().unwrap();
+        let heard = Arc::new(Heard::default());
+        let (root, secret) = ("AKIAIOSFODNN7EXAMPLE".to_owned(), "secret".to_owned());
+        let callers = Callers {
+            root: Credentials { access_key_id: root.clone(), secret_access_key: secret },
+            account: ACCOUNT.into(),
+            region: "us-east-1".into(),
+            identity: Some(identity(dir.path())),
+            services: None,
+            witness: Some(heard.clone()),
+            unsigned_payload: false,
+            signing_keys: Arc::default(),
+        };
+        let query = format!(
+            "/b/k?X-Amz-Algorithm=AWS4-HMAC-SHA256&X-Amz-Credential={root}%2F20260101%2Fus-east-1%2Fs3%2Faws4_request\
+             &X-Amz-Date=20260101T000000Z&X-Amz-Expires=60&X-Amz-SignedHeaders=host&X-Amz-Signature={}",
+            "0".repeat(64)
+        );
+        let headers = http::HeaderMap::from_iter([(http::header::HOST, http::HeaderValue::from_static("s3"))]);
+        let claim = Claim::parse(&http::Method::GET, &query, &headers).unwrap();
+        let id = RequestId("id".into());
+        let function = format!("arn:aws:lambda:us-east-1:{ACCOUNT}:function:f");
+        // The key is root's, and in order: only this function may not use it.
+        callers.function_refused(Some(&claim), "f", &AuthError::UnknownKey(root.clone()), &id);
+        assert_eq!(heard.take(), [format!("{root} {function}: not the key of the function's environment")]);
+        callers.function_refused(Some(&claim), "f", &AuthError::Token, &id);
+        assert_eq!(heard.take(), [format!("{root} {function}: {}", why(&AuthError::Token))]);
+        callers.function_refused(None, "f", &AuthError::Missing, &id);
+        assert!(heard.take().is_empty());
     }
 
     /// What root asks of IAM.

@@ -2,8 +2,8 @@
 //!
 //! There are five books ([`Book`]), each with files and a queue of its own, so that nothing that comes often pushes out what comes
 //! seldom: a flood of denials, or a job that reads a million objects, leaves what was changed where it is. A file that is full is set
-//! aside (`audit.jsonl.1`), and the oldest goes. Of what is alike within a second (who, what, by which statement) there are
-//! [`ALIKE_MAX`] lines, and one that says how many more.
+//! aside (`audit.jsonl.1`), and the oldest goes. Each change and each deletion of an object is a line. Of all else that is alike within
+//! a second (who, with which key, from where, what, by which statement) there are [`ALIKE_MAX`] lines, and one that says how many more.
 //!
 //! A request does not wait for it. What cannot be written as fast as it is decided is counted, and the count is a line of its own.
 //! A file that is moved or removed is made anew with the next line, and at once on SIGHUP. Source: promise 4.4 item 31.
@@ -13,7 +13,7 @@ use std::collections::hash_map::RandomState;
 use std::fs::{File, OpenOptions};
 use std::hash::{BuildHasher, Hash};
 use std::io::{ErrorKind, Write};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -25,15 +25,19 @@ use serde_json::{Map, Value, json};
 
 use crate::failure::{Because as _, Failure};
 
-/// Lines of one book that wait for its file: of a busy second some thousand of 400 bytes.
-const WAITING_BYTES_MAX: usize = 1024 * 1024;
+/// Lines of one book that wait for its file: of a busy second some thousand of 400 bytes, and two DeleteObjects whose thousand keys
+/// are as long as keys may be.
+const WAITING_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// Bytes of a name that somebody else has chosen, as they stand in the line. A line has four of them.
 const NAME_BYTES_MAX: usize = 1_024;
-/// Lines of a second that differ in their request, their resource and their key alone; of callers refused, in all but from where and why.
+/// Lines of a second that differ in their request and their resource alone; of callers refused, in all but from where and why, for
+/// whoever makes up one key can make up a thousand.
 const ALIKE_MAX: u32 = 100;
 const ALIKE_REFUSED_MAX: u32 = 10;
 /// Of a second, what is alike is counted for so many that are not. Beyond, each is a line.
 const KINDS_MAX: usize = 1_024;
+/// Files of a book that can be asked for: each is renamed when one is set aside.
+pub const FILES_MAX: usize = 1_000;
 /// Lines of a second in the server's log, which is for people.
 const LOGGED_MAX: u32 = 10;
 /// How long after a file could not be written it is tried again; and how often what is counted is written down.
@@ -95,12 +99,33 @@ pub struct Kept {
     pub file_bytes_max: u64,
     /// Files of a book, that which is written to among them. At least one.
     pub files_max: usize,
+    /// Of that of changes, where it is more: each change is a line.
+    pub changes_files_max: usize,
 }
 
-/// Writes decisions down. Dropped, it writes what waits.
+impl Kept {
+    fn files_max(&self, book: Book) -> usize {
+        if book == Book::Changes { self.files_max.max(self.changes_files_max) } else { self.files_max }
+    }
+}
+
+/// What counts as alike, for it is to be known of all that are counted.
+#[derive(Hash)]
+struct AlikeDecisions<'a> {
+    principal: &'a str,
+    access_key_id: &'a str,
+    source_ip: Option<&'a str>,
+    action: &'a str,
+    allowed: bool,
+    /// Layer, policy and number of the statement.
+    by: (Option<&'static str>, Option<&'a str>, usize),
+}
+
+/// Writes decisions down. Closed or dropped, it writes what waits.
 pub struct Audit {
     shared: Arc<Shared>,
-    writer: Option<std::thread::JoinHandle<()>>,
+    /// `None`: it was closed.
+    writer: Mutex<Option<std::thread::JoinHandle<()>>>,
     hasher: RandomState,
 }
 
@@ -138,7 +163,7 @@ impl Audit {
             .name("audit".into())
             .spawn(move || write(&mut files, &of_writer))
             .because("cannot start a thread for the audit log")?;
-        Ok(Self { shared, writer: Some(writer), hasher: RandomState::new() })
+        Ok(Self { shared, writer: Mutex::new(Some(writer)), hasher: RandomState::new() })
     }
 
     /// Makes files anew that were moved or removed.
@@ -147,26 +172,41 @@ impl Audit {
         self.shared.wake.notify_one();
     }
 
-    /// Writes a line, unless there are enough that are alike. Returns whether it is for the server's log, too.
-    fn note(&self, book: Book, alike: &impl Hash, line: impl FnOnce(jiff::Timestamp) -> Map<String, Value>) -> bool {
-        let now = jiff::Timestamp::now();
-        let alike = self.hasher.hash_one(alike);
-        let mut waiting = self.shared.lock();
-        let logged = waiting.pages[book as usize].note(book, now, alike, line);
-        drop(waiting);
+    /// Writes what waits and what was counted, and returns when it is written: behind that no file is touched. What is decided later
+    /// is written nowhere.
+    pub fn close(&self) {
+        self.shared.lock().closed = true;
         self.shared.wake.notify_one();
-        logged
+        let mut writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(writer) = writer.take() {
+            // It ends with the last line.
+            let _ = writer.join();
+        }
+    }
+
+    /// Writes a line, unless there are enough that are alike; without `alike`, in any case. Returns whether it is for the server's
+    /// log, too.
+    fn note(
+        &self,
+        book: Book,
+        alike: Option<impl Hash>,
+        line: impl FnOnce(jiff::Timestamp) -> Map<String, Value>,
+    ) -> bool {
+        let now = jiff::Timestamp::now();
+        let alike = alike.map(|alike| self.hasher.hash_one(alike));
+        let mut waiting = self.shared.lock();
+        let noted = waiting.pages[book as usize].note(book, now, alike, line);
+        drop(waiting);
+        if noted.wakes {
+            self.shared.wake.notify_one();
+        }
+        noted.logged
     }
 }
 
 impl Drop for Audit {
     fn drop(&mut self) {
-        self.shared.lock().closed = true;
-        self.shared.wake.notify_one();
-        if let Some(writer) = self.writer.take() {
-            // It ends with the last line.
-            let _ = writer.join();
-        }
+        self.close();
     }
 }
 
@@ -180,8 +220,17 @@ struct Page {
     /// The second that the rest is of.
     second: i64,
     alike: HashMap<u64, Alike>,
+    /// Whether more than lines is known of any of them.
+    counted: bool,
     logged: u32,
     not_logged: u64,
+}
+
+struct Noted {
+    /// Whether it is for the server's log, too.
+    logged: bool,
+    /// Whether the writer has something to do that it did not have: a line, or the first count of the second.
+    wakes: bool,
 }
 
 struct Alike {
@@ -196,34 +245,35 @@ impl Page {
         &mut self,
         book: Book,
         now: jiff::Timestamp,
-        alike: u64,
+        alike: Option<u64>,
         line: impl FnOnce(jiff::Timestamp) -> Map<String, Value>,
-    ) -> bool {
+    ) -> Noted {
         self.turn(book, now.as_second());
         let logged = self.logged < LOGGED_MAX;
         match logged {
             true => self.logged += 1,
             false => self.not_logged += 1,
         }
-        let is_known = self.alike.contains_key(&alike);
-        if is_known || self.alike.len() < KINDS_MAX {
+        if let Some(alike) = alike
+            && (self.alike.contains_key(&alike) || self.alike.len() < KINDS_MAX)
+        {
             let of = self.alike.entry(alike).or_insert(Alike { lines: 0, more: 0, like: None });
             let refused = book == Book::Refused;
             if of.lines == if refused { ALIKE_REFUSED_MAX } else { ALIKE_MAX } {
                 of.more += 1;
                 if of.like.is_none() {
+                    let differs: &[&str] =
+                        if refused { &["requestId", "accessKeyId", "service"] } else { &["requestId", "resource"] };
                     let mut like = line(now);
-                    let differs =
-                        ["requestId", "resource", "accessKeyId", if refused { "service" } else { "sourceIp" }];
                     like.retain(|member, _| !differs.contains(&member.as_str()));
                     of.like = Some(like);
                 }
-                return logged;
+                return Noted { logged, wakes: !std::mem::replace(&mut self.counted, true) };
             }
             of.lines += 1;
         }
         self.push(&Value::Object(line(now)));
-        logged
+        Noted { logged, wakes: true }
     }
 
     /// Writes down what was counted of a second that is over.
@@ -232,6 +282,7 @@ impl Page {
             return;
         }
         self.second = second;
+        self.counted = false;
         for (_, of) in std::mem::take(&mut self.alike) {
             if let Some(mut like) = of.like {
                 like.insert("moreAlike".into(), of.more.into());
@@ -261,7 +312,7 @@ impl Page {
     }
 
     fn counts(&self) -> bool {
-        self.not_logged > 0 || self.alike.values().any(|of| of.more > 0)
+        self.not_logged > 0 || self.counted
     }
 }
 
@@ -316,8 +367,15 @@ struct AuditFile {
     book: Book,
     folder: PathBuf,
     kept: Kept,
-    /// With its device and its number there.
-    open: Option<(File, (u64, u64))>,
+    open: Option<Open>,
+}
+
+struct Open {
+    file: File,
+    /// Its device and its number there.
+    id: (u64, u64),
+    /// Whether it ends within a line: somebody was killed as they wrote it, or there was no room for the rest.
+    is_torn: bool,
 }
 
 impl AuditFile {
@@ -325,13 +383,26 @@ impl AuditFile {
         self.folder.join(self.book.file())
     }
 
-    fn reopen(&mut self) -> std::io::Result<&mut File> {
-        let file = OpenOptions::new().append(true).create(true).mode(0o600).open(self.path())?;
+    fn reopen(&mut self) -> std::io::Result<&mut Open> {
+        let file = OpenOptions::new().read(true).append(true).create(true).mode(0o600).open(self.path())?;
         let about = file.metadata()?;
-        Ok(&mut self.open.insert((file, (about.dev(), about.ino()))).0)
+        let mut last = [b'\n'];
+        if about.len() > 0 {
+            file.read_at(&mut last, about.len() - 1)?;
+        }
+        Ok(self.open.insert(Open { file, id: (about.dev(), about.ino()), is_torn: last != [b'\n'] }))
     }
 
+    /// All of it or, as far as that can be, nothing.
     fn append(&mut self, text: &[u8]) -> std::io::Result<()> {
+        self.append_by(text, |file, text| file.write_all(text))
+    }
+
+    fn append_by(
+        &mut self,
+        text: &[u8],
+        write: impl Fn(&mut File, &[u8]) -> std::io::Result<()>,
+    ) -> std::io::Result<()> {
         let there = match std::fs::metadata(self.path()) {
             Ok(there) => Some(there),
             Err(error) if error.kind() == ErrorKind::NotFound => None,
@@ -342,30 +413,53 @@ impl AuditFile {
             self.set_aside()?;
         }
         let known = there.map(|there| (there.dev(), there.ino()));
-        let file = match &mut self.open {
-            Some((file, id)) if Some(*id) == known => file,
+        let open = match &mut self.open {
+            Some(open) if Some(open.id) == known => open,
             // Somebody has moved it, or it was set aside.
             _ => self.reopen()?,
         };
-        file.write_all(text)
+        let Open { file, is_torn, .. } = open;
+        let before = file.metadata()?.len();
+        let written = if *is_torn && !text.is_empty() {
+            // Half a line is not to spoil a whole one.
+            write(file, &[b"\n", text].concat())
+        } else {
+            write(file, text)
+        };
+        match written {
+            Ok(()) if text.is_empty() => {}
+            Ok(()) => *is_torn = false,
+            Err(_) => {
+                // What was written of it is counted as lost. Where it cannot be taken back, the next one sees how the file ends.
+                if file.metadata().is_ok_and(|about| about.len() > before) {
+                    let _ = file.set_len(before);
+                }
+                self.open = None;
+            }
+        }
+        written
     }
 
     fn set_aside(&mut self) -> std::io::Result<()> {
         self.open = None;
-        let oldest = self.kept.files_max.saturating_sub(1);
+        let files_max = self.kept.files_max(self.book);
+        let aside = |age: usize| self.folder.join(self.book.set_aside(age));
+        // What was kept while the setting was larger.
+        let mut beyond = files_max.max(1);
+        while std::fs::remove_file(aside(beyond)).is_ok() {
+            beyond += 1;
+        }
+        let oldest = files_max.saturating_sub(1);
         if oldest == 0 {
             return std::fs::remove_file(self.path());
         }
         for age in (1..oldest).rev() {
-            match std::fs::rename(
-                self.folder.join(self.book.set_aside(age)),
-                self.folder.join(self.book.set_aside(age + 1)),
-            ) {
+            match std::fs::rename(aside(age), aside(age + 1)) {
                 Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
                 _ => {}
             }
         }
-        std::fs::rename(self.path(), self.folder.join(self.book.set_aside(1)))
+        std::fs::rename(self.path(), aside(1))
     }
 }
 
@@ -376,17 +470,30 @@ impl Witness for Audit {
             Because::Statement { layer, policy, number, .. } => (Some(layer_name(*layer)), Some(&**policy), *number),
             Because::NoStatement(layer) => (Some(layer_name(*layer)), None, 0),
         };
-        let alike = (&who.arn, asked.action, decision.allowed, by);
         let book = Book::of(who, asked, decision);
-        if self.note(book, &alike, |now| line(now, who, asked, decision, about)) && !decision.allowed {
+        // What was changed or removed must be known of each, and not only how many there were.
+        let is_each_a_line = match book {
+            Book::Changes => true,
+            Book::Data => asked.action.starts_with("s3:Delete"),
+            Book::Reads | Book::Denied | Book::Refused => false,
+        };
+        let alike = (!is_each_a_line).then_some(AlikeDecisions {
+            principal: &who.arn,
+            access_key_id: about.access_key_id,
+            source_ip: source_ip(about),
+            action: asked.action,
+            allowed: decision.allowed,
+            by,
+        });
+        if self.note(book, alike, |now| line(now, who, asked, decision, about)) && !decision.allowed {
             log_denial(who, asked, decision, about);
         }
     }
 
     fn refused(&self, refused: &Refused<'_>) {
-        let Refused { request_id, access_key_id, source_ip, service, why } = *refused;
+        let Refused { request_id, access_key_id, source_ip, function_arn, service, why } = *refused;
         let access_key_id = access_key_id.map(cut);
-        let logged = self.note(Book::Refused, &(source_ip, why), |now| {
+        let logged = self.note(Book::Refused, Some((source_ip, function_arn, why)), |now| {
             let mut line = Map::new();
             line.insert("time".into(), format!("{now:.3}").into());
             line.insert("requestId".into(), request_id.into());
@@ -397,15 +504,21 @@ impl Witness for Audit {
                     line.insert(member.into(), value.into());
                 }
             }
-            if let Some(ip) = source_ip {
-                line.insert("sourceIp".into(), ip.into());
+            for (member, value) in [("sourceIp", source_ip), ("sourceFunctionArn", function_arn)] {
+                if let Some(value) = value {
+                    line.insert(member.into(), value.into());
+                }
             }
             line
         });
         if logged {
-            tracing::info!(request_id, access_key_id, source_ip, service, why, "caller refused");
+            tracing::info!(request_id, access_key_id, source_ip, function_arn, service, why, "caller refused");
         }
     }
+}
+
+fn source_ip<'a>(about: &About<'a>) -> Option<&'a str> {
+    about.context.get("aws:SourceIp").and_then(|addresses| addresses.first()).map(String::as_str)
 }
 
 /// A denial in the server's log, for whoever looks there first.
@@ -440,8 +553,8 @@ fn line(
     put("requestId", about.request_id.into());
     put("principal", cut(&who.arn).into());
     put("accessKeyId", cut(about.access_key_id).into());
-    if let Some([address, ..]) = about.context.get("aws:SourceIp") {
-        put("sourceIp", address.as_str().into());
+    if let Some(address) = source_ip(about) {
+        put("sourceIp", address.into());
     }
     put("action", asked.action.into());
     put("resource", cut(&asked.resource).into());
@@ -483,7 +596,7 @@ mod tests {
 
     use super::*;
 
-    const KEPT: Kept = Kept { file_bytes_max: 1 << 20, files_max: 2 };
+    const KEPT: Kept = Kept { file_bytes_max: 1 << 20, files_max: 2, changes_files_max: 2 };
 
     fn user(name: &str) -> Principal {
         Principal {
@@ -566,7 +679,8 @@ mod tests {
     #[test]
     fn neither_a_flood_of_denials_nor_a_million_reads_push_out_what_was_changed() {
         let dir = tempfile::tempdir().unwrap();
-        let audit = Audit::open(dir.path(), Kept { file_bytes_max: 10_000, files_max: 2 }).unwrap();
+        let audit =
+            Audit::open(dir.path(), Kept { file_bytes_max: 10_000, files_max: 2, changes_files_max: 2 }).unwrap();
         decide(&audit, "admin", "iam:CreateUser", "arn:aws:iam::1:user/new", true);
         for number in 0..20_000 {
             decide(&audit, "flood", "s3:DeleteObject", &format!("arn:aws:s3:::b/{number}"), false);
@@ -584,17 +698,73 @@ mod tests {
         assert!(kept < 2 * 4 * (10_000 + WAITING_BYTES_MAX as u64), "{kept}");
     }
 
-    fn note(page: &mut Page, second: i64, alike: u64, resource: &str) -> bool {
+    fn note(page: &mut Page, second: i64, alike: u64, resource: &str) -> Noted {
         let now = jiff::Timestamp::from_second(second).unwrap();
-        page.note(Book::Denied, now, alike, |_| {
+        page.note(Book::Denied, now, Some(alike), |_| {
             Map::from_iter([("who".into(), alike.into()), ("resource".into(), resource.into())])
         })
     }
 
     #[test]
+    fn each_change_and_each_deletion_is_a_line_however_many_are_alike() {
+        let dir = tempfile::tempdir().unwrap();
+        let audit = Audit::open(dir.path(), KEPT).unwrap();
+        let many = 5 * ALIKE_MAX;
+        for number in 0..many {
+            decide(&audit, "thief", "iam:PutUserPolicy", &format!("arn:aws:iam::1:user/{number}"), true);
+            decide(&audit, "thief", "s3:DeleteObject", &format!("arn:aws:s3:::b/{number}"), true);
+            decide(&audit, "thief", "s3:DeleteObjectVersion", &format!("arn:aws:s3:::b/{number}"), true);
+        }
+        drop(audit);
+        for (book, kinds) in [(Book::Changes, 1), (Book::Data, 2)] {
+            let lines = lines(dir.path(), book.file());
+            assert_eq!(lines.len() as u32, kinds * many, "{book:?}");
+            assert!(lines.iter().all(|line| line["resource"].is_string() && line["moreAlike"].is_null()));
+        }
+    }
+
+    #[test]
+    fn with_what_is_alike_the_address_and_the_key_are_the_same_and_their_count_names_them() {
+        let dir = tempfile::tempdir().unwrap();
+        let audit = Audit::open(dir.path(), KEPT).unwrap();
+        let asked = |number: u32| Asked::new("s3:GetObject", format!("arn:aws:s3:::b/{number}"));
+        let decide = |number: u32, address: &str, access_key_id: &str| {
+            let context = Context::new().with("aws:SourceIp", address);
+            let about = About { request_id: "r", access_key_id, context: &context };
+            audit.decided(&user("u"), &asked(number), &decision(true), &about);
+        };
+        // Of more than one second, should one end meanwhile.
+        (0..5 * ALIKE_MAX).for_each(|number| decide(number, "192.0.2.1", "OWN"));
+        decide(9_998, "198.51.100.1", "OWN");
+        decide(9_999, "192.0.2.1", "OTHER");
+        drop(audit);
+        let lines = lines(dir.path(), Book::Reads.file());
+        let found = |number: u32| lines.iter().find(|line| line["resource"] == asked(number).resource);
+        assert_eq!(found(9_998).unwrap()["sourceIp"], "198.51.100.1");
+        assert_eq!(found(9_999).unwrap()["accessKeyId"], "OTHER");
+        let counts: Vec<_> = lines.iter().filter(|line| line["moreAlike"].is_u64()).collect();
+        assert!(!counts.is_empty());
+        for line in counts {
+            assert_eq!((&line["sourceIp"], &line["accessKeyId"]), (&json!("192.0.2.1"), &json!("OWN")));
+            assert!(line["resource"].is_null() && line["requestId"].is_null());
+        }
+    }
+
+    #[test]
+    fn the_writer_is_woken_for_a_line_and_for_the_first_that_is_counted() {
+        let mut page = Page::default();
+        let woken = (0..1_000).filter(|_| note(&mut page, 7, 1, "r").wakes).count();
+        assert_eq!(woken, ALIKE_MAX as usize + 1);
+        assert!(note(&mut page, 7, 2, "r").wakes && page.counts());
+        page.turn(Book::Denied, 8);
+        assert!(!page.counts());
+        assert_eq!((0..1_000).filter(|_| note(&mut page, 8, 1, "r").wakes).count(), ALIKE_MAX as usize + 1);
+    }
+
+    #[test]
     fn of_what_is_alike_within_a_second_there_are_some_lines_and_one_with_a_count() {
         let mut page = Page::default();
-        let logged = (0..1_000).filter(|_| note(&mut page, 7, 1, "r")).count();
+        let logged = (0..1_000).filter(|_| note(&mut page, 7, 1, "r").logged).count();
         assert_eq!(logged, LOGGED_MAX as usize);
         note(&mut page, 7, 2, "r");
         let told = |page: &mut Page| -> Vec<Value> {
@@ -604,7 +774,7 @@ mod tests {
         let first = told(&mut page);
         assert_eq!(first.len(), ALIKE_MAX as usize + 1);
         assert_eq!(first[0], json!({"who": 1, "resource": "r"}));
-        assert!(note(&mut page, 8, 1, "s"));
+        assert!(note(&mut page, 8, 1, "s").logged);
         assert_eq!(told(&mut page), [json!({"who": 1, "moreAlike": 900}), json!({"who": 1, "resource": "s"})]);
         page.turn(Book::Denied, 9);
         assert!(told(&mut page).is_empty() && !page.counts());
@@ -613,7 +783,7 @@ mod tests {
     #[test]
     fn what_there_is_no_room_for_is_counted() {
         let mut page = Page::default();
-        let long = "x".repeat(100_000);
+        let long = "x".repeat(WAITING_BYTES_MAX / 10 - 1_000);
         for alike in 0..20 {
             note(&mut page, 7, alike, &long);
         }
@@ -629,11 +799,16 @@ mod tests {
             request_id: "r",
             access_key_id: Some("AKIAX"),
             source_ip: Some("192.0.2.1"),
+            function_arn: None,
             service: Some("s3"),
             why: "the key is inactive",
         };
         audit.refused(&refused);
         audit.refused(&Refused { access_key_id: None, source_ip: None, service: None, ..refused });
+        let function_arn = Some("arn:aws:lambda:r:1:function:f");
+        // As many as of the other, so that the functions must not count as alike.
+        (0..ALIKE_REFUSED_MAX).for_each(|_| audit.refused(&Refused { source_ip: None, ..refused }));
+        audit.refused(&Refused { source_ip: None, function_arn, ..refused });
         drop(audit);
         let lines = lines(dir.path(), Book::Refused.file());
         let told = |line: &Value| {
@@ -641,6 +816,7 @@ mod tests {
         };
         assert_eq!(told(&lines[0]), ["AKIAX", "192.0.2.1", "s3", "the key is inactive"]);
         assert_eq!(told(&lines[1]), ["-", "-", "-", "the key is inactive"]);
+        assert_eq!(lines.iter().find_map(|line| line["sourceFunctionArn"].as_str()), function_arn);
     }
 
     fn of_file(dir: &Path, kept: Kept) -> AuditFile {
@@ -654,7 +830,7 @@ mod tests {
         for (files_max, wanted) in [(1, ["5\n", "", ""]), (2, ["5\n", "3\n4\n", ""]), (3, ["5\n", "3\n4\n", "1\n2\n"])]
         {
             let dir = tempfile::tempdir().unwrap();
-            let mut file = of_file(dir.path(), Kept { file_bytes_max: 4, files_max });
+            let mut file = of_file(dir.path(), Kept { file_bytes_max: 4, files_max, changes_files_max: 1 });
             for number in 1..=5 {
                 file.append(format!("{number}\n").as_bytes()).unwrap();
             }
@@ -662,6 +838,47 @@ mod tests {
             let found = names.map(|name| std::fs::read_to_string(dir.path().join(name)).unwrap_or_default());
             assert_eq!(found, wanted, "{files_max}");
         }
+    }
+
+    #[test]
+    fn what_was_kept_while_more_files_were_asked_for_goes_when_one_is_set_aside() {
+        for files_max in [1, 2] {
+            let dir = tempfile::tempdir().unwrap();
+            (1..=5).for_each(|age| std::fs::write(dir.path().join(Book::Changes.set_aside(age)), "old\n").unwrap());
+            let mut file = of_file(dir.path(), Kept { file_bytes_max: 4, files_max, changes_files_max: 1 });
+            (1..=3).for_each(|number| file.append(format!("{number}\n").as_bytes()).unwrap());
+            let left = std::fs::read_dir(dir.path()).unwrap().count();
+            assert_eq!(left, files_max);
+        }
+    }
+
+    #[test]
+    fn of_changes_more_is_kept_where_that_is_asked_for_and_never_less() {
+        for (files_max, changes_files_max, wanted) in [(2, 16, [16, 2]), (3, 1, [3, 3])] {
+            let kept = Kept { file_bytes_max: 1, files_max, changes_files_max };
+            assert_eq!([Book::Changes, Book::Denied].map(|book| kept.files_max(book)), wanted);
+        }
+    }
+
+    #[test]
+    fn half_a_line_spoils_no_other_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join(Book::Changes.file());
+        // A server was killed as it wrote.
+        std::fs::write(&path, "1\n{\"half").unwrap();
+        let mut file = of_file(dir.path(), KEPT);
+        file.append(b"").unwrap();
+        file.append(b"2\n").unwrap();
+        file.append(b"3\n").unwrap();
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "1\n{\"half\n2\n3\n");
+        // There is no room for all of it, and then there is.
+        let torn = file.append_by(b"4\n5\n", |file, text| {
+            file.write_all(&text[..3])?;
+            Err(ErrorKind::StorageFull.into())
+        });
+        assert_eq!(torn.unwrap_err().kind(), ErrorKind::StorageFull);
+        file.append(b"6\n").unwrap();
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "1\n{\"half\n2\n3\n6\n");
     }
 
     #[test]
@@ -680,6 +897,22 @@ mod tests {
         file.append(b"4\n").unwrap();
         assert_eq!(std::fs::read_to_string(&path).unwrap(), "4\n");
         assert_eq!(std::fs::read_to_string(dir.path().join("moved")).unwrap(), "1\n");
+    }
+
+    #[test]
+    fn what_waits_and_what_was_counted_is_written_once_it_is_closed_whoever_holds_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let audit = Arc::new(Audit::open(dir.path(), KEPT).unwrap());
+        let _holder = audit.clone();
+        let many = u64::from(5 * ALIKE_MAX);
+        (0..many).for_each(|_| decide(&audit, "u", "s3:GetObject", "arn:aws:s3:::b/k", true));
+        audit.close();
+        let told = |lines: &[Value]| lines.iter().map(|line| line["moreAlike"].as_u64().unwrap_or(1)).sum::<u64>();
+        assert_eq!(told(&lines(dir.path(), Book::Reads.file())), many);
+        // The lock of the directory may go: nobody writes there any more.
+        decide(&audit, "u", "iam:CreateUser", "arn:aws:iam::1:user/u", true);
+        audit.close();
+        assert!(lines(dir.path(), Book::Changes.file()).is_empty());
     }
 
     #[test]

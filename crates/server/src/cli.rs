@@ -130,6 +130,9 @@ pub enum IamCommand {
     },
     /// Show what was denied, the newest first: from the audit log in the data directory
     Denials {
+        /// Show instead who was not let in at all, as anybody can make that come about: the signature or the key does not hold
+        #[arg(long)]
+        refused: bool,
         /// At most so many
         #[arg(long, value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..))]
         limit: u32,

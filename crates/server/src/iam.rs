@@ -30,7 +30,7 @@ pub async fn iam(args: cli::Iam) -> Result<u8, Failure> {
                 _ => failure,
             })
         }
-        IamCommand::Denials { limit } => denials::print(&at, limit as usize),
+        IamCommand::Denials { refused, limit } => denials::print(&at, refused, limit as usize),
     }
 }
 

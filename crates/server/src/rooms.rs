@@ -463,7 +463,7 @@ impl FunctionsS3 {
         let (caller, presigned) = match verified {
             Ok(verified) => verified,
             Err(error) => {
-                access.refused(claim.as_ref().ok(), None, &error, &id);
+                access.function_refused(claim.as_ref().ok(), &credentials.function_name, &error, &id);
                 return refusal(&error.told(Dialect::S3), &id);
             }
         };

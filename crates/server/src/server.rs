@@ -245,7 +245,8 @@ impl Server {
         }
         let mut functions_settings = settings.functions();
         if let Some(services) = services.clone() {
-            functions_settings.assumable = Arc::new(move |role, function| services.lambda(role, function, "").is_ok());
+            functions_settings.assumable =
+                Arc::new(move |role, function, request_id| services.lambda(role, function, request_id).is_ok());
         }
         if let Some(identity) = identity.clone() {
             functions_settings.means = Arc::new(move |arn| identity.meant(arn));
@@ -386,9 +387,11 @@ impl Server {
     /// Makes the files of the audit log anew on each SIGHUP, if they were moved or removed: what logrotate sends. It ends the process
     /// no more.
     pub fn heed_hang_ups(&self) -> Result<(), Failure> {
-        let (audit, mut hang_up) = (self.audit.clone(), tls::hang_up()?);
+        // It is written to no longer than the server runs.
+        let (audit, mut hang_up) = (Arc::downgrade(&self.audit), tls::hang_up()?);
         tokio::spawn(async move {
             while hang_up.recv().await.is_some() {
+                let Some(audit) = audit.upgrade() else { return };
                 audit.reopen();
             }
         });
@@ -440,11 +443,14 @@ impl Server {
         }
         if !all_ended {
             tracing::warn!("tasks in flight were given up; they are invoked again at the next start");
+            self.audit.close();
             ServerFile::remove(self.data_dir.path());
             std::process::exit(i32::from(OK));
         }
         self.host.shutdown(Duration::ZERO).await;
         self.records.close().await;
+        // Behind all who ask, and before the directory is another's.
+        self.audit.close();
         ServerFile::remove(self.data_dir.path());
         tracing::info!("server stopped");
     }

@@ -17,7 +17,7 @@ use longshore_sandbox::{Layer, Mode};
 use serde::Deserialize;
 use toml::{Table, Value};
 
-use crate::audit::Kept;
+use crate::audit::{FILES_MAX, Kept};
 use crate::cli::LogFormat;
 use crate::endpoints::EndpointSettings;
 use crate::failure::{Because, Failure, OF_ANOTHER};
@@ -98,11 +98,16 @@ pub struct Limits {
 pub struct Audit {
     pub file_mib_max: u64,
     pub files_max: usize,
+    pub changes_files_max: usize,
 }
 
 impl Audit {
     pub fn kept(&self) -> Kept {
-        Kept { file_bytes_max: self.file_mib_max.saturating_mul(1 << 20), files_max: self.files_max }
+        Kept {
+            file_bytes_max: self.file_mib_max.saturating_mul(1 << 20),
+            files_max: self.files_max,
+            changes_files_max: self.changes_files_max,
+        }
     }
 }
 
@@ -391,6 +396,7 @@ impl Settings {
             ("limits.connections_per_address_max", self.limits.connections_per_address_max as u64),
             ("audit.file_mib_max", self.audit.file_mib_max),
             ("audit.files_max", self.audit.files_max as u64),
+            ("audit.changes_files_max", self.audit.changes_files_max as u64),
             ("jobs.active_max", jobs.active_max as u64),
             ("jobs.preparing_max", jobs.preparing_max as u64),
             ("jobs.retention_days", jobs.retention_days.into()),
@@ -408,6 +414,10 @@ impl Settings {
         ];
         if let Some((name, _)) = at_least_one.iter().find(|(_, value)| *value == 0) {
             return Err(Failure::usage(format!("{name} must be at least 1")));
+        }
+        let kept = [("files_max", self.audit.files_max), ("changes_files_max", self.audit.changes_files_max)];
+        if let Some((name, _)) = kept.iter().find(|(_, files)| *files > FILES_MAX) {
+            return Err(Failure::usage(format!("audit.{name} must be at most {FILES_MAX}")));
         }
         if jobs.rows_max > ROWS_MAX {
             return Err(Failure::usage(format!("jobs.rows_max must be at most {ROWS_MAX}, as on AWS")));
@@ -663,6 +673,11 @@ mod tests {
         assert!(load("[jobs]\nrows_max = 20000000000", &[]).is_ok());
         let refused = load("[jobs]\nrows_max = 20000000001", &[]).unwrap_err();
         assert!(refused.message.contains("jobs.rows_max") && refused.message.contains("20000000000"));
+        for name in ["files_max", "changes_files_max"] {
+            assert!(load(&format!("[audit]\n{name} = 1000"), &[]).is_ok());
+            let refused = load(&format!("[audit]\n{name} = 1001"), &[]).unwrap_err();
+            assert!(refused.message.contains(&format!("audit.{name} must be at most 1000")), "{}", refused.message);
+        }
     }
 
     #[test]

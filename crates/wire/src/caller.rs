@@ -62,6 +62,8 @@ pub struct Refused<'a> {
     pub access_key_id: Option<&'a str>,
     /// As `aws:SourceIp` has it.
     pub source_ip: Option<&'a str>,
+    /// Of the function that it is of, as `lambda:SourceFunctionArn` would have it: that has no address.
+    pub function_arn: Option<&'a str>,
     /// Of the credential scope.
     pub service: Option<&'a str>,
     /// In our words: `the key is inactive`.

@@ -57,7 +57,7 @@ async fn create_function(functions: &Functions, mut call: Call) -> Result<Respon
     if functions.inner.catalogue.snapshot().contains_key(&name) {
         return Err(exists(&name));
     }
-    functions.check_role(role, &name)?;
+    functions.check_role(role, &name, &call.request.request_id.0)?;
     check_architectures(request.architectures.as_deref())?;
     let mut configuration = Configuration {
         runtime: runtime.clone(),

@@ -48,7 +48,7 @@ async fn update_function_configuration(functions: &Functions, call: Call) -> Res
         looked_up.interpreter = Some(functions.check_runtime(runtime).await?);
     }
     if let Some(role) = &request.role {
-        functions.check_role(role, &named.name)?;
+        functions.check_role(role, &named.name, &call.request.request_id.0)?;
     }
     if let Some(layers) = &request.layers {
         let layers = functions.layers(layers, &call)?;

@@ -1,4 +1,5 @@
-//! What was denied, and who was not let in, from the audit log of the data directory, the newest first.
+//! What was denied, or who was not let in, from the audit log of the data directory, the newest first. One or the other: whoever has
+//! no key can make the second come about as often as they like, and must not push the first beyond the limit.
 
 use std::fs::File;
 use std::io::{ErrorKind, Read, Seek, SeekFrom};
@@ -18,8 +19,8 @@ const BLOCK_BYTES: u64 = 64 * 1024;
 /// Of a line: far above what the audit log writes. What is longer is none of its.
 const LINE_BYTES_MAX: usize = 256 * 1024;
 
-/// Prints up to `limit` denials.
-pub fn print(at: &At, limit: usize) -> Result<u8, Failure> {
+/// Prints up to `limit` denials, or so many of who was not let in.
+pub fn print(at: &At, refused: bool, limit: usize) -> Result<u8, Failure> {
     let elsewhere = [
         ("--endpoint-url", at.endpoint_url.is_some()),
         ("--region", at.region.is_some()),
@@ -31,21 +32,41 @@ pub fn print(at: &At, limit: usize) -> Result<u8, Failure> {
     }
     let data_dir = settings::data_dir(at.data_dir.as_deref(), |name| std::env::var(name).ok())?;
     let books = [Book::Denied, Book::Refused, Book::Changes].map(|book| files(&data_dir, book));
-    let [denied, refused, before] = books;
+    let [denied, not_let_in, before] = books;
     // In that of changes an earlier version wrote all.
-    let books = [denied?.into_iter().chain(before?).collect(), refused?];
-    if books.iter().all(Vec::is_empty) {
+    let denied: Vec<File> = denied?.into_iter().chain(before?).collect();
+    let not_let_in = not_let_in?;
+    if denied.is_empty() && not_let_in.is_empty() {
         return Err(Failure::new(format!("there is no audit log in {}", data_dir.display()))
             .hint("name the server's data directory with --data-dir"));
     }
-    let found = newest_of(books, limit).because(format!("cannot read the audit log in {}", data_dir.display()))?;
+    let cannot = || format!("cannot read the audit log in {}", data_dir.display());
+    if refused {
+        let found = newest(not_let_in, limit).because(cannot())?;
+        if at.json {
+            output::json(&json!({"refused": found}));
+        } else if found.is_empty() {
+            eprintln!("nobody was refused");
+        } else {
+            let rows: Vec<[String; 5]> = found.iter().map(row_of_refused).collect();
+            out(&output::table(["TIME", "KEY", "FROM", "SERVICE", "BECAUSE"], &rows, |_, cell| cell.to_owned()));
+        }
+        return Ok(OK);
+    }
+    let last = newest(not_let_in, 1).because(cannot())?;
+    let found = newest(denied, limit).because(cannot())?;
     if at.json {
         output::json(&json!({"denials": found}));
-    } else if found.is_empty() {
+        return Ok(OK);
+    }
+    if found.is_empty() {
         eprintln!("nothing was denied");
     } else {
         let rows: Vec<[String; 5]> = found.iter().map(row).collect();
         out(&output::table(["TIME", "PRINCIPAL", "ACTION", "RESOURCE", "BECAUSE"], &rows, |_, cell| cell.to_owned()));
+    }
+    if let Some(last) = last.first() {
+        eprintln!("hint: callers were not let in, the last at {}: --refused shows them", time_of(last));
     }
     Ok(OK)
 }
@@ -76,20 +97,7 @@ fn files(data_dir: &Path, book: Book) -> Result<Vec<File>, Failure> {
     Ok(files.into_iter().map(|(file, _)| file).collect())
 }
 
-/// Of several books, each with its own files, the newest first.
-fn newest_of(books: [Vec<File>; 2], limit: usize) -> std::io::Result<Vec<Value>> {
-    let mut found = Vec::new();
-    for files in books {
-        found.extend(newest(files, limit)?);
-    }
-    let time = |line: &Value| line.get("time").and_then(Value::as_str).unwrap_or("").to_owned();
-    // Stable: what is of the same time stays as it stands in its file.
-    found.sort_by_key(|line| std::cmp::Reverse(time(line)));
-    found.truncate(limit);
-    Ok(found)
-}
-
-/// Denials, and between them where decisions were not written down, which may have been some.
+/// Of a book, the newest first: denials, or who was refused, and between them where decisions were not written down, which may have been some.
 fn newest(files: Vec<File>, limit: usize) -> std::io::Result<Vec<Value>> {
     let mut found = Vec::new();
     let mut denials = 0;
@@ -118,12 +126,25 @@ fn contains(line: &[u8], word: &[u8]) -> bool {
     line.windows(word.len()).any(|part| part == word)
 }
 
-fn row(line: &Value) -> [String; 5] {
-    let text = |member: &str| plain(line.get(member).and_then(Value::as_str).unwrap_or("-"));
-    let at = time(line.get("time").and_then(Value::as_str).unwrap_or("-"));
-    if let Some(lost) = line.get("decisionsNotWritten") {
-        return [at, "-".into(), "-".into(), "-".into(), format!("{lost} decisions were not written down")];
+fn text(line: &Value, member: &str) -> String {
+    plain(line.get(member).and_then(Value::as_str).unwrap_or("-"))
+}
+
+fn time_of(line: &Value) -> String {
+    time(line.get("time").and_then(Value::as_str).unwrap_or("-"))
+}
+
+/// With how many there were besides.
+fn counted(line: &Value, because: String) -> String {
+    match (line.get("decisionsNotWritten"), line.get("moreAlike")) {
+        (Some(lost), _) => format!("{lost} decisions were not written down"),
+        (None, Some(more)) => format!("{because} ({more} more)"),
+        (None, None) => because,
     }
+}
+
+fn row(line: &Value) -> [String; 5] {
+    let text = |member: &str| text(line, member);
     let because = match (line.get("policy"), line.get("statement")) {
         (Some(_), Some(statement)) => {
             let sid = if line.get("sid").is_some() { format!(" ({})", text("sid")) } else { String::new() };
@@ -131,13 +152,13 @@ fn row(line: &Value) -> [String; 5] {
         }
         _ => text("because"),
     };
-    let because = match line.get("moreAlike") {
-        Some(more) => format!("{because} ({more} more)"),
-        None => because,
-    };
-    // Of whom was not let in there is no principal.
-    let who = if line.get("principal").is_some() { text("principal") } else { text("accessKeyId") };
-    [at, who, text("action"), text("resource"), because]
+    [time_of(line), text("principal"), text("action"), text("resource"), counted(line, because)]
+}
+
+fn row_of_refused(line: &Value) -> [String; 5] {
+    let text = |member: &str| text(line, member);
+    let from = if line.get("sourceIp").is_some() { text("sourceIp") } else { text("sourceFunctionArn") };
+    [time_of(line), text("accessKeyId"), from, text("service"), counted(line, text("because"))]
 }
 
 /// Lines of a file, the last first, without their ends.
@@ -218,20 +239,14 @@ mod tests {
     }
 
     #[test]
-    fn who_was_not_let_in_stands_among_the_denials_by_its_time() {
-        let dir = tempfile::tempdir().unwrap();
-        let at = |second: usize, decision: &str| {
-            json!({"time": format!("2026-11-28T10:00:0{second}.000Z"), "decision": decision, "accessKeyId": "AKIA", "moreAlike": 7,
-                "because": "the key is inactive"})
-        };
-        std::fs::write(dir.path().join(Book::Denied.file()), format!("{}\n{}\n", at(1, "denied"), at(3, "denied")))
-            .unwrap();
-        std::fs::write(dir.path().join(Book::Refused.file()), format!("{}\n{}\n", at(2, "refused"), at(4, "refused")))
-            .unwrap();
-        let books = || [Book::Denied, Book::Refused].map(|book| files(dir.path(), book).unwrap());
-        let found = newest_of(books(), 3).unwrap();
-        assert_eq!(found, [at(4, "refused"), at(3, "denied"), at(2, "refused")]);
-        assert_eq!(row(&found[0])[1..], ["AKIA", "-", "-", "the key is inactive (7 more)"]);
+    fn who_was_not_let_in_is_told_with_the_address_or_the_function_and_how_often() {
+        let refused = json!({"time": "2026-11-28T10:00:00.123Z", "decision": "refused", "accessKeyId": "AK\u{1b}IA",
+            "sourceIp": "192.0.2.1", "service": "s3", "because": "the key is inactive"});
+        let at = "2026-11-28 10:00:00Z";
+        assert_eq!(row_of_refused(&refused), [at, "AK\u{fffd}IA", "192.0.2.1", "s3", "the key is inactive"]);
+        let counted = json!({"decision": "refused", "sourceFunctionArn": "arn", "moreAlike": 7, "because": "no key"});
+        assert_eq!(row_of_refused(&counted), ["-", "-", "arn", "-", "no key (7 more)"]);
+        assert_eq!(row_of_refused(&json!({"decisionsNotWritten": 3}))[4], "3 decisions were not written down");
     }
 
     #[test]
