@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::*;
-use crate::ports::{Access, Roles, Session};
+use crate::ports::{Access, NotAssumed, Roles, Session};
 
 /// One role for all jobs, which may do everything but what stands here: `assume`, `get m/list.csv`, `put r`, `list b`, `invoke`.
 #[derive(Default)]
@@ -32,8 +32,8 @@ impl Role {
 }
 
 impl Session for Arc<Role> {
-    fn assume(&self) -> Result<(), String> {
-        self.check("assume")
+    fn assume(&self) -> Result<(), NotAssumed> {
+        self.check("assume").map_err(|reason| NotAssumed { reason, hint: Some("Ask the owner of the role.".into()) })
     }
 
     fn may(&self, access: Access<'_>) -> Result<(), String> {
@@ -73,6 +73,7 @@ async fn a_job_fails_for_what_its_role_may_not_and_says_so() {
         let described = world.wait_for(&id, "Failed").await;
         assert!(described.contains(&format!("<FailureCode>{code}</FailureCode>")), "{described}");
         assert!(described.contains(&format!("The role may not {forbidden}.")), "{described}");
+        assert_eq!(described.contains("Ask the owner of the role."), forbidden == "assume", "{described}");
         assert_eq!(world.function.calls().len(), calls, "{forbidden}");
     }
 }
