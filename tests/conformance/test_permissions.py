@@ -232,8 +232,13 @@ def test_a_job_fails_whose_role_does_not_trust_it(work, wrong, right, why):
     work.iam.update_assume_role_policy(RoleName=work.name, PolicyDocument=wrong)
     job, reasons = work.ended()
     assert job["Status"] == "Failed" and reasons[0][0] == "RoleAccessDenied" and work.role in reasons[0][1], reasons
-    # How much of the job's ARN is left of 256 characters hangs on the name of the role.
-    assert why in reasons[0][1], reasons
+    # What the trust policy says is told to the operator, and to whoever may read it and asks: not to whoever may see the job.
+    assert reasons[0][1] == f"{work.role} does not trust {BATCH}" and "statement" not in str(reasons), reasons
+    assert any(why in line and job["JobId"] in line for line in work.server.said().splitlines()), why
+    explain = reasons[1][1].removeprefix("To see why: longshore ")
+    assert explain.endswith(f"job/{job['JobId']}"), "whole"
+    explained = work.server.longshore(*explain.split(), check=False)
+    assert explained.returncode == 1 and explained.stdout.startswith("denied"), explained
     work.iam.update_assume_role_policy(RoleName=work.name, PolicyDocument=right)
     work.succeeds()
 

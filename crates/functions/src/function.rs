@@ -369,7 +369,7 @@ impl Function {
         self.settled_where(|_| true)
     }
 
-    /// As [`Function::settled`], for those versions alone that have been changed longer than `settle_ms` ago.
+    /// As [`Function::settled`], for those versions alone that were changed `settle_ms` ago or earlier.
     pub fn settled_by_time(&self, now_ms: i64, settle_ms: u64) -> Option<Self> {
         // A clock that was put back must not keep a function waiting.
         self.settled_where(|version| now_ms.abs_diff(version.modified_ms) >= settle_ms)

@@ -132,11 +132,22 @@ fn told_denial(denied: &Denied) -> String {
 pub enum AssumeError {
     #[error("there is no role {0}")]
     NoSuchRole(String),
-    /// Its trust policy does not let the service. `why` names statements of it: it is for the account's own. Short: a job's
-    /// failure reason has 256 characters, and ARNs are long.
-    #[error("{role_arn} does not trust {service}: {why}")]
+    /// Its trust policy does not let the service. `why` names statements of it, and with them other principals and what is asked
+    /// of them: it is for whoever runs the server, and not among what is told ([`AssumeError::why`]).
+    #[error("{role_arn} does not trust {service}")]
     NotTrusted { role_arn: String, service: String, why: String },
     /// No credentials could be made: a fault of this machine.
     #[error(transparent)]
     Fault(#[from] IdentityError),
+}
+
+impl AssumeError {
+    /// What of the role is in the way, in a clause. For the server's log alone: whoever else wants to know needs `iam:GetRole`, and
+    /// asks `longshore iam explain`.
+    pub fn why(&self) -> Option<&str> {
+        match self {
+            Self::NotTrusted { why, .. } => Some(why),
+            Self::NoSuchRole(_) | Self::Fault(_) => None,
+        }
+    }
 }

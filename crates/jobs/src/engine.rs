@@ -23,7 +23,7 @@ mod scheduler;
 mod tallies;
 mod tasks;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
@@ -93,10 +93,10 @@ struct Shared {
     meters: Arc<meters::Meters>,
     keeper: keeper::Keeper,
     agents: Mutex<BTreeMap<String, AgentHandle>>,
-    /// Jobs whose reports are being delivered again.
-    redelivered: Mutex<BTreeSet<String>>,
-    /// Cancelled once [`sweep`] removes nothing more.
-    swept: CancellationToken,
+    /// Jobs whose reports are being delivered again, and their roles.
+    redelivered: Mutex<BTreeMap<String, String>>,
+    /// Held by whoever removes files of one job that is over, from the look whether its report is being delivered on.
+    removing: tokio::sync::Mutex<()>,
     tasks: tasks::Tasks,
     stopping: CancellationToken,
     started: Instant,
@@ -211,7 +211,7 @@ impl Engine {
                 retire: Notify::new(),
                 agents: Mutex::default(),
                 redelivered: Mutex::default(),
-                swept: CancellationToken::new(),
+                removing: tokio::sync::Mutex::default(),
                 stopping: CancellationToken::new(),
                 started: Instant::now(),
             }),
@@ -396,7 +396,6 @@ async fn cut_off_when_broken(engine: Engine) {
 
 /// Removes what a crash left behind of jobs that were over by then.
 async fn sweep(engine: Engine) {
-    let _swept = engine.shared.swept.clone().drop_guard();
     let (ground, dir) = (engine.shared.tasks.ground().clone(), engine.shared.world.dir.clone());
     let listed = engine.shared.tasks.blocking(move || {
         let names = ground.files().names_in(&dir)?;
@@ -409,7 +408,13 @@ async fn sweep(engine: Engine) {
             return;
         }
         match engine.shared.world.ledger.job(&id).await {
-            Ok(Some(job)) if job.status.is_terminal() => engine.clean(&id).await,
+            Ok(Some(job)) if job.status.is_terminal() => {
+                let _removing = engine.shared.removing.lock().await;
+                // Whoever delivers its report removes what is left behind as well.
+                if !engine.redelivered().contains_key(&id) {
+                    engine.clean(&id).await;
+                }
+            }
             // Not over, or not ours to judge.
             _ => {}
         }

@@ -194,11 +194,20 @@ pub trait Roles: Send + Sync + 'static {
 
 /// One job's work under its role. What was changed of the role since the last call counts in the next.
 pub trait Session: Send + Sync + 'static {
-    /// Whether the role can be taken on: it exists, and trusts the service for this job. `Err`: why not, in a sentence.
-    fn assume(&self) -> Result<(), String>;
+    /// Whether the role can be taken on: it exists, and trusts the service for this job.
+    fn assume(&self) -> Result<(), NotAssumed>;
 
     /// Whether the role may do this. Asked before each call of a function, so it has to be quick. `Err`: why not, in a sentence.
     fn may(&self, access: Access<'_>) -> Result<(), String>;
+}
+
+/// A role that cannot be taken on. Both are told to whoever may see the job, who need not be one who may see the role.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NotAssumed {
+    /// In a sentence.
+    pub reason: String,
+    /// How those who may see the role find out more.
+    pub hint: Option<String>,
 }
 
 /// What the engine does with a job's role.
@@ -235,7 +244,7 @@ impl Roles for AnyRole {
 }
 
 impl Session for AnyRole {
-    fn assume(&self) -> Result<(), String> {
+    fn assume(&self) -> Result<(), NotAssumed> {
         Ok(())
     }
 

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use longshore_core::policy::{Context, Decision, Principal};
 use longshore_functions::Functions;
 use longshore_identity::{AssumeError, Identity};
-use longshore_jobs::ports;
+use longshore_jobs::ports::{self, NotAssumed};
 use longshore_wire::arn::FunctionName;
 use longshore_wire::caller::{self, About, Witness};
 use longshore_wire::s3_actions::{self, GET_OBJECT, PUT_OBJECT};
@@ -239,9 +239,12 @@ impl Services {
 
     /// What S3 Batch Operations is with the role of a job. Source: S3 user guide, "Granting permissions for Batch Operations".
     fn batch(self: &Arc<Self>, role_arn: &str, job_id: &str) -> Result<caller::Subject, AssumeError> {
-        let Self { account, region, .. } = &**self;
-        let source = format!("arn:aws:s3:{region}:{account}:job/{job_id}");
+        let source = self.source_of_job(job_id);
         self.assume(BATCH_SERVICE, role_arn, &format!("s3-batch-operations_{job_id}"), source, job_id)
+    }
+
+    fn source_of_job(&self, job_id: &str) -> String {
+        format!("arn:aws:s3:{}:{}:job/{job_id}", self.region, self.account)
     }
 
     /// `source`: for what, as an ARN, which the role's trust policy may ask for.
@@ -262,7 +265,7 @@ impl Services {
         if let Err(error) = &assumed
             && watch.is_news.load(Ordering::Relaxed)
         {
-            tracing::warn!(request_id, source, %error, "a role cannot be assumed");
+            tracing::warn!(request_id, source, %error, why = error.why(), "a role cannot be assumed");
         }
         assumed
     }
@@ -473,8 +476,24 @@ impl JobSession {
         self.roles.services.batch(&self.role_arn, &self.job_id)
     }
 
+    /// What is told of a role that is not assumed: the job's reasons and report are read by who may not read the role.
+    fn not_assumed(&self, error: &AssumeError) -> NotAssumed {
+        let hint = error.why().map(|_| {
+            let source = self.roles.services.source_of_job(&self.job_id);
+            let name = self.role_arn.rsplit('/').next().unwrap_or_default();
+            format!(
+                "To see why: longshore iam explain {BATCH_SERVICE} sts:AssumeRole role/{name} --context \
+                 aws:SourceArn={source}"
+            )
+        });
+        NotAssumed { reason: error.to_string(), hint }
+    }
+
     fn decide(&self, asked: &Asked) -> Result<(), String> {
-        let subject = self.assumed().map_err(|error| error.to_string())?;
+        let subject = self.assumed().map_err(|error| {
+            let NotAssumed { reason, hint } = self.not_assumed(&error);
+            hint.map_or_else(|| reason.clone(), |hint| format!("{reason}. {hint}"))
+        })?;
         let context = within(jiff::Timestamp::now(), &self.roles.region, false);
         let verified = Verified::in_process(&self.roles.account);
         let caller = Caller::new(verified, subject, context, self.roles.witness.clone(), &self.job_id);
@@ -504,8 +523,8 @@ impl JobSession {
 }
 
 impl ports::Session for JobSession {
-    fn assume(&self) -> Result<(), String> {
-        self.assumed().map(drop).map_err(|error| error.to_string())
+    fn assume(&self) -> Result<(), NotAssumed> {
+        self.assumed().map(drop).map_err(|error| self.not_assumed(&error))
     }
 
     fn may(&self, access: ports::Access<'_>) -> Result<(), String> {
@@ -581,12 +600,13 @@ mod tests {
         identity.ensure_role(&role, &trust.to_string(), "p", policy).await.unwrap();
         for _ in 0..3 {
             assert!(services.batch(&role, "1").is_ok());
-            let refused = services.batch(&role, "2").unwrap_err().to_string();
+            let refused = services.batch(&role, "2").unwrap_err();
             let why = format!(
-                "{role} does not trust {BATCH_SERVICE}: its statement 1 asks that \
-                 aws:SourceArn is like arn:aws:s3:*:{ACCOUNT}:job/1, and it is arn:aws:s3:us-east-1:{ACCOUNT}:job/2"
+                "its statement 1 asks that aws:SourceArn is like arn:aws:s3:*:{ACCOUNT}:job/1, and it is \
+                 arn:aws:s3:us-east-1:{ACCOUNT}:job/2"
             );
-            assert_eq!(refused, why);
+            assert_eq!(refused.to_string(), format!("{role} does not trust {BATCH_SERVICE}"));
+            assert_eq!(refused.why(), Some(&*why), "for the log alone");
         }
         assert_eq!(heard.take(), [told("1", "may"), told("2", "may not")]);
         assert!(services.lambda(&role, "f", "request").is_err());

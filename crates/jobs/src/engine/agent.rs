@@ -14,6 +14,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::keeper::Held;
+use super::patience::Patience;
 use super::pinned::Growing;
 use super::preparer::{self, Prepared, Unprepared};
 use super::reporter::{self, Unreported};
@@ -474,7 +475,7 @@ async fn finish(
     }
     // How many rows there are may have become known since the agent began.
     let Some(job) = &engine.shared.world.ledger.job(&job.id).await? else { return Ok(()) };
-    let reason = match answering(orders, reporter::report(engine, fence, job, status)).await {
+    let reason = match answering(orders, reporter::report(engine, fence, job, status, Patience::Agent)).await {
         Ok(_) => None,
         Err(Unreported::Failed(reason)) => Some(reason),
         // It is for that damage that it fails, and said so: its report is what is missing for it.

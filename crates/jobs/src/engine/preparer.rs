@@ -69,7 +69,10 @@ pub(super) async fn prepare(
 ) -> Result<Prepared, Unprepared> {
     let (job_id, mut lineage) = (job.id.as_str(), None);
     let objects = engine.shared.world.doors.objects_of(job);
-    objects.assume().map_err(|why| failed(ROLE_ACCESS_DENIED, why))?;
+    objects.assume().map_err(|why| {
+        let reason = FailureReason::new(ROLE_ACCESS_DENIED, why.reason);
+        Unprepared::Failed(why.hint.into_iter().fold(reason, FailureReason::detailed))
+    })?;
     let rows = match &job.request.source {
         Source::Manifest(manifest) => {
             let object = open(&objects, manifest).await?;

@@ -3,7 +3,7 @@
 //! The results are kept as long as the job is, so that nothing is run again: once the role or the bucket is mended, the same report is
 //! written to the same place, with the job's role as it is then.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::sync::{MutexGuard, PoisonError};
 
 use longshore_core::job::Event;
@@ -12,6 +12,7 @@ use longshore_store::StoreError;
 use longshore_wire::arn;
 
 use super::Engine;
+use super::patience::Patience;
 use super::reporter::{self, REPORT_DELIVERY_FAILED, Unreported};
 use crate::error::JobError;
 use crate::ledger::{Change, Duty, JobRow, MoveError, Terms};
@@ -19,6 +20,9 @@ use crate::operations::iso;
 
 /// Reports that are delivered again at once: each takes a pass over a result log, and as much room on our disk as it has bytes.
 const REDELIVERED_MAX: usize = 4;
+
+/// As many of them are of jobs of one role: a role whose bucket answers slowly leaves the others their places.
+const REDELIVERED_OF_ROLE_MAX: usize = REDELIVERED_MAX / 2;
 
 /// A report that is there now.
 pub struct Redelivered {
@@ -35,15 +39,16 @@ struct Turn {
 }
 
 impl Turn {
-    fn take(engine: &Engine, id: &str) -> Result<Self, JobError> {
+    fn take(engine: &Engine, id: &str, role_arn: &str) -> Result<Self, JobError> {
         let mut turns = engine.redelivered();
-        if turns.contains(id) {
+        if turns.contains_key(id) {
             return Err(JobError::Undelivered("another request is delivering it".into()));
         }
-        if turns.len() >= REDELIVERED_MAX {
+        let of_role = turns.values().filter(|other| *other == role_arn).count();
+        if turns.len() >= REDELIVERED_MAX || of_role >= REDELIVERED_OF_ROLE_MAX {
             return Err(JobError::TooManyRequests);
         }
-        turns.insert(id.to_owned());
+        turns.insert(id.to_owned(), role_arn.to_owned());
         Ok(Self { engine: engine.clone(), id: id.to_owned() })
     }
 }
@@ -55,14 +60,15 @@ impl Drop for Turn {
 }
 
 impl Engine {
-    pub(super) fn redelivered(&self) -> MutexGuard<'_, BTreeSet<String>> {
+    pub(super) fn redelivered(&self) -> MutexGuard<'_, BTreeMap<String, String>> {
         self.shared.redelivered.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Writes the report again of a job that failed because it could not be, and notes in the job's row that it is there. It goes on
     /// if nobody waits for the answer. Safe to repeat: the report is the same one.
     pub async fn deliver_again(&self, id: &str) -> Result<Redelivered, JobError> {
-        let turn = Turn::take(self, id)?;
+        let job = self.shared.world.ledger.job(id).await?.ok_or(JobError::NotFound)?;
+        let turn = Turn::take(self, id, &job.request.role_arn)?;
         let engine = self.clone();
         let delivering = self.shared.tasks.spawn(async move {
             let work = deliver(&engine, &turn.id);
@@ -92,6 +98,8 @@ fn due(job: &JobRow) -> Result<(String, String), JobError> {
 
 async fn deliver(engine: &Engine, id: &str) -> Result<Redelivered, JobError> {
     let world = &engine.shared.world;
+    // Whoever removes files of the job now is done before this looks at it, and nobody begins to during its turn.
+    drop(engine.shared.removing.lock().await);
     // Who ends a job shows that it has before it gives the lease back.
     let agent = engine.agents().get(id).map(|agent| agent.gone.clone());
     let job = world.ledger.job(id).await?.ok_or(JobError::NotFound)?;
@@ -99,13 +107,11 @@ async fn deliver(engine: &Engine, id: &str) -> Result<Redelivered, JobError> {
     if let Some(gone) = agent {
         gone.cancelled().await;
     }
-    // What a crash left behind of the job goes before this makes its own.
-    engine.shared.swept.cancelled().await;
     let Some(held) = engine.shared.keeper.take(&*world.ledger, &Duty::Job(id.to_owned())).await? else {
         return Err(JobError::Undelivered("another server is at work on the job".into()));
     };
     let delivering = async {
-        let reported = reporter::report(engine, &held.fence, &job, job.status).await;
+        let reported = reporter::report(engine, &held.fence, &job, job.status, Patience::Request).await;
         engine.clean(id).await;
         let tasks = match reported {
             Ok(tasks) => tasks,

@@ -16,7 +16,7 @@ use longshore_store::failpoint::{self, Place};
 use longshore_wire::arn;
 use md5::{Digest, Md5};
 
-use super::patience::{GaveUp, patiently};
+use super::patience::{GaveUp, Patience, patiently};
 use super::recorder::{self, Log};
 use super::{Engine, agent};
 use crate::error::FailureReason;
@@ -38,7 +38,13 @@ impl From<StoreError> for Unreported {
 }
 
 /// Writes the report of a job whose results are final, if it is to have one; returns how many tasks it tells of. Safe to repeat.
-pub(super) async fn report(engine: &Engine, fence: &Fence, job: &JobRow, status: Status) -> Result<u64, Unreported> {
+pub(super) async fn report(
+    engine: &Engine,
+    fence: &Fence,
+    job: &JobRow,
+    status: Status,
+    patience: Patience,
+) -> Result<u64, Unreported> {
     let world = &engine.shared.world;
     let wanted = &job.request.report;
     let bucket = wanted.bucket.as_deref().and_then(arn::bucket_of);
@@ -47,7 +53,7 @@ pub(super) async fn report(engine: &Engine, fence: &Fence, job: &JobRow, status:
     let names = Names::new(wanted.prefix.as_deref(), &job.id);
     let spool = world.job_dir(&job.id).join("report");
 
-    let (settled, spooled) = agent::persist(engine, || {
+    let (settled, spooled) = persist(engine, patience, || {
         let (log, spool) = (world.log(&job.id), spool.clone());
         engine.shared.tasks.blocking(move || {
             let spooled = spool_parts(&log, &spool, scope);
@@ -80,7 +86,8 @@ pub(super) async fn report(engine: &Engine, fence: &Fence, job: &JobRow, status:
         // Whose a bucket is, and whether it is there, is told to those whose role may write to it.
         let allowed = objects.may(Access::PutObject { bucket, key: &names.manifest() });
         allowed.map_err(|error| undelivered(&job.id, bucket, GaveUp::Refused(error)))?;
-        let checked = patiently(engine, "the owner of a report's bucket", || objects.check_owner(bucket, owner));
+        let what = "the owner of a report's bucket";
+        let checked = patiently(engine, patience, what, || objects.check_owner(bucket, owner));
         checked.await.map_err(|gave_up| match gave_up {
             GaveUp::Refused(error) if error.code == "AccessDenied" => {
                 let detail = format!("The bucket {bucket} does not belong to the account {owner}");
@@ -90,21 +97,28 @@ pub(super) async fn report(engine: &Engine, fence: &Fence, job: &JobRow, status:
         })?;
     }
     failpoint::pass(Place::ReportSpooled);
-    let created = agent::persist(engine, || world.ledger.report_created(fence)).await?;
+    let created = persist(engine, patience, || world.ledger.report_created(fence)).await?;
     failpoint::pass(Place::ReportDated);
+    let encryption = objects.report_encryption(bucket);
+    let put = async |key: &str, kind: &str, body: PutBody| {
+        let terms = PutTerms { content_type: kind, encryption: &encryption };
+        // Its key names the job.
+        let put = patiently(engine, patience, key, || objects.put(bucket, key, terms, body.clone()));
+        put.await.map(drop).map_err(|gave_up| undelivered(&job.id, bucket, gave_up))
+    };
     let mut parts = Vec::new();
     for part in spooled {
         let key = names.part(part.status, part.number);
         failpoint::pass(Place::ReportPartBefore);
-        put(engine, job, bucket, &key, "text/csv", PutBody::File(part.path, part.bytes)).await?;
+        put(&key, "text/csv", PutBody::File(part.path, part.bytes)).await?;
         failpoint::pass(Place::ReportPartAfter);
         parts.push(Part { status: part.status, bucket: bucket.to_owned(), key, md5: part.md5 });
     }
     let manifest = report::manifest_json(&iso(created), &parts);
     let md5 = hex::encode(Md5::digest(&manifest));
-    put(engine, job, bucket, &names.manifest_md5(), "text/plain", PutBody::Bytes(Bytes::from(md5))).await?;
+    put(&names.manifest_md5(), "text/plain", PutBody::Bytes(Bytes::from(md5))).await?;
     failpoint::pass(Place::ReportManifestBefore);
-    put(engine, job, bucket, &names.manifest(), "application/json", PutBody::Bytes(Bytes::from(manifest))).await?;
+    put(&names.manifest(), "application/json", PutBody::Bytes(Bytes::from(manifest))).await?;
     failpoint::pass(Place::ReportManifestAfter);
     tracing::info!(job = job.id, bucket, rows = settled, parts = parts.len(), "completion report written");
     Ok(settled)
@@ -126,25 +140,21 @@ fn undelivered(job_id: &str, bucket: &str, gave_up: GaveUp) -> Unreported {
             tracing::warn!(job = job_id, bucket, %error, "a report cannot be delivered");
             Unreported::Failed(undeliverable().detailed(format!("{bucket}: {error}")))
         }
-        // The report is written anew at the next start.
-        GaveUp::Stopping(error) => Unreported::Store(error),
+        // The report is written anew at the next start, or with the next request.
+        GaveUp::NotNow(error) => Unreported::Store(error),
     }
 }
 
-async fn put(
+/// As [`agent::persist`] for an agent; a request is told at once that there is no space.
+async fn persist<T, F: Future<Output = Result<T, StoreError>>>(
     engine: &Engine,
-    job: &JobRow,
-    bucket: &str,
-    key: &str,
-    kind: &str,
-    body: PutBody,
-) -> Result<(), Unreported> {
-    let objects = engine.shared.world.doors.objects_of(job);
-    let encryption = objects.report_encryption(bucket);
-    let terms = PutTerms { content_type: kind, encryption: &encryption };
-    // Its key names the job.
-    let put = patiently(engine, key, || objects.put(bucket, key, terms, body.clone()));
-    put.await.map(drop).map_err(|gave_up| undelivered(&job.id, bucket, gave_up))
+    patience: Patience,
+    mut write: impl FnMut() -> F,
+) -> Result<T, StoreError> {
+    match patience {
+        Patience::Agent => agent::persist(engine, write).await,
+        Patience::Request => write().await,
+    }
 }
 
 fn scope(job: &JobRow) -> Scope {

@@ -12,8 +12,8 @@ use longshore_core::start::Start;
 
 use crate::ledger::JobRow;
 use crate::ports::{
-    Access, Encryption, Invoker, ListPage, ListQuery, ObjectBody, ObjectError, ObjectFacts, Objects, PutBody, PutTerms,
-    Roles, Session,
+    Access, Encryption, Invoker, ListPage, ListQuery, NotAssumed, ObjectBody, ObjectError, ObjectFacts, Objects,
+    PutBody, PutTerms, Roles, Session,
 };
 
 /// The ports, for nobody yet.
@@ -69,7 +69,7 @@ pub struct JobObjects {
 
 impl JobObjects {
     /// Whether the role can be taken on at all.
-    pub fn assume(&self) -> Result<(), String> {
+    pub fn assume(&self) -> Result<(), NotAssumed> {
         self.session.assume()
     }
 

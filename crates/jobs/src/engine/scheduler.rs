@@ -67,8 +67,10 @@ pub(super) async fn retire_some(engine: &Engine) -> Result<usize, StoreError> {
     let expired = world.ledger.expired(before, world.settings.retained_max, RETIRED_MAX).await?;
     let mut removed = 0;
     for job in &expired {
+        // A delivery that begins from here on waits, and finds the job gone.
+        let _removing = engine.shared.removing.lock().await;
         // An agent that has just ended its job may still be on its way out; the next step finds it gone.
-        if engine.agents().contains_key(&job.id) || engine.redelivered().contains(&job.id) {
+        if engine.agents().contains_key(&job.id) || engine.redelivered().contains_key(&job.id) {
             continue;
         }
         // The files first: of a job without a record nobody would know that it had any.

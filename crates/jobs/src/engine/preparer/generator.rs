@@ -19,7 +19,7 @@ use sha1::Sha1;
 
 use super::super::role::JobObjects;
 use super::{Prepared, Unprepared, failed, pinning};
-use crate::engine::patience::{GaveUp, patiently};
+use crate::engine::patience::{GaveUp, Patience, patiently};
 use crate::engine::{Engine, pinned, spool_dir};
 use crate::error::FailureReason;
 use crate::ledger::GeneratedManifest;
@@ -216,10 +216,12 @@ async fn save(
     let encryption = &encryption;
     let put = |key: String, content_type: &'static str, body: PutBody| async move {
         let terms = PutTerms { content_type, encryption };
-        let put = patiently(engine, "a generated manifest", || objects.put(output.bucket(), &key, terms, body.clone()));
+        let put = patiently(engine, Patience::Agent, "a generated manifest", || {
+            objects.put(output.bucket(), &key, terms, body.clone())
+        });
         put.await.map_err(|gave_up| match gave_up {
             GaveUp::Refused(error) => unwritten(job_id, output, error),
-            GaveUp::Stopping(error) => error.into(),
+            GaveUp::NotNow(error) => error.into(),
         })
     };
     let base = base(output, job_id);

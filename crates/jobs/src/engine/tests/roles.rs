@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::*;
-use crate::ports::{Access, Roles, Session};
+use crate::ports::{Access, NotAssumed, Roles, Session};
 
 /// One role for all jobs, which may do everything but what stands here: `assume`, `get m/list.csv`, `put r`, `list b`, `invoke`.
 #[derive(Default)]
@@ -32,8 +32,8 @@ impl Role {
 }
 
 impl Session for Arc<Role> {
-    fn assume(&self) -> Result<(), String> {
-        self.check("assume")
+    fn assume(&self) -> Result<(), NotAssumed> {
+        self.check("assume").map_err(|reason| NotAssumed { reason, hint: Some("Ask the owner of the role.".into()) })
     }
 
     fn may(&self, access: Access<'_>) -> Result<(), String> {
@@ -73,6 +73,7 @@ async fn a_job_fails_for_what_its_role_may_not_and_says_so() {
         let described = world.wait_for(&id, "Failed").await;
         assert!(described.contains(&format!("<FailureCode>{code}</FailureCode>")), "{described}");
         assert!(described.contains(&format!("The role may not {forbidden}.")), "{described}");
+        assert_eq!(described.contains("Ask the owner of the role."), forbidden == "assume", "{described}");
         assert_eq!(world.function.calls().len(), calls, "{forbidden}");
     }
 }
@@ -182,6 +183,85 @@ async fn a_report_that_could_not_be_written_is_delivered_once_the_role_may_and_n
     world.restart().await;
     assert_eq!(world.send("POST", &path, "", "").await.0, 200);
     assert_eq!(*world.shelf.0.lock().unwrap(), before);
+}
+
+#[tokio::test]
+async fn a_delivery_tells_of_a_full_disk_at_once_and_repeated_it_goes_on() {
+    let (role, world, id) = undelivered().await;
+    role.allow("put r");
+    let path = format!("/_longshore/v1/jobs/{id}/report");
+    // What is spooled for it, and then what an object store keeps on the same disk.
+    let spool = world.dir.path().join("jobs").join(&id).join("report");
+    std::fs::create_dir_all(&spool).unwrap();
+    std::os::unix::fs::symlink("/dev/full", spool.join("succeeded-0.csv")).unwrap();
+    let (status, told) = world.send("POST", &path, "", "").await;
+    assert!(status == 503 && told.contains("There is no space"), "{status} {told}");
+    assert!(!spool.exists(), "what there was of it is gone");
+    world.shelf.set_down_with(ObjectError::DISK_FULL);
+    let (status, told) = world.send("POST", &path, "", "").await;
+    assert!(status == 503 && told.contains("There is no space"), "{status} {told}");
+    assert_eq!((world.shelf.refused(), spool.exists()), (1, false));
+    world.shelf.set_down(false);
+    assert_eq!(world.send("POST", &path, "", "").await.0, 200);
+    assert_eq!(world.report(&id).len(), 13);
+}
+
+#[tokio::test]
+async fn a_delivery_gives_a_store_that_is_away_seconds_and_no_quarter_of_an_hour() {
+    let (role, world, id) = undelivered().await;
+    role.allow("put r");
+    world.shelf.set_down(true);
+    tokio::time::pause();
+    let began = tokio::time::Instant::now();
+    let (status, told) = world.send("POST", &format!("/_longshore/v1/jobs/{id}/report"), "", "").await;
+    assert!(status == 409 && told.contains("InternalError"), "{status} {told}");
+    let took = began.elapsed();
+    assert!(took > Duration::from_secs(1) && took < Duration::from_secs(10), "{took:?}");
+}
+
+#[tokio::test]
+async fn jobs_of_one_role_take_half_the_places_for_deliveries() {
+    let (role, world, id) = undelivered().await;
+    role.allow("put r");
+    let (role_arn, other) = ("arn:aws:iam::123456789012:role/r", "arn:aws:iam::123456789012:role/other");
+    let path = format!("/_longshore/v1/jobs/{id}/report");
+    for (of_role, of_others, status) in [(2, 0, 503), (2, 1, 503), (0, 4, 503), (1, 2, 200)] {
+        let turns = (0..of_role).map(|n| (format!("mine-{n}"), role_arn.to_owned()));
+        let turns = turns.chain((0..of_others).map(|n| (format!("other-{n}"), format!("{other}-{n}"))));
+        *world.jobs.engine.redelivered() = turns.collect();
+        let (found, told) = world.send("POST", &path, "", "").await;
+        assert_eq!(found, status, "{of_role} {of_others} {told}");
+    }
+}
+
+#[tokio::test]
+async fn files_of_a_job_are_removed_or_its_report_is_delivered_and_never_both_at_once() {
+    let (role, world, id) = undelivered().await;
+    role.allow("put r");
+    let (engine, folder) = (&world.jobs.engine, world.dir.path().join("jobs").join(&id));
+    let left = folder.join("report").join("left");
+    std::fs::create_dir_all(left.parent().unwrap()).unwrap();
+    std::fs::write(&left, "of a crash").unwrap();
+    // The sweep at a start leaves a job alone whose report is being delivered.
+    engine.redelivered().insert(id.clone(), String::new());
+    sweep(engine.clone()).await;
+    assert!(left.exists());
+    engine.redelivered().clear();
+    sweep(engine.clone()).await;
+    assert!(!left.exists() && folder.exists());
+    // A delivery that comes while the job is being removed finds it gone, and no results that are damaged.
+    let removing = engine.shared.removing.lock().await;
+    let path = format!("/_longshore/v1/jobs/{id}/report");
+    let mut delivery = std::pin::pin!(world.send("POST", &path, "", ""));
+    while engine.redelivered().is_empty() {
+        assert!(futures::poll!(&mut delivery).is_pending());
+        tokio::task::yield_now().await;
+    }
+    super::super::remove(engine, &id).await.unwrap();
+    world.jobs.ledger.delete(&id).await.unwrap();
+    drop(removing);
+    let (status, told) = delivery.await;
+    assert!(status == 404 && told.contains("NoSuchJob"), "{status} {told}");
 }
 
 #[tokio::test]
