@@ -83,7 +83,7 @@ impl Objects for Shelves {
                 Some((Ok(body.slice(at as usize..until as usize)), (until, false)))
             }
         });
-        Ok(ObjectBody { etag, size: Some(size), stream: pieces.boxed() })
+        Ok(ObjectBody { etag, size: Some(size), tags: None, stream: pieces.boxed() })
     }
 
     async fn put(&self, bucket: &str, key: &str, _: PutTerms<'_>, body: PutBody) -> Result<String, ObjectError> {

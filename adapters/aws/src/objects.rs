@@ -700,7 +700,7 @@ impl ports::Objects for RemoteObjects {
                 }
             }
         });
-        Ok(ObjectBody { etag, size: Some(size), stream: stream.boxed() })
+        Ok(ObjectBody { etag, size: Some(size), tags: None, stream: stream.boxed() })
     }
 
     async fn put(&self, bucket: &str, key: &str, terms: PutTerms<'_>, body: PutBody) -> Result<String, ObjectError> {

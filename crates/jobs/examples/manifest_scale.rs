@@ -90,7 +90,7 @@ impl Objects for Store {
             push_rows(&mut text, first..rows.min(first + PIECE_ROWS));
             Ok(Bytes::from(text))
         });
-        Ok(ObjectBody { etag: "e".into(), size: None, stream: pieces.boxed() })
+        Ok(ObjectBody { etag: "e".into(), size: None, tags: None, stream: pieces.boxed() })
     }
 
     async fn put(&self, _: &str, key: &str, _: PutTerms<'_>, body: PutBody) -> Result<String, ObjectError> {

@@ -35,10 +35,19 @@ pub trait Objects: Send + Sync + 'static {
     /// What a listing does not say of one object.
     async fn facts(&self, bucket: &str, key: &str, version_id: Option<&str>) -> Result<ObjectFacts, ObjectError>;
 
+    /// The tags that an object has now, for policies that ask for them; none where there is no such object. `None`: nobody here knows
+    /// them, for its store is not asked.
+    async fn tags(&self, _bucket: &str, _key: &str, _version_id: Option<&str>) -> Result<Option<Tags>, ObjectError> {
+        Ok(None)
+    }
+
     /// Whether the bucket belongs to `account`, 12 digits: `AccessDenied` if not, as S3 answers to
     /// `x-amz-expected-bucket-owner`. A store that knows no accounts agrees.
     async fn check_owner(&self, bucket: &str, account: &str) -> Result<(), ObjectError>;
 }
+
+/// The tags of an object: names and values.
+pub type Tags = Vec<(String, String)>;
 
 /// What is to be listed.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -95,6 +104,8 @@ pub struct ObjectBody {
     pub etag: String,
     /// Bytes; `None` where the store does not say.
     pub size: Option<u64>,
+    /// As [`Objects::tags`], of what was opened: it may be another object than the one that was there before.
+    pub tags: Option<Tags>,
     pub stream: BoxStream<'static, Result<Bytes, ObjectError>>,
 }
 
@@ -218,20 +229,25 @@ pub enum Access<'a> {
         bucket: &'a str,
         key: &'a str,
         version_id: Option<&'a str>,
+        /// As [`Objects::tags`].
+        tags: Option<&'a [(String, String)]>,
     },
     PutObject {
         bucket: &'a str,
         key: &'a str,
+        encryption: &'a Encryption,
+        /// As [`Objects::tags`], of the object whose place it takes.
+        tags: Option<&'a [(String, String)]>,
     },
+    /// Pages of at most 1,000 entries, without a delimiter.
     List {
         bucket: &'a str,
+        /// Empty for all keys.
         prefix: &'a str,
         versions: bool,
     },
     /// A function as the job names it.
-    Invoke {
-        function: &'a str,
-    },
+    Invoke { function: &'a str },
 }
 
 /// Stands where nobody asks what a role may do: each may do everything.

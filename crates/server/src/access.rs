@@ -18,6 +18,7 @@ use longshore_wire::{Asked, Caller, RequestId};
 use crate::credentials::Credentials;
 use crate::failure::{Because, Failure};
 use crate::listener::Connection;
+use crate::rooms::PAGE_OBJECTS;
 
 /// The service that assumes the roles of jobs, and that of functions. Their trust policies name them.
 pub const BATCH_SERVICE: &str = "batchoperations.s3.amazonaws.com";
@@ -529,17 +530,56 @@ impl ports::Session for JobSession {
 
     fn may(&self, access: ports::Access<'_>) -> Result<(), String> {
         match access {
-            ports::Access::GetObject { bucket, key, version_id } => {
-                self.decide(&s3_actions::on_version(GET_OBJECT, bucket, key, version_id))
+            ports::Access::GetObject { bucket, key, version_id, tags } => {
+                self.decide(&tagged(s3_actions::on_version(GET_OBJECT, bucket, key, version_id), tags))
             }
-            ports::Access::PutObject { bucket, key } => self.decide(&s3_actions::on_object(PUT_OBJECT, bucket, key)),
+            ports::Access::PutObject { bucket, key, encryption, tags } => {
+                self.decide(&tagged(written(bucket, key, encryption), tags))
+            }
             ports::Access::List { bucket, prefix, versions } => {
                 let action = if versions { "s3:ListBucketVersions" } else { "s3:ListBucket" };
-                self.decide(&s3_actions::on_bucket(action, bucket).with("s3:prefix", prefix))
+                self.decide(&listed(s3_actions::on_bucket(action, bucket), prefix))
             }
             ports::Access::Invoke { function } => self.may_invoke(function),
         }
     }
+}
+
+/// A question about an object that has these tags; `None` where they are not known.
+fn tagged(mut asked: Asked, tags: Option<&[(String, String)]>) -> Asked {
+    if let Some(tags) = tags {
+        let tags = tags.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+        asked.context = asked.context.with_tags("s3:ExistingObjectTag/", tags);
+    }
+    asked
+}
+
+/// A report or a generated manifest: it has no tags, and of all that an object may be given besides, an encryption at most.
+fn written(bucket: &str, key: &str, encryption: &ports::Encryption) -> Asked {
+    let encryption = match encryption {
+        ports::Encryption::Unasked => None,
+        ports::Encryption::SseS3 => Some("AES256"),
+        ports::Encryption::SseKms { .. } => Some("aws:kms"),
+    };
+    [
+        ("s3:x-amz-storage-class", None),
+        ("s3:x-amz-acl", None),
+        ("s3:x-amz-copy-source", None),
+        ("s3:x-amz-metadata-directive", None),
+        ("s3:x-amz-server-side-encryption", encryption),
+    ]
+    .into_iter()
+    .fold(s3_actions::with_request_tags(s3_actions::on_object(PUT_OBJECT, bucket, key), []), |asked, (name, value)| {
+        s3_actions::with_key(asked, name, value)
+    })
+}
+
+/// A listing as a job has it.
+fn listed(asked: Asked, prefix: &str) -> Asked {
+    let (prefix, page) = (Some(prefix).filter(|prefix| !prefix.is_empty()), PAGE_OBJECTS.to_string());
+    [("s3:prefix", prefix), ("s3:delimiter", None), ("s3:max-keys", Some(&*page))]
+        .into_iter()
+        .fold(asked, |asked, (name, value)| s3_actions::with_key(asked, name, value))
 }
 
 #[cfg(test)]

@@ -15,7 +15,7 @@ use longshore_core::start::Start;
 use longshore_functions::host::{FunctionCredentials, Patience, S3Door, Threads};
 use longshore_functions::{CodeSource, Functions, Invoked, SourceError};
 use longshore_jobs::ports::{
-    self, Encryption, ListPage, ListQuery, Listed, ObjectBody, ObjectError, ObjectFacts, PutBody, PutTerms,
+    self, Encryption, ListPage, ListQuery, Listed, ObjectBody, ObjectError, ObjectFacts, PutBody, PutTerms, Tags,
 };
 use longshore_objects::{Objects, ObjectsError, RequestBody, ResponseBody, Whole};
 use longshore_store::{Budget, Held};
@@ -30,7 +30,7 @@ use crate::gateway::{Gateway, Target, route};
 use crate::remote_functions::RemoteFunctions;
 
 /// Objects in one page of a listing, as S3 has it.
-const PAGE_OBJECTS: usize = 1_000;
+pub const PAGE_OBJECTS: usize = 1_000;
 
 /// The engine's manifests and reports in the embedded S3.
 pub struct EmbeddedObjects(pub Objects);
@@ -42,6 +42,7 @@ impl ports::Objects for EmbeddedObjects {
         Ok(ObjectBody {
             etag: opened.etag(),
             size: Some(opened.size()),
+            tags: Some(opened.version.attributes.tags.clone()),
             stream: opened.stream.map(|piece| piece.map_err(|e| object_error(&e))).boxed(),
         })
     }
@@ -92,6 +93,15 @@ impl ports::Objects for EmbeddedObjects {
     async fn facts(&self, bucket: &str, key: &str, version_id: Option<&str>) -> Result<ObjectFacts, ObjectError> {
         // The embedded S3 neither encrypts nor replicates.
         self.0.head(bucket, key, version_id).await.map(|_| ObjectFacts::default()).map_err(|e| object_error(&e))
+    }
+
+    async fn tags(&self, bucket: &str, key: &str, version_id: Option<&str>) -> Result<Option<Tags>, ObjectError> {
+        match self.0.head(bucket, key, version_id).await {
+            Ok(found) => Ok(Some(found.attributes.tags)),
+            // What is not there has no tags.
+            Err(error) if error.is_absence() => Ok(Some(Tags::new())),
+            Err(error) => Err(object_error(&error)),
+        }
     }
 
     async fn check_owner(&self, bucket: &str, account: &str) -> Result<(), ObjectError> {
@@ -146,6 +156,10 @@ impl ports::Objects for RoutedObjects {
 
     async fn facts(&self, bucket: &str, key: &str, version_id: Option<&str>) -> Result<ObjectFacts, ObjectError> {
         self.of(bucket).facts(bucket, key, version_id).await
+    }
+
+    async fn tags(&self, bucket: &str, key: &str, version_id: Option<&str>) -> Result<Option<Tags>, ObjectError> {
+        self.of(bucket).tags(bucket, key, version_id).await
     }
 
     async fn check_owner(&self, bucket: &str, account: &str) -> Result<(), ObjectError> {

@@ -22,7 +22,7 @@ use super::{Engine, agent};
 use crate::error::FailureReason;
 use crate::ledger::{Fence, JobRow};
 use crate::operations::iso;
-use crate::ports::{Access, PutBody, PutTerms};
+use crate::ports::{PutBody, PutTerms};
 
 /// Why there is no report.
 pub(super) enum Unreported {
@@ -84,8 +84,9 @@ pub(super) async fn report(
     let objects = world.doors.objects_of(job);
     if let Some(owner) = &wanted.expected_bucket_owner {
         // Whose a bucket is, and whether it is there, is told to those whose role may write to it.
-        let allowed = objects.may(Access::PutObject { bucket, key: &names.manifest() });
-        allowed.map_err(|error| undelivered(&job.id, bucket, GaveUp::Refused(error)))?;
+        let (key, encryption) = (names.manifest(), objects.report_encryption(bucket));
+        let allowed = patiently(engine, patience, &key, || objects.may_put(bucket, &key, &encryption));
+        allowed.await.map_err(|gave_up| undelivered(&job.id, bucket, gave_up))?;
         let what = "the owner of a report's bucket";
         let checked = patiently(engine, patience, what, || objects.check_owner(bucket, owner));
         checked.await.map_err(|gave_up| match gave_up {

@@ -13,7 +13,7 @@ use longshore_core::start::Start;
 use crate::ledger::JobRow;
 use crate::ports::{
     Access, Encryption, Invoker, ListPage, ListQuery, NotAssumed, ObjectBody, ObjectError, ObjectFacts, Objects,
-    PutBody, PutTerms, Roles, Session,
+    PutBody, PutTerms, Roles, Session, Tags,
 };
 
 /// The ports, for nobody yet.
@@ -80,8 +80,21 @@ impl JobObjects {
     }
 
     pub async fn get(&self, bucket: &str, key: &str, version_id: Option<&str>) -> Result<ObjectBody, ObjectError> {
-        self.may(Access::GetObject { bucket, key, version_id })?;
-        self.objects.get(bucket, key, version_id).await
+        let may = |tags: &Option<Tags>| self.may(Access::GetObject { bucket, key, version_id, tags: tags.as_deref() });
+        let tags = self.objects.tags(bucket, key, version_id).await?;
+        may(&tags)?;
+        let opened = self.objects.get(bucket, key, version_id).await?;
+        // Another object may have taken its place since.
+        if opened.tags != tags {
+            may(&opened.tags)?;
+        }
+        Ok(opened)
+    }
+
+    /// Whether the role may write this now; it is asked again when it is done.
+    pub async fn may_put(&self, bucket: &str, key: &str, encryption: &Encryption) -> Result<(), ObjectError> {
+        let tags = self.objects.tags(bucket, key, None).await?;
+        self.may(Access::PutObject { bucket, key, encryption, tags: tags.as_deref() })
     }
 
     pub async fn put(
@@ -91,7 +104,7 @@ impl JobObjects {
         terms: PutTerms<'_>,
         body: PutBody,
     ) -> Result<String, ObjectError> {
-        self.may(Access::PutObject { bucket, key })?;
+        self.may_put(bucket, key, terms.encryption).await?;
         self.objects.put(bucket, key, terms, body).await
     }
 
@@ -101,7 +114,8 @@ impl JobObjects {
     }
 
     pub async fn facts(&self, bucket: &str, key: &str, version_id: Option<&str>) -> Result<ObjectFacts, ObjectError> {
-        self.may(Access::GetObject { bucket, key, version_id })?;
+        let tags = self.objects.tags(bucket, key, version_id).await?;
+        self.may(Access::GetObject { bucket, key, version_id, tags: tags.as_deref() })?;
         self.objects.facts(bucket, key, version_id).await
     }
 
@@ -129,5 +143,98 @@ impl JobInvoker {
             return Reply::Refused { status: 403, code: "AccessDeniedException".into(), message };
         }
         self.invoker.invoke_unless_called_off(function, payload, start).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use super::*;
+
+    /// A store whose object has these tags when it is asked for them, and those when it is opened.
+    struct Changing(Option<Tags>, Option<Tags>);
+
+    #[async_trait::async_trait]
+    impl Objects for Changing {
+        async fn get(&self, _: &str, _: &str, _: Option<&str>) -> Result<ObjectBody, ObjectError> {
+            let stream = Box::pin(futures::stream::empty());
+            Ok(ObjectBody { etag: "e".into(), size: Some(0), tags: self.1.clone(), stream })
+        }
+
+        async fn put(&self, _: &str, _: &str, _: PutTerms<'_>, _: PutBody) -> Result<String, ObjectError> {
+            Ok("e".into())
+        }
+
+        async fn list(&self, _: &str, _: &ListQuery) -> Result<ListPage, ObjectError> {
+            Ok(ListPage::default())
+        }
+
+        async fn facts(&self, _: &str, _: &str, _: Option<&str>) -> Result<ObjectFacts, ObjectError> {
+            Ok(ObjectFacts::default())
+        }
+
+        async fn check_owner(&self, _: &str, _: &str) -> Result<(), ObjectError> {
+            Ok(())
+        }
+
+        async fn tags(&self, _: &str, _: &str, _: Option<&str>) -> Result<Option<Tags>, ObjectError> {
+            Ok(self.0.clone())
+        }
+    }
+
+    /// May do all but with what is secret. Keeps what it was asked.
+    #[derive(Default)]
+    struct Asked(Mutex<Vec<String>>);
+
+    impl Session for Asked {
+        fn assume(&self) -> Result<(), String> {
+            Ok(())
+        }
+
+        fn may(&self, access: Access<'_>) -> Result<(), String> {
+            let told = format!("{access:?}");
+            let secret = told.contains("secret");
+            self.0.lock().unwrap().push(told);
+            if secret { Err("secret".into()) } else { Ok(()) }
+        }
+    }
+
+    fn tags(names: &[&str]) -> Option<Tags> {
+        Some(names.iter().map(|name| ((*name).to_owned(), "yes".to_owned())).collect())
+    }
+
+    #[tokio::test]
+    async fn what_is_opened_is_judged_by_its_own_tags() {
+        for (before, then, asked, allowed) in [
+            (tags(&[]), tags(&[]), 1, true),
+            (tags(&["open"]), tags(&["open"]), 1, true),
+            (tags(&["open"]), tags(&[]), 2, true),
+            (tags(&["open"]), tags(&["secret"]), 2, false),
+            (tags(&["secret"]), tags(&["open"]), 1, false),
+            (None, None, 1, true),
+        ] {
+            let session = Arc::new(Asked::default());
+            let objects = Arc::new(Changing(before.clone(), then.clone()));
+            let objects = JobObjects { objects, session: session.clone() };
+            let opened = objects.get("b", "k", None).await;
+            assert_eq!(
+                opened.map(drop).map_err(|error| error.code),
+                allowed.then_some(()).ok_or("AccessDenied".into())
+            );
+            assert_eq!(session.0.lock().unwrap().len(), asked, "{before:?} {then:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_store_is_not_asked_for_what_the_tags_forbid() {
+        let session = Arc::new(Asked::default());
+        let objects = JobObjects { objects: Arc::new(Changing(tags(&["secret"]), None)), session };
+        let terms = PutTerms { content_type: "text/csv", encryption: &Encryption::Unasked };
+        let put = objects.put("b", "k", terms, PutBody::Bytes(Bytes::new())).await;
+        let facts = objects.facts("b", "k", None).await;
+        for code in [put.unwrap_err().code, facts.unwrap_err().code] {
+            assert_eq!(code, "AccessDenied");
+        }
     }
 }

@@ -62,8 +62,9 @@ pub(super) async fn pin(
         && let Some(owner) = &output.expected_bucket_owner
     {
         let key = manifest_key(output, job_id);
-        let allowed = objects.may(Access::PutObject { bucket: output.bucket(), key: &key });
-        allowed.map_err(|error| unwritten(job_id, output, error))?;
+        let encryption = encryption(output);
+        let allowed = patiently(engine, &key, || objects.may_put(output.bucket(), &key, &encryption));
+        allowed.await.map_err(|gave_up| unwritten(job_id, output, gave_up))?;
         check_owner(objects, output.bucket(), owner).await?;
     }
     let (query, first) = match objects.list(generator.bucket(), &query).await {
@@ -191,11 +192,24 @@ fn manifest_key(output: &Output, job_id: &str) -> String {
     format!("{}manifest.json", base(output, job_id))
 }
 
-fn unwritten(job_id: &str, output: &Output, error: ObjectError) -> Unprepared {
+fn unwritten(job_id: &str, output: &Output, gave_up: GaveUp) -> Unprepared {
+    let error = match gave_up {
+        GaveUp::Refused(error) => error,
+        GaveUp::Stopping(error) => return error.into(),
+    };
     tracing::info!(job = job_id, %error, "a generated manifest cannot be written");
     let reason = "Error occurred when preparing manifest: Failed to write manifest";
     let reason = FailureReason::new("ManifestOutputFailed", reason);
     Unprepared::Failed(reason.detailed(format!("{}: {error}", output.bucket())))
+}
+
+/// With which encryption a generated manifest is put into its bucket.
+fn encryption(output: &Output) -> Encryption {
+    match &output.encryption {
+        None => Encryption::Unasked,
+        Some(ManifestEncryption::SseS3) => Encryption::SseS3,
+        Some(ManifestEncryption::SseKms { key_id }) => Encryption::SseKms { key_id: Some(key_id.clone()) },
+    }
 }
 
 /// Writes the pinned rows as an inventory: data files, then the `manifest.json` that names them (rule G-6).
@@ -208,12 +222,7 @@ async fn save(
     versions: bool,
 ) -> Result<GeneratedManifest, Unprepared> {
     let world = &engine.shared.world;
-    let encryption = match &output.encryption {
-        None => Encryption::Unasked,
-        Some(ManifestEncryption::SseS3) => Encryption::SseS3,
-        Some(ManifestEncryption::SseKms { key_id }) => Encryption::SseKms { key_id: Some(key_id.clone()) },
-    };
-    let encryption = &encryption;
+    let encryption = &encryption(output);
     let put = |key: String, content_type: &'static str, body: PutBody| async move {
         let terms = PutTerms { content_type, encryption };
         let put = patiently(engine, Patience::Agent, "a generated manifest", || {

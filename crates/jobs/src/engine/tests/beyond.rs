@@ -184,7 +184,7 @@ impl Objects for Slow {
             }
         });
         let stream = Box::pin(first.chain(rest));
-        Ok(ObjectBody { etag: self.etag.lock().unwrap().clone(), size: None, stream })
+        Ok(ObjectBody { etag: self.etag.lock().unwrap().clone(), size: None, tags: None, stream })
     }
 
     async fn put(&self, bucket: &str, key: &str, terms: PutTerms<'_>, body: PutBody) -> Result<String, ObjectError> {

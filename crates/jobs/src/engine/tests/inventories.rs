@@ -44,7 +44,7 @@ impl Objects for Halting {
                 Ok(piece)
             }
         });
-        Ok(ObjectBody { etag: format!("\"{etag}\""), size: Some(size as u64), stream: Box::pin(stream) })
+        Ok(ObjectBody { etag: format!("\"{etag}\""), size: Some(size as u64), tags: None, stream: Box::pin(stream) })
     }
 
     async fn put(&self, bucket: &str, key: &str, terms: PutTerms<'_>, body: PutBody) -> Result<String, ObjectError> {
