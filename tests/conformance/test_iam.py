@@ -28,6 +28,8 @@ READ_ONLY = "arn:aws:iam::aws:policy/AmazonS3ReadOnlyAccess"
 SESSION = boto3.session.Session()
 # What AWS answers although its model has no such value.
 BESIDE_THE_MODEL = {("PermissionsBoundaryAttachmentType", "Policy")}
+# What tools ask for before they delete a user, and what nobody has here.
+NEVER_THERE = {"GetLoginProfile", "DeleteLoginProfile", "GetAccountPasswordPolicy"}
 
 
 def document(*statements):
@@ -54,7 +56,7 @@ def watch(client, seen):
 
     def look(operation_model, response_dict, **_):
         validate(service, operation_model, response_dict["status_code"], response_dict["headers"], response_dict["body"])
-        if response_dict["status_code"] == 200:
+        if response_dict["status_code"] == (404 if operation_model.name in NEVER_THERE else 200):
             seen.add(operation_model.name)
 
     client.meta.events.register(f"before-parse.{service}", look)
@@ -353,6 +355,32 @@ def test_versions_boundaries_tags_and_what_else_there_is(server, iam, seen, name
     assert keys["ContextKeyNames"] == ["aws:username"]
     assert iam.get_context_keys_for_principal_policy(
         PolicySourceArn=f"arn:aws:iam::{ACCOUNT}:user/{name}2")["ContextKeyNames"] == []
+
+
+def test_a_user_is_deleted_as_tools_do_it_which_ask_for_all_that_one_may_have_first(server, iam, seen, name):
+    """As Terraform's `aws_iam_user` with `force_destroy` does: it goes on after `NoSuchEntity`, and after no other error."""
+    as_user = make_user(server, iam, seen, name)
+    # By themselves, users name nobody.
+    for whose, asked in (({"UserName": name}, iam), ({}, iam), ({}, as_user())):
+        if asked is not iam:
+            iam.put_user_policy(UserName=name, PolicyName="own", PolicyDocument=document(
+                allow("iam:List*", "iam:GetLoginProfile", resource=f"arn:aws:iam::{ACCOUNT}:user/{name}")))
+        assert asked.list_ssh_public_keys(**whose)["SSHPublicKeys"] == []
+        assert asked.list_signing_certificates(**whose)["Certificates"] == []
+        assert asked.list_mfa_devices(**whose)["MFADevices"] == []
+        assert asked.list_service_specific_credentials(**whose)["ServiceSpecificCredentials"] == []
+        if asked is not iam:
+            assert refused(asked.get_login_profile) == ("NoSuchEntity", f"Login Profile for User {name} cannot be found.")
+    assert iam.list_virtual_mfa_devices(AssignmentStatus="Any")["VirtualMFADevices"] == []
+    for ask in (iam.get_login_profile, iam.delete_login_profile):
+        assert refused(ask, UserName=name) == ("NoSuchEntity", f"Login Profile for User {name} cannot be found.")
+    assert refused(iam.list_mfa_devices, UserName=name + "-gone") == ("NoSuchEntity", f"The user with name {name}-gone cannot be found.")
+    assert refused(iam.get_account_password_policy)[0] == "NoSuchEntity"
+    for key in iam.list_access_keys(UserName=name)["AccessKeyMetadata"]:
+        iam.delete_access_key(UserName=name, AccessKeyId=key["AccessKeyId"])
+    for policy in iam.list_user_policies(UserName=name)["PolicyNames"]:
+        iam.delete_user_policy(UserName=name, PolicyName=policy)
+    iam.delete_user(UserName=name)
 
 
 def test_a_confused_deputy_is_told_what_is_missing_and_let_in_once_it_is_there(server, iam, seen, name):

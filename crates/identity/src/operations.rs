@@ -133,6 +133,12 @@ pub(crate) const IAM: &[Operation] = operations! { "iam":
     "UpdateUser" => users::update_user,
     "DeleteUser" => users::delete_user,
     "ListGroupsForUser" => users::list_groups_for_user,
+    "ListSSHPublicKeys" => users::list_ssh_public_keys,
+    "ListSigningCertificates" => users::list_signing_certificates,
+    "ListMFADevices" => users::list_mfa_devices,
+    "ListServiceSpecificCredentials" => users::list_service_specific_credentials,
+    "GetLoginProfile" => users::login_profile,
+    "DeleteLoginProfile" => users::login_profile,
     "TagUser" => tags::tag_user,
     "UntagUser" => tags::untag_user,
     "ListUserTags" => tags::list_user_tags,
@@ -188,6 +194,8 @@ pub(crate) const IAM: &[Operation] = operations! { "iam":
     "GetContextKeysForCustomPolicy" => simulate::get_context_keys_for_custom_policy,
     "GetAccountSummary" => account::get_account_summary,
     "ListAccountAliases" => account::list_account_aliases,
+    "ListVirtualMFADevices" => account::list_virtual_mfa_devices,
+    "GetAccountPasswordPolicy" => account::get_account_password_policy,
 };
 
 /// All operations of STS.

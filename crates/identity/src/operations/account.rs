@@ -1,4 +1,5 @@
-//! What the account has in all. Source: IAM API reference, GetAccountSummary, ListAccountAliases.
+//! What the account has in all. Source: IAM API reference, GetAccountSummary, ListAccountAliases, ListVirtualMFADevices,
+//! GetAccountPasswordPolicy.
 
 use longshore_core::policy::Context;
 
@@ -55,4 +56,26 @@ pub(super) async fn list_account_aliases(mut call: Call) -> Result<Answer, Ident
         xml.empty("AccountAliases");
         write_marker(xml, None);
     }))
+}
+
+/// There are none; tools ask before they delete a user.
+pub(super) async fn list_virtual_mfa_devices(mut call: Call) -> Result<Answer, IdentityError> {
+    if let Some(status) = call.params.take("AssignmentStatus") {
+        validate::one_of(&status, "assignmentStatus", &["Assigned", "Unassigned", "Any"])?;
+    }
+    call.paging()?;
+    call.read()?;
+    let allowed = call.asker.may("*", Context::new())?;
+    Ok(Answer::new(allowed, |xml| {
+        xml.empty("VirtualMFADevices");
+        write_marker(xml, None);
+    }))
+}
+
+/// Nobody has a password, and so there is no policy for them, as in an account where none was made.
+pub(super) async fn get_account_password_policy(call: Call) -> Result<Answer, IdentityError> {
+    call.read()?;
+    call.asker.may("*", Context::new())?;
+    let account = &call.identity.settings().account;
+    Err(IdentityError::NoSuchEntity(format!("The Password Policy with domain name {account} cannot be found.")))
 }

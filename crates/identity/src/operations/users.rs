@@ -1,5 +1,6 @@
 //! Users: made, shown, renamed, taken away. Source: IAM API reference, CreateUser, GetUser, ListUsers, UpdateUser, DeleteUser,
-//! ListGroupsForUser.
+//! ListGroupsForUser; and what a user may have on AWS and not here: ListSSHPublicKeys, ListSigningCertificates, ListMFADevices,
+//! ListServiceSpecificCredentials, GetLoginProfile, DeleteLoginProfile.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -194,4 +195,55 @@ pub(super) async fn list_groups_for_user(mut call: Call) -> Result<Answer, Ident
         xml.empty("Groups");
         write_marker(xml, None);
     }))
+}
+
+/// There are none, of whomever it is asked; tools that delete a user ask for all of them, and go on only if they are answered.
+fn none_of_a_user(mut call: Call, list: &'static str) -> Result<Answer, IdentityError> {
+    let name = call.user_name_or_own()?;
+    call.paging()?;
+    call.read()?;
+    let allowed = match &name {
+        Some(name) => call.look(USER, name)?.0,
+        None => call.asker.may(call.asker.caller.principal().arn.clone(), Context::new())?,
+    };
+    Ok(Answer::new(allowed, move |xml| {
+        xml.empty(list);
+        write_marker(xml, None);
+    }))
+}
+
+pub(super) async fn list_ssh_public_keys(call: Call) -> Result<Answer, IdentityError> {
+    none_of_a_user(call, "SSHPublicKeys")
+}
+
+pub(super) async fn list_signing_certificates(call: Call) -> Result<Answer, IdentityError> {
+    none_of_a_user(call, "Certificates")
+}
+
+pub(super) async fn list_mfa_devices(call: Call) -> Result<Answer, IdentityError> {
+    none_of_a_user(call, "MFADevices")
+}
+
+/// Of one service or all: there are none of any. `AllUsers`, which goes without a name, is not here.
+pub(super) async fn list_service_specific_credentials(mut call: Call) -> Result<Answer, IdentityError> {
+    call.params.take("ServiceName");
+    none_of_a_user(call, "ServiceSpecificCredentials")
+}
+
+/// No user has a password, which is what AWS tells of one without.
+pub(super) async fn login_profile(mut call: Call) -> Result<Answer, IdentityError> {
+    let name = call.user_name_or_own()?;
+    call.read()?;
+    let whose = match name {
+        Some(name) => {
+            call.look(USER, &name)?;
+            name
+        }
+        None => {
+            let root = call.asker.caller.principal().arn.clone();
+            call.asker.may(root.clone(), Context::new())?;
+            root
+        }
+    };
+    Err(IdentityError::NoSuchEntity(format!("Login Profile for User {whose} cannot be found.")))
 }

@@ -180,6 +180,12 @@ TagUser | UserName=u-@&Tags.member.1.Key=a&Tags.member.1.Value=b |
 ListUserTags | UserName=u-@ |
 UntagUser | UserName=u-@&TagKeys.member.1=a |
 ListGroupsForUser | UserName=u-@ |
+ListSSHPublicKeys | UserName=u-@ |
+ListSigningCertificates | UserName=u-@ |
+ListMFADevices | UserName=u-@ |
+ListServiceSpecificCredentials | UserName=u-@ |
+GetLoginProfile | UserName=u-@ | NoSuchEntity
+DeleteLoginProfile | UserName=u-@ | NoSuchEntity
 CreateAccessKey | UserName=mu-@ | LimitExceeded
 ListAccessKeys | UserName=u-@ |
 UpdateAccessKey | UserName=u-@&AccessKeyId=%KEY%&Status=Inactive | NoSuchEntity
@@ -233,6 +239,8 @@ GetContextKeysForPrincipalPolicy | PolicySourceArn=%IAM%%3Auser%2Fu-@ |
 GetContextKeysForCustomPolicy | PolicyInputList.member.1=%ANYTHING% |
 GetAccountSummary | |
 ListAccountAliases | |
+ListVirtualMFADevices | |
+GetAccountPasswordPolicy | | NoSuchEntity
 AssumeRole | RoleArn=%IAM%%3Arole%2Fr-@&RoleSessionName=name |
 AssumeRole, with tags | RoleArn=%IAM%%3Arole%2Fr-@&RoleSessionName=name&Tags.member.1.Key=a&Tags.member.1.Value=b |
 GetAccessKeyInfo | AccessKeyId=%OWN% |
