@@ -6,6 +6,7 @@ What a principal may do elsewhere is tested where it is asked; here the operatio
 import datetime
 import json
 import re
+import urllib.error
 import urllib.request
 import xml.etree.ElementTree
 
@@ -456,13 +457,30 @@ def test_keys_and_sessions_outlive_a_server_that_is_killed(tmp_path, seen):
                 assert secret.encode() not in content, path
 
 
-def test_a_presigned_question_who_somebody_is(server):
+def who_presigned(server, more=""):
     """How other services have a client prove who it is: a presigned GET of GetCallerIdentity."""
     request = botocore.awsrequest.AWSRequest(
-        "GET", f"http://{server.address}/?Action=GetCallerIdentity&Version=2011-06-15", data="")
+        "GET", f"http://{server.address}/?Action=GetCallerIdentity&Version=2011-06-15{more}", data="")
     botocore.auth.SigV4QueryAuth(harness.credentials(server), "sts", REGION, expires=60).add_auth(request)
     with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request.url, timeout=10) as answer:
-        assert f"<Arn>arn:aws:iam::{ACCOUNT}:root</Arn>".encode() in answer.read()
+        return answer.read().decode()
+
+
+def test_a_presigned_question_who_somebody_is(server):
+    assert f"<Arn>arn:aws:iam::{ACCOUNT}:root</Arn>" in who_presigned(server)
+
+
+def test_a_presigned_question_who_somebody_is_needs_no_iam(tmp_path):
+    server = harness.Server(tmp_path, {"LONGSHORE_IAM": "off"}).start()
+    try:
+        assert f"<Arn>arn:aws:iam::{ACCOUNT}:root</Arn>" in who_presigned(server)
+        # Nothing is ignored here either.
+        with pytest.raises(urllib.error.HTTPError) as refusal:
+            who_presigned(server, "&Unknown=1")
+        with refusal.value as told:
+            assert told.status == 501 and "<Code>NotImplemented</Code>" in told.read().decode()
+    finally:
+        server.stop()
 
 
 def test_what_is_made_with_keys_goes_once_they_have_gone(server, iam, seen, name):

@@ -258,6 +258,23 @@ const OF_PRESIGNED: [&str; 7] = [
     "X-Amz-Security-Token",
 ];
 
+/// The members of a request, without what a presigned one is signed with.
+fn members(request: &Request) -> Result<Params, IdentityError> {
+    match request.method {
+        Method::POST => Params::parse(&request.body),
+        Method::GET => {
+            let mut params = Params::of(request.query.iter().map(|(name, value)| (name.to_owned(), value.to_owned())))?;
+            if request.query.contains("X-Amz-Signature") {
+                for name in OF_PRESIGNED {
+                    params.take(name);
+                }
+            }
+            Ok(params)
+        }
+        _ => Err(IdentityError::Unreadable("The request has to be a POST or a GET.".into())),
+    }
+}
+
 impl Identity {
     /// Answers a request to IAM or STS; the service of its signature says which.
     pub async fn serve(&self, request: Request) -> Response {
@@ -288,11 +305,7 @@ impl Identity {
     }
 
     async fn answer(&self, service: &Service, request: Request) -> Result<(&'static str, Answer), IdentityError> {
-        let mut params = match request.method {
-            Method::POST => Params::parse(&request.body)?,
-            Method::GET => Params::of(request.query.iter().map(|(name, value)| (name.to_owned(), value.to_owned())))?,
-            _ => return Err(IdentityError::Unreadable("The request has to be a POST or a GET.".into())),
-        };
+        let mut params = members(&request)?;
         let action = params.take("Action").filter(|action| !action.is_empty()).ok_or(IdentityError::MissingAction)?;
         let version = params.take("Version").unwrap_or_else(|| service.version.to_owned());
         let found = service.operations.iter().find(|operation| operation.name == action);
@@ -315,11 +328,6 @@ impl Identity {
             false => request.header("x-amz-security-token"),
         }
         .map(str::to_owned);
-        if presigned && request.method == Method::GET {
-            for name in OF_PRESIGNED {
-                params.take(name);
-            }
-        }
         let asker = Asker { caller: request.caller, action: operation.action };
         session_token::check_use(&asker, operation.name)?;
         let answer = (operation.handle)(Call { identity: self.clone(), params, asker, session_token }).await?;

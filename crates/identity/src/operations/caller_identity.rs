@@ -1,14 +1,13 @@
 //! Who asks, and whose a key is. Source: STS API reference, GetCallerIdentity, GetAccessKeyInfo.
 
-use http::{Method, StatusCode};
+use http::StatusCode;
 use longshore_core::policy::Context;
 use longshore_core::policy::Principal;
 use longshore_wire::xml::Writer;
 use longshore_wire::{Request, Response};
 
-use super::{Answer, Call, STS_SERVICE};
+use super::{Answer, Call, STS_SERVICE, members};
 use crate::error::IdentityError;
-use crate::query::Params;
 use crate::validate;
 
 /// Whoever has signed may know who they are: policies are not asked, even those that deny it.
@@ -26,14 +25,15 @@ fn told(xml: &mut Writer, principal: &Principal) {
 
 /// Answers GetCallerIdentity where there is no IAM, for every smoke test begins with it. `None`: something else is asked.
 pub fn without_iam(request: &Request) -> Option<Response> {
-    if request.method != Method::POST || request.caller.verified().service() != "sts" {
+    if request.caller.verified().service() != "sts" {
         return None;
     }
-    let mut params = Params::parse(&request.body).ok()?;
+    let mut params = members(request).ok()?;
     let version = params.take("Version").unwrap_or_else(|| STS_SERVICE.version.to_owned());
     if params.take("Action").as_deref() != Some("GetCallerIdentity") || version != STS_SERVICE.version {
         return None;
     }
+    params.finish("GetCallerIdentity").ok()?;
     let mut xml = Writer::document("GetCallerIdentityResponse", Some(STS_SERVICE.namespace));
     xml.open("GetCallerIdentityResult");
     told(&mut xml, request.caller.principal());
