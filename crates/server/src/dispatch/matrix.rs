@@ -166,9 +166,16 @@ async fn serve(world: &World, row: &Row, controls: &BTreeSet<Control>, findings:
         let right = of_row(world, row, Which::Here, user);
         let answered = world.send(&defects::right(world, row, right, *control)).await.expect("it can be sent");
         // The first finds all there; a deed that is done once is done then.
-        // Of these there is nothing here to be served: no function has a URL, and no job lacks its report.
+        // Of these there is nothing here to be served: no function has a URL, no job lacks its report, nobody has a password.
+        let nothing_there = [
+            "GetFunctionUrlConfig",
+            "DeliverJobReport",
+            "GetLoginProfile",
+            "DeleteLoginProfile",
+            "GetAccountPasswordPolicy",
+        ];
         let only_refused = row.ends.iter().any(|code| code == "UnknownOperationException")
-            || ["GetFunctionUrlConfig", "DeliverJobReport"].contains(&row.name.as_str());
+            || nothing_there.contains(&row.name.as_str());
         let may_end = turn > 0 || only_refused;
         let inside = row.refused_inside && answered.body.contains("<Error>");
         let served = answered.succeeded() && !inside || (may_end && row.ends.contains(&answered.code));
