@@ -388,7 +388,7 @@ impl AuditFile {
         let about = file.metadata()?;
         let mut last = [b'\n'];
         if about.len() > 0 {
-            file.read_at(&mut last, about.len() - 1)?;
+            file.read_exact_at(&mut last, about.len() - 1)?;
         }
         Ok(self.open.insert(Open { file, id: (about.dev(), about.ino()), is_torn: last != [b'\n'] }))
     }
