@@ -345,12 +345,9 @@ async fn idle(growing: Option<&Arc<Growing>>) {
 /// The code with which a job fails whose state on our disk does not read as it was written.
 const STATE_DAMAGED: &str = "StateDamaged";
 
-/// What is damaged, and what can be done about it: the job's row and its results are of one moment, so that a folder alone
-/// cannot be put back.
+/// What is damaged, and what can be done about it.
 fn state_damaged(what: String) -> FailureReason {
-    FailureReason::new(STATE_DAMAGED, what).detailed(
-        "Restore the whole data directory from a backup, or create the job again: all its tasks then run anew",
-    )
+    FailureReason::new(STATE_DAMAGED, what).detailed(crate::error::AFTER_DAMAGE)
 }
 
 /// A job that fails where there is nothing (more) to report: Failing, then Failed.
