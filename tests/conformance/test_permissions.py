@@ -6,6 +6,7 @@ nothing else. Sources: S3 Batch spec 9; Lambda spec 6.
 
 import contextlib
 import json
+import sqlite3
 import textwrap
 import uuid
 
@@ -654,3 +655,30 @@ def test_a_copy_takes_the_right_to_tag_what_it_tags(server, name, person):
         s3.copy_object(Bucket=bucket, Key="shared/x", CopySource={"Bucket": bucket, "Key": "own/x"})
     person.may(allow("s3:PutObjectTagging", f"{arn}/shared/*"))
     s3.copy_object(Bucket=bucket, Key="shared/x", CopySource={"Bucket": bucket, "Key": "own/x"})
+
+
+def test_a_first_start_names_the_statements_that_allowed_nothing_before(tmp_path, name):
+    server = harness.Server(tmp_path)
+    server.start()
+    try:
+        function = server.functions.create_function(
+            FunctionName=name, Runtime="python3.11", Handler="handler.handler", Role=harness.ROLE,
+            Code={"ZipFile": harness.zip_of({"handler.py": "handler = print"})})["FunctionArn"]
+        server.functions.add_permission(FunctionName=name, StatementId="all", Action="lambda:*", Principal="*")
+        server.functions.add_permission(FunctionName=name, StatementId="invoke", Action="lambda:InvokeFunction", Principal="*")
+
+        def told():
+            return [line for line in server.said().splitlines() if "a statement of a function's policy allows what it says from now on" in line]
+
+        for wanted in (1, 1):
+            server.stop()
+            if not told():
+                # As an earlier version left it.
+                with contextlib.closing(sqlite3.connect(server.data_dir / "records.db")) as records, records:
+                    records.execute("DELETE FROM identity_done")
+                (server.data_dir / "records.sums").unlink()
+            server.start()
+            assert len(told()) == wanted, told()
+        assert f"function={function} sid=all action=lambda:*" in told()[0], told()
+    finally:
+        server.stop()

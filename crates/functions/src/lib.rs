@@ -37,7 +37,7 @@ use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use http::StatusCode;
-use longshore_core::permission::Meant;
+use longshore_core::permission::{Meant, Principal, Statement};
 use longshore_store::Records;
 use longshore_wire::operation::{self, Routed};
 use longshore_wire::{ApiError, Denied, Request, Response};
@@ -254,6 +254,18 @@ impl Functions {
         let snapshot = self.inner.catalogue.snapshot();
         let versions = snapshot.values().flat_map(|entry| entry.function.versions.values());
         versions.map(|version| version.configuration.role.clone()).collect()
+    }
+
+    /// The statements of policies of functions, versions and aliases that let users or roles do more than invoke.
+    pub fn statements_beyond_invoke(&self) -> Vec<Statement> {
+        let snapshot = self.inner.catalogue.snapshot();
+        let policies = snapshot.values().flat_map(|entry| entry.function.policies.values());
+        let beyond = |statement: &&Statement| {
+            let service = matches!(statement.principal, Principal::Service(_));
+            // InvokeFunction, InvokeFunctionUrl, and what else begins so.
+            !service && !statement.action.to_ascii_lowercase().starts_with("lambda:invoke")
+        };
+        policies.flat_map(|policy| &policy.statements).filter(beyond).cloned().collect()
     }
 
     /// What was counted of functions since the server began, by their names, and what the queue of events holds.

@@ -97,6 +97,8 @@ struct Shared {
     redelivered: Mutex<BTreeMap<String, String>>,
     /// Held by whoever removes files of one job that is over, from the look whether its report is being delivered on.
     removing: tokio::sync::Mutex<()>,
+    /// Held by whoever reads all results of a job for a line in the log: one at a time.
+    looking_back: tokio::sync::Mutex<()>,
     tasks: tasks::Tasks,
     stopping: CancellationToken,
     started: Instant,
@@ -212,6 +214,7 @@ impl Engine {
                 agents: Mutex::default(),
                 redelivered: Mutex::default(),
                 removing: tokio::sync::Mutex::default(),
+                looking_back: tokio::sync::Mutex::default(),
                 stopping: CancellationToken::new(),
                 started: Instant::now(),
             }),

@@ -63,6 +63,9 @@ pub enum JobError {
     /// A report that is to be delivered again is not, and why.
     #[error("a report is not delivered: {0}")]
     Undelivered(String),
+    /// As [`JobError::Undelivered`], for good: the results that it would be made of do not read as they were written.
+    #[error("the results are damaged: {0}")]
+    ResultsDamaged(String),
     #[error("no such resource")]
     NoSuchResource,
     #[error("the method is not allowed here")]
@@ -137,6 +140,11 @@ impl JobError {
             JobError::Undelivered(why) => {
                 both(409, "ReportDeliveryFailed", format!("The report is not delivered: {why}"))
             }
+            JobError::ResultsDamaged(what) => {
+                let text =
+                    format!("The report is not delivered: the job's results are damaged: {what}. {AFTER_DAMAGE}");
+                both(409, "StateDamaged", text)
+            }
             JobError::NoSuchResource => both(404, "NoSuchResource", "The path names no resource of this API".into()),
             JobError::MethodNotAllowed => {
                 both(405, "MethodNotAllowed", "The specified method is not allowed against this resource".into())
@@ -184,6 +192,11 @@ pub struct FailureReason {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub detail: Option<String>,
 }
+
+/// What can be done about a job whose state on our disk is damaged: its row and its results are of one moment, so that a folder alone
+/// cannot be put back.
+pub(crate) const AFTER_DAMAGE: &str =
+    "Restore the whole data directory from a backup, or create the job again: all its tasks then run anew";
 
 impl FailureReason {
     pub fn new(code: &str, reason: impl Into<String>) -> Self {

@@ -300,6 +300,19 @@ impl Witness for Watch {
     }
 }
 
+/// Says in the log of the first start which statements of functions' policies let others do more than invoke: for earlier versions they
+/// allowed nothing. Before [`first_roles`], which settles that there was a start.
+pub async fn tell_what_allows_more(identity: &Identity, functions: &Functions) -> Result<(), Failure> {
+    if identity.has_first_roles().await.because("cannot look whether this is the first start")? {
+        return Ok(());
+    }
+    for statement in functions.statements_beyond_invoke() {
+        let (sid, action, function) = (&statement.sid, &statement.action, &statement.resource);
+        tracing::warn!(function, sid, action, principal = ?statement.principal, "a statement of a function's policy allows what it says from now on");
+    }
+    Ok(())
+}
+
 /// Makes the roles that there are without set-up, once in the life of a data directory and as long as nobody has made anything: those that
 /// jobs and functions of an earlier version name, when roles were names, and may do what all might then; and [`ROLE`], last, so that a
 /// start that breaks off begins anew.

@@ -262,6 +262,7 @@ impl Server {
         if let (Some(identity), Some(services)) = (identity, services) {
             let mut named = longshore_jobs::roles_of_stored_jobs(&records).because(cannot("the jobs"))?;
             named.extend(functions.role_arns());
+            access::tell_what_allows_more(&identity, &functions).await?;
             access::first_roles(&identity, &account, named).await?;
             let roles = JobRoles {
                 identity,

@@ -135,6 +135,27 @@ async fn function_version_and_alias_are_different_resources() {
 }
 
 #[tokio::test]
+async fn statements_that_let_others_do_more_than_invoke_are_found() {
+    let api = Api::with_alias().await;
+    for (n, (qualifier, action, principal)) in [
+        ("", "lambda:InvokeFunction", "*"),
+        ("", "lambda:invokefunction", "111111111111"),
+        ("", "lambda:GetFunction", "s3.amazonaws.com"),
+        ("", "lambda:*", "*"),
+        ("?Qualifier=prod", "lambda:GetFunction", "111111111111"),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let changes = json!({"StatementId": format!("s{n}"), "Action": action, "Principal": principal});
+        api.permit(qualifier, changes).await.ok(201);
+    }
+    let found = api.functions.statements_beyond_invoke();
+    let found: Vec<_> = found.iter().map(|found| (&*found.sid, found.resource.clone())).collect();
+    assert_eq!(found, [("s3", ARN.to_owned()), ("s4", format!("{ARN}:prod"))]);
+}
+
+#[tokio::test]
 async fn a_policy_has_the_revision_of_what_it_belongs_to() {
     let api = Api::with_alias().await;
     let shown = |qualifier: &'static str| {

@@ -4,11 +4,11 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use longshore_core::failures::{Failures, Group};
 use longshore_core::job::{Event, Status};
+use longshore_core::record::Entry;
 use longshore_core::run::{Command, Ended};
 use longshore_core::task::Outcome;
-use longshore_store::StoreError;
+use longshore_store::{Position, StoreError};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -17,6 +17,7 @@ use super::keeper::Held;
 use super::patience::Patience;
 use super::pinned::Growing;
 use super::preparer::{self, Prepared, Unprepared};
+use super::recorder::{self, Log};
 use super::reporter::{self, Unreported};
 use super::{AgentHandle, Engine, Live, ORDERS_MAX, Order, Rest, run};
 use crate::error::FailureReason;
@@ -345,12 +346,9 @@ async fn idle(growing: Option<&Arc<Growing>>) {
 /// The code with which a job fails whose state on our disk does not read as it was written.
 const STATE_DAMAGED: &str = "StateDamaged";
 
-/// What is damaged, and what can be done about it: the job's row and its results are of one moment, so that a folder alone
-/// cannot be put back.
+/// What is damaged, and what can be done about it.
 fn state_damaged(what: String) -> FailureReason {
-    FailureReason::new(STATE_DAMAGED, what).detailed(
-        "Restore the whole data directory from a backup, or create the job again: all its tasks then run anew",
-    )
+    FailureReason::new(STATE_DAMAGED, what).detailed(crate::error::AFTER_DAMAGE)
 }
 
 /// A job that fails where there is nothing (more) to report: Failing, then Failed.
@@ -498,31 +496,46 @@ async fn finish(
         None => drop(step(engine, fence, Event::ReportWritten, Change::default()).await?),
     }
     if job.succeeded == 0 && job.failed > 0 {
-        warn_of_one_reason(engine, job).await;
+        // For a line in the log neither the job's lease nor its agent waits.
+        let (there, id) = (engine.clone(), job.id.clone());
+        engine.shared.tasks.spawn(async move { warn_of_one_reason(&there, &id).await });
     }
     Ok(())
 }
 
 /// Says in the log if every task of a job that is over failed for the same reason: then it lies with no object, and a job that is
 /// Complete says nothing of it.
-async fn warn_of_one_reason(engine: &Engine, job: &JobRow) {
-    // Whoever asks for them is told what is wrong with them.
-    let Ok(failures) = engine.failures(&job.id).await else { return };
-    let Some((tasks, outcome)) = only_reason(failures) else { return };
+async fn warn_of_one_reason(engine: &Engine, id: &str) {
+    // One at a time, and not among the passes that those wait for who watch a job.
+    let _looking = engine.shared.looking_back.lock().await;
+    let (log, stopping) = (engine.shared.world.log(id), engine.shared.stopping.clone());
+    let looked = engine.shared.tasks.blocking(move || only_reason(&log, || stopping.is_cancelled()));
+    // Whoever asks for its failures is told what is wrong with them.
+    let Ok(Some((tasks, outcome))) = looked.await else { return };
     let (http_status, code) = (outcome.http_status, &*outcome.error_code);
     // What a function says of itself is a payload, and those are in no log.
     let reason = if http_status == 200 { "the function says it, and the report has it" } else { &*outcome.message };
-    tracing::warn!(job = job.id, tasks, http_status, code, reason, "every task of a job failed for one reason");
+    tracing::warn!(job = id, tasks, http_status, code, reason, "every task of a job failed for one reason");
 }
 
-/// How many tasks failed, and how, if all of them did and in the same way.
-fn only_reason(failures: Failures) -> Option<(u64, Outcome)> {
-    let succeeded = failures.succeeded;
-    let (groups, others) = failures.groups();
-    let [one] = <[Group; 1]>::try_from(groups).ok()?;
+/// How many tasks failed, and how, if all of them did and in the same way. No outcome behind the first that differs is decoded, nor
+/// any once `given_up`. Blocks.
+fn only_reason(log: &Log, given_up: impl Fn() -> bool) -> Result<Option<(u64, Outcome)>, StoreError> {
+    let (mut only, mut differs) = (None::<(u64, Outcome)>, false);
+    recorder::settled_since(log, Position::default(), |logged| {
+        differs |= logged.succeeded || given_up();
+        if differs {
+            return Ok(());
+        }
+        if let Entry::Settled { outcome, .. } = logged.to_entry()? {
+            let (tasks, first) = only.get_or_insert_with(|| (0, outcome.clone()));
+            *tasks += 1;
+            differs = *first != outcome;
+        }
+        Ok(())
+    })?;
     // That a function turns one object away says nothing of others.
-    let tells = one.tasks > 1 || one.outcome.http_status != 200;
-    (succeeded == 0 && others == 0 && tells).then_some((one.tasks, one.outcome))
+    Ok(only.filter(|(tasks, outcome)| !differs && (*tasks > 1 || outcome.http_status != 200)))
 }
 
 #[cfg(test)]
@@ -530,9 +543,10 @@ mod tests {
     use longshore_core::task::{Task, VersionId};
 
     use super::*;
+    use crate::ledger::Duty;
 
-    #[test]
-    fn a_reason_is_the_only_one_where_every_task_failed_for_it() {
+    #[tokio::test]
+    async fn a_reason_is_the_only_one_where_every_task_failed_for_it() {
         let denied = Outcome::failed(403, "AccessDeniedException", "The role may not.");
         let other = Outcome::failed(200, "PermanentFailure", "no");
         for (outcomes, wanted) in [
@@ -544,13 +558,20 @@ mod tests {
             (vec![&denied, &Outcome::succeeded("")], None),
             (vec![], None),
         ] {
-            let mut failures = Failures::default();
-            for (row, outcome) in outcomes.into_iter().enumerate() {
+            let dir = tempfile::tempdir().unwrap();
+            let log = crate::engine::tests::log_in(dir.path(), "j").await;
+            let fence = log.ledger.lease(&Duty::Job("j".into())).await.unwrap().unwrap().fence;
+            let (results, _) = log.ledger.open_results(&fence).await.unwrap();
+            let settled = |(row, outcome): (usize, &Outcome)| {
                 let row = row as u64;
                 let task = Task { row, number: row, bucket: "b".into(), key: "k".into(), version: VersionId::NoColumn };
-                failures.add(&task, outcome);
+                Entry::Settled { task: Arc::new(task), attempts: 1, outcome: outcome.clone() }
+            };
+            if !outcomes.is_empty() {
+                results.append(1, Arc::new(outcomes.into_iter().enumerate().map(settled).collect())).await.unwrap();
             }
-            assert_eq!(only_reason(failures), wanted);
+            assert_eq!(only_reason(&log, || false).unwrap(), wanted);
+            assert_eq!(only_reason(&log, || true).unwrap(), None, "a server that stops says nothing");
         }
     }
 }

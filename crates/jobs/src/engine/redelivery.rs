@@ -120,7 +120,7 @@ async fn deliver(engine: &Engine, id: &str) -> Result<Redelivered, JobError> {
             }
             Err(Unreported::Store(StoreError::Damaged(what))) => {
                 tracing::error!(job = id, what, "a report cannot be delivered again");
-                return Err(JobError::Undelivered(format!("the job's results are damaged: {what}")));
+                return Err(JobError::ResultsDamaged(what));
             }
             Err(Unreported::Store(error)) => return Err(error.into()),
         };

@@ -273,6 +273,8 @@ async fn only_a_report_that_is_missing_is_delivered_and_never_without_all_rows()
     let deliver = async |id: &str| world.send("POST", &format!("/_longshore/v1/jobs/{id}/report"), "", "").await;
     let (status, told) = deliver(&id).await;
     assert!(status == 409 && told.contains("0 of 13 rows"), "{told}");
+    // For good: mending the bucket and asking again is no way.
+    assert!(told.contains("StateDamaged") && told.contains("or create the job again"), "{told}");
     assert!(!world.shelf.0.lock().unwrap().keys().any(|key| key.starts_with("r/")));
 
     let whole = world.create(|b| b.replace("tok-1", "tok-2")).await;
