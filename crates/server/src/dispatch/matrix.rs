@@ -7,6 +7,7 @@
 mod costs;
 mod defects;
 mod drafts;
+mod keys;
 mod rows;
 mod world;
 
