@@ -20,6 +20,7 @@ pub use context::Context;
 pub use decide::{Because, Decision, Layer, Question, ResourcePolicy, decide};
 pub use document::{Document, Effect, Kind, Malformed, Position, Statement, counted_characters};
 pub use explain::{Explanation, Have, Matched, Missed, Near, explain};
+pub use keys::filled as filled_keys;
 pub use principal::{Principal, PrincipalKind};
 
 use std::sync::Arc;

@@ -15,7 +15,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use http_body_util::{BodyExt, Full, StreamBody, combinators::BoxBody};
 use longshore_store::{Budget, Held};
 use longshore_wire::payload;
-use longshore_wire::s3_actions::{PUT_OBJECT, on_bucket, on_object};
+use longshore_wire::s3_actions::on_bucket;
 use longshore_wire::xml::Element;
 use longshore_wire::{ApiError, Asked, Caller, RequestId};
 use percent_encoding::percent_decode_str;
@@ -24,7 +24,7 @@ use s3s::service::{S3Service, S3ServiceBuilder};
 
 use crate::checksum::{Expected, Hasher};
 use crate::error::ObjectsError;
-use crate::operations::Backend;
+use crate::operations::{Backend, asks};
 use crate::{Inner, Objects};
 
 /// Bytes of an XML document in a request. The largest legal one, 10,000 parts with ETag and SHA-256, takes about 2 MiB.
@@ -231,9 +231,8 @@ impl Objects {
             let frames = body.stream.map(|piece| piece.map(http_body::Frame::data));
             s3s::Body::http_body_unsync(StreamBody::new(frames))
         } else {
-            if let Some(asked) = target.asks_before_body(&parts.method) {
-                self.inner.allow_before_body(&context.caller, asked).await?;
-            }
+            let asks = target.asks_before_body(&parts.method, &parts.headers, &self.inner.settings.region);
+            self.inner.allow_before_body(&context.caller, asks).await?;
             let (document, held) = document(body, &mut context).await?;
             _held = held;
             parts.headers.insert(header::CONTENT_LENGTH, HeaderValue::from(document.len()));
@@ -394,17 +393,17 @@ impl Target {
         Ok(Self { path, bucket, key, query, hoisted })
     }
 
-    /// What an operation that takes a document asks for, where nothing in the document changes the question: then nobody's document is
-    /// read who may not hand one in. The operation asks again, with what it was parsed to.
-    fn asks_before_body(&self, method: &Method) -> Option<Asked> {
-        let bucket = self.bucket.as_deref()?;
+    /// What an operation that takes a document asks for, where the document hardly changes the question: one of these, or nothing where that
+    /// is not known. Then nobody's document is read who may not hand one in. The operation asks again, with what it was parsed to.
+    fn asks_before_body(&self, method: &Method, headers: &HeaderMap, region: &str) -> Vec<Asked> {
+        let Some(bucket) = self.bucket.as_deref() else { return Vec::new() };
         match (method, &self.key) {
-            (&Method::POST, Some(key)) if self.has_any(&["uploadId"]) => Some(on_object(PUT_OBJECT, bucket, key)),
-            (&Method::PUT, None) if self.has_any(&["versioning"]) => Some(on_bucket("s3:PutBucketVersioning", bucket)),
+            (&Method::POST, Some(key)) if self.has_any(&["uploadId"]) => vec![asks::completing(bucket, key, headers)],
+            (&Method::PUT, None) if self.has_any(&["versioning"]) => vec![on_bucket("s3:PutBucketVersioning", bucket)],
             (&Method::PUT, None) if self.query.iter().all(|(name, _)| name == "x-id") => {
-                Some(on_bucket("s3:CreateBucket", bucket))
+                asks::making_bucket_in(bucket, region)
             }
-            _ => None,
+            _ => Vec::new(),
         }
     }
 

@@ -144,7 +144,7 @@ impl Callers {
         id: &RequestId,
     ) -> Result<Caller, AuthError> {
         let now = jiff::Timestamp::now();
-        let secure = connection.is_some_and(|connection| connection.secure);
+        let secure = connection.is_some_and(|connection| connection.is_secure());
         let rules = Rules { unsigned_payload: rules.unsigned_payload || secure, ..*rules };
         let verify = |key: &Key<'_>| claim.verify(key, &rules, now.as_second(), body_sha256);
         let context = self.context(now, claim, connection);
@@ -168,6 +168,7 @@ impl Callers {
     }
 
     fn caller(&self, verified: Verified, subject: caller::Subject, context: Context, request_id: &str) -> Caller {
+        let context = with_signature(context, &verified, jiff::Timestamp::now());
         Caller::new(verified, subject, context, self.witness.clone(), request_id)
     }
 
@@ -176,7 +177,8 @@ impl Callers {
         let mut context = signed(now, claim.region(), claim.is_presigned());
         if let Some(connection) = connection {
             context.set("aws:SourceIp", address(connection.peer.ip()));
-            context.set("aws:SecureTransport", connection.secure.to_string());
+            context.set("aws:SecureTransport", connection.is_secure().to_string());
+            context = context.with_all("s3:TlsVersion", connection.tls);
         }
         context
     }
@@ -400,6 +402,16 @@ fn signed(now: jiff::Timestamp, region: &str, presigned: bool) -> Context {
         .with("s3:signatureversion", "AWS4-HMAC-SHA256")
 }
 
+/// With what a signature that holds says besides: how old it is, and what of the body it covers.
+fn with_signature(context: Context, verified: &Verified, now: jiff::Timestamp) -> Context {
+    let Some(signed_at) = verified.signed_at() else { return context };
+    // A client's clock may be ahead of ours; one that is not signed yet there is not.
+    let age = (now.as_millisecond() - signed_at.saturating_mul(1_000)).max(0);
+    context
+        .with("s3:signatureAge", age.to_string())
+        .with_all("s3:x-amz-content-sha256", verified.payload().header_value())
+}
+
 /// Of what does not leave the machine: nobody can listen, and there is no address that it comes from. That of this machine would say that a
 /// client on it asks, whom a policy may trust more than the code of a function; and on AWS, too, a service or a function has none of
 /// the addresses of one's own network.
@@ -407,12 +419,16 @@ fn inside(context: Context, region: &str) -> Context {
     context
         .with("aws:RequestedRegion", region)
         .with("aws:SecureTransport", "true")
+        .with("s3:TlsVersion", "1.3")
         .with_all::<String>("aws:SourceIp", [])
 }
 
-/// Of what is done inside the server with a role: its session begins with each look at the role.
+/// Of what is done inside the server with a role: its session begins with each look at the role, and so would a signature.
 fn within(now: jiff::Timestamp, region: &str, presigned: bool) -> Context {
-    inside(signed(now, region, presigned), region).with("aws:TokenIssueTime", format!("{now:.0}"))
+    inside(signed(now, region, presigned), region)
+        .with("aws:TokenIssueTime", format!("{now:.0}"))
+        .with("s3:signatureAge", "0")
+        .with_all::<String>("s3:x-amz-content-sha256", [])
 }
 
 fn function_arn(region: &str, account: &str, function: &str) -> String {
@@ -883,6 +899,9 @@ mod tests {
             ("aws:CurrentTime", &["1970-01-01T00:00:00Z"]),
             ("aws:TokenIssueTime", &["1970-01-01T00:00:00Z"]),
             ("s3:authType", &["REST-QUERY-STRING"]),
+            ("s3:TlsVersion", &["1.3"]),
+            ("s3:signatureAge", &["0"]),
+            ("s3:x-amz-content-sha256", &[]),
             ("s3:signatureversion", &["AWS4-HMAC-SHA256"]),
         ] {
             assert_eq!(

@@ -58,8 +58,14 @@ pub trait Service: Send + Sync + 'static {
 pub struct Connection {
     /// The other end of the socket.
     pub peer: SocketAddr,
-    /// Whether it came over TLS.
-    pub secure: bool,
+    /// The version of TLS that it came over, `1.3`; `None`: in the clear.
+    pub tls: Option<&'static str>,
+}
+
+impl Connection {
+    pub fn is_secure(&self) -> bool {
+        self.tls.is_some()
+    }
 }
 
 /// The place that a request's connection has among all, as its extension.
@@ -108,7 +114,7 @@ pub async fn serve(
                 };
                 // Answers are written whole; waiting to fill a packet would only delay their end.
                 let _ = stream.set_nodelay(true);
-                let how = Connection { peer, secure: tls.is_some() };
+                let how = Connection { peer, tls: None };
                 let (tls, service, stop) = (tls.clone(), service.clone(), stop.clone());
                 connections.spawn(async move {
                     let phase = seat.phase();
@@ -116,6 +122,7 @@ pub async fn serve(
                         None => connection(stream, how, phase, service, stop).await,
                         Some(tls) => {
                             if let Some(stream) = shaken_hands(&tls, stream, how, &phase).await {
+                                let how = Connection { tls: Some(version(&stream)), ..how };
                                 connection(stream, how, phase, service, stop).await;
                             }
                         }
@@ -163,6 +170,14 @@ async fn shaken_hands(
             tracing::debug!(peer = %how.peer, %error, "connection closed, there was no TLS with its client");
             None
         }
+    }
+}
+
+/// As `s3:TlsVersion` has it. Older ones than 1.2 are spoken with nobody.
+fn version(stream: &tokio_rustls::server::TlsStream<TcpStream>) -> &'static str {
+    match stream.get_ref().1.protocol_version() {
+        Some(tokio_rustls::rustls::ProtocolVersion::TLSv1_3) => "1.3",
+        _ => "1.2",
     }
 }
 
@@ -220,12 +235,12 @@ async fn connection<S>(
     let ended = tokio::select! {
         ended = served => ended,
         () = watched.lasts_too_long() => {
-            tracing::debug!(peer = %how.peer, secure = how.secure, "connection closed, its client was silent too long, or others needed its place");
+            tracing::debug!(peer = %how.peer, secure = how.is_secure(), "connection closed, its client was silent too long, or others needed its place");
             return;
         }
     };
     if let Err(error) = ended {
-        tracing::debug!(peer = %how.peer, secure = how.secure, %error, "connection broke off");
+        tracing::debug!(peer = %how.peer, secure = how.is_secure(), %error, "connection broke off");
     }
 }
 
@@ -538,7 +553,7 @@ mod tests {
 
     const HOW: Connection = Connection {
         peer: SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 7)), 4711),
-        secure: true,
+        tls: Some("1.3"),
     };
 
     /// Reads the body and answers its length.
@@ -550,7 +565,7 @@ mod tests {
     impl Service for How {
         async fn answer(&self, request: http::Request<RequestBody>) -> Answer {
             let text = match request.extensions().get::<Connection>() {
-                Some(Connection { peer, secure }) => format!("{peer} {secure}"),
+                Some(how) => format!("{} {}", how.peer, how.is_secure()),
                 None => "unknown".to_owned(),
             };
             http::Response::new(Full::new(Bytes::from(text)).map_err(|never| match never {}).boxed_unsync())

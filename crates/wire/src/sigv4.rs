@@ -47,6 +47,7 @@ pub struct Verified {
     access_key_id: String,
     service: String,
     region: String,
+    signed_at: Option<i64>,
     payload: PayloadForm,
     decoded_length: Option<u64>,
     trailers: Vec<String>,
@@ -61,6 +62,7 @@ impl Verified {
             access_key_id: "in-process".to_owned(),
             service: "in-process".to_owned(),
             region: String::new(),
+            signed_at: None,
             payload: PayloadForm::Unsigned,
             decoded_length: None,
             trailers: Vec::new(),
@@ -84,6 +86,11 @@ impl Verified {
     /// The region of the credential scope; empty for work that arose in process.
     pub fn region(&self) -> &str {
         &self.region
+    }
+
+    /// When the request says that it was signed, in seconds since the epoch; `None` for work that arose in process.
+    pub fn signed_at(&self) -> Option<i64> {
+        self.signed_at
     }
 
     /// What the signature says of the body. Never [`PayloadForm::Implied`]: by now that is a known hash.
@@ -336,6 +343,7 @@ impl Claim {
             access_key_id: self.access_key_id.clone(),
             service: self.service.clone(),
             region: self.region.clone(),
+            signed_at: Some(self.at),
             payload,
             decoded_length: self.decoded_length,
             trailers: self.trailers.clone(),

@@ -497,7 +497,7 @@ mod tests {
             kind: PrincipalKind::User { name: "u".into() },
             tags: BTreeMap::new(),
         };
-        let facts = Facts { principal: &principal, resource_account: "111111111111", context };
+        let facts = Facts { principal: &principal, action: "s3:GetObject", resource_account: "111111111111", context };
         read(operator, key, wanted).unwrap_or_else(|told| panic!("{operator}: {told}")).holds(&facts)
     }
 

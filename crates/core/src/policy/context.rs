@@ -119,6 +119,8 @@ pub(super) enum Known<'a> {
 /// All that is known of a request: its context, and what follows from who asks and whose the resource is.
 pub(super) struct Facts<'a> {
     pub principal: &'a Principal,
+    /// `s3:GetObject`, in any case.
+    pub action: &'a str,
     pub resource_account: &'a str,
     pub context: &'a Context,
 }
@@ -170,6 +172,9 @@ impl<'a> Facts<'a> {
                 Some(if service { one(&self.principal.arn) } else { Known::Missing })
             }
             "aws:resourceaccount" => Some(one(self.resource_account)),
+            "s3:resourceaccount" if self.action.get(..3).is_some_and(|service| service.eq_ignore_ascii_case("s3:")) => {
+                Some(one(self.resource_account))
+            }
             _ => key.strip_prefix("aws:principaltag/").map(|tag| {
                 let tags = &self.principal.tags;
                 tags.iter()
@@ -247,11 +252,17 @@ mod tests {
             ("aws:PrincipalTag/tEAM", ["red"; 4]),
             ("aws:PrincipalTag/none", ["-"; 4]),
             ("aws:ResourceAccount", ["222222222222"; 4]),
+            ("s3:ResourceAccount", ["222222222222"; 4]),
         ];
         for (key, wanted) in cases {
             for (principal, wanted) in principals().iter().zip(wanted) {
                 for context in [Context::new(), Context::new().with(key, "forged")] {
-                    let facts = Facts { principal, resource_account: "222222222222", context: &context };
+                    let facts = Facts {
+                        principal,
+                        action: "s3:GetObject",
+                        resource_account: "222222222222",
+                        context: &context,
+                    };
                     let known = if wanted == "-" { Known::Missing } else { Known::Values(vec![wanted]) };
                     assert_eq!(facts.known(&key.to_ascii_lowercase()), known, "{key} {}", principal.arn);
                 }
@@ -265,7 +276,8 @@ mod tests {
         let context = context.with_tags("s3:ExistingObjectTag/", [("A", "1")]);
         let [user, session, ..] = principals();
         let of = |principal: &Principal, key: &str| {
-            let facts = Facts { principal, resource_account: "111111111111", context: &context };
+            let facts =
+                Facts { principal, action: "s3:GetObject", resource_account: "111111111111", context: &context };
             match facts.known(key) {
                 Known::Values(values) => values.join(","),
                 Known::Missing => "missing".to_owned(),
@@ -295,23 +307,35 @@ mod tests {
         let tagged = Context::new().with_tags("aws:RequestTag/", [("Team", "red"), ("cost", "1")]);
         assert_eq!(tagged.get("aws:tagkeys"), Some(&["Team".to_owned(), "cost".to_owned()][..]));
         assert_eq!(tagged.get("aws:RequestTag/team"), Some(&["red".to_owned()][..]));
-        let facts =
-            Facts { principal: &user, resource_account: "", context: &Context::new().with_tags("aws:RequestTag/", []) };
+        let facts = Facts {
+            principal: &user,
+            action: "s3:GetObject",
+            resource_account: "",
+            context: &Context::new().with_tags("aws:RequestTag/", []),
+        };
         assert_eq!(facts.known("aws:tagkeys"), Known::Missing);
         // Made up: what a request here might have is missing, what none ever has is as unknown as ever.
         let made_up = context.clone().with("aws:username", "other").made_up();
-        let of = |key: &str| Facts { principal: &user, resource_account: "111111111111", context: &made_up }.known(key);
+        let of = |key: &str| {
+            Facts { principal: &user, action: "s3:GetObject", resource_account: "111111111111", context: &made_up }
+                .known(key)
+        };
         for key in ["aws:sourceip", "s3:max-keys", "aws:requesttag/team", "aws:tagkeys"] {
             assert_eq!(of(key), Known::Missing, "{key}");
         }
         assert_eq!((of("aws:useragent"), of("s3:requestjobprio")), (Known::Unknown, Known::Unknown));
         assert_eq!(of("aws:username"), Known::Values(vec!["other"]));
+        // Other services have no such key.
+        for (action, wanted) in [("S3:DescribeJob", Known::Values(vec!["1"])), ("lambda:GetFunction", Known::Unknown)] {
+            let facts = Facts { principal: &user, action, resource_account: "1", context: &Context::new() };
+            assert_eq!(facts.known("s3:resourceaccount"), wanted, "{action}");
+        }
         // Of two tags whose names differ in case alone neither counts, whichever comes first, and whatever else is known.
         for tags in [[("Team", "red"), ("team", "blue")], [("team", "blue"), ("Team", "red")]] {
             let context = Context::new().with_tags("aws:ResourceTag/", tags.into_iter().chain([("TEAM", "red")]));
             let other = Context::new().with("aws:ResourceTag/team", "red");
             for context in [context.clone(), context.clone().or(&other), Context::new().or(&context)] {
-                let facts = Facts { principal: &user, resource_account: "", context: &context };
+                let facts = Facts { principal: &user, action: "s3:GetObject", resource_account: "", context: &context };
                 assert_eq!(facts.known("aws:resourcetag/team"), Known::Unknown);
                 assert_eq!(facts.known("aws:resourcetag/other"), Known::Missing);
             }
@@ -326,11 +350,11 @@ mod tests {
             (Context::new().with("lambda:Principal", "*").with_unknown("lambda:principal"), Known::Unknown),
             (doubtful.with("lambda:Principal", "*"), Known::Values(vec!["*"])),
         ] {
-            let facts = Facts { principal: &user, resource_account: "", context: &context };
+            let facts = Facts { principal: &user, action: "s3:GetObject", resource_account: "", context: &context };
             assert_eq!(facts.known("lambda:principal"), wanted, "{context:?}");
         }
         let given = Context::new().with("aws:MultiFactorAuthPresent", "true");
-        let facts = Facts { principal: &session, resource_account: "", context: &given };
+        let facts = Facts { principal: &session, action: "s3:GetObject", resource_account: "", context: &given };
         assert_eq!(facts.known("aws:multifactorauthpresent"), Known::Values(vec!["true"]), "a simulation may say so");
     }
 }

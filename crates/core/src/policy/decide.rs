@@ -143,7 +143,8 @@ pub(super) fn statements<'a>(layer: Layer, policies: &'a [Policy]) -> impl Itera
 impl<'a> Case<'a> {
     pub fn new(question: Question<'a>) -> Self {
         let Question { principal, context, resource_account, action, .. } = question;
-        Self { question, facts: Facts { principal, resource_account, context }, action: action.to_ascii_lowercase() }
+        let facts = Facts { principal, action, resource_account, context };
+        Self { question, facts, action: action.to_ascii_lowercase() }
     }
 
     pub fn decide(&self) -> Decision {

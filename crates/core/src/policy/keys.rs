@@ -93,21 +93,39 @@ const FILLED: &[&str] = &[
     "s3:ExistingJobPriority",
     "s3:ExistingObjectTag/",
     "s3:JobSuspendedCause",
+    "s3:LocationConstraint",
+    "s3:ObjectCreationOperation",
     "s3:RequestJobOperation",
     "s3:RequestJobPriority",
     "s3:RequestObjectTag/",
     "s3:RequestObjectTagKeys",
+    "s3:TlsVersion",
     "s3:VersionId",
     "s3:authType",
     "s3:delimiter",
+    "s3:if-match",
+    "s3:if-none-match",
     "s3:max-keys",
+    "s3:object-lock-legal-hold",
+    "s3:object-lock-mode",
+    "s3:object-lock-retain-until-date",
     "s3:prefix",
+    "s3:signatureAge",
     "s3:signatureversion",
     "s3:x-amz-acl",
+    "s3:x-amz-content-sha256",
     "s3:x-amz-copy-source",
+    "s3:x-amz-grant-full-control",
+    "s3:x-amz-grant-read",
+    "s3:x-amz-grant-read-acp",
+    "s3:x-amz-grant-write",
+    "s3:x-amz-grant-write-acp",
     "s3:x-amz-metadata-directive",
     "s3:x-amz-server-side-encryption",
+    "s3:x-amz-server-side-encryption-aws-kms-key-id",
+    "s3:x-amz-server-side-encryption-customer-algorithm",
     "s3:x-amz-storage-class",
+    "s3:x-amz-website-redirect-location",
     "sts:ExternalId",
     "sts:RoleSessionName",
     "sts:SourceIdentity",
@@ -124,7 +142,13 @@ const OF_PRINCIPAL: &[&str] = &[
     "aws:ResourceAccount",
     "aws:userid",
     "aws:username",
+    "s3:ResourceAccount",
 ];
+
+/// [`FILLED`].
+pub fn filled() -> impl Iterator<Item = &'static str> {
+    FILLED.iter().copied()
+}
 
 /// Whether this server fills a key in some requests.
 pub(super) fn is_filled(key: &str) -> bool {

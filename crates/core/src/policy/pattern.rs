@@ -458,7 +458,7 @@ mod tests {
 
     fn with_facts<T>(ask: impl FnOnce(&Facts<'_>) -> T) -> T {
         let context = Context::new().with_all("aws:TagKeys", ["one", "two"]);
-        ask(&Facts { principal: &user(), resource_account: "111111111111", context: &context })
+        ask(&Facts { principal: &user(), action: "s3:GetObject", resource_account: "111111111111", context: &context })
     }
 
     #[test]

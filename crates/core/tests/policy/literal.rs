@@ -295,6 +295,9 @@ fn values(asked: &Asked, key: &str) -> Option<Vec<String>> {
         },
         "aws:principalisawsservice" => vec![service.to_string()],
         "aws:resourceaccount" => vec![asked.resource_account.to_owned()],
+        "s3:resourceaccount" if asked.action.to_lowercase().starts_with("s3:") => {
+            vec![asked.resource_account.to_owned()]
+        }
         "aws:principaltag/team" => who.tags.get("team").into_iter().cloned().collect(),
         "aws:principaltag/none" => vec![],
         _ => match asked.context.iter().find(|(known, _)| known.to_lowercase() == lower) {

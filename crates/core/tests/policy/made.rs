@@ -192,6 +192,7 @@ const ODD_CONDITIONS: &[(&[&str], &str, &[&str])] = &[
     (&["StringEquals"], "aws:PrincipalAccount", &["111111111111"]),
     (&["Bool"], "aws:PrincipalIsAWSService", &["true", "false"]),
     (&["StringEquals"], "aws:ResourceAccount", &["111111111111"]),
+    (&["StringEquals", "StringNotEquals"], "s3:ResourceAccount", &["111111111111"]),
 ];
 const PRINCIPALS: &[&str] = &[
     r#"{"AWS":"arn:aws:iam::111111111111:user/u"}"#,

@@ -1,6 +1,6 @@
 //! The operations that are built, a file for each family. Everything else is answered with `NotImplemented`, by name.
 
-mod asks;
+pub(crate) mod asks;
 mod buckets;
 mod copy_object;
 mod delete_objects;
@@ -98,14 +98,20 @@ impl Inner {
 
     /// As [`Inner::allow`], of what is asked once more when the body is there: then it is told to whoever watches, and here only if it
     /// ends here.
-    pub(crate) async fn allow_before_body(&self, caller: &Caller, asked: Asked) -> Result<(), ObjectsError> {
-        let asked = match self.existing_tags(caller, &asked).await? {
-            Some(tags) => with_existing_tags(asked, &tags),
-            None => asked,
-        };
-        if caller.would(&asked).is_ok() {
-            return Ok(());
+    /// `asks`: one of them will be asked then.
+    pub(crate) async fn allow_before_body(&self, caller: &Caller, asks: Vec<Asked>) -> Result<(), ObjectsError> {
+        let mut refused = None;
+        for asked in asks {
+            let asked = match self.existing_tags(caller, &asked).await? {
+                Some(tags) => with_existing_tags(asked, &tags),
+                None => asked,
+            };
+            if caller.would(&asked).is_ok() {
+                return Ok(());
+            }
+            refused.get_or_insert(asked);
         }
+        let Some(asked) = refused else { return Ok(()) };
         caller.may(&asked).map_err(|why| ObjectsError::AccessDenied(why.to_string()))
     }
 

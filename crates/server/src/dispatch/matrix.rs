@@ -8,6 +8,7 @@ mod costs;
 mod defects;
 mod drafts;
 mod functions;
+mod keys;
 mod rows;
 mod world;
 

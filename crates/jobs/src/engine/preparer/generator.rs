@@ -63,7 +63,7 @@ pub(super) async fn pin(
     {
         let key = manifest_key(output, job_id);
         let encryption = encryption(output);
-        let allowed = patiently(engine, &key, || objects.may_put(output.bucket(), &key, &encryption));
+        let allowed = patiently(engine, Patience::Agent, &key, || objects.may_put(output.bucket(), &key, &encryption));
         allowed.await.map_err(|gave_up| unwritten(job_id, output, gave_up))?;
         check_owner(objects, output.bucket(), owner).await?;
     }
@@ -195,7 +195,7 @@ fn manifest_key(output: &Output, job_id: &str) -> String {
 fn unwritten(job_id: &str, output: &Output, gave_up: GaveUp) -> Unprepared {
     let error = match gave_up {
         GaveUp::Refused(error) => error,
-        GaveUp::Stopping(error) => return error.into(),
+        GaveUp::NotNow(error) => return error.into(),
     };
     tracing::info!(job = job_id, %error, "a generated manifest cannot be written");
     let reason = "Error occurred when preparing manifest: Failed to write manifest";
@@ -228,10 +228,7 @@ async fn save(
         let put = patiently(engine, Patience::Agent, "a generated manifest", || {
             objects.put(output.bucket(), &key, terms, body.clone())
         });
-        put.await.map_err(|gave_up| match gave_up {
-            GaveUp::Refused(error) => unwritten(job_id, output, error),
-            GaveUp::NotNow(error) => error.into(),
-        })
+        put.await.map_err(|gave_up| unwritten(job_id, output, gave_up))
     };
     let base = base(output, job_id);
     let dir = spool_dir(&world.job_dir(job_id)).join(world.settings.new_id().to_string());

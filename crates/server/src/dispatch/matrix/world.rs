@@ -2,7 +2,6 @@
 //! callers of every kind.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -184,11 +183,15 @@ impl World {
 
     /// As [`World::send`], with a body that comes as it pleases.
     pub async fn send_with(&self, sent: &Sent, body: RequestBody) -> Option<Answered> {
+        self.send_from(sent, body, Connection { peer: PEER.parse().unwrap(), tls: None }).await
+    }
+
+    /// As [`World::send_with`], over a connection of one's own.
+    pub async fn send_from(&self, sent: &Sent, body: RequestBody, how: Connection) -> Option<Answered> {
         let request = sent.request()?;
         let head = request.method() == http::Method::HEAD;
         let mut request = request.map(|_| body);
-        let peer: SocketAddr = PEER.parse().unwrap();
-        request.extensions_mut().insert(Connection { peer, secure: false });
+        request.extensions_mut().insert(how);
         Some(read(self.dispatch.answer(request).await, head).await)
     }
 
