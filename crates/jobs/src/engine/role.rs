@@ -188,7 +188,7 @@ mod tests {
     struct Asked(Mutex<Vec<String>>);
 
     impl Session for Asked {
-        fn assume(&self) -> Result<(), String> {
+        fn assume(&self) -> Result<(), NotAssumed> {
             Ok(())
         }
 
