@@ -126,6 +126,15 @@ def test_the_commands_in_the_shell_of_env_ask_the_server_that_it_names(server):
     assert "Jobs" in json.loads(done.stdout)
 
 
+def test_whoever_takes_the_lines_of_a_user_in_roots_shell_is_not_root_any_more(server):
+    root = harness.plain_environment(server.home) | {"LONGSHORE_DATA_DIR": str(server.data_dir)}
+    for profile in ([], ["--profile", "nobody-yet"]):
+        printed = harness.run([LONGSHORE, "env", "--endpoint-url", f"http://{server.address}", *profile], root, check=False)
+        assert ("unset LONGSHORE_DATA_DIR\n" in printed.stdout) == (printed.returncode == 0) == (not profile), printed
+    of_root = harness.run([LONGSHORE, "env", "--data-dir", server.data_dir], root)
+    assert "unset LONGSHORE_DATA_DIR" not in of_root.stdout
+
+
 def test_the_directory_of_another_user_is_told_from_one_that_is_not_there(server, tmp_path):
     if os.geteuid() != 0 or not shutil.which("setpriv"):
         pytest.skip("somebody else is needed")

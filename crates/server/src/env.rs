@@ -102,7 +102,9 @@ fn in_the_way(who: &Who<'_>) -> Vec<String> {
         Who::Profile(_) => &OVER_PROFILE,
         Who::Whoever => &[],
     };
-    let all = of_keys.iter().chain(&ENDPOINTS);
+    // Our own commands would ask that server as root, whatever the lines say of whose they are.
+    let of_root: &[&str] = if matches!(who, Who::Keys(_)) { &[] } else { &["LONGSHORE_DATA_DIR"] };
+    let all = of_keys.iter().chain(&ENDPOINTS).chain(of_root);
     all.filter(|name| std::env::var_os(name).is_some()).map(|name| (*name).to_owned()).collect()
 }
 
